@@ -1,0 +1,1 @@
+"""convnet: hand-written CUDA kernels for convolutional nets, with Python bindings."""

@@ -1,0 +1,239 @@
+"""Backends: a compiled module that implements the operations, and the array library it works on.
+
+``cpu`` works on NumPy arrays, ``cuda`` on CuPy arrays; ``emulator`` runs the CUDA kernels on the
+CPU, on NumPy arrays, and exists for tests. Functions of :mod:`convnet.ops` follow the arrays they
+are given; :func:`use` chooses another backend for NumPy arrays. This is the only file that imports
+CuPy.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import contextvars
+import importlib
+import threading
+from collections.abc import Iterator
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+Array = Any  # numpy.ndarray or cupy.ndarray
+
+NAMES = ("auto", "cpu", "cuda", "cuda:N", "emulator")
+
+
+class DeviceError(RuntimeError):
+    """The device that was asked for cannot be used; the message says why and what to do."""
+
+
+class Backend:
+    """One device: its module of operations and its array library.
+
+    Attributes:
+        name: ``cpu``, ``cuda`` or ``emulator``.
+        device: the name it was chosen by, for example ``cuda:1``.
+        module: the compiled extension module.
+        xp: ``numpy`` or ``cupy``.
+    """
+
+    def __init__(self, name: str, module: ModuleType, xp: ModuleType, index: int = 0) -> None:
+        self.name = name
+        self.module = module
+        self.xp = xp
+        self.index = index
+        self.device = f"cuda:{index}" if name == "cuda" else name
+        self._local = threading.local()
+
+    def __repr__(self) -> str:
+        return f"<convnet backend {self.device}>"
+
+    def empty(self, shape: tuple[int, ...], dtype: Any = np.float32) -> Array:
+        """An uninitialised C-contiguous array on this device."""
+        with self._active():
+            return self.xp.empty(shape, dtype)
+
+    def zeros(self, shape: tuple[int, ...], dtype: Any = np.float32) -> Array:
+        """An array of zeros on this device."""
+        with self._active():
+            return self.xp.zeros(shape, dtype)
+
+    def asarray(self, array: Array) -> Array:
+        """``array`` on this device, C-contiguous; not copied where it is there already."""
+        if self.xp is np and not isinstance(array, np.ndarray) and hasattr(array, "get"):
+            array = array.get()
+        with self._active():
+            return self.xp.ascontiguousarray(self.xp.asarray(array))
+
+    def to_host(self, array: Array) -> np.ndarray:
+        """``array`` as a NumPy array; not copied where it is one already."""
+        return array if isinstance(array, np.ndarray) else array.get()
+
+    def stream(self) -> int:
+        """The address of the current stream (0 on host backends)."""
+        return 0 if self.xp is np else int(self.xp.cuda.get_current_stream().ptr)
+
+    def synchronize(self) -> None:
+        """Wait until the device has done all it was given."""
+        if self.xp is not np:
+            with self._active():
+                self.xp.cuda.get_current_stream().synchronize()
+
+    def workspace(self, size: int) -> Array | None:
+        """At least ``size`` bytes of scratch memory, valid until the next call on this thread."""
+        if size == 0:
+            return None
+        key = f"at_{self.stream()}"
+        space = getattr(self._local, key, None)
+        if space is None or space.size < size:
+            space = self.empty((size,), np.uint8)
+            setattr(self._local, key, space)
+        return space
+
+    def describe(self) -> str:
+        """One line: the device and what the backend was built on."""
+        description = self.module.device_description(self.index)
+        return f"{self.device}: {description}; {self.module.build_description()}"
+
+    def _active(self) -> contextlib.AbstractContextManager[Any]:
+        if self.xp is np:
+            return contextlib.nullcontext()
+        return self.xp.cuda.Device(self.index)  # type: ignore[no-any-return]
+
+
+_backends: dict[str, Backend] = {}
+_chosen: contextvars.ContextVar[Backend | None] = contextvars.ContextVar("backend", default=None)
+
+
+def get(device: str | Backend = "auto") -> Backend:
+    """The backend for a device name.
+
+    Args:
+        device: ``auto`` (a GPU where there is one, else the CPU), ``cpu``, ``cuda``, ``cuda:N`` or
+            ``emulator``. An explicit name never falls back to another device.
+
+    Raises:
+        ValueError: the name is not one of these.
+        DeviceError: the device cannot be used; the message says why.
+    """
+    if isinstance(device, Backend):
+        return device
+    if device == "auto":
+        return get("cuda:0") if cuda_problem() is None else get("cpu")
+    if device == "cuda":
+        device = "cuda:0"
+    if device not in _backends:
+        _backends[device] = _open(device)
+    return _backends[device]
+
+
+def _open(device: str) -> Backend:
+    kind, _, index = device.partition(":")
+    if kind == "cuda" and index.isdigit():
+        problem = cuda_problem(int(index))
+        if problem is not None:
+            raise DeviceError(f"device {device!r}: {problem}")
+        return Backend("cuda", _module("_cuda"), importlib.import_module("cupy"), int(index))
+    if device == "cpu":
+        return Backend("cpu", _module("_cpu"), np)
+    if device == "emulator":
+        try:
+            return Backend("emulator", _module("_emulator"), np)
+        except ImportError as error:
+            raise DeviceError(
+                "device 'emulator': this installation was built without the emulator; "
+                "build with CONVNET_EMULATOR=on"
+            ) from error
+    raise ValueError(f"device: expected one of {', '.join(NAMES)}, got {device!r}")
+
+
+def _module(name: str) -> ModuleType:
+    try:
+        return importlib.import_module(f"convnet.{name}")
+    except ModuleNotFoundError as error:
+        if name != "_cpu":
+            raise
+        raise ImportError(
+            "convnet._cpu, the compiled part of convnet, is not here. If Python was started in a "
+            "clone of the repository, it imports the sources and not the installed package: run "
+            "it from another folder, or install with `pip install -e .`"
+        ) from error
+
+
+def cuda_problem(index: int = 0) -> str | None:
+    """Why CUDA device ``index`` cannot be used, or None where it can."""
+    try:
+        module = _module("_cuda")
+    except ImportError:
+        return f"this installation has no CUDA backend ({_cuda_build_reason()})"
+    devices = module.device_count()
+    if devices == 0:
+        return "no usable NVIDIA GPU or driver was found (see `convnet doctor`)"
+    try:
+        importlib.import_module("cupy")
+    except ImportError:
+        return "CuPy is not installed: pip install 'convnet[cuda13]' (or [cuda12])"
+    if index >= devices:
+        return f"there are {devices} CUDA devices, numbered from 0"
+    return None
+
+
+def _cuda_build_reason() -> str:
+    try:
+        from convnet import _build_info
+    except ImportError:
+        return "unknown: convnet._build_info is missing"
+    return str(_build_info.CUDA_REASON)
+
+
+@contextlib.contextmanager
+def use(device: str | Backend) -> Iterator[Backend]:
+    """Within the block, NumPy arrays are handled by this backend.
+
+    >>> with convnet.backend.use("emulator"):
+    ...     y = convnet.ops.relu_fprop(x)
+    """
+    backend = get(device)
+    token = _chosen.set(backend)
+    try:
+        yield backend
+    finally:
+        _chosen.reset(token)
+
+
+def of(*arrays: Array) -> Backend:
+    """The backend of these arrays: that of :func:`use`, else ``cpu`` for NumPy, ``cuda`` for CuPy.
+
+    Raises:
+        ValueError: arrays on different devices, or something that is no array.
+    """
+    found: Backend | None = None
+    for array in arrays:
+        if array is None:
+            continue
+        backend = _of_one(array)
+        if found is not None and backend is not found:
+            raise ValueError(f"arrays on one device expected, got {found.device}, {backend.device}")
+        found = backend
+    return found or _chosen.get() or get("cpu")
+
+
+def _of_one(array: Array) -> Backend:
+    if isinstance(array, np.ndarray):
+        chosen = _chosen.get()
+        return chosen if chosen is not None and chosen.xp is np else get("cpu")
+    if hasattr(array, "__cuda_array_interface__") and hasattr(array, "device"):
+        index = getattr(array.device, "id", None)
+        return get("cuda:0" if index is None else f"cuda:{index}")
+    raise ValueError(f"expected a NumPy or CuPy array, got {type(array).__name__}")
+
+
+def set_threads(threads: int) -> None:
+    """Use this many threads on the CPU; 0 means all cores this process may run on.
+
+    Raises:
+        ValueError: a negative number, or more than 1024.
+    """
+    import os
+
+    get("cpu").module.set_thread_count(threads or len(os.sched_getaffinity(0)))

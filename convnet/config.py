@@ -1,0 +1,366 @@
+"""Configurations of training runs: frozen dataclasses, read from TOML and written back.
+
+Reading is strict. An unknown key, a wrong type and a value out of range are each a `ConfigError`
+that names the file, the dotted key, what was expected and what was found.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import os
+import tomllib
+import typing
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal
+
+from convnet.toml_text import to_toml
+from convnet.typecheck import TypeMismatch, convert, did_you_mean, keywords, required, shown
+
+_WORDS = {"schedule": "kind", "net": "model"}  # the key that says what the table's others mean
+
+
+class ConfigError(ValueError):
+    """A configuration that cannot be used; one line naming the file and the key."""
+
+
+def _setting(
+    default: Any,
+    *,
+    low: float | None = None,
+    above: float | None = None,
+    high: float | None = None,
+    below: float | None = None,
+) -> Any:
+    """A field with limits: low and high are allowed values themselves, above and below are not."""
+    limits = {"low": low, "above": above, "high": high, "below": below}
+    return field(default=default, metadata=limits)
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """What to train on.
+
+    `source` names the format; `path` a folder or file (empty: $CONVNET_DATA, the system's data
+    sets, the user's cache, the packaged sample). `size` (height, width) is for folders of
+    pictures: the shorter side is scaled to it and the centre taken. `mean` says what is
+    subtracted: an image, one value a channel, or nothing; `scale` multiplies the difference.
+    """
+
+    source: Literal["fashion-mnist", "mnist", "cifar10", "cifar100", "folder"] = "fashion-mnist"
+    path: str = ""
+    size: tuple[int, int] = _setting((0, 0), low=0, high=4096)
+    val_fraction: float = _setting(0.1, above=0, below=1)
+    mean: Literal["image", "channel", "none"] = "image"
+    scale: float = _setting(1 / 256, above=0)
+
+
+@dataclass(frozen=True)
+class AugmentConfig:
+    """How training pictures are varied.
+
+    `crop` (height, width; 0 for the whole picture) is cut at random when training and from the
+    centre otherwise; `pad` lets it start that many pixels outside; `mirror` flips half of the
+    pictures; `colour_noise` is the standard deviation of the PCA noise (paper, section 4.1: 0.1).
+    """
+
+    crop: tuple[int, int] = _setting((0, 0), low=0, high=4096)
+    pad: int = _setting(0, low=0, high=1024)
+    mirror: bool = False
+    colour_noise: float = _setting(0.0, low=0)
+
+
+@dataclass(frozen=True)
+class LayerConfig:
+    """One node of a net: `inputs` are names of nodes (None: the node above), `options` the
+    keyword arguments of the layer class called `type`."""
+
+    name: str
+    type: str
+    inputs: tuple[str, ...] | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class NetConfig:
+    """The net: a function in `convnet.models` with its options, or a list of layers."""
+
+    model: str = ""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    layers: tuple[LayerConfig, ...] = ()
+
+
+@dataclass(frozen=True)
+class SGDConfig:
+    """The update rule of the paper, section 5."""
+
+    lr: float = _setting(0.01, above=0)
+    momentum: float = _setting(0.9, low=0, below=1)
+    weight_decay: float = _setting(0.0005, low=0)
+
+
+@dataclass(frozen=True)
+class ScheduleConfig:
+    """How the learning rate moves: a kind and that kind's own keys (see `convnet.schedule`);
+    over the first `warmup_steps` steps the rate grows from near zero."""
+
+    kind: str = "constant"
+    warmup_steps: int = _setting(0, low=0)
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """The run itself.
+
+    `checkpoint_steps`: steps between checkpoints, besides those at the end of an epoch (0: only
+    those). `keep`: checkpoints kept besides the best one. `log_steps`: steps a line of
+    metrics.jsonl sums up. `threads`: CPU threads (0: all cores).
+    """
+
+    batch: int = _setting(128, low=1)
+    epochs: int = _setting(10, low=1)
+    checkpoint_steps: int = _setting(500, low=0)
+    keep: int = _setting(2, low=2)
+    log_steps: int = _setting(50, low=1)
+    threads: int = _setting(0, low=0, high=4096)
+
+
+@dataclass(frozen=True)
+class Config:
+    """A whole run. `origin` is the file it came from, for messages; it is not part of the file."""
+
+    name: str = "run"
+    seed: int = _setting(1, low=0, high=2**63 - 1)
+    data: DataConfig = field(default_factory=DataConfig)
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    net: NetConfig = field(default_factory=NetConfig)
+    sgd: SGDConfig = field(default_factory=SGDConfig)
+    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    origin: str = field(default="configuration", compare=False)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain dicts, lists and values: what `load_config` reads back to an equal Config."""
+        table = {item.name: getattr(self, item.name) for item in dataclasses.fields(self)}
+        del table["origin"]
+        return {key: _plain(value) for key, value in table.items()}
+
+    def to_toml(self) -> str:
+        """The whole configuration, defaults included, as TOML text."""
+        return to_toml(self.to_dict())
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, NetConfig):
+        if value.layers:
+            return {"layers": [_plain(layer) for layer in value.layers]}
+        return {"model": value.model, "options": dict(value.options)}
+    if isinstance(value, (ScheduleConfig, LayerConfig)):
+        table = {item.name: getattr(value, item.name) for item in dataclasses.fields(value)}
+        options = table.pop("options")
+        return {key: _plain(item) for key, item in {**table, **options}.items() if item is not None}
+    if dataclasses.is_dataclass(value):
+        return {item.name: _plain(getattr(value, item.name)) for item in dataclasses.fields(value)}
+    return list(value) if isinstance(value, tuple) else value
+
+
+# ---- reading ------------------------------------------------------------------------------------
+
+
+def presets() -> dict[str, str]:
+    """The packaged configurations: name -> the first comment line of the file."""
+    found = {}
+    for entry in resources.files("convnet").joinpath("configs").iterdir():
+        if entry.name.endswith(".toml"):
+            first = entry.read_text(encoding="utf-8").partition("\n")[0]
+            found[entry.name.removesuffix(".toml")] = first.lstrip("# ").strip()
+    return dict(sorted(found.items()))
+
+
+def load_config(
+    source: str | os.PathLike[str] | Mapping[str, Any] | Config, overrides: Iterable[str] = ()
+) -> Config:
+    """Reads and checks a configuration.
+
+    Args:
+        source: a TOML file, the name of a preset, a dict of the same structure, or a Config.
+        overrides: texts like "sgd.lr=0.1"; the value is TOML, and a bare word is a string.
+            "schedule.kind=..." and "net.model=..." first clear the keys of the kind before.
+
+    Raises:
+        ConfigError: the file is missing or not TOML, or a key or a value is wrong.
+    """
+    table, origin = _read(source)
+    for text in overrides:
+        _override(table, text)
+    return _config(table, origin)
+
+
+def _read(source: Any) -> tuple[dict[str, Any], str]:
+    """The raw table and the name to use in messages."""
+    if isinstance(source, Config):
+        return source.to_dict(), source.origin
+    if isinstance(source, Mapping):
+        return copy.deepcopy(dict(source)), "configuration"
+    text = os.fspath(source)
+    path = Path(text)
+    if path.suffix == ".toml" or path.is_file():
+        try:
+            return _parse(path.read_text(encoding="utf-8"), text), text
+        except FileNotFoundError:
+            raise ConfigError(f"{text}: no such file") from None
+        except IsADirectoryError:
+            raise ConfigError(f"{text}: expected a TOML file, got a folder") from None
+        except UnicodeDecodeError as error:
+            raise ConfigError(f"{text}: not UTF-8 text (byte {error.start})") from None
+    known = presets()
+    if text not in known:
+        raise ConfigError(f'"{text}": no such file or preset{did_you_mean(text, known)}')
+    packaged = resources.files("convnet").joinpath("configs", f"{text}.toml")
+    return _parse(packaged.read_text(encoding="utf-8"), text), text
+
+
+def _parse(text: str, origin: str) -> dict[str, Any]:
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{origin}: not valid TOML: {error}") from None
+
+
+def _override(table: dict[str, Any], text: str) -> None:
+    """Applies one `a.b=c` to the raw table."""
+    key, equals, value_text = text.partition("=")
+    names = [name.strip() for name in key.split(".")]
+    if not equals or not all(names):
+        raise ConfigError(f'--set {text}: expected key=value, for example "sgd.lr=0.1"')
+    try:
+        value = tomllib.loads(f"value = {value_text.strip()}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = value_text.strip()
+    if len(names) == 2 and _WORDS.get(names[0]) == names[1]:
+        shared = ("warmup_steps",)
+        old = table.get(names[0])
+        if isinstance(old, dict) and old.get(names[1]) != value:
+            table[names[0]] = {name: old[name] for name in shared if name in old}
+    place: Any = table
+    for depth, name in enumerate(names[:-1]):
+        here = ".".join(names[: depth + 1])
+        if isinstance(place, list):
+            place = _list_item(place, name, f"--set {text}")
+        else:
+            place = place.setdefault(name, {})
+        if not isinstance(place, (dict, list)):
+            raise ConfigError(f"--set {text}: {here} is a value, not a table")
+    if isinstance(place, list):
+        raise ConfigError(f"--set {text}: set keys of one member, not the member itself")
+    place[names[-1]] = value
+
+
+def _list_item(items: list[Any], name: str, origin: str) -> Any:
+    """A member of a list of tables, by its `name` or by its number."""
+    for item in items:
+        if isinstance(item, dict) and item.get("name") == name:
+            return item
+    if name.isdigit() and int(name) < len(items):
+        return items[int(name)]
+    names = [str(item.get("name")) for item in items if isinstance(item, dict)]
+    raise ConfigError(f'{origin}: no member "{name}"{did_you_mean(name, names)}')
+
+
+# ---- checking -----------------------------------------------------------------------------------
+
+
+def _config(table: Mapping[str, Any], origin: str) -> Config:
+    fields = {item.name: item for item in dataclasses.fields(Config) if item.name != "origin"}
+    _known_keys(table, fields, "", origin)
+    sections: dict[str, Callable[[Any, str, str], Any]] = {
+        "data": lambda value, key, where: _plain_section(DataConfig, value, key, where),
+        "augment": lambda value, key, where: _plain_section(AugmentConfig, value, key, where),
+        "net": _net,
+        "sgd": lambda value, key, where: _plain_section(SGDConfig, value, key, where),
+        "schedule": _schedule,
+        "train": lambda value, key, where: _plain_section(TrainConfig, value, key, where),
+    }
+    values: dict[str, Any] = {}
+    for key, value in table.items():
+        if key in sections:
+            _expect_table(value, key, origin)
+            values[key] = sections[key](value, key, origin)
+        else:
+            values[key] = _value(value, str if key == "name" else int, fields[key], key, origin)
+    if "net" not in values:
+        raise ConfigError(f"{origin}: net: missing; name a model or list [[net.layers]]")
+    name = values.get("name", Path(origin).stem)
+    if not name or any(char in name for char in "/\\\0") or name.startswith("."):
+        raise ConfigError(f"{origin}: name: expected a name fit for a folder, got {shown(name)}")
+    return Config(**{**values, "name": name}, origin=origin)
+
+
+def _known_keys(table: Mapping[str, Any], known: Iterable[str], prefix: str, origin: str) -> None:
+    names = set(known)
+    for key in table:
+        if key not in names:
+            raise ConfigError(f"{origin}: {prefix}{key}: unknown key{did_you_mean(key, names)}")
+
+
+def _expect_table(value: Any, key: str, origin: str) -> None:
+    if not isinstance(value, Mapping):
+        raise ConfigError(f"{origin}: {key}: expected a table, got {shown(value)}")
+
+
+def _typed(value: Any, hint: Any, key: str, origin: str) -> Any:
+    try:
+        return convert(value, hint)
+    except TypeMismatch as error:
+        raise ConfigError(
+            f"{origin}: {key}: expected {error.expected}, got {shown(value)}"
+        ) from None
+
+
+def _value(value: Any, hint: Any, item: dataclasses.Field[Any], key: str, origin: str) -> Any:
+    """A value converted to its hint and held against the limits of its field."""
+    value = _typed(value, hint, key, origin)
+    limits = {name: limit for name, limit in item.metadata.items() if limit is not None}
+    signs = {"low": ">=", "above": ">", "high": "<=", "below": "<"}
+    wanted = " and ".join(f"{signs[name]} {limit}" for name, limit in limits.items())
+    for number in value if isinstance(value, tuple) else (value,):
+        inside = {
+            "low": lambda limit, number=number: number >= limit,
+            "above": lambda limit, number=number: number > limit,
+            "high": lambda limit, number=number: number <= limit,
+            "below": lambda limit, number=number: number < limit,
+        }
+        if not all(inside[name](limit) for name, limit in limits.items()):
+            raise ConfigError(f"{origin}: {key}: expected a value {wanted}, got {shown(value)}")
+    return value
+
+
+def _plain_section(section: type, table: Mapping[str, Any], key: str, origin: str) -> Any:
+    """A dataclass whose fields are the keys of the table."""
+    fields = {item.name: item for item in dataclasses.fields(section)}
+    hints = typing.get_type_hints(section)
+    _known_keys(table, fields, f"{key}.", origin)
+    return section(
+        **{
+            name: _value(value, hints[name], fields[name], f"{key}.{name}", origin)
+            for name, value in table.items()
+        }
+    )
+
+
+def _options(
+    table: Mapping[str, Any], function: Callable[..., Any], reserved: set[str], key: str, origin: str
+) -> dict[str, Any]:
+    """Keyword arguments for a function, checked against its signature."""
+    hints = {name: hint for name, hint in keywords(function).items() if name not in reserved}
+    _known_keys(table, hints, f"{key}.", origin)
+    for name in required(function):
+        if name not in table and name not in reserved:
+            raise ConfigError(f"{origin}: {key}.{name}: missing")
+    return {
+        name: _typed(value, hints[name], f"{key}.{name}", origin) for name, value in table.items()
+    }

@@ -1,0 +1,117 @@
+"""What every data set offers: labelled uint8 pictures of one size, read by index."""
+
+from __future__ import annotations
+
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+Pictures = npt.NDArray[np.uint8]
+Labels = npt.NDArray[np.int32]
+
+
+class DataError(ValueError):
+    """Data that is missing, damaged or does not fit; one line naming the thing, expected and got."""
+
+
+def shown(path: str | os.PathLike[str]) -> str:
+    """A path as it may be printed on one line: line breaks and undecodable bytes are escaped."""
+    text = os.fspath(path)
+    return text if text.isprintable() else ascii(text)
+
+
+def check_labels(labels: npt.ArrayLike, classes: int, where: str) -> Labels:
+    """Labels as int32 [N].
+
+    Args:
+        labels: whole numbers [N].
+        classes: how many classes there are.
+        where: what to call these labels in a message, e.g. their file.
+
+    Raises:
+        DataError: not whole numbers, not one-dimensional, or outside 0 .. classes - 1.
+    """
+    array = np.asarray(labels)
+    if array.ndim != 1 or (array.size and array.dtype.kind not in "iu"):
+        raise DataError(
+            f"{where}: labels: expected whole numbers [N], got {array.dtype} {list(array.shape)}"
+        )
+    wrong = np.flatnonzero((array < 0) | (array >= classes))
+    if wrong.size:
+        first = int(wrong[0])
+        raise DataError(
+            f"{where}: label of picture {first}: expected 0 .. {classes - 1}, got {array[first]}"
+            + (f" ({wrong.size} such labels)" if wrong.size > 1 else "")
+        )
+    return array.astype(np.int32)
+
+
+class Dataset(ABC):
+    """Labelled pictures of one size. Read-only; `read` may be called from several threads.
+
+    Attributes:
+        labels: int32 [N], 0 .. len(classes) - 1.
+        classes: the name of each class.
+        shape: (H, W, C) of every picture.
+        description: one line saying what this is and where it comes from.
+    """
+
+    labels: Labels
+    classes: tuple[str, ...]
+    shape: tuple[int, int, int]
+    description: str
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @abstractmethod
+    def read(self, indices: npt.NDArray[np.int64] | Sequence[int]) -> Pictures:
+        """The pictures at these indices, uint8 [len(indices), H, W, C]; do not write to them."""
+
+
+class ArrayDataset(Dataset):
+    """Pictures held in one array.
+
+    Args:
+        images: uint8 [N, H, W, C].
+        labels: whole numbers [N].
+        classes: the name of each class.
+        description: one line saying what this is and where it comes from.
+
+    Raises:
+        DataError: arrays of another type or shape, or labels out of range.
+    """
+
+    def __init__(
+        self,
+        images: npt.NDArray[np.uint8],
+        labels: npt.ArrayLike,
+        classes: Sequence[str],
+        description: str = "array",
+    ) -> None:
+        images = np.asarray(images)
+        if images.dtype != np.uint8 or images.ndim != 4:
+            raise DataError(
+                f"{description}: images: expected uint8 [N, H, W, C],"
+                f" got {images.dtype} {list(images.shape)}"
+            )
+        self.labels = check_labels(labels, len(classes), description)
+        if len(images) != len(self.labels):
+            raise DataError(
+                f"{description}: labels: expected {len(images)}, one for each picture,"
+                f" got {len(self.labels)}"
+            )
+        if images.size == 0:
+            raise DataError(
+                f"{description}: images: expected at least one pixel, got {list(images.shape)}"
+            )
+        self.images = images
+        self.classes = tuple(classes)
+        self.shape = (images.shape[1], images.shape[2], images.shape[3])
+        self.description = description
+
+    def read(self, indices: npt.NDArray[np.int64] | Sequence[int]) -> Pictures:
+        return self.images[np.asarray(indices, dtype=np.int64)]

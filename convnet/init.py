@@ -1,0 +1,92 @@
+"""Initial values of parameters.
+
+Each function takes (rng, shape, fan_in, fan_out, ...) and returns a float32 array. fan_in is the
+number of inputs that one output sums, fan_out the number of outputs that one input reaches.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+Initialiser = Callable[..., np.ndarray]
+
+
+def gaussian(
+    rng: np.random.Generator, shape: Sequence[int], fan_in: int, fan_out: int, std: float = 0.01
+) -> np.ndarray:
+    """Normal with mean 0. Source: paper, section 5, which uses a standard deviation of 0.01."""
+    values = rng.standard_normal(tuple(shape), dtype=np.float32)
+    values *= np.float32(std)
+    return values
+
+
+def uniform(
+    rng: np.random.Generator, shape: Sequence[int], fan_in: int, fan_out: int, std: float = 0.01
+) -> np.ndarray:
+    """Uniform with mean 0 and the standard deviation `std`: between -std sqrt(3) and std sqrt(3)."""
+    values = rng.random(tuple(shape), dtype=np.float32)
+    values -= np.float32(0.5)
+    values *= np.float32(2.0 * math.sqrt(3.0) * std)
+    return values
+
+
+def xavier(
+    rng: np.random.Generator, shape: Sequence[int], fan_in: int, fan_out: int
+) -> np.ndarray:
+    """Uniform with variance 2 / (fan_in + fan_out).
+
+    Source: Glorot and Bengio, "Understanding the difficulty of training deep feedforward neural
+    networks", AISTATS 2010, equation 16.
+    """
+    return uniform(rng, shape, fan_in, fan_out, std=math.sqrt(2.0 / (fan_in + fan_out)))
+
+
+def he(rng: np.random.Generator, shape: Sequence[int], fan_in: int, fan_out: int) -> np.ndarray:
+    """Normal with variance 2 / fan_in, which keeps the scale of activations through ReLUs.
+
+    Source: He et al., "Delving deep into rectifiers", ICCV 2015, equation 10.
+    """
+    return gaussian(rng, shape, fan_in, fan_out, std=math.sqrt(2.0 / fan_in))
+
+
+def constant(
+    rng: np.random.Generator, shape: Sequence[int], fan_in: int, fan_out: int, value: float = 0.0
+) -> np.ndarray:
+    """The same value everywhere."""
+    return np.full(tuple(shape), value, dtype=np.float32)
+
+
+# By the name that a layer's `init` takes. Only the first two look at the layer's `std`.
+INITIALISERS: dict[str, Initialiser] = {
+    "gaussian": gaussian,
+    "uniform": uniform,
+    "xavier": xavier,
+    "he": he,
+}
+
+
+def weights(
+    init: str | Initialiser,
+    rng: np.random.Generator,
+    shape: Sequence[int],
+    fan_in: int,
+    fan_out: int,
+    std: float,
+) -> np.ndarray:
+    """Initial weights by name, or from a function of (rng, shape, fan_in, fan_out).
+
+    Raises: ValueError for an unknown name, or a function that returns another shape.
+    """
+    if callable(init):
+        values = np.ascontiguousarray(init(rng, tuple(shape), fan_in, fan_out), dtype=np.float32)
+        if values.shape != tuple(shape):
+            raise ValueError(f"init: expected shape {tuple(shape)}, got {values.shape}")
+        return values
+    if init not in INITIALISERS:
+        raise ValueError(f"init: expected one of {', '.join(INITIALISERS)}; got {init!r}")
+    if init in ("gaussian", "uniform"):
+        return INITIALISERS[init](rng, shape, fan_in, fan_out, std=std)
+    return INITIALISERS[init](rng, shape, fan_in, fan_out)

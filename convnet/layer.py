@@ -1,0 +1,266 @@
+"""Layer and Parameter: what the nodes of a net are made of.
+
+A layer holds hyper-parameters and calls `convnet.ops`; it has no code of its own for any backend.
+Arrays are NumPy or CuPy, float32, C-contiguous, with the batch as their first dimension; shapes
+passed to `setup` leave the batch out: (H, W, C) or (C,).
+
+The arrays a layer returns are buffers that it keeps and writes again in its next call.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from convnet import backend, ops
+
+Array = Any  # numpy.ndarray or cupy.ndarray
+Shape = tuple[int, ...]
+
+
+class Parameter:
+    """A learned tensor, its gradient and its momentum.
+
+    Args:
+        name: "w" or "b" in a layer; a net makes it "conv1.w".
+        data: float32 array.
+        lr_mult: multiplies the learning rate; 0 freezes the parameter.
+        decay_mult: multiplies the weight decay.
+
+    `grad` and `velocity` have the shape of `data` and take no memory until they are first used.
+    """
+
+    def __init__(
+        self, name: str, data: Array, lr_mult: float = 1.0, decay_mult: float = 1.0
+    ) -> None:
+        self.name = name
+        self.data = data
+        self.lr_mult = lr_mult
+        self.decay_mult = decay_mult
+        self.grad_is_zero = True  # then the contents of _grad are stale and stand for zeros
+        self._grad: Array | None = None
+        self._scratch: Array | None = None
+        self._velocity: Array | None = None
+
+    @property
+    def shape(self) -> Shape:
+        return tuple(self.data.shape)
+
+    @property
+    def size(self) -> int:
+        return math.prod(self.shape)
+
+    @property
+    def grad(self) -> Array:
+        """The sum of the gradients since the last `zero_grad`."""
+        if self._grad is None:
+            self._grad = backend.of(self.data).zeros(self.shape)
+        elif self.grad_is_zero:
+            self._grad.fill(0)
+        return self._grad
+
+    def zero_grad(self) -> None:
+        """Makes the gradient zero, at no cost: the next one is written over it."""
+        self.grad_is_zero = True
+
+    @contextmanager
+    def gradient(self) -> Iterator[Array]:
+        """The array to write one contribution to the gradient into, in a `with` statement.
+
+        The first contribution goes straight into `grad`. Later ones (of a parameter that several
+        nodes share) go into a second array that is added to `grad` on leaving.
+        """
+        if self.grad_is_zero:
+            if self._grad is None:
+                self._grad = backend.of(self.data).empty(self.shape)
+            yield self._grad
+            self.grad_is_zero = False
+        else:
+            if self._scratch is None:
+                self._scratch = backend.of(self.data).empty(self.shape)
+            yield self._scratch
+            ops.accumulate(self._grad, self._scratch)
+
+    @property
+    def velocity(self) -> Array:
+        """The momentum of the update rule; zeros at first."""
+        if self._velocity is None:
+            self._velocity = backend.of(self.data).zeros(self.shape)
+        return self._velocity
+
+    @property
+    def has_velocity(self) -> bool:
+        """False while the velocity is all zeros because nothing has used it yet."""
+        return self._velocity is not None
+
+    def __repr__(self) -> str:
+        return f"Parameter({self.name!r}, {self.shape})"
+
+
+@dataclass
+class Randomness:
+    """Where a net stands in its streams of random numbers; shared by all its layers.
+
+    Numbers are a function of (seed, stream of the layer, step, position), so that a step can be
+    repeated and a backward pass draws what the forward pass drew.
+    """
+
+    seed: int = 0
+    step: int = 0
+
+
+class Layer:
+    """One operation of a net.
+
+    Attributes that a net sets, and a layer on its own need not:
+        random, stream: keys of the random numbers of this layer.
+        need_dx: False where nothing below learns; `bprop` then returns None.
+        in_place: `fprop` may overwrite x.
+        overwrite_dy: `bprop` may overwrite dy.
+    """
+
+    several_inputs = False  # True: setup, fprop and bprop take and return lists, one item per input
+    is_view = False  # True: y is x, perhaps in another shape
+    passes_dy = False  # True: dx is dy, perhaps in another shape
+    can_run_in_place = False  # True: fprop computes y in the memory of x, and bprop does not need x
+    keeps_sign = False  # True: a positive y comes from a positive x, and any other y gets no gradient
+    saved_output = 0  # what bprop needs of y: 0 nothing, 1 only where it is positive, 2 the values
+
+    def __init__(self) -> None:
+        self.params: list[Parameter] = []
+        self.in_shape: Shape = ()
+        self.out_shape: Shape = ()
+        self.random = Randomness()
+        self.stream = 0
+        self.need_dx = True
+        self.in_place = False
+        self.overwrite_dy = False
+        self.saved: Any = None
+        self._buffers: dict[str, Array] = {}
+
+    def setup(self, in_shape: Any, rng: np.random.Generator) -> Shape:
+        """Checks the sizes and makes the parameters.
+
+        Args:
+            in_shape: (H, W, C) or (C,), without the batch; a list of them where the layer takes
+                several inputs.
+            rng: for the initial weights.
+
+        Returns: the shape of the output.
+        Raises: ValueError naming what does not fit.
+        """
+        raise NotImplementedError
+
+    def fprop(self, x: Any, train: bool) -> Array:
+        """y [N, ...] from x [N, ...]. `bprop` may follow only when `train` is true."""
+        raise NotImplementedError
+
+    def bprop(self, dy: Array) -> Any:
+        """dx from dy, and adds the gradients of the parameters into `Parameter.grad`."""
+        raise NotImplementedError
+
+    @property
+    def macs(self) -> int:
+        """Multiply-adds of the forward pass for one image; only sums of products are counted."""
+        return 0
+
+    def describe(self) -> str:
+        """What the layer is, in a few words, for `Net.summary`."""
+        return type(self).__name__.lower()
+
+    def buffer(self, name: str, shape: Sequence[int], like: Array, dtype: Any = np.float32) -> Array:
+        """An uninitialised array on the backend of `like`, the same one in every call.
+
+        A batch larger than all before it makes a new one; a smaller one gets its first rows.
+        """
+        shape = tuple(shape)
+        held = self._buffers.get(name)
+        if (
+            held is None
+            or held.shape[1:] != shape[1:]
+            or held.shape[0] < shape[0]
+            or type(held) is not type(like)
+        ):
+            held = self._buffers[name] = backend.of(like).empty(shape, dtype)
+        return held if held.shape[0] == shape[0] else held[: shape[0]]
+
+    def recall(self) -> Any:
+        """What the last fprop saved for bprop."""
+        if self.saved is None:
+            raise RuntimeError(f"{self.describe()}: bprop needs an fprop with train=True before it")
+        return self.saved
+
+    def share(self, other: Layer) -> None:
+        """Makes this layer use the parameters of another of the same shapes, after `setup`."""
+        mine = [(p.name, p.shape) for p in self.params]
+        theirs = [(p.name.rpartition(".")[2], p.shape) for p in other.params]
+        if mine != theirs or not mine:
+            raise ValueError(f"share: expected parameters {mine}, got {theirs}")
+        self.params = other.params
+
+    def memory_bytes(self, batch: int) -> int:
+        """Bytes of the buffers that a training step of this batch makes, once the net is planned."""
+        y = 0 if self.is_view or self.in_place else math.prod(self.out_shape)
+        dx_is_new = self.need_dx and not self.passes_dy
+        if self.overwrite_dy and self.can_run_in_place:
+            dx_is_new = False
+        dx = math.prod(self.in_shape) if dx_is_new else 0
+        return 4 * batch * (y + dx)
+
+    @property
+    def buffer_bytes(self) -> int:
+        """Bytes of the buffers that the layer holds now."""
+        return sum(held.nbytes for held in self._buffers.values())
+
+
+def whole(name: str, value: Any, least: int = 1) -> int:
+    """`value`, checked to be an integer that is at least `least`."""
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
+        raise ValueError(f"{name}: expected a whole number, at least {least}; got {value!r}")
+    return int(value)
+
+
+def pair(name: str, value: Any, least: int = 1) -> tuple[int, int]:
+    """(h, w) from one whole number for both, or from two."""
+    if isinstance(value, (list, tuple)):
+        if len(value) != 2:
+            raise ValueError(f"{name}: expected one whole number or two (h, w), got {value!r}")
+        return whole(name, value[0], least), whole(name, value[1], least)
+    return whole(name, value, least), whole(name, value, least)
+
+
+def number(name: str, value: Any, low: float = -math.inf, high: float = math.inf) -> float:
+    """`value`, checked to be a finite number in [low, high]."""
+    is_number = isinstance(value, (int, float, np.integer, np.floating))
+    if isinstance(value, bool) or not is_number or not math.isfinite(value):
+        raise ValueError(f"{name}: expected a finite number, got {value!r}")
+    if not low <= value <= high:
+        raise ValueError(f"{name}: expected a number from {low:g} to {high:g}, got {value!r}")
+    return float(value)
+
+
+def choice(name: str, value: Any, options: Sequence[str]) -> str:
+    """`value`, checked to be one of the options."""
+    if value not in options:
+        raise ValueError(f"{name}: expected one of {', '.join(options)}; got {value!r}")
+    return str(value)
+
+
+def flag(name: str, value: Any) -> bool:
+    """`value`, checked to be true or false."""
+    if not isinstance(value, bool):
+        raise ValueError(f"{name}: expected true or false, got {value!r}")
+    return value
+
+
+def image_shape(in_shape: Any, what: str) -> tuple[int, int, int]:
+    """`in_shape`, checked to be (H, W, C)."""
+    if len(in_shape) != 3:
+        raise ValueError(f"{what} expects an input of shape (H, W, C), got {tuple(in_shape)}")
+    height, width, channels = in_shape
+    return height, width, channels

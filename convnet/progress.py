@@ -1,0 +1,118 @@
+"""What a training run prints: lines, and on a terminal a live bar below them."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn
+
+
+def duration(seconds: float) -> str:
+    """Seconds as "0:07", "12:34" or "1:02:03"."""
+    whole = max(0, round(seconds))
+    hours, minutes, rest = whole // 3600, whole // 60 % 60, whole % 60
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
+def figures(record: dict[str, Any], eta: float) -> str:
+    """The figures of a "step" record, as shown in the bar and in plain lines."""
+    return (
+        f"loss {record['loss']:.4f}  top-1 {record['top1']:5.2f} %  "
+        f"{record['images_per_s']:.0f} images/s  lr {record['lr']:.3g}  ETA {duration(eta)}"
+    )
+
+
+class Reporter:
+    """Prints the lines of a run and keeps them for its log file.
+
+    Args:
+        quiet: print nothing but warnings (the log is kept all the same).
+        console: where to print; standard output by default. On a terminal there is a live bar.
+    """
+
+    def __init__(self, quiet: bool = False, console: Console | None = None) -> None:
+        self.quiet = quiet
+        self.console = console or Console(file=sys.stdout, highlight=False, soft_wrap=True)
+        self._log: Callable[[str], None] | None = None
+        self._early: list[str] = []
+        self._bar: Progress | None = None
+        self._task = TaskID(0)
+
+    def log_to(self, log: Callable[[str], None] | None) -> None:
+        """From now on, and for the lines before, also writes to the run's log."""
+        self._log = log
+        if log is not None:
+            for text in self._early:
+                log(text)
+            self._early.clear()
+
+    def line(self, text: str) -> None:
+        """One line for the reader and the log."""
+        self._keep(text)
+        if not self.quiet:
+            self._print(text)
+
+    def warn(self, text: str) -> None:
+        """One line that quiet does not silence, on standard error."""
+        self._keep(f"warning: {text}")
+        if self._bar is not None:
+            self._print(f"convnet: warning: {text}")
+        else:
+            print(f"convnet: warning: {text}", file=sys.stderr)
+
+    def step(self, text: str) -> None:
+        """The figures so far: a line in the log, and where there is no bar, on the output."""
+        self._keep(text)
+        if not self.quiet and self._bar is None:
+            self._print(text)
+
+    def _keep(self, text: str) -> None:
+        if self._log is None:
+            self._early.append(text)
+        else:
+            self._log(text)
+
+    def _print(self, text: str) -> None:
+        self.console.print(text, markup=False, highlight=False)
+
+    def start_bar(self) -> None:
+        """Shows the live bar, if the output is a terminal."""
+        if self.quiet or not self.console.is_terminal or self._bar is not None:
+            return
+        columns = (
+            TextColumn("{task.description}", markup=False),
+            BarColumn(bar_width=None),
+            TextColumn("{task.fields[figures]}", markup=False),
+        )
+        self._bar = Progress(*columns, console=self.console, transient=True, expand=True)
+        self._task = self._bar.add_task("", total=1, figures="")
+        self._bar.start()
+
+    def bar(self, what: str, done: int, total: int, text: str = "") -> None:
+        """Moves the bar; without one, does nothing.
+
+        Args:
+            what: the part that runs, for example "epoch 2/12".
+            done, total: how far that part is.
+            text: the figures beside it.
+        """
+        if self._bar is not None:
+            self._bar.update(
+                self._task, description=what, completed=done, total=total, figures=text
+            )
+
+    @property
+    def has_bar(self) -> bool:
+        """Whether there is a live bar to move."""
+        return self._bar is not None
+
+    def close(self) -> None:
+        """Takes the bar away; may be called again."""
+        if self._bar is not None:
+            with contextlib.suppress(OSError):
+                self._bar.stop()
+            self._bar = None

@@ -1,0 +1,234 @@
+"""The folder of one training run: configuration, metrics, log and checkpoints.
+
+    runs/2026-01-31-142530-fashion-mnist/
+        config.toml        the configuration with every default written out
+        metrics.jsonl      one JSON object a line, see `convnet.train`
+        log.txt            what was printed
+        checkpoints/       step-<n>.safetensors, best.safetensors
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from convnet.checkpoint import Checkpoint, Checkpoints, read, sync_folder
+from convnet.config import Config, load_config
+
+try:
+    import fcntl
+except ImportError:  # not a POSIX system: runs are then not locked
+    fcntl = None  # type: ignore[assignment]
+
+
+class RunError(ValueError):
+    """A run folder that cannot be used as asked."""
+
+
+class LineFile:
+    """A text file that lines are appended to, each written at once and unbuffered."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+
+    def append(self, line: str) -> None:
+        """Writes the line and a newline.
+
+        Raises:
+            OSError: it cannot be written; the path is in the error.
+        """
+        data = (line + "\n").encode()
+        try:
+            while data:
+                data = data[os.write(self._handle, data) :]
+        except OSError as error:
+            raise OSError(error.errno, os.strerror(error.errno or 0), str(self.path)) from error
+
+    def sync(self) -> None:
+        """Waits until what was written is on the disk."""
+        os.fsync(self._handle)
+
+    def close(self) -> None:
+        """Closes the file; may be called again."""
+        if self._handle >= 0:
+            os.close(self._handle)
+            self._handle = -1
+
+
+class RunFolder:
+    """An open run folder, locked against a second process. Use `create` or `resume`."""
+
+    def __init__(self, path: Path, cfg: Config, new: bool) -> None:
+        self.path = path
+        self.checkpoints = Checkpoints(path / "checkpoints", cfg.train.keep)
+        self._lock = _lock(path)
+        if new and _holds_run(path):
+            os.close(self._lock)
+            raise RunError(
+                f"{path}: holds a run already; continue it with --resume {path}, or choose "
+                "another --run-dir"
+            )
+        self.checkpoints.tidy()
+        _replace(path / "config.toml", cfg.to_toml())
+        sync_folder(path)
+        self.metrics = LineFile(path / "metrics.jsonl")
+        self.log = LineFile(path / "log.txt")
+
+    @classmethod
+    def create(cls, path: str | os.PathLike[str] | None, cfg: Config) -> RunFolder:
+        """Makes the folder and writes config.toml.
+
+        Args:
+            path: where; None makes a dated one under runs/.
+            cfg: the configuration of the run.
+
+        Raises:
+            RunError: there is a run in that folder, or it is a file.
+            OSError: it cannot be written.
+        """
+        folder = _dated(cfg.name) if path is None else Path(path)
+        if folder.exists() and not folder.is_dir():
+            raise RunError(f"{folder}: expected a folder for the run, got a file")
+        folder.mkdir(parents=True, exist_ok=True)
+        return cls(folder, cfg, new=True)
+
+    @classmethod
+    def resume(cls, path: str | os.PathLike[str], cfg: Config) -> RunFolder:
+        """Opens the folder of a run (see `run_config`) to continue it with `cfg`."""
+        return cls(Path(path), cfg, new=False)
+
+    def save(self, state: dict[str, Any], arrays: dict[str, Any], best: bool) -> Path:
+        """Writes a checkpoint, the metrics before it; returns its path."""
+        self.metrics.sync()
+        return self.checkpoints.save(state, arrays, best)
+
+    def newest(self, warn: Callable[[str], None]) -> Checkpoint | None:
+        """The newest whole checkpoint, for continuing; damaged ones after it are set aside
+        (renamed), so that they are not counted among those to keep."""
+        checkpoint = self.checkpoints.newest(warn)
+        for path in self.checkpoints.paths():
+            if checkpoint is None or path == checkpoint.path:
+                break
+            path.rename(path.with_name(f"damaged-{path.name}"))
+        return checkpoint
+
+    def rewind(self, step: int, epoch_done: bool) -> list[dict[str, Any]]:
+        """Cuts metrics.jsonl back to a checkpoint and returns the lines that stay.
+
+        Args:
+            step: the step of the checkpoint.
+            epoch_done: the checkpoint was taken after the line of its epoch, if there is one.
+        """
+        kept = [
+            record
+            for record in read_metrics(self.metrics.path)
+            if record["step"] < step
+            or (record["step"] == step and (epoch_done or record["kind"] == "step"))
+        ]
+        self.metrics.close()
+        _replace(self.metrics.path, "".join(json.dumps(record) + "\n" for record in kept))
+        self.metrics = LineFile(self.path / "metrics.jsonl")
+        return kept
+
+    def close(self) -> None:
+        """Closes the files and lets others open the folder."""
+        self.metrics.close()
+        self.log.close()
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
+
+
+def _dated(name: str) -> Path:
+    base = Path("runs") / f"{time.strftime('%Y-%m-%d-%H%M%S')}-{name}"
+    path, number = base, 2
+    while path.exists():
+        path, number = base.with_name(f"{base.name}-{number}"), number + 1
+    return path
+
+
+def _holds_run(folder: Path) -> bool:
+    return any((folder / name).exists() for name in ("config.toml", "metrics.jsonl", "checkpoints"))
+
+
+def _replace(path: Path, text: str) -> None:
+    """Writes a text file so that there is always a whole one."""
+    temporary = path.with_name(f"{path.name}.tmp")
+    try:
+        with open(temporary, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        raise OSError(error.errno, os.strerror(error.errno or 0), str(path)) from error
+
+
+def _lock(folder: Path) -> int:
+    """A handle of the folder that holds its lock; closing it, or dying, frees the lock."""
+    handle = os.open(folder, os.O_RDONLY)
+    if fcntl is not None:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(handle)
+            raise RunError(f"{folder}: another process is training this run") from None
+        except OSError:
+            pass  # a file system without locks
+    return handle
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """The records of a metrics.jsonl; a last line that a crash cut short is left out."""
+    records = []
+    if path.is_file():
+        for line in path.read_bytes().splitlines():
+            try:
+                record = json.loads(line)
+            except ValueError:
+                continue
+            if isinstance(record, dict) and {"kind", "step"} <= set(record):
+                records.append(record)
+    return records
+
+
+def run_config(path: str | os.PathLike[str]) -> Config:
+    """The configuration of an existing run.
+
+    Raises:
+        RunError: there is no run in that folder.
+        ConfigError: its config.toml cannot be used.
+    """
+    folder = Path(path)
+    if not folder.is_dir():
+        raise RunError(f"{folder}: no such run folder")
+    if not (folder / "config.toml").is_file():
+        raise RunError(f"{folder}: no run in this folder (it has no config.toml)")
+    return load_config(folder / "config.toml")
+
+
+def open_checkpoint(path: str | os.PathLike[str], warn: Callable[[str], None]) -> Checkpoint:
+    """The checkpoint to use of a run, or a named one.
+
+    Args:
+        path: a run folder (its best checkpoint is used, else the newest) or a checkpoint file.
+        warn: told when a damaged checkpoint is passed over.
+
+    Raises:
+        CheckpointError: the file is missing or damaged.
+        RunError: the folder holds no checkpoint.
+    """
+    place = Path(path)
+    if place.is_file():
+        return read(place)
+    if not place.exists():
+        raise RunError(f"{place}: no such run folder or checkpoint")
+    checkpoint = Checkpoints(place / "checkpoints").best_or_newest(warn)
+    if checkpoint is None:
+        raise RunError(f"{place}: no checkpoint in this folder")
+    return checkpoint

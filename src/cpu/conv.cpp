@@ -1,0 +1,177 @@
+// Convolution on the host, by oneDNN, in NHWC throughout.
+//
+//   fprop  y  = x * w + b      (equations in ops.h)
+//   dgrad  dx = dy * flipped w
+//   wgrad  dw = x * dy,  db = sum of dy
+//
+// Activations are used as they lie. Filters are KRSC here and blocked inside oneDNN, so each call
+// reorders them (K R S C / G numbers: little next to the convolution) into the workspace. `ceil`
+// rounding needs no special case: the overhang is right padding, which oneDNN reads as zeros.
+#include "onednn.h"
+
+namespace convnet {
+namespace {
+
+using dnnl::memory;
+using Tag = memory::format_tag;
+
+struct ConvPlan {
+  dnnl::primitive conv;
+  dnnl::reorder reorder;  // KRSC -> oneDNN's layout (fprop, dgrad) or back (wgrad)
+  bool reordered = false;
+  memory::desc x, y, krsc, w, b, scratchpad;
+};
+
+struct ConvGeometry {
+  memory::dims strides, pad_l, pad_r;
+  memory::desc x, y, krsc, w_any, b;
+};
+
+ConvGeometry geometry(const ConvShape& s) {
+  ConvGeometry g;
+  const auto f32 = memory::data_type::f32;
+  g.strides = {s.stride_h, s.stride_w};
+  g.pad_l = {s.pad_h, s.pad_w};
+  // What the last window needs beyond the image. Negative where floor rounding leaves rows unread.
+  g.pad_r = {(s.p - 1) * s.stride_h + s.r - s.h - s.pad_h,
+             (s.q - 1) * s.stride_w + s.s - s.w - s.pad_w};
+  g.x = memory::desc({s.n, s.c, s.h, s.w}, f32, Tag::nhwc);
+  g.y = memory::desc({s.n, s.k, s.p, s.q}, f32, Tag::nhwc);
+  g.b = memory::desc({s.k}, f32, Tag::x);
+  const memory::dim c = s.c / s.groups, k = s.k / s.groups, filter = c * s.r * s.s;
+  if (s.groups == 1) {
+    g.krsc = memory::desc({k, c, s.r, s.s}, f32, memory::dims{filter, 1, s.s * c, c});
+    g.w_any = memory::desc({k, c, s.r, s.s}, f32, Tag::any);
+  } else {
+    g.krsc = memory::desc({s.groups, k, c, s.r, s.s}, f32,
+                          memory::dims{k * filter, filter, 1, s.s * c, c});
+    g.w_any = memory::desc({s.groups, k, c, s.r, s.s}, f32, Tag::any);
+  }
+  return g;
+}
+
+std::shared_ptr<const ConvPlan> make_plan(const ConvShape& s, Pass pass, bool bias, bool relu) {
+  using dnnl::prop_kind;
+  const auto algorithm = dnnl::algorithm::convolution_direct;
+  const ConvGeometry g = geometry(s);
+  const memory::desc none, b = bias ? g.b : none;
+  auto plan = std::make_shared<ConvPlan>();
+  plan->x = g.x;
+  plan->y = g.y;
+  plan->krsc = g.krsc;
+  plan->b = g.b;
+  // The backward passes want the forward one as a hint.
+  const dnnl::convolution_forward::primitive_desc forward(
+      cpu_engine(), prop_kind::forward_training, algorithm, g.x, g.w_any, b, g.y, g.strides,
+      g.pad_l, g.pad_r, user_scratchpad(relu && pass == Pass::kFprop));
+  if (pass == Pass::kFprop) {
+    plan->conv = dnnl::convolution_forward(forward);
+    plan->w = forward.weights_desc();
+    plan->scratchpad = forward.scratchpad_desc();
+  } else if (pass == Pass::kDgrad) {
+    const dnnl::convolution_backward_data::primitive_desc backward(
+        cpu_engine(), algorithm, g.x, g.w_any, g.y, g.strides, g.pad_l, g.pad_r, forward,
+        user_scratchpad());
+    plan->conv = dnnl::convolution_backward_data(backward);
+    plan->w = backward.weights_desc();
+    plan->scratchpad = backward.scratchpad_desc();
+  } else {
+    const dnnl::convolution_backward_weights::primitive_desc backward(
+        cpu_engine(), algorithm, g.x, g.w_any, b, g.y, g.strides, g.pad_l, g.pad_r, forward,
+        user_scratchpad());
+    plan->conv = dnnl::convolution_backward_weights(backward);
+    plan->w = backward.diff_weights_desc();
+    plan->scratchpad = backward.scratchpad_desc();
+  }
+  plan->reordered = plan->w != plan->krsc;
+  if (plan->reordered) {
+    const bool back = pass == Pass::kWgrad;
+    plan->reorder = dnnl::reorder(dnnl::reorder::primitive_desc(
+        cpu_engine(), back ? plan->w : plan->krsc, cpu_engine(), back ? plan->krsc : plan->w));
+  }
+  return plan;
+}
+
+std::shared_ptr<const ConvPlan> conv_plan(const ConvShape& s, Pass pass, bool bias, bool relu) {
+  static PlanCache<ConvPlan> cache;
+  return cache.get({static_cast<int>(pass), bias, relu, s.n, s.h, s.w, s.c, s.k, s.r, s.s, s.p, s.q,
+                    s.groups, s.stride_h, s.stride_w, s.pad_h, s.pad_w},
+                   [&] { return make_plan(s, pass, bias, relu); });
+}
+
+// The filters in the layout the primitive wants.
+memory reordered_filters(const ConvPlan& plan, const float* w, Scratch& scratch) {
+  memory krsc = memory_at(plan.krsc, w);
+  if (!plan.reordered) return krsc;
+  memory blocked = memory_at(plan.w, scratch.take(plan.w.get_size()));
+  plan.reorder.execute(cpu_stream(), krsc, blocked);
+  return blocked;
+}
+
+}  // namespace
+
+std::int64_t conv_workspace(const ConvShape& shape, Pass pass) {
+  std::int64_t bytes = 0;
+  // oneDNN may choose differently with and without bias and ReLU; ask for the most.
+  for (const bool bias : {false, true}) {
+    for (const bool relu : {false, true}) {
+      const auto plan = conv_plan(shape, pass, bias, relu && pass == Pass::kFprop);
+      bytes = std::max(bytes, (plan->reordered ? Scratch::padded(plan->w.get_size()) : 0) +
+                                  Scratch::padded(plan->scratchpad.get_size()));
+    }
+  }
+  return bytes;
+}
+
+void conv_fprop(const ConvShape& shape, const float* x, const float* w, const float* b, bool relu,
+                float* y, Workspace workspace, Stream) {
+  const auto plan = conv_plan(shape, Pass::kFprop, b != nullptr, relu);
+  Scratch scratch("conv_fprop", workspace);
+  std::unordered_map<int, memory> args{
+      {DNNL_ARG_SRC, memory_at(plan->x, x)},
+      {DNNL_ARG_WEIGHTS, reordered_filters(*plan, w, scratch)},
+      {DNNL_ARG_DST, memory_at(plan->y, y)},
+      {DNNL_ARG_SCRATCHPAD,
+       memory_at(plan->scratchpad, scratch.take(plan->scratchpad.get_size()))}};
+  if (b != nullptr) args.emplace(DNNL_ARG_BIAS, memory_at(plan->b, b));
+  plan->conv.execute(cpu_stream(), args);
+  cpu_stream().wait();
+}
+
+void conv_dgrad(const ConvShape& shape, const float* dy, const float* w, const float* relu_mask,
+                float* dx, Workspace workspace, Stream) {
+  const auto plan = conv_plan(shape, Pass::kDgrad, false, false);
+  Scratch scratch("conv_dgrad", workspace);
+  plan->conv.execute(cpu_stream(),
+                     {{DNNL_ARG_DIFF_DST, memory_at(plan->y, dy)},
+                      {DNNL_ARG_WEIGHTS, reordered_filters(*plan, w, scratch)},
+                      {DNNL_ARG_DIFF_SRC, memory_at(plan->x, dx)},
+                      {DNNL_ARG_SCRATCHPAD, memory_at(plan->scratchpad,
+                                                      scratch.take(plan->scratchpad.get_size()))}});
+  cpu_stream().wait();
+  apply_relu_mask(count(x_dims(shape)), relu_mask, dx);
+}
+
+void conv_wgrad(const ConvShape& shape, const float* x, const float* dy, float* dw, float* db,
+                Workspace workspace, Stream) {
+  const auto plan = conv_plan(shape, Pass::kWgrad, db != nullptr, false);
+  Scratch scratch("conv_wgrad", workspace);
+  const memory krsc = memory_at(plan->krsc, dw);
+  memory blocked =
+      plan->reordered ? memory_at(plan->w, scratch.take(plan->w.get_size())) : krsc;
+  std::unordered_map<int, memory> args{
+      {DNNL_ARG_SRC, memory_at(plan->x, x)},
+      {DNNL_ARG_DIFF_DST, memory_at(plan->y, dy)},
+      {DNNL_ARG_DIFF_WEIGHTS, blocked},
+      {DNNL_ARG_SCRATCHPAD,
+       memory_at(plan->scratchpad, scratch.take(plan->scratchpad.get_size()))}};
+  if (db != nullptr) args.emplace(DNNL_ARG_DIFF_BIAS, memory_at(plan->b, db));
+  plan->conv.execute(cpu_stream(), args);
+  if (plan->reordered) {
+    memory out = krsc;
+    plan->reorder.execute(cpu_stream(), blocked, out);
+  }
+  cpu_stream().wait();
+}
+
+}  // namespace convnet

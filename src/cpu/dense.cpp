@@ -1,0 +1,111 @@
+// Fully connected layers on the host: three matrix products by oneDNN.
+//
+//   fprop  y  = x w^T + b       x [N, C], w [K, C], y [N, K]
+//   dgrad  dx = dy w
+//   wgrad  dw = dy^T x,  db = sum over n of dy
+//
+// All matrices are used as they lie, so nothing is reordered.
+#include "onednn.h"
+
+namespace convnet {
+namespace {
+
+using dnnl::memory;
+using Tag = memory::format_tag;
+
+struct DensePlan {
+  dnnl::primitive product;
+  memory::desc x, w, b, y, scratchpad;
+};
+
+std::shared_ptr<const DensePlan> make_plan(const DenseShape& s, Pass pass, bool bias, bool relu) {
+  const auto f32 = memory::data_type::f32;
+  auto plan = std::make_shared<DensePlan>();
+  plan->x = memory::desc({s.n, s.c}, f32, Tag::nc);
+  plan->w = memory::desc({s.k, s.c}, f32, Tag::oi);
+  plan->b = memory::desc({s.k}, f32, Tag::x);
+  plan->y = memory::desc({s.n, s.k}, f32, Tag::nc);
+  const memory::desc none, b = bias ? plan->b : none;
+  const dnnl::inner_product_forward::primitive_desc forward(
+      cpu_engine(), dnnl::prop_kind::forward_training, plan->x, plan->w, b, plan->y,
+      user_scratchpad(relu && pass == Pass::kFprop));
+  if (pass == Pass::kFprop) {
+    plan->product = dnnl::inner_product_forward(forward);
+    plan->scratchpad = forward.scratchpad_desc();
+  } else if (pass == Pass::kDgrad) {
+    const dnnl::inner_product_backward_data::primitive_desc backward(
+        cpu_engine(), plan->x, plan->w, plan->y, forward, user_scratchpad());
+    plan->product = dnnl::inner_product_backward_data(backward);
+    plan->scratchpad = backward.scratchpad_desc();
+  } else {
+    const dnnl::inner_product_backward_weights::primitive_desc backward(
+        cpu_engine(), plan->x, plan->w, b, plan->y, forward, user_scratchpad());
+    plan->product = dnnl::inner_product_backward_weights(backward);
+    plan->scratchpad = backward.scratchpad_desc();
+  }
+  return plan;
+}
+
+std::shared_ptr<const DensePlan> dense_plan(const DenseShape& s, Pass pass, bool bias, bool relu) {
+  static PlanCache<DensePlan> cache;
+  return cache.get({static_cast<int>(pass), bias, relu, s.n, s.c, s.k},
+                   [&] { return make_plan(s, pass, bias, relu); });
+}
+
+memory scratchpad(const DensePlan& plan, const char* op, Workspace workspace) {
+  Scratch scratch(op, workspace);
+  return memory_at(plan.scratchpad, scratch.take(plan.scratchpad.get_size()));
+}
+
+}  // namespace
+
+std::int64_t dense_workspace(const DenseShape& shape, Pass pass) {
+  std::int64_t bytes = 0;
+  for (const bool bias : {false, true}) {
+    for (const bool relu : {false, true}) {
+      const auto plan = dense_plan(shape, pass, bias, relu && pass == Pass::kFprop);
+      bytes = std::max(bytes, Scratch::padded(plan->scratchpad.get_size()));
+    }
+  }
+  return bytes;
+}
+
+void dense_fprop(const DenseShape& shape, const float* x, const float* w, const float* b, bool relu,
+                 float* y, Workspace workspace, Stream) {
+  const auto plan = dense_plan(shape, Pass::kFprop, b != nullptr, relu);
+  std::unordered_map<int, memory> args{
+      {DNNL_ARG_SRC, memory_at(plan->x, x)},
+      {DNNL_ARG_WEIGHTS, memory_at(plan->w, w)},
+      {DNNL_ARG_DST, memory_at(plan->y, y)},
+      {DNNL_ARG_SCRATCHPAD, scratchpad(*plan, "dense_fprop", workspace)}};
+  if (b != nullptr) args.emplace(DNNL_ARG_BIAS, memory_at(plan->b, b));
+  plan->product.execute(cpu_stream(), args);
+  cpu_stream().wait();
+}
+
+void dense_dgrad(const DenseShape& shape, const float* dy, const float* w, const float* relu_mask,
+                 float* dx, Workspace workspace, Stream) {
+  const auto plan = dense_plan(shape, Pass::kDgrad, false, false);
+  plan->product.execute(cpu_stream(),
+                        {{DNNL_ARG_DIFF_DST, memory_at(plan->y, dy)},
+                         {DNNL_ARG_WEIGHTS, memory_at(plan->w, w)},
+                         {DNNL_ARG_DIFF_SRC, memory_at(plan->x, dx)},
+                         {DNNL_ARG_SCRATCHPAD, scratchpad(*plan, "dense_dgrad", workspace)}});
+  cpu_stream().wait();
+  apply_relu_mask(static_cast<std::int64_t>(shape.n) * shape.c, relu_mask, dx);
+}
+
+void dense_wgrad(const DenseShape& shape, const float* x, const float* dy, float* dw, float* db,
+                 Workspace workspace, Stream) {
+  const auto plan = dense_plan(shape, Pass::kWgrad, db != nullptr, false);
+  std::unordered_map<int, memory> args{
+      {DNNL_ARG_SRC, memory_at(plan->x, x)},
+      {DNNL_ARG_DIFF_DST, memory_at(plan->y, dy)},
+      {DNNL_ARG_DIFF_WEIGHTS, memory_at(plan->w, dw)},
+      {DNNL_ARG_SCRATCHPAD, scratchpad(*plan, "dense_wgrad", workspace)}};
+  if (db != nullptr) args.emplace(DNNL_ARG_DIFF_BIAS, memory_at(plan->b, db));
+  plan->product.execute(cpu_stream(), args);
+  cpu_stream().wait();
+}
+
+}  // namespace convnet

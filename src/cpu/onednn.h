@@ -1,0 +1,113 @@
+// What conv.cpp and dense.cpp share: oneDNN's engine, a cache of prepared primitives, and scratch
+// memory handed out from the caller's workspace.
+#pragma once
+
+#include <omp.h>
+
+#include <algorithm>
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <oneapi/dnnl/dnnl.hpp>
+#include <stdexcept>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+#include "ops.h"
+
+namespace convnet {
+
+inline const dnnl::engine& cpu_engine() {
+  static const dnnl::engine engine(dnnl::engine::kind::cpu, 0);
+  return engine;
+}
+
+inline dnnl::stream& cpu_stream() {
+  thread_local dnnl::stream stream(cpu_engine());
+  return stream;
+}
+
+// oneDNN is told to take its scratch memory from us, so that a step allocates nothing.
+inline dnnl::primitive_attr user_scratchpad(bool relu = false) {
+  dnnl::primitive_attr attr;
+  attr.set_scratchpad_mode(dnnl::scratchpad_mode::user);
+  if (relu) {
+    dnnl::post_ops ops;
+    ops.append_eltwise(dnnl::algorithm::eltwise_relu, 0.0f, 0.0f);
+    attr.set_post_ops(ops);
+  }
+  return attr;
+}
+
+// Prepared primitives by what they were prepared for. Preparing generates machine code (about a
+// millisecond); a net asks for the same few dozen again and again.
+template <class Plan>
+class PlanCache {
+ public:
+  using Key = std::vector<int>;
+
+  template <class Make>
+  std::shared_ptr<const Plan> get(Key key, Make make) {
+    // oneDNN divides the work when it prepares, by the calling thread's OpenMP setting.
+    omp_set_num_threads(thread_count());
+    key.push_back(thread_count());
+    std::lock_guard<std::mutex> lock(mutex_);
+    auto found = plans_.find(key);
+    if (found != plans_.end()) return found->second;
+    if (plans_.size() >= kCapacity) plans_.clear();  // holders keep theirs alive
+    std::shared_ptr<const Plan> plan = make();
+    plans_.emplace(std::move(key), plan);
+    return plan;
+  }
+
+ private:
+  static constexpr std::size_t kCapacity = 512;
+  std::mutex mutex_;
+  std::map<Key, std::shared_ptr<const Plan>> plans_;
+};
+
+// Hands out 64-byte aligned pieces of a workspace, in order.
+class Scratch {
+ public:
+  Scratch(const char* op, Workspace workspace) : op_(op), left_(workspace.bytes) {
+    next_ = static_cast<char*>(workspace.data);
+  }
+
+  static std::int64_t padded(std::size_t bytes) {
+    return bytes == 0 ? 0 : static_cast<std::int64_t>(bytes) + 2 * kAlign;
+  }
+
+  void* take(std::size_t bytes) {
+    if (bytes == 0) return nullptr;
+    const auto skip = (kAlign - reinterpret_cast<std::uintptr_t>(next_) % kAlign) % kAlign;
+    const auto need = static_cast<std::int64_t>(skip + bytes);
+    if (next_ == nullptr || need > left_) {
+      throw std::invalid_argument(std::string(op_) + ": workspace: expected " +
+                                  std::to_string(need - left_) + " more bytes");
+    }
+    char* piece = next_ + skip;
+    next_ += need;
+    left_ -= need;
+    return piece;
+  }
+
+ private:
+  static constexpr std::size_t kAlign = 64;
+  const char* op_;
+  char* next_;
+  std::int64_t left_;
+};
+
+inline dnnl::memory memory_at(const dnnl::memory::desc& desc, const void* data) {
+  return dnnl::memory(desc, cpu_engine(), const_cast<void*>(data));
+}
+
+// dx = 0 where mask <= 0: the backward pass of the ReLU that made `mask`.
+inline void apply_relu_mask(std::int64_t count, const float* mask, float* dx) {
+  if (mask == nullptr) return;
+  activation_bprop(Activation::kRelu, 0.0f, 0.0f, count, mask, dx, dx, nullptr);
+}
+
+}  // namespace convnet

@@ -1,0 +1,37 @@
+// Vector code without -march: how one binary uses the widest vectors of the machine it runs on.
+//
+// A function marked CONVNET_CLONES is compiled three times (baseline, AVX2 + FMA, AVX-512) and the
+// dynamic loader picks one when the library is loaded. Three rules follow:
+//   - Mark the function that holds the inner loop, and call it from the parallel loop: the body that
+//     OpenMP outlines from a parallel region is not cloned.
+//   - Whatever the marked function calls must be inlined into it (CONVNET_INLINE), or the baseline
+//     version of the callee runs.
+//   - Leave vectorising to the compiler: plain loops over contiguous memory, CONVNET_SIMD where it
+//     cannot see that iterations are independent.
+// The build passes -fno-math-errno (else no vector square root) and -fno-trapping-math (else no
+// vector selects). Neither changes a result; NaN, infinities and rounding stay as IEEE 754 says.
+#pragma once
+
+#include <cstdlib>  // defines __GLIBC__: the clones need the loader to support IFUNC
+
+#if defined(__GNUC__) && !defined(__clang__) && defined(__x86_64__) && defined(__GLIBC__)
+#if __GNUC__ >= 12
+#define CONVNET_CLONES \
+  __attribute__((target_clones("default", "arch=x86-64-v3", "arch=x86-64-v4")))
+#else
+#define CONVNET_CLONES __attribute__((target_clones("default", "avx2", "avx512f")))
+#endif
+#else
+#define CONVNET_CLONES
+#endif
+
+#if defined(__GNUC__)  // also Clang
+#define CONVNET_INLINE inline __attribute__((always_inline))
+#define CONVNET_SIMD _Pragma("omp simd")
+#elif defined(_MSC_VER)
+#define CONVNET_INLINE __forceinline
+#define CONVNET_SIMD
+#else
+#define CONVNET_INLINE inline
+#define CONVNET_SIMD
+#endif

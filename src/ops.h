@@ -1,0 +1,186 @@
+// The contract: every operation, on raw pointers and a stream.
+//
+// src/cpu/*.cpp implements it for the host, src/kernels/*.cu for CUDA devices (and, through
+// src/emulator/, for tests without one). bindings/module.cpp is compiled once against each.
+//
+// Rules for every implementation
+//   - float32 storage; activations NHWC, filters KRSC (C/G deep), outputs NPQK, all contiguous.
+//   - Results are deterministic: reductions in a fixed order, no floating-point atomics.
+//   - Shapes come from shapes.cpp and have been checked; pointers are valid for those shapes.
+//   - Nothing is allocated on the device: an operation that needs scratch memory says how much
+//     (`*_workspace`), and the caller passes it. Workspace contents need not survive a call.
+//   - Outputs are overwritten, never accumulated into, unless the comment says "+=".
+//   - A pointer marked "may be null" switches the part that needs it off.
+//   - Work is queued on `stream` (the CPU ignores it and returns when done).
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "shapes.h"
+
+namespace convnet {
+
+using Stream = void*;  // a cudaStream_t, or null
+
+struct Workspace {
+  void* data;
+  std::int64_t bytes;
+};
+
+enum class Pass { kFprop, kDgrad, kWgrad };
+
+// ---- the implementation itself ----------------------------------------------------------------
+
+enum class Memory { kHost, kDevice };
+
+const char* backend_name();  // "cpu", "cuda", "emulator"
+Memory backend_memory();     // where array pointers must live
+int device_count();          // 0 where there is no usable device; never throws
+// One line naming the device, for example "AMD EPYC, 2 threads, AVX-512".
+std::string device_description(int device);
+// What the implementation was built with: "oneDNN 3.2.0, OpenMP" or "CUDA 13.0; sm_80 sm_90 PTX 90".
+std::string build_description();
+int thread_count();
+void set_thread_count(int threads);  // host implementations; others throw std::invalid_argument
+
+// ---- convolution: 2-D cross-correlation --------------------------------------------------------
+//   y[n,p,q,k] = b[k] + sum_{r,s,c} x[n, p*stride_h - pad_h + r, q*stride_w - pad_w + s, g*C/G + c]
+//                                   * w[k,r,s,c],     g = k / (K/G); reads outside x are zero
+
+std::int64_t conv_workspace(const ConvShape& shape, Pass pass);
+
+// b [K] may be null. relu: y = max(0, y) in the epilogue.
+void conv_fprop(const ConvShape& shape, const float* x, const float* w, const float* b, bool relu,
+                float* y, Workspace workspace, Stream stream);
+
+// relu_mask [N, H, W, C] may be null; else dx is zeroed where relu_mask <= 0, which is the backward
+// pass of a ReLU whose output is x.
+void conv_dgrad(const ConvShape& shape, const float* dy, const float* w, const float* relu_mask,
+                float* dx, Workspace workspace, Stream stream);
+
+// db [K] may be null; else db[k] = sum over n, p, q of dy.
+void conv_wgrad(const ConvShape& shape, const float* x, const float* dy, float* dw, float* db,
+                Workspace workspace, Stream stream);
+
+// ---- locally connected: every output position has filters of its own ---------------------------
+//   as convolution, with w[p,q,k,r,s,c] and b[p,q,k]
+
+void local_fprop(const ConvShape& shape, const float* x, const float* w, const float* b, bool relu,
+                 float* y, Stream stream);
+void local_dgrad(const ConvShape& shape, const float* dy, const float* w, const float* relu_mask,
+                 float* dx, Stream stream);
+void local_wgrad(const ConvShape& shape, const float* x, const float* dy, float* dw, float* db,
+                 Stream stream);
+
+// ---- dense (fully connected): y = x w^T + b ----------------------------------------------------
+
+std::int64_t dense_workspace(const DenseShape& shape, Pass pass);
+void dense_fprop(const DenseShape& shape, const float* x, const float* w, const float* b, bool relu,
+                 float* y, Workspace workspace, Stream stream);
+void dense_dgrad(const DenseShape& shape, const float* dy, const float* w, const float* relu_mask,
+                 float* dx, Workspace workspace, Stream stream);
+void dense_wgrad(const DenseShape& shape, const float* x, const float* dy, float* dw, float* db,
+                 Workspace workspace, Stream stream);
+
+// ---- pooling -----------------------------------------------------------------------------------
+// Windows are clipped to the image.
+
+// argmax [N, P, Q, C]: r * size_w + s of the winner in its unclipped window; on a tie the first in
+// row-major order wins, and a NaN wins over everything.
+void maxpool_fprop(const PoolShape& shape, const float* x, float* y, std::uint8_t* argmax,
+                   Stream stream);
+// dx[n,h,w,c] = sum of dy over the windows whose winner is (h, w), in row-major window order.
+void maxpool_bprop(const PoolShape& shape, const float* dy, const std::uint8_t* argmax, float* dx,
+                   Stream stream);
+// Averages over the clipped window.
+void avgpool_fprop(const PoolShape& shape, const float* x, float* y, Stream stream);
+void avgpool_bprop(const PoolShape& shape, const float* dy, float* dx, Stream stream);
+
+// ---- local response normalization across channels ----------------------------------------------
+//   s_i = k + alpha * sum_{j = i - n/2}^{i - n/2 + n - 1} x_j^2   (clipped to i's group)
+//   y_i = x_i * s_i^-beta
+//   dx_i = dy_i s_i^-beta - 2 alpha beta x_i sum_{j : i in window(j)} dy_j x_j s_j^(-beta-1)
+
+void lrn_fprop(const LrnShape& shape, const float* x, float* y, Stream stream);
+void lrn_bprop(const LrnShape& shape, const float* x, const float* dy, float* dx, Stream stream);
+
+// ---- elementwise -------------------------------------------------------------------------------
+
+enum class Activation {
+  kRelu,      // max(0, x)
+  kTanh,      // a tanh(b x)
+  kLogistic,  // 1 / (1 + e^-x)
+  kAbs,       // |x|
+  kSoftRelu,  // log(1 + e^x)
+  kSquare,    // x^2
+  kSqrt,      // sqrt(x)
+  kLog,       // log(a + x)
+  kBrelu,     // min(a, max(0, x))
+  kLinear,    // a x + b
+  kDrelu,     // x - a tanh(x / a)
+};
+
+// True where the gradient is computed from the output y, so that y may overwrite x; else from x.
+bool activation_saves_output(Activation activation);
+
+// y may be x.
+void activation_fprop(Activation activation, float a, float b, std::int64_t count, const float* x,
+                      float* y, Stream stream);
+// `saved` is y or x, as activation_saves_output() says. dx may be dy. At a kink the gradient is
+// that of the side towards zero output: relu'(0) = 0, abs'(0) = 0, brelu'(0) = brelu'(a) = 0.
+void activation_bprop(Activation activation, float a, float b, std::int64_t count,
+                      const float* saved, const float* dy, float* dx, Stream stream);
+
+// dst += src
+void accumulate(std::int64_t count, const float* src, float* dst, Stream stream);
+
+// y = x * mask * scale, where mask is 0 with probability `drop`; number `index` of Philox stream
+// (seed, stream_id, step) decides element index = (row + row_offset) * global_cols + col +
+// col_offset. The backward pass is the same operation on dy. y may be x. `drop` is in [0, 1).
+void dropout(const DropoutShape& shape, double drop, float scale, std::uint64_t seed,
+             std::uint32_t stream_id, std::uint32_t step, const float* x, float* y, Stream stream);
+
+// ---- softmax and cross-entropy -----------------------------------------------------------------
+
+void softmax_fprop(const SoftmaxShape& shape, const float* logits, float* probs, Stream stream);
+
+// loss[n] = -log softmax(logits[n])[labels[n]];  dlogits = scale * (softmax - onehot), may be null;
+// rank[n] = number of classes that score at least as high as the label, not counting the label and
+// counting equals only when they come first: top-k is right when rank < k. Scores that are not
+// comparable (NaN) count against the label. A label outside [0, classes) gives NaN in loss and
+// dlogits and rank = classes (the binding refuses such labels where it can read them).
+void softmax_xent(const SoftmaxShape& shape, const float* logits, const std::int32_t* labels,
+                  float scale, float* loss, float* dlogits, std::int32_t* rank, Stream stream);
+
+// ---- the update rule of the paper, section 5 ---------------------------------------------------
+//   v = momentum v - weight_decay decay_mult lr lr_mult w - lr lr_mult g;   w = w + v
+
+struct SgdTensor {
+  float* w;
+  float* velocity;
+  const float* grad;
+  std::int64_t count;
+  float lr_mult, decay_mult;
+};
+
+// All parameters in one launch. `tensors` is a host array.
+void sgd_update(const SgdTensor* tensors, int tensor_count, float lr, float momentum,
+                float weight_decay, Stream stream);
+
+// ---- data augmentation (paper, section 4.1) ----------------------------------------------------
+//   y[n,p,q,c] = scale * (x[n, p + offset_h, q' + offset_w, c] + noise[n,c] - mean[same place])
+//   q' = mirror[n] ? Q - 1 - q : q;  a place outside x gives 0 (the mean)
+// offsets [N, 2] (rows, columns); mirror [N]; noise [N, C] may be null; mean [H, W, C] or [1, 1, C].
+
+void augment(const AugmentShape& shape, const std::uint8_t* x, const std::int32_t* offsets,
+             const std::uint8_t* mirror, const float* noise, const float* mean, float scale,
+             float* y, Stream stream);
+
+// ---- between devices ---------------------------------------------------------------------------
+// dst[row, col] = src[row, col], and dst[row, col] += src[row, col], over a block.
+
+void peer_copy(const PeerShape& shape, const float* src, float* dst, Stream stream);
+void peer_add(const PeerShape& shape, const float* src, float* dst, Stream stream);
+
+}  // namespace convnet

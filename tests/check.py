@@ -1,0 +1,230 @@
+"""How tests compare: every tolerance of the suite is here, and what holds for every operation.
+
+Tolerances follow from the arithmetic, not from what happened to pass. Rounding to float32 is wrong by
+at most U = 2^-24 of a value; a sum of `length` rounded products, in whatever order, is wrong by about
+sqrt(length) * U of the sum of their absolute values (`magnitude`, which the tests compute with the
+reference on absolute values). A wrong index or a dropped term is wrong by whole products.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import reference
+
+U = 2.0**-24
+TINY = float(np.finfo(np.float32).tiny)  # below it, results may be flushed to zero
+
+# oneDNN picks its blocking by the number of threads: these repeat themselves, but only for one count.
+VARIES_WITH_THREADS = {
+    f"{op}_{step}" for op in ("conv", "dense") for step in ("fprop", "dgrad", "wgrad")
+}
+
+
+# ---- comparisons ----------------------------------------------------------------------------
+
+
+def equal(actual: np.ndarray, expected: np.ndarray) -> None:
+    """The same shape and the same values; for inputs whose results float32 represents exactly."""
+    assert actual.shape == np.shape(expected)
+    np.testing.assert_array_equal(actual, expected)
+
+
+def same_bits(actual: np.ndarray, expected: np.ndarray) -> None:
+    """Equal to the last bit: NaNs and the signs of zeros too."""
+    assert actual.dtype == expected.dtype and actual.shape == expected.shape
+    different = np.count_nonzero(_bits(actual) != _bits(expected))
+    assert different == 0, f"{different} of {actual.size} elements differ in their bits"
+
+
+def close(
+    actual: np.ndarray, expected: np.ndarray, magnitude: np.ndarray | float, length: int = 1
+) -> None:
+    """|actual - expected| <= (4 + 2 sqrt(length)) U magnitude: `length` terms of total `magnitude`."""
+    assert actual.shape == np.shape(expected)
+    assert actual.dtype == np.float32
+    error = np.abs(actual.astype(np.float64) - expected)
+    allowed = (4 + 2 * np.sqrt(length)) * U * np.abs(magnitude) + TINY
+    ratio = np.where(np.isfinite(error), error / allowed, np.inf)
+    worst = np.unravel_index(np.argmax(ratio), ratio.shape)
+    assert ratio[worst] <= 1, (
+        f"element {tuple(int(i) for i in worst)}: expected {np.asarray(expected)[worst]!r}, got "
+        f"{actual[worst]!r}; the error is {ratio[worst]:.3g} times what rounding explains "
+        f"({np.count_nonzero(ratio > 1)} of {ratio.size} elements are wrong)"
+    )
+
+
+def inner(a: np.ndarray, b: np.ndarray) -> float:
+    return float(np.sum(reference.float64(a) * reference.float64(b)))
+
+
+def adjoint(dy: np.ndarray, forward: np.ndarray, backward: np.ndarray, v: np.ndarray) -> None:
+    """<dy, J v> = <J^T dy, v>, exactly: for whole numbers, forward = J v, backward = J^T dy."""
+    assert inner(dy, forward) == inner(backward, v)
+
+
+def gradient(
+    function: Callable[[np.ndarray], np.ndarray],
+    x: np.ndarray,
+    dy: np.ndarray,
+    dx: np.ndarray,
+    directions: int = 8,
+    step: float = 1e-5,
+) -> None:
+    """dx against central differences of <dy, function(x)>; `function` is float64 (the reference).
+
+    Along random directions v: <dx, v> = <dy, (function(x + h v) - function(x - h v)) / 2h>. The
+    difference is wrong by about h^2 and 1e-16 / h, far below the float32 rounding of dx.
+    """
+    rng = np.random.default_rng(0)
+    x, dy = reference.float64(x), reference.float64(dy)
+    for _ in range(directions):
+        v = rng.uniform(-1, 1, x.shape)
+        difference = inner(dy, (function(x + step * v) - function(x - step * v)) / (2 * step))
+        allowed = 16 * U * float(np.sum(np.abs(dx * v))) + 1e-9 * float(np.sum(np.abs(dy)))
+        error = abs(inner(dx, v) - difference)
+        assert error <= allowed, f"<dx, v> is {inner(dx, v)}, the difference {difference}"
+
+
+def activation_magnitude(kind: str, x: np.ndarray, a: float, b: float) -> np.ndarray:
+    """What the rounding of an activation scales with: its terms, and x times its slope."""
+    y, slope = (f(kind, x, a, b) for f in (reference.activation_fprop, reference.activation_slope))
+    constant = {"linear": abs(b), "log": np.abs(a * slope)}.get(kind, 0.0)
+    return np.abs(y) + np.abs(reference.float64(x) * slope) + constant + _cancelling(kind, x)
+
+
+def slope_magnitude(kind: str, x: np.ndarray, a: float, b: float) -> np.ndarray:
+    """The same for the gradient, which may be computed from the rounded y."""
+    slope = np.abs(reference.activation_slope(kind, x, a, b))
+    if kind == "tanh":  # a b (1 - (y / a)^2)
+        return np.full_like(slope, abs(a * b))
+    if kind == "logistic":  # y (1 - y)
+        return np.abs(reference.activation_fprop(kind, x, a, b))
+    if kind == "log":  # 1 / (a + x)
+        return slope * (1 + (abs(a) + np.abs(x)) * slope)
+    return slope
+
+
+def _cancelling(kind: str, x: np.ndarray) -> np.ndarray | float:
+    return 2 * np.abs(reference.float64(x)) if kind == "drelu" else 0.0  # x - a tanh(x / a)
+
+
+def _bits(array: np.ndarray) -> np.ndarray:
+    return np.ascontiguousarray(array).view(f"u{array.dtype.itemsize}")
+
+
+# ---- calls ----------------------------------------------------------------------------------
+
+
+class Guarded:
+    """An array to write into: full of NaN, inside a larger buffer whose margins are checked."""
+
+    MARGIN = 64  # elements on each side; 256 bytes of float32, so that the array stays aligned
+
+    def __init__(self, backend: Any, shape: tuple[int, ...], dtype: np.dtype) -> None:
+        count = int(np.prod(shape))
+        values = np.full(count + 2 * self.MARGIN, self._sentinel(dtype), dtype)
+        if dtype.kind == "f":
+            values[self.MARGIN : -self.MARGIN] = np.nan
+        self.backend, self.margin = backend, values[: self.MARGIN].copy()
+        self.buffer = backend.asarray(values)
+        self.array = self.buffer[self.MARGIN : self.MARGIN + count].reshape(shape)
+
+    @staticmethod
+    def _sentinel(dtype: np.dtype) -> float:
+        return -1.6777e7 if dtype.kind == "f" else 165
+
+    def check(self) -> np.ndarray:
+        """The array on the host, once the margins are found untouched."""
+        values = np.array(self.backend.to_host(self.buffer))
+        same_bits(values[: self.MARGIN], self.margin)
+        same_bits(values[-self.MARGIN :], self.margin)
+        return np.array(self.backend.to_host(self.array))
+
+
+def call(backend: Any, function: Callable, *args: Any, **kwargs: Any) -> Any:
+    """Call one of convnet.ops on host arrays; return host arrays.
+
+    Checks what holds for every operation: `out=` is filled completely and nothing around it is
+    touched, the inputs are left alone, and the same call gives the same bits, with other thread
+    counts or schedules too.
+    """
+    args, kwargs, inputs = _to_backend(backend, args, kwargs)
+    plain = function(*args, **kwargs)
+    results = _hosts(backend, plain)
+    guards = [None if r is None else Guarded(backend, r.shape, r.dtype) for r in results]
+    outs = tuple(None if g is None else g.array for g in guards)
+    function(*args, **kwargs, out=outs if isinstance(plain, tuple) else outs[0])
+    for result, guard in zip(results, guards, strict=True):
+        if guard is not None:
+            same_bits(guard.check(), result)
+    for _ in reruns(backend, function):
+        for result, again in zip(results, _hosts(backend, function(*args, **kwargs)), strict=True):
+            if result is not None:
+                same_bits(again, result)
+    for before, array in inputs:
+        same_bits(np.array(backend.to_host(array)), before)
+    return tuple(results) if isinstance(plain, tuple) else results[0]
+
+
+def reruns(backend: Any, function: Callable) -> Iterator[None]:
+    """Ways to run again that must not change a bit: once more, on one thread, in other orders."""
+    yield
+    if backend.name == "cpu" and function.__name__ not in VARIES_WITH_THREADS:
+        with threads(backend, 1):
+            yield
+    if backend.name == "emulator":
+        for order in ("reverse", "shuffle:1"):
+            with emulator_order(order):
+                yield
+
+
+@contextmanager
+def threads(backend: Any, count: int) -> Iterator[None]:
+    before = backend.module.thread_count()
+    backend.module.set_thread_count(count)
+    try:
+        yield
+    finally:
+        backend.module.set_thread_count(before)
+
+
+@contextmanager
+def emulator_order(order: str) -> Iterator[None]:
+    """The order in which the emulator runs the threads of a block."""
+    before = os.environ.get("CONVNET_EMULATOR_ORDER")
+    os.environ["CONVNET_EMULATOR_ORDER"] = order
+    try:
+        yield
+    finally:
+        del os.environ["CONVNET_EMULATOR_ORDER"]
+        if before is not None:
+            os.environ["CONVNET_EMULATOR_ORDER"] = before
+
+
+def unaligned(backend: Any, array: np.ndarray) -> Any:
+    """The array on the backend, starting one element past an aligned address."""
+    buffer = backend.asarray(np.concatenate([array.ravel()[:1], array.ravel()]))
+    return buffer[1:].reshape(array.shape)
+
+
+def _to_backend(backend: Any, args: tuple, kwargs: dict) -> tuple[tuple, dict, list]:
+    inputs: list[tuple[np.ndarray, Any]] = []
+
+    def move(value: Any) -> Any:
+        if not isinstance(value, np.ndarray):
+            return value
+        array = backend.asarray(value)
+        inputs.append((value.copy(), array))
+        return array
+
+    return tuple(map(move, args)), {k: move(v) for k, v in kwargs.items()}, inputs
+
+
+def _hosts(backend: Any, results: Any) -> list[np.ndarray | None]:
+    results = results if isinstance(results, tuple) else (results,)
+    return [None if r is None else np.array(backend.to_host(r)) for r in results]

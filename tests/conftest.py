@@ -1,0 +1,83 @@
+"""The backends that tests run on: `pytest --backend cpu,emulator,cuda`, by default all there are."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+
+import convnet.backend
+
+NAMES = ("cpu", "emulator", "cuda")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--backend",
+        default=None,
+        help="comma list of cpu, emulator, cuda (default: every one available here)",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "gpu: runs on an NVIDIA GPU")
+    asked = config.getoption("--backend")
+    if asked is None:
+        config.convnet_backends = [name for name in NAMES if missing(name) is None]
+        return
+    for name in asked.split(","):
+        reason = missing(name) if name in NAMES else f"expected one of {', '.join(NAMES)}"
+        if reason:
+            raise pytest.UsageError(f"--backend {name}: {reason}")
+    config.convnet_backends = asked.split(",")
+
+
+def missing(name: str) -> str | None:
+    """Why a backend cannot run here; None where it can."""
+    try:
+        convnet.backend.get(name)
+    except convnet.backend.DeviceError as error:
+        return str(error)
+    return None
+
+
+def pytest_report_header(config: pytest.Config) -> list[str]:
+    return [convnet.backend.get(name).describe() for name in config.convnet_backends]
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "backend" in metafunc.fixturenames:
+        params = [
+            pytest.param(name, marks=[pytest.mark.gpu] if name == "cuda" else [])
+            for name in metafunc.config.convnet_backends
+        ]
+        metafunc.parametrize("backend", params, indirect=True)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out the cases that are too large for the emulator."""
+    large = [item for item in items if too_large(getattr(item, "callspec", None))]
+    if large:
+        config.hook.pytest_deselected(items=large)
+        items[:] = [item for item in items if item not in set(large)]
+
+
+def too_large(callspec: pytest.CallSpec | None) -> bool:
+    if callspec is None or callspec.params.get("backend") != "emulator":
+        return False
+    return not getattr(callspec.params.get("case"), "emulator", True)
+
+
+@pytest.fixture
+def backend(request: pytest.FixtureRequest) -> Iterator[convnet.backend.Backend]:
+    """The backend under test, chosen for `convnet.ops` and layers while the test runs."""
+    with convnet.backend.use(request.param):
+        yield convnet.backend.get(request.param)
+
+
+@pytest.fixture
+def rng(request: pytest.FixtureRequest) -> np.random.Generator:
+    """Random numbers of the test's own: the same in every run and on every backend."""
+    return np.random.default_rng(zlib.crc32(request.node.originalname.encode()))

@@ -1,0 +1,105 @@
+"""Fully connected layers: y = x w^T + b."""
+
+from __future__ import annotations
+
+import cases
+import check
+import numpy as np
+import pytest
+import reference
+from cases import DenseCase
+
+from convnet import ops
+
+every_case = pytest.mark.parametrize("case", cases.DENSE, ids=str)
+TEN = next(case for case in cases.DENSE if case.name == "ten-classes")
+
+
+def arrays(make, rng, case: DenseCase):
+    """x, w, b, dy"""
+    shapes = (case.n, case.c), (case.k, case.c), (case.k,), (case.n, case.k)
+    return [make(rng, shape) for shape in shapes]
+
+
+@every_case
+def test_passes_are_exact_on_integers(backend, rng, case):
+    x, w, b, dy = arrays(cases.integers, rng, case)
+    y = check.call(backend, ops.dense_fprop, x, w, b)
+    check.equal(y, reference.dense_fprop(x, w, b))
+    dx = check.call(backend, ops.dense_dgrad, dy, w)
+    check.equal(dx, reference.dense_dgrad(dy, w))
+    dw, db = check.call(backend, ops.dense_wgrad, x, dy)
+    expected_dw, expected_db = reference.dense_wgrad(x, dy)
+    check.equal(dw, expected_dw)
+    check.equal(db, expected_db)
+
+
+@every_case
+def test_passes_on_floats(backend, rng, case):
+    x, w, b, dy = arrays(cases.floats, rng, case)
+    y = check.call(backend, ops.dense_fprop, x, w, b)
+    magnitude = reference.dense_fprop(abs(x), abs(w), abs(b))
+    check.close(y, reference.dense_fprop(x, w, b), magnitude, case.c + 1)
+
+    dx = check.call(backend, ops.dense_dgrad, dy, w)
+    check.close(dx, reference.dense_dgrad(dy, w), reference.dense_dgrad(abs(dy), abs(w)), case.k)
+
+    results = check.call(backend, ops.dense_wgrad, x, dy)
+    magnitudes = reference.dense_wgrad(abs(x), abs(dy))
+    for actual, value, magnitude in zip(
+        results, reference.dense_wgrad(x, dy), magnitudes, strict=True
+    ):
+        check.close(actual, value, magnitude, case.n)
+
+
+@every_case
+def test_passes_are_adjoint(backend, rng, case):
+    x, w, _, dy = arrays(cases.integers, rng, case)
+    y = check.call(backend, ops.dense_fprop, x, w)
+    check.adjoint(dy, y, check.call(backend, ops.dense_dgrad, dy, w), x)
+    check.adjoint(dy, y, check.call(backend, ops.dense_wgrad, x, dy)[0], w)
+
+
+@every_case
+def test_relu_epilogue_and_mask(backend, rng, case):
+    x, w, b, dy = arrays(cases.integers, rng, case)
+    for bias in (b, None):
+        y = check.call(backend, ops.dense_fprop, x, w, bias, relu=True)
+        check.equal(y, reference.dense_fprop(x, w, bias, relu=True))
+    dx = check.call(backend, ops.dense_dgrad, dy, w, relu_mask=x)
+    check.equal(dx, reference.dense_dgrad(dy, w, relu_mask=x))
+
+
+def test_without_bias(backend, rng):
+    x, w, _, dy = arrays(cases.integers, rng, TEN)
+    check.equal(check.call(backend, ops.dense_fprop, x, w), reference.dense_fprop(x, w))
+    dw, db = check.call(backend, ops.dense_wgrad, x, dy, bias=False)
+    assert db is None
+    check.equal(dw, reference.dense_wgrad(x, dy)[0])
+
+
+def test_gradients_against_differences_of_the_reference(backend, rng):
+    x, w, b, dy = arrays(cases.floats, rng, TEN)
+    dw, db = check.call(backend, ops.dense_wgrad, x, dy)
+    dx = check.call(backend, ops.dense_dgrad, dy, w)
+    check.gradient(lambda v: reference.dense_fprop(v, w, b), x, dy, dx)
+    check.gradient(lambda v: reference.dense_fprop(x, v, b), w, dy, dw)
+    check.gradient(lambda v: reference.dense_fprop(x, w, v), b, dy, db)
+
+
+def test_is_a_1x1_convolution(backend, rng):
+    x, w, b, _ = arrays(cases.integers, rng, TEN)
+    image, filters = x[:, None, None, :], w[:, None, None, :]
+    y = check.call(backend, ops.conv_fprop, image, filters, b)
+    check.equal(check.call(backend, ops.dense_fprop, x, w, b), y[:, 0, 0, :])
+
+
+def test_unaligned_arrays(backend, rng):
+    host = arrays(cases.integers, rng, TEN)
+    x, w, b, dy = (check.unaligned(backend, array) for array in host)
+    y, dx, (dw, db) = ops.dense_fprop(x, w, b), ops.dense_dgrad(dy, w), ops.dense_wgrad(x, dy)
+    x, w, b, dy = host
+    check.equal(backend.to_host(y), reference.dense_fprop(x, w, b))
+    check.equal(backend.to_host(dx), reference.dense_dgrad(dy, w))
+    for actual, expected in zip((dw, db), reference.dense_wgrad(x, dy), strict=True):
+        check.equal(np.array(backend.to_host(actual)), expected)

@@ -1,0 +1,106 @@
+"""Local response normalization, with hyper-parameters at which a wrong window is a wrong result.
+
+At the paper's alpha of 1e-4 a window shifted by one channel changes the fifth digit; at alpha = 1 it
+changes the first. So the table runs alpha = 1, and the paper's values once.
+"""
+
+from __future__ import annotations
+
+import cases
+import check
+import numpy as np
+import pytest
+import reference
+
+from convnet import ops
+
+every_case = pytest.mark.parametrize("case", cases.LRN, ids=str)
+
+
+def bprop_magnitude(x, dy, **options):
+    """The sum of the absolute values of both terms of dx."""
+    scale = reference.lrn_scale(x, *(options[key] for key in ("n", "k", "alpha", "groups")),
+                                options["alpha_mode"])  # fmt: skip
+    direct = abs(dy) * scale ** -options["beta"]
+    return 2 * direct - reference.lrn_bprop(abs(x), abs(dy), **options)
+
+
+@every_case
+def test_fprop(backend, rng, case):
+    x = cases.floats(rng, case.x_shape)
+    y = check.call(backend, ops.lrn_fprop, x, **case.options)
+    expected = reference.lrn_fprop(x, **case.options)
+    check.close(y, expected, expected, case.n)
+
+
+@every_case
+def test_bprop(backend, rng, case):
+    x, dy = cases.floats(rng, case.x_shape), cases.floats(rng, case.x_shape)
+    dx = check.call(backend, ops.lrn_bprop, x, dy, **case.options)
+    magnitude = bprop_magnitude(x, dy, **case.options)
+    check.close(dx, reference.lrn_bprop(x, dy, **case.options), magnitude, case.n)
+
+
+@every_case
+def test_gradient_against_differences_of_the_reference(backend, rng, case):
+    if not case.emulator:
+        case = cases.LRN[0]
+    x, dy = cases.floats(rng, case.x_shape), cases.floats(rng, case.x_shape)
+    dx = check.call(backend, ops.lrn_bprop, x, dy, **case.options)
+    check.gradient(lambda v: reference.lrn_fprop(v, **case.options), x, dy, dx)
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 4, 5, 6])
+@pytest.mark.parametrize("groups", [1, 2])
+def test_reach_of_one_channel(backend, n, groups):
+    """One channel at a time is large; exactly those whose window holds it must feel it."""
+    channels = 12
+    x = np.ones((channels, channels), np.float32) + 9 * np.eye(channels, dtype=np.float32)
+    y = check.call(backend, ops.lrn_fprop, x, n=n, k=1.0, alpha=1.0, beta=1.0, groups=groups)
+    expected = np.empty_like(x, np.float64)
+    for i in range(channels):
+        for row in range(channels):
+            window = [
+                j
+                for j in range(i - n // 2, i - n // 2 + n)
+                if 0 <= j < channels and j * groups // channels == i * groups // channels
+            ]
+            total = 1 + sum(100 if j == row else 1 for j in window)
+            expected[row, i] = x[row, i] / total
+    check.close(y, expected, expected, n)
+
+
+def test_defaults_are_the_paper(backend, rng):
+    x, dy = 30 * cases.floats(rng, (2, 3, 8)), cases.floats(rng, (2, 3, 8))
+    paper = {"n": 5, "k": 2.0, "alpha": 1e-4, "beta": 0.75, "groups": 1, "alpha_mode": "sum"}
+    check.same_bits(
+        check.call(backend, ops.lrn_fprop, x), check.call(backend, ops.lrn_fprop, x, **paper)
+    )
+    check.same_bits(
+        check.call(backend, ops.lrn_bprop, x, dy), check.call(backend, ops.lrn_bprop, x, dy, **paper)
+    )
+
+
+def test_mean_divides_alpha_by_n(backend, rng):
+    x = cases.floats(rng, (4, 10))
+    mean = check.call(backend, ops.lrn_fprop, x, n=4, alpha=2.0, alpha_mode="mean")
+    check.same_bits(mean, check.call(backend, ops.lrn_fprop, x, n=4, alpha=0.5, alpha_mode="sum"))
+
+
+def test_large_values_stay_finite(backend):
+    """x^2 near the top of float32's range, as in a net about to diverge: small, but no NaN."""
+    x = np.full((2, 8), 1e15, np.float32)
+    y = check.call(backend, ops.lrn_fprop, x, k=2.0, alpha=1.0, beta=0.75)
+    expected = reference.lrn_fprop(x, alpha=1.0)
+    check.close(y, expected, expected, 5)
+
+
+def test_unaligned_arrays(backend, rng):
+    x, dy = cases.floats(rng, (3, 5, 17)), cases.floats(rng, (3, 5, 17))
+    y = ops.lrn_fprop(check.unaligned(backend, x), alpha=1.0)
+    dx = ops.lrn_bprop(check.unaligned(backend, x), check.unaligned(backend, dy), alpha=1.0)
+    expected = reference.lrn_fprop(x, alpha=1.0)
+    check.close(backend.to_host(y), expected, expected, 5)
+    options = {"n": 5, "k": 2.0, "alpha": 1.0, "beta": 0.75, "groups": 1, "alpha_mode": "sum"}
+    magnitude = bprop_magnitude(x, dy, **options)
+    check.close(backend.to_host(dx), reference.lrn_bprop(x, dy, **options), magnitude, 5)
