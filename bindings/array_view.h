@@ -168,7 +168,7 @@ class Arguments {
 
  private:
   struct Seen {
-    const char* arg;
+    std::string arg;
     std::uintptr_t begin, end;
     Access access;
   };
@@ -186,7 +186,7 @@ class Arguments {
       if (now.end <= other.begin || other.end <= now.begin) continue;
       const bool same = now.begin == other.begin && now.end == other.end;
       if (same && in_place && other.access == Access::kRead) continue;
-      fail(op_, arg, std::string("memory apart from ") + other.arg,
+      fail(op_, arg, "memory apart from " + other.arg,
            same ? "the same array" : "overlapping arrays");
     }
     seen_.push_back(now);

@@ -4,6 +4,7 @@
 // it, and runs the operation with the GIL released. Nothing is allocated here: convnet/ops.py is
 // the comfortable layer above, with defaults, allocation and documentation.
 #include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
 
 #include "array_view.h"
 #include "ops.h"
@@ -99,7 +100,8 @@ void bind_conv(py::module_& m) {
   });
   m.def("conv_workspace", [](const std::string& pass, const py::object& x_shape,
                              const py::object& w_shape, CONVNET_WINDOW_PARAMETERS, Size groups) {
-    const char* op = "conv_workspace";
+    const std::string name = "conv_" + pass;
+    const char* op = name.c_str();
     return conv_workspace(conv_shape(op, dims_of(op, "x", x_shape), dims_of(op, "w", w_shape),
                                      window_of(op, CONVNET_WINDOW_ARGUMENTS), groups),
                           pass_of(op, pass));
@@ -231,7 +233,8 @@ void bind_local(py::module_& m) {
 void bind_dense(py::module_& m) {
   m.def("dense_workspace",
         [](const std::string& pass, const py::object& x_shape, const py::object& w_shape) {
-          const char* op = "dense_workspace";
+          const std::string name = "dense_" + pass;
+          const char* op = name.c_str();
           return dense_workspace(
               dense_shape(op, dims_of(op, "x", x_shape), dims_of(op, "w", w_shape)),
               pass_of(op, pass));
@@ -548,10 +551,10 @@ void bind_update(py::module_& m) {
                           static_cast<Size>(decay_mult.size())}));
         }
         std::vector<SgdTensor> table;
+        Arguments args(op);  // one for all: no two parameters may share memory
         for (std::size_t i = 0; i < tensors; ++i) {
           const std::string at = "[" + std::to_string(i) + "]";
           const std::string g_arg = "grad" + at, w_arg = "w" + at, v_arg = "velocity" + at;
-          Arguments args(op);
           Dims dims;
           const auto* g = args.in<float>(g_arg.c_str(), grad[i], &dims);
           check_countable(op, g_arg.c_str(), dims);

@@ -10,7 +10,6 @@ import copy
 import dataclasses
 import os
 import tomllib
-import typing
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from importlib import resources
@@ -18,13 +17,21 @@ from pathlib import Path
 from typing import Any, Literal
 
 from convnet.toml_text import to_toml
-from convnet.typecheck import TypeMismatch, convert, did_you_mean, keywords, required, shown
+from convnet.typecheck import (
+    ConfigError,
+    arguments,
+    did_you_mean,
+    expect_table,
+    known_keys,
+    section,
+    shown,
+    typed,
+    value_of,
+)
 
 _WORDS = {"schedule": "kind", "net": "model"}  # the key that says what the table's others mean
-
-
-class ConfigError(ValueError):
-    """A configuration that cannot be used; one line naming the file and the key."""
+LAYER_WORDS = ("name", "type", "inputs", "share")  # of [[net.layers]]; the rest belong to the layer
+MODEL_GETS = {"in_shape", "classes", "device", "seed", "fuse"}  # from the data and the command
 
 
 def _setting(
@@ -75,12 +82,13 @@ class AugmentConfig:
 
 @dataclass(frozen=True)
 class LayerConfig:
-    """One node of a net: `inputs` are names of nodes (None: the node above), `options` the
-    keyword arguments of the layer class called `type`."""
+    """One node of a net: `inputs` are names of nodes (None: the node above), `share` is a node
+    whose parameters it uses, `options` are the keyword arguments of the layer class `type`."""
 
     name: str
     type: str
     inputs: tuple[str, ...] | None = None
+    share: str | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -276,22 +284,22 @@ def _list_item(items: list[Any], name: str, origin: str) -> Any:
 
 def _config(table: Mapping[str, Any], origin: str) -> Config:
     fields = {item.name: item for item in dataclasses.fields(Config) if item.name != "origin"}
-    _known_keys(table, fields, "", origin)
+    known_keys(table, fields, "", origin)
     sections: dict[str, Callable[[Any, str, str], Any]] = {
-        "data": lambda value, key, where: _plain_section(DataConfig, value, key, where),
-        "augment": lambda value, key, where: _plain_section(AugmentConfig, value, key, where),
+        "data": lambda value, key, where: section(DataConfig, value, key, where),
+        "augment": lambda value, key, where: section(AugmentConfig, value, key, where),
         "net": _net,
-        "sgd": lambda value, key, where: _plain_section(SGDConfig, value, key, where),
+        "sgd": lambda value, key, where: section(SGDConfig, value, key, where),
         "schedule": _schedule,
-        "train": lambda value, key, where: _plain_section(TrainConfig, value, key, where),
+        "train": lambda value, key, where: section(TrainConfig, value, key, where),
     }
     values: dict[str, Any] = {}
     for key, value in table.items():
         if key in sections:
-            _expect_table(value, key, origin)
+            expect_table(value, key, origin)
             values[key] = sections[key](value, key, origin)
         else:
-            values[key] = _value(value, str if key == "name" else int, fields[key], key, origin)
+            values[key] = value_of(value, str if key == "name" else int, fields[key], key, origin)
     if "net" not in values:
         raise ConfigError(f"{origin}: net: missing; name a model or list [[net.layers]]")
     name = values.get("name", Path(origin).stem)
@@ -300,67 +308,71 @@ def _config(table: Mapping[str, Any], origin: str) -> Config:
     return Config(**{**values, "name": name}, origin=origin)
 
 
-def _known_keys(table: Mapping[str, Any], known: Iterable[str], prefix: str, origin: str) -> None:
-    names = set(known)
-    for key in table:
-        if key not in names:
-            raise ConfigError(f"{origin}: {prefix}{key}: unknown key{did_you_mean(key, names)}")
+def _net(table: Mapping[str, Any], key: str, origin: str) -> NetConfig:
+    from convnet import layers, models  # they import the compiled backends
+
+    known_keys(table, [item.name for item in dataclasses.fields(NetConfig)], f"{key}.", origin)
+    if ("model" in table) == ("layers" in table):
+        raise ConfigError(f"{origin}: {key}: expected either a model or [[net.layers]]")
+    if "layers" in table:
+        if "options" in table:
+            raise ConfigError(f"{origin}: {key}.options: only a model takes options")
+        return NetConfig(layers=_layers(table["layers"], layers.LAYER_TYPES, origin))
+    name = typed(table["model"], str, f"{key}.model", origin)
+    if name not in models.MODELS:
+        hint = did_you_mean(name, models.MODELS)
+        raise ConfigError(f'{origin}: {key}.model: unknown model "{name}"{hint}')
+    options = typed(table.get("options", {}), dict, f"{key}.options", origin)
+    checked = arguments(options, models.MODELS[name], MODEL_GETS, f"{key}.options", origin)
+    return NetConfig(model=name, options=checked)
 
 
-def _expect_table(value: Any, key: str, origin: str) -> None:
-    if not isinstance(value, Mapping):
-        raise ConfigError(f"{origin}: {key}: expected a table, got {shown(value)}")
+def _layers(items: Any, types: Mapping[str, type], origin: str) -> tuple[LayerConfig, ...]:
+    if not isinstance(items, list) or not items:
+        raise ConfigError(f"{origin}: net.layers: expected [[net.layers]] tables")
+    found: list[LayerConfig] = []
+    for number, item in enumerate(items):
+        key = f"net.layers[{number}]"
+        expect_table(item, key, origin)
+        for word in ("name", "type"):
+            if word not in item:
+                raise ConfigError(f"{origin}: {key}.{word}: missing")
+        name = typed(item["name"], str, f"{key}.name", origin)
+        kind = typed(item["type"], str, f"{key}.type", origin)
+        key = f"{key} ({name})"
+        if kind not in types:
+            hint = did_you_mean(kind, types)
+            raise ConfigError(f'{origin}: {key}: type: unknown layer type "{kind}"{hint}')
+        inputs = item.get("inputs")
+        if inputs is not None:
+            inputs = typed([inputs] if isinstance(inputs, str) else inputs, tuple[str, ...],
+                           f"{key}.inputs", origin)
+        rest = {word: value for word, value in item.items() if word not in LAYER_WORDS}
+        options = arguments(rest, types[kind], set(), key, origin)
+        try:
+            types[kind](**options)
+        except ValueError as error:
+            raise ConfigError(f"{origin}: {key}: {error}") from None
+        share = item.get("share")
+        if share is not None:
+            share = typed(share, str, f"{key}.share", origin)
+        found.append(LayerConfig(name, kind, inputs, share, options))
+    return tuple(found)
 
 
-def _typed(value: Any, hint: Any, key: str, origin: str) -> Any:
+def _schedule(table: Mapping[str, Any], key: str, origin: str) -> ScheduleConfig:
+    from convnet import schedule
+
+    kind = typed(table.get("kind", "constant"), str, f"{key}.kind", origin)
+    if kind not in schedule.SCHEDULES:
+        hint = did_you_mean(kind, schedule.SCHEDULES)
+        raise ConfigError(f'{origin}: {key}.kind: unknown schedule "{kind}"{hint}')
+    shared = {word: table[word] for word in ("warmup_steps",) if word in table}
+    plain = section(ScheduleConfig, shared, key, origin)
+    rest = {word: value for word, value in table.items() if word not in ("kind", "warmup_steps")}
+    options = arguments(rest, schedule.SCHEDULES[kind], {"base"}, key, origin)
     try:
-        return convert(value, hint)
-    except TypeMismatch as error:
-        raise ConfigError(
-            f"{origin}: {key}: expected {error.expected}, got {shown(value)}"
-        ) from None
-
-
-def _value(value: Any, hint: Any, item: dataclasses.Field[Any], key: str, origin: str) -> Any:
-    """A value converted to its hint and held against the limits of its field."""
-    value = _typed(value, hint, key, origin)
-    limits = {name: limit for name, limit in item.metadata.items() if limit is not None}
-    signs = {"low": ">=", "above": ">", "high": "<=", "below": "<"}
-    wanted = " and ".join(f"{signs[name]} {limit}" for name, limit in limits.items())
-    for number in value if isinstance(value, tuple) else (value,):
-        inside = {
-            "low": lambda limit, number=number: number >= limit,
-            "above": lambda limit, number=number: number > limit,
-            "high": lambda limit, number=number: number <= limit,
-            "below": lambda limit, number=number: number < limit,
-        }
-        if not all(inside[name](limit) for name, limit in limits.items()):
-            raise ConfigError(f"{origin}: {key}: expected a value {wanted}, got {shown(value)}")
-    return value
-
-
-def _plain_section(section: type, table: Mapping[str, Any], key: str, origin: str) -> Any:
-    """A dataclass whose fields are the keys of the table."""
-    fields = {item.name: item for item in dataclasses.fields(section)}
-    hints = typing.get_type_hints(section)
-    _known_keys(table, fields, f"{key}.", origin)
-    return section(
-        **{
-            name: _value(value, hints[name], fields[name], f"{key}.{name}", origin)
-            for name, value in table.items()
-        }
-    )
-
-
-def _options(
-    table: Mapping[str, Any], function: Callable[..., Any], reserved: set[str], key: str, origin: str
-) -> dict[str, Any]:
-    """Keyword arguments for a function, checked against its signature."""
-    hints = {name: hint for name, hint in keywords(function).items() if name not in reserved}
-    _known_keys(table, hints, f"{key}.", origin)
-    for name in required(function):
-        if name not in table and name not in reserved:
-            raise ConfigError(f"{origin}: {key}.{name}: missing")
-    return {
-        name: _typed(value, hints[name], f"{key}.{name}", origin) for name, value in table.items()
-    }
+        schedule.build(kind, 0.01, plain.warmup_steps, **options)
+    except ValueError as error:
+        raise ConfigError(f"{origin}: {key}: {error}") from None
+    return dataclasses.replace(plain, kind=kind, options=options)

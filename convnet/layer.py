@@ -127,8 +127,9 @@ class Layer:
     several_inputs = False  # True: setup, fprop and bprop take and return lists, one item per input
     is_view = False  # True: y is x, perhaps in another shape
     passes_dy = False  # True: dx is dy, perhaps in another shape
-    can_run_in_place = False  # True: fprop computes y in the memory of x, and bprop does not need x
-    keeps_sign = False  # True: a positive y comes from a positive x, and any other y gets no gradient
+    can_run_in_place = False  # True: fprop can write y over x, and bprop does not need x
+    dx_over_dy = False  # True: bprop writes dx over dy where it may (overwrite_dy)
+    keeps_relu_mask = False  # True: what a ReLU wrote may be replaced by y, and y > 0 be its mask
     saved_output = 0  # what bprop needs of y: 0 nothing, 1 only where it is positive, 2 the values
 
     def __init__(self) -> None:
@@ -206,10 +207,8 @@ class Layer:
     def memory_bytes(self, batch: int) -> int:
         """Bytes of the buffers that a training step of this batch makes, once the net is planned."""
         y = 0 if self.is_view or self.in_place else math.prod(self.out_shape)
-        dx_is_new = self.need_dx and not self.passes_dy
-        if self.overwrite_dy and self.can_run_in_place:
-            dx_is_new = False
-        dx = math.prod(self.in_shape) if dx_is_new else 0
+        in_dy = self.passes_dy or (self.dx_over_dy and self.overwrite_dy)
+        dx = math.prod(self.in_shape) if self.need_dx and not in_dy else 0
         return 4 * batch * (y + dx)
 
     @property

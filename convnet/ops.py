@@ -52,8 +52,10 @@ def _whole(op: str, name: str, value: Any, low: int = -(2**31), high: int = 2**3
 
 def _real(op: str, name: str, value: Any) -> float:
     try:
+        if isinstance(value, str):
+            raise TypeError
         return float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise ValueError(f"{op}: {name}: expected a number, got {value!r}") from None
 
 
@@ -173,9 +175,9 @@ def conv_fprop(
     windows = _windows(op, stride, pad, rounding)
     groups = _whole(op, "groups", groups)
     shapes = _dims(op, "x", x), _dims(op, "w", w)
+    space = be.workspace(be.module.conv_workspace("fprop", *shapes, *windows, groups))
     if out is None:
         out = be.empty(be.module.conv_output_shape(*shapes, *windows, groups))
-    space = be.workspace(be.module.conv_workspace("fprop", *shapes, *windows, groups))
     be.module.conv_fprop(x, w, b, out, *windows, groups, bool(relu), space, be.stream())
     return out
 
@@ -706,13 +708,13 @@ def abs_bprop(x: Array, dy: Array, *, out: Array | None = None) -> Array:
 
 
 def softrelu_fprop(x: Array, *, out: Array | None = None) -> Array:
-    """log(1 + e^x); ``out`` may be x."""
+    """log(1 + e^x)."""
     return activation_fprop("softrelu", x, out=out)
 
 
-def softrelu_bprop(y: Array, dy: Array, *, out: Array | None = None) -> Array:
-    """Gradient of :func:`softrelu_fprop` from its output."""
-    return activation_bprop("softrelu", y, dy, out=out)
+def softrelu_bprop(x: Array, dy: Array, *, out: Array | None = None) -> Array:
+    """Gradient of :func:`softrelu_fprop` from its input."""
+    return activation_bprop("softrelu", x, dy, out=out)
 
 
 def accumulate(dst: Array, src: Array) -> Array:
@@ -952,6 +954,10 @@ def philox(seed: int, stream: int, step: int, indices: np.ndarray) -> np.ndarray
     op = "philox"
     key = _whole(op, "seed", seed, 0, 2**64 - 1)
     counters = _whole(op, "stream", stream, 0, 2**32 - 1), _whole(op, "step", step, 0, 2**32 - 1)
+    indices = np.asarray(indices)
+    if indices.dtype.kind not in "iu" or (indices.size and indices.min() < 0):
+        got = f"{indices.dtype}" + (f", {indices.min()}" if indices.size else "")
+        raise ValueError(f"{op}: indices: expected whole numbers from 0 on, got {got}")
     positions = np.ascontiguousarray(indices, dtype=np.int64).reshape(-1)
     bits: np.ndarray = _backend.get("cpu").module.philox(key, *counters, positions)
     return bits

@@ -50,19 +50,26 @@ class Reporter:
                 log(text)
             self._early.clear()
 
-    def line(self, text: str) -> None:
-        """One line for the reader and the log."""
+    def line(self, text: str, always: bool = False) -> None:
+        """One line for the reader and the log; `always`: even where the run is quiet."""
         self._keep(text)
-        if not self.quiet:
+        if always or not self.quiet:
             self._print(text)
 
     def warn(self, text: str) -> None:
-        """One line that quiet does not silence, on standard error."""
-        self._keep(f"warning: {text}")
+        """One line on standard error, even where the run is quiet."""
+        self._complain(f"warning: {text}")
+
+    def error(self, text: str) -> None:
+        """What ended the run, on standard error."""
+        self._complain(f"error: {text}")
+
+    def _complain(self, text: str) -> None:
+        self._keep(text)
         if self._bar is not None:
-            self._print(f"convnet: warning: {text}")
+            self._print(f"convnet: {text}")
         else:
-            print(f"convnet: warning: {text}", file=sys.stderr)
+            print(f"convnet: {text}", file=sys.stderr)
 
     def step(self, text: str) -> None:
         """The figures so far: a line in the log, and where there is no bar, on the output."""
@@ -74,7 +81,8 @@ class Reporter:
         if self._log is None:
             self._early.append(text)
         else:
-            self._log(text)
+            with contextlib.suppress(OSError):  # a full disk: the metrics then say so
+                self._log(text)
 
     def _print(self, text: str) -> None:
         self.console.print(text, markup=False, highlight=False)

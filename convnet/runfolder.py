@@ -63,19 +63,17 @@ class LineFile:
 class RunFolder:
     """An open run folder, locked against a second process. Use `create` or `resume`."""
 
-    def __init__(self, path: Path, cfg: Config, new: bool) -> None:
+    def __init__(self, path: Path, keep: int, new: bool) -> None:
         self.path = path
-        self.checkpoints = Checkpoints(path / "checkpoints", cfg.train.keep)
+        self.checkpoints = Checkpoints(path / "checkpoints", keep)
         self._lock = _lock(path)
-        if new and _holds_run(path):
+        try:
+            if new:
+                self.check_free(path)
+        except RunError:
             os.close(self._lock)
-            raise RunError(
-                f"{path}: holds a run already; continue it with --resume {path}, or choose "
-                "another --run-dir"
-            )
+            raise
         self.checkpoints.tidy()
-        _replace(path / "config.toml", cfg.to_toml())
-        sync_folder(path)
         self.metrics = LineFile(path / "metrics.jsonl")
         self.log = LineFile(path / "log.txt")
 
@@ -92,15 +90,32 @@ class RunFolder:
             OSError: it cannot be written.
         """
         folder = _dated(cfg.name) if path is None else Path(path)
-        if folder.exists() and not folder.is_dir():
-            raise RunError(f"{folder}: expected a folder for the run, got a file")
+        cls.check_free(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        return cls(folder, cfg, new=True)
+        run = cls(folder, cfg.train.keep, new=True)
+        run.write_config(cfg)
+        return run
 
     @classmethod
     def resume(cls, path: str | os.PathLike[str], cfg: Config) -> RunFolder:
         """Opens the folder of a run (see `run_config`) to continue it with `cfg`."""
-        return cls(Path(path), cfg, new=False)
+        return cls(Path(path), cfg.train.keep, new=False)
+
+    @staticmethod
+    def check_free(path: Path) -> None:
+        """Raises RunError where a run cannot be begun in this folder."""
+        if path.exists() and not path.is_dir():
+            raise RunError(f"{path}: expected a folder for the run, got a file")
+        if any((path / name).exists() for name in ("config.toml", "checkpoints")):
+            raise RunError(
+                f"{path}: holds a run already; continue it with --resume {path}, or choose "
+                "another --run-dir"
+            )
+
+    def write_config(self, cfg: Config) -> None:
+        """Writes config.toml, with every default."""
+        _replace(self.path / "config.toml", cfg.to_toml())
+        sync_folder(self.path)
 
     def save(self, state: dict[str, Any], arrays: dict[str, Any], best: bool) -> Path:
         """Writes a checkpoint, the metrics before it; returns its path."""
@@ -150,10 +165,6 @@ def _dated(name: str) -> Path:
     while path.exists():
         path, number = base.with_name(f"{base.name}-{number}"), number + 1
     return path
-
-
-def _holds_run(folder: Path) -> bool:
-    return any((folder / name).exists() for name in ("config.toml", "metrics.jsonl", "checkpoints"))
 
 
 def _replace(path: Path, text: str) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 import convnet
-from convnet.build import Parts
+from convnet.build import Parts, load_weights, statistics_arrays
 from convnet.checkpoint import Checkpoint, CheckpointError
 from convnet.config import Config
 from convnet.evaluate import measure
@@ -186,10 +186,10 @@ class Trainer:
             "window_tally": self.window_tally.state(),
             "best": self.best,
             "schedule": self.parts.schedule.state(),
-            **self.parts.description(),
+            **self.parts.facts(),
             "config": self.cfg.to_dict(),
         }
-        arrays = {**arrays, **self.parts.statistics_arrays()}
+        arrays = {**arrays, **statistics_arrays(self.parts.stats)}
         self.checkpoint = self.folder.save(state, arrays, best)
 
     def restore(self, checkpoint: Checkpoint) -> None:
@@ -200,7 +200,7 @@ class Trainer:
         """
         state = checkpoint.state
         self.parts.check_same(state, checkpoint.path)
-        self.parts.load_net(checkpoint)
+        load_weights(self.net, checkpoint)
         self.parts.schedule.load(state["schedule"])
         self.epoch, self.step_in_epoch = state["epoch"], state["step_in_epoch"]
         if self.step_in_epoch > self.parts.loader.steps_per_epoch:
@@ -226,7 +226,7 @@ class Trainer:
         Raises:
             Diverged: the loss is not finite. OSError: something cannot be written.
         """
-        while self.epoch < self.cfg.train.epochs:
+        while self.epoch < self.cfg.train.epochs and not self.parts.schedule.finished:
             status = self._train_epoch(signals) or self._finish_epoch(signals)
             if status:
                 return status
@@ -274,7 +274,9 @@ class Trainer:
         """Validation, the line of the epoch, the schedule's turn, and the checkpoint."""
         start = time.perf_counter()
         result = measure(
-            self.parts,
+            self.net,
+            self.parts.validation_loader,
+            self.parts.prepare,
             progress=lambda done, total: self.reporter.bar("validation", done, total),
             stop=lambda: bool(signals.received),
         )
@@ -307,6 +309,8 @@ class Trainer:
         self.save(best)
         if signals.received:
             return "interrupted"
+        if self.parts.schedule.finished:
+            return "done"
         return "stopped" if self.stop_asked else None
 
     # ---- showing --------------------------------------------------------------------------------

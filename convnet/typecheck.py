@@ -8,13 +8,18 @@ the code that receives the value then checks it.
 from __future__ import annotations
 
 import collections.abc
+import dataclasses
 import difflib
 import inspect
 import math
 import types
 import typing
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Literal
+
+
+class ConfigError(ValueError):
+    """A configuration that cannot be used; one line naming the file and the key."""
 
 
 class TypeMismatch(ValueError):
@@ -56,7 +61,7 @@ def describe(hint: Any) -> str:
     if origin is Literal:
         return "one of " + ", ".join(shown(arg) for arg in args)
     if origin in (typing.Union, types.UnionType):
-        return " or ".join(describe(arg) for arg in args if arg is not type(None))
+        return " or ".join(describe(arg) for arg in args if _is_known(arg))
     if _is_sequence(origin or hint):
         items = [arg for arg in args if arg is not Ellipsis]
         count = f"{len(items)} " if origin is tuple and Ellipsis not in args and items else ""
@@ -66,6 +71,13 @@ def describe(hint: Any) -> str:
         return "a table"
     simple = {bool: "true or false", int: "an integer", float: "a number", str: "a string"}
     return simple.get(hint, str(getattr(hint, "__name__", hint)))
+
+
+def _is_known(hint: Any) -> bool:
+    """Whether a person can type a value for this hint (not for a function, for example)."""
+    kind = typing.get_origin(hint) or hint
+    plain = (bool, int, float, str, dict, collections.abc.Mapping, Literal)
+    return kind in plain or kind in (typing.Union, types.UnionType) or _is_sequence(kind)
 
 
 def _is_sequence(kind: Any) -> bool:
@@ -109,13 +121,13 @@ def convert(value: Any, hint: Any) -> Any:
 def _convert_union(value: Any, hint: Any, members: tuple[Any, ...]) -> Any:
     if value is None and type(None) in members:
         return None
-    exact = [member for member in members if type(value) is member]  # 1 stays an int in int | float
-    for member in exact + list(members):
-        if member is not type(None):
-            try:
-                return convert(value, member)
-            except TypeMismatch:
-                continue
+    known = [member for member in members if _is_known(member)]
+    exact = [member for member in known if type(value) is member]  # 1 stays an int in int | float
+    for member in exact + (known or list(members)):
+        try:
+            return convert(value, member)
+        except TypeMismatch:
+            continue
     raise TypeMismatch(describe(hint))
 
 
@@ -155,3 +167,72 @@ def required(function: Callable[..., Any]) -> list[str]:
         for name, parameter in inspect.signature(function).parameters.items()
         if parameter.kind in usable and parameter.default is parameter.empty
     ]
+
+
+# ---- tables of a configuration: `origin` is the file, `key` the dotted place in it --------------
+
+
+def known_keys(table: Mapping[str, Any], known: Iterable[str], prefix: str, origin: str) -> None:
+    names = set(known)
+    for key in table:
+        if key not in names:
+            raise ConfigError(f"{origin}: {prefix}{key}: unknown key{did_you_mean(key, names)}")
+
+
+def expect_table(value: Any, key: str, origin: str) -> None:
+    if not isinstance(value, Mapping):
+        raise ConfigError(f"{origin}: {key}: expected a table, got {shown(value)}")
+
+
+def typed(value: Any, hint: Any, key: str, origin: str) -> Any:
+    try:
+        return convert(value, hint)
+    except TypeMismatch as error:
+        raise ConfigError(
+            f"{origin}: {key}: expected {error.expected}, got {shown(value)}"
+        ) from None
+
+
+def value_of(value: Any, hint: Any, item: dataclasses.Field[Any], key: str, origin: str) -> Any:
+    """A value converted to its hint and held against the limits of its field."""
+    value = typed(value, hint, key, origin)
+    limits = {name: limit for name, limit in item.metadata.items() if limit is not None}
+    signs = {"low": ">=", "above": ">", "high": "<=", "below": "<"}
+    wanted = " and ".join(f"{signs[name]} {limit}" for name, limit in limits.items())
+    for number in value if isinstance(value, tuple) else (value,):
+        inside = {
+            "low": lambda limit, number=number: number >= limit,
+            "above": lambda limit, number=number: number > limit,
+            "high": lambda limit, number=number: number <= limit,
+            "below": lambda limit, number=number: number < limit,
+        }
+        if not all(inside[name](limit) for name, limit in limits.items()):
+            raise ConfigError(f"{origin}: {key}: expected a value {wanted}, got {shown(value)}")
+    return value
+
+
+def section(kind: type, table: Mapping[str, Any], key: str, origin: str) -> Any:
+    """A dataclass whose fields are the keys of the table."""
+    fields = {item.name: item for item in dataclasses.fields(kind)}
+    hints = typing.get_type_hints(kind)
+    known_keys(table, fields, f"{key}.", origin)
+    return kind(
+        **{
+            name: value_of(value, hints[name], fields[name], f"{key}.{name}", origin)
+            for name, value in table.items()
+        }
+    )
+
+
+def arguments(
+    table: Mapping[str, Any], function: Callable[..., Any], reserved: set[str], key: str, origin: str
+) -> dict[str, Any]:
+    """Keyword arguments for a function, checked against its signature."""
+    hints = {name: hint for name, hint in keywords(function).items() if name not in reserved}
+    known_keys(table, hints, f"{key}.", origin)
+    for name in required(function):
+        if name not in table and name not in reserved:
+            raise ConfigError(f"{origin}: {key}.{name}: missing")
+    return {
+        name: typed(value, hints[name], f"{key}.{name}", origin) for name, value in table.items()
+    }

@@ -50,7 +50,8 @@ void set_thread_count(int threads);  // host implementations; others throw std::
 
 std::int64_t conv_workspace(const ConvShape& shape, Pass pass);
 
-// b [K] may be null. relu: y = max(0, y) in the epilogue.
+// b [K] may be null. relu: y = max(0, y) in the epilogue; a NaN may come out as 0 there (fmaxf and
+// vmaxps drop it), so divergence has to be looked for in the parameters too.
 void conv_fprop(const ConvShape& shape, const float* x, const float* w, const float* b, bool relu,
                 float* y, Workspace workspace, Stream stream);
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ import pytest
 import convnet.backend
 
 NAMES = ("cpu", "emulator", "cuda")
+BACKENDS = pytest.StashKey[list[str]]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -22,16 +24,15 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "gpu: runs on an NVIDIA GPU")
     asked = config.getoption("--backend")
     if asked is None:
-        config.convnet_backends = [name for name in NAMES if missing(name) is None]
+        config.stash[BACKENDS] = [name for name in NAMES if missing(name) is None]
         return
     for name in asked.split(","):
         reason = missing(name) if name in NAMES else f"expected one of {', '.join(NAMES)}"
         if reason:
             raise pytest.UsageError(f"--backend {name}: {reason}")
-    config.convnet_backends = asked.split(",")
+    config.stash[BACKENDS] = asked.split(",")
 
 
 def missing(name: str) -> str | None:
@@ -44,14 +45,14 @@ def missing(name: str) -> str | None:
 
 
 def pytest_report_header(config: pytest.Config) -> list[str]:
-    return [convnet.backend.get(name).describe() for name in config.convnet_backends]
+    return [convnet.backend.get(name).describe() for name in config.stash[BACKENDS]]
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "backend" in metafunc.fixturenames:
         params = [
             pytest.param(name, marks=[pytest.mark.gpu] if name == "cuda" else [])
-            for name in metafunc.config.convnet_backends
+            for name in metafunc.config.stash[BACKENDS]
         ]
         metafunc.parametrize("backend", params, indirect=True)
 
@@ -64,7 +65,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         items[:] = [item for item in items if item not in set(large)]
 
 
-def too_large(callspec: pytest.CallSpec | None) -> bool:
+def too_large(callspec: Any) -> bool:
     if callspec is None or callspec.params.get("backend") != "emulator":
         return False
     return not getattr(callspec.params.get("case"), "emulator", True)

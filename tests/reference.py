@@ -303,7 +303,7 @@ def activation_slope(kind, x, a=1.0, b=1.0):
         case "relu":
             return np.where(x > 0, 1.0, 0.0)
         case "tanh":
-            return a * b / np.cosh(b * x) ** 2
+            return a * b * (1 - np.tanh(b * x) ** 2)
         case "logistic":
             return np.exp(-np.logaddexp(0, -x) - np.logaddexp(0, x))
         case "abs":

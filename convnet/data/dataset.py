@@ -14,7 +14,7 @@ Labels = npt.NDArray[np.int32]
 
 
 class DataError(ValueError):
-    """Data that is missing, damaged or does not fit; one line naming the thing, expected and got."""
+    """Data that is missing, damaged or does not fit; one line: the thing, expected, got."""
 
 
 def shown(path: str | os.PathLike[str]) -> str:

@@ -14,7 +14,8 @@
 
 #include <cstdlib>  // defines __GLIBC__: the clones need the loader to support IFUNC
 
-#if defined(__GNUC__) && !defined(__clang__) && defined(__x86_64__) && defined(__GLIBC__)
+#if defined(__GNUC__) && !defined(__clang__) && defined(__x86_64__) && defined(__GLIBC__) && \
+    !defined(__SANITIZE_ADDRESS__)
 #if __GNUC__ >= 12
 #define CONVNET_CLONES \
   __attribute__((target_clones("default", "arch=x86-64-v3", "arch=x86-64-v4")))

@@ -1,0 +1,103 @@
+"""The same net in PyTorch, for comparisons. PyTorch is a peer here, never a dependency."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from convnet import layers
+from convnet.net import Net
+
+
+class CeilPad(nn.Module):
+    """The right and bottom padding that stands for `ceil` rounding of a convolution."""
+
+    def __init__(self, right: int, bottom: int) -> None:
+        super().__init__()
+        self.padding = (0, right, 0, bottom)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return nn.functional.pad(x, self.padding)
+
+
+def torch_net(net: Net) -> nn.Sequential:
+    """`net` in PyTorch (logits, without the softmax), with the same weights.
+
+    Raises:
+        ValueError: a layer or a graph that has no counterpart here.
+    """
+    modules: list[nn.Module] = []
+    shape = net.in_shape
+    for node in net.nodes:
+        layer = node.layer
+        if isinstance(layer, layers.SoftmaxXent):
+            continue
+        modules += _modules(layer, shape)
+        shape = net.shapes[node.name]
+    return nn.Sequential(*modules)
+
+
+def _modules(layer: layers.Weighted | object, shape: tuple[int, ...]) -> list[nn.Module]:
+    if isinstance(layer, layers.Conv):
+        return _conv(layer, shape)
+    if isinstance(layer, layers.Dense):
+        return _dense(layer, shape)
+    if isinstance(layer, layers.MaxPool):
+        return [nn.MaxPool2d(layer.size, layer.stride, layer.pad, ceil_mode=layer.rounding == "ceil")]
+    if isinstance(layer, layers.AvgPool):
+        return [
+            nn.AvgPool2d(
+                layer.size,
+                layer.stride,
+                layer.pad,
+                ceil_mode=layer.rounding == "ceil",
+                count_include_pad=False,
+            )
+        ]
+    if isinstance(layer, layers.LRN):
+        # PyTorch divides alpha by n and knows no groups.
+        alpha = layer.alpha * (layer.n if layer.alpha_mode == "sum" else 1)
+        return [nn.LocalResponseNorm(layer.n, alpha, layer.beta, layer.k)]
+    if isinstance(layer, layers.ReLU):
+        return [nn.ReLU(inplace=True)]
+    if isinstance(layer, layers.Tanh) and layer.a == layer.b == 1.0:
+        return [nn.Tanh()]
+    if isinstance(layer, layers.Dropout):
+        return [nn.Dropout(layer.drop)]
+    if isinstance(layer, layers.Flatten):
+        return []
+    raise ValueError(f"peer_torch: no counterpart of {type(layer).__name__}")
+
+
+def _conv(layer: layers.Conv, shape: tuple[int, ...]) -> list[nn.Module]:
+    height, width, channels = shape
+    p, q, _ = layer.out_shape
+    bottom = (p - 1) * layer.stride[0] + layer.size[0] - height - 2 * layer.pad[0]
+    right = (q - 1) * layer.stride[1] + layer.size[1] - width - 2 * layer.pad[1]
+    conv = nn.Conv2d(
+        channels,
+        layer.filters,
+        layer.size,
+        layer.stride,
+        layer.pad,
+        groups=layer.groups,
+        bias=layer.bias,
+    )
+    conv.weight.data = torch.from_numpy(layer.w.data.transpose(0, 3, 1, 2).copy())
+    if layer.bias:
+        conv.bias.data = torch.from_numpy(layer.b_data.copy())
+    pads = [CeilPad(right, bottom)] if right > 0 or bottom > 0 else []
+    return [*pads, conv, *([nn.ReLU(inplace=True)] if layer.relu else [])]
+
+
+def _dense(layer: layers.Dense, shape: tuple[int, ...]) -> list[nn.Module]:
+    weight = layer.w.data
+    units = weight.shape[0]
+    if len(shape) == 3:  # our pictures are flattened as (H, W, C), PyTorch's as (C, H, W)
+        weight = weight.reshape(units, *shape).transpose(0, 3, 1, 2).reshape(units, -1)
+    dense = nn.Linear(weight.shape[1], units, bias=layer.bias)
+    dense.weight.data = torch.from_numpy(weight.copy())
+    if layer.bias:
+        dense.bias.data = torch.from_numpy(layer.b_data.copy())
+    relu = [nn.ReLU(inplace=True)] if layer.relu else []
+    return [*([nn.Flatten()] if len(shape) == 3 else []), dense, *relu]

@@ -1,0 +1,253 @@
+"""The `convnet` command."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+DONE, FAILED, BAD_INPUT, NO_DEVICE = 0, 1, 2, 3
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command.
+
+    Args:
+        argv: the arguments after "convnet"; None takes them from the process.
+
+    Returns:
+        The exit code: 0 done, 1 failed (also a run that diverged), 2 bad configuration or input,
+        3 requested device absent, 130 or 143 interrupted by SIGINT or SIGTERM.
+    """
+    arguments = _parser().parse_args(argv)
+    debug = arguments.debug or os.environ.get("CONVNET_DEBUG", "") not in ("", "0")
+    try:
+        return int(arguments.command(arguments))
+    except BrokenPipeError:
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - for the flush at exit
+        return FAILED
+    except KeyboardInterrupt:
+        if debug:
+            raise
+        _complain("stopped")
+        return 128 + signal.SIGINT
+    except Exception as error:
+        if debug:
+            raise
+        code, message = _explain(error)
+        _complain(message)
+        return code
+
+
+def _explain(error: Exception) -> tuple[int, str]:
+    """The exit code and the one line for an error."""
+    from convnet.backend import DeviceError
+
+    if isinstance(error, DeviceError):
+        return NO_DEVICE, _one_line(error)
+    if isinstance(error, OSError) and error.errno is not None:
+        where = f"{error.filename}: " if error.filename is not None else ""
+        return BAD_INPUT, f"{where}{error.strerror}"
+    if isinstance(error, ValueError):
+        return BAD_INPUT, _one_line(error)
+    if isinstance(error, MemoryError):
+        return FAILED, f"out of memory ({_one_line(error)}); try a smaller train.batch"
+    return FAILED, f"{type(error).__name__}: {_one_line(error)} (--debug shows where)"
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def _complain(message: str) -> None:
+    print(f"convnet: error: {message}", file=sys.stderr)
+
+
+# ---- arguments ----------------------------------------------------------------------------------
+
+
+class _Parser(argparse.ArgumentParser):
+    """Errors as one line of the same form as all others."""
+
+    def error(self, message: str) -> Any:
+        self.exit(BAD_INPUT, f"convnet: error: {message} (see {self.prog} --help)\n")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="convnet",
+        description="Trains convolutional nets on a GPU, or on the CPU where there is none.",
+    )
+    parser.add_argument("--version", action="version", version=f"convnet {_version()}")
+    shared = _Parser(add_help=False)
+    shared.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    parser.set_defaults(debug=False)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=_Parser)
+
+    def add(name: str, function: Any, text: str) -> argparse.ArgumentParser:
+        command = commands.add_parser(name, help=text, description=text, parents=[shared])
+        command.set_defaults(command=function)
+        return command
+
+    train = add("train", _train, "Train a net.")
+    train.add_argument("config", nargs="?", metavar="CFG|PRESET", help="see: convnet presets")
+    train.add_argument("--resume", metavar="RUN", help="continue the run in this folder")
+    train.add_argument("--run-dir", metavar="R", help="folder of the run (default: runs/<date>-<name>)")
+    train.add_argument("--epochs", type=_positive, metavar="N", help="as --set train.epochs=N")
+    train.add_argument("--threads", type=_positive, metavar="N", help="as --set train.threads=N")
+    train.add_argument("-q", "--quiet", action="store_true", help="print warnings and errors only")
+    _config_options(train)
+
+    evaluate = add("eval", _eval, "Measure a trained net on its validation data.")
+    evaluate.add_argument("run", metavar="RUN", help="run folder or checkpoint file")
+    evaluate.add_argument("--json", action="store_true", help="print a JSON object")
+    _data_options(evaluate)
+
+    predict = add("predict", _predict, "Name what pictures show.")
+    predict.add_argument("run", metavar="RUN", help="run folder or checkpoint file")
+    predict.add_argument("images", nargs="+", metavar="IMG", help="picture files")
+    predict.add_argument("--top", type=_positive, default=5, metavar="N", help="classes to list")
+    predict.add_argument("--json", action="store_true", help="print a JSON object a picture")
+    _data_options(predict, data=False)
+
+    summary = add("summary", _summary, "Show the shapes, parameters and FLOPs of a net.")
+    summary.add_argument("config", metavar="CFG|PRESET")
+    _config_options(summary)
+
+    check = add("gradcheck", _gradcheck, "Compare a net's gradients with differences of its loss.")
+    check.add_argument("config", metavar="CFG|PRESET")
+    check.add_argument("--samples", type=_positive, default=8, metavar="N", help="per parameter")
+    _config_options(check)
+
+    add("presets", _presets, "List the packaged configurations.")
+    doctor = add("doctor", _doctor, "Show what is installed and which devices can be used.")
+    doctor.add_argument("--json", action="store_true", help="print a JSON object")
+    return parser
+
+
+def _config_options(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="K=V",
+        dest="overrides",
+        help="override a key of the configuration, for example sgd.lr=0.1; may be repeated",
+    )
+    _data_options(command)
+
+
+def _data_options(command: argparse.ArgumentParser, data: bool = True) -> None:
+    if data:
+        command.add_argument("--data", metavar="D", help="folder or file of the data")
+    command.add_argument(
+        "--device", metavar="D", help="auto (default), cpu, cuda, cuda:N or emulator"
+    )
+
+
+def _positive(text: str) -> int:
+    try:
+        number = int(text)
+    except ValueError:
+        number = 0
+    if number < 1:
+        raise argparse.ArgumentTypeError(f'expected a whole number, at least 1; got "{text}"')
+    return number
+
+
+def _version() -> str:
+    import convnet
+
+    return convnet.__version__
+
+
+# ---- commands: imports happen here, so that `convnet --help` is quick ----------------------------
+
+
+def _train(arguments: argparse.Namespace) -> int:
+    from convnet.train import train
+
+    if arguments.config is None and arguments.resume is None:
+        raise ValueError("train: expected a configuration file, a preset or --resume RUN")
+    if arguments.resume is not None and arguments.run_dir is not None:
+        raise ValueError("train: --run-dir cannot go with --resume, which names the run folder")
+    overrides = list(arguments.overrides)
+    if arguments.threads is not None:
+        overrides.append(f"train.threads={arguments.threads}")
+    result = train(
+        arguments.config,
+        device=arguments.device,
+        epochs=arguments.epochs,
+        run_dir=arguments.run_dir,
+        resume=arguments.resume,
+        data=arguments.data,
+        overrides=overrides,
+        quiet=arguments.quiet,
+    )
+    if result.status == "interrupted":
+        return 128 + result.signal
+    return FAILED if result.status == "diverged" else DONE
+
+
+def _eval(arguments: argparse.Namespace) -> int:
+    from convnet.evaluate import evaluate
+
+    result = evaluate(arguments.run, data=arguments.data, device=arguments.device, warn=_warn)
+    if arguments.json:
+        print(json.dumps(result))
+    else:
+        print(
+            f"{result['cases']} pictures ({result['data']}): loss {result['loss']:.4f}, "
+            f"top-1 {result['top1']:.2f} %, top-5 {result['top5']:.2f} %"
+        )
+    return DONE
+
+
+def _predict(arguments: argparse.Namespace) -> int:
+    from convnet.predict import predict, show
+
+    found = predict(
+        arguments.run, arguments.images, device=arguments.device, top=arguments.top, warn=_warn
+    )
+    for prediction in found:
+        print(json.dumps(prediction.as_dict()) if arguments.json else show(prediction))
+    return DONE
+
+
+def _summary(arguments: argparse.Namespace) -> int:
+    from convnet.build import net_of
+    from convnet.config import load_config
+
+    cfg = load_config(arguments.config, arguments.overrides)
+    print(net_of(cfg, arguments.device or "auto", arguments.data).summary(cfg.train.batch))
+    return DONE
+
+
+def _gradcheck(arguments: argparse.Namespace) -> int:
+    raise NotImplementedError
+
+
+def _presets(_arguments: argparse.Namespace) -> int:
+    from convnet.config import presets
+
+    known = presets()
+    width = max(map(len, known))
+    for name, text in known.items():
+        print(f"{name:{width}}  {text}")
+    return DONE
+
+
+def _doctor(arguments: argparse.Namespace) -> int:
+    from convnet.doctor import examine, show
+
+    report = examine()
+    print(json.dumps(report, indent=2) if arguments.json else show(report))
+    return DONE if report["ok"] else FAILED
+
+
+def _warn(text: str) -> None:
+    print(f"convnet: warning: {text}", file=sys.stderr)

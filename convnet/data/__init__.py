@@ -1,0 +1,30 @@
+"""Data sets, and batches of them for training and evaluation.
+
+```python
+train, val = open_data(DataConfig(source="folder", path="pictures", size=(64, 64)))
+stats = statistics(train)
+loader = Loader(train, 128, seed=1, augment=AugmentConfig(mirror=True), stats=stats, train=True)
+for batch in loader.epoch(0):
+    ...
+```
+"""
+
+from convnet.data.dataset import ArrayDataset, DataError, Dataset
+from convnet.data.imagefolder import FolderDataset
+from convnet.data.loader import Batch, Loader
+from convnet.data.picture import read_picture
+from convnet.data.sources import open_data
+from convnet.data.statistics import Statistics, statistics
+
+__all__ = [
+    "ArrayDataset",
+    "Batch",
+    "DataError",
+    "Dataset",
+    "FolderDataset",
+    "Loader",
+    "Statistics",
+    "open_data",
+    "read_picture",
+    "statistics",
+]

@@ -1,0 +1,148 @@
+"""Drawing the order of an epoch, and each picture's crop, mirror and colour noise.
+
+All of it is a function of (seed, epoch, index of the picture) through Philox counters, whatever the
+batch size, the number of threads, or the number of interruptions. The pixels are then changed by
+the operation `augment` on the device.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from convnet import ops
+from convnet.config import AugmentConfig
+from convnet.data.dataset import DataError
+from convnet.data.statistics import Statistics
+
+# Philox streams. Those of dropout are the numbers of the layers, far below these.
+_ORDER_STREAM = 0x80000000
+_CROP_STREAM = 0x80000001
+_NOISE_STREAM = 0x80000100  # and the following ones, for more than four channels
+
+_TWO_32 = 1 << 32
+_GREY_LEVELS = 255.0
+
+Indices = npt.NDArray[np.int64]
+
+
+class Variation(NamedTuple):
+    """How each picture of a batch is varied: the arguments of `ops.augment`.
+
+    Attributes:
+        offsets: int32 [N, 2], row and column in the picture at which the crop starts; may be
+            negative, or end outside the picture.
+        mirror: uint8 [N], 1 where the crop is flipped left to right.
+        noise: float32 [N, C], added to every pixel, in grey levels (0 .. 255); None without noise.
+    """
+
+    offsets: npt.NDArray[np.int32]
+    mirror: npt.NDArray[np.uint8]
+    noise: npt.NDArray[np.float32] | None
+
+
+def epoch_order(seed: int, epoch: int, count: int) -> Indices:
+    """The order in which epoch `epoch` shows `count` pictures: a permutation, int64 [count].
+
+    Pictures are sorted by 64 random bits each; of equal ones (never, in practice) the first stays
+    first.
+    """
+    bits = ops.philox(seed, _ORDER_STREAM, epoch, np.arange((count + 1) // 2, dtype=np.int64))
+    keys = np.ascontiguousarray(bits).view(np.uint64).reshape(-1)[:count]
+    return np.argsort(keys, kind="stable").astype(np.int64)
+
+
+def crop_size(shape: tuple[int, int, int], augment: AugmentConfig) -> tuple[int, int]:
+    """(height, width) of what the net sees; a 0 in the config stands for the whole picture.
+
+    Args:
+        shape: (H, W, C) of the pictures.
+
+    Raises:
+        DataError: the crop is larger than the picture with its padding.
+    """
+    sizes = []
+    for axis, whole, wanted in zip(("height", "width"), shape, augment.crop, strict=False):
+        if not 0 <= wanted <= whole + 2 * augment.pad:
+            raise DataError(
+                f"augment.crop: {axis}: expected at most {whole + 2 * augment.pad} (pictures of"
+                f" {shape[0]}x{shape[1]}, pad {augment.pad}), got {wanted}"
+            )
+        sizes.append(wanted or whole)
+    return sizes[0], sizes[1]
+
+
+def draw_variation(
+    seed: int,
+    epoch: int,
+    indices: Indices,
+    shape: tuple[int, int, int],
+    augment: AugmentConfig,
+    stats: Statistics | None = None,
+) -> Variation:
+    """Random crops, mirrors and noise for these pictures in this epoch.
+
+    Crops start anywhere from `pad` pixels outside the picture to where they end `pad` pixels
+    outside, each place equally likely.
+
+    Args:
+        indices: int64 [N], which pictures of the data set.
+        shape: (H, W, C) of the pictures.
+        stats: the eigenvalues and eigenvectors for the noise.
+
+    Raises:
+        DataError: as `crop_size`; or noise is asked for without statistics of its channels.
+    """
+    height, width = crop_size(shape, augment)
+    bits = ops.philox(seed, _CROP_STREAM, epoch, indices).astype(np.uint64)
+    places = np.array(
+        [shape[0] - height + 2 * augment.pad + 1, shape[1] - width + 2 * augment.pad + 1], np.uint64
+    )
+    # Multiplying and keeping the high half maps 32 bits evenly onto 0 .. places - 1.
+    offsets = (bits[:, :2] * places // _TWO_32).astype(np.int32) - np.int32(augment.pad)
+    mirror = np.zeros(len(indices), np.uint8)
+    if augment.mirror:
+        mirror = (bits[:, 2] >> np.uint64(31)).astype(np.uint8)
+    noise = None
+    if augment.colour_noise > 0:
+        noise = _draw_noise(seed, epoch, indices, shape[2], augment.colour_noise, stats)
+    return Variation(offsets, mirror, noise)
+
+
+def centre(count: int, shape: tuple[int, int, int], augment: AugmentConfig) -> Variation:
+    """The centre of every picture, as it is: for evaluation."""
+    height, width = crop_size(shape, augment)
+    middle = ((shape[0] - height) // 2, (shape[1] - width) // 2)
+    offsets = np.tile(np.array(middle, np.int32), (count, 1))
+    return Variation(offsets, np.zeros(count, np.uint8), None)
+
+
+def _draw_noise(
+    seed: int, epoch: int, indices: Indices, channels: int, std: float, stats: Statistics | None
+) -> npt.NDArray[np.float32]:
+    """sum_i a_i lambda_i p_i with a_i ~ N(0, std), in grey levels [N, C].
+
+    The eigenvalues are those of intensities in 0 .. 1, so the noise is in these units too, and is
+    brought to grey levels by 255. (An eigenvalue is a square: with intensities in 0 .. 255 the
+    same formula would swamp every picture.) Source: paper, section 4.1.
+    """
+    if stats is None or len(stats.eigenvalues) != channels:
+        got = "none" if stats is None else f"those of {len(stats.eigenvalues)} channels"
+        raise DataError(
+            f"augment.colour_noise: expected colour statistics of {channels} channels, got {got}"
+        )
+    a = std * normals(seed, epoch, indices, channels)
+    return ((a * stats.eigenvalues) @ stats.eigenvectors.T * _GREY_LEVELS).astype(np.float32)
+
+
+def normals(seed: int, epoch: int, indices: Indices, columns: int) -> npt.NDArray[np.float64]:
+    """Independent N(0, 1) numbers, float64 [len(indices), columns], by the Box-Muller transform."""
+    drawn = []
+    for stream in range((columns + 3) // 4):
+        bits = ops.philox(seed, _NOISE_STREAM + stream, epoch, indices).astype(np.float64)
+        radius = np.sqrt(-2.0 * np.log((bits[:, 0::2] + 1.0) / _TWO_32))  # of (0, 1]: finite
+        angle = 2.0 * np.pi * bits[:, 1::2] / _TWO_32
+        drawn += [radius * np.cos(angle), radius * np.sin(angle)]
+    return np.concatenate(drawn, axis=1)[:, :columns]

@@ -1,0 +1,388 @@
+"""CIFAR-10 and CIFAR-100, in the Python (pickle) and the binary version, unpacked or as .tar.gz.
+
+Each picture is 3072 bytes: 1024 red, then green, then blue, each row by row. CIFAR-100 is read with
+its 100 fine labels. Pickles are read by an unpickler that can build nothing but plain containers
+and arrays of whole numbers, so a hostile file can at worst be refused.
+Source: https://www.cs.toronto.edu/~kriz/cifar.html
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import pickle
+import tarfile
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from convnet.data.dataset import ArrayDataset, DataError, Labels, Pictures, check_labels, shown
+
+_SIZE = 32
+_PIXELS = 3 * _SIZE * _SIZE
+_MAX_FILE = 1 << 29  # a file of the real sets has at most 160 MB
+
+
+@dataclass(frozen=True)
+class _Version:
+    """Where one version of a set keeps what."""
+
+    folder: str
+    archive: str
+    train: tuple[str, ...]
+    test: str
+    names: str  # file with the names of the classes; may be absent
+    pickled: bool
+    label_key: str = ""  # in a pickle: the labels
+    names_key: str = ""  # in a pickle: the names of the classes
+    label_bytes: int = 1  # in a binary record: how many labels come first; the last is ours
+
+
+_VERSIONS: dict[str, tuple[_Version, ...]] = {
+    "cifar10": (
+        _Version(
+            folder="cifar-10-batches-py",
+            archive="cifar-10-python.tar.gz",
+            train=tuple(f"data_batch_{i}" for i in range(1, 6)),
+            test="test_batch",
+            names="batches.meta",
+            pickled=True,
+            label_key="labels",
+            names_key="label_names",
+        ),
+        _Version(
+            folder="cifar-10-batches-bin",
+            archive="cifar-10-binary.tar.gz",
+            train=tuple(f"data_batch_{i}.bin" for i in range(1, 6)),
+            test="test_batch.bin",
+            names="batches.meta.txt",
+            pickled=False,
+        ),
+    ),
+    "cifar100": (
+        _Version(
+            folder="cifar-100-python",
+            archive="cifar-100-python.tar.gz",
+            train=("train",),
+            test="test",
+            names="meta",
+            pickled=True,
+            label_key="fine_labels",
+            names_key="fine_label_names",
+        ),
+        _Version(
+            folder="cifar-100-binary",
+            archive="cifar-100-binary.tar.gz",
+            train=("train.bin",),
+            test="test.bin",
+            names="fine_label_names.txt",
+            pickled=False,
+            label_bytes=2,
+        ),
+    ),
+}
+
+# Reads one file of the set: its bytes, or None where it is absent.
+_Reader = Callable[[str], bytes | None]
+
+
+@dataclass(frozen=True)
+class Source:
+    """A set that was found: which version, where, and how to read its files."""
+
+    version: _Version
+    place: Path
+    classes: int
+    archive: bool
+
+
+def find_set(name: str, place: Path) -> Source | None:
+    """Looks for `cifar10` or `cifar100` at a place.
+
+    Args:
+        name: "cifar10" or "cifar100".
+        place: the .tar.gz file, the unpacked folder, or a folder that holds either.
+
+    Returns:
+        None where nothing of the set is there.
+    """
+    classes = 10 if name == "cifar10" else 100
+    if place.is_file():
+        for version in _VERSIONS[name]:
+            if place.name == version.archive:
+                return Source(version, place, classes, archive=True)
+        return None
+    for version in _VERSIONS[name]:
+        for folder in (place / version.folder, place):
+            if any((folder / file).is_file() for file in (*version.train, version.test)):
+                return Source(version, folder, classes, archive=False)
+    for version in _VERSIONS[name]:
+        if (place / version.archive).is_file():
+            return Source(version, place / version.archive, classes, archive=True)
+    return None
+
+
+def archive_names(name: str) -> list[str]:
+    """The file names under which the set is published."""
+    return [version.archive for version in _VERSIONS[name]]
+
+
+def open_set(source: Source, title: str) -> tuple[ArrayDataset, ArrayDataset]:
+    """Training and test pictures, uint8 [N, 32, 32, 3].
+
+    Raises:
+        DataError: a file of the set is missing, truncated or damaged, or a label is out of range.
+    """
+    place = shown(source.place)
+    if source.archive:
+        contents = _read_archive(source)
+        return _assemble(source, title, place, contents.get)
+    return _assemble(source, title, place, lambda file: _read_file(source.place / file))
+
+
+def _read_file(path: Path) -> bytes | None:
+    try:
+        size = path.stat().st_size
+        if size > _MAX_FILE:
+            raise DataError(f"{shown(path)}: expected at most {_MAX_FILE} bytes, got {size}")
+        return path.read_bytes()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise DataError(f"{shown(path)}: expected a readable file, got {error.strerror}") from None
+
+
+def _read_archive(source: Source) -> dict[str, bytes]:
+    """The needed files of a .tar.gz, by name; nothing is written to disk."""
+    version, place = source.version, shown(source.place)
+    wanted = {f"{version.folder}/{f}": f for f in (*version.train, version.test, version.names)}
+    contents: dict[str, bytes] = {}
+    try:
+        with tarfile.open(source.place, "r:*") as archive:
+            for member in archive:
+                file = wanted.get(member.name.removeprefix("./"))
+                if file is None or not member.isfile():
+                    continue
+                if member.size > _MAX_FILE:
+                    raise DataError(
+                        f"{place}: {file}: expected at most {_MAX_FILE} bytes, got {member.size}"
+                    )
+                stream = archive.extractfile(member)
+                if stream is not None:
+                    contents[file] = stream.read()
+    except (EOFError, tarfile.TarError, zlib.error, OSError) as error:
+        raise DataError(
+            f"{place}: expected a whole .tar.gz archive, got one that cannot be read: {error}"
+        ) from None
+    return contents
+
+
+def _assemble(
+    source: Source, title: str, place: str, read: _Reader
+) -> tuple[ArrayDataset, ArrayDataset]:
+    version = source.version
+    classes = _class_names(source, place, read)
+    parts = [_read_part(source, place, file, read) for file in version.train]
+    images = np.concatenate([part[0] for part in parts])
+    labels = np.concatenate([part[1] for part in parts])
+    test_images, test_labels = _read_part(source, place, version.test, read)
+    description = f"{title} from {place}"
+    return (
+        ArrayDataset(images, labels, classes, f"{description}: {len(images):,} training pictures"),
+        ArrayDataset(
+            test_images, test_labels, classes, f"{description}: {len(test_images):,} test pictures"
+        ),
+    )
+
+
+def _read_part(source: Source, place: str, file: str, read: _Reader) -> tuple[Pictures, Labels]:
+    name = f"{place}: {shown(file)}"
+    content = read(file)
+    if content is None:
+        raise DataError(f"{name}: expected this file in the set, got none")
+    if not content:
+        raise DataError(f"{name}: expected a part of the set, got an empty file")
+    version = source.version
+    if version.pickled:
+        rows, labels = _parse_pickle(name, content, version.label_key)
+    else:
+        rows, labels = _parse_binary(name, content, version.label_bytes)
+    checked = check_labels(labels, source.classes, name)
+    if len(rows) != len(checked):
+        raise DataError(f"{name}: expected {len(rows)} labels, got {len(checked)}")
+    planes = rows.reshape(-1, 3, _SIZE, _SIZE)
+    return np.ascontiguousarray(planes.transpose(0, 2, 3, 1)), checked
+
+
+def _parse_binary(name: str, content: bytes, label_bytes: int) -> tuple[Pictures, npt.ArrayLike]:
+    record = label_bytes + _PIXELS
+    if len(content) % record:
+        raise DataError(
+            f"{name}: expected a multiple of {record} bytes (records of labels and"
+            f" {_PIXELS} pixels), got {len(content)} bytes"
+        )
+    records = np.frombuffer(content, np.uint8).reshape(-1, record)
+    return records[:, label_bytes:], records[:, label_bytes - 1]
+
+
+def _parse_pickle(name: str, content: bytes, label_key: str) -> tuple[Pictures, npt.ArrayLike]:
+    batch = _load_pickle(name, content)
+    for key in ("data", label_key):
+        if key not in batch:
+            found = ", ".join(sorted(batch)) or "nothing"
+            raise DataError(f"{name}: expected the key '{key}', got {shown(found)}")
+    rows = batch["data"]
+    if not (
+        isinstance(rows, np.ndarray)
+        and rows.dtype == np.uint8
+        and rows.ndim == 2
+        and rows.shape[1] == _PIXELS
+    ):
+        got = f"{rows.dtype} {list(rows.shape)}" if isinstance(rows, np.ndarray) else type(rows)
+        raise DataError(f"{name}: data: expected uint8 [N, {_PIXELS}], got {got}")
+    labels = batch[label_key]
+    whole = isinstance(labels, np.ndarray) or (
+        isinstance(labels, list) and all(type(label) is int for label in labels)
+    )
+    if not whole:
+        raise DataError(
+            f"{name}: {label_key}: expected a list of whole numbers, got something else"
+        )
+    return rows, labels
+
+
+def _class_names(source: Source, place: str, read: _Reader) -> tuple[str, ...]:
+    """The names in the set's own file, or the numbers of the classes where it is absent."""
+    version = source.version
+    content = read(version.names)
+    if content is None:
+        return tuple(str(i) for i in range(source.classes))
+    name = f"{place}: {version.names}"
+    if version.pickled:
+        entries = _load_pickle(name, content).get(version.names_key)
+        names = entries if isinstance(entries, list) else []
+    else:
+        names = content.decode("utf-8", "replace").split()
+    classes = tuple(n.decode("utf-8", "replace") if isinstance(n, bytes) else str(n) for n in names)
+    if len(classes) != source.classes:
+        raise DataError(
+            f"{name}: expected the names of {source.classes} classes, got {len(classes)}"
+        )
+    return classes
+
+
+# ---- pickles -----------------------------------------------------------------------------------
+
+
+def _load_pickle(name: str, content: bytes) -> dict[str, Any]:
+    """The dictionary in a pickle, its keys as str and its arrays as NumPy arrays."""
+    try:
+        loaded = _Unpickler(io.BytesIO(content), encoding="bytes").load()
+    except DataError as error:
+        raise DataError(f"{name}: {error}") from None
+    except Exception as error:  # a damaged pickle can raise nearly anything
+        raise DataError(
+            f"{name}: expected a sound pickle file, got one that cannot be read"
+            f" ({type(error).__name__}: {shown(str(error))})"
+        ) from None
+    if not isinstance(loaded, dict):
+        raise DataError(f"{name}: expected a dictionary, got {type(loaded).__name__}")
+    result: dict[str, Any] = {}
+    for key, value in loaded.items():
+        text = key.decode("latin-1") if isinstance(key, bytes) else str(key)
+        result[text] = value.to_numpy(name) if isinstance(value, _PickledArray) else value
+    return result
+
+
+class _PickledType:
+    """Stands for numpy.dtype while reading: remembers the type code and the byte order."""
+
+    def __init__(self, code: str | bytes = "", *_: object) -> None:
+        self.code = code.decode("latin-1") if isinstance(code, bytes) else str(code)
+        self.order = "|"
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        order = state[1]
+        self.order = order.decode("latin-1") if isinstance(order, bytes) else str(order)
+
+
+class _PickledArray:
+    """Stands for numpy.ndarray while reading: remembers shape, type and bytes, unchecked."""
+
+    shape: Any = None
+    type: Any = None
+    fortran: Any = False
+    content: Any = None
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        _, self.shape, self.type, self.fortran, self.content = state
+
+    def to_numpy(self, name: str) -> npt.NDArray[Any]:
+        """The array, once type, shape and length have been found to agree."""
+        if not isinstance(self.type, _PickledType) or self.type.code not in _INTEGER_CODES:
+            raise DataError(f"{name}: expected an array of whole numbers, got another type")
+        shape = self.shape
+        if not (isinstance(shape, tuple) and all(type(s) is int and s >= 0 for s in shape)):
+            raise DataError(f"{name}: expected the shape of an array, got something else")
+        order = ">" if self.type.order == ">" else "<"
+        dtype = np.dtype(order + self.type.code)
+        expected = math.prod(shape) * dtype.itemsize
+        if not isinstance(self.content, bytes | bytearray) or len(self.content) != expected:
+            got = len(self.content) if isinstance(self.content, bytes | bytearray) else "no"
+            raise DataError(
+                f"{name}: expected {expected} bytes for an array of shape {list(shape)},"
+                f" got {got} bytes"
+            )
+        flat = np.frombuffer(self.content, dtype).astype(dtype.newbyteorder("="))
+        return flat.reshape(shape, order="F" if self.fortran else "C")
+
+
+_INTEGER_CODES = tuple(f"{kind}{size}" for kind in "iu" for size in (1, 2, 4, 8))
+
+
+def _reconstruct(*_: object) -> _PickledArray:
+    return _PickledArray()
+
+
+def _from_buffer(content: object, kind: object, shape: object, order: object) -> _PickledArray:
+    array = _PickledArray()
+    array.content, array.type, array.shape = content, kind, shape
+    array.fortran = order in ("F", b"F")
+    return array
+
+
+def _encode(text: str, encoding: str | bytes = "latin1") -> bytes:
+    """How Python 3 writes bytes in the old pickle protocols."""
+    if not isinstance(text, str) or encoding not in ("latin1", b"latin1"):
+        raise DataError("expected bytes encoded as latin1, got another encoding")
+    return text.encode("latin1")
+
+
+# Everything a pickle may name, and what stands for it. NumPy has moved these over the years.
+_ALLOWED: dict[tuple[str, str], Any] = {
+    ("numpy", "ndarray"): _PickledArray,
+    ("numpy", "dtype"): _PickledType,
+    ("numpy.core.multiarray", "_reconstruct"): _reconstruct,
+    ("numpy._core.multiarray", "_reconstruct"): _reconstruct,
+    ("numpy.core.numeric", "_frombuffer"): _from_buffer,
+    ("numpy._core.numeric", "_frombuffer"): _from_buffer,
+    ("_codecs", "encode"): _encode,
+}
+
+
+class _Unpickler(pickle.Unpickler):
+    """Builds containers, numbers, text, and the stand-ins above; refuses every other name."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        allowed = _ALLOWED.get((module, name))
+        if allowed is None:
+            raise DataError(
+                "expected only containers and arrays of whole numbers in the pickle,"
+                f" got {shown(f'{module}.{name}')}"
+            )
+        return allowed

@@ -1,0 +1,265 @@
+"""Pictures in folders: one sub-folder per class, or `train/` and `val/` that hold such sub-folders.
+
+Every file's header and end are checked when the folder is opened, so that a broken download is
+named before training starts and not in the middle of it. Pictures are decoded by a thread pool
+when they are read; small sets stay in memory after that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from convnet.data.classfolders import (
+    Listing,
+    in_threads,
+    list_classes,
+    require_all_classes,
+    split_by_content,
+    sub_folders,
+    thread_pool,
+)
+from convnet.data.dataset import DataError, Dataset, Pictures, shown
+from convnet.data.picture import check_file, decode
+
+CACHE_BYTES = 1 << 29  # decoded pictures of both parts together are kept up to this
+_VALIDATION_NAMES = ("val", "valid", "validation", "test")
+
+BadFiles = Literal["error", "skip"]
+
+
+# ---- the data set --------------------------------------------------------------------------------
+
+
+class FolderDataset(Dataset):
+    """Pictures decoded when they are read.
+
+    Args:
+        listing: the files and their labels.
+        size: (height, width) to which `decode` brings every picture.
+        description: one line saying what this is and where it comes from.
+        keep: keep decoded pictures in memory (N * H * W * 3 bytes).
+        threads: how many threads decode; 0: one per CPU this process may use.
+    """
+
+    def __init__(
+        self,
+        listing: Listing,
+        size: tuple[int, int],
+        description: str = "",
+        keep: bool = False,
+        threads: int = 0,
+    ) -> None:
+        self.listing = listing
+        self.labels = listing.labels
+        self.classes = listing.classes
+        self.shape = (size[0], size[1], 3)
+        self.description = description or f"pictures in {shown(listing.root)}"
+        self._threads = threads
+        self._pool: ThreadPoolExecutor | None = None
+        self._kept: Pictures | None = None
+        self._is_kept = np.zeros(len(self) if keep else 0, bool)
+        if keep:
+            self._kept = np.empty((len(self), *self.shape), np.uint8)
+
+    def read(self, indices: npt.NDArray[np.int64] | Sequence[int]) -> Pictures:
+        """Decodes pictures; uint8 [len(indices), H, W, 3].
+
+        Raises:
+            DataError: a file has gone or cannot be decoded; it is named.
+        """
+        wanted = np.asarray(indices, dtype=np.int64)
+        if self._kept is None:
+            pictures = np.empty((len(wanted), *self.shape), np.uint8)
+            self._decode_into(pictures, np.arange(len(wanted)), wanted)
+            return pictures
+        missing = np.unique(wanted[~self._is_kept[wanted]])
+        self._decode_into(self._kept, missing, missing)
+        self._is_kept[missing] = True
+        return self._kept[wanted]
+
+    def _decode_into(
+        self, out: Pictures, places: npt.NDArray[np.int64], indices: npt.NDArray[np.int64]
+    ) -> None:
+        size = self.shape[:2]
+
+        def one(job: tuple[int, int]) -> None:
+            path = self.listing.path(job[1])
+            out[job[0]] = decode(path, shown(path), size)
+
+        if len(indices) == 0:
+            return
+        if self._pool is None:
+            self._pool = thread_pool(self._threads)
+        for _ in self._pool.map(one, zip(places.tolist(), indices.tolist(), strict=True)):
+            pass
+
+    def close(self) -> None:
+        """Ends the decoding threads; a later read starts them again."""
+        if self._pool is not None:
+            self._pool.shutdown(cancel_futures=True)
+            self._pool = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_pool": None}  # threads do not travel to other processes
+
+
+# ---- opening -------------------------------------------------------------------------------------
+
+
+def open_folder(
+    root: Path,
+    size: tuple[int, int] = (0, 0),
+    val_fraction: float = 0.1,
+    *,
+    bad_files: BadFiles = "error",
+    threads: int = 0,
+    cache_bytes: int = CACHE_BYTES,
+) -> tuple[FolderDataset, FolderDataset]:
+    """Training and validation pictures of a folder.
+
+    With `train/` and `val/` (or `valid/`, `validation/`, `test/`) these are the two parts. Else the
+    class folders are split by the content of the files: see `split_by_content`.
+
+    Args:
+        root: the folder.
+        size: (height, width) of the pictures; (0, 0): as they are, if all are of one size.
+        val_fraction: the share of pictures held out where there is no folder of them.
+        bad_files: "error": a picture that is damaged, empty or too large is an error that names it.
+            "skip": every picture is decoded once now, and those that cannot be are left out.
+        threads: how many threads check and decode; 0: one per usable CPU.
+        cache_bytes: pictures are kept decoded in memory if all of them take no more than this.
+
+    Raises:
+        DataError: no class folders, an empty class, a bad file, pictures of several sizes without
+            `size`, or too few pictures to split.
+    """
+    root = root.expanduser()
+    if min(size) < 1 and max(size) != 0:
+        raise DataError(f"data.size: expected a height and a width, or [0, 0], got {list(size)}")
+    parts = _find_parts(root)
+    listings = [list_classes(parts[0])]
+    require_all_classes(listings[0])
+    if parts[1] is not None:
+        listings.append(list_classes(parts[1], listings[0].classes))
+        if not listings[1].files:
+            raise DataError(f"{shown(parts[1])}: expected pictures, got none")
+    notes = _Notes([part.hidden for part in listings], [part.other for part in listings])
+    size, listings = _check_files(listings, size, bad_files, threads, notes)
+    if parts[1] is None:
+        train, val, duplicates = split_by_content(listings[0], val_fraction, threads)
+        notes.how = "held out by content"
+        notes.duplicates = duplicates
+    else:
+        require_all_classes(listings[0])
+        train, val = listings
+        notes.how = f"from {shown(parts[1].name)}/"
+    keep = (len(train.files) + len(val.files)) * size[0] * size[1] * 3 <= cache_bytes
+    says = _description(root, size, train, val, notes)
+    return (
+        FolderDataset(train, size, f"{says[0]}; {says[2]}", keep, threads),
+        FolderDataset(val, size, f"{says[1]}; {says[2]}", keep, threads),
+    )
+
+
+def _find_parts(root: Path) -> tuple[Path, Path | None]:
+    """The folders of class folders for training and for validation (None: to be split off).
+
+    `train` is taken for a part, and not for a class of that name, where it holds folders only.
+    """
+    folders, _ = sub_folders(root)
+    if "train" not in folders:
+        return root, None
+    inner, counts = sub_folders(root / "train")
+    if not inner or counts.pictures:
+        return root, None
+    for name in _VALIDATION_NAMES:
+        if name in folders:
+            return root / "train", root / name
+    return root / "train", None
+
+
+@dataclass
+class _Notes:
+    """What the description tells beside the numbers of pictures."""
+
+    hidden: list[int]
+    other: list[int]
+    how: str = ""
+    duplicates: int = 0
+    bad: list[str] = field(default_factory=list)
+
+
+def _description(
+    root: Path, size: tuple[int, int], train: Listing, val: Listing, notes: _Notes
+) -> tuple[str, str, str]:
+    """Training, validation, and what holds for both."""
+    start = f"pictures in {shown(root)}"
+    common = [f"{len(train.classes)} classes at {size[0]}x{size[1]}"]
+    if notes.duplicates:
+        common.append(f"{notes.duplicates:,} exact copies, none on the other side of the split")
+    if notes.bad:
+        common.append(f"{len(notes.bad):,} bad files left out, the first {notes.bad[0]}")
+    passed = [
+        f"{sum(count):,} {kind}"
+        for count, kind in ((notes.hidden, "hidden"), (notes.other, "not pictures"))
+        if sum(count)
+    ]
+    if passed:
+        common.append(f"passed over: {', '.join(passed)}")
+    return (
+        f"{start}: {len(train.files):,} training pictures",
+        f"{start}: {len(val.files):,} validation pictures ({notes.how})",
+        "; ".join(common),
+    )
+
+
+def _check_files(
+    listings: list[Listing], size: tuple[int, int], bad_files: str, threads: int, notes: _Notes
+) -> tuple[tuple[int, int], list[Listing]]:
+    """Checks every file; returns the size to use and the listings without the bad files."""
+    checked: list[Listing] = []
+    sizes: dict[tuple[int, int], str] = {}
+    bad: list[DataError] = []
+    target = size if min(size) > 0 else (8, 8)
+
+    def check(path: Path) -> tuple[int, int] | DataError:
+        try:
+            found = check_file(path, shown(path))
+            if bad_files == "skip":
+                decode(path, shown(path), target)
+            return found
+        except DataError as error:
+            return error
+
+    for listing in listings:
+        results = in_threads(check, [listing.path(i) for i in range(len(listing.files))], threads)
+        good: list[int] = []
+        for index, result in enumerate(results):
+            if isinstance(result, DataError):
+                bad.append(result)
+            else:
+                good.append(index)
+                sizes.setdefault(result, shown(listing.path(index)))
+        checked.append(listing.take(np.asarray(good, np.int64)))
+    notes.bad = [str(error).split(": expected")[0] for error in bad]
+    if bad and bad_files != "skip":
+        more = ", ".join(notes.bad[1:3]) + (", ..." if len(bad) > 3 else "")
+        raise DataError(
+            str(bad[0]) + (f" (and {len(bad) - 1} more bad files: {more})" if len(bad) > 1 else "")
+        )
+    if min(size) > 0:
+        return size, checked
+    if len(sizes) != 1:
+        examples = " and ".join(f"{h}x{w} ({name})" for (h, w), name in list(sizes.items())[:2])
+        raise DataError(
+            f"data.size: expected the height and width to scale pictures to, got {list(size)},"
+            f" and the pictures are of {len(sizes)} sizes: {examples}"
+        )
+    return next(iter(sizes)), checked

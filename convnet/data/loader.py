@@ -1,0 +1,194 @@
+"""Batches of an epoch, read ahead by a background thread."""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from convnet.config import AugmentConfig
+from convnet.data.augment import Indices, centre, crop_size, draw_variation, epoch_order
+from convnet.data.dataset import DataError, Dataset, Labels, Pictures
+from convnet.data.statistics import Statistics
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Pictures and how to vary them, on the host; the arguments of `ops.augment`.
+
+    Attributes:
+        images: uint8 [N, H, W, C], whole pictures.
+        labels: int32 [N].
+        offsets, mirror, noise: see `convnet.data.augment.Variation`.
+        indices: int64 [N], where the pictures are in the data set.
+    """
+
+    images: Pictures
+    labels: Labels
+    offsets: npt.NDArray[np.int32]
+    mirror: npt.NDArray[np.uint8]
+    noise: npt.NDArray[np.float32] | None
+    indices: Indices
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+class Loader:
+    """Batches of a data set, epoch by epoch.
+
+    Training: each epoch in a new random order, each picture varied at random, the ragged last batch
+    dropped. Evaluation: in the data set's order, the centre of each picture, the last batch as
+    small as it comes. Which batch comes at which step depends on the seed, the epoch and the batch
+    size only, so an epoch can be taken up at any step.
+
+    Args:
+        dataset: the pictures.
+        batch: pictures a batch.
+        seed: of order and variation.
+        augment: how training pictures are varied.
+        stats: statistics for colour noise; may be None without it.
+        train: training or evaluation.
+        prefetch: how many batches may be ready ahead of the consumer.
+
+    Attributes:
+        steps_per_epoch: batches in an epoch.
+        out_shape: (P, Q, C) of what the net sees.
+        wait_seconds: how long the consumer has waited for batches, over all epochs.
+        total_seconds: how long the consumer has been between first asking for a batch of an epoch
+            and last getting one, over all epochs.
+
+    Raises:
+        DataError: no pictures, a training batch larger than the data, a crop that does not fit, or
+            noise without statistics.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        batch: int,
+        seed: int,
+        augment: AugmentConfig,
+        stats: Statistics | None,
+        train: bool,
+        prefetch: int = 4,
+    ) -> None:
+        if batch < 1 or prefetch < 1:
+            raise ValueError(
+                f"Loader: expected batch and prefetch of at least 1, got {batch} and {prefetch}"
+            )
+        if len(dataset) == 0:
+            raise DataError(f"{dataset.description}: expected pictures, got none")
+        if train and batch > len(dataset):
+            raise DataError(
+                f"train.batch: expected at most {len(dataset)}, the number of training pictures,"
+                f" got {batch} ({dataset.description})"
+            )
+        self.dataset = dataset
+        self.batch = batch
+        self.seed = seed
+        self.augment = augment
+        self.stats = stats
+        self.train = train
+        self.prefetch = prefetch
+        self.out_shape = (*crop_size(dataset.shape, augment), dataset.shape[2])
+        if train:  # draws once, so that what cannot be drawn is said here
+            draw_variation(seed, 0, np.zeros(1, np.int64), dataset.shape, augment, stats)
+        whole, rest = divmod(len(dataset), batch)
+        self.steps_per_epoch = whole if train else whole + (rest > 0)
+        self.wait_seconds = 0.0
+        self.total_seconds = 0.0
+
+    @property
+    def wait_share(self) -> float:
+        """The part of the time, 0 .. 1, that the consumer has waited for data."""
+        return self.wait_seconds / self.total_seconds if self.total_seconds > 0 else 0.0
+
+    def order(self, epoch: int) -> Indices:
+        """The pictures in the order in which this epoch shows them, int64 [len(dataset)]."""
+        if self.train:
+            return epoch_order(self.seed, epoch, len(self.dataset))
+        return np.arange(len(self.dataset), dtype=np.int64)
+
+    def epoch(self, epoch: int = 0, start_step: int = 0) -> Iterator[Batch]:
+        """The batches of an epoch from step `start_step` on.
+
+        They are read by a thread that lives as long as the iterator: until it is exhausted, closed,
+        or dropped. An error while reading is raised here, at the batch it concerns.
+
+        Raises:
+            ValueError: `start_step` outside 0 .. steps_per_epoch, or a negative epoch.
+            DataError: a picture cannot be read (from the iterator).
+        """
+        if epoch < 0 or not 0 <= start_step <= self.steps_per_epoch:
+            raise ValueError(
+                f"Loader.epoch: expected an epoch >= 0 and a step in 0 .. {self.steps_per_epoch},"
+                f" got epoch {epoch}, step {start_step}"
+            )
+        return self._iterate(epoch, start_step)
+
+    def _iterate(self, epoch: int, start_step: int) -> Iterator[Batch]:
+        ready: queue.Queue[Batch | BaseException | None] = queue.Queue(self.prefetch)
+        stop = threading.Event()
+        reader = threading.Thread(
+            target=self._read_ahead,
+            args=(epoch, start_step, ready, stop),
+            name="convnet-loader",
+            daemon=True,
+        )
+        reader.start()
+        before = time.perf_counter()
+        try:
+            while True:
+                asked = time.perf_counter()
+                item = ready.get()
+                now = time.perf_counter()
+                self.wait_seconds += now - asked
+                self.total_seconds += now - before
+                before = now
+                if item is None:
+                    return
+                if isinstance(item, BaseException):
+                    raise item
+                yield item
+        finally:
+            stop.set()
+            # Room in the queue lets a reader that waits in put() go on, and see `stop`.
+            while not ready.empty():
+                ready.get_nowait()
+            reader.join()
+
+    def _read_ahead(
+        self,
+        epoch: int,
+        start_step: int,
+        ready: queue.Queue[Batch | BaseException | None],
+        stop: threading.Event,
+    ) -> None:
+        """Puts the batches of an epoch into the queue, then None; or the error that ended it."""
+        end: BaseException | None = None
+        try:
+            order = self.order(epoch)
+            for step in range(start_step, self.steps_per_epoch):
+                if stop.is_set():
+                    return
+                ready.put(self._read(epoch, order[step * self.batch : (step + 1) * self.batch]))
+        except BaseException as error:
+            end = error
+        if not stop.is_set():
+            ready.put(end)
+
+    def _read(self, epoch: int, indices: Indices) -> Batch:
+        shape = self.dataset.shape
+        images = self.dataset.read(indices)
+        if self.train:
+            vary = draw_variation(self.seed, epoch, indices, shape, self.augment, self.stats)
+        else:
+            vary = centre(len(indices), shape, self.augment)
+        labels = self.dataset.labels[indices]
+        return Batch(images, labels, vary.offsets, vary.mirror, vary.noise, indices)

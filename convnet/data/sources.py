@@ -1,0 +1,152 @@
+"""Finding the data a config asks for."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from convnet.config import DataConfig
+from convnet.data import cifar10, idx
+from convnet.data.dataset import DataError, Dataset, shown
+from convnet.data.imagefolder import open_folder
+
+# Test accuracy, in %, that the preset `fashion-mnist` reaches on the packaged sample.
+SAMPLE_ACCURACY: float | None = None
+
+SAMPLE_FOLDER = Path(__file__).parent / "sample"
+_SYSTEM_FOLDER = Path("/usr/share/datasets")
+
+_TITLES = {
+    "fashion-mnist": "Fashion-MNIST",
+    "mnist": "MNIST",
+    "cifar10": "CIFAR-10",
+    "cifar100": "CIFAR-100",
+}
+_CLASSES = {"fashion-mnist": idx.FASHION_CLASSES, "mnist": idx.DIGITS}
+# Where torchvision leaves the files inside its own folder.
+_INNER_FOLDERS = {"fashion-mnist": ("", "FashionMNIST/raw"), "mnist": ("", "MNIST/raw")}
+
+
+class _Place(NamedTuple):
+    path: Path
+    explicit: bool = False  # named by the user: having no data is an error
+
+
+def open_data(cfg: DataConfig) -> tuple[Dataset, Dataset]:
+    """Training and validation pictures (for the published sets: their test pictures).
+
+    They are looked for at `cfg.path` and nowhere else where that is given; otherwise in
+    $CONVNET_DATA or its sub-folder named after the source, /usr/share/datasets/<source>,
+    ~/.cache/convnet/<source> ($XDG_CACHE_HOME is respected), and, for fashion-mnist, in the sample
+    that comes with the package. The descriptions say which it was.
+
+    Raises:
+        DataError: no data there, or damaged data; or `cfg.size` for a set of fixed size.
+    """
+    if cfg.source == "folder":
+        return open_folder(_folder_path(cfg), cfg.size, cfg.val_fraction)
+    tried: list[str] = []
+    for place in _places(cfg):
+        found = _open_at(cfg.source, place.path)
+        if found is not None:
+            return _checked_size(cfg, found)
+        if place.explicit:
+            _no_data(cfg.source, place.path)
+        tried.append(shown(place.path))
+    if cfg.source == "fashion-mnist":
+        return _checked_size(cfg, _open_sample())
+    raise DataError(
+        f"{_TITLES[cfg.source]}: expected {_file_names(cfg.source)} at data.path (--data) or in one"
+        f" of {', '.join(tried)}; got none"
+    )
+
+
+def _folder_path(cfg: DataConfig) -> Path:
+    path = cfg.path or os.environ.get("CONVNET_DATA", "")
+    if not path:
+        raise DataError(
+            "data.path: expected a folder with one sub-folder of pictures per class"
+            " (--data DIR, or $CONVNET_DATA), got none"
+        )
+    return Path(path).expanduser()
+
+
+def _places(cfg: DataConfig) -> Iterator[_Place]:
+    """Where to look, in order."""
+    if cfg.path:
+        yield _Place(Path(cfg.path).expanduser(), explicit=True)
+        return
+    variable = os.environ.get("CONVNET_DATA", "")
+    if variable:
+        folder = Path(variable).expanduser()
+        if not folder.exists():
+            raise DataError(f"$CONVNET_DATA: expected a folder, got {shown(folder)}: no such file")
+        yield _Place(folder)
+        yield _Place(folder / cfg.source)
+    yield _Place(_SYSTEM_FOLDER / cfg.source)
+    cache = os.environ.get("XDG_CACHE_HOME", "")
+    yield _Place((Path(cache) if cache else Path("~/.cache").expanduser()) / "convnet" / cfg.source)
+
+
+def _no_data(source: str, path: Path) -> None:
+    got = "a folder without them" if path.is_dir() else "another file"
+    if not path.exists():
+        got = "no such file or folder"
+    raise DataError(f"{shown(path)}: expected {_file_names(source)}, got {got}")
+
+
+def _file_names(source: str) -> str:
+    """What to look for, as said in messages."""
+    if source in _CLASSES:
+        return (
+            "train-images-idx3-ubyte, train-labels-idx1-ubyte, t10k-images-idx3-ubyte and"
+            " t10k-labels-idx1-ubyte (or .gz)"
+        )
+    return f"{' or '.join(cifar10.archive_names(source))} (or their unpacked folder)"
+
+
+def _open_at(source: str, place: Path) -> tuple[Dataset, Dataset] | None:
+    """The set at this place, or None where nothing of it is there."""
+    try:
+        if source not in _CLASSES:
+            found = cifar10.find_set(source, place)
+            return None if found is None else cifar10.open_set(found, _TITLES[source])
+        for inner in _INNER_FOLDERS[source]:
+            files = idx.find_files(place / inner)
+            if files is not None:
+                title = f"{_TITLES[source]} from {shown(place / inner)}"
+                return idx.open_set(files, _CLASSES[source], title)
+    except OSError as error:
+        raise DataError(
+            f"{shown(place)}: expected a readable folder, got {error.strerror}"
+        ) from None
+    return None
+
+
+def _open_sample() -> tuple[Dataset, Dataset]:
+    files = idx.find_files(SAMPLE_FOLDER)
+    if files is None:
+        raise DataError(
+            f"{shown(SAMPLE_FOLDER)}: expected the packaged sample of Fashion-MNIST, got none;"
+            " install the package again"
+        )
+    train, test = idx.open_set(files, idx.FASHION_CLASSES, "packaged sample of Fashion-MNIST")
+    hint = "only a sample, the whole set has 60,000 and 10,000"
+    if SAMPLE_ACCURACY is not None:
+        hint += f"; expect about {SAMPLE_ACCURACY:g} % test accuracy"
+    hint += "; for the whole set: apt install dataset-fashion-mnist, or --data DIR"
+    train.description += f" ({hint})"
+    test.description += " (only a sample)"
+    return train, test
+
+
+def _checked_size(cfg: DataConfig, found: tuple[Dataset, Dataset]) -> tuple[Dataset, Dataset]:
+    height, width, _ = found[0].shape
+    if tuple(cfg.size) not in ((0, 0), (height, width)):
+        raise DataError(
+            f"data.size: expected [0, 0] or [{height}, {width}], the size of every picture of"
+            f" {_TITLES[cfg.source]}, got {list(cfg.size)}; only folders of pictures are scaled"
+        )
+    return found

@@ -1,0 +1,111 @@
+"""Mean image and colour covariance of a data set, in one pass over its pictures.
+
+Sums and products of uint8 pixels are whole numbers and are kept as such, so the result does not
+depend on the order of the pictures or on how many are read at a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from convnet.data.dataset import Dataset
+
+_BLOCK = 1 << 16  # pixels whose products are formed at a time: float64 holds their sums exactly
+_READ_BYTES = 1 << 25  # uint8 bytes read at a time
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """What is subtracted from pictures, and the axes of their colour noise.
+
+    Attributes:
+        mean: float32 [H, W, C] or [1, 1, C], in grey levels (0 .. 255).
+        eigenvalues: float64 [C], descending, of the covariance of the channels over all pixels,
+            with intensities in 0 .. 1. Zeros if not asked for.
+        eigenvectors: float64 [C, C]; column i belongs to eigenvalue i; its largest component is
+            positive.
+    """
+
+    mean: npt.NDArray[np.float32]
+    eigenvalues: npt.NDArray[np.float64]
+    eigenvectors: npt.NDArray[np.float64]
+
+
+def statistics(
+    dataset: Dataset,
+    mean: Literal["image", "channel", "none"] = "image",
+    colour: bool = True,
+    progress: Callable[[int, int], None] | None = None,
+) -> Statistics:
+    """Reads every picture once. Source: paper, section 2 (mean) and 4.1 (colour).
+
+    Args:
+        dataset: the training pictures.
+        mean: "image": one mean per place and channel; "channel": one per channel; "none": zeros.
+        colour: whether to find the eigenvalues and eigenvectors too.
+        progress: called with (pictures done, pictures in all) after each block.
+
+    Raises:
+        DataError: a picture cannot be read.
+    """
+    height, width, channels = shape = dataset.shape
+    count = len(dataset)
+    total = np.zeros(shape, np.int64)
+    products = np.zeros((channels, channels), np.int64)
+    step = max(1, _READ_BYTES // (height * width * channels))
+    for start in range(0, count if mean != "none" or colour else 0, step):
+        pictures = dataset.read(np.arange(start, min(start + step, count), dtype=np.int64))
+        total += pictures.sum(axis=0, dtype=np.int64)
+        if colour:
+            products += _products(pictures.reshape(-1, channels))
+        if progress is not None:
+            progress(min(start + step, count), count)
+    values, vectors = np.zeros(channels), np.eye(channels)
+    if colour:
+        values, vectors = _eigen(total.sum(axis=(0, 1)), products, count * height * width)
+    return Statistics(_mean(mean, total, count), values, vectors)
+
+
+def _mean(kind: str, total: npt.NDArray[np.int64], count: int) -> npt.NDArray[np.float32]:
+    height, width, channels = total.shape
+    if kind == "image":
+        return (total / count).astype(np.float32)
+    if kind == "channel":
+        summed = total.sum(axis=(0, 1), keepdims=True)
+        return (summed / (count * height * width)).astype(np.float32)
+    return np.zeros((1, 1, channels), np.float32)
+
+
+def _products(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.int64]:
+    """Sum of the outer products of the pixels' colours; exact."""
+    channels = pixels.shape[1]
+    products = np.zeros((channels, channels), np.int64)
+    for start in range(0, len(pixels), _BLOCK):
+        block = pixels[start : start + _BLOCK].astype(np.float64)
+        products += (block.T @ block).astype(np.int64)
+    return products
+
+
+def _eigen(
+    sums: npt.NDArray[np.int64], products: npt.NDArray[np.int64], pixels: int
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Eigenvalues, descending, and eigenvectors of the covariance of intensities in 0 .. 1."""
+    channels = range(len(sums))
+    # E[xy] - E[x]E[y], as one exact fraction for each entry: nothing cancels.
+    mixed, plain = products.tolist(), sums.tolist()  # Python's integers do not overflow
+    covariance = np.array(
+        [
+            [(pixels * mixed[i][j] - plain[i] * plain[j]) / (255 * pixels) ** 2 for j in channels]
+            for i in channels
+        ]
+    )
+    values, vectors = np.linalg.eigh(covariance)
+    values, vectors = np.clip(values[::-1], 0.0, None), vectors[:, ::-1]
+    largest = np.abs(vectors).argmax(axis=0)
+    signs = np.where(vectors[largest, np.arange(len(values))] < 0, -1.0, 1.0)
+    return values, vectors * signs

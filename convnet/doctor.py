@@ -1,0 +1,167 @@
+"""`convnet doctor`: what is installed, which devices can be used, and where data sets are."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import os
+import platform
+import sys
+from pathlib import Path
+from typing import Any
+
+from convnet import backend as backends
+
+_PACKAGES = ("numpy", "pillow", "safetensors", "rich")
+_CUPY = ("cupy", "cupy-cuda12x", "cupy-cuda13x")
+
+
+def examine() -> dict[str, Any]:
+    """Looks at everything.
+
+    Returns:
+        {"ok": whether the CPU path works, "problems": [...], "versions": {...}, "backends": {name:
+        {"usable", "description" or "reason"}}, "data": {source: description or reason}, ...}.
+    """
+    report: dict[str, Any] = {"ok": True, "problems": []}
+    report["versions"] = _versions()
+    report["build"] = _build(report["problems"])
+    report["backends"] = {
+        "cpu": _cpu(report["problems"]),
+        "cuda": _cuda(),
+        "emulator": _device("emulator"),
+    }
+    report["data"] = _data()
+    report["ok"] = bool(report["backends"]["cpu"]["usable"])
+    return report
+
+
+def _versions() -> dict[str, str]:
+    import convnet
+
+    found = {"convnet": convnet.__version__, "python": platform.python_version()}
+    for name in _PACKAGES:
+        found[name] = _package(name) or "not installed"
+    for name in _CUPY:
+        version = _package(name)
+        if version:
+            found[name] = version
+    return {**found, "platform": f"{platform.system()} {platform.machine()}"}
+
+
+def _package(name: str) -> str | None:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _build(problems: list[str]) -> dict[str, Any]:
+    """What the build recorded, and whether it fits the installed package."""
+    place = Path(__file__).parent
+    found: dict[str, Any] = {"location": str(place)}
+    try:
+        info = importlib.import_module("convnet._build_info")
+    except ImportError:
+        problems.append(
+            f"{place} has not been built (convnet._build_info is missing); run Python from another "
+            "folder than the sources, or pip install it"
+        )
+        return found
+    found |= {
+        "version": info.VERSION,
+        "compiler": info.COMPILER,
+        "onednn": info.ONEDNN,
+        "cuda": bool(info.CUDA_BUILT),
+        "cuda_reason": info.CUDA_REASON,
+    }
+    installed = _package("convnet")
+    if installed is not None and installed != info.VERSION:
+        problems.append(
+            f"the compiled part is of version {info.VERSION}, the installed package of {installed}: "
+            "install convnet again"
+        )
+    several = [name for name in _CUPY if _package(name)]
+    if len(several) > 1:
+        problems.append(f"several CuPy packages are installed: {', '.join(several)}; keep one")
+    return found
+
+
+def _device(name: str) -> dict[str, Any]:
+    try:
+        return {"usable": True, "description": backends.get(name).describe()}
+    except (backends.DeviceError, ImportError) as error:
+        return {"usable": False, "reason": " ".join(str(error).split())}
+
+
+def _cpu(problems: list[str]) -> dict[str, Any]:
+    """The CPU backend, made to compute something."""
+    found = _device("cpu")
+    if found["usable"]:
+        try:
+            _try_out()
+        except Exception as error:
+            found = {"usable": False, "reason": f"a convolution failed: {error}"}
+    if not found["usable"]:
+        problems.append(f"cpu: {found['reason']}")
+    return found
+
+
+def _try_out() -> None:
+    import numpy as np
+
+    from convnet import ops
+
+    ones = np.ones((1, 4, 4, 2), np.float32)
+    with backends.use("cpu"):
+        y = ops.conv_fprop(ones, np.ones((3, 3, 3, 2), np.float32), pad=1)
+    if y[0, 1, 1, 0] != 18 or y[0, 0, 0, 0] != 8:
+        raise ValueError(f"expected 18 and 8, got {y[0, 1, 1, 0]} and {y[0, 0, 0, 0]}")
+
+
+def _cuda() -> dict[str, Any]:
+    found = _device("cuda")
+    if found["usable"]:
+        count = backends.get("cuda").module.device_count()
+        found["devices"] = [backends.get(f"cuda:{index}").describe() for index in range(count)]
+    return found
+
+
+def _data() -> dict[str, str]:
+    """For each published set, where it would be read from, or why not."""
+    from convnet.config import DataConfig
+    from convnet.data import DataError, open_data
+
+    found = {}
+    for source in ("fashion-mnist", "mnist", "cifar10", "cifar100"):
+        try:
+            train, validation = open_data(DataConfig(source=source))  # type: ignore[arg-type]
+            found[source] = f"{len(train)} + {len(validation)} pictures: {train.description}"
+        except DataError as error:
+            found[source] = f"not found: {error}"
+    return found
+
+
+def show(report: dict[str, Any]) -> str:
+    """The report as text."""
+    lines = ["versions"]
+    lines += [f"  {name:13} {version}" for name, version in report["versions"].items()]
+    lines += ["installation"]
+    lines += [f"  {name:13} {value}" for name, value in report["build"].items()]
+    lines += ["devices"]
+    for name, state in report["backends"].items():
+        text = state["description"] if state["usable"] else f"no: {state['reason']}"
+        lines.append(f"  {name:13} {text}")
+        lines += [f"  {'':13} {device}" for device in state.get("devices", [])[1:]]
+    lines += [f"  {'auto':13} would use {_auto(report)}"]
+    lines += ["data sets"]
+    lines += [f"  {name:13} {text}" for name, text in report["data"].items()]
+    if os.environ.get("CONVNET_DATA"):
+        lines.append(f"  $CONVNET_DATA {os.environ['CONVNET_DATA']}")
+    lines += [f"problem: {problem}" for problem in report["problems"]]
+    lines.append("all is well" if not report["problems"] else f"python: {sys.executable}")
+    return "\n".join(lines)
+
+
+def _auto(report: dict[str, Any]) -> str:
+    return "cuda:0" if report["backends"]["cuda"]["usable"] else "cpu"

@@ -1,0 +1,107 @@
+"""Convolution."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from convnet import ops
+from convnet.init import Initialiser
+from convnet.layer import Array, Shape, choice, image_shape, pair, whole
+from convnet.layers.weighted import Weighted, window_text
+
+
+class Conv(Weighted):
+    """2-D cross-correlation with shared filters.
+
+        y[n,p,q,k] = b[k] + sum_{r,s,c} x[n, p stride_h - pad_h + r, q stride_w - pad_w + s, c]
+                                        w[k,r,s,c]
+
+    over the channels c of filter k's group.
+
+    Args:
+        filters: number of filters, K, over all groups.
+        size: filter height and width; one number or (R, S).
+        stride, pad: one number or (h, w).
+        groups: splits the input and output channels into this many independent parts.
+        rounding: "floor" drops the last, incomplete step of the window; "ceil" keeps it, and the
+            window then overhangs on the right and the bottom and reads zeros.
+        bias: whether there is a b.
+        relu: whether max(0, y) follows.
+        init: "gaussian" or "uniform" of standard deviation `std`, "xavier", "he", or a function
+            (rng, shape, fan_in, fan_out) -> array.
+        bias_init: initial value of b.
+        w_lr, w_decay, b_lr, b_decay: multipliers of learning rate and weight decay. Biases do not
+            decay by default, as in cuda-convnet.
+
+    Source: paper, section 3.5.
+    """
+
+    def __init__(
+        self,
+        filters: int,
+        size: int | tuple[int, int],
+        stride: int | tuple[int, int] = 1,
+        pad: int | tuple[int, int] = 0,
+        groups: int = 1,
+        rounding: str = "floor",
+        bias: bool = True,
+        relu: bool = False,
+        init: str | Initialiser = "gaussian",
+        std: float = 0.01,
+        bias_init: float = 0.0,
+        w_lr: float = 1.0,
+        w_decay: float = 1.0,
+        b_lr: float = 1.0,
+        b_decay: float = 0.0,
+    ) -> None:
+        super().__init__(bias, relu, init, std, bias_init, (w_lr, w_decay, b_lr, b_decay))
+        self.filters = whole("filters", filters)
+        self.size = pair("size", size)
+        self.stride = pair("stride", stride)
+        self.pad = pair("pad", pad, 0)
+        self.groups = whole("groups", groups)
+        self.rounding = choice("rounding", rounding, ("floor", "ceil"))
+
+    @property
+    def _window(self) -> dict[str, Any]:
+        return {
+            "stride": self.stride,
+            "pad": self.pad,
+            "groups": self.groups,
+            "rounding": self.rounding,
+        }
+
+    def setup(self, in_shape: Shape, rng: np.random.Generator) -> Shape:
+        height, width, channels = image_shape(in_shape, "a convolution")
+        w_shape = (self.filters, *self.size, channels // self.groups)
+        y_shape = ops.conv_output_shape((1, height, width, channels), w_shape, **self._window)
+        self.in_shape = (height, width, channels)
+        self.out_shape = tuple(y_shape[1:])
+        area = math.prod(self.size)
+        fans = (area * w_shape[3], area * self.filters // self.groups)
+        self._make(rng, w_shape, (self.filters,), fans)
+        return self.out_shape
+
+    def _fprop(self, x: Array, relu: bool) -> Array:
+        y = self.buffer("y", (x.shape[0], *self.out_shape), x)
+        return ops.conv_fprop(x, self.w.data, self.b_data, **self._window, relu=relu, out=y)
+
+    def _dgrad(self, dy: Array, relu_mask: Array | None, dx: Array) -> None:
+        window = self._window
+        ops.conv_dgrad(dy, self.w.data, dx.shape, **window, relu_mask=relu_mask, out=dx)
+
+    def _wgrad(self, x: Array, dy: Array, out: tuple[Array, Array | None]) -> None:
+        ops.conv_wgrad(x, dy, self.w.shape, **self._window, bias=self.bias, out=out)
+
+    @property
+    def macs(self) -> int:
+        p, q, _ = self.out_shape
+        return p * q * self.w.size
+
+    def describe(self) -> str:
+        window = window_text(self.size, self.stride, self.pad, self.rounding)
+        groups = f" groups {self.groups}" if self.groups > 1 else ""
+        return f"conv {window}{groups}{self._relu_text()}"

@@ -1,0 +1,69 @@
+"""Dense (fully connected) layer."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from convnet import ops
+from convnet.init import Initialiser
+from convnet.layer import Array, Shape, whole
+from convnet.layers.weighted import Weighted
+
+
+class Dense(Weighted):
+    """y = x w^T + b.
+
+    An input of shape (H, W, C) is taken as one row of H W C numbers, in that order.
+
+    Args:
+        units: number of outputs, K; w is [K, C].
+        bias, relu, init, std, bias_init, w_lr, w_decay, b_lr, b_decay: as in `Conv`.
+    """
+
+    def __init__(
+        self,
+        units: int,
+        bias: bool = True,
+        relu: bool = False,
+        init: str | Initialiser = "gaussian",
+        std: float = 0.01,
+        bias_init: float = 0.0,
+        w_lr: float = 1.0,
+        w_decay: float = 1.0,
+        b_lr: float = 1.0,
+        b_decay: float = 0.0,
+    ) -> None:
+        super().__init__(bias, relu, init, std, bias_init, (w_lr, w_decay, b_lr, b_decay))
+        self.units = whole("units", units)
+
+    def setup(self, in_shape: Shape, rng: np.random.Generator) -> Shape:
+        self.in_shape = tuple(in_shape)
+        self.out_shape = (self.units,)
+        columns = math.prod(self.in_shape)
+        self._make(rng, (self.units, columns), (self.units,), (columns, self.units))
+        return self.out_shape
+
+    def _fprop(self, x: Array, relu: bool) -> Array:
+        y = self.buffer("y", (x.shape[0], self.units), x)
+        return ops.dense_fprop(_rows(x), self.w.data, self.b_data, relu=relu, out=y)
+
+    def _dgrad(self, dy: Array, relu_mask: Array | None, dx: Array) -> None:
+        mask = None if relu_mask is None else _rows(relu_mask)
+        ops.dense_dgrad(dy, self.w.data, relu_mask=mask, out=_rows(dx))
+
+    def _wgrad(self, x: Array, dy: Array, out: tuple[Array, Array | None]) -> None:
+        ops.dense_wgrad(_rows(x), dy, bias=self.bias, out=out)
+
+    @property
+    def macs(self) -> int:
+        return self.w.size
+
+    def describe(self) -> str:
+        return f"dense{self._relu_text()}"
+
+
+def _rows(x: Array) -> Array:
+    """[N, ...] as [N, C], without a copy."""
+    return x.reshape(x.shape[0], -1)

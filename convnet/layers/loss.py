@@ -1,0 +1,80 @@
+"""What training minimises."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from convnet import ops
+from convnet.layer import Array, Layer, Shape, number
+
+
+class Loss(Layer):
+    """Base of the losses.
+
+    In training a net calls `loss` instead of `fprop`, then `bprop(None)` for the gradient. A net
+    may have several; it minimises the sum of coeff times the mean of each.
+
+    Args:
+        coeff: weight of this loss in that sum.
+    """
+
+    def __init__(self, coeff: float = 1.0) -> None:
+        super().__init__()
+        self.coeff = number("coeff", coeff)
+
+    def loss(
+        self, x: Array, labels: Array, scale: float, gradient: bool
+    ) -> tuple[Array, Array | None]:
+        """The loss of each case, not weighted.
+
+        Args:
+            x: [N, classes].
+            labels: int32 [N].
+            scale: multiplies the gradient, `coeff` included: coeff / N for the mean of a batch.
+            gradient: false where no `bprop` follows.
+
+        Returns: (loss float32 [N], rank int32 [N] of the label, 0 if it scores highest).
+        """
+        raise NotImplementedError
+
+
+class SoftmaxXent(Loss):
+    """Softmax, and the cross-entropy (natural logarithm) between it and the labels.
+
+    fprop gives the probabilities. Source: paper, sections 3.5 and 5.
+    """
+
+    def setup(self, in_shape: Shape, rng: np.random.Generator) -> Shape:
+        if len(in_shape) != 1:
+            raise ValueError(
+                f"a softmax expects one score for each class, shape (classes,), got {in_shape}; "
+                "put a dense or flatten layer before it"
+            )
+        self.in_shape = self.out_shape = tuple(in_shape)
+        return self.out_shape
+
+    def fprop(self, x: Array, train: bool) -> Array:
+        return ops.softmax_fprop(x, out=self.buffer("probs", x.shape, x))
+
+    def loss(
+        self, x: Array, labels: Array, scale: float, gradient: bool
+    ) -> tuple[Array, Array | None]:
+        n = x.shape[0]
+        loss = self.buffer("loss", (n,), x)
+        rank = self.buffer("rank", (n,), x, np.int32)
+        dlogits = self.buffer("dlogits", x.shape, x) if gradient else None
+        out = (loss, dlogits, rank)
+        ops.softmax_xent(x, labels, scale=scale, dlogits=gradient, out=out)
+        self.saved = dlogits
+        return loss, rank
+
+    def bprop(self, dy: Array | None) -> Array:
+        """The gradient that `loss` computed; there is no dy."""
+        return self.recall()
+
+    def memory_bytes(self, batch: int) -> int:
+        return 4 * batch * (self.in_shape[0] + 2)
+
+    def describe(self) -> str:
+        weight = f" x {self.coeff:g}" if self.coeff != 1.0 else ""
+        return f"softmax, cross-entropy{weight}"

@@ -1,0 +1,73 @@
+"""Local response normalization across channels."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from convnet import ops
+from convnet.layer import Array, Layer, Shape, choice, number, whole
+
+
+class LRN(Layer):
+    """y_i = x_i (k + alpha sum_j x_j^2)^-beta over n channels j around i, clipped at the ends.
+
+    Args:
+        n: channels in the window: i - n/2 .. i - n/2 + n - 1.
+        k, alpha, beta: as in the equation; the defaults are the paper's.
+        groups: channels are in this many parts, and a window never reaches into another one.
+        alpha_mode: "sum" as in the equation; "mean" divides alpha by n.
+
+    Source: paper, section 3.3.
+    """
+
+    def __init__(
+        self,
+        n: int = 5,
+        k: float = 2.0,
+        alpha: float = 1e-4,
+        beta: float = 0.75,
+        groups: int = 1,
+        alpha_mode: str = "sum",
+    ) -> None:
+        super().__init__()
+        self.n = whole("n", n)
+        self.k = number("k", k)
+        if self.k <= 0.0:
+            raise ValueError(f"k: expected a positive number, got {k!r}")
+        self.alpha = number("alpha", alpha, 0.0)
+        self.beta = number("beta", beta, 0.0)
+        self.groups = whole("groups", groups)
+        self.alpha_mode = choice("alpha_mode", alpha_mode, ("sum", "mean"))
+
+    @property
+    def _terms(self) -> dict[str, Any]:
+        return {
+            "n": self.n,
+            "k": self.k,
+            "alpha": self.alpha,
+            "beta": self.beta,
+            "groups": self.groups,
+            "alpha_mode": self.alpha_mode,
+        }
+
+    def setup(self, in_shape: Shape, rng: np.random.Generator) -> Shape:
+        if in_shape[-1] % self.groups:
+            raise ValueError(
+                f"groups: expected a divisor of the {in_shape[-1]} channels, got {self.groups}"
+            )
+        self.in_shape = self.out_shape = tuple(in_shape)
+        return self.out_shape
+
+    def fprop(self, x: Array, train: bool) -> Array:
+        self.saved = x if train else None
+        return ops.lrn_fprop(x, **self._terms, out=self.buffer("y", x.shape, x))
+
+    def bprop(self, dy: Array) -> Array:
+        x = self.recall()
+        return ops.lrn_bprop(x, dy, **self._terms, out=self.buffer("dx", x.shape, x))
+
+    def describe(self) -> str:
+        groups = f" groups {self.groups}" if self.groups > 1 else ""
+        return f"lrn {self.n}{groups}"

@@ -1,0 +1,386 @@
+"""Net: a graph of layers that trains, evaluates and predicts."""
+
+from __future__ import annotations
+
+import functools
+import zlib
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, TypeVar
+
+import numpy as np
+
+from convnet import backend as backends
+from convnet import fusion, graph, ops, weights
+from convnet.graph import INPUT, Node, input_names
+from convnet.inputs import checked_labels, checked_x
+from convnet.layer import Array, Parameter, Randomness, Shape, whole
+from convnet.layers.loss import Loss
+from convnet.sgd import SGD
+from convnet.summary import summary_table
+
+__all__ = ["Net", "Node"]
+
+Method = TypeVar("Method", bound=Callable[..., Any])
+
+
+def _on_own_backend(method: Method) -> Method:
+    """Runs a method of Net with NumPy arrays going to the net's backend."""
+
+    @functools.wraps(method)
+    def run(self: Net, *args: Any, **kwargs: Any) -> Any:
+        with backends.use(self.backend):
+            return method(self, *args, **kwargs)
+
+    return run  # type: ignore[return-value]
+
+
+class Net:
+    """A net of named layers.
+
+    Args:
+        nodes: see `Node`; a loss among them makes the net trainable.
+        in_shape: (H, W, C) or (C,) of one input, without the batch.
+        device: "auto", "cpu", "cuda", "cuda:N", "emulator", or a Backend.
+        seed: of the initial weights and of dropout. Each node draws from a stream of its own name,
+            so that adding a node changes no other's weights.
+        fuse: false runs every layer by itself, with the same results.
+
+    Attributes:
+        nodes: in the order they run; shapes: name -> output shape without the batch.
+        params: of all nodes, each once, with names like "conv1.w".
+        backend, seed; step: training steps done, which also counts dropout's masks.
+
+    Raises: ValueError for a graph or sizes that do not fit, naming the node.
+    """
+
+    def __init__(
+        self,
+        nodes: Iterable[Node],
+        in_shape: Iterable[int],
+        device: str | backends.Backend = "auto",
+        seed: int = 0,
+        fuse: bool = True,
+    ) -> None:
+        self.backend = backends.get(device)
+        self._random = Randomness(seed=whole("seed", seed, 0))
+        self.nodes = graph.resolve(nodes)
+        self.in_shape: Shape = tuple(whole("in_shape", size) for size in in_shape)
+        self.shapes: dict[str, Shape] = {}
+        self.params: list[Parameter] = []
+        self._by_name = {node.name: node for node in self.nodes}
+        self._losses = [node for node in self.nodes if isinstance(node.layer, Loss)]
+        self._values: dict[str, Array] = {}
+        self._case_losses: list[tuple[float, Array]] = []  # (coeff, loss [N]) of each loss
+        self._sums: dict[str, Array] = {}  # gradients of nodes with several readers
+        self._rank: Array | None = None
+        self._set_up()
+        self._plan = fusion.plan(self.nodes, fuse)
+
+    # ---- construction ---------------------------------------------------------------------------
+
+    def _set_up(self) -> None:
+        """Infers shapes and makes the parameters, node by node."""
+        shapes: dict[str, Shape] = {INPUT: self.in_shape}
+        for node in self.nodes:
+            layer = node.layer
+            layer.random = self._random
+            layer.stream = zlib.crc32(node.name.encode())
+            in_shapes = [shapes[name] for name in input_names(node)]
+            rng = np.random.default_rng([self.seed, layer.stream])
+            try:
+                shape = layer.setup(in_shapes if layer.several_inputs else in_shapes[0], rng)
+            except ValueError as error:
+                raise ValueError(self._misfit(node, in_shapes, error)) from None
+            shapes[node.name] = tuple(shape)
+        self.shapes = {node.name: shapes[node.name] for node in self.nodes}
+        for node in self.nodes:
+            if node.share is None:
+                for param in node.layer.params:
+                    param.name = f"{node.name}.{param.name}"
+                    param.data = self.backend.asarray(param.data)
+                self.params += node.layer.params
+        for node in self.nodes:
+            if node.share is not None:
+                try:
+                    node.layer.share(self._by_name[node.share].layer)
+                except ValueError as error:
+                    raise ValueError(f"node {node.name!r}: {error}") from None
+
+    @staticmethod
+    def _misfit(node: Node, in_shapes: list[Shape], error: ValueError) -> str:
+        pairs = zip(input_names(node), in_shapes, strict=True)
+        inputs = " and ".join(f"{name!r} of shape {shape}" for name, shape in pairs)
+        kind = type(node.layer).__name__
+        return f"node {node.name!r} ({kind}) cannot take its input {inputs}: {error}"
+
+    # ---- what the net is ------------------------------------------------------------------------
+
+    @property
+    def seed(self) -> int:
+        return self._random.seed
+
+    @property
+    def step(self) -> int:
+        return self._random.step
+
+    @step.setter
+    def step(self, step: int) -> None:
+        self._random.step = whole("step", step, 0)
+
+    @property
+    def parameter_count(self) -> int:
+        return sum(param.size for param in self.params)
+
+    @property
+    def macs(self) -> int:
+        """Multiply-adds of the forward pass of one image, in convolutions and dense layers."""
+        return sum(node.layer.macs for node in self.nodes)
+
+    @property
+    def flops(self) -> int:
+        """Floating-point operations of the forward pass of one image: twice `macs`."""
+        return 2 * self.macs
+
+    def memory_bytes(self, batch: int) -> int:
+        """Bytes that training with this batch takes: parameters, activations and gradients.
+
+        Not in it: the input itself and the scratch memory of the operations.
+        """
+        parameters = 3 * 4 * self.parameter_count  # the values, their gradients and velocities
+        layers = sum(node.layer.memory_bytes(batch) for node in self.nodes)
+        return parameters + layers
+
+    def summary(self, batch: int = 1) -> str:
+        """A table of the nodes: output shapes, parameters and multiply-adds per image."""
+        return summary_table(self, batch)
+
+    # ---- training -------------------------------------------------------------------------------
+
+    @_on_own_backend
+    def train_step(self, x: Array, labels: Array, sgd: SGD) -> float:
+        """One step: forward, backward, update.
+
+        Args:
+            x: float32 [N, *in_shape], on the host or on the net's device.
+            labels: integers [N] in 0 .. classes - 1.
+            sgd: updates the parameters.
+
+        Returns: the mean loss of the batch before the update.
+        Raises: ValueError for x or labels that do not fit.
+        """
+        self._compute_gradients(x, labels, None)
+        sgd.update()
+        self.step += 1
+        return self._mean_loss()
+
+    @_on_own_backend
+    def gradients(self, x: Array, labels: Array, scale: float | None = None) -> float:
+        """The mean loss, leaving its gradient in `Parameter.grad`; no update.
+
+        Args:
+            x, labels: as in `train_step`.
+            scale: multiplies the sum of the cases' gradients; 1 / N by default, for their mean.
+        """
+        self._compute_gradients(x, labels, scale)
+        return self._mean_loss()
+
+    @_on_own_backend
+    def training_loss(self, x: Array, labels: Array) -> float:
+        """The mean loss as `gradients` sees it, with the dropout masks of this step."""
+        x, labels = self._checked(x, labels)
+        self._forward(x, True, labels, gradient=False)
+        return self._mean_loss()
+
+    @property
+    def last_rank(self) -> np.ndarray:
+        """Rank of each label in the last step or evaluation, int32 [N]: 0 where it scored highest."""
+        if self._rank is None:
+            raise RuntimeError("last_rank: nothing has been trained or evaluated yet")
+        return np.array(self.backend.to_host(self._rank))
+
+    def _compute_gradients(self, x: Array, labels: Array, scale: float | None) -> None:
+        x, labels = self._checked(x, labels)
+        self._forward(x, True, labels, scale)
+        for param in self.params:
+            param.zero_grad()
+        self._backward()
+
+    def _forward(
+        self,
+        x: Array,
+        train: bool,
+        labels: Array | None = None,
+        scale: float | None = None,
+        gradient: bool = True,
+    ) -> None:
+        """Runs all nodes; the losses compare with `labels`."""
+        values = self._values = {INPUT: x}
+        self._case_losses = []
+        for node in self.nodes:
+            layer = node.layer
+            inputs = [values[name] for name in input_names(node)]
+            if isinstance(layer, Loss):
+                each = layer.coeff * (1.0 / len(x) if scale is None else scale)
+                loss, self._rank = layer.loss(inputs[0], labels, each, gradient)
+                self._case_losses.append((layer.coeff, loss))
+            else:
+                values[node.name] = layer.fprop(inputs if layer.several_inputs else inputs[0], train)
+
+    def _backward(self) -> None:
+        """Runs the bprop of all nodes that learn, in reverse."""
+        gradients: dict[str, Array] = {}
+        for node in reversed(self.nodes):
+            if node.name not in self._plan.learns:
+                continue
+            dx = node.layer.bprop(gradients.pop(node.name, None))
+            parts = dx if node.layer.several_inputs else [dx]
+            own = node.name in self._plan.own_dx
+            for name, part in zip(input_names(node), parts, strict=True):
+                if name in self._plan.learns:
+                    self._add_gradient(gradients, name, part, own)
+
+    def _add_gradient(
+        self, gradients: dict[str, Array], name: str, part: Array, own: bool
+    ) -> None:
+        """Adds one reader's gradient to those of a node's output."""
+        if name in gradients:
+            ops.accumulate(gradients[name], part)
+            return
+        if not own and len(self._readers[name]) > 1:  # the sum must not change what others hold
+            held = self._sums.get(name)
+            if held is None or held.shape != part.shape:
+                held = self._sums[name] = self.backend.empty(part.shape)
+            held[...] = part
+            part = held
+        gradients[name] = part
+
+    @functools.cached_property
+    def _readers(self) -> dict[str, list[Node]]:
+        return graph.consumers(self.nodes)
+
+    def _mean_loss(self) -> float:
+        return float(
+            sum(
+                coeff * self.backend.to_host(loss).mean(dtype=np.float64)
+                for coeff, loss in self._case_losses
+            )
+        )
+
+    # ---- testing --------------------------------------------------------------------------------
+
+    @_on_own_backend
+    def evaluate(
+        self, x: Array, labels: Array, batch: int = 256
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """The loss and the rank of each case, in test mode.
+
+        Args:
+            x, labels: as in `train_step`, any number of cases.
+            batch: how many are run at a time, which bounds the memory.
+
+        Returns: (float32 [N], int32 [N]: 0 where the label scored highest).
+        """
+        x, labels = self._checked(x, labels)
+        losses = np.zeros(len(x), np.float32)
+        ranks = np.zeros(len(x), np.int32)
+        for part in _parts(len(x), batch):
+            self._forward(x[part], False, labels[part], gradient=False)
+            for coeff, loss in self._case_losses:
+                losses[part] += np.float32(coeff) * self.backend.to_host(loss)
+            ranks[part] = self.backend.to_host(self._rank)
+        self._rank = ranks
+        return losses, ranks.copy()
+
+    def predict(self, x: Array, batch: int = 256) -> np.ndarray:
+        """Probabilities of the classes, float32 [N, classes] on the host.
+
+        For a net without a loss: the output of its last node.
+        """
+        last = self._losses[-1] if self._losses else self.nodes[-1]
+        return self.forward(x, last.name, batch)
+
+    @_on_own_backend
+    def forward(self, x: Array, until: str, batch: int = 256) -> np.ndarray:
+        """The output of one node in test mode, [N, ...] on the host."""
+        if until not in self._by_name:
+            raise ValueError(f"unknown node {until!r}; {graph.suggestion(until, self._by_name)}")
+        x = checked_x(x, self.in_shape)
+        needed = graph.ancestors(self.nodes, until)
+        output = np.empty((len(x), *self.shapes[until]), np.float32)
+        for part in _parts(len(x), batch):
+            values = self._values = {INPUT: self.backend.asarray(x[part])}
+            for node in self.nodes:
+                if node.name in needed:
+                    inputs = [values[name] for name in input_names(node)]
+                    values[node.name] = self._run_test(node, inputs, node.name == until)
+            output[part] = self.backend.to_host(values[until])
+        return output
+
+    @staticmethod
+    def _run_test(node: Node, inputs: list[Array], last: bool) -> Array:
+        """A node's output in test mode; for the last one, without the ReLU node fused into it."""
+        layer: Any = node.layer
+        fused = last and getattr(layer, "fuse_relu", False)
+        if fused:
+            layer.fuse_relu = False
+        try:
+            return layer.fprop(inputs if layer.several_inputs else inputs[0], False)
+        finally:
+            if fused:
+                layer.fuse_relu = True
+
+    # ---- checks of what is fed in ---------------------------------------------------------------
+
+    def _checked(self, x: Array, labels: Array) -> tuple[Array, Array]:
+        """x and labels on the device."""
+        if not self._losses:
+            raise ValueError("the net has no loss; end it with a SoftmaxXent layer to train it")
+        x = checked_x(x, self.in_shape)
+        classes = min(self.shapes[node.name][0] for node in self._losses)
+        labels = checked_labels(labels, len(x), classes)
+        return self.backend.asarray(x), self.backend.asarray(labels)
+
+    @_on_own_backend
+    def check_finite(self) -> str | None:
+        """Where NaN or infinity came from, or None if there is none.
+
+        Returns: the first node whose output held one in the last pass ("input" if it was in what
+            was fed); else the first node with one in its parameters.
+        """
+        for name, value in self._values.items():
+            if not self._is_finite(value):
+                return name
+        for node in self.nodes:
+            if not all(self._is_finite(param.data) for param in node.layer.params):
+                return node.name
+        return None
+
+    def _is_finite(self, array: Array) -> bool:
+        return bool(self.backend.xp.isfinite(array).all())
+
+    # ---- saving ---------------------------------------------------------------------------------
+
+    def state(self) -> dict[str, np.ndarray]:
+        """Copies of all parameters and velocities: "conv1.w" and "conv1.w:velocity"."""
+        return weights.state(self.params, self.backend)
+
+    @_on_own_backend
+    def load_state(self, state: Mapping[str, Any], strict: bool = True) -> list[str]:
+        """Takes parameters and velocities from a `state()`.
+
+        Velocities may be left out, all of them: they are then zeros.
+
+        Args:
+            state: name -> float32 array.
+            strict: refuse a state that does not fit in every way; else load what fits.
+
+        Returns: what did not fit, one line each; empty where strict.
+        Raises: ValueError listing what is missing, unexpected or of another shape; nothing is
+            changed then.
+        """
+        return weights.load(self.params, self.backend, state, strict)
+
+
+def _parts(count: int, batch: int) -> list[slice]:
+    batch = whole("batch", batch)
+    return [slice(start, min(start + batch, count)) for start in range(0, count, batch)]

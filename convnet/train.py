@@ -1,0 +1,281 @@
+"""Training a net from a configuration: `convnet.train`, and `convnet train` on the command line."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shlex
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from convnet import backend as backends
+from convnet.build import Data, Parts, build, statistics_of, with_path
+from convnet.checkpoint import Checkpoint
+from convnet.config import Config, ConfigError, load_config
+from convnet.net import Net
+from convnet.progress import Reporter
+from convnet.runfolder import RunFolder, run_config
+from convnet.trainer import Diverged, Record, Signals, Trainer
+
+@dataclass
+class TrainResult:
+    """What a run came to.
+
+    Attributes:
+        net: with the weights of the last step (those of the best epoch: `convnet.load(run_dir)`).
+        history: the records of metrics.jsonl.
+        best, final: the records of the best and the last epoch; None before the first.
+        run_dir, checkpoint: the run's folder and its newest checkpoint.
+        status: "done"; "stopped" by a callback; "interrupted" by a signal, and saved; "diverged".
+        device: where it ran.
+        images_per_s: training pictures a second, validation left out.
+        reason: why it diverged.
+        signal: the signal that interrupted it, or 0.
+    """
+
+    net: Net
+    history: list[Record]
+    best: Record | None
+    final: Record | None
+    run_dir: Path
+    checkpoint: Path | None
+    status: str
+    device: str
+    images_per_s: float
+    reason: str = ""
+    signal: int = 0
+
+
+def train(
+    cfg: str | os.PathLike[str] | Mapping[str, Any] | Config | None = None,
+    device: str | None = None,
+    epochs: int | None = None,
+    run_dir: str | os.PathLike[str] | None = None,
+    resume: str | os.PathLike[str] | None = None,
+    data: Data = None,
+    callbacks: Sequence[Callable[[Record], Any]] = (),
+    overrides: Iterable[str] = (),
+    quiet: bool = False,
+) -> TrainResult:
+    """Trains a net.
+
+    metrics.jsonl in the run folder gets a line for every `train.log_steps` steps and one for every
+    epoch: kind ("step" or "epoch"), epoch (from 1), step, loss and top1 (accuracy in per cent;
+    means since the line of that kind before), lr, images_per_s, wait (per cent of the time spent
+    waiting for data); epoch lines add val_loss, val_top1 and val_top5.
+
+    Args:
+        cfg: a TOML file, a preset's name, a dict or a Config; may be left out when resuming.
+        device: "auto" (the default), "cpu", "cuda", "cuda:N" or "emulator".
+        epochs: replaces `train.epochs`.
+        run_dir: the folder of the run; by default runs/<date>-<time>-<name>.
+        resume: the folder of a run to continue where its newest whole checkpoint was taken.
+        data: a path that replaces `data.path`, or (training set, validation set).
+        callbacks: called with each line of metrics.jsonl as a dict; a true result ends the run.
+        overrides: texts like "sgd.lr=0.1", as for `--set`.
+        quiet: print warnings only.
+
+    Returns:
+        The result; also of a run that diverged or was interrupted by SIGINT or SIGTERM.
+
+    Raises:
+        ConfigError, DataError, CheckpointError, RunError: something given cannot be used (all are
+            ValueErrors).
+        DeviceError: the device is not there.
+        OSError: something cannot be written, for example on a full disk. The last checkpoint
+            stays whole.
+    """
+    if epochs is not None:
+        overrides = [*overrides, f"train.epochs={epochs}"]
+    if resume is not None:
+        if run_dir is not None:
+            raise ConfigError("run_dir: cannot be given with resume, which names the run's folder")
+        config = _resumed_config(resume, cfg, overrides, data)
+    elif cfg is None:
+        raise ConfigError("cfg: expected a configuration or resume")
+    else:
+        config = with_path(load_config(cfg, overrides), data)
+    reporter = Reporter(quiet)
+    job = _Job(config, device or "auto", data, tuple(callbacks), reporter)
+    try:
+        return job.begin(run_dir) if resume is None else job.resume(resume)
+    finally:
+        reporter.close()
+        reporter.log_to(None)
+
+
+@dataclass
+class _Job:
+    """The arguments of one call of `train`, and the steps it consists of."""
+
+    cfg: Config
+    device: str
+    data: Data
+    callbacks: tuple[Callable[[Record], Any], ...]
+    reporter: Reporter
+
+    def begin(self, run_dir: str | os.PathLike[str] | None) -> TrainResult:
+        """A new run."""
+        if run_dir is not None:
+            RunFolder.check_free(Path(run_dir))
+        parts = self._build(None)
+        with contextlib.closing(RunFolder.create(run_dir, self.cfg)) as folder:
+            return self._run(Trainer(self.cfg, parts, folder, self.reporter, self.callbacks))
+
+    def resume(self, path: str | os.PathLike[str]) -> TrainResult:
+        """A run that is there already, from its newest checkpoint or, without one, from the start."""
+        with contextlib.closing(RunFolder.resume(path, self.cfg)) as folder:
+            checkpoint = folder.newest(self.reporter.warn)
+            parts = self._build(checkpoint)
+            trainer = Trainer(self.cfg, parts, folder, self.reporter, self.callbacks)
+            if checkpoint is None:
+                folder.rewind(0, epoch_done=False)
+                place = "no checkpoint yet: from the start"
+            else:
+                trainer.restore(checkpoint)
+                place = (
+                    f"from {checkpoint.path.name}: {trainer.epoch} epochs and "
+                    f"{trainer.step_in_epoch} steps done"
+                )
+            self.reporter.line(f"resume    {place}")
+            folder.write_config(self.cfg)
+            return self._run(trainer)
+
+    def _build(self, checkpoint: Checkpoint | None) -> Parts:
+        """Makes the parts of the run and prints what they are."""
+        cfg, line = self.cfg, self.reporter.line
+        line(f"device    {backends.get(self.device).describe()}")
+        stats = None if checkpoint is None else statistics_of(checkpoint)
+        parts = build(cfg, self.device, self.data, stats)
+        height, width, channels = parts.train.shape
+        line(f"data      {parts.train.description}")
+        line(
+            f"          {len(parts.train)} training and {len(parts.validation)} validation "
+            f"pictures, {height} x {width} x {channels}, {len(parts.train.classes)} classes"
+        )
+        net = parts.net
+        line(
+            f"net       {cfg.net.model or cfg.name}: {len(net.nodes)} nodes, "
+            f"{net.parameter_count:,} parameters, {net.macs / 1e6:.1f} M multiply-adds a picture, "
+            f"{net.memory_bytes(cfg.train.batch) / 2**20:.0f} MiB at batch {cfg.train.batch}"
+        )
+        options = [f"warm-up {cfg.schedule.warmup_steps} steps"] * bool(cfg.schedule.warmup_steps)
+        options += [f"{key} {value}" for key, value in cfg.schedule.options.items()]
+        line(
+            f"schedule  {cfg.train.epochs} epochs of {parts.loader.steps_per_epoch} steps of "
+            f"{cfg.train.batch}; lr {cfg.sgd.lr:g} {', '.join([cfg.schedule.kind, *options])}; "
+            f"momentum {cfg.sgd.momentum:g}, weight decay {cfg.sgd.weight_decay:g}"
+        )
+        return parts
+
+    def _run(self, trainer: Trainer) -> TrainResult:
+        reporter, folder = self.reporter, trainer.folder
+        reporter.log_to(folder.log.append)
+        reporter.line(f"run       {folder.path}")
+        reporter.start_bar()
+        reason = ""
+        with Signals() as signals:
+            try:
+                status = trainer.run(signals)
+            except Diverged as error:
+                status, reason = "diverged", self._divergence(trainer, error)
+            except KeyboardInterrupt:
+                reporter.close()
+                reporter.line(f"stopped at once; {self._way_back(trainer)}", always=True)
+                raise
+            except OSError as error:
+                raise self._unwritable(trainer, error) from error
+            finally:
+                reporter.close()
+        self._report(trainer, status, reason)
+        epochs = [record for record in trainer.history if record["kind"] == "epoch"]
+        return TrainResult(
+            net=trainer.net,
+            history=trainer.history,
+            best=trainer.best,
+            final=epochs[-1] if epochs else None,
+            run_dir=folder.path,
+            checkpoint=trainer.checkpoint,
+            status=status,
+            device=trainer.parts.backend.device,
+            images_per_s=trainer.run_clock.rates()["images_per_s"],
+            reason=reason,
+            signal=signals.received if status == "interrupted" else 0,
+        )
+
+    # ---- messages -------------------------------------------------------------------------------
+
+    def _report(self, trainer: Trainer, status: str, reason: str) -> None:
+        if status == "diverged":
+            self.reporter.error(reason)
+            return
+        if status != "done":
+            self.reporter.line(
+                f"{status} at step {trainer.net.step}; {self._way_back(trainer)}", always=True
+            )
+            return
+        if trainer.best is not None:
+            self.reporter.line(
+                f"done: best validation top-1 {trainer.best['val_top1']:.2f} % in epoch "
+                f"{trainer.best['epoch']}: {trainer.folder.checkpoints.best}"
+            )
+
+    def _divergence(self, trainer: Trainer, error: Diverged) -> str:
+        return (
+            f"diverged at step {trainer.net.step}: {error}; {self._kept(trainer)}; try a smaller "
+            f"sgd.lr (it was {trainer.lr:g}) or schedule.warmup_steps"
+        )
+
+    def _unwritable(self, trainer: Trainer, error: OSError) -> OSError:
+        text = f"{os.strerror(error.errno) if error.errno else error}; {self._way_back(trainer)}"
+        return OSError(error.errno, text, error.filename)
+
+    def _kept(self, trainer: Trainer) -> str:
+        if trainer.checkpoint is None:
+            return "there is no checkpoint yet"
+        return f"the last checkpoint is {trainer.checkpoint}"
+
+    def _way_back(self, trainer: Trainer) -> str:
+        """The last checkpoint, and the command that goes on from it."""
+        folder = str(trainer.folder.path)
+        if self.data is not None and not isinstance(self.data, (str, os.PathLike)):
+            command = f"convnet.train(resume={folder!r}, data=...)"
+        else:
+            words = ["convnet", "train", "--resume", folder]
+            words += ["--device", self.device] if self.device != "auto" else []
+            command = shlex.join(words)
+        return f"{self._kept(trainer)}; resume with: {command}"
+
+
+def _resumed_config(
+    path: str | os.PathLike[str], cfg: Any, overrides: Iterable[str], data: Data
+) -> Config:
+    """The configuration to go on with: the run's, changed where that leaves it the same run.
+
+    Raises:
+        ConfigError: `cfg` or the overrides change something else.
+    """
+    begun = run_config(path)
+    wanted = with_path(load_config(begun if cfg is None else cfg, overrides), data)
+    if not wanted.data.path:
+        wanted = with_path(wanted, begun.data.path or None)
+    pairs: list[tuple[str, Any, Any]] = [
+        (key, begun.to_dict()[key], wanted.to_dict()[key]) for key in ("seed", "augment", "net")
+    ]
+    before, after = begun.to_dict()["data"], wanted.to_dict()["data"]
+    pairs += [(f"data.{key}", before[key], after[key]) for key in before if key != "path"]
+    pairs.append(("train.batch", begun.train.batch, wanted.train.batch))
+    for key, old, new in pairs:
+        if old != new:
+            raise ConfigError(
+                f"{wanted.origin}: {key}: the run in {path} was begun with {_short(old)}, got "
+                f"{_short(new)}; a resumed run keeps it"
+            )
+    return replace(wanted, name=begun.name)
+
+
+def _short(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= 80 else text[:77] + "..."

@@ -1,0 +1,27 @@
+"""Common tasks: `nox` runs lint and tests, `nox -s bench` measures."""
+
+import nox
+
+nox.options.sessions = ["lint", "tests"]
+nox.options.reuse_existing_virtualenvs = True
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    session.install(*nox.project.dependency_groups(nox.project.load_toml(), "lint"))
+    session.run("ruff", "check", ".")
+    session.run("ruff", "format", "--check", ".")
+    session.run("mypy")
+    session.run("bash", "-c", "clang-format --dry-run --Werror $(git ls-files '*.h' '*.cpp' '*.cu')")
+
+
+@nox.session(python=["3.11", "3.12", "3.13"])
+def tests(session: nox.Session) -> None:
+    session.install(".[test]")
+    session.run("pytest", *session.posargs)
+
+
+@nox.session
+def bench(session: nox.Session) -> None:
+    session.install(".")
+    session.run("python", "benchmarks/train_throughput.py", *session.posargs)

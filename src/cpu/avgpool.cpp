@@ -1,0 +1,87 @@
+// Average pooling and its backward pass, over windows clipped to the image (ops.h).
+//   y[n,p,q,c] = 1 / |window(p,q)| * sum over the window of x[n,h,w,c]
+//   dx[n,h,w,c] = sum over the windows (p, q) that hold (h, w) of dy[n,p,q,c] / |window(p,q)|
+//
+// Vectorised over channels; both passes gather, as in maxpool.cpp. Limited by memory.
+#include "ops.h"
+#include "parallel.h"
+#include "pool.h"
+
+namespace convnet {
+namespace {
+
+// y += factor * x
+CONVNET_INLINE void scaled_add(int channels, float factor, const float* __restrict x,
+                               float* __restrict y) {
+  for (int c = 0; c < channels; ++c) y[c] += factor * x[c];
+}
+
+// One row of outputs.
+CONVNET_CLONES void avgpool_row(const PoolShape& shape, int p, const float* image, float* y) {
+  const int channels = shape.c;
+  const Span rows = window_span(p, shape.stride_h, shape.pad_h, shape.size_h, shape.h);
+  for (int q = 0; q < shape.q; ++q) {
+    const Span cols = window_span(q, shape.stride_w, shape.pad_w, shape.size_w, shape.w);
+    float* out = y + std::int64_t{q} * channels;
+    for (int c = 0; c < channels; ++c) out[c] = 0.0f;
+    for (int h = rows.begin; h < rows.end; ++h) {
+      for (int w = cols.begin; w < cols.end; ++w) {
+        scaled_add(channels, 1.0f, image + (std::int64_t{h} * shape.w + w) * channels, out);
+      }
+    }
+    const auto count =
+        static_cast<float>((rows.end - rows.begin)) * static_cast<float>(cols.end - cols.begin);
+    for (int c = 0; c < channels; ++c) out[c] /= count;
+  }
+}
+
+// One row of the image.
+CONVNET_CLONES void avgpool_bprop_row(const PoolShape& shape, int h, const float* dy, float* dx) {
+  const int channels = shape.c;
+  const Span ps = covering_span(h, shape.stride_h, shape.pad_h, shape.size_h, shape.p);
+  for (int w = 0; w < shape.w; ++w) {
+    const Span qs = covering_span(w, shape.stride_w, shape.pad_w, shape.size_w, shape.q);
+    float* out = dx + std::int64_t{w} * channels;
+    for (int c = 0; c < channels; ++c) out[c] = 0.0f;
+    for (int p = ps.begin; p < ps.end; ++p) {
+      const Span rows = window_span(p, shape.stride_h, shape.pad_h, shape.size_h, shape.h);
+      for (int q = qs.begin; q < qs.end; ++q) {
+        const Span cols = window_span(q, shape.stride_w, shape.pad_w, shape.size_w, shape.w);
+        const auto count =
+            static_cast<float>(rows.end - rows.begin) * static_cast<float>(cols.end - cols.begin);
+        const float* grad = dy + (std::int64_t{p} * shape.q + q) * channels;
+        scaled_add(channels, 1.0f / count, grad, out);
+      }
+    }
+  }
+}
+
+}  // namespace
+
+void avgpool_fprop(const PoolShape& shape, const float* x, float* y, Stream) {
+  const std::int64_t image = std::int64_t{shape.h} * shape.w * shape.c;
+  const std::int64_t row = std::int64_t{shape.q} * shape.c;
+  const std::int64_t work = row * shape.size_h * shape.size_w;
+  const std::int64_t rows_per_task = std::max<std::int64_t>(1, kChunk / work);
+  parallel_chunks(std::int64_t{shape.n} * shape.p, rows_per_task,
+                  [&](std::int64_t first, std::int64_t rows) {
+    for (std::int64_t i = first; i < first + rows; ++i) {
+      avgpool_row(shape, static_cast<int>(i % shape.p), x + i / shape.p * image, y + i * row);
+    }
+  });
+}
+
+void avgpool_bprop(const PoolShape& shape, const float* dy, float* dx, Stream) {
+  const std::int64_t outputs = std::int64_t{shape.p} * shape.q * shape.c;
+  const std::int64_t row = std::int64_t{shape.w} * shape.c;
+  const std::int64_t rows_per_task = std::max<std::int64_t>(1, kChunk / row);
+  parallel_chunks(std::int64_t{shape.n} * shape.h, rows_per_task,
+                  [&](std::int64_t first, std::int64_t rows) {
+    for (std::int64_t i = first; i < first + rows; ++i) {
+      avgpool_bprop_row(shape, static_cast<int>(i % shape.h), dy + i / shape.h * outputs,
+                        dx + i * row);
+    }
+  });
+}
+
+}  // namespace convnet

@@ -1,0 +1,213 @@
+// Locally connected layer: a convolution whose filters differ from place to place (ops.h).
+//   y[n,p,q,k] = b[p,q,k] + sum_{r,s,c} x[n, p*stride_h - pad_h + r, q*stride_w - pad_w + s, g C/G + c]
+//                                       * w[p,q,k,r,s,c],     g = k / (K/G); reads outside x are zero
+//
+// At one place and for one group this is a small matrix product over the batch,
+//   Y [N, K/G] = X [N, R S C/G] W^T [R S C/G, K/G],
+// with X gathered from the image into a patch matrix. oneDNN's sgemm does the product on one thread,
+// and places run in parallel. The gradient of x adds overlapping patches, so there it is images that
+// run in parallel, and each adds its places in order.
+#include <oneapi/dnnl/dnnl.h>
+#include <omp.h>
+
+#include <atomic>
+#include <cstring>
+#include <stdexcept>
+#include <vector>
+
+#include "ops.h"
+#include "parallel.h"
+
+namespace convnet {
+namespace {
+
+// Sizes and distances in floats that every pass needs.
+struct Geometry {
+  std::int64_t group_channels, group_filters, depth;  // C/G, K/G, R S C/G
+  std::int64_t places;                                // P Q
+  std::int64_t x_image, y_image;                      // from one image to the next
+  std::int64_t images;                                // per patch matrix
+};
+
+Geometry geometry(const ConvShape& shape) {
+  Geometry sizes{};
+  sizes.group_channels = shape.c / shape.groups;
+  sizes.group_filters = shape.k / shape.groups;
+  sizes.depth = std::int64_t{shape.r} * shape.s * sizes.group_channels;
+  sizes.places = std::int64_t{shape.p} * shape.q;
+  sizes.x_image = std::int64_t{shape.h} * shape.w * shape.c;
+  sizes.y_image = sizes.places * shape.k;
+  // A patch matrix of half a megabyte stays in the L2 cache.
+  sizes.images = std::clamp<std::int64_t>(131072 / sizes.depth, 16, 128);
+  return sizes;
+}
+
+// run(offset in the image, offset in the patch, floats) for the contiguous pieces of the patch at
+// `place` that lie on the image.
+template <class Run>
+void for_pieces(const ConvShape& shape, std::int64_t place, std::int64_t group, const Run& run) {
+  const std::int64_t channels = shape.c / shape.groups;
+  const std::int64_t top = place / shape.q * shape.stride_h - shape.pad_h;
+  const std::int64_t left = place % shape.q * shape.stride_w - shape.pad_w;
+  const std::int64_t s_begin = std::max<std::int64_t>(0, -left);
+  const std::int64_t s_end = std::min<std::int64_t>(shape.s, shape.w - left);
+  if (s_begin >= s_end) return;
+  for (std::int64_t r = 0; r < shape.r; ++r) {
+    const std::int64_t h = top + r;
+    if (h < 0 || h >= shape.h) continue;
+    const std::int64_t pixel = (h * shape.w + left + s_begin) * shape.c + group * channels;
+    const std::int64_t tap = (r * shape.s + s_begin) * channels;
+    if (shape.groups == 1) {
+      run(pixel, tap, (s_end - s_begin) * channels);
+    } else {
+      for (std::int64_t s = 0; s < s_end - s_begin; ++s) {
+        run(pixel + s * shape.c, tap + s * channels, channels);
+      }
+    }
+  }
+}
+
+// patches [count, depth] of `count` images from x on; `patches` holds zeros off the image, because
+// all images of a place have theirs in the same elements.
+void gather(const ConvShape& shape, const Geometry& sizes, std::int64_t place, std::int64_t group,
+            std::int64_t count, const float* x, float* patches) {
+  for_pieces(shape, place, group, [&](std::int64_t from, std::int64_t to, std::int64_t floats) {
+    for (std::int64_t n = 0; n < count; ++n) {
+      std::memcpy(patches + n * sizes.depth + to, x + n * sizes.x_image + from,
+                  static_cast<std::size_t>(floats) * sizeof(float));
+    }
+  });
+}
+
+void scatter_add(const ConvShape& shape, const Geometry& sizes, std::int64_t place,
+                 std::int64_t group, std::int64_t count, const float* patches, float* dx) {
+  for_pieces(shape, place, group, [&](std::int64_t to, std::int64_t from, std::int64_t floats) {
+    for (std::int64_t n = 0; n < count; ++n) {
+      const float* patch = patches + n * sizes.depth + from;
+      float* pixel = dx + n * sizes.x_image + to;
+      for (std::int64_t i = 0; i < floats; ++i) pixel[i] += patch[i];
+    }
+  });
+}
+
+// Runs tasks in parallel with a oneDNN that keeps to the calling thread, so that how a product is
+// divided, and with it the rounding, does not depend on the number of threads.
+class Products {
+ public:
+  // C [m, n] = op(A) [m, k] op(B) [k, n] + beta C, row-major with the given row strides.
+  void multiply(char transpose_a, char transpose_b, std::int64_t m, std::int64_t n, std::int64_t k,
+                const float* a, std::int64_t a_stride, const float* b, std::int64_t b_stride,
+                float beta, float* c, std::int64_t c_stride) {
+    const dnnl_status_t status = dnnl_sgemm(transpose_a, transpose_b, m, n, k, 1.0f, a, a_stride,
+                                            b, b_stride, beta, c, c_stride);
+    if (status != dnnl_success) failed_ = true;  // must not throw inside a parallel loop
+  }
+
+  template <class Task>
+  void run(const char* op, std::int64_t tasks, const Task& task) {
+    parallel_for(tasks, [&](std::int64_t i) {
+      const int before = omp_get_max_threads();
+      omp_set_num_threads(1);
+      task(i);
+      omp_set_num_threads(before);
+    });
+    if (failed_) throw std::runtime_error(std::string(op) + ": oneDNN's sgemm failed");
+  }
+
+ private:
+  std::atomic<bool> failed_{false};
+};
+
+void add_bias(std::int64_t rows, std::int64_t row_stride, std::int64_t filters, const float* b,
+              bool relu, float* y) {
+  for (std::int64_t n = 0; n < rows; ++n) {
+    float* row = y + n * row_stride;
+    if (b != nullptr) {
+      for (std::int64_t k = 0; k < filters; ++k) row[k] += b[k];
+    }
+    if (relu) {  // written so that NaN stays
+      for (std::int64_t k = 0; k < filters; ++k) row[k] = 0.0f > row[k] ? 0.0f : row[k];
+    }
+  }
+}
+
+}  // namespace
+
+void local_fprop(const ConvShape& shape, const float* x, const float* w, const float* b, bool relu,
+                 float* y, Stream) {
+  const Geometry sizes = geometry(shape);
+  const std::int64_t blocks = ceil_div(shape.n, sizes.images);
+  Products products;
+  products.run("local_fprop", sizes.places * blocks, [&](std::int64_t task) {
+    const std::int64_t place = task / blocks, first = task % blocks * sizes.images;
+    const std::int64_t count = std::min(sizes.images, shape.n - first);
+    std::vector<float> patches(static_cast<std::size_t>(count * sizes.depth), 0.0f);
+    float* out = y + first * sizes.y_image + place * shape.k;
+    for (std::int64_t g = 0; g < shape.groups; ++g) {
+      gather(shape, sizes, place, g, count, x + first * sizes.x_image, patches.data());
+      const std::int64_t filter = place * shape.k + g * sizes.group_filters;
+      products.multiply('N', 'T', count, sizes.group_filters, sizes.depth, patches.data(),
+                        sizes.depth, w + filter * sizes.depth, sizes.depth, 0.0f,
+                        out + g * sizes.group_filters, sizes.y_image);
+    }
+    add_bias(count, sizes.y_image, shape.k, b == nullptr ? nullptr : b + place * shape.k, relu,
+             out);
+  });
+}
+
+void local_dgrad(const ConvShape& shape, const float* dy, const float* w, const float* relu_mask,
+                 float* dx, Stream stream) {
+  constexpr std::int64_t kImages = 16;  // per task: enough rows for sgemm, small enough to share out
+  const Geometry sizes = geometry(shape);
+  Products products;
+  products.run("local_dgrad", ceil_div(shape.n, kImages), [&](std::int64_t task) {
+    const std::int64_t first = task * kImages;
+    const std::int64_t count = std::min(kImages, shape.n - first);
+    std::vector<float> patches(static_cast<std::size_t>(count * sizes.depth));
+    float* images = dx + first * sizes.x_image;
+    std::fill(images, images + count * sizes.x_image, 0.0f);
+    for (std::int64_t place = 0; place < sizes.places; ++place) {
+      for (std::int64_t g = 0; g < shape.groups; ++g) {
+        const std::int64_t filter = place * shape.k + g * sizes.group_filters;
+        products.multiply('N', 'N', count, sizes.depth, sizes.group_filters,
+                          dy + first * sizes.y_image + filter, sizes.y_image,
+                          w + filter * sizes.depth, sizes.depth, 0.0f, patches.data(),
+                          sizes.depth);
+        scatter_add(shape, sizes, place, g, count, patches.data(), images);
+      }
+    }
+  });
+  if (relu_mask != nullptr) {
+    activation_bprop(Activation::kRelu, 0.0f, 0.0f, shape.n * sizes.x_image, relu_mask, dx, dx,
+                     stream);
+  }
+}
+
+void local_wgrad(const ConvShape& shape, const float* x, const float* dy, float* dw, float* db,
+                 Stream) {
+  const Geometry sizes = geometry(shape);
+  Products products;
+  products.run("local_wgrad", sizes.places * shape.groups, [&](std::int64_t task) {
+    const std::int64_t place = task / shape.groups, g = task % shape.groups;
+    const std::int64_t filter = place * shape.k + g * sizes.group_filters;
+    const std::int64_t images = std::min<std::int64_t>(sizes.images, shape.n);
+    std::vector<float> patches(static_cast<std::size_t>(images * sizes.depth), 0.0f);
+    for (std::int64_t first = 0; first < shape.n; first += images) {
+      const std::int64_t count = std::min(images, shape.n - first);
+      gather(shape, sizes, place, g, count, x + first * sizes.x_image, patches.data());
+      products.multiply('T', 'N', sizes.group_filters, sizes.depth, count,
+                        dy + first * sizes.y_image + filter, sizes.y_image, patches.data(),
+                        sizes.depth, first == 0 ? 0.0f : 1.0f, dw + filter * sizes.depth,
+                        sizes.depth);
+    }
+    if (db == nullptr) return;
+    float* bias = db + filter;
+    std::fill(bias, bias + sizes.group_filters, 0.0f);
+    for (std::int64_t n = 0; n < shape.n; ++n) {
+      const float* grad = dy + n * sizes.y_image + filter;
+      for (std::int64_t k = 0; k < sizes.group_filters; ++k) bias[k] += grad[k];
+    }
+  });
+}
+
+}  // namespace convnet

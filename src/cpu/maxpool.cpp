@@ -1,0 +1,116 @@
+// Max-pooling and its backward pass, over windows clipped to the image (ops.h).
+//   y[n,p,q,c] = max over r, s of x[n, p*stride_h - pad_h + r, q*stride_w - pad_w + s, c]
+//   dx[n,h,w,c] = sum of dy[n,p,q,c] over the windows whose argmax is (h, w)
+//
+// Vectorised over channels. Forward, each output pixel runs over its window and keeps the best value
+// and its index in a short scratch row. Backward gathers: each input pixel adds up the windows that
+// hold it, in row-major order, so rows of the image are independent and nothing is written twice.
+// Limited by memory at the usual sizes.
+#include <vector>
+
+#include "elementary.h"
+#include "ops.h"
+#include "parallel.h"
+#include "pool.h"
+
+namespace convnet {
+namespace {
+
+// `index` is scratch, one int per channel: compared and blended beside floats, it should be as wide.
+CONVNET_INLINE void maxpool_pixel(const PoolShape& shape, const Span& rows, const Span& cols,
+                                  const float* image, float* __restrict y,
+                                  std::uint8_t* __restrict argmax,
+                                  std::int32_t* __restrict index) {
+  const int channels = shape.c;
+  const float* first = image + (std::int64_t{rows.begin} * shape.w + cols.begin) * channels;
+  const int first_code = (rows.begin - rows.start) * shape.size_w + cols.begin - cols.start;
+  for (int c = 0; c < channels; ++c) {
+    y[c] = first[c];
+    index[c] = first_code;
+  }
+  for (int h = rows.begin; h < rows.end; ++h) {
+    for (int w = cols.begin; w < cols.end; ++w) {
+      const float* x = image + (std::int64_t{h} * shape.w + w) * channels;
+      const int code = (h - rows.start) * shape.size_w + w - cols.start;
+      for (int c = 0; c < channels; ++c) {
+        // Greater, or the first NaN.
+        const bool wins = !(x[c] <= y[c]) & (y[c] == y[c]);
+        y[c] = wins ? x[c] : y[c];
+        index[c] = wins ? code : index[c];
+      }
+    }
+  }
+  for (int c = 0; c < channels; ++c) argmax[c] = static_cast<std::uint8_t>(index[c]);
+}
+
+// One row of outputs.
+CONVNET_CLONES void maxpool_row(const PoolShape& shape, int p, const float* image, float* y,
+                                std::uint8_t* argmax, std::int32_t* index) {
+  const Span rows = window_span(p, shape.stride_h, shape.pad_h, shape.size_h, shape.h);
+  for (int q = 0; q < shape.q; ++q) {
+    const Span cols = window_span(q, shape.stride_w, shape.pad_w, shape.size_w, shape.w);
+    const std::int64_t at = std::int64_t{q} * shape.c;
+    maxpool_pixel(shape, rows, cols, image, y + at, argmax + at, index);
+  }
+}
+
+// dx[c] += dy[c] where argmax[c] is `code`.
+CONVNET_INLINE void add_where(int channels, int code, const std::uint8_t* __restrict argmax,
+                              const float* __restrict dy, float* __restrict dx) {
+  for (int c = 0; c < channels; ++c) dx[c] += argmax[c] == code ? dy[c] : 0.0f;
+}
+
+// One row of the image.
+CONVNET_CLONES void maxpool_bprop_row(const PoolShape& shape, int h, const float* dy,
+                                      const std::uint8_t* argmax, float* dx) {
+  const int channels = shape.c;
+  const Span ps = covering_span(h, shape.stride_h, shape.pad_h, shape.size_h, shape.p);
+  for (int w = 0; w < shape.w; ++w) {
+    const Span qs = covering_span(w, shape.stride_w, shape.pad_w, shape.size_w, shape.q);
+    float* out = dx + std::int64_t{w} * channels;
+    for (int c = 0; c < channels; ++c) out[c] = 0.0f;
+    for (int p = ps.begin; p < ps.end; ++p) {
+      const int r = h + shape.pad_h - p * shape.stride_h;
+      for (int q = qs.begin; q < qs.end; ++q) {
+        const int s = w + shape.pad_w - q * shape.stride_w;
+        const std::int64_t at = (std::int64_t{p} * shape.q + q) * channels;
+        add_where(channels, r * shape.size_w + s, argmax + at, dy + at, out);
+      }
+    }
+  }
+}
+
+}  // namespace
+
+void maxpool_fprop(const PoolShape& shape, const float* x, float* y, std::uint8_t* argmax,
+                   Stream) {
+  const std::int64_t image = std::int64_t{shape.h} * shape.w * shape.c;
+  const std::int64_t row = std::int64_t{shape.q} * shape.c;
+  const std::int64_t work = row * shape.size_h * shape.size_w;
+  const std::int64_t rows_per_task = std::max<std::int64_t>(1, kChunk / work);
+  parallel_chunks(std::int64_t{shape.n} * shape.p, rows_per_task,
+                  [&](std::int64_t first, std::int64_t rows) {
+    std::vector<std::int32_t> index(static_cast<std::size_t>(shape.c));
+    for (std::int64_t i = first; i < first + rows; ++i) {
+      const auto p = static_cast<int>(i % shape.p);
+      maxpool_row(shape, p, x + i / shape.p * image, y + i * row, argmax + i * row, index.data());
+    }
+  });
+}
+
+void maxpool_bprop(const PoolShape& shape, const float* dy, const std::uint8_t* argmax, float* dx,
+                   Stream) {
+  const std::int64_t outputs = std::int64_t{shape.p} * shape.q * shape.c;
+  const std::int64_t row = std::int64_t{shape.w} * shape.c;
+  const std::int64_t rows_per_task = std::max<std::int64_t>(1, kChunk / row);
+  parallel_chunks(std::int64_t{shape.n} * shape.h, rows_per_task,
+                  [&](std::int64_t first, std::int64_t rows) {
+    for (std::int64_t i = first; i < first + rows; ++i) {
+      const std::int64_t n = i / shape.h;
+      maxpool_bprop_row(shape, static_cast<int>(i % shape.h), dy + n * outputs,
+                        argmax + n * outputs, dx + i * row);
+    }
+  });
+}
+
+}  // namespace convnet

@@ -1,0 +1,48 @@
+// dst[row, col] = src[row, col] and dst[row, col] += src[row, col] over a block (ops.h). The
+// logical devices of the host share one memory, so the device numbers do not matter here.
+#include <cstring>
+
+#include "ops.h"
+#include "parallel.h"
+#include "simd.h"
+
+namespace convnet {
+namespace {
+
+CONVNET_CLONES void add_row(std::int64_t count, const float* src, float* dst) {
+  CONVNET_SIMD
+  for (std::int64_t i = 0; i < count; ++i) dst[i] += src[i];
+}
+
+// run(count, src, dst) over consecutive pieces of every row of the block.
+template <class Run>
+void for_rows(const PeerShape& shape, const float* src, float* dst, const Run& run) {
+  const bool contiguous = shape.dst_stride == shape.cols && shape.src_stride == shape.cols;
+  const std::int64_t rows = contiguous ? 1 : shape.rows;
+  const std::int64_t cols = contiguous ? shape.rows * shape.cols : shape.cols;
+  const std::int64_t chunks = ceil_div(cols, kChunk);
+  const std::int64_t rows_per_task = std::max<std::int64_t>(1, kChunk / cols);
+  parallel_for(ceil_div(rows, rows_per_task) * chunks, [&](std::int64_t task) {
+    const std::int64_t begin = task % chunks * kChunk;
+    const std::int64_t size = std::min(kChunk, cols - begin);
+    const std::int64_t first = task / chunks * rows_per_task;
+    const std::int64_t last = std::min(rows, first + rows_per_task);
+    for (std::int64_t row = first; row < last; ++row) {
+      run(size, src + row * shape.src_stride + begin, dst + row * shape.dst_stride + begin);
+    }
+  });
+}
+
+}  // namespace
+
+void peer_copy(const PeerShape& shape, const float* src, float* dst, Stream) {
+  for_rows(shape, src, dst, [](std::int64_t count, const float* from, float* to) {
+    std::memcpy(to, from, static_cast<std::size_t>(count) * sizeof(float));
+  });
+}
+
+void peer_add(const PeerShape& shape, const float* src, float* dst, Stream) {
+  for_rows(shape, src, dst, add_row);
+}
+
+}  // namespace convnet

@@ -1,0 +1,114 @@
+// Softmax, and the cross-entropy loss with its gradient and the rank of the label (ops.h).
+//   softmax_j = e^(x_j - max) / sum_i e^(x_i - max);   loss = log(sum) - (x_label - max)
+//
+// A row is read from memory once; the later passes find it in the cache. The exponentials of a row
+// are kept where the result goes, or in scratch memory when no result is asked for.
+#include <vector>
+
+#include "elementary.h"
+#include "ops.h"
+#include "parallel.h"
+
+namespace convnet {
+namespace {
+
+constexpr int kLanes = 16;  // sums run in 16 interleaved parts on every machine
+
+// A NaN may be lost here; the sum of the exponentials finds it.
+CONVNET_INLINE float row_max(int count, const float* x) {
+  float parts[kLanes];
+  for (float& part : parts) part = -kInfinity;
+  int i = 0;
+  for (; i + kLanes <= count; i += kLanes) {
+    for (int lane = 0; lane < kLanes; ++lane) {
+      parts[lane] = x[i + lane] > parts[lane] ? x[i + lane] : parts[lane];
+    }
+  }
+  float best = -kInfinity;
+  for (; i < count; ++i) best = x[i] > best ? x[i] : best;
+  for (float part : parts) best = part > best ? part : best;
+  return best;
+}
+
+CONVNET_INLINE float row_sum(int count, const float* x) {
+  float parts[kLanes] = {};
+  int i = 0;
+  for (; i + kLanes <= count; i += kLanes) {
+    for (int lane = 0; lane < kLanes; ++lane) parts[lane] += x[i + lane];
+  }
+  for (int lane = 0; i + lane < count; ++lane) parts[lane] += x[i + lane];
+  float sum = 0.0f;
+  for (float part : parts) sum += part;
+  return sum;
+}
+
+struct RowSums {
+  float max, sum;
+};
+
+// exponentials[j] = e^(x[j] - max)
+CONVNET_CLONES RowSums exponentials(int count, const float* x, float* result) {
+  const float max = row_max(count, x);
+  CONVNET_SIMD
+  for (int i = 0; i < count; ++i) result[i] = fast_exp(x[i] - max);
+  return {max, row_sum(count, result)};
+}
+
+CONVNET_CLONES void scale_row(int count, float factor, float* x) {
+  for (int i = 0; i < count; ++i) x[i] *= factor;
+}
+
+// Classes that are not surely behind the label: before it, those not smaller; after it, those not
+// smaller or equal. Written as "not less", so that NaN counts.
+CONVNET_CLONES std::int32_t rank_of(int count, const float* x, int label) {
+  const float score = x[label];
+  std::int32_t rank = 0;
+  for (int i = 0; i < label; ++i) rank += !(x[i] < score);
+  for (int i = label + 1; i < count; ++i) rank += !(x[i] <= score);
+  return rank;
+}
+
+// Rows per task: about 8192 exponentials.
+std::int64_t rows_per_task(const SoftmaxShape& shape) {
+  return std::max<std::int64_t>(1, 8192 / shape.classes);
+}
+
+}  // namespace
+
+void softmax_fprop(const SoftmaxShape& shape, const float* logits, float* probs, Stream) {
+  parallel_chunks(shape.n, rows_per_task(shape), [&](std::int64_t first, std::int64_t rows) {
+    for (std::int64_t n = first; n < first + rows; ++n) {
+      float* row = probs + n * shape.classes;
+      const RowSums sums = exponentials(shape.classes, logits + n * shape.classes, row);
+      scale_row(shape.classes, 1.0f / sums.sum, row);
+    }
+  });
+}
+
+void softmax_xent(const SoftmaxShape& shape, const float* logits, const std::int32_t* labels,
+                  float scale, float* loss, float* dlogits, std::int32_t* rank, Stream) {
+  const int classes = shape.classes;
+  parallel_chunks(shape.n, rows_per_task(shape), [&](std::int64_t first, std::int64_t rows) {
+    std::vector<float> scratch(dlogits == nullptr ? static_cast<std::size_t>(classes) : 0);
+    for (std::int64_t n = first; n < first + rows; ++n) {
+      const float* x = logits + n * classes;
+      float* row = dlogits == nullptr ? scratch.data() : dlogits + n * classes;
+      const std::int32_t label = labels[n];
+      if (label < 0 || label >= classes) {
+        loss[n] = kNan;
+        rank[n] = classes;
+        if (dlogits != nullptr) std::fill(row, row + classes, kNan);
+        continue;
+      }
+      const RowSums sums = exponentials(classes, x, row);
+      loss[n] = std::log(sums.sum) - (x[label] - sums.max);
+      rank[n] = rank_of(classes, x, label);
+      if (dlogits == nullptr) continue;
+      const float probability = row[label] / sums.sum;
+      scale_row(classes, scale / sums.sum, row);
+      row[label] = scale * (probability - 1.0f);
+    }
+  });
+}
+
+}  // namespace convnet

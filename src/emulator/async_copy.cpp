@@ -1,0 +1,60 @@
+// cp.async: poisons its destination when issued, writes it when waited for.
+//
+// The source is read at issue. Whoever reads the destination before the issuing thread has waited,
+// and before a barrier has made that visible, sees poison.
+#include <cstdint>
+#include <cstring>
+
+#include "block.h"
+#include "memory.h"
+
+namespace convnet::emulator {
+
+void cp_async(void* shared_destination, const void* source, int bytes, bool predicate,
+              CallSite where) {
+  Thread* self = current;
+  if (bytes != 4 && bytes != 8 && bytes != 16) fail(where, "cp_async of %d bytes", bytes);
+  const auto destination_address = reinterpret_cast<std::uintptr_t>(shared_destination);
+  const auto source_address = reinterpret_cast<std::uintptr_t>(source);
+  const auto low_bits = static_cast<std::uintptr_t>(bytes - 1);
+  if ((destination_address & low_bits) != 0 || (predicate && (source_address & low_bits) != 0)) {
+    fail(where, "cp_async: misaligned address: %d bytes from %p to %p", bytes, source,
+         shared_destination);
+  }
+  self->copies.emplace_back();
+  AsyncCopy& copy = self->copies.back();
+  copy.destination = shared_destination;
+  copy.bytes = bytes;
+  copy.group = self->copy_group;
+  copy.where = where;
+  if (predicate) {
+    check_access(source, static_cast<std::size_t>(bytes), Access::kRead, where);
+    std::memcpy(copy.data, source, static_cast<std::size_t>(bytes));
+  } else {
+    std::memset(copy.data, 0, sizeof copy.data);
+  }
+  check_access(shared_destination, static_cast<std::size_t>(bytes), Access::kPoisonWrite, where);
+  std::memset(shared_destination, kPoison, static_cast<std::size_t>(bytes));
+}
+
+void cp_async_commit() { ++current->copy_group; }
+
+void cp_async_wait(int groups_left, [[maybe_unused]] CallSite where) {
+  Thread* self = current;
+  const std::size_t count = self->copies.size();
+  while (self->next_copy < count) {
+    const AsyncCopy& copy = self->copies[self->next_copy];
+    const unsigned newer_groups = self->copy_group - copy.group;  // 0: not committed yet
+    const bool complete =
+        groups_left < 0 || newer_groups > static_cast<unsigned>(groups_left);
+    if (!complete) return;
+    check_access(copy.destination, static_cast<std::size_t>(copy.bytes), Access::kWrite,
+                 copy.where);
+    std::memcpy(copy.destination, copy.data, static_cast<std::size_t>(copy.bytes));
+    ++self->next_copy;
+  }
+  self->copies.clear();
+  self->next_copy = 0;
+}
+
+}  // namespace convnet::emulator

@@ -1,0 +1,201 @@
+#include "launch.h"
+
+#include <signal.h>
+
+#include <atomic>
+#include <cstdlib>
+#include <cstring>
+#include <memory>
+#include <mutex>
+#include <stdexcept>
+#include <string>
+#include <thread>
+#include <vector>
+
+namespace convnet::emulator {
+namespace {
+
+// Grids with fewer threads than this are not worth starting OS threads for.
+constexpr std::uint64_t kMinParallelThreads = 2048;
+constexpr int kMaxWorkers = 16;
+
+std::mutex order_mutex;
+bool order_is_set = false;
+Schedule set_schedule;
+
+Schedule parse_order(const std::string& text) {
+  if (text == "forward") return {Order::kForward, 0};
+  if (text == "reverse") return {Order::kReverse, 0};
+  const std::string prefix = "shuffle:";
+  if (text.compare(0, prefix.size(), prefix) == 0 && text.size() > prefix.size() &&
+      text.find_first_not_of("0123456789", prefix.size()) == std::string::npos) {
+    return {Order::kShuffle, std::strtoull(text.c_str() + prefix.size(), nullptr, 10)};
+  }
+  throw std::runtime_error(
+      "CONVNET_EMULATOR_ORDER: expected forward, reverse or shuffle:SEED, got \"" + text + "\"");
+}
+
+// Blocks keep their stacks between launches; a launch borrows one for each OS thread.
+class BlockPool {
+ public:
+  std::unique_ptr<Block> take() {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    if (idle_.empty()) return std::make_unique<Block>();
+    std::unique_ptr<Block> block = std::move(idle_.back());
+    idle_.pop_back();
+    return block;
+  }
+  void give(std::unique_ptr<Block> block) {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    idle_.push_back(std::move(block));
+  }
+
+ private:
+  std::mutex mutex_;
+  std::vector<std::unique_ptr<Block>> idle_;
+};
+
+BlockPool& block_pool() {
+  static BlockPool* pool = new BlockPool;  // never destroyed: kernels may run at exit
+  return *pool;
+}
+
+// The i-th block to run: a permutation of the grid.
+class BlockOrder {
+ public:
+  BlockOrder(const Schedule& schedule, std::uint64_t count)
+      : count_(count), order_(schedule.order) {
+    if (order_ != Order::kShuffle) return;
+    start_ = (schedule.seed * 0x9E3779B97F4A7C15ull >> 16) % count;
+    step_ = (schedule.seed * 0xD1B54A32D192ED03ull >> 16) % count | 1;
+    while (greatest_common_divisor(step_, count) != 1) ++step_;
+  }
+  std::uint64_t operator[](std::uint64_t i) const {
+    if (order_ == Order::kForward) return i;
+    if (order_ == Order::kReverse) return count_ - 1 - i;
+    return static_cast<std::uint64_t>(
+        (static_cast<unsigned __int128>(i) * step_ + start_) % count_);
+  }
+
+ private:
+  static std::uint64_t greatest_common_divisor(std::uint64_t a, std::uint64_t b) {
+    while (b != 0) {
+      const std::uint64_t rest = a % b;
+      a = b;
+      b = rest;
+    }
+    return a;
+  }
+  std::uint64_t count_, start_ = 0, step_ = 1;
+  Order order_;
+};
+
+void check_launch(const Launch& launch) {
+  const dim3 g = launch.grid, b = launch.block;
+  const std::uint64_t threads = std::uint64_t{b.x} * b.y * b.z;
+  const auto text = [](dim3 d) {
+    return "(" + std::to_string(d.x) + ", " + std::to_string(d.y) + ", " + std::to_string(d.z) +
+           ")";
+  };
+  std::string wrong;
+  if (threads == 0 || threads > kMaxBlockThreads || b.x > 1024 || b.y > 1024 || b.z > 64) {
+    wrong = "invalid block " + text(b) + ": expected 1 to 1024 threads";
+  } else if (g.x == 0 || g.y == 0 || g.z == 0 || g.x > 0x7fffffffu || g.y > 65535 ||
+             g.z > 65535) {
+    wrong = "invalid grid " + text(g) + ": expected 1 to 2147483647, 65535, 65535";
+  } else if (launch.dynamic_shared_bytes > kMaxSharedBytes) {
+    wrong = std::to_string(launch.dynamic_shared_bytes) + " bytes of dynamic shared memory, the " +
+            "limit is " + std::to_string(kMaxSharedBytes);
+  }
+  if (!wrong.empty()) {
+    throw std::runtime_error(std::string(launch.where.file) + ":" +
+                             std::to_string(launch.where.line) + ": " + wrong);
+  }
+}
+
+// Shared by the OS threads of one launch.
+struct Progress {
+  std::uint64_t count;
+  std::atomic<std::uint64_t> next{0};
+  std::atomic<bool> failed{false};
+  std::mutex mutex;
+  std::string message;
+};
+
+// Runs blocks until none is left, on a signal stack of its own: a fiber whose stack overflowed has
+// no room for a fault handler.
+void work(const Launch& launch, const BlockOrder& order, Progress* progress) {
+  std::vector<char> signal_stack(64 * 1024);
+  stack_t alternate{}, previous{};
+  alternate.ss_sp = signal_stack.data();
+  alternate.ss_size = signal_stack.size();
+  sigaltstack(&alternate, &previous);
+  std::unique_ptr<Block> block = block_pool().take();
+  try {
+    block->begin(launch);
+    while (!progress->failed.load(std::memory_order_relaxed)) {
+      const std::uint64_t i = progress->next.fetch_add(1, std::memory_order_relaxed);
+      if (i >= progress->count) break;
+      block->run(order[i]);
+    }
+  } catch (const std::exception& exception) {
+    const std::lock_guard<std::mutex> lock(progress->mutex);
+    if (!progress->failed.exchange(true)) progress->message = exception.what();
+  }
+  block->end();
+  block_pool().give(std::move(block));
+  sigaltstack(&previous, nullptr);
+}
+
+}  // namespace
+
+void set_order(const char* order) {
+  const std::lock_guard<std::mutex> lock(order_mutex);
+  order_is_set = order != nullptr;
+  if (order_is_set) set_schedule = parse_order(order);
+}
+
+Schedule schedule() {
+  const std::lock_guard<std::mutex> lock(order_mutex);
+  if (order_is_set) return set_schedule;
+  const char* text = std::getenv("CONVNET_EMULATOR_ORDER");
+  return text == nullptr ? Schedule{} : parse_order(text);
+}
+
+int worker_count() {
+  const char* text = std::getenv("CONVNET_EMULATOR_THREADS");
+  const int wanted =
+      text != nullptr ? std::atoi(text) : static_cast<int>(std::thread::hardware_concurrency());
+  return wanted < 1 ? 1 : wanted > kMaxWorkers ? kMaxWorkers : wanted;
+}
+
+void run_grid(const Launch& launch) {
+  if (current != nullptr) fail(launch.where, "a kernel cannot launch kernels");
+  // One launch at a time: the protection of other devices' memory holds for the whole process.
+  static std::mutex* one_launch = new std::mutex;
+  const std::lock_guard<std::mutex> lock(*one_launch);
+  Progress progress;
+  try {
+    check_launch(launch);
+    install_fault_handler();
+    progress.count = std::uint64_t{launch.grid.x} * launch.grid.y * launch.grid.z;
+    const std::uint64_t threads =
+        progress.count * launch.block.x * launch.block.y * launch.block.z;
+    std::uint64_t workers = static_cast<std::uint64_t>(worker_count());
+    if (threads < kMinParallelThreads) workers = 1;
+    if (workers > progress.count) workers = progress.count;
+    const BlockOrder order(launch.schedule, progress.count);
+    const ProtectOtherDevices protect(launch.device);
+    std::vector<std::thread> helpers;
+    for (std::uint64_t i = 1; i < workers; ++i) {
+      helpers.emplace_back(work, std::cref(launch), std::cref(order), &progress);
+    }
+    work(launch, order, &progress);
+    for (std::thread& helper : helpers) helper.join();
+  } catch (const std::exception& exception) {
+    throw std::runtime_error(std::string(launch.op) + ": " + exception.what());
+  }
+  if (progress.failed) throw std::runtime_error(std::string(launch.op) + ": " + progress.message);
+}
+
+}  // namespace convnet::emulator

@@ -1,0 +1,135 @@
+"""The paper's update rule, for many tensors in one call, in place."""
+
+from __future__ import annotations
+
+import cases
+import check
+import numpy as np
+import pytest
+import reference
+
+from convnet import ops
+
+SHAPES = [(1,), (3,), (4, 4), (5, 3, 3, 7), (33,), (1025,), (128, 257), (40_003,)]
+# Powers of two: every product and sum below is exact.
+EXACT = {"lr": 0.5, "momentum": 0.25, "weight_decay": 0.125}
+PAPER = {"lr": 0.01, "momentum": 0.9, "weight_decay": 5e-4}
+
+
+def update(backend, tensors, **options):
+    """(w, velocity) of each (w, velocity, grad, lr_mult, decay_mult); grads must stay untouched."""
+    guarded = []
+    for w, velocity, grad, *multipliers in tensors:
+        guards = [check.Guarded(backend, w.shape, w.dtype) for _ in range(2)]
+        guards[0].array[...] = backend.asarray(w)
+        guards[1].array[...] = backend.asarray(velocity)
+        guarded.append((*guards, backend.asarray(grad.copy()), *multipliers))
+    ops.sgd_update(
+        [(w.array, velocity.array, *rest) for w, velocity, *rest in guarded], **options
+    )
+    for (_, _, grad, _, _), (_, _, after, _, _) in zip(tensors, guarded, strict=True):
+        check.same_bits(np.array(backend.to_host(after)), grad)
+    return [(w.check(), velocity.check()) for w, velocity, *_ in guarded]
+
+
+def tensors(make, rng):
+    """One tensor of every shape, each with multipliers of its own."""
+    return [
+        (*(make(rng, shape) for _ in range(3)), 2.0 ** (i % 3), float(i % 2))
+        for i, shape in enumerate(SHAPES)
+    ]
+
+
+def test_exact_on_integers(backend, rng):
+    problem = tensors(cases.integers, rng)
+    for got, tensor in zip(update(backend, problem, **EXACT), problem, strict=True):
+        for actual, expected in zip(got, reference.sgd_update(*tensor, **EXACT), strict=True):
+            check.equal(actual, expected)
+
+
+def test_on_floats(backend, rng):
+    problem = tensors(cases.floats, rng)
+    for got, tensor in zip(update(backend, problem, **PAPER), problem, strict=True):
+        w, velocity, grad, lr_mult, decay_mult = tensor
+        expected_w, expected_velocity = reference.sgd_update(*tensor, **PAPER)
+        rate = PAPER["lr"] * lr_mult
+        decay = PAPER["weight_decay"] * decay_mult * rate
+        magnitude = PAPER["momentum"] * abs(velocity) + decay * abs(w) + rate * abs(grad)
+        check.close(got[1], expected_velocity, magnitude, 3)
+        check.close(got[0], expected_w, magnitude + abs(w), 4)
+
+
+def test_every_factor_matters(backend):
+    """w = 1, v = 1, g = 1: the four terms of the rule, one at a time."""
+    one = np.ones(5, np.float32)
+
+    def after(lr_mult=1.0, decay_mult=1.0, **options):
+        ((w, v),) = update(backend, [(one, one, one, lr_mult, decay_mult)], **(EXACT | options))
+        assert (w == w[0]).all() and (v == v[0]).all()
+        return v[0], w[0] - 1
+
+    assert after() == (0.25 - 0.0625 - 0.5,) * 2
+    assert after(momentum=0.0) == (-0.0625 - 0.5,) * 2
+    assert after(weight_decay=0.0) == (0.25 - 0.5,) * 2
+    assert after(decay_mult=0.0) == (0.25 - 0.5,) * 2
+    assert after(lr_mult=2.0) == (0.25 - 0.125 - 1,) * 2
+    assert after(lr_mult=0.0) == (0.25, 0.25)
+    assert after(lr=0.0) == (0.25, 0.25)
+
+
+def test_gradient_zero_and_no_decay_leave_w(backend, rng):
+    w = cases.floats(rng, (77,))
+    zero = np.zeros_like(w)
+    ((after, velocity),) = update(backend, [(w, zero, zero, 1.0, 0.0)], **PAPER)
+    check.same_bits(after, w)
+    check.equal(velocity, zero)
+
+
+def test_several_steps_accumulate_momentum(backend):
+    w, velocity, grad = (np.full(9, value, np.float32) for value in (8.0, 0.0, 1.0))
+    for _ in range(4):
+        ((w, velocity),) = update(
+            backend, [(w, velocity, grad, 1.0, 1.0)], lr=0.5, momentum=0.5, weight_decay=0.0
+        )
+    check.equal(velocity, np.full(9, -0.5 - 0.25 - 0.125 - 0.0625))
+    check.equal(w, np.full(9, 8 - 0.5 - 0.75 - 0.875 - 0.9375))
+
+
+def test_all_at_once_equals_one_by_one(backend, rng):
+    problem = tensors(cases.floats, rng)
+    together = update(backend, problem, **PAPER)
+    for tensor, expected in zip(problem, together, strict=True):
+        (alone,) = update(backend, [tensor], **PAPER)
+        check.same_bits(alone[0], expected[0])
+        check.same_bits(alone[1], expected[1])
+
+
+def test_same_bits_every_time(backend, rng):
+    problem = tensors(cases.floats, rng)
+    first = update(backend, problem, **PAPER)
+    for _ in check.reruns(backend, ops.sgd_update):
+        for again, expected in zip(update(backend, problem, **PAPER), first, strict=True):
+            check.same_bits(again[0], expected[0])
+            check.same_bits(again[1], expected[1])
+
+
+def test_many_tensors(backend):
+    """More than fit into one launch's table, if there is such a table."""
+    one = np.ones(3, np.float32)
+    problem = [(one * i, one, one, 1.0, 1.0) for i in range(300)]
+    for got, tensor in zip(update(backend, problem, **EXACT), problem, strict=True):
+        check.equal(got[0], reference.sgd_update(*tensor, **EXACT)[0])
+
+
+def test_no_tensors(backend):
+    ops.sgd_update([], **PAPER)
+
+
+@pytest.mark.parametrize("count", [1, 3, 5, 1023])
+def test_unaligned_arrays(backend, rng, count):
+    host = [cases.integers(rng, (count,)) for _ in range(3)]
+    w, velocity, grad = (check.unaligned(backend, array) for array in host)
+    ops.sgd_update([(w, velocity, grad, 1.0, 1.0)], **EXACT)
+    expected = reference.sgd_update(*host, 1.0, 1.0, **EXACT)
+    check.equal(backend.to_host(w), expected[0])
+    check.equal(backend.to_host(velocity), expected[1])

@@ -1,0 +1,422 @@
+"""Bad arguments to convnet.ops: a ValueError that names operation and argument, expected and got."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from convnet import ops
+
+
+class Arrays:
+    """Makes small arrays on the backend under test."""
+
+    def __init__(self, backend):
+        self.backend = backend
+
+    def __call__(self, *shape, dtype=np.float32):
+        return self.backend.asarray(np.zeros(shape, dtype))
+
+    def strided(self, *shape):
+        """Every other column of a wider array."""
+        return self(*shape[:-1], 2 * shape[-1])[..., ::2]
+
+
+def parametrize(table):
+    return pytest.mark.parametrize("call, message", table.values(), ids=table.keys())
+
+
+def assert_refuses(call, message, backend):
+    with pytest.raises(ValueError, match=message) as caught:
+        call(Arrays(backend))
+    text = str(caught.value)
+    assert "expected" in text and "got" in text and "\n" not in text, text
+
+
+SHAPES = {
+    "conv-channels": (
+        lambda z: ops.conv_fprop(z(2, 5, 5, 3), z(4, 3, 3, 2)),
+        r"conv_fprop: w: expected 3 channels per filter .*, got 2",
+    ),
+    "conv-groups-depth": (
+        lambda z: ops.conv_fprop(z(2, 5, 5, 4), z(4, 3, 3, 4), groups=2),
+        r"w: expected 2 channels per filter \(groups=2\), got 4",
+    ),
+    "conv-groups-of-channels": (
+        lambda z: ops.conv_fprop(z(2, 5, 5, 3), z(4, 3, 3, 1), groups=2),
+        r"groups: expected a divisor of the 3 channels of x, got 2",
+    ),
+    "conv-groups-of-filters": (
+        lambda z: ops.conv_fprop(z(2, 5, 5, 4), z(3, 3, 3, 2), groups=2),
+        r"groups: expected a divisor of the 3 filters, got 2",
+    ),
+    "conv-groups-zero": (
+        lambda z: ops.conv_fprop(z(2, 5, 5, 4), z(3, 3, 3, 2), groups=0),
+        r"groups: expected between 1 and",
+    ),
+    "conv-window-too-big": (
+        lambda z: ops.conv_fprop(z(2, 5, 9, 3), z(4, 7, 7, 3)),
+        r"window: expected a height of at most 5 .*, got 7",
+    ),
+    "conv-bias": (
+        lambda z: ops.conv_fprop(z(2, 5, 5, 3), z(4, 3, 3, 3), z(5)),
+        r"conv_fprop: b: expected shape \(4,\), got \(5,\)",
+    ),
+    "conv-rank": (
+        lambda z: ops.conv_fprop(z(5, 5, 3), z(4, 3, 3, 3)),
+        r"x: expected 4 dimensions \[N, H, W, C\], got shape \(5, 5, 3\)",
+    ),
+    "conv-empty": (
+        lambda z: ops.conv_fprop(z(0, 5, 5, 3), z(4, 3, 3, 3)),
+        r"x: expected every size at least 1, got shape \(0, 5, 5, 3\)",
+    ),
+    "conv-out": (
+        lambda z: ops.conv_fprop(z(2, 5, 5, 3), z(4, 3, 3, 3), out=z(2, 5, 5, 4)),
+        r"conv_fprop: y: expected shape \(2, 3, 3, 4\), got \(2, 5, 5, 4\)",
+    ),
+    "conv-dgrad-dy": (
+        lambda z: ops.conv_dgrad(z(2, 4, 3, 4), z(4, 3, 3, 3), (2, 5, 5, 3)),
+        r"conv_dgrad: dy: expected shape \(2, 3, 3, 4\), got \(2, 4, 3, 4\)",
+    ),
+    "conv-dgrad-mask": (
+        lambda z: ops.conv_dgrad(
+            z(2, 3, 3, 4), z(4, 3, 3, 3), (2, 5, 5, 3), relu_mask=z(2, 5, 5, 4)
+        ),
+        r"relu_mask: expected shape \(2, 5, 5, 3\), got",
+    ),
+    "conv-wgrad-shape": (
+        lambda z: ops.conv_wgrad(z(2, 5, 5, 3), z(2, 3, 3, 4), (5, 3, 3, 3)),
+        r"conv_wgrad: dy: expected shape \(2, 3, 3, 5\), got",
+    ),
+    "conv-wgrad-out-count": (
+        lambda z: ops.conv_wgrad(z(2, 5, 5, 3), z(2, 3, 3, 4), (4, 3, 3, 3), out=z(4, 3, 3, 3)),
+        r"out: expected 2 arrays, got",
+    ),
+    "conv-31-bits": (
+        lambda z: ops.conv_output_shape((2**16, 2**8, 2**8, 1), (1, 1, 1, 1)),
+        r"x: expected fewer than 2\^31 elements, got",
+    ),
+    "local-positions": (
+        lambda z: ops.local_fprop(z(2, 5, 5, 3), z(4, 3, 2, 3, 3, 3)),
+        r"local: w: expected shape \(3, 3, 2, 3, 3, 3\), got",
+    ),
+    "local-bias": (
+        lambda z: ops.local_fprop(z(2, 5, 5, 3), z(3, 3, 2, 3, 3, 3), z(2)),
+        r"local_fprop: b: expected shape \(3, 3, 2\), got \(2,\)",
+    ),
+    "dense-width": (
+        lambda z: ops.dense_fprop(z(2, 5), z(3, 4)),
+        r"w: expected 5 columns, the width of x \(2, 5\), got shape \(3, 4\)",
+    ),
+    "dense-rank": (
+        lambda z: ops.dense_fprop(z(2, 5, 1), z(3, 5)),
+        r"x: expected 2 dimensions \[N, C\], got shape \(2, 5, 1\)",
+    ),
+    "dense-dgrad-batch": (
+        lambda z: ops.dense_dgrad(z(2, 4), z(3, 5)),
+        r"dense_dgrad: dy: expected shape \(2, 3\), got \(2, 4\)",
+    ),
+    "pool-pad": (
+        lambda z: ops.maxpool_fprop(z(2, 5, 5, 3), 2, 2, 2),
+        r"pad: expected less than the window, \(2, 2\), got \(2, 2\)",
+    ),
+    "pool-window-too-big": (
+        lambda z: ops.avgpool_fprop(z(2, 5, 5, 3), 6, 2),
+        r"window: expected a height of at most 5 .*, got 6",
+    ),
+    "maxpool-window-of-257": (
+        lambda z: ops.maxpool_fprop(z(1, 20, 20, 1), (17, 16), 1),
+        r"size: expected at most 256 elements in a window .*, got \(17, 16\)",
+    ),
+    "maxpool-argmax": (
+        lambda z: ops.maxpool_bprop(
+            z(2, 2, 2, 3), z(2, 2, 2, 1, dtype=np.uint8), (2, 4, 4, 3), 2, 2
+        ),
+        r"argmax: expected shape \(2, 2, 2, 3\), got",
+    ),
+    "lrn-groups": (
+        lambda z: ops.lrn_fprop(z(2, 6), groups=4),
+        r"groups: expected a divisor of the 6 channels, got 4",
+    ),
+    "lrn-dy": (
+        lambda z: ops.lrn_bprop(z(2, 6), z(2, 5)),
+        r"lrn_bprop: dy: expected shape \(2, 6\), got \(2, 5\)",
+    ),
+    "activation-dy": (
+        lambda z: ops.relu_bprop(z(2, 6), z(12)),
+        r"activation_bprop: dy: expected shape \(2, 6\), got \(12,\)",
+    ),
+    "accumulate": (
+        lambda z: ops.accumulate(z(3), z(4)),
+        r"accumulate: dst: expected shape \(4,\), got \(3,\)",
+    ),
+    "dropout-block": (
+        lambda z: ops.dropout_fprop(z(2, 6), seed=1, col_offset=3, global_cols=8),
+        r"col_offset: expected between 0 and 2, got 3",
+    ),
+    "softmax-rank": (
+        lambda z: ops.softmax_fprop(z(6)),
+        r"logits: expected 2 dimensions \[N, classes\], got shape \(6,\)",
+    ),
+    "softmax-labels": (
+        lambda z: ops.softmax_xent(z(2, 6), z(3, dtype=np.int32)),
+        r"softmax_xent: labels: expected shape \(2,\), got \(3,\)",
+    ),
+    "sgd-velocity": (
+        lambda z: ops.sgd_update([(z(3), z(4), z(3), 1.0, 1.0)], 0.1),
+        r"sgd_update: velocity\[0\]: expected shape \(3,\), got \(4,\)",
+    ),
+    "sgd-entry": (
+        lambda z: ops.sgd_update([(z(3), z(3), z(3))], 0.1),
+        r"tensors: expected \(w, velocity, grad, lr_mult, decay_mult\), got",
+    ),
+    "augment-mean": (
+        lambda z: ops.augment(
+            z(2, 5, 5, 3, dtype=np.uint8), z(2, 2, dtype=np.int32), z(2, dtype=np.uint8),
+            z(5, 5, 1), crop=4,
+        ),
+        r"mean: expected shape \(5, 5, 3\) or \(1, 1, 3\), got \(5, 5, 1\)",
+    ),
+    "augment-offsets": (
+        lambda z: ops.augment(
+            z(2, 5, 5, 3, dtype=np.uint8), z(2, 3, dtype=np.int32), z(2, dtype=np.uint8),
+            z(5, 5, 3), crop=4,
+        ),
+        r"offsets: expected shape \(2, 2\), got \(2, 3\)",
+    ),
+    "augment-crop": (
+        lambda z: ops.augment(
+            z(2, 5, 5, 3, dtype=np.uint8), z(2, 2, dtype=np.int32), z(2, dtype=np.uint8),
+            z(5, 5, 3), crop=(0, 4),
+        ),
+        r"crop: expected sizes of 1 to 2\^20, got \(0, 4\)",
+    ),
+    "peer-rows": (
+        lambda z: ops.peer_copy(z(3, 5), z(4, 5)),
+        r"src: expected 3 rows, as in dst \(3, 5\), got shape \(4, 5\)",
+    ),
+    "peer-columns": (
+        lambda z: ops.peer_add(z(3, 5), z(3, 5), dst_col=1),
+        r"dst_col: expected between 0 and 0, got 1",
+    ),
+}  # fmt: skip
+
+
+@parametrize(SHAPES)
+def test_shapes_that_do_not_fit(backend, call, message):
+    assert_refuses(call, message, backend)
+
+
+ARRAYS = {
+    "float64": (
+        lambda z: ops.relu_fprop(z(3, dtype=np.float64)),
+        "x: expected float32, got float64",
+    ),
+    "float16": (
+        lambda z: ops.conv_fprop(z(1, 3, 3, 1), z(1, 1, 1, 1, dtype=np.float16)),
+        "w: expected float32, got float16",
+    ),
+    "int64-labels": (
+        lambda z: ops.softmax_xent(z(2, 3), z(2, dtype=np.int64)),
+        "labels: expected int32, got int64",
+    ),
+    "float-pictures": (
+        lambda z: ops.augment(
+            z(1, 4, 4, 3), z(1, 2, dtype=np.int32), z(1, dtype=np.uint8), z(1, 1, 3), crop=4
+        ),
+        "x: expected uint8, got float32",
+    ),
+    "float-argmax": (
+        lambda z: ops.maxpool_bprop(z(1, 2, 2, 1), z(1, 2, 2, 1), (1, 4, 4, 1), 2, 2),
+        "argmax: expected uint8, got float32",
+    ),
+    "output-dtype": (
+        lambda z: ops.relu_fprop(z(3), out=z(3, dtype=np.float64)),
+        "y: expected float32, got float64",
+    ),
+    "strided": (
+        lambda z: ops.relu_fprop(z.strided(3, 4)),
+        r"x: expected a C-contiguous array, got shape \(3, 4\) with other strides",
+    ),
+    "transposed": (
+        lambda z: ops.dense_fprop(z(5, 2).T, z(3, 5)),
+        "x: expected a C-contiguous array, got",
+    ),
+    "strided-output": (
+        lambda z: ops.softmax_fprop(z(3, 4), out=z.strided(3, 4)),
+        "probs: expected a C-contiguous array, got",
+    ),
+    "no-array": (lambda z: ops.relu_fprop([1.0, 2.0]), "x: expected an array, got list"),
+    "none": (lambda z: ops.conv_fprop(z(1, 3, 3, 1), None), "w: expected .*, got NoneType"),
+    "number": (lambda z: ops.dense_fprop(z(1, 3), 3.0), "w: expected an array, got float"),
+}
+
+
+@parametrize(ARRAYS)
+def test_arrays_of_the_wrong_kind(backend, call, message):
+    assert_refuses(call, message, backend)
+
+
+def overlapping(z):
+    whole = z(20)
+    return whole[:12].reshape(3, 4), whole[8:].reshape(3, 4)
+
+
+def shared_by_two_tensors(z):
+    w = z(4)
+    return ops.sgd_update([(w, z(4), z(4), 1.0, 1.0), (w, z(4), z(4), 1.0, 1.0)], 0.1)
+
+
+def lrn_in_place(z):
+    x = z(3, 4)
+    return ops.lrn_fprop(x, out=x)
+
+
+def lrn_overlapping(z):
+    x, out = overlapping(z)
+    return ops.lrn_fprop(x, out=out)
+
+
+def relu_overlapping(z):
+    x, out = overlapping(z)
+    return ops.relu_fprop(x, out=out)
+
+
+def two_outputs_in_one(z):
+    dw = z(4, 4)
+    return ops.dense_wgrad(z(2, 4), z(2, 4), out=(dw, dw[0]))
+
+
+def peer_within_one(z):
+    x = z(3, 4)
+    return ops.peer_copy(x, x)
+
+
+OVERLAPS = {
+    "lrn-in-place": (lrn_in_place, "y: expected memory apart from x, got the same array"),
+    "lrn": (lrn_overlapping, "y: expected memory apart from x, got overlapping arrays"),
+    "relu": (relu_overlapping, "y: expected memory apart from x, got overlapping arrays"),
+    "two-outputs": (two_outputs_in_one, "db: expected memory apart from dw, got"),
+    "peer": (peer_within_one, "dst: expected memory apart from src, got the same array"),
+    "sgd": (shared_by_two_tensors, r"w\[1\]: expected memory apart from w\[0\], got"),
+}
+
+
+@parametrize(OVERLAPS)
+def test_outputs_that_overlap(backend, call, message):
+    assert_refuses(call, message, backend)
+
+
+VALUES = {
+    "stride-zero": (
+        lambda z: ops.conv_fprop(z(1, 5, 5, 1), z(1, 3, 3, 1), stride=0),
+        "stride_h: expected between 1 and .*, got 0",
+    ),
+    "stride-three-numbers": (
+        lambda z: ops.maxpool_fprop(z(1, 5, 5, 1), 3, (1, 1, 1)),
+        "stride: expected a whole number or a pair of them, got",
+    ),
+    "stride-fraction": (
+        lambda z: ops.maxpool_fprop(z(1, 5, 5, 1), 3, 1.5),
+        "stride: expected a whole number or a pair of them, got 1.5",
+    ),
+    "stride-bool": (
+        lambda z: ops.maxpool_fprop(z(1, 5, 5, 1), 3, True),
+        "stride: expected a whole number or a pair of them, got True",
+    ),
+    "stride-huge": (
+        lambda z: ops.maxpool_fprop(z(1, 5, 5, 1), 3, 2**70),
+        "stride: expected numbers below",
+    ),
+    "pad-negative": (
+        lambda z: ops.conv_fprop(z(1, 5, 5, 1), z(1, 3, 3, 1), pad=(0, -1)),
+        "pad_w: expected between 0 and .*, got -1",
+    ),
+    "rounding": (
+        lambda z: ops.conv_fprop(z(1, 5, 5, 1), z(1, 3, 3, 1), rounding="up"),
+        'rounding: expected "floor" or "ceil", got "up"',
+    ),
+    "size-zero": (
+        lambda z: ops.avgpool_fprop(z(1, 5, 5, 1), 0, 1),
+        "size_h: expected between 1 and .*, got 0",
+    ),
+    "kind": (
+        lambda z: ops.activation_fprop("rleu", z(3)),
+        "kind: expected one of relu, tanh, .*, got",
+    ),
+    "alpha-mode": (
+        lambda z: ops.lrn_fprop(z(1, 4), alpha_mode="size"),
+        'alpha_mode: expected "sum" or "mean", got "size"',
+    ),
+    "lrn-n": (lambda z: ops.lrn_fprop(z(1, 4), n=0), "n: expected between 1 and .*, got 0"),
+    "lrn-k": (lambda z: ops.lrn_fprop(z(1, 4), k=0.0), "k: expected a positive number, got 0"),
+    "lrn-alpha": (lambda z: ops.lrn_fprop(z(1, 4), alpha=-1.0), "alpha: expected 0 or more, got"),
+    "lrn-beta-nan": (
+        lambda z: ops.lrn_fprop(z(1, 4), beta=float("nan")),
+        "beta: expected between 0 and 1000, got",
+    ),
+    "lrn-k-text": (lambda z: ops.lrn_fprop(z(1, 4), k="2"), "k: expected a number, got '2'"),
+    "drop-one": (
+        lambda z: ops.dropout_fprop(z(3), 1.0, seed=1),
+        r"drop: expected a probability in \[0, 1\), got 1",
+    ),
+    "drop-nan": (
+        lambda z: ops.dropout_fprop(z(3), float("nan"), seed=1),
+        r"drop: expected a probability in \[0, 1\), got nan",
+    ),
+    "dropout-mode": (
+        lambda z: ops.dropout_fprop(z(3), seed=1, mode="test"),
+        'mode: expected "paper" or "inverted", got',
+    ),
+    "seed-negative": (lambda z: ops.dropout_fprop(z(3), seed=-1), "seed: expected 0 to .* got -1"),
+    "step-33-bits": (
+        lambda z: ops.dropout_fprop(z(3), seed=1, step=2**32),
+        "step: expected 0 to 4294967295, got 4294967296",
+    ),
+    "lr-text": (
+        lambda z: ops.sgd_update([(z(3), z(3), z(3), 1.0, 1.0)], "fast"),
+        "lr: expected a number, got 'fast'",
+    ),
+    "philox-seed": (lambda z: ops.philox(2**64, 0, 0, np.arange(3)), "seed: expected 0 to .* got"),
+    "philox-negative": (
+        lambda z: ops.philox(1, 0, 0, np.array([0, -1])),
+        "indices: expected .* got -1",
+    ),
+    "philox-fractions": (
+        lambda z: ops.philox(1, 0, 0, np.array([0.5])),
+        "indices: expected .* got",
+    ),
+}
+
+
+@parametrize(VALUES)
+def test_values_out_of_range(backend, call, message):
+    assert_refuses(call, message, backend)
+
+
+def test_read_only_outputs():
+    """NumPy can forbid writing; the other backends' arrays cannot."""
+    out = np.zeros(3, np.float32)
+    out.flags.writeable = False
+    with pytest.raises(ValueError, match="y: expected a writable array, got a read-only one"):
+        ops.relu_fprop(np.zeros(3, np.float32), out=out)
+
+
+def test_misaligned_memory():
+    """A float that starts at an odd address."""
+    array = np.zeros(13, np.uint8)[1:].view(np.float32)
+    with pytest.raises(ValueError, match="x: expected an array aligned to its element size, got"):
+        ops.relu_fprop(array)
+
+
+def test_other_byte_order():
+    with pytest.raises(ValueError, match="x: expected float32, got dtype >f4"):
+        ops.relu_fprop(np.zeros(3, ">f4"))
+
+
+def test_a_failed_call_leaves_the_output_alone(backend):
+    out = np.full((2, 3), 7, np.float32)
+    array = backend.asarray(out.copy())
+    with pytest.raises(ValueError, match="softmax_fprop"):
+        ops.softmax_fprop(Arrays(backend)(3, 2), out=array)
+    np.testing.assert_array_equal(backend.to_host(array), out)
