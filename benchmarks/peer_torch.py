@@ -43,7 +43,9 @@ def _modules(layer: layers.Weighted | object, shape: tuple[int, ...]) -> list[nn
     if isinstance(layer, layers.Dense):
         return _dense(layer, shape)
     if isinstance(layer, layers.MaxPool):
-        return [nn.MaxPool2d(layer.size, layer.stride, layer.pad, ceil_mode=layer.rounding == "ceil")]
+        return [
+            nn.MaxPool2d(layer.size, layer.stride, layer.pad, ceil_mode=layer.rounding == "ceil")
+        ]
     if isinstance(layer, layers.AvgPool):
         return [
             nn.AvgPool2d(

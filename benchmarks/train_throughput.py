@@ -126,7 +126,12 @@ def report(
         # Forward, and twice that for the gradients of inputs and weights; the first layer needs no
         # input gradient, so this overstates a little, equally for all.
         gflops = 3 * 2 * net.macs * rate / 1e9
-        rows[name] = {"ms": middle * 1e3, "q1_ms": low * 1e3, "q3_ms": high * 1e3, "images_per_s": rate}
+        rows[name] = {
+            "ms": middle * 1e3,
+            "q1_ms": low * 1e3,
+            "q3_ms": high * 1e3,
+            "images_per_s": rate,
+        }
         quartiles = f"{low * 1e3:.1f} - {high * 1e3:.1f}"
         print(f"{name:16}{middle * 1e3:10.1f}{quartiles:>20}{rate:12.0f}{gflops:10.0f}")
     peers = {name: row["ms"] for name, row in rows.items() if name != "convnet"}

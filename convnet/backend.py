@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import contextvars
 import importlib
+import os
 import threading
 from collections.abc import Iterator
 from types import ModuleType
@@ -148,6 +149,11 @@ def _open(device: str) -> Backend:
 
 
 def _module(name: str) -> ModuleType:
+    # OpenMP's threads wait for each other dozens of times in a step. GNU's library lets them spin
+    # for a millisecond first; on a machine that does anything else besides, the one that is waited
+    # for is then not running, and a step takes several times as long. It reads this when loaded.
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", "2000")
     try:
         return importlib.import_module(f"convnet.{name}")
     except ModuleNotFoundError as error:
@@ -234,6 +240,4 @@ def set_threads(threads: int) -> None:
     Raises:
         ValueError: a negative number, or more than 1024.
     """
-    import os
-
     get("cpu").module.set_thread_count(threads or len(os.sched_getaffinity(0)))

@@ -18,9 +18,12 @@ from convnet.checkpoint import Checkpoint, CheckpointError
 from convnet.config import Config, ConfigError
 from convnet.data import Batch, DataError, Dataset, Loader, Statistics, open_data, statistics
 from convnet.data.augment import crop_size
+from convnet.data.dataset import expanded
 from convnet.layers import LAYER_TYPES, Loss
 from convnet.net import Net, Node
 from convnet.sgd import SGD
+
+PACKAGED = "sample"  # as a path: the sample of Fashion-MNIST that comes with the package
 
 Shape = tuple[int, int, int]
 Data = str | os.PathLike[str] | Sequence[Dataset] | None
@@ -76,7 +79,9 @@ def build_net(cfg: Config, picture: Shape, classes: int, device: str) -> Net:
     try:
         if cfg.net.layers:
             nodes = [
-                Node(layer.name, LAYER_TYPES[layer.type](**layer.options), layer.inputs, layer.share)
+                Node(
+                    layer.name, LAYER_TYPES[layer.type](**layer.options), layer.inputs, layer.share
+                )
                 for layer in cfg.net.layers
             ]
             net = Net(nodes, in_shape, device=device, seed=cfg.seed)
@@ -175,7 +180,9 @@ def with_path(cfg: Config, data: Data) -> Config:
     """The configuration with `data.path` replaced by `data`, if that is a path, and absolute, so
     that a run can be resumed from another folder."""
     path = os.fspath(data) if isinstance(data, (str, os.PathLike)) else cfg.data.path
-    return replace(cfg, data=replace(cfg.data, path=os.path.abspath(path))) if path else cfg
+    if path not in ("", PACKAGED):
+        path = str(expanded(path).absolute())
+    return replace(cfg, data=replace(cfg.data, path=path))
 
 
 def open_sets(cfg: Config, data: Data = None) -> tuple[Dataset, Dataset]:
@@ -199,9 +206,7 @@ def open_sets(cfg: Config, data: Data = None) -> tuple[Dataset, Dataset]:
     return train, validation
 
 
-def build(
-    cfg: Config, device: str, data: Data = None, stats: Statistics | None = None
-) -> Parts:
+def build(cfg: Config, device: str, data: Data = None, stats: Statistics | None = None) -> Parts:
     """Opens the data and makes net, optimiser, schedule and loaders.
 
     Args:

@@ -35,7 +35,7 @@ class CheckpointError(ValueError):
     """A checkpoint that cannot be used: missing, damaged, or of something else."""
 
 
-class DamagedCheckpoint(CheckpointError):
+class DamagedCheckpointError(CheckpointError):
     """The file is not whole, or its contents do not match its checksum."""
 
 
@@ -59,7 +59,7 @@ def write(path: Path, state: Mapping[str, Any], arrays: Mapping[str, np.ndarray]
     Raises:
         OSError: the file cannot be written (the path and the system's reason are in it).
     """
-    held = {name: np.ascontiguousarray(arrays[name]) for name in sorted(arrays)}
+    held = {name: np.asarray(arrays[name], order="C") for name in sorted(arrays)}
     text = json.dumps({"format": FORMAT, **state}, allow_nan=False)
     header: dict[str, Any] = {
         "__metadata__": {"convnet": text, "sha256": _digest(text, held)},
@@ -77,13 +77,13 @@ def write(path: Path, state: Mapping[str, Any], arrays: Mapping[str, np.ndarray]
 
     temporary = path.with_name(f"{path.name}{_TEMPORARY}")
     try:
-        with open(temporary, "wb") as file:
+        with temporary.open("wb") as file:
             file.write(struct.pack("<Q", len(head)) + head)
             for array in held.values():
-                file.write(memoryview(array.reshape(-1)).cast("B") if array.size else b"")
+                file.write(_bytes(array))
             file.flush()
             os.fsync(file.fileno())
-        os.replace(temporary, path)
+        temporary.replace(path)
         sync_folder(path.parent)
     except BaseException as error:
         with contextlib.suppress(OSError):
@@ -105,13 +105,17 @@ def sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
+def _bytes(array: np.ndarray) -> memoryview:
+    """The memory of a contiguous array, as bytes."""
+    return array.reshape(-1).view(np.uint8).data
+
+
 def _digest(text: str, arrays: Mapping[str, np.ndarray]) -> str:
     digest = hashlib.sha256(text.encode())
     for name in sorted(arrays):
         array = arrays[name]
         digest.update(f"\n{name} {array.dtype.name} {array.shape}\n".encode())
-        if array.size:
-            digest.update(memoryview(array.reshape(-1)).cast("B"))
+        digest.update(_bytes(array))
     return digest.hexdigest()
 
 
@@ -119,23 +123,25 @@ def read(path: Path) -> Checkpoint:
     """Reads a checkpoint and checks all of it.
 
     Raises:
-        DamagedCheckpoint: truncated, altered, or not a checkpoint of this library.
+        DamagedCheckpointError: truncated, altered, or not a checkpoint of this library.
         CheckpointError: no such file, or written by a later version.
     """
+    if path.is_dir():
+        raise CheckpointError(f"{path}: expected a checkpoint, got a folder")
     try:
         with safetensors.safe_open(str(path), framework="numpy") as file:
             metadata = file.metadata() or {}
-            arrays = {name: np.ascontiguousarray(file.get_tensor(name)) for name in file.keys()}
+            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except FileNotFoundError:
         raise CheckpointError(f"{path}: no such file") from None
-    except IsADirectoryError:
-        raise CheckpointError(f"{path}: expected a checkpoint, got a folder") from None
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read ({_first_line(error)})") from None
     except (safetensors.SafetensorError, KeyError, TypeError, ValueError) as error:
-        raise DamagedCheckpoint(f"{path}: damaged checkpoint ({_first_line(error)})") from None
+        raise DamagedCheckpointError(f"{path}: damaged checkpoint ({_first_line(error)})") from None
     if not {"convnet", "sha256"} <= set(metadata):
-        raise DamagedCheckpoint(f"{path}: damaged checkpoint, or none of convnet's")
+        raise DamagedCheckpointError(f"{path}: damaged checkpoint, or none of convnet's")
     if _digest(metadata["convnet"], arrays) != metadata["sha256"]:
-        raise DamagedCheckpoint(f"{path}: damaged checkpoint (its checksum does not match)")
+        raise DamagedCheckpointError(f"{path}: damaged checkpoint (its checksum does not match)")
     state = json.loads(metadata["convnet"])
     if state["format"] > FORMAT:
         raise CheckpointError(
@@ -213,7 +219,7 @@ class Checkpoints:
             warn: told about each damaged one.
 
         Raises:
-            DamagedCheckpoint: there are some, and every one is damaged.
+            DamagedCheckpointError: there are some, and every one is damaged.
         """
         return self._first(self.paths(), warn)
 
@@ -225,7 +231,7 @@ class Checkpoints:
         for number, path in enumerate(paths):
             try:
                 return read(path)
-            except DamagedCheckpoint as error:
+            except DamagedCheckpointError as error:
                 rest = paths[number + 1 :]
                 if not rest:
                     raise

@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 DONE, FAILED, BAD_INPUT, NO_DEVICE = 0, 1, 2, 3
@@ -28,7 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return int(arguments.command(arguments))
     except BrokenPipeError:
-        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - for the flush at exit
+        sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115 - the interpreter flushes it at exit
         return FAILED
     except KeyboardInterrupt:
         if debug:
@@ -56,7 +57,7 @@ def _explain(error: Exception) -> tuple[int, str]:
         return BAD_INPUT, _one_line(error)
     if isinstance(error, MemoryError):
         return FAILED, f"out of memory ({_one_line(error)}); try a smaller train.batch"
-    return FAILED, f"{type(error).__name__}: {_one_line(error)} (--debug shows where)"
+    return FAILED, f"{type(error).__name__}: {_one_line(error)[:400]} (--debug shows where)"
 
 
 def _one_line(error: BaseException) -> str:
@@ -96,7 +97,9 @@ def _parser() -> argparse.ArgumentParser:
     train = add("train", _train, "Train a net.")
     train.add_argument("config", nargs="?", metavar="CFG|PRESET", help="see: convnet presets")
     train.add_argument("--resume", metavar="RUN", help="continue the run in this folder")
-    train.add_argument("--run-dir", metavar="R", help="folder of the run (default: runs/<date>-<name>)")
+    train.add_argument(
+        "--run-dir", metavar="R", help="folder of the run (default: runs/<date>-<name>)"
+    )
     train.add_argument("--epochs", type=_positive, metavar="N", help="as --set train.epochs=N")
     train.add_argument("--threads", type=_positive, metavar="N", help="as --set train.threads=N")
     train.add_argument("-q", "--quiet", action="store_true", help="print warnings and errors only")
@@ -121,6 +124,7 @@ def _parser() -> argparse.ArgumentParser:
     check = add("gradcheck", _gradcheck, "Compare a net's gradients with differences of its loss.")
     check.add_argument("config", metavar="CFG|PRESET")
     check.add_argument("--samples", type=_positive, default=8, metavar="N", help="per parameter")
+    check.add_argument("--batch", type=_positive, default=4, metavar="N", help="random pictures")
     _config_options(check)
 
     add("presets", _presets, "List the packaged configurations.")
@@ -162,7 +166,7 @@ def _positive(text: str) -> int:
 def _version() -> str:
     import convnet
 
-    return convnet.__version__
+    return str(getattr(convnet, "__version__", "unknown"))
 
 
 # ---- commands: imports happen here, so that `convnet --help` is quick ----------------------------
@@ -228,7 +232,23 @@ def _summary(arguments: argparse.Namespace) -> int:
 
 
 def _gradcheck(arguments: argparse.Namespace) -> int:
-    raise NotImplementedError
+    import numpy as np
+
+    from convnet.build import net_of
+    from convnet.config import load_config
+    from convnet.gradcheck import gradcheck, table
+
+    cfg = load_config(arguments.config, arguments.overrides)
+    net = net_of(cfg, arguments.device or "auto", arguments.data)
+    rng = np.random.default_rng(cfg.seed)
+    x = rng.standard_normal((arguments.batch, *net.in_shape), dtype=np.float32)
+    labels = rng.integers(0, net.shapes[net.nodes[-1].name][0], arguments.batch)
+    rows = gradcheck(net, x, labels, arguments.samples)
+    print(table(rows))
+    wrong = [row.parameter for row in rows if not row.ok]
+    if wrong:
+        _complain(f"gradcheck: the gradients of {', '.join(wrong)} are wrong")
+    return FAILED if wrong else DONE
 
 
 def _presets(_arguments: argparse.Namespace) -> int:

@@ -345,8 +345,12 @@ def _layers(items: Any, types: Mapping[str, type], origin: str) -> tuple[LayerCo
             raise ConfigError(f'{origin}: {key}: type: unknown layer type "{kind}"{hint}')
         inputs = item.get("inputs")
         if inputs is not None:
-            inputs = typed([inputs] if isinstance(inputs, str) else inputs, tuple[str, ...],
-                           f"{key}.inputs", origin)
+            inputs = typed(
+                [inputs] if isinstance(inputs, str) else inputs,
+                tuple[str, ...],
+                f"{key}.inputs",
+                origin,
+            )
         rest = {word: value for word, value in item.items() if word not in LAYER_WORDS}
         options = arguments(rest, types[kind], set(), key, origin)
         try:

@@ -39,7 +39,10 @@ def examine() -> dict[str, Any]:
 def _versions() -> dict[str, str]:
     import convnet
 
-    found = {"convnet": convnet.__version__, "python": platform.python_version()}
+    found = {
+        "convnet": getattr(convnet, "__version__", "unknown"),
+        "python": platform.python_version(),
+    }
     for name in _PACKAGES:
         found[name] = _package(name) or "not installed"
     for name in _CUPY:
@@ -78,8 +81,8 @@ def _build(problems: list[str]) -> dict[str, Any]:
     installed = _package("convnet")
     if installed is not None and installed != info.VERSION:
         problems.append(
-            f"the compiled part is of version {info.VERSION}, the installed package of {installed}: "
-            "install convnet again"
+            f"the compiled part is of version {info.VERSION}, the installed package of "
+            f"{installed}: install convnet again"
         )
     several = [name for name in _CUPY if _package(name)]
     if len(several) > 1:
@@ -135,7 +138,7 @@ def _data() -> dict[str, str]:
     found = {}
     for source in ("fashion-mnist", "mnist", "cifar10", "cifar100"):
         try:
-            train, validation = open_data(DataConfig(source=source))  # type: ignore[arg-type]
+            train, validation = open_data(DataConfig(source=source))
             found[source] = f"{len(train)} + {len(validation)} pictures: {train.description}"
         except DataError as error:
             found[source] = f"not found: {error}"

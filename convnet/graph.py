@@ -86,7 +86,7 @@ def ancestors(nodes: Sequence[Node], name: str) -> set[str]:
 
 
 def suggestion(name: str, known: Iterable[str]) -> str:
-    """"did you mean" for an unknown name, or the names there are."""
+    """ "did you mean" for an unknown name, or the names there are."""
     known = list(known)
     close = difflib.get_close_matches(name, known, n=1)
     return f"did you mean {close[0]!r}?" if close else f"there are {', '.join(known)}"

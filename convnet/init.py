@@ -33,9 +33,7 @@ def uniform(
     return values
 
 
-def xavier(
-    rng: np.random.Generator, shape: Sequence[int], fan_in: int, fan_out: int
-) -> np.ndarray:
+def xavier(rng: np.random.Generator, shape: Sequence[int], fan_in: int, fan_out: int) -> np.ndarray:
     """Uniform with variance 2 / (fan_in + fan_out).
 
     Source: Glorot and Bengio, "Understanding the difficulty of training deep feedforward neural

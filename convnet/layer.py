@@ -174,7 +174,9 @@ class Layer:
         """What the layer is, in a few words, for `Net.summary`."""
         return type(self).__name__.lower()
 
-    def buffer(self, name: str, shape: Sequence[int], like: Array, dtype: Any = np.float32) -> Array:
+    def buffer(
+        self, name: str, shape: Sequence[int], like: Array, dtype: Any = np.float32
+    ) -> Array:
         """An uninitialised array on the backend of `like`, the same one in every call.
 
         A batch larger than all before it makes a new one; a smaller one gets its first rows.

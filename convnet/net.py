@@ -224,7 +224,9 @@ class Net:
                 loss, self._rank = layer.loss(inputs[0], labels, each, gradient)
                 self._case_losses.append((layer.coeff, loss))
             else:
-                values[node.name] = layer.fprop(inputs if layer.several_inputs else inputs[0], train)
+                values[node.name] = layer.fprop(
+                    inputs if layer.several_inputs else inputs[0], train
+                )
 
     def _backward(self) -> None:
         """Runs the bprop of all nodes that learn, in reverse."""
@@ -239,9 +241,7 @@ class Net:
                 if name in self._plan.learns:
                     self._add_gradient(gradients, name, part, own)
 
-    def _add_gradient(
-        self, gradients: dict[str, Array], name: str, part: Array, own: bool
-    ) -> None:
+    def _add_gradient(self, gradients: dict[str, Array], name: str, part: Array, own: bool) -> None:
         """Adds one reader's gradient to those of a node's output."""
         if name in gradients:
             ops.accumulate(gradients[name], part)
@@ -269,9 +269,7 @@ class Net:
     # ---- testing --------------------------------------------------------------------------------
 
     @_on_own_backend
-    def evaluate(
-        self, x: Array, labels: Array, batch: int = 256
-    ) -> tuple[np.ndarray, np.ndarray]:
+    def evaluate(self, x: Array, labels: Array, batch: int = 256) -> tuple[np.ndarray, np.ndarray]:
         """The loss and the rank of each case, in test mode.
 
         Args:

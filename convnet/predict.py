@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -55,7 +56,7 @@ def predict(
     """
     trained = open_run(run, device, warn)
     height, width, channels = trained.picture
-    pixels = np.stack([read_picture(image, (height, width), channels) for image in images])
+    pixels = np.stack([read_picture(Path(image), (height, width), channels) for image in images])
     pictures = ArrayDataset(pixels, np.zeros(len(pixels), np.int32), trained.classes, "pictures")
     cfg = trained.cfg
     batch = min(cfg.train.batch, len(pictures))

@@ -1,10 +1,10 @@
 """The folder of one training run: configuration, metrics, log and checkpoints.
 
-    runs/2026-01-31-142530-fashion-mnist/
-        config.toml        the configuration with every default written out
-        metrics.jsonl      one JSON object a line, see `convnet.train`
-        log.txt            what was printed
-        checkpoints/       step-<n>.safetensors, best.safetensors
+runs/2026-01-31-142530-fashion-mnist/
+    config.toml        the configuration with every default written out
+    metrics.jsonl      one JSON object a line, see `convnet.train`
+    log.txt            what was printed
+    checkpoints/       step-<n>.safetensors, best.safetensors
 """
 
 from __future__ import annotations
@@ -171,11 +171,11 @@ def _replace(path: Path, text: str) -> None:
     """Writes a text file so that there is always a whole one."""
     temporary = path.with_name(f"{path.name}.tmp")
     try:
-        with open(temporary, "w", encoding="utf-8") as file:
+        with temporary.open("w", encoding="utf-8") as file:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(temporary, path)
+        temporary.replace(path)
     except OSError as error:
         raise OSError(error.errno, os.strerror(error.errno or 0), str(path)) from error
 

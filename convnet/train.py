@@ -17,7 +17,8 @@ from convnet.config import Config, ConfigError, load_config
 from convnet.net import Net
 from convnet.progress import Reporter
 from convnet.runfolder import RunFolder, run_config
-from convnet.trainer import Diverged, Record, Signals, Trainer
+from convnet.trainer import DivergedError, Record, Signals, Trainer
+
 
 @dataclass
 class TrainResult:
@@ -125,7 +126,7 @@ class _Job:
             return self._run(Trainer(self.cfg, parts, folder, self.reporter, self.callbacks))
 
     def resume(self, path: str | os.PathLike[str]) -> TrainResult:
-        """A run that is there already, from its newest checkpoint or, without one, from the start."""
+        """A run that is there already, from its newest checkpoint or else from the start."""
         with contextlib.closing(RunFolder.resume(path, self.cfg)) as folder:
             checkpoint = folder.newest(self.reporter.warn)
             parts = self._build(checkpoint)
@@ -179,7 +180,7 @@ class _Job:
         with Signals() as signals:
             try:
                 status = trainer.run(signals)
-            except Diverged as error:
+            except DivergedError as error:
                 status, reason = "diverged", self._divergence(trainer, error)
             except KeyboardInterrupt:
                 reporter.close()
@@ -222,7 +223,7 @@ class _Job:
                 f"{trainer.best['epoch']}: {trainer.folder.checkpoints.best}"
             )
 
-    def _divergence(self, trainer: Trainer, error: Diverged) -> str:
+    def _divergence(self, trainer: Trainer, error: DivergedError) -> str:
         return (
             f"diverged at step {trainer.net.step}: {error}; {self._kept(trainer)}; try a smaller "
             f"sgd.lr (it was {trainer.lr:g}) or schedule.warmup_steps"

@@ -19,7 +19,9 @@ import convnet
 from convnet.build import Parts, load_weights, statistics_arrays
 from convnet.checkpoint import Checkpoint, CheckpointError
 from convnet.config import Config
+from convnet.data import DataError
 from convnet.evaluate import measure
+from convnet.graph import INPUT
 from convnet.progress import Reporter, duration, figures
 from convnet.runfolder import RunFolder
 
@@ -27,7 +29,7 @@ Record = dict[str, Any]
 Callback = Callable[[Record], Any]
 
 
-class Diverged(ArithmeticError):
+class DivergedError(ArithmeticError):
     """The loss or the parameters are no longer finite."""
 
 
@@ -170,15 +172,15 @@ class Trainer:
         """Writes a checkpoint of this moment.
 
         Raises:
-            Diverged: parameters are not finite; nothing is written.
+            DivergedError: parameters are not finite; nothing is written.
             OSError: it cannot be written; the one before is whole.
         """
         arrays = self.net.state()
         for name, array in arrays.items():
             if not np.isfinite(array).all():
-                raise Diverged(f"{name} holds NaN or infinity")
+                raise self._diverged(f"{name} holds NaN or infinity")
         state = {
-            "version": convnet.__version__,
+            "version": getattr(convnet, "__version__", "unknown"),
             "step": self.net.step,
             "epoch": self.epoch,
             "step_in_epoch": self.step_in_epoch,
@@ -204,7 +206,9 @@ class Trainer:
         self.parts.schedule.load(state["schedule"])
         self.epoch, self.step_in_epoch = state["epoch"], state["step_in_epoch"]
         if self.step_in_epoch > self.parts.loader.steps_per_epoch:
-            raise CheckpointError(f"{checkpoint.path}: step {self.step_in_epoch} of a shorter epoch")
+            raise CheckpointError(
+                f"{checkpoint.path}: step {self.step_in_epoch} of a shorter epoch"
+            )
         self.epoch_tally = Tally(*state["epoch_tally"])
         self.window_tally = Tally(*state["window_tally"])
         self.best = state["best"]
@@ -224,7 +228,7 @@ class Trainer:
             "done", "stopped" (by a callback) or "interrupted" (by a signal; saved).
 
         Raises:
-            Diverged: the loss is not finite. OSError: something cannot be written.
+            DivergedError: the loss is not finite. OSError: something cannot be written.
         """
         while self.epoch < self.cfg.train.epochs and not self.parts.schedule.finished:
             status = self._train_epoch(signals) or self._finish_epoch(signals)
@@ -263,12 +267,16 @@ class Trainer:
         x = self.parts.prepare(batch)
         loss = self.net.train_step(x, batch.labels, self.parts.sgd)
         if not math.isfinite(loss):
-            if not np.isfinite(self.parts.backend.to_host(x)).all():
-                raise Diverged(f"the data of this step holds NaN or infinity (loss {loss})")
-            node = self.net.check_finite()
-            raise Diverged(f"the loss is {loss}" + (f"; first in node {node}" if node else ""))
+            raise self._diverged(f"the loss is {loss}")
         self.epoch_tally.add(loss, self.net.last_rank)
         self.window_tally.add(loss, self.net.last_rank)
+
+    def _diverged(self, what: str) -> ValueError | ArithmeticError:
+        """The error for something that is not finite: the data's fault, or that of a layer."""
+        node = self.net.check_finite()
+        if node == INPUT:
+            return DataError(f"{self.parts.train.description}: the data hold NaN or infinity")
+        return DivergedError(f"{what}; first in node {node}" if node else what)
 
     def _finish_epoch(self, signals: Signals) -> str | None:
         """Validation, the line of the epoch, the schedule's turn, and the checkpoint."""
@@ -285,9 +293,8 @@ class Trainer:
             self.save()
             return "interrupted"
         if not math.isfinite(result["loss"]):
-            node = self.net.check_finite()
-            raise Diverged("the validation loss is not finite" + (f", node {node}" if node else ""))
-        record = {
+            raise self._diverged(f"the validation loss is {result['loss']}")
+        record: Record = {
             "kind": "epoch",
             "epoch": self.epoch + 1,
             "step": self.net.step,
@@ -323,7 +330,7 @@ class Trainer:
 
     def _log_step(self) -> None:
         steps = max(1, round(self.window_tally.cases / self.cfg.train.batch))
-        record = {
+        record: Record = {
             "kind": "step",
             "epoch": self.epoch + 1,
             "step": self.net.step,
@@ -348,7 +355,9 @@ class Trainer:
 
     def _show_bar(self, record: Record, clock: Clock) -> None:
         text = figures({**record, **clock.rates()}, self._eta())
-        self.reporter.bar(self._place(), self.step_in_epoch, self.parts.loader.steps_per_epoch, text)
+        self.reporter.bar(
+            self._place(), self.step_in_epoch, self.parts.loader.steps_per_epoch, text
+        )
 
     def _eta(self) -> float:
         """Seconds the rest of the run should take."""

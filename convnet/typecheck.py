@@ -22,7 +22,7 @@ class ConfigError(ValueError):
     """A configuration that cannot be used; one line naming the file and the key."""
 
 
-class TypeMismatch(ValueError):
+class MismatchError(ValueError):
     """The value does not fit the hint; `expected` says in words what would."""
 
     def __init__(self, expected: str) -> None:
@@ -92,28 +92,28 @@ def convert(value: Any, hint: Any) -> Any:
         hint: a resolved type hint.
 
     Raises:
-        TypeMismatch: the value does not fit.
+        MismatchError: the value does not fit.
     """
     origin, args = typing.get_origin(hint), typing.get_args(hint)
     if origin is Literal:
         if any(value == arg and type(value) is type(arg) for arg in args):
             return value
-        raise TypeMismatch(describe(hint))
+        raise MismatchError(describe(hint))
     if origin in (typing.Union, types.UnionType):
         return _convert_union(value, hint, args)
     if _is_sequence(origin or hint):
         return _convert_sequence(value, hint, args)
     if (origin or hint) in (dict, collections.abc.Mapping):
         if not isinstance(value, collections.abc.Mapping):
-            raise TypeMismatch(describe(hint))
+            raise MismatchError(describe(hint))
         return dict(value)
     if hint in (bool, int, str) and type(value) is not hint:
-        raise TypeMismatch(describe(hint))
+        raise MismatchError(describe(hint))
     if hint is float:
         if type(value) not in (int, float):
-            raise TypeMismatch(describe(hint))
+            raise MismatchError(describe(hint))
         if not math.isfinite(value):
-            raise TypeMismatch("a finite number")
+            raise MismatchError("a finite number")
         return float(value)
     return value
 
@@ -126,22 +126,22 @@ def _convert_union(value: Any, hint: Any, members: tuple[Any, ...]) -> Any:
     for member in exact + (known or list(members)):
         try:
             return convert(value, member)
-        except TypeMismatch:
+        except MismatchError:
             continue
-    raise TypeMismatch(describe(hint))
+    raise MismatchError(describe(hint))
 
 
 def _convert_sequence(value: Any, hint: Any, args: tuple[Any, ...]) -> Any:
     if not isinstance(value, (list, tuple)):
-        raise TypeMismatch(describe(hint))
+        raise MismatchError(describe(hint))
     fixed = typing.get_origin(hint) is tuple and Ellipsis not in args and args
     if fixed and len(value) != len(args):
-        raise TypeMismatch(describe(hint))
+        raise MismatchError(describe(hint))
     items: Iterable[Any] = args if fixed else (args[0] if args else Any for _ in value)
     try:
         return tuple(convert(item, item_hint) for item, item_hint in zip(value, items, strict=True))
-    except TypeMismatch:
-        raise TypeMismatch(describe(hint)) from None
+    except MismatchError:
+        raise MismatchError(describe(hint)) from None
 
 
 def keywords(function: Callable[..., Any]) -> dict[str, Any]:
@@ -187,7 +187,7 @@ def expect_table(value: Any, key: str, origin: str) -> None:
 def typed(value: Any, hint: Any, key: str, origin: str) -> Any:
     try:
         return convert(value, hint)
-    except TypeMismatch as error:
+    except MismatchError as error:
         raise ConfigError(
             f"{origin}: {key}: expected {error.expected}, got {shown(value)}"
         ) from None
@@ -225,7 +225,11 @@ def section(kind: type, table: Mapping[str, Any], key: str, origin: str) -> Any:
 
 
 def arguments(
-    table: Mapping[str, Any], function: Callable[..., Any], reserved: set[str], key: str, origin: str
+    table: Mapping[str, Any],
+    function: Callable[..., Any],
+    reserved: set[str],
+    key: str,
+    origin: str,
 ) -> dict[str, Any]:
     """Keyword arguments for a function, checked against its signature."""
     hints = {name: hint for name, hint in keywords(function).items() if name not in reserved}

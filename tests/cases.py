@@ -157,7 +157,6 @@ class DenseCase:
         return self.n * self.c * self.k
 
 
-
 CONV = (
     ConvCase("1x1", 2, 5, 7, 3, 4, 1, 1),
     ConvCase("1x1-one-channel", 1, 4, 3, 1, 1, 1, 1),
@@ -196,9 +195,7 @@ CONV = (
 )
 
 # Locally connected layers have filters for every position: the same geometry, small images.
-LOCAL = tuple(
-    case for case in CONV if case.emulator and math.prod(case.local_w_shape) < 200_000
-)
+LOCAL = tuple(case for case in CONV if case.emulator and math.prod(case.local_w_shape) < 200_000)
 
 DENSE = (
     DenseCase("one", 1, 1, 1),
@@ -258,7 +255,7 @@ LRN = (
     LrnCase("several-blocks", (3, 27, 25, 48), groups=2, emulator=False),
 )
 
-# The paper's net, layer by layer. Batch 128, 224 x 224 pictures; `ceil` gives 55 positions in conv1.
+# The paper's net, layer by layer: batch 128, 224 x 224 pictures; `ceil` gives conv1 55 positions.
 ALEXNET_CONV = (
     ConvCase("conv1", 128, 224, 224, 3, 96, 11, 11, (4, 4), rounding="ceil", emulator=False),
     ConvCase("conv2", 128, 27, 27, 96, 256, 5, 5, pad=(2, 2), groups=2, emulator=False),

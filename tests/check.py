@@ -1,9 +1,9 @@
 """How tests compare: every tolerance of the suite is here, and what holds for every operation.
 
-Tolerances follow from the arithmetic, not from what happened to pass. Rounding to float32 is wrong by
-at most U = 2^-24 of a value; a sum of `length` rounded products, in whatever order, is wrong by about
-sqrt(length) * U of the sum of their absolute values (`magnitude`, which the tests compute with the
-reference on absolute values). A wrong index or a dropped term is wrong by whole products.
+Tolerances follow from the arithmetic, not from what happened to pass. Rounding to float32 is wrong
+by at most U = 2^-24 of a value; a sum of `length` rounded products, in whatever order, is wrong by
+about sqrt(length) * U of the sum of their absolute values (`magnitude`, which the tests compute with
+the reference on absolute values). A wrong index or a dropped term is wrong by whole products.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import reference
 U = 2.0**-24
 TINY = float(np.finfo(np.float32).tiny)  # below it, results may be flushed to zero
 
-# oneDNN picks its blocking by the number of threads: these repeat themselves, but only for one count.
+# oneDNN divides sums by the number of threads: these repeat their bits for one count only.
 VARIES_WITH_THREADS = {
     f"{op}_{step}" for op in ("conv", "dense") for step in ("fprop", "dgrad", "wgrad")
 }
@@ -36,7 +36,8 @@ def equal(actual: np.ndarray, expected: np.ndarray) -> None:
 
 def same_bits(actual: np.ndarray, expected: np.ndarray) -> None:
     """Equal to the last bit: NaNs and the signs of zeros too."""
-    assert actual.dtype == expected.dtype and actual.shape == expected.shape
+    assert actual.dtype == expected.dtype
+    assert actual.shape == expected.shape
     different = np.count_nonzero(_bits(actual) != _bits(expected))
     assert different == 0, f"{different} of {actual.size} elements differ in their bits"
 
@@ -44,7 +45,7 @@ def same_bits(actual: np.ndarray, expected: np.ndarray) -> None:
 def close(
     actual: np.ndarray, expected: np.ndarray, magnitude: np.ndarray | float, length: int = 1
 ) -> None:
-    """|actual - expected| <= (4 + 2 sqrt(length)) U magnitude: `length` terms of total `magnitude`."""
+    """|actual - expected| <= (4 + 2 sqrt(length)) U magnitude, for `length` terms of that total."""
     assert actual.shape == np.shape(expected)
     assert actual.dtype == np.float32
     error = np.abs(actual.astype(np.float64) - expected)

@@ -1,4 +1,4 @@
-"""The backends that tests run on: `pytest --backend cpu,emulator,cuda`, by default all there are."""
+"""The backends that tests run on: `pytest --backend cpu,emulator,cuda`, by default all found."""
 
 from __future__ import annotations
 

@@ -262,67 +262,41 @@ def lrn_bprop(x, dy, n=5, k=2.0, alpha=1e-4, beta=0.75, groups=1, alpha_mode="su
 
 # ---- activations ----------------------------------------------------------------------------
 
-ACTIVATIONS = (
-    "relu", "tanh", "logistic", "abs", "softrelu", "square", "sqrt", "log", "brelu", "linear",
-    "drelu",
-)  # fmt: skip
+# name: (y, dy/dx) at x with the constants a and b. At a kink the slope is that of the side towards
+# zero output.
+ACTIVATIONS = {
+    "relu": (lambda x, a, b: np.maximum(0, x), lambda x, a, b: np.where(x > 0, 1.0, 0.0)),
+    "tanh": (
+        lambda x, a, b: a * np.tanh(b * x),
+        lambda x, a, b: a * b * (1 - np.tanh(b * x) ** 2),
+    ),
+    "logistic": (
+        lambda x, a, b: np.exp(-np.logaddexp(0, -x)),
+        lambda x, a, b: np.exp(-np.logaddexp(0, -x) - np.logaddexp(0, x)),
+    ),
+    "abs": (lambda x, a, b: np.abs(x), lambda x, a, b: np.sign(x)),
+    "softrelu": (
+        lambda x, a, b: np.logaddexp(0, x),
+        lambda x, a, b: np.exp(-np.logaddexp(0, -x)),
+    ),
+    "square": (lambda x, a, b: x**2, lambda x, a, b: 2 * x),
+    "sqrt": (lambda x, a, b: np.sqrt(x), lambda x, a, b: 0.5 / np.sqrt(x)),
+    "log": (lambda x, a, b: np.log(a + x), lambda x, a, b: 1 / (a + x)),
+    "brelu": (
+        lambda x, a, b: np.minimum(a, np.maximum(0, x)),
+        lambda x, a, b: np.where((x > 0) & (x < a), 1.0, 0.0),
+    ),
+    "linear": (lambda x, a, b: a * x + b, lambda x, a, b: np.full_like(x, a)),
+    "drelu": (lambda x, a, b: x - a * np.tanh(x / a), lambda x, a, b: np.tanh(x / a) ** 2),
+}
 
 
 def activation_fprop(kind, x, a=1.0, b=1.0):
-    x = float64(x)
-    match kind:
-        case "relu":
-            return np.maximum(0, x)
-        case "tanh":
-            return a * np.tanh(b * x)
-        case "logistic":
-            return np.exp(-np.logaddexp(0, -x))
-        case "abs":
-            return np.abs(x)
-        case "softrelu":
-            return np.logaddexp(0, x)
-        case "square":
-            return x**2
-        case "sqrt":
-            return np.sqrt(x)
-        case "log":
-            return np.log(a + x)
-        case "brelu":
-            return np.minimum(a, np.maximum(0, x))
-        case "linear":
-            return a * x + b
-        case "drelu":
-            return x - a * np.tanh(x / a)
-    raise ValueError(kind)
+    return ACTIVATIONS[kind][0](float64(x), a, b)
 
 
 def activation_slope(kind, x, a=1.0, b=1.0):
-    """dy/dx at x; at a kink, that of the side towards zero output."""
-    x = float64(x)
-    match kind:
-        case "relu":
-            return np.where(x > 0, 1.0, 0.0)
-        case "tanh":
-            return a * b * (1 - np.tanh(b * x) ** 2)
-        case "logistic":
-            return np.exp(-np.logaddexp(0, -x) - np.logaddexp(0, x))
-        case "abs":
-            return np.sign(x)
-        case "softrelu":
-            return np.exp(-np.logaddexp(0, -x))
-        case "square":
-            return 2 * x
-        case "sqrt":
-            return 0.5 / np.sqrt(x)
-        case "log":
-            return 1 / (a + x)
-        case "brelu":
-            return np.where((x > 0) & (x < a), 1.0, 0.0)
-        case "linear":
-            return np.full_like(x, a)
-        case "drelu":
-            return np.tanh(x / a) ** 2
-    raise ValueError(kind)
+    return ACTIVATIONS[kind][1](float64(x), a, b)
 
 
 # ---- random numbers and dropout -------------------------------------------------------------

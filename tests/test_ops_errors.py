@@ -1,4 +1,4 @@
-"""Bad arguments to convnet.ops: a ValueError that names operation and argument, expected and got."""
+"""Bad arguments to convnet.ops: a ValueError that names the argument, expected and got."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Arrays:
 
 
 def parametrize(table):
-    return pytest.mark.parametrize("call, message", table.values(), ids=table.keys())
+    return pytest.mark.parametrize(("call", "message"), table.values(), ids=table.keys())
 
 
 def assert_refuses(call, message, backend):

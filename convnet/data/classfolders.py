@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import warnings
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -13,10 +12,9 @@ from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
 from convnet.data.dataset import DataError, Labels, check_labels, shown
-from convnet.data.picture import EXTENSIONS
+from convnet.data.picture import EXTENSIONS, quiet_pillow
 
 _CHUNK = 64  # files a thread takes at a time
 
@@ -245,7 +243,5 @@ def in_threads(function: Callable[[Path], T], paths: Sequence[Path], threads: in
         return [function(path) for path in chunk]
 
     chunks = [paths[i : i + _CHUNK] for i in range(0, len(paths), _CHUNK)]
-    with warnings.catch_warnings(), thread_pool(threads) as pool:
-        # Too large a picture is reported by a DataError; once is enough.
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+    with quiet_pillow(), thread_pool(threads) as pool:
         return [result for results in pool.map(several, chunks) for result in results]

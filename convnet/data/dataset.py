@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +22,14 @@ def shown(path: str | os.PathLike[str]) -> str:
     """A path as it may be printed on one line: line breaks and undecodable bytes are escaped."""
     text = os.fspath(path)
     return text if text.isprintable() else ascii(text)
+
+
+def expanded(path: str | os.PathLike[str]) -> Path:
+    """A path with `~` replaced by the home folder; as it is where there is no such home."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        return Path(path)
 
 
 def check_labels(labels: npt.ArrayLike, classes: int, where: str) -> Labels:

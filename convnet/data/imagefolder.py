@@ -25,7 +25,7 @@ from convnet.data.classfolders import (
     sub_folders,
     thread_pool,
 )
-from convnet.data.dataset import DataError, Dataset, Pictures, shown
+from convnet.data.dataset import DataError, Dataset, Pictures, expanded, shown
 from convnet.data.picture import check_file, decode
 
 CACHE_BYTES = 1 << 29  # decoded pictures of both parts together are kept up to this
@@ -140,7 +140,7 @@ def open_folder(
         DataError: no class folders, an empty class, a bad file, pictures of several sizes without
             `size`, or too few pictures to split.
     """
-    root = root.expanduser()
+    root = expanded(root)
     if min(size) < 1 and max(size) != 0:
         raise DataError(f"data.size: expected a height and a width, or [0, 0], got {list(size)}")
     parts = _find_parts(root)
@@ -171,18 +171,19 @@ def open_folder(
 def _find_parts(root: Path) -> tuple[Path, Path | None]:
     """The folders of class folders for training and for validation (None: to be split off).
 
-    `train` is taken for a part, and not for a class of that name, where it holds folders only.
+    `train` may also be the name of a class: it is one where it holds pictures directly and other
+    classes lie beside it.
     """
     folders, _ = sub_folders(root)
     if "train" not in folders:
         return root, None
     inner, counts = sub_folders(root / "train")
-    if not inner or counts.pictures:
-        return root, None
-    for name in _VALIDATION_NAMES:
-        if name in folders:
-            return root / "train", root / name
-    return root / "train", None
+    val = next((name for name in _VALIDATION_NAMES if name in folders), None)
+    if val is not None and (inner or folders <= {"train", *_VALIDATION_NAMES}):
+        return root / "train", root / val
+    if inner and not counts.pictures:
+        return root / "train", None
+    return root, None
 
 
 @dataclass

@@ -8,6 +8,8 @@ names the file.
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import BinaryIO
@@ -15,7 +17,7 @@ from typing import BinaryIO
 import numpy as np
 from PIL import Image
 
-from convnet.data.dataset import DataError, Pictures, shown
+from convnet.data.dataset import DataError, Pictures, expanded, shown
 
 # Larger pictures are refused before they are decoded: a few bytes can claim any size. This is also
 # where Pillow starts to warn of decompression bombs.
@@ -56,10 +58,20 @@ def read_picture(path: str | Path, size: tuple[int, int], channels: int = 3) -> 
     Raises:
         DataError: as `decode`, or the file cannot be opened.
     """
-    path = Path(path).expanduser()
-    with warnings.catch_warnings():  # not in decode(): this is not safe in several threads
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+    path = expanded(path)
+    with quiet_pillow():
         return decode(path, shown(path), size, channels)
+
+
+@contextmanager
+def quiet_pillow() -> Iterator[None]:
+    """Hides Pillow's warnings: what matters is raised as a DataError, once.
+
+    To be entered by one thread, around those that decode: warning filters belong to the process.
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module=r"PIL\.")
+        yield
 
 
 def decode(

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from convnet.config import DataConfig
 from convnet.data import cifar10, idx
-from convnet.data.dataset import DataError, Dataset, shown
+from convnet.data.dataset import DataError, Dataset, expanded, shown
 from convnet.data.imagefolder import open_folder
 
 # Test accuracy, in %, that the preset `fashion-mnist` reaches on the packaged sample.
@@ -70,24 +70,24 @@ def _folder_path(cfg: DataConfig) -> Path:
             "data.path: expected a folder with one sub-folder of pictures per class"
             " (--data DIR, or $CONVNET_DATA), got none"
         )
-    return Path(path).expanduser()
+    return expanded(path)
 
 
 def _places(cfg: DataConfig) -> Iterator[_Place]:
     """Where to look, in order."""
     if cfg.path:
-        yield _Place(Path(cfg.path).expanduser(), explicit=True)
+        yield _Place(expanded(cfg.path), explicit=True)
         return
     variable = os.environ.get("CONVNET_DATA", "")
     if variable:
-        folder = Path(variable).expanduser()
+        folder = expanded(variable)
         if not folder.exists():
             raise DataError(f"$CONVNET_DATA: expected a folder, got {shown(folder)}: no such file")
         yield _Place(folder)
         yield _Place(folder / cfg.source)
     yield _Place(_SYSTEM_FOLDER / cfg.source)
-    cache = os.environ.get("XDG_CACHE_HOME", "")
-    yield _Place((Path(cache) if cache else Path("~/.cache").expanduser()) / "convnet" / cfg.source)
+    cache = os.environ.get("XDG_CACHE_HOME", "") or "~/.cache"
+    yield _Place(expanded(cache) / "convnet" / cfg.source)
 
 
 def _no_data(source: str, path: Path) -> None:

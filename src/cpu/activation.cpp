@@ -47,7 +47,7 @@ template <Activation kKind>
 CONVNET_INLINE float gradient_from_input(float x, float dy, float a) {
   if constexpr (kKind == Activation::kAbs) return x > 0.0f ? dy : (x < 0.0f ? -dy : x * dy);
   if constexpr (kKind == Activation::kSoftRelu) return dy * fast_logistic(x);
-  if constexpr (kKind == Activation::kSquare) return dy * (2.0f * x);
+  if constexpr (kKind == Activation::kSquare) return 2.0f * dy * x;
   if constexpr (kKind == Activation::kLog) return dy / (a + x);
   if constexpr (kKind == Activation::kLinear) return a * dy;
   if constexpr (kKind == Activation::kDrelu) {

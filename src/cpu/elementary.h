@@ -100,10 +100,11 @@ CONVNET_INLINE float fast_log(float x) {
   return x < kInfinity ? above_zero : x;  // infinity and NaN are their own logarithms
 }
 
-// log(1 + u) for u >= 0, with the low bits of u that 1 + u rounds away.
+// log(1 + u) for u in [0, 1], without rounding 1 + u: it is 1 + f, or 2 (1 + f).
 CONVNET_INLINE float fast_log1p(float u) {
-  const float w = 1.0f + u;
-  return fast_log(w) + (u - (w - 1.0f)) / w;
+  const bool large = u > 0.414213562f;
+  const float f = large ? 0.5f * u - 0.5f : u;
+  return (log1p_tail(f) + f) + (large ? 0.693147181f : 0.0f);
 }
 
 CONVNET_INLINE float fast_logistic(float x) {
@@ -120,11 +121,12 @@ CONVNET_INLINE float fast_softrelu(float x) {
 // (tanh(x) - x) / x for |x| < 0.625, where formulas by e^x would cancel.
 CONVNET_INLINE float tanh_tail(float x) {
   const float z = x * x;
-  float p = -5.71704234e-3f;
-  p = p * z + 2.06505849e-2f;
-  p = p * z - 5.37434974e-2f;
-  p = p * z + 0.133314913f;
-  p = p * z - 0.333332839f;
+  float p = 2.29283024e-3f;
+  p = p * z - 8.34402946e-3f;
+  p = p * z + 2.17689476e-2f;
+  p = p * z - 5.39592637e-2f;
+  p = p * z + 0.133333036f;
+  p = p * z - 0.333333332f;
   return p * z;
 }
 
@@ -144,6 +146,23 @@ CONVNET_INLINE float fast_minus_tanh(float x) {
   const float magnitude = std::fabs(x);
   const float far = std::copysign(magnitude - tanh_far(magnitude), x);
   return magnitude < 0.625f ? -tanh_tail(x) * x : far;
+}
+
+// x^(-3/4) for finite x > 0, without square roots and divisions.
+CONVNET_INLINE float power_minus_three_quarters(float x) {
+  // Dividing the bits of x by -4 gives x^(-1/4) within 4%, as the bits are nearly its logarithm.
+  // What remains is a series in r = 1 - x y^4, |r| < 0.125: x^(-3/4) = y^3 (1 - r)^(-3/4).
+  const float y = float_from_bits(0x4f582000 - (float_bits(x) >> 2));
+  const float y2 = y * y;
+  const float r = 1.0f - x * (y2 * y2);
+  float p = 0.525665669f;
+  p = p * r + 0.549691488f;
+  p = p * r + 0.56387939f;
+  p = p * r + 0.601452035f;
+  p = p * r + 0.656250134f;
+  p = p * r + 0.750000218f;
+  p = p * r + 1.0f;
+  return (y2 * y) * p;
 }
 
 // x^-b for x > 0, b in two parts with high_b * exponent exact (12 bits; see split_exponent).

@@ -12,8 +12,8 @@
 
 #include <atomic>
 #include <cstring>
+#include <memory>
 #include <stdexcept>
-#include <vector>
 
 #include "ops.h"
 #include "parallel.h"
@@ -67,10 +67,18 @@ void for_pieces(const ConvShape& shape, std::int64_t place, std::int64_t group, 
   }
 }
 
-// patches [count, depth] of `count` images from x on; `patches` holds zeros off the image, because
-// all images of a place have theirs in the same elements.
+// Room for a patch matrix, not cleared.
+std::unique_ptr<float[]> make_patches(const Geometry& sizes, std::int64_t images) {
+  return std::unique_ptr<float[]>(new float[static_cast<std::size_t>(images * sizes.depth)]);
+}
+
+// patches [count, depth] = the patches of `count` images from x on.
 void gather(const ConvShape& shape, const Geometry& sizes, std::int64_t place, std::int64_t group,
             std::int64_t count, const float* x, float* patches) {
+  std::int64_t on_image = 0;
+  for_pieces(shape, place, group,
+             [&](std::int64_t, std::int64_t, std::int64_t floats) { on_image += floats; });
+  if (on_image < sizes.depth) std::fill(patches, patches + count * sizes.depth, 0.0f);
   for_pieces(shape, place, group, [&](std::int64_t from, std::int64_t to, std::int64_t floats) {
     for (std::int64_t n = 0; n < count; ++n) {
       std::memcpy(patches + n * sizes.depth + to, x + n * sizes.x_image + from,
@@ -141,12 +149,12 @@ void local_fprop(const ConvShape& shape, const float* x, const float* w, const f
   products.run("local_fprop", sizes.places * blocks, [&](std::int64_t task) {
     const std::int64_t place = task / blocks, first = task % blocks * sizes.images;
     const std::int64_t count = std::min(sizes.images, shape.n - first);
-    std::vector<float> patches(static_cast<std::size_t>(count * sizes.depth), 0.0f);
+    const auto patches = make_patches(sizes, count);
     float* out = y + first * sizes.y_image + place * shape.k;
     for (std::int64_t g = 0; g < shape.groups; ++g) {
-      gather(shape, sizes, place, g, count, x + first * sizes.x_image, patches.data());
+      gather(shape, sizes, place, g, count, x + first * sizes.x_image, patches.get());
       const std::int64_t filter = place * shape.k + g * sizes.group_filters;
-      products.multiply('N', 'T', count, sizes.group_filters, sizes.depth, patches.data(),
+      products.multiply('N', 'T', count, sizes.group_filters, sizes.depth, patches.get(),
                         sizes.depth, w + filter * sizes.depth, sizes.depth, 0.0f,
                         out + g * sizes.group_filters, sizes.y_image);
     }
@@ -163,7 +171,7 @@ void local_dgrad(const ConvShape& shape, const float* dy, const float* w, const 
   products.run("local_dgrad", ceil_div(shape.n, kImages), [&](std::int64_t task) {
     const std::int64_t first = task * kImages;
     const std::int64_t count = std::min(kImages, shape.n - first);
-    std::vector<float> patches(static_cast<std::size_t>(count * sizes.depth));
+    const auto patches = make_patches(sizes, count);
     float* images = dx + first * sizes.x_image;
     std::fill(images, images + count * sizes.x_image, 0.0f);
     for (std::int64_t place = 0; place < sizes.places; ++place) {
@@ -171,9 +179,9 @@ void local_dgrad(const ConvShape& shape, const float* dy, const float* w, const 
         const std::int64_t filter = place * shape.k + g * sizes.group_filters;
         products.multiply('N', 'N', count, sizes.depth, sizes.group_filters,
                           dy + first * sizes.y_image + filter, sizes.y_image,
-                          w + filter * sizes.depth, sizes.depth, 0.0f, patches.data(),
+                          w + filter * sizes.depth, sizes.depth, 0.0f, patches.get(),
                           sizes.depth);
-        scatter_add(shape, sizes, place, g, count, patches.data(), images);
+        scatter_add(shape, sizes, place, g, count, patches.get(), images);
       }
     }
   });
@@ -191,12 +199,12 @@ void local_wgrad(const ConvShape& shape, const float* x, const float* dy, float*
     const std::int64_t place = task / shape.groups, g = task % shape.groups;
     const std::int64_t filter = place * shape.k + g * sizes.group_filters;
     const std::int64_t images = std::min<std::int64_t>(sizes.images, shape.n);
-    std::vector<float> patches(static_cast<std::size_t>(images * sizes.depth), 0.0f);
+    const auto patches = make_patches(sizes, images);
     for (std::int64_t first = 0; first < shape.n; first += images) {
       const std::int64_t count = std::min(images, shape.n - first);
-      gather(shape, sizes, place, g, count, x + first * sizes.x_image, patches.data());
+      gather(shape, sizes, place, g, count, x + first * sizes.x_image, patches.get());
       products.multiply('T', 'N', sizes.group_filters, sizes.depth, count,
-                        dy + first * sizes.y_image + filter, sizes.y_image, patches.data(),
+                        dy + first * sizes.y_image + filter, sizes.y_image, patches.get(),
                         sizes.depth, first == 0 ? 0.0f : 1.0f, dw + filter * sizes.depth,
                         sizes.depth);
     }

@@ -9,8 +9,8 @@
 // whole line, whatever C and the groups are, and s^-beta one more pass. The line stays in the L1
 // cache. The backward pass computes s again: cheaper than reading it.
 //
-// Cost: one read and one write per element (backward: two and one). s^-beta takes two square roots
-// and a division for the usual beta = 3/4, which is about what memory takes on two cores.
+// Cost: one read and one write per element (backward: two and one), and arithmetic that takes about
+// as long; the next block is prefetched meanwhile.
 #include <vector>
 
 #include "elementary.h"
@@ -20,7 +20,13 @@
 namespace convnet {
 namespace {
 
-constexpr std::int64_t kLine = 2048;  // floats; four such arrays fit in the L1 cache
+#ifndef KL
+#define KL 2048
+#define KP 256
+#endif
+constexpr std::int64_t kLine = KL;   // floats; four such arrays fit in the L1 cache
+constexpr std::int64_t kPiece = KP;   // floats computed between two rounds of prefetching
+constexpr float kLargest = std::numeric_limits<float>::max();
 
 // Where things are in a line: channel c of group g of the block's pixel m has its window sum at
 // (m * groups + g) * step + c.
@@ -65,7 +71,11 @@ CONVNET_INLINE void window_sums(std::int64_t length, int window, const float* __
     }
   } else {
     for (std::int64_t i = 0; i < length; ++i) sums[i] = values[i];
-    for (int t = 1; t < window; ++t) {
+    int t = 1;
+    for (; t + 4 <= window; t += 4) {
+      for (std::int64_t i = 0; i < length; ++i) sums[i] += window_sum<4>(values + i + t);
+    }
+    for (; t < window; ++t) {
       for (std::int64_t i = 0; i < length; ++i) sums[i] += values[i + t];
     }
     for (std::int64_t i = 0; i < length; ++i) sums[i] = offset + factor * sums[i];
@@ -91,8 +101,7 @@ CONVNET_INLINE void apply_power(std::int64_t length, float* __restrict s, float*
 
 struct PowerThreeQuarters {
   CONVNET_INLINE float operator()(float s) const {
-    const float root = std::sqrt(s);
-    return 1.0f / (root * std::sqrt(root));
+    return power_minus_three_quarters(kLargest < s ? kLargest : s);  // also for infinity
   }
 };
 struct PowerHalf {
@@ -118,92 +127,132 @@ CONVNET_INLINE void powers(std::int64_t length, float beta, float* s, float* nex
   }
 }
 
-// rows = pixels * groups; `squares` holds zeros wherever nothing is written here.
-CONVNET_CLONES void fprop_block(const LrnShape& shape, const Line& line, std::int64_t rows,
-                                const float* __restrict x, float* __restrict y,
-                                float* __restrict squares, float* __restrict s) {
-  const std::int64_t channels = line.channels, step = line.step, length = rows * step;
-  for (std::int64_t row = 0; row < rows; ++row) {
-    const float* in = x + row * channels;
-    float* out = squares + row * step + line.left;
-    for (std::int64_t c = 0; c < channels; ++c) out[c] = in[c] * in[c];
-  }
-  window_sums(length, line.window, squares, shape.k, shape.alpha, s);
-  powers(length, shape.beta, s, nullptr);
-  for (std::int64_t row = 0; row < rows; ++row) {
-    const float* in = x + row * channels;
-    const float* factor = s + row * step;
-    float* out = y + row * channels;
-    for (std::int64_t c = 0; c < channels; ++c) out[c] = in[c] * factor[c];
+// Zero-filled arrays of line.storage() floats. The zeros between groups are never written to.
+struct Scratch {
+  explicit Scratch(const Line& line)
+      : memory(4 * static_cast<std::size_t>(line.storage()), 0.0f),
+        squares(memory.data()),
+        terms(squares + line.storage()),
+        s(terms + line.storage()),
+        next(s + line.storage()) {}
+  std::vector<float> memory;
+  float *squares, *terms, *s, *next;
+};
+
+// A block of `rows` = pixels * groups rows of line.channels floats, and how many floats of the
+// tensor follow it.
+struct Block {
+  std::int64_t rows, following;
+};
+
+// Asks for floats first .. first + count - 1 of those that follow the block, to arrive while the
+// arithmetic of this one goes on.
+CONVNET_INLINE void prefetch_next(const Block& block, const Line& line, const float* p,
+                                  std::int64_t first, std::int64_t count) {
+#if defined(__GNUC__)
+  const float* next = p + block.rows * line.channels;
+  const std::int64_t last = std::min(first + count, block.following);
+  for (std::int64_t i = first; i < last; i += 16) __builtin_prefetch(next + i);
+#endif
+}
+
+CONVNET_INLINE void square_rows(const Block& block, const Line& line, const float* __restrict x,
+                                float* __restrict squares) {
+  for (std::int64_t row = 0; row < block.rows; ++row) {
+    const float* in = x + row * line.channels;
+    float* out = squares + row * line.step + line.left;
+    for (std::int64_t c = 0; c < line.channels; ++c) out[c] = in[c] * in[c];
   }
 }
 
-CONVNET_CLONES void bprop_block(const LrnShape& shape, const Line& line, std::int64_t rows,
-                                const float* __restrict x, const float* __restrict dy,
-                                float* __restrict dx, float* __restrict squares,
-                                float* __restrict terms, float* __restrict s,
-                                float* __restrict next) {
-  const std::int64_t channels = line.channels, step = line.step, length = rows * step;
-  for (std::int64_t row = 0; row < rows; ++row) {
-    const float* in = x + row * channels;
-    float* out = squares + row * step + line.left;
-    for (std::int64_t c = 0; c < channels; ++c) out[c] = in[c] * in[c];
+CONVNET_CLONES void fprop_block(const LrnShape& shape, const Line& line, const Block& block,
+                                const Scratch& scratch, const float* __restrict x,
+                                float* __restrict y) {
+  square_rows(block, line, x, scratch.squares);
+  const std::int64_t length = block.rows * line.step;
+  for (std::int64_t i = 0; i < length; i += kPiece) {
+    const std::int64_t size = std::min(kPiece, length - i);
+    prefetch_next(block, line, x, i, size);
+    window_sums(size, line.window, scratch.squares + i, shape.k, shape.alpha, scratch.s + i);
+    powers(size, shape.beta, scratch.s + i, nullptr);
   }
-  window_sums(length, line.window, squares, shape.k, shape.alpha, s);
-  powers(length, shape.beta, s, next);
-  // The windows that hold i are those of i - right .. i + left: the mirror image.
-  for (std::int64_t row = 0; row < rows; ++row) {
-    const float* in = x + row * channels;
-    const float* grad = dy + row * channels;
-    const float* factor = next + row * step;
-    float* out = terms + row * step + line.right;
-    for (std::int64_t c = 0; c < channels; ++c) out[c] = grad[c] * in[c] * factor[c];
-  }
-  window_sums(length, line.window, terms, 0.0f, 2.0f * shape.alpha * shape.beta, next);
-  for (std::int64_t row = 0; row < rows; ++row) {
-    const float* in = x + row * channels;
-    const float* grad = dy + row * channels;
-    const float* factor = s + row * step;
-    const float* sums = next + row * step;
-    float* out = dx + row * channels;
-    for (std::int64_t c = 0; c < channels; ++c) {
-      out[c] = grad[c] * factor[c] - in[c] * sums[c];
-    }
+  for (std::int64_t row = 0; row < block.rows; ++row) {
+    const float* in = x + row * line.channels;
+    const float* factor = scratch.s + row * line.step;
+    float* out = y + row * line.channels;
+    for (std::int64_t c = 0; c < line.channels; ++c) out[c] = in[c] * factor[c];
   }
 }
 
-// run(first pixel, pixels, scratch) for the blocks of the tensor; scratch is `arrays` zero-filled
-// arrays of line.storage() floats, reused from block to block.
+// terms = dy x s^(-beta-1), where the windows that hold i are those of i - right .. i + left: the
+// mirror image of the forward window, so its sum starts `right` and not `left` before i.
+CONVNET_INLINE void term_rows(const Block& block, const Line& line, const float* __restrict x,
+                              const float* __restrict dy, const Scratch& scratch) {
+  for (std::int64_t row = 0; row < block.rows; ++row) {
+    const float* in = x + row * line.channels;
+    const float* grad = dy + row * line.channels;
+    const float* factor = scratch.next + row * line.step;
+    float* __restrict out = scratch.terms + row * line.step + line.right;
+    for (std::int64_t c = 0; c < line.channels; ++c) out[c] = grad[c] * in[c] * factor[c];
+  }
+}
+
+CONVNET_CLONES void bprop_block(const LrnShape& shape, const Line& line, const Block& block,
+                                const Scratch& scratch, const float* __restrict x,
+                                const float* __restrict dy, float* __restrict dx) {
+  square_rows(block, line, x, scratch.squares);
+  const std::int64_t length = block.rows * line.step;
+  for (std::int64_t i = 0; i < length; i += kPiece) {
+    const std::int64_t size = std::min(kPiece, length - i);
+    prefetch_next(block, line, x, i, size);
+    window_sums(size, line.window, scratch.squares + i, shape.k, shape.alpha, scratch.s + i);
+    powers(size, shape.beta, scratch.s + i, scratch.next + i);
+  }
+  term_rows(block, line, x, dy, scratch);
+  const float factor = 2.0f * shape.alpha * shape.beta;
+  for (std::int64_t i = 0; i < length; i += kPiece) {
+    const std::int64_t size = std::min(kPiece, length - i);
+    prefetch_next(block, line, dy, i, size);
+    window_sums(size, line.window, scratch.terms + i, 0.0f, factor, scratch.next + i);
+  }
+  for (std::int64_t row = 0; row < block.rows; ++row) {
+    const float* in = x + row * line.channels;
+    const float* grad = dy + row * line.channels;
+    const float* power = scratch.s + row * line.step;
+    const float* sums = scratch.next + row * line.step;
+    float* out = dx + row * line.channels;
+    for (std::int64_t c = 0; c < line.channels; ++c) out[c] = grad[c] * power[c] - in[c] * sums[c];
+  }
+}
+
+// run(block, scratch, offset of the block in the tensor) for all of the tensor.
 template <class Run>
-void for_blocks(const LrnShape& shape, const Line& line, std::size_t arrays, const Run& run) {
-  const std::int64_t blocks_per_task =
-      std::max<std::int64_t>(1, 2 * kChunk / (line.pixels * shape.c));
-  parallel_chunks(shape.pixels, blocks_per_task * line.pixels,
-                  [&](std::int64_t first, std::int64_t pixels) {
-    std::vector<float> scratch(arrays * static_cast<std::size_t>(line.storage()), 0.0f);
-    for (std::int64_t m = 0; m < pixels; m += line.pixels) {
-      run(first + m, std::min(line.pixels, pixels - m), scratch.data());
+void for_blocks(const LrnShape& shape, const Line& line, const Run& run) {
+  const std::int64_t pixels_per_task =
+      line.pixels * std::max<std::int64_t>(1, 2 * kChunk / (line.pixels * shape.c));
+  const auto task = [&](std::int64_t first, std::int64_t pixels) {
+    const Scratch scratch(line);
+    for (std::int64_t m = first; m < first + pixels; m += line.pixels) {
+      const std::int64_t size = std::min(line.pixels, first + pixels - m);
+      run(Block{size * line.groups, (shape.pixels - m - size) * shape.c}, scratch, m * shape.c);
     }
-  });
+  };
+  parallel_chunks(shape.pixels, pixels_per_task, task);
 }
 
 }  // namespace
 
 void lrn_fprop(const LrnShape& shape, const float* x, float* y, Stream) {
   const Line line = make_line(shape);
-  for_blocks(shape, line, 2, [&](std::int64_t first, std::int64_t pixels, float* scratch) {
-    const std::int64_t at = first * shape.c;
-    fprop_block(shape, line, pixels * line.groups, x + at, y + at, scratch,
-                scratch + line.storage());
+  for_blocks(shape, line, [&](const Block& block, const Scratch& scratch, std::int64_t at) {
+    fprop_block(shape, line, block, scratch, x + at, y + at);
   });
 }
 
 void lrn_bprop(const LrnShape& shape, const float* x, const float* dy, float* dx, Stream) {
   const Line line = make_line(shape);
-  for_blocks(shape, line, 4, [&](std::int64_t first, std::int64_t pixels, float* scratch) {
-    const std::int64_t at = first * shape.c, size = line.storage();
-    bprop_block(shape, line, pixels * line.groups, x + at, dy + at, dx + at, scratch,
-                scratch + size, scratch + 2 * size, scratch + 3 * size);
+  for_blocks(shape, line, [&](const Block& block, const Scratch& scratch, std::int64_t at) {
+    bprop_block(shape, line, block, scratch, x + at, dy + at, dx + at);
   });
 }
 

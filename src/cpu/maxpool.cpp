@@ -40,6 +40,7 @@ CONVNET_INLINE void maxpool_pixel(const PoolShape& shape, const Span& rows, cons
       }
     }
   }
+  CONVNET_SIMD_16
   for (int c = 0; c < channels; ++c) argmax[c] = static_cast<std::uint8_t>(index[c]);
 }
 
@@ -54,10 +55,15 @@ CONVNET_CLONES void maxpool_row(const PoolShape& shape, int p, const float* imag
   }
 }
 
-// dx[c] += dy[c] where argmax[c] is `code`.
+// dx[c] += dy[c] where argmax[c] is `code`. The choice is made on the bits of dy: without a branch
+// where vectors do not fit, and without touching a NaN or infinity that is not chosen.
 CONVNET_INLINE void add_where(int channels, int code, const std::uint8_t* __restrict argmax,
                               const float* __restrict dy, float* __restrict dx) {
-  for (int c = 0; c < channels; ++c) dx[c] += argmax[c] == code ? dy[c] : 0.0f;
+  CONVNET_SIMD_16
+  for (int c = 0; c < channels; ++c) {
+    const std::int32_t chosen = -static_cast<std::int32_t>(argmax[c] == code);
+    dx[c] += float_from_bits(float_bits(dy[c]) & chosen);
+  }
 }
 
 // One row of the image.

@@ -1,5 +1,5 @@
 // Softmax, and the cross-entropy loss with its gradient and the rank of the label (ops.h).
-//   softmax_j = e^(x_j - max) / sum_i e^(x_i - max);   loss = log(sum) - (x_label - max)
+//   softmax_j = e^(x_j - max) / sum_i e^(x_i - max);   loss = log(sum_i e^(x_i - max)) - (x_label - max)
 //
 // A row is read from memory once; the later passes find it in the cache. The exponentials of a row
 // are kept where the result goes, or in scratch memory when no result is asked for.
@@ -30,7 +30,7 @@ CONVNET_INLINE float row_max(int count, const float* x) {
   return best;
 }
 
-CONVNET_INLINE float row_sum(int count, const float* x) {
+CONVNET_CLONES float row_sum(int count, const float* x) {
   float parts[kLanes] = {};
   int i = 0;
   for (; i + kLanes <= count; i += kLanes) {
@@ -42,16 +42,12 @@ CONVNET_INLINE float row_sum(int count, const float* x) {
   return sum;
 }
 
-struct RowSums {
-  float max, sum;
-};
-
-// exponentials[j] = e^(x[j] - max)
-CONVNET_CLONES RowSums exponentials(int count, const float* x, float* result) {
+// result[j] = e^(x[j] - max); returns max.
+CONVNET_CLONES float exponentials(int count, const float* x, float* result) {
   const float max = row_max(count, x);
   CONVNET_SIMD
   for (int i = 0; i < count; ++i) result[i] = fast_exp(x[i] - max);
-  return {max, row_sum(count, result)};
+  return max;
 }
 
 CONVNET_CLONES void scale_row(int count, float factor, float* x) {
@@ -79,8 +75,8 @@ void softmax_fprop(const SoftmaxShape& shape, const float* logits, float* probs,
   parallel_chunks(shape.n, rows_per_task(shape), [&](std::int64_t first, std::int64_t rows) {
     for (std::int64_t n = first; n < first + rows; ++n) {
       float* row = probs + n * shape.classes;
-      const RowSums sums = exponentials(shape.classes, logits + n * shape.classes, row);
-      scale_row(shape.classes, 1.0f / sums.sum, row);
+      exponentials(shape.classes, logits + n * shape.classes, row);
+      scale_row(shape.classes, 1.0f / row_sum(shape.classes, row), row);
     }
   });
 }
@@ -100,13 +96,18 @@ void softmax_xent(const SoftmaxShape& shape, const float* logits, const std::int
         if (dlogits != nullptr) std::fill(row, row + classes, kNan);
         continue;
       }
-      const RowSums sums = exponentials(classes, x, row);
-      loss[n] = std::log(sums.sum) - (x[label] - sums.max);
+      const float max = exponentials(classes, x, row);
+      // The other classes are summed without the label's, so that a loss and a gradient near zero
+      // keep their digits: both depend on the others alone.
+      const float own = row[label];
+      row[label] = 0.0f;
+      const float others = row_sum(classes, row);
+      loss[n] = std::log1p(others + (own - 1.0f)) - (x[label] - max);
       rank[n] = rank_of(classes, x, label);
       if (dlogits == nullptr) continue;
-      const float probability = row[label] / sums.sum;
-      scale_row(classes, scale / sums.sum, row);
-      row[label] = scale * (probability - 1.0f);
+      const float factor = scale / (others + own);
+      scale_row(classes, factor, row);
+      row[label] = -factor * others;
     }
   });
 }

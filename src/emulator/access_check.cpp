@@ -117,14 +117,14 @@ bool unordered(const Touch& touch, const Thread& self, const Block& block) {
   if (touch.epoch != block.epoch || touch.bytes == 0) return false;
   if (touch.many_warps) return true;
   if (touch.thread / kWarpSize != self.number / kWarpSize) return true;
-  if (touch.warp_clock != self.warp_clock) return false;
+  if (touch.warp_clock != self.block->extra().warp_clock) return false;
   return touch.whole_warp || touch.thread != self.number;
 }
 
 void note(Touch* touch, const Thread& self, const Block& block, unsigned bytes, bool atomic,
           Place place) {
   touch->epoch = block.epoch;
-  touch->warp_clock = self.warp_clock;
+  touch->warp_clock = self.block->extra().warp_clock;
   touch->thread = static_cast<short>(self.number);
   touch->bytes = static_cast<unsigned char>(bytes);
   touch->atomic = atomic;

@@ -12,7 +12,7 @@ namespace convnet::emulator {
 
 void cp_async(void* shared_destination, const void* source, int bytes, bool predicate,
               CallSite where) {
-  Thread* self = current;
+  ThreadExtra& extra = current->block->extra();
   if (bytes != 4 && bytes != 8 && bytes != 16) fail(where, "cp_async of %d bytes", bytes);
   const auto destination_address = reinterpret_cast<std::uintptr_t>(shared_destination);
   const auto source_address = reinterpret_cast<std::uintptr_t>(source);
@@ -21,11 +21,11 @@ void cp_async(void* shared_destination, const void* source, int bytes, bool pred
     fail(where, "cp_async: misaligned address: %d bytes from %p to %p", bytes, source,
          shared_destination);
   }
-  self->copies.emplace_back();
-  AsyncCopy& copy = self->copies.back();
+  extra.copies.emplace_back();
+  AsyncCopy& copy = extra.copies.back();
   copy.destination = shared_destination;
   copy.bytes = bytes;
-  copy.group = self->copy_group;
+  copy.group = extra.copy_group;
   copy.where = where;
   if (predicate) {
     check_access(source, static_cast<std::size_t>(bytes), Access::kRead, where);
@@ -37,24 +37,24 @@ void cp_async(void* shared_destination, const void* source, int bytes, bool pred
   std::memset(shared_destination, kPoison, static_cast<std::size_t>(bytes));
 }
 
-void cp_async_commit() { ++current->copy_group; }
+void cp_async_commit() { ++current->block->extra().copy_group; }
 
-void cp_async_wait(int groups_left, [[maybe_unused]] CallSite where) {
-  Thread* self = current;
-  const std::size_t count = self->copies.size();
-  while (self->next_copy < count) {
-    const AsyncCopy& copy = self->copies[self->next_copy];
-    const unsigned newer_groups = self->copy_group - copy.group;  // 0: not committed yet
+void cp_async_wait(int groups_left) {
+  ThreadExtra& extra = current->block->extra();
+  const std::size_t count = extra.copies.size();
+  while (extra.next_copy < count) {
+    const AsyncCopy& copy = extra.copies[extra.next_copy];
+    const unsigned newer_groups = extra.copy_group - copy.group;  // 0: not committed yet
     const bool complete =
         groups_left < 0 || newer_groups > static_cast<unsigned>(groups_left);
     if (!complete) return;
     check_access(copy.destination, static_cast<std::size_t>(copy.bytes), Access::kWrite,
                  copy.where);
     std::memcpy(copy.destination, copy.data, static_cast<std::size_t>(copy.bytes));
-    ++self->next_copy;
+    ++extra.next_copy;
   }
-  self->copies.clear();
-  self->next_copy = 0;
+  extra.copies.clear();
+  extra.next_copy = 0;
 }
 
 }  // namespace convnet::emulator

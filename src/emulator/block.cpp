@@ -15,23 +15,38 @@ namespace convnet::emulator {
 
 __thread Thread* current = nullptr;
 
-Block::Block() : threads_(kMaxBlockThreads), warps_(kMaxBlockThreads / kWarpSize) {}
+Block::Block()
+    : signal_stack(map_stack()),
+      landing_stack(map_stack()),
+      threads_(kMaxBlockThreads),
+      extras_(kMaxBlockThreads),
+      warps_(kMaxBlockThreads / kWarpSize) {}
 
 Block::~Block() {
   end();
   for (char* stack : free_stacks_) unmap_stack(stack);
+  unmap_stack(signal_stack);
+  unmap_stack(landing_stack);
 }
 
 void Block::begin(const Launch& new_launch) {
   launch = &new_launch;
+  order_ = new_launch.schedule.order;
   const dim3 size = new_launch.block;
   thread_count_ = static_cast<int>(size.x * size.y * size.z);
+  warp_count_ = (thread_count_ + kWarpSize - 1) / kWarpSize;
   for (int i = 0; i < thread_count_; ++i) {
     Thread& thread = threads_[i];
     const unsigned n = static_cast<unsigned>(i);
     thread.index = {n % size.x, n / size.x % size.y, n / (size.x * size.y)};
     thread.number = i;
     thread.block = this;
+    thread.warp = &warps_[i / kWarpSize];
+  }
+  for (int w = 0; w < warp_count_; ++w) {
+    const int lanes = thread_count_ - w * kWarpSize;
+    warps_[w].threads = &threads_[w * kWarpSize];
+    warps_[w].lanes = lanes >= kWarpSize ? kFullWarp : (1u << lanes) - 1;
   }
 }
 
@@ -48,26 +63,21 @@ void Block::reset(std::uint64_t block_number) {
   ++serial;
   first_epoch = ++epoch;
   error[0] = 0;
-  for (int i = 0; i < thread_count_; ++i) {
-    Thread& thread = threads_[i];
-    thread.state = State::kReady;
-    thread.started = false;
-    thread.copies.clear();
-    thread.next_copy = 0;
-    thread.copy_group = 0;
-    thread.warp_clock = 0;
+  if (extras_used_) {
+    for (int i = 0; i < thread_count_; ++i) {
+      extras_[i].copies.clear();
+      extras_[i].next_copy = 0;
+      extras_[i].copy_group = extras_[i].warp_clock = 0;
+    }
+    extras_used_ = false;
   }
-  const int warp_count = (thread_count_ + kWarpSize - 1) / kWarpSize;
-  for (int w = 0; w < warp_count; ++w) {
-    const int lanes = thread_count_ - w * kWarpSize;
+  ready_warps_ = warp_count_ == 32 ? ~0u : (1u << warp_count_) - 1;
+  for (int w = 0; w < warp_count_; ++w) {
     Warp& warp = warps_[w];
-    warp.threads = &threads_[w * kWarpSize];
-    warp.lanes = lanes >= kWarpSize ? kFullWarp : (1u << lanes) - 1;
     warp.ready = warp.lanes;
-    warp.exited = 0;
+    warp.started = warp.at_barrier = warp.exited = 0;
     warp.meeting_count = 0;
   }
-  ready_warps_ = warp_count == 32 ? ~0u : (1u << warp_count) - 1;
   exited_ = arrived_ = 0;
   phase_ = 0;
   predicates_[0] = predicates_[1] = 0;
@@ -76,11 +86,17 @@ void Block::reset(std::uint64_t block_number) {
   warp_ = pick_bit(ready_warps_);
 }
 
+ThreadExtra& Block::extra() {
+  extras_used_ = true;
+  return extras_[static_cast<std::size_t>(current->number)];
+}
+
 void Block::run(std::uint64_t block_number) {
   reset(block_number);
   Thread* first = pick();
   start(first);
   current = first;
+  host = Fiber{};
   switch_fiber(&host, &first->fiber);
   current = nullptr;
   if (error[0] == 0 && exited_ < thread_count_) report_stall();
@@ -94,14 +110,8 @@ void Block::run(std::uint64_t block_number) {
 // ---- scheduling --------------------------------------------------------------------------------
 
 int Block::pick_bit(unsigned bits) {
-  switch (launch->schedule.order) {
-    case Order::kForward:
-      return __builtin_ctz(bits);
-    case Order::kReverse:
-      return 31 - __builtin_clz(bits);
-    default:
-      break;
-  }
+  if (order_ == Order::kForward) return __builtin_ctz(bits);
+  if (order_ == Order::kReverse) return 31 - __builtin_clz(bits);
   random_ ^= random_ << 13;
   random_ ^= random_ >> 7;
   random_ ^= random_ << 17;
@@ -115,7 +125,7 @@ Thread* Block::pick() {
   if (ready_warps_ == 0) return nullptr;
   Warp* warp = &warps_[warp_];
   // Shuffled orders leave a warp now and then before it has to wait.
-  const bool leave = launch->schedule.order == Order::kShuffle && (random_ >> 40) % 8 == 0;
+  const bool leave = order_ == Order::kShuffle && (random_ >> 40) % 8 == 0;
   if (warp->ready == 0 || leave) {
     warp_ = pick_bit(ready_warps_);
     warp = &warps_[warp_];
@@ -126,18 +136,21 @@ Thread* Block::pick() {
   return &warp->threads[lane];
 }
 
-void Block::set_ready(Thread* thread) {
-  const int warp = thread->number / kWarpSize;
-  thread->state = State::kReady;
-  warps_[warp].ready |= 1u << (thread->number % kWarpSize);
-  ready_warps_ |= 1u << warp;
+namespace {
+
+bool is_started(const Thread* thread) {
+  return (thread->warp->started >> (thread->number % kWarpSize) & 1) != 0;
 }
 
-namespace {
+unsigned lane_bit(const Thread* thread) { return 1u << (thread->number % kWarpSize); }
+
+bool same_text(const char* a, const char* b) { return a == b || std::strcmp(a, b) == 0; }
+
 void fiber_main() {
   fiber_entered(&current->block->host);
   current->block->run_threads();
 }
+
 }  // namespace
 
 void Block::start(Thread* thread) {
@@ -149,7 +162,7 @@ void Block::start(Thread* thread) {
     free_stacks_.pop_back();
   }
   prepare_fiber(&thread->fiber, stack, static_cast<unsigned>(thread->number), fiber_main);
-  thread->started = true;
+  thread->warp->started |= lane_bit(thread);
 }
 
 // Lets others run until `current` is ready and picked again.
@@ -161,7 +174,7 @@ void Block::suspend() {
   if (next == nullptr) {
     switch_fiber(&self->fiber, &host);  // a stall; run() reports it
   } else {
-    if (!next->started) start(next);
+    if (!is_started(next)) start(next);
     switch_fiber(&self->fiber, &next->fiber);
   }
 }
@@ -182,21 +195,19 @@ void Block::run_threads() {
 // Ends the current thread. Returns true with a fresh thread to run on the same stack.
 bool Block::exit_thread() {
   Thread* self = current;
-  cp_async_wait(-1, launch->where);
-  self->state = State::kExited;
+  if (extras_used_) cp_async_wait(-1);
   ++exited_;
-  Warp* warp = &warps_[self->number / kWarpSize];
-  warp->exited |= 1u << (self->number % kWarpSize);
+  Warp* warp = self->warp;
+  warp->exited |= lane_bit(self);
   // Lanes that have ended are not waited for.
   for (int i = warp->meeting_count - 1; i >= 0; --i) {
     if ((warp->meetings[i].mask & ~warp->exited) == warp->meetings[i].arrived) complete(warp, i);
   }
   Thread* next = pick();
   current = next;
-  if (next != nullptr && !next->started) {
-    next->fiber.stack = self->fiber.stack;
-    next->fiber.stack_bytes = self->fiber.stack_bytes;
-    next->started = true;
+  if (next != nullptr && !is_started(next)) {
+    next->fiber = self->fiber;  // the stack
+    next->warp->started |= lane_bit(next);
     return true;
   }
   free_stacks_.push_back(self->fiber.stack);
@@ -212,31 +223,33 @@ void Block::abandon() {
 }
 
 void Block::reclaim_stacks() {
-  for (int i = 0; i < thread_count_; ++i) {
-    const Thread& thread = threads_[i];
-    if (thread.started && thread.state != State::kExited) free_stacks_.push_back(thread.fiber.stack);
+  for (int w = 0; w < warp_count_; ++w) {
+    const Warp& warp = warps_[w];
+    for (unsigned lanes = warp.started & ~warp.exited; lanes != 0; lanes &= lanes - 1) {
+      free_stacks_.push_back(warp.threads[__builtin_ctz(lanes)].fiber.stack);
+    }
   }
 }
 
 // ---- meeting points ----------------------------------------------------------------------------
 
 int Block::barrier(const char* operation, int predicate, CallSite where) {
-  Thread* self = current;
+  const Thread* self = current;
   if (arrived_ == 0) {
     first_at_barrier_ = self;
-  } else if (first_at_barrier_->where.line != where.line ||
-             std::strcmp(first_at_barrier_->where.file, where.file) != 0 ||
-             std::strcmp(first_at_barrier_->operation, operation) != 0) {
-    char other[64];
-    fail(where, "divergent barriers: this thread waits in %s here, %s in %s at %s:%d", operation,
-         describe(first_at_barrier_, other, sizeof other), first_at_barrier_->operation,
-         first_at_barrier_->where.file, first_at_barrier_->where.line);
+    barrier_operation_ = operation;
+    barrier_where_ = where;
+  } else if (barrier_where_.line != where.line || !same_text(barrier_where_.file, where.file) ||
+             !same_text(barrier_operation_, operation)) {
+    const uint3 other = first_at_barrier_->index;
+    fail(where,
+         "divergent barriers: this thread waits in %s here, thread (%u, %u, %u) in %s at %s:%d",
+         operation, other.x, other.y, other.z, barrier_operation_, barrier_where_.file,
+         barrier_where_.line);
   }
-  self->state = State::kAtBarrier;
-  self->operation = operation;
-  self->where = where;
   const unsigned phase = phase_ & 1;
   predicates_[phase] += predicate != 0;
+  self->warp->at_barrier |= lane_bit(self);
   if (++arrived_ == thread_count_) release_barrier();
   suspend();
   return predicates_[phase];
@@ -247,23 +260,21 @@ void Block::release_barrier() {
   ++epoch;
   ++phase_;
   predicates_[phase_ & 1] = 0;
-  ready_warps_ = 0;
-  for (int w = 0; w * kWarpSize < thread_count_; ++w) {
+  for (int w = 0; w < warp_count_; ++w) {
+    warps_[w].at_barrier = 0;
     warps_[w].ready = warps_[w].lanes;
-    ready_warps_ |= 1u << w;
   }
-  for (int i = 0; i < thread_count_; ++i) threads_[i].state = State::kReady;
+  ready_warps_ = warp_count_ == 32 ? ~0u : (1u << warp_count_) - 1;
   warp_ = pick_bit(ready_warps_);
 }
 
 void Block::warp_operation(const char* operation, unsigned mask, bool aligned, void* operand,
                            Combine combine, CallSite where) {
-  Thread* self = current;
-  Warp* warp = &warps_[self->number / kWarpSize];
-  const unsigned lane_bit = 1u << (self->number % kWarpSize);
-  if ((mask & lane_bit) == 0) {
-    fail(where, "%s: the mask 0x%08x does not name the calling lane %d", operation, mask,
-         self->number % kWarpSize);
+  const Thread* self = current;
+  Warp* warp = self->warp;
+  const int lane = self->number % kWarpSize;
+  if ((mask >> lane & 1) == 0) {
+    fail(where, "%s: the mask 0x%08x does not name the calling lane %d", operation, mask, lane);
   }
   if (aligned && (warp->lanes & ~warp->exited) != kFullWarp) {
     fail(where, "%s needs all 32 lanes of the warp; lanes 0x%08x are there", operation,
@@ -276,16 +287,13 @@ void Block::warp_operation(const char* operation, unsigned mask, bool aligned, v
   if (i == warp->meeting_count) {
     *meeting = Meeting{mask, 0, operation, where, combine};
     ++warp->meeting_count;
-  } else if (std::strcmp(meeting->operation, operation) != 0 ||
+  } else if (!same_text(meeting->operation, operation) ||
              (aligned && meeting->where.line != where.line)) {
     fail(where, "divergent warp: this thread is in %s (mask 0x%08x), other lanes in %s at %s:%d",
          operation, mask, meeting->operation, meeting->where.file, meeting->where.line);
   }
-  self->state = State::kInWarpOperation;
-  self->operation = operation;
-  self->where = where;
-  self->operand = operand;
-  meeting->arrived |= lane_bit;
+  warp->operands[lane] = operand;
+  meeting->arrived |= 1u << lane;
   if ((mask & ~warp->exited) == meeting->arrived) complete(warp, i);
   suspend();
 }
@@ -294,13 +302,7 @@ void Block::warp_operation(const char* operation, unsigned mask, bool aligned, v
 void Block::complete(Warp* warp, int meeting) {
   const Meeting done = warp->meetings[meeting];
   warp->meetings[meeting] = warp->meetings[--warp->meeting_count];
-  void* operands[kWarpSize] = {};
-  for (unsigned lanes = done.arrived; lanes != 0; lanes &= lanes - 1) {
-    const int lane = __builtin_ctz(lanes);
-    operands[lane] = warp->threads[lane].operand;
-    warp->threads[lane].state = State::kReady;
-  }
-  done.combine(operands, done.arrived);
+  done.combine(warp->operands, done.arrived);
   warp->ready |= done.arrived;
   ready_warps_ |= 1u << (warp - warps_.data());
 }
@@ -340,50 +342,50 @@ void Block::check_canaries() {
 
 // ---- errors ------------------------------------------------------------------------------------
 
-const char* Block::describe(const Thread* thread, char* text, std::size_t bytes) const {
-  std::snprintf(text, bytes, "thread (%u, %u, %u)", thread->index.x, thread->index.y,
-                thread->index.z);
-  return text;
-}
-
-Thread* Block::find(State state) {
-  for (int i = 0; i < thread_count_; ++i) {
-    if (threads_[i].state == state) return &threads_[i];
-  }
-  return nullptr;
-}
-
 // Nobody is ready and somebody waits: says who waits where, and for whom.
 void Block::report_stall() {
-  char who[64], other_who[64], what[256];
-  const Thread* waiting = find(State::kInWarpOperation);
-  const Thread* other = nullptr;
-  if (waiting != nullptr) {
-    const Warp& warp = warps_[waiting->number / kWarpSize];
-    for (int i = 0; i < warp.meeting_count; ++i) {
-      const Meeting& meeting = warp.meetings[i];
-      if ((meeting.arrived >> (waiting->number % kWarpSize) & 1) == 0) continue;
-      const unsigned missing = meeting.mask & ~warp.exited & ~meeting.arrived;
-      other = &warp.threads[__builtin_ctz(missing)];
-    }
-  } else {
-    waiting = find(State::kAtBarrier);
-    other = find(State::kExited);
+  const Thread* waiting = nullptr;
+  const Thread* absent = nullptr;
+  const Meeting* meeting = nullptr;
+  for (int w = 0; w < warp_count_ && meeting == nullptr; ++w) {
+    const Warp& warp = warps_[w];
+    if (warp.meeting_count == 0) continue;
+    meeting = &warp.meetings[0];
+    waiting = &warp.threads[__builtin_ctz(meeting->arrived)];
+    absent = &warp.threads[__builtin_ctz(meeting->mask & ~warp.exited & ~meeting->arrived)];
   }
-  if (waiting == nullptr || other == nullptr) throw std::logic_error("emulator: stalled");
-  describe(waiting, who, sizeof who);
-  describe(other, other_who, sizeof other_who);
-  if (other->state == State::kExited) {
-    std::snprintf(what, sizeof what, "%s has ended", other_who);
-  } else {
-    std::snprintf(what, sizeof what, "%s waits in %s at %s:%d", other_who, other->operation,
-                  other->where.file, other->where.line);
+  for (int w = 0; w < warp_count_ && meeting == nullptr; ++w) {
+    const Warp& warp = warps_[w];
+    if (warp.at_barrier != 0) waiting = &warp.threads[__builtin_ctz(warp.at_barrier)];
+    if (warp.exited != 0) absent = &warp.threads[__builtin_ctz(warp.exited)];
   }
-  std::snprintf(error, sizeof error, "%s:%d: %s: %s of block (%u, %u, %u) waits in %s, but %s",
-                waiting->where.file, waiting->where.line,
-                waiting->state == State::kAtBarrier ? "divergent barriers"
-                                                    : "deadlocked warp operation",
-                who, index.x, index.y, index.z, waiting->operation, what);
+  const CallSite where = meeting != nullptr ? meeting->where : barrier_where_;
+  char what[256];
+  describe_wait(absent, what, sizeof what);
+  std::snprintf(error, sizeof error,
+                "%s:%d: %s: thread (%u, %u, %u) of block (%u, %u, %u) waits in %s, but thread "
+                "(%u, %u, %u) %s",
+                where.file, where.line,
+                meeting != nullptr ? "deadlocked warp operation" : "divergent barriers",
+                waiting->index.x, waiting->index.y, waiting->index.z, index.x, index.y, index.z,
+                meeting != nullptr ? meeting->operation : barrier_operation_, absent->index.x,
+                absent->index.y, absent->index.z, what);
+}
+
+void Block::describe_wait(const Thread* thread, char* text, std::size_t bytes) const {
+  const Warp& warp = *thread->warp;
+  const char* operation = barrier_operation_;
+  CallSite where = barrier_where_;
+  for (int i = 0; i < warp.meeting_count; ++i) {
+    if ((warp.meetings[i].arrived & lane_bit(thread)) == 0) continue;
+    operation = warp.meetings[i].operation;
+    where = warp.meetings[i].where;
+  }
+  if ((warp.exited & lane_bit(thread)) != 0) {
+    std::snprintf(text, bytes, "has ended");
+  } else {
+    std::snprintf(text, bytes, "waits in %s at %s:%d", operation, where.file, where.line);
+  }
 }
 
 void fail(CallSite where, const char* format, ...) {

@@ -54,8 +54,6 @@ struct Launch {
   Schedule schedule;
 };
 
-enum class State : unsigned char { kReady, kAtBarrier, kInWarpOperation, kExited };
-
 // cp.async in flight: the bytes were read at issue and will be written at the wait.
 struct AsyncCopy {
   void* destination;
@@ -66,23 +64,23 @@ struct AsyncCopy {
 };
 
 class Block;
+struct Warp;
 
-struct Thread {
-  uint3 index;         // threadIdx
-  int number;          // linear index in the block
-  State state;
-  bool started;        // has a stack
+// One cache line: all that a switch touches.
+struct alignas(64) Thread {
+  uint3 index;  // threadIdx
+  int number;   // linear index in the block
   Block* block;
+  Warp* warp;
   Fiber fiber;
-  // What the thread waits for, while it does.
-  const char* operation;
-  CallSite where;
-  void* operand;
-  // Asynchronous copies it has issued, oldest first; those before `next_copy` are done.
-  std::vector<AsyncCopy> copies;
-  std::size_t next_copy;
-  unsigned copy_group;  // number of groups committed
-  unsigned warp_clock;  // counts __syncwarp, for the race check
+};
+
+// The rest of a thread, which few kernels use.
+struct ThreadExtra {
+  std::vector<AsyncCopy> copies;  // oldest first; those before `next_copy` are done
+  std::size_t next_copy = 0;
+  unsigned copy_group = 0;        // number of groups committed
+  unsigned warp_clock = 0;        // counts __syncwarp, for the race check
 };
 
 // Runs once all lanes of a warp operation have arrived; operands[lane] is what the lane passed.
@@ -96,12 +94,14 @@ struct Meeting {
   Combine combine;
 };
 
+// Sets of lanes are masks.
 struct Warp {
-  Thread* threads;   // lane 0
-  unsigned lanes;    // those that exist
-  unsigned ready, exited;
+  Thread* threads;  // lane 0
+  unsigned lanes;   // those that exist
+  unsigned started, ready, at_barrier, exited;
   int meeting_count;
   Meeting meetings[kWarpSize];
+  void* operands[kWarpSize];  // of the lanes in meetings
 };
 
 // A __shared__ array of this block. The allocation is exact, so that AddressSanitizer sees overruns;
@@ -136,6 +136,7 @@ class Block {
   void* shared(const void* key, const char* name, std::size_t bytes, CallSite where);
   [[noreturn]] void abandon();  // leaves the current fiber after `error` was set
   void run_threads();           // body of a fiber: this thread, then fresh ones
+  ThreadExtra& extra();         // of the current thread
 
   const Launch* launch = nullptr;
   uint3 index{};               // blockIdx
@@ -145,10 +146,11 @@ class Block {
   std::vector<SharedArray> arrays;
   char error[1024];
   Fiber host;
+  char* signal_stack;   // for the handler of a fault
+  char* landing_stack;  // for what it does about it
 
  private:
   void reset(std::uint64_t block_number);
-  void set_ready(Thread* thread);
   Thread* pick();
   int pick_bit(unsigned bits);
   void start(Thread* thread);
@@ -158,26 +160,33 @@ class Block {
   void complete(Warp* warp, int meeting);
   void reclaim_stacks();
   void check_canaries();
-  [[noreturn]] void report_stall();
-  const char* describe(const Thread* thread, char* text, std::size_t bytes) const;
-  Thread* find(State state);
+  void report_stall();
+  void describe_wait(const Thread* thread, char* text, std::size_t bytes) const;
 
   std::vector<Thread> threads_;
+  std::vector<ThreadExtra> extras_;
   std::vector<Warp> warps_;
   std::vector<char*> free_stacks_;
-  int thread_count_ = 0, exited_ = 0;
+  int thread_count_ = 0, warp_count_ = 0, exited_ = 0;
+  bool extras_used_ = false;
   int warp_ = 0;  // the one that runs
   unsigned ready_warps_ = 0;
+  Order order_ = Order::kForward;
   std::uint64_t random_ = 1;
   // The barrier under way. A result is kept for two barriers: nobody can be further behind.
   int arrived_ = 0;
   unsigned phase_ = 0;
-  Thread* first_at_barrier_ = nullptr;
+  const Thread* first_at_barrier_ = nullptr;
+  const char* barrier_operation_ = nullptr;
+  CallSite barrier_where_{};
   int predicates_[2] = {0, 0};
 };
 
 // The thread that runs on this OS thread; null on the host's stack.
 extern __thread Thread* current __attribute__((tls_model("initial-exec")));
+
+// What __syncwarp does when all lanes are there; the operands are the lanes' warp_clocks.
+void sync_warp_clocks(void* const* operands, unsigned lanes);
 
 // Ends the launch with "FILE:LINE: message, in thread (x, y, z) of block (x, y, z)". On the host's
 // stack it throws; on a fiber it never returns either, and Block::run() throws.
@@ -187,6 +196,6 @@ extern __thread Thread* current __attribute__((tls_model("initial-exec")));
 void cp_async(void* shared_destination, const void* source, int bytes, bool predicate,
               CallSite where);
 void cp_async_commit();
-void cp_async_wait(int groups_left, CallSite where);  // -1: everything, committed or not
+void cp_async_wait(int groups_left);  // -1: everything, committed or not
 
 }  // namespace convnet::emulator

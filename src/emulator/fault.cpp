@@ -127,7 +127,7 @@ void install_fault_handler() {
   std::call_once(once, [] {
     struct sigaction action {};
     action.sa_sigaction = handle;
-    action.sa_flags = SA_SIGINFO | SA_ONSTACK | SA_NODEFER;
+    action.sa_flags = SA_SIGINFO | SA_ONSTACK;
     sigemptyset(&action.sa_mask);
     for (int i = 0; i < 3; ++i) sigaction(kSignals[i], &action, &previous_handlers[i]);
   });

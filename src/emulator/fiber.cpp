@@ -7,14 +7,11 @@
 #include <new>
 
 namespace convnet::emulator {
-namespace {
 
 std::size_t page_bytes() {
   static const std::size_t bytes = static_cast<std::size_t>(sysconf(_SC_PAGESIZE));
   return bytes;
 }
-
-}  // namespace
 
 char* map_stack() {
   const std::size_t guard = page_bytes();
@@ -34,11 +31,12 @@ void prepare_fiber(Fiber* fiber, char* stack, unsigned colour, void (*entry)()) 
 #if defined(CONVNET_EMULATOR_ASAN)
   // A fiber that was abandoned leaves its frames poisoned.
   __asan_unpoison_memory_region(stack, kStackBytes);
+  fiber->asan_stack = stack;
+  fiber->asan_stack_bytes = kStackBytes;
+  fiber->asan_fake_stack = nullptr;
 #endif
   const std::size_t usable = kStackBytes - (colour % 32) * 64;
   fiber->stack = stack;
-  fiber->stack_bytes = kStackBytes;
-  fiber->asan_fake_stack = nullptr;
 #if defined(CONVNET_EMULATOR_UCONTEXT)
   getcontext(&fiber->context);
   fiber->context.uc_stack.ss_sp = stack;

@@ -42,10 +42,15 @@ struct Fiber {
   void* frame_pointer = nullptr;
   void* resume_at = nullptr;
 #endif
-  char* stack = nullptr;  // lowest usable address; null for the host's own stack until known
-  std::size_t stack_bytes = 0;
+  char* stack = nullptr;  // lowest usable address; null for the host's own stack
+#if defined(CONVNET_EMULATOR_ASAN)
+  const void* asan_stack = nullptr;
+  std::size_t asan_stack_bytes = 0;
   void* asan_fake_stack = nullptr;
+#endif
 };
+
+std::size_t page_bytes();
 
 // Maps a stack with its guard page. Throws std::bad_alloc.
 char* map_stack();
@@ -58,13 +63,12 @@ void prepare_fiber(Fiber* fiber, char* stack, unsigned colour, void (*entry)());
 // To be called first in a fiber's entry: tells AddressSanitizer where we came from.
 inline void fiber_entered([[maybe_unused]] Fiber* host) {
 #if defined(CONVNET_EMULATOR_ASAN)
-  const void* bottom = nullptr;
-  std::size_t bytes = 0;
-  __sanitizer_finish_switch_fiber(nullptr, &bottom, &bytes);
-  if (host->stack == nullptr) {
-    host->stack = static_cast<char*>(const_cast<void*>(bottom));
-    host->stack_bytes = bytes;
-  }
+  const void* previous_stack = nullptr;
+  std::size_t previous_bytes = 0;
+  __sanitizer_finish_switch_fiber(nullptr, &previous_stack, &previous_bytes);
+  if (host->asan_stack != nullptr) return;  // we came from another fiber
+  host->asan_stack = previous_stack;
+  host->asan_stack_bytes = previous_bytes;
 #endif
 }
 
@@ -72,8 +76,8 @@ inline void fiber_entered([[maybe_unused]] Fiber* host) {
 inline void switch_fiber(Fiber* from, Fiber* to, [[maybe_unused]] bool last = false) {
   [[maybe_unused]] Fiber* const self = from;  // the asm changes `from`
 #if defined(CONVNET_EMULATOR_ASAN)
-  __sanitizer_start_switch_fiber(last ? nullptr : &from->asan_fake_stack, to->stack,
-                                 to->stack_bytes);
+  __sanitizer_start_switch_fiber(last ? nullptr : &from->asan_fake_stack, to->asan_stack,
+                                 to->asan_stack_bytes);
 #endif
 #if defined(__x86_64__)
   asm volatile(

@@ -3,6 +3,7 @@
 #include <signal.h>
 
 #include <atomic>
+#include <chrono>
 #include <cstdlib>
 #include <cstring>
 #include <memory>
@@ -12,11 +13,13 @@
 #include <thread>
 #include <vector>
 
+#include "fault.h"
+
 namespace convnet::emulator {
 namespace {
 
-// Grids with fewer threads than this are not worth starting OS threads for.
-constexpr std::uint64_t kMinParallelThreads = 2048;
+// OS threads are started for a grid when the blocks that are left will take longer than this.
+constexpr double kMinParallelSeconds = 200e-6;
 constexpr int kMaxWorkers = 16;
 
 std::mutex order_mutex;
@@ -122,29 +125,66 @@ struct Progress {
   std::string message;
 };
 
-// Runs blocks until none is left, on a signal stack of its own: a fiber whose stack overflowed has
-// no room for a fault handler.
-void work(const Launch& launch, const BlockOrder& order, Progress* progress) {
-  std::vector<char> signal_stack(64 * 1024);
-  stack_t alternate{}, previous{};
-  alternate.ss_sp = signal_stack.data();
-  alternate.ss_size = signal_stack.size();
-  sigaltstack(&alternate, &previous);
-  std::unique_ptr<Block> block = block_pool().take();
-  try {
-    block->begin(launch);
-    while (!progress->failed.load(std::memory_order_relaxed)) {
-      const std::uint64_t i = progress->next.fetch_add(1, std::memory_order_relaxed);
-      if (i >= progress->count) break;
-      block->run(order[i]);
-    }
-  } catch (const std::exception& exception) {
-    const std::lock_guard<std::mutex> lock(progress->mutex);
-    if (!progress->failed.exchange(true)) progress->message = exception.what();
+// A block's stacks for this OS thread, and a signal stack: a fiber whose stack overflowed has no
+// room for a fault handler.
+class BorrowedBlock {
+ public:
+  explicit BorrowedBlock(const Launch& launch) : block_(block_pool().take()) {
+    stack_t alternate{};
+    alternate.ss_sp = block_->signal_stack;
+    alternate.ss_size = kStackBytes;
+    sigaltstack(&alternate, &previous_);
+    set_landing_stack(block_->landing_stack);
+    block_->begin(launch);
   }
-  block->end();
-  block_pool().give(std::move(block));
-  sigaltstack(&previous, nullptr);
+  ~BorrowedBlock() {
+    set_landing_stack(nullptr);
+    sigaltstack(&previous_, nullptr);
+    block_->end();
+    block_pool().give(std::move(block_));
+  }
+  BorrowedBlock(const BorrowedBlock&) = delete;
+  BorrowedBlock& operator=(const BorrowedBlock&) = delete;
+
+  // Runs up to `limit` blocks of the grid, as long as there are any and none has failed.
+  void run(const BlockOrder& order, std::uint64_t limit, Progress* progress) {
+    try {
+      for (; limit > 0 && !progress->failed.load(std::memory_order_relaxed); --limit) {
+        const std::uint64_t i = progress->next.fetch_add(1, std::memory_order_relaxed);
+        if (i >= progress->count) return;
+        block_->run(order[i]);
+      }
+    } catch (const std::exception& exception) {
+      const std::lock_guard<std::mutex> lock(progress->mutex);
+      if (!progress->failed.exchange(true)) progress->message = exception.what();
+    }
+  }
+
+ private:
+  std::unique_ptr<Block> block_;
+  stack_t previous_{};
+};
+
+// Runs the first block, and from its time decides whether the others are worth several OS threads.
+void run_blocks(const Launch& launch, Progress* progress) {
+  using Clock = std::chrono::steady_clock;
+  const BlockOrder order(launch.schedule, progress->count);
+  BorrowedBlock block(launch);
+  const Clock::time_point start = Clock::now();
+  block.run(order, 1, progress);
+  const double seconds = std::chrono::duration<double>(Clock::now() - start).count();
+  const std::uint64_t left = progress->count - 1;
+  std::uint64_t helper_count = 0;
+  if (static_cast<double>(left) * seconds > kMinParallelSeconds) {
+    helper_count = static_cast<std::uint64_t>(worker_count()) - 1;
+    if (helper_count > left - 1) helper_count = left - 1;
+  }
+  std::vector<std::thread> helpers;
+  for (std::uint64_t i = 0; i < helper_count; ++i) {
+    helpers.emplace_back([&] { BorrowedBlock(launch).run(order, progress->count, progress); });
+  }
+  block.run(order, progress->count, progress);
+  for (std::thread& helper : helpers) helper.join();
 }
 
 }  // namespace
@@ -164,8 +204,8 @@ Schedule schedule() {
 
 int worker_count() {
   const char* text = std::getenv("CONVNET_EMULATOR_THREADS");
-  const int wanted =
-      text != nullptr ? std::atoi(text) : static_cast<int>(std::thread::hardware_concurrency());
+  static const int cores = static_cast<int>(std::thread::hardware_concurrency());
+  const int wanted = text != nullptr ? std::atoi(text) : cores;
   return wanted < 1 ? 1 : wanted > kMaxWorkers ? kMaxWorkers : wanted;
 }
 
@@ -179,19 +219,8 @@ void run_grid(const Launch& launch) {
     check_launch(launch);
     install_fault_handler();
     progress.count = std::uint64_t{launch.grid.x} * launch.grid.y * launch.grid.z;
-    const std::uint64_t threads =
-        progress.count * launch.block.x * launch.block.y * launch.block.z;
-    std::uint64_t workers = static_cast<std::uint64_t>(worker_count());
-    if (threads < kMinParallelThreads) workers = 1;
-    if (workers > progress.count) workers = progress.count;
-    const BlockOrder order(launch.schedule, progress.count);
     const ProtectOtherDevices protect(launch.device);
-    std::vector<std::thread> helpers;
-    for (std::uint64_t i = 1; i < workers; ++i) {
-      helpers.emplace_back(work, std::cref(launch), std::cref(order), &progress);
-    }
-    work(launch, order, &progress);
-    for (std::thread& helper : helpers) helper.join();
+    run_blocks(launch, &progress);
   } catch (const std::exception& exception) {
     throw std::runtime_error(std::string(launch.op) + ": " + exception.what());
   }

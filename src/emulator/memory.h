@@ -65,7 +65,4 @@ enum class Access { kRead, kWrite, kAtomic, kPoisonWrite };
 // unless the kernels were compiled with -fsanitize=thread; see access_check.cpp.
 void check_access(const void* address, std::size_t bytes, Access access, CallSite where);
 
-// Turns memory faults of kernels into errors of the launch; see fault.cpp.
-void install_fault_handler();
-
 }  // namespace convnet::emulator

@@ -13,7 +13,7 @@ from convnet import ops
 every_kind = pytest.mark.parametrize("kind", reference.ACTIVATIONS)
 exact_kinds = pytest.mark.parametrize("kind", ["relu", "abs", "square", "brelu", "linear"])
 with_kink = pytest.mark.parametrize("kind", ["relu", "abs", "brelu"])
-constants = pytest.mark.parametrize("a, b", [(1.0, 1.0), (1.5, 0.625)])
+constants = pytest.mark.parametrize(("a", "b"), [(1.0, 1.0), (1.5, 0.625)])
 COUNT = (7, 33, 129)  # not a multiple of a vector, and more than one thread's share
 
 
@@ -89,7 +89,7 @@ def test_nan_passes_through(backend, kind):
 
 
 @pytest.mark.parametrize(
-    "kind, low, high",
+    ("kind", "low", "high"),
     [("tanh", -1.5, 1.5), ("logistic", 0, 1), ("softrelu", 0, 1e4), ("relu", 0, 1e4)],
 )
 def test_far_from_zero(backend, kind, low, high):
@@ -98,7 +98,8 @@ def test_far_from_zero(backend, kind, low, high):
     y = check.call(backend, ops.activation_fprop, kind, x, 1.5, 1.0)
     expected = reference.activation_fprop(kind, x, 1.5, 1.0)
     check.close(y, expected, check.activation_magnitude(kind, x, 1.5, 1.0))
-    assert y[0] == low and y[-1] == high
+    assert y[0] == low
+    assert y[-1] == high
     dx = check.call(backend, ops.activation_bprop, kind, saved(kind, x, 1.5), x, 1.5, 1.0)
     assert np.isfinite(dx).all()
 

@@ -17,7 +17,7 @@ powers_of_two = pytest.mark.parametrize(
 )
 OVERLAP = next(case for case in cases.POOL if case.name == "overlapping-3-by-2-ragged")
 PAD = next(case for case in cases.POOL if case.name == "pad-2x1")
-some_cases = pytest.mark.parametrize("case", (OVERLAP, PAD), ids=str)
+some_cases = pytest.mark.parametrize("case", [OVERLAP, PAD], ids=str)
 
 
 @powers_of_two

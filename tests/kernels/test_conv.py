@@ -14,7 +14,7 @@ from convnet import ops
 every_case = pytest.mark.parametrize("case", cases.CONV, ids=str)
 GROUPS = next(case for case in cases.CONV if case.name == "5x5-groups-2")
 OVERHANG = next(case for case in cases.CONV if case.name == "ceil-overhang-pad")
-some_cases = pytest.mark.parametrize("case", (GROUPS, OVERHANG), ids=str)
+some_cases = pytest.mark.parametrize("case", [GROUPS, OVERHANG], ids=str)
 
 
 def arrays(make, rng, case: ConvCase):
@@ -101,9 +101,7 @@ def test_dgrad_applies_the_mask_of_the_relu_below(backend, rng, case):
     dx = check.call(
         backend, ops.conv_dgrad, dy, w, case.x_shape, relu_mask=relu_mask, **case.options
     )
-    check.equal(
-        dx, reference.conv_dgrad(dy, w, case.x_shape, relu_mask=relu_mask, **case.options)
-    )
+    check.equal(dx, reference.conv_dgrad(dy, w, case.x_shape, relu_mask=relu_mask, **case.options))
 
 
 @some_cases
@@ -145,7 +143,7 @@ def test_one_number_stands_for_both_axes(backend, rng):
     check.equal(one, two)
 
 
-@pytest.mark.parametrize("case", (*cases.CONV, *cases.ALEXNET_CONV), ids=str)
+@pytest.mark.parametrize("case", [*cases.CONV, *cases.ALEXNET_CONV], ids=str)
 def test_output_shape(backend, case):
     shape = ops.conv_output_shape(case.x_shape, case.w_shape, **case.options)
     assert tuple(shape) == case.y_shape

@@ -64,7 +64,9 @@ def test_bprop_draws_the_same_mask(backend, rng, shape, mode):
     check.same_bits(dx, check.call(backend, ops.dropout_fprop, dy, 0.3, **options))
 
 
-@pytest.mark.parametrize("rows, cols", [((0, 9), (0, 13)), ((2, 7), (3, 11)), ((8, 9), (12, 13))])
+@pytest.mark.parametrize(
+    ("rows", "cols"), [((0, 9), (0, 13)), ((2, 7), (3, 11)), ((8, 9), (12, 13))]
+)
 def test_a_block_gets_its_part_of_the_whole_mask(backend, rng, rows, cols):
     x = cases.integers(rng, (9, 13)) + 10
     whole = check.call(backend, ops.dropout_fprop, x, 0.3, seed=SEED)

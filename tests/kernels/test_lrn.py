@@ -1,7 +1,7 @@
 """Local response normalization, with hyper-parameters at which a wrong window is a wrong result.
 
-At the paper's alpha of 1e-4 a window shifted by one channel changes the fifth digit; at alpha = 1 it
-changes the first. So the table runs alpha = 1, and the paper's values once.
+At the paper's alpha of 1e-4 a window shifted by one channel changes the fifth digit; at alpha = 1
+it changes the first. So the table runs alpha = 1, and the paper's values once.
 """
 
 from __future__ import annotations
@@ -75,7 +75,8 @@ def test_defaults_are_the_paper(backend, rng):
         check.call(backend, ops.lrn_fprop, x), check.call(backend, ops.lrn_fprop, x, **paper)
     )
     check.same_bits(
-        check.call(backend, ops.lrn_bprop, x, dy), check.call(backend, ops.lrn_bprop, x, dy, **paper)
+        check.call(backend, ops.lrn_bprop, x, dy),
+        check.call(backend, ops.lrn_bprop, x, dy, **paper),
     )
 
 

@@ -13,7 +13,7 @@ from convnet import ops
 every_case = pytest.mark.parametrize("case", cases.POOL, ids=str)
 OVERLAP = next(case for case in cases.POOL if case.name == "overlapping-3-by-2-ragged")
 PAD = next(case for case in cases.POOL if case.name == "pad-2x1")
-some_cases = pytest.mark.parametrize("case", (OVERLAP, PAD), ids=str)
+some_cases = pytest.mark.parametrize("case", [OVERLAP, PAD], ids=str)
 
 
 @every_case
@@ -62,7 +62,7 @@ def test_all_minus_infinity_points_at_the_first(backend):
     y, argmax = check.call(backend, ops.maxpool_fprop, x, 3, 2, 1)
     check.equal(y, np.full((1, 3, 3, 2), -np.inf))
     check.equal(argmax, reference.maxpool_fprop(x, (3, 3), (2, 2), (1, 1))[1])
-    assert argmax[0, 0, 0, 0] == 4  # element (1, 1) of a window whose first row and column lie outside
+    assert argmax[0, 0, 0, 0] == 4  # (1, 1): the first row and column of this window lie outside
 
 
 @every_case
@@ -85,7 +85,7 @@ def test_bprop_on_floats(backend, rng, case):
 
 @every_case
 def test_winners_outside_the_image_credit_nothing(backend, rng, case):
-    """Any byte may stand in argmax: those that point nowhere are ignored, and nothing is read there."""
+    """Any byte may stand in argmax: those that point nowhere are ignored."""
     dy = cases.integers(rng, case.y_shape)
     argmax = rng.integers(0, 256, case.y_shape).astype(np.uint8)
     dx = check.call(backend, ops.maxpool_bprop, dy, argmax, case.x_shape, *case.args)
@@ -114,6 +114,6 @@ def test_unaligned_arrays(backend, rng, case):
     )
 
 
-@pytest.mark.parametrize("case", (*cases.POOL, *cases.ALEXNET_POOL), ids=str)
+@pytest.mark.parametrize("case", [*cases.POOL, *cases.ALEXNET_POOL], ids=str)
 def test_output_shape(backend, case):
     assert tuple(ops.pool_output_shape(case.x_shape, *case.args)) == case.y_shape

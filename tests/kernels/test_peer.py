@@ -19,7 +19,9 @@ BLOCKS = [
     (33, 65, 130, 32, 65, 33),
     (300, 96, 48, 48, 0, 48),
 ]
-blocks = pytest.mark.parametrize("rows, dst_cols, src_cols, dst_col, src_col, cols", BLOCKS)
+blocks = pytest.mark.parametrize(
+    ("rows", "dst_cols", "src_cols", "dst_col", "src_col", "cols"), BLOCKS
+)
 
 
 def matrices(backend, rng, rows, dst_cols, src_cols):

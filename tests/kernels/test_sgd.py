@@ -24,9 +24,7 @@ def update(backend, tensors, **options):
         guards[0].array[...] = backend.asarray(w)
         guards[1].array[...] = backend.asarray(velocity)
         guarded.append((*guards, backend.asarray(grad.copy()), *multipliers))
-    ops.sgd_update(
-        [(w.array, velocity.array, *rest) for w, velocity, *rest in guarded], **options
-    )
+    ops.sgd_update([(w.array, velocity.array, *rest) for w, velocity, *rest in guarded], **options)
     for (_, _, grad, _, _), (_, _, after, _, _) in zip(tensors, guarded, strict=True):
         check.same_bits(np.array(backend.to_host(after)), grad)
     return [(w.check(), velocity.check()) for w, velocity, *_ in guarded]
@@ -65,7 +63,8 @@ def test_every_factor_matters(backend):
 
     def after(lr_mult=1.0, decay_mult=1.0, **options):
         ((w, v),) = update(backend, [(one, one, one, lr_mult, decay_mult)], **(EXACT | options))
-        assert (w == w[0]).all() and (v == v[0]).all()
+        assert (w == w[0]).all()
+        assert (v == v[0]).all()
         return v[0], w[0] - 1
 
     assert after() == (0.25 - 0.0625 - 0.5,) * 2

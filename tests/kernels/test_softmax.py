@@ -127,7 +127,9 @@ def test_label_out_of_range(backend, label):
         return
     results = ops.softmax_xent(backend.asarray(logits), backend.asarray(labels))
     loss, dlogits, rank = (backend.to_host(result) for result in results)
-    assert np.isnan(loss[1]) and np.isnan(dlogits[1]).all() and rank[1] == 3
+    assert np.isnan(loss[1])
+    assert np.isnan(dlogits[1]).all()
+    assert rank[1] == 3
 
 
 def test_unaligned_arrays(backend, rng):

@@ -1,0 +1,222 @@
+"""Compares the gradients of a whole net with differences of its loss.
+
+The loss is computed in float32, so a difference of losses is only good to a few times 2^-24 of the
+loss; how good is measured, by steps too small to matter. Each sample moves several elements of a
+parameter at once, each in the direction in which the loss should rise, by steps from large to
+small: a large step leaves the straight part of the loss (or crosses the kink of a ReLU), a small
+one drowns in rounding, and a right gradient agrees with one between. Parameters that are constant, such as biases of zero, are moved off that
+value first, because there blank pictures would sit exactly on the kinks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+
+from convnet.layer import Array, Parameter, number, whole
+from convnet.net import Net
+
+_STEPS = tuple(0.3 * 2.5**-i for i in range(10))  # of the parameter's own scale
+_TINY_STEP = 1e-6
+
+
+@dataclass(frozen=True)
+class Row:
+    """What was found for one parameter.
+
+    Attributes:
+        parameter: its name; size: its number of elements.
+        samples: differences taken; judged: those large enough to tell from rounding.
+        expected, found: the change of the loss by the gradient and by itself, in the worst sample.
+        error: |expected - found| / the larger of them, in the worst sample.
+        ok: whether the error is within the tolerance.
+    """
+
+    parameter: str
+    size: int
+    samples: int
+    judged: int
+    expected: float
+    found: float
+    error: float
+    ok: bool
+
+
+def gradcheck(
+    net: Net,
+    x: Array,
+    labels: Array,
+    samples: int = 8,
+    elements: int = 16,
+    tolerance: float = 0.02,
+    seed: int = 0,
+) -> list[Row]:
+    """Checks the gradient of every parameter at samples of its elements.
+
+    The net is as before afterwards. Dropout stays in the check, with the masks of the net's step.
+
+    Args:
+        net: with a loss.
+        x, labels: a batch, as for `Net.train_step`; a few cases are enough.
+        samples: differences for each parameter.
+        elements: how many elements of the parameter a sample moves.
+        tolerance: largest relative error that counts as right.
+        seed: of the choice of elements.
+
+    Returns: a row for each of `net.params`.
+    Raises: ValueError for x or labels that do not fit, and for a loss that is not finite.
+    """
+    whole("samples", samples)
+    whole("elements", elements)
+    number("tolerance", tolerance, 1e-6, 1.0)
+    rng = np.random.default_rng(seed)
+    with _off_the_kinks(net, rng):
+        loss = net.gradients(x, labels)
+        if not np.isfinite(loss):
+            raise ValueError(f"gradcheck: expected a finite loss, got {loss}")
+        host = net.backend.to_host
+        gradients = [np.array(host(p.grad), np.float64).reshape(-1) for p in net.params]
+        probes = [
+            _Probe(net, x, labels, param, gradient)
+            for param, gradient in zip(net.params, gradients, strict=True)
+        ]
+        noise = max(2.0 * 2.0**-24 * loss, *(_noise(probe, elements, rng) for probe in probes))
+        return [_check(probe, samples, elements, tolerance, noise, rng) for probe in probes]
+
+
+@dataclass
+class _Probe:
+    """One parameter of a net, and its gradient as a flat array."""
+
+    net: Net
+    x: Array
+    labels: Array
+    param: Parameter
+    gradient: np.ndarray
+
+    @property
+    def scale(self) -> float:
+        """The root mean square of the values."""
+        values = self.net.backend.to_host(self.param.data)
+        return max(float(np.sqrt(np.mean(np.square(values, dtype=np.float64)))), 1e-6)
+
+    def change(self, at: np.ndarray, step: np.ndarray) -> tuple[float, float]:
+        """The change of the loss between values - step and values + step at some elements: by the
+        gradient, and by itself."""
+        flat, place = self.param.data.reshape(-1), self.net.backend.asarray(at)
+        start = flat[place].copy()
+        ends, losses = [], []
+        for sign in (1.0, -1.0):
+            end = self.net.backend.to_host(start) + (sign * step).astype(np.float32)
+            flat[place] = self.net.backend.asarray(end)
+            ends.append(end.astype(np.float64))  # where rounding has really put them
+            losses.append(self.net.training_loss(self.x, self.labels))
+        flat[place] = start
+        return float(self.gradient[at] @ (ends[0] - ends[1])), losses[0] - losses[1]
+
+
+def _check(
+    probe: _Probe,
+    samples: int,
+    elements: int,
+    tolerance: float,
+    noise: float,
+    rng: np.random.Generator,
+) -> Row:
+    gradient, scale = probe.gradient, probe.scale
+    results = []
+    for sample in range(samples):
+        at = _elements(gradient, elements, sample % 2 == 0, rng)
+        signs = np.where(
+            gradient[at] == 0.0, rng.choice([-1.0, 1.0], len(at)), np.sign(gradient[at])
+        )
+        results.append(_compare(probe, at, signs * scale, tolerance, noise))
+    judged = sum(result[3] for result in results)
+    error, expected, found, _ = max(results)
+    return Row(
+        probe.param.name,
+        probe.param.size,
+        samples,
+        judged,
+        expected,
+        found,
+        error,
+        error <= tolerance,
+    )
+
+
+def _noise(probe: _Probe, elements: int, rng: np.random.Generator) -> float:
+    """How far rounding alone takes a difference of losses from what it should be."""
+    at = _elements(probe.gradient, elements, False, rng)
+    expected, found = probe.change(at, np.full(len(at), _TINY_STEP * probe.scale))
+    return abs(expected - found)
+
+
+def _elements(
+    gradient: np.ndarray, count: int, by_size: bool, rng: np.random.Generator
+) -> np.ndarray:
+    """Indices of some elements: any, or mostly those with large gradients."""
+    count = min(count, gradient.size)
+    weights = np.abs(gradient)
+    if by_size and np.count_nonzero(weights) >= count:
+        return rng.choice(gradient.size, count, replace=False, p=weights / weights.sum())
+    return rng.choice(gradient.size, count, replace=False)
+
+
+def _compare(
+    probe: _Probe,
+    at: np.ndarray,
+    direction: np.ndarray,
+    tolerance: float,
+    noise: float,
+) -> tuple[float, float, float, bool]:
+    """(error, expected, found, whether it could be judged) for the step that agrees best."""
+    visible = noise / tolerance  # a smaller change of the loss cannot be told from rounding
+    best: tuple[float, float, float, bool] | None = None
+    for step in _STEPS:
+        expected, found = probe.change(at, step * direction)
+        size = max(abs(expected), abs(found))
+        judged = size >= visible
+        if not judged and best is not None:
+            break
+        error = abs(expected - found) / max(size, visible)
+        if best is None or error < best[0]:
+            best = (error, expected, found, judged)
+        if error < tolerance / 4 or not judged:
+            break
+    assert best is not None
+    return best
+
+
+@contextmanager
+def _off_the_kinks(net: Net, rng: np.random.Generator) -> Iterator[None]:
+    """Adds a little noise to parameters that are constant, for the time of a `with` block."""
+    before: Sequence[tuple[Parameter, Array]] = []
+    before = [
+        (p, p.data.copy()) for p in net.params if bool((p.data == p.data.reshape(-1)[0]).all())
+    ]
+    try:
+        for param, old in before:
+            noise = rng.normal(0.0, 0.05, param.shape).astype(np.float32)
+            param.data[...] = old + net.backend.asarray(noise)
+        yield
+    finally:
+        for param, old in before:
+            param.data[...] = old
+
+
+def table(rows: Sequence[Row]) -> str:
+    """The rows as text."""
+    width = max(len("parameter"), *(len(row.parameter) for row in rows))
+    lines = [f"{'parameter':{width}}  {'elements':>10}  {'judged':>7}  {'error':>9}"]
+    for row in rows:
+        judged = f"{row.judged}/{row.samples}"
+        verdict = "ok" if row.ok else f"WRONG: expected {row.expected:.4g}, found {row.found:.4g}"
+        verdict = verdict if row.judged else "too small to judge"
+        lines.append(
+            f"{row.parameter:{width}}  {row.size:>10,}  {judged:>7}  {row.error:>9.2e}  {verdict}"
+        )
+    return "\n".join(lines)

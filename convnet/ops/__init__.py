@@ -1,0 +1,90 @@
+"""The operations of convnet as functions on arrays.
+
+Usable without any net. The backend follows the arrays (NumPy: CPU, CuPy: GPU) unless one is chosen
+with :func:`convnet.backend.use`. Arrays are C-contiguous float32 unless said otherwise; nothing is
+converted silently, and a wrong dtype, shape, layout or device raises ``ValueError`` with what was
+expected and what was found. Results are deterministic.
+
+Shapes: N batch, H W C input, K R S filters, P Q output, G groups. Activations are NHWC, filters
+KRSC with C/G channels. ``stride``, ``pad`` and ``size`` take a number or a pair (height, width).
+``rounding`` is ``"floor"`` (the last incomplete window is dropped) or ``"ceil"`` (it may overhang
+on the right and the bottom). ``out=`` takes the array(s) to write the result to.
+"""
+
+from convnet.ops.activation import (
+    abs_bprop,
+    abs_fprop,
+    accumulate,
+    activation_bprop,
+    activation_fprop,
+    activation_saves_output,
+    logistic_bprop,
+    logistic_fprop,
+    relu_bprop,
+    relu_fprop,
+    softrelu_bprop,
+    softrelu_fprop,
+    tanh_bprop,
+    tanh_fprop,
+)
+from convnet.ops.augment import augment
+from convnet.ops.conv import conv_dgrad, conv_fprop, conv_output_shape, conv_wgrad
+from convnet.ops.dense import dense_dgrad, dense_fprop, dense_wgrad
+from convnet.ops.dropout import dropout_bprop, dropout_fprop
+from convnet.ops.local import local_dgrad, local_fprop, local_output_shape, local_wgrad
+from convnet.ops.lrn import lrn_bprop, lrn_fprop
+from convnet.ops.peer import peer_add, peer_copy
+from convnet.ops.pool import (
+    avgpool_bprop,
+    avgpool_fprop,
+    maxpool_bprop,
+    maxpool_fprop,
+    pool_output_shape,
+)
+from convnet.ops.random import philox
+from convnet.ops.sgd import sgd_update
+from convnet.ops.softmax import softmax_fprop, softmax_xent
+
+__all__ = [
+    "abs_bprop",
+    "abs_fprop",
+    "accumulate",
+    "activation_bprop",
+    "activation_fprop",
+    "activation_saves_output",
+    "augment",
+    "avgpool_bprop",
+    "avgpool_fprop",
+    "conv_dgrad",
+    "conv_fprop",
+    "conv_output_shape",
+    "conv_wgrad",
+    "dense_dgrad",
+    "dense_fprop",
+    "dense_wgrad",
+    "dropout_bprop",
+    "dropout_fprop",
+    "local_dgrad",
+    "local_fprop",
+    "local_output_shape",
+    "local_wgrad",
+    "logistic_bprop",
+    "logistic_fprop",
+    "lrn_bprop",
+    "lrn_fprop",
+    "maxpool_bprop",
+    "maxpool_fprop",
+    "peer_add",
+    "peer_copy",
+    "philox",
+    "pool_output_shape",
+    "relu_bprop",
+    "relu_fprop",
+    "sgd_update",
+    "softmax_fprop",
+    "softmax_xent",
+    "softrelu_bprop",
+    "softrelu_fprop",
+    "tanh_bprop",
+    "tanh_fprop",
+]

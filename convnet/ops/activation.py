@@ -1,0 +1,119 @@
+"""Elementwise nonlinearities, and adding into an array."""
+
+from __future__ import annotations
+
+from convnet import backend as _backend
+from convnet.backend import Array
+from convnet.ops.arguments import backend_of, dims_of, real_of, text_of
+
+
+def activation_saves_output(kind: str) -> bool:
+    """Whether the backward pass of an activation needs its output y (else its input x)."""
+    kind = text_of("activation", "kind", kind)
+    return bool(_backend.get("cpu").module.activation_saves_output(kind))
+
+
+def activation_fprop(
+    kind: str, x: Array, a: float = 1.0, b: float = 1.0, *, out: Array | None = None
+) -> Array:
+    """An elementwise nonlinearity.
+
+    Args:
+        kind: relu max(0, x); tanh a tanh(b x); logistic 1/(1+e^-x); abs |x|; softrelu log(1+e^x);
+            square x^2; sqrt; log log(a + x); brelu min(a, max(0, x)); linear a x + b;
+            drelu x - a tanh(x/a).
+        x: any shape.
+        a, b: where the formula has them.
+        out: same shape; may be x.
+    """
+    op = "activation_fprop"
+    be = backend_of(op, x=x, out=out)
+    kind, a, b = text_of(op, "kind", kind), real_of(op, "a", a), real_of(op, "b", b)
+    if out is None:
+        out = be.empty(dims_of(op, "x", x))
+    be.module.activation_fprop(kind, x, out, a, b, be.stream())
+    return out
+
+
+def activation_bprop(
+    kind: str,
+    saved: Array,
+    dy: Array,
+    a: float = 1.0,
+    b: float = 1.0,
+    *,
+    out: Array | None = None,
+) -> Array:
+    """Gradient of :func:`activation_fprop`.
+
+    Args:
+        saved: y where ``activation_saves_output(kind)``, else x.
+        dy: same shape.
+        out: same shape; may be dy.
+    """
+    op = "activation_bprop"
+    be = backend_of(op, saved=saved, dy=dy, out=out)
+    kind, a, b = text_of(op, "kind", kind), real_of(op, "a", a), real_of(op, "b", b)
+    if out is None:
+        out = be.empty(dims_of(op, "dy", dy))
+    be.module.activation_bprop(kind, saved, dy, out, a, b, be.stream())
+    return out
+
+
+def relu_fprop(x: Array, *, out: Array | None = None) -> Array:
+    """max(0, x) (paper, section 3.1); ``out`` may be x."""
+    return activation_fprop("relu", x, out=out)
+
+
+def relu_bprop(y: Array, dy: Array, *, out: Array | None = None) -> Array:
+    """dy where y > 0, else 0; ``out`` may be dy."""
+    return activation_bprop("relu", y, dy, out=out)
+
+
+def tanh_fprop(x: Array, a: float = 1.0, b: float = 1.0, *, out: Array | None = None) -> Array:
+    """a tanh(b x); ``out`` may be x."""
+    return activation_fprop("tanh", x, a, b, out=out)
+
+
+def tanh_bprop(
+    y: Array, dy: Array, a: float = 1.0, b: float = 1.0, *, out: Array | None = None
+) -> Array:
+    """Gradient of :func:`tanh_fprop` from its output."""
+    return activation_bprop("tanh", y, dy, a, b, out=out)
+
+
+def logistic_fprop(x: Array, *, out: Array | None = None) -> Array:
+    """1 / (1 + e^-x); ``out`` may be x."""
+    return activation_fprop("logistic", x, out=out)
+
+
+def logistic_bprop(y: Array, dy: Array, *, out: Array | None = None) -> Array:
+    """Gradient of :func:`logistic_fprop` from its output."""
+    return activation_bprop("logistic", y, dy, out=out)
+
+
+def abs_fprop(x: Array, *, out: Array | None = None) -> Array:
+    """|x|."""
+    return activation_fprop("abs", x, out=out)
+
+
+def abs_bprop(x: Array, dy: Array, *, out: Array | None = None) -> Array:
+    """Gradient of :func:`abs_fprop` from its input; 0 at 0."""
+    return activation_bprop("abs", x, dy, out=out)
+
+
+def softrelu_fprop(x: Array, *, out: Array | None = None) -> Array:
+    """log(1 + e^x)."""
+    return activation_fprop("softrelu", x, out=out)
+
+
+def softrelu_bprop(x: Array, dy: Array, *, out: Array | None = None) -> Array:
+    """Gradient of :func:`softrelu_fprop` from its input."""
+    return activation_bprop("softrelu", x, dy, out=out)
+
+
+def accumulate(dst: Array, src: Array) -> Array:
+    """``dst += src``; returns dst."""
+    be = backend_of("accumulate", dst=dst, src=src)
+    be.module.accumulate(src, dst, be.stream())
+    return dst

@@ -1,0 +1,154 @@
+"""Convolution."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from convnet import backend as _backend
+from convnet.backend import Array
+from convnet.ops.arguments import (
+    Pair,
+    Shape,
+    backend_of,
+    dims_of,
+    outputs,
+    shape_of,
+    whole_of,
+    windows_of,
+)
+
+
+def conv_output_shape(
+    x_shape: Sequence[int],
+    w_shape: Sequence[int],
+    *,
+    stride: Pair = 1,
+    pad: Pair = 0,
+    groups: int = 1,
+    rounding: str = "floor",
+) -> Shape:
+    """Shape [N, P, Q, K] of a convolution of x [N, H, W, C] with w [K, R, S, C/groups]."""
+    windows = windows_of("conv", stride, pad, rounding)
+    groups = whole_of("conv", "groups", groups)
+    x_shape, w_shape = shape_of("conv", "x", x_shape), shape_of("conv", "w", w_shape)
+    shape: Shape = _backend.get("cpu").module.conv_output_shape(x_shape, w_shape, *windows, groups)
+    return shape
+
+
+def conv_fprop(
+    x: Array,
+    w: Array,
+    b: Array | None = None,
+    *,
+    stride: Pair = 1,
+    pad: Pair = 0,
+    groups: int = 1,
+    rounding: str = "floor",
+    relu: bool = False,
+    out: Array | None = None,
+) -> Array:
+    """2-D cross-correlation (paper, section 3.5).
+
+    ``y[n,p,q,k] = b[k] + sum_{r,s,c} x[n, p stride_h - pad_h + r, q stride_w - pad_w + s, c] w[k,r,s,c]``
+    with c over the channels of k's group; reads outside the picture are zero.
+
+    Args:
+        x: [N, H, W, C].
+        w: [K, R, S, C/groups].
+        b: [K], or None.
+        stride, pad: at least 1, at least 0.
+        groups: divides both C and K; group g of the filters sees group g of the channels.
+        rounding: ``"floor"`` or ``"ceil"``; ceil makes 224, 11, stride 4 give 55.
+        relu: return max(0, y).
+        out: [N, P, Q, K], written and returned.
+
+    Returns:
+        y [N, P, Q, K].
+
+    Raises:
+        ValueError: an argument does not fit; the message names it.
+    """
+    op = "conv_fprop"
+    be = backend_of(op, x=x, w=w, b=b, out=out)
+    windows = windows_of(op, stride, pad, rounding)
+    groups = whole_of(op, "groups", groups)
+    shapes = dims_of(op, "x", x), dims_of(op, "w", w)
+    space = be.workspace(be.module.conv_workspace("fprop", *shapes, *windows, groups))
+    if out is None:
+        out = be.empty(be.module.conv_output_shape(*shapes, *windows, groups))
+    be.module.conv_fprop(x, w, b, out, *windows, groups, bool(relu), space, be.stream())
+    return out
+
+
+def conv_dgrad(
+    dy: Array,
+    w: Array,
+    x_shape: Sequence[int],
+    *,
+    stride: Pair = 1,
+    pad: Pair = 0,
+    groups: int = 1,
+    rounding: str = "floor",
+    relu_mask: Array | None = None,
+    out: Array | None = None,
+) -> Array:
+    """Gradient of :func:`conv_fprop` with respect to x.
+
+    Args:
+        dy: [N, P, Q, K].
+        w: [K, R, S, C/groups].
+        x_shape: (N, H, W, C).
+        relu_mask: [N, H, W, C], or None. Where it is <= 0, dx becomes 0: the backward pass of the
+            ReLU that x came out of, for free.
+        out: [N, H, W, C].
+
+    Returns:
+        dx [N, H, W, C].
+    """
+    op = "conv_dgrad"
+    be = backend_of(op, dy=dy, w=w, relu_mask=relu_mask, out=out)
+    windows = windows_of(op, stride, pad, rounding)
+    groups = whole_of(op, "groups", groups)
+    shapes = shape_of(op, "x_shape", x_shape), dims_of(op, "w", w)
+    space = be.workspace(be.module.conv_workspace("dgrad", *shapes, *windows, groups))
+    if out is None:
+        out = be.empty(shapes[0])
+    be.module.conv_dgrad(dy, w, relu_mask, out, *windows, groups, space, be.stream())
+    return out
+
+
+def conv_wgrad(
+    x: Array,
+    dy: Array,
+    w_shape: Sequence[int],
+    *,
+    stride: Pair = 1,
+    pad: Pair = 0,
+    groups: int = 1,
+    rounding: str = "floor",
+    bias: bool = True,
+    out: tuple[Array, Array | None] | None = None,
+) -> tuple[Array, Array | None]:
+    """Gradients of :func:`conv_fprop` with respect to w and b.
+
+    Args:
+        x: [N, H, W, C].
+        dy: [N, P, Q, K].
+        w_shape: (K, R, S, C/groups).
+        bias: whether db is wanted.
+        out: (dw, db), written and returned; db may be None.
+
+    Returns:
+        dw [K, R, S, C/groups], and db [K] or None.
+    """
+    op = "conv_wgrad"
+    dw, db = outputs(op, out, 2)
+    be = backend_of(op, x=x, dy=dy, dw=dw, db=db)
+    windows = windows_of(op, stride, pad, rounding)
+    groups = whole_of(op, "groups", groups)
+    shapes = dims_of(op, "x", x), shape_of(op, "w_shape", w_shape)
+    space = be.workspace(be.module.conv_workspace("wgrad", *shapes, *windows, groups))
+    if out is None:
+        dw, db = be.empty(shapes[1]), be.empty(shapes[1][:1]) if bias else None
+    be.module.conv_wgrad(x, dy, dw, db, *windows, groups, space, be.stream())
+    return dw, db

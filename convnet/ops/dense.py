@@ -1,0 +1,75 @@
+"""Fully connected layers."""
+
+from __future__ import annotations
+
+from convnet.backend import Array
+from convnet.ops.arguments import backend_of, dims_of, outputs
+
+
+def dense_fprop(
+    x: Array, w: Array, b: Array | None = None, *, relu: bool = False, out: Array | None = None
+) -> Array:
+    """Fully connected layer: ``y = x w^T + b``.
+
+    Args:
+        x: [N, C].
+        w: [K, C].
+        b: [K], or None.
+        relu: return max(0, y).
+        out: [N, K].
+
+    Returns:
+        y [N, K].
+    """
+    op = "dense_fprop"
+    be = backend_of(op, x=x, w=w, b=b, out=out)
+    shapes = dims_of(op, "x", x), dims_of(op, "w", w)
+    space = be.workspace(be.module.dense_workspace("fprop", *shapes))
+    if out is None:
+        out = be.empty((shapes[0][0], shapes[1][0]))
+    be.module.dense_fprop(x, w, b, out, bool(relu), space, be.stream())
+    return out
+
+
+def dense_dgrad(
+    dy: Array, w: Array, *, relu_mask: Array | None = None, out: Array | None = None
+) -> Array:
+    """Gradient of :func:`dense_fprop` with respect to x: ``dx = dy w`` [N, C].
+
+    Args:
+        dy: [N, K].
+        w: [K, C].
+        relu_mask: [N, C], or None; dx becomes 0 where it is <= 0.
+        out: [N, C].
+    """
+    op = "dense_dgrad"
+    be = backend_of(op, dy=dy, w=w, relu_mask=relu_mask, out=out)
+    shapes = (dims_of(op, "dy", dy, 2)[0], dims_of(op, "w", w, 2)[1]), dims_of(op, "w", w)
+    space = be.workspace(be.module.dense_workspace("dgrad", *shapes))
+    if out is None:
+        out = be.empty(shapes[0])
+    be.module.dense_dgrad(dy, w, relu_mask, out, space, be.stream())
+    return out
+
+
+def dense_wgrad(
+    x: Array, dy: Array, *, bias: bool = True, out: tuple[Array, Array | None] | None = None
+) -> tuple[Array, Array | None]:
+    """Gradients of :func:`dense_fprop`: ``dw = dy^T x`` [K, C], and db [K] or None.
+
+    Args:
+        x: [N, C].
+        dy: [N, K].
+        bias: whether db is wanted.
+        out: (dw, db), written and returned; db may be None.
+    """
+    op = "dense_wgrad"
+    dw, db = outputs(op, out, 2)
+    be = backend_of(op, x=x, dy=dy, dw=dw, db=db)
+    x_shape = dims_of(op, "x", x, 2)
+    w_shape = dims_of(op, "dy", dy, 2)[1], x_shape[1]
+    space = be.workspace(be.module.dense_workspace("wgrad", x_shape, w_shape))
+    if out is None:
+        dw, db = be.empty(w_shape), be.empty(w_shape[:1]) if bias else None
+    be.module.dense_wgrad(x, dy, dw, db, space, be.stream())
+    return dw, db

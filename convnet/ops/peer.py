@@ -1,0 +1,42 @@
+"""Transfers between devices."""
+
+from __future__ import annotations
+
+from convnet.backend import Array
+from convnet.ops.arguments import backend_of, dims_of, whole_of
+
+
+def peer_copy(
+    dst: Array, src: Array, *, dst_col: int = 0, src_col: int = 0, cols: int | None = None
+) -> Array:
+    """Copy a block of columns between devices (paper, section 3.2).
+
+    Args:
+        dst: [rows, D]. src: [rows, S].
+        dst_col, src_col: first column on either side.
+        cols: how many; by default all of src from src_col on.
+
+    Returns:
+        dst.
+    """
+    return _peer("peer_copy", dst, src, dst_col, src_col, cols)
+
+
+def peer_add(
+    dst: Array, src: Array, *, dst_col: int = 0, src_col: int = 0, cols: int | None = None
+) -> Array:
+    """As :func:`peer_copy`, adding to what is in dst."""
+    return _peer("peer_add", dst, src, dst_col, src_col, cols)
+
+
+def _peer(op: str, dst: Array, src: Array, dst_col: int, src_col: int, cols: int | None) -> Array:
+    for name, array in (("dst", dst), ("src", src)):
+        dims_of(op, name, array, 2)
+    be = backend_of(op, dst=dst)
+    source = backend_of(op, src=src)
+    if source.name != be.name:
+        raise ValueError(f"{op}: src: expected an array on {be.name}, got {source.name}")
+    dst_col, src_col = whole_of(op, "dst_col", dst_col), whole_of(op, "src_col", src_col)
+    cols = src.shape[1] - src_col if cols is None else whole_of(op, "cols", cols)
+    getattr(be.module, op)(src, dst, src_col, dst_col, cols, source.index, be.index, be.stream())
+    return dst

@@ -1,0 +1,332 @@
+"""Nothing lost: signals, SIGKILL, damaged checkpoints, and going on exactly where a run was."""
+
+from __future__ import annotations
+
+import os
+import random
+import shlex
+import signal
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny
+
+from convnet.checkpoint import CheckpointError, DamagedCheckpointError, read
+from convnet.config import ConfigError, load_config
+from convnet.runfolder import RunError, RunFolder, read_metrics
+from convnet.train import TrainResult, train
+
+# What a checkpoint says about a whole run, apart from the run's configuration.
+STATE = ("step", "epoch", "step_in_epoch", "schedule", "best", "epoch_tally", "window_tally")
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny.write_data(tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture(scope="module")
+def whole(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run that nothing interrupted."""
+    run_dir = tmp_path_factory.mktemp("whole") / "run"
+    train(tiny.config(data), device="cpu", run_dir=run_dir, quiet=True)
+    return run_dir
+
+
+def newest(run_dir: Path) -> Path:
+    return max((run_dir / "checkpoints").glob("step-*.safetensors"))
+
+
+def assert_same_end(run_dir: Path, whole: Path) -> None:
+    """Both runs ended with the same bits: weights, velocities, metrics, schedule, best."""
+    for name in (newest(whole).name, "best.safetensors"):
+        mine = read(run_dir / "checkpoints" / name)
+        theirs = read(whole / "checkpoints" / name)
+        assert set(mine.arrays) == set(theirs.arrays)
+        for key, array in mine.arrays.items():
+            assert array.tobytes() == theirs.arrays[key].tobytes(), key
+        for key in STATE:
+            expected = theirs.state[key]
+            if key == "best":
+                timed = {"images_per_s": 0, "wait": 0}
+                assert {**mine.state[key], **timed} == {**expected, **timed}
+            else:
+                assert mine.state[key] == expected, key
+    assert tiny.metrics(run_dir) == tiny.metrics(whole)
+
+
+def interrupted_at(
+    step: int, data: Path, run_dir: Path, number: int = signal.SIGINT
+) -> TrainResult:
+    """A run that got a signal in the middle of the work for metrics line of this step."""
+
+    def interrupt(record: dict[str, Any]) -> None:
+        if record["step"] == step:
+            os.kill(os.getpid(), number)
+
+    return train(
+        tiny.config(data), device="cpu", run_dir=run_dir, quiet=True, callbacks=[interrupt]
+    )
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("step", [3, 10, 19, 30])
+def test_a_signal_saves_and_resuming_ends_the_same(
+    data: Path, tmp_path: Path, whole: Path, step: int, number: int
+) -> None:
+    """Steps 3 and 19 are in the middle of an epoch, 10 at its end, 30 at the end of the run."""
+    before = signal.getsignal(number)
+    result = interrupted_at(step, data, tmp_path / "run", number)
+    assert signal.getsignal(number) == before
+    assert result.status == "interrupted"
+    assert result.signal == number
+    assert result.net.step == step
+    assert result.checkpoint is not None
+    assert read(result.checkpoint).state["step"] == step
+    again = train(resume=tmp_path / "run", device="cpu", quiet=True)
+    assert again.status == "done"
+    assert_same_end(tmp_path / "run", whole)
+    assert again.history == read_metrics(tmp_path / "run" / "metrics.jsonl")
+
+
+def test_interrupted_again_and_again(data: Path, tmp_path: Path, whole: Path) -> None:
+    def interrupt(record: dict[str, Any]) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+
+    run_dir = tmp_path / "run"
+    result = train(
+        tiny.config(data), device="cpu", run_dir=run_dir, quiet=True, callbacks=[interrupt]
+    )
+    rounds = 1
+    while result.status == "interrupted":
+        result = train(resume=run_dir, device="cpu", quiet=True, callbacks=[interrupt])
+        rounds += 1
+    assert rounds > 10
+    assert_same_end(run_dir, whole)
+
+
+def test_the_message_holds_a_command_that_works(
+    data: Path, tmp_path: Path, whole: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    run_dir = tmp_path / "a run"
+    interrupted_at(6, data, run_dir)
+    printed = capfd.readouterr()
+    assert "finishing this step, then saving" in printed.err
+    line = next(text for text in printed.out.splitlines() if "resume with: " in text)
+    assert line.startswith("interrupted at step 6; the last checkpoint is ")
+    words = shlex.split(line.partition("resume with: ")[2])
+    assert words == ["convnet", "train", "--resume", str(run_dir), "--device", "cpu"]
+    done = tiny.run(*words[1:], "-q", cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert_same_end(run_dir, whole)
+
+
+def start(config: Path, run_dir: Path, *words: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        tiny.command("train", config, "--device", "cpu", "--run-dir", run_dir, *words),
+        cwd=run_dir.parent,
+        env=tiny.environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def wait_for(process: subprocess.Popen[str], text: str) -> None:
+    """Reads the output up to a line with this text."""
+    assert process.stdout is not None
+    for line in process.stdout:
+        if text in line:
+            return
+    raise AssertionError(f"ended without {text!r}")
+
+
+LONG = {"train": {"epochs": 100_000}, "schedule": {"kind": "constant"}}
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_the_command_exits_with_the_code_of_the_signal(
+    data: Path, tmp_path: Path, number: int, code: int
+) -> None:
+    config = tiny.write_config(tmp_path / "tiny.toml", data, **LONG)
+    with start(config, tmp_path / "run") as process:
+        wait_for(process, "epoch 2/")
+        process.send_signal(number)
+        out, err = process.communicate(timeout=30)
+    assert process.returncode == code, err
+    assert "resume with: convnet train --resume" in out
+    assert "Traceback" not in err
+
+
+def test_a_second_sigint_stops_at_once(
+    data: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    run_dir = tmp_path / "run"
+
+    def interrupt(record: dict[str, Any]) -> None:
+        if record["step"] == 6:
+            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        train(tiny.config(data), device="cpu", run_dir=run_dir, quiet=True, callbacks=[interrupt])
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert newest(run_dir).name == "step-00000004.safetensors"
+    out = capfd.readouterr().out
+    assert "stopped at once; the last checkpoint is" in out
+    assert f"resume with: convnet train --resume {run_dir}" in out
+
+
+def test_killed_at_any_moment_ends_the_same(data: Path, tmp_path: Path) -> None:
+    """SIGKILL at random times, over and over, until the run is done."""
+    changes = {"train": {"epochs": 40, "checkpoint_steps": 3}, "sgd": {"lr": 0.02}}
+    config = tiny.write_config(tmp_path / "tiny.toml", data, **changes)
+    whole = tmp_path / "whole"
+    train(config, device="cpu", run_dir=whole, quiet=True)
+
+    run_dir = tmp_path / "run"
+    rng = random.Random(7)
+    kills, places = 0, []
+    for attempt in range(40):
+        words = ["--resume", str(run_dir)] if (run_dir / "config.toml").exists() else []
+        command = tiny.command("train", *words, *([] if words else [config, "--run-dir", run_dir]))
+        with subprocess.Popen(
+            [*command, "--device", "cpu"],
+            cwd=tmp_path,
+            env=tiny.environment(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        ) as process:
+            if attempt < 5:
+                wait_for(process, "epoch ")  # the first step lines
+                time.sleep(rng.uniform(0.0, 0.08))
+                process.kill()
+            _, err = process.communicate(timeout=60)
+        assert "Traceback" not in err
+        if process.returncode == 0:
+            break
+        assert process.returncode == -signal.SIGKILL, err
+        kills += 1
+        places.append(newest(run_dir).name if list(run_dir.glob("checkpoints/step*")) else "none")
+    assert kills == 5
+    assert len(set(places)) >= 3, places  # it got on in between
+    assert_same_end(run_dir, whole)
+
+
+def test_killed_before_the_first_checkpoint(data: Path, tmp_path: Path, whole: Path) -> None:
+    """What a run leaves that dies in its first steps: no checkpoint, and half a line."""
+    run_dir = tmp_path / "run"
+    folder = RunFolder.create(run_dir, load_config(tiny.config(data)))
+    folder.metrics.append('{"kind": "step", "epoch": 1, "step": 3}')
+    folder.metrics.append('{"kind": "st')
+    (run_dir / "checkpoints").mkdir()
+    (run_dir / "checkpoints" / "step-00000004.safetensors.tmp").write_bytes(b"half")
+    folder.close()
+    result = train(resume=run_dir, device="cpu", quiet=True)
+    assert result.status == "done"
+    assert not list(run_dir.rglob("*.tmp"))
+    assert "no checkpoint yet: from the start" in (run_dir / "log.txt").read_text()
+    assert_same_end(run_dir, whole)
+
+
+def test_a_damaged_checkpoint_falls_back_loudly(
+    data: Path, tmp_path: Path, whole: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_dir = tmp_path / "run"
+    interrupted_at(19, data, run_dir)
+    last = newest(run_dir)
+    assert last.name == "step-00000019.safetensors"
+    last.write_bytes(last.read_bytes()[:-100])
+    capsys.readouterr()
+    result = train(resume=run_dir, device="cpu", quiet=True)
+    assert result.status == "done"
+    err = capsys.readouterr().err
+    assert "warning" in err
+    assert "step-00000019.safetensors: damaged checkpoint" in err
+    assert "falling back to step-00000016.safetensors" in err
+    assert (run_dir / "checkpoints" / "damaged-step-00000019.safetensors").exists()
+    assert_same_end(run_dir, whole)
+
+
+def test_every_checkpoint_damaged(data: Path, tmp_path: Path) -> None:
+    run_dir = tmp_path / "run"
+    interrupted_at(19, data, run_dir)
+    for path in (run_dir / "checkpoints").glob("step-*"):
+        path.write_bytes(b"")
+    with pytest.raises(DamagedCheckpointError, match="damaged"):
+        train(resume=run_dir, device="cpu", quiet=True)
+
+
+def test_resuming_a_finished_run_does_nothing_and_more_epochs_go_on(
+    data: Path, tmp_path: Path
+) -> None:
+    run_dir = tmp_path / "run"
+    longer = tmp_path / "longer"
+    train(tiny.config(data), device="cpu", run_dir=run_dir, epochs=1, quiet=True)
+    before = tiny.metrics(run_dir)
+    again = train(resume=run_dir, device="cpu", quiet=True)
+    assert again.status == "done"
+    assert again.net.step == 10
+    assert again.final == again.best
+    assert tiny.metrics(run_dir) == before
+    train(resume=run_dir, device="cpu", epochs=2, quiet=True)
+    assert load_config(run_dir / "config.toml").train.epochs == 2
+    train(tiny.config(data), device="cpu", run_dir=longer, epochs=2, quiet=True)
+    assert_same_end(run_dir, longer)
+
+
+@pytest.mark.parametrize(
+    ("override", "key"),
+    [
+        ("train.batch=8", "train.batch"),
+        ("seed=9", "seed"),
+        ("augment.pad=2", "augment"),
+        ("data.scale=1.0", "data.scale"),
+        ("net.layers.conv1.filters=4", "net"),
+    ],
+)
+def test_a_resumed_run_keeps_what_makes_it_that_run(
+    data: Path, tmp_path: Path, override: str, key: str
+) -> None:
+    run_dir = tmp_path / "run"
+    train(tiny.config(data), device="cpu", run_dir=run_dir, epochs=1, quiet=True)
+    with pytest.raises(ConfigError, match=f"{key}: the run in .* was begun with"):
+        train(resume=run_dir, device="cpu", overrides=[override], quiet=True)
+
+
+def test_other_data_are_refused(data: Path, tmp_path: Path) -> None:
+    run_dir = tmp_path / "run"
+    interrupted_at(13, data, run_dir)
+    other = tiny.write_data(tmp_path / "other")
+    labels = other / "train-labels-idx1-ubyte"
+    changed = bytearray(labels.read_bytes())
+    changed[-1] ^= 1
+    labels.write_bytes(changed)
+    with pytest.raises(CheckpointError, match="begun with other data: training: expected 160"):
+        train(resume=run_dir, device="cpu", data=str(other), quiet=True)
+    same = tiny.write_data(tmp_path / "same")
+    assert train(resume=run_dir, device="cpu", data=str(same), quiet=True).status == "done"
+    assert load_config(run_dir / "config.toml").data.path == str(same)
+
+
+def test_a_run_in_use_is_refused(data: Path, tmp_path: Path) -> None:
+    run_dir = tmp_path / "run"
+    folder = RunFolder.create(run_dir, load_config(tiny.config(data)))
+    with pytest.raises(RunError, match="another process is training this run"):
+        train(resume=run_dir, device="cpu", quiet=True)
+    folder.close()
+    assert train(resume=run_dir, device="cpu", epochs=1, quiet=True).status == "done"
+
+
+def test_folders_without_a_run(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="no such run folder"):
+        train(resume=tmp_path / "absent", quiet=True)
+    with pytest.raises(RunError, match="no run in this folder"):
+        train(resume=tmp_path, quiet=True)
+    with pytest.raises(ConfigError, match="run_dir: cannot be given with resume"):
+        train(resume=tmp_path, run_dir=tmp_path, quiet=True)

@@ -1,0 +1,96 @@
+"""The update rule against its formula in float64, and its settings."""
+
+import numpy as np
+import pytest
+import reference
+
+from convnet.layer import Parameter
+from convnet.sgd import SGD
+
+
+def parameter(backend, rng, shape, **multipliers):
+    data = backend.asarray(rng.standard_normal(shape).astype(np.float32))
+    return Parameter("w", data, **multipliers)
+
+
+def put_gradient(backend, param, grad):
+    param.zero_grad()
+    with param.gradient() as target:
+        target[...] = backend.asarray(grad)
+
+
+def test_three_steps_follow_the_rule(backend, rng):
+    params = [
+        parameter(backend, rng, (5, 3)),
+        parameter(backend, rng, (7,), lr_mult=2.0, decay_mult=0.0),
+        parameter(backend, rng, (2, 2, 2), lr_mult=0.5, decay_mult=3.0),
+    ]
+    expected = [(backend.to_host(p.data).astype(np.float64), np.zeros(p.shape)) for p in params]
+    sgd = SGD(params, lr=0.1, momentum=0.8, weight_decay=0.01)
+    for step in range(3):
+        sgd.lr = 0.1 / (step + 1)
+        for index, p in enumerate(params):
+            grad = rng.standard_normal(p.shape).astype(np.float32)
+            put_gradient(backend, p, grad)
+            w, velocity = expected[index]
+            expected[index] = reference.sgd_update(
+                w, velocity, grad, p.lr_mult, p.decay_mult, sgd.lr, 0.8, 0.01
+            )
+        sgd.update()
+    for p, (w, velocity) in zip(params, expected, strict=True):
+        np.testing.assert_allclose(backend.to_host(p.data), w, rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(backend.to_host(p.velocity), velocity, rtol=1e-5, atol=1e-6)
+
+
+def test_lr_mult_0_freezes_a_moving_parameter(backend, rng):
+    p = parameter(backend, rng, (4,))
+    put_gradient(backend, p, np.ones(4, np.float32))
+    sgd = SGD([p], lr=0.1)
+    sgd.update()
+    before, velocity = backend.to_host(p.data).copy(), backend.to_host(p.velocity).copy()
+    assert velocity.any()
+    p.lr_mult = 0.0
+    sgd.update()
+    np.testing.assert_array_equal(backend.to_host(p.data), before)
+    np.testing.assert_array_equal(backend.to_host(p.velocity), velocity)
+
+
+def test_a_gradient_that_was_never_written_is_zero(backend, rng):
+    p = parameter(backend, rng, (4,))
+    before = backend.to_host(p.data).copy()
+    SGD([p], lr=0.1, weight_decay=0.0).update()
+    np.testing.assert_array_equal(backend.to_host(p.data), before)
+
+
+def test_zeroed_gradient_reads_as_zero(backend, rng):
+    p = parameter(backend, rng, (4,))
+    put_gradient(backend, p, np.ones(4, np.float32))
+    p.zero_grad()
+    assert not backend.to_host(p.grad).any()
+
+
+def test_contributions_add_up(backend, rng):
+    p = parameter(backend, rng, (4,))
+    for value in (1.0, 2.0, 4.0):
+        with p.gradient() as target:
+            target[...] = backend.asarray(np.full(4, value, np.float32))
+    np.testing.assert_array_equal(backend.to_host(p.grad), np.full(4, 7.0))
+
+
+def test_memory_is_taken_when_first_used(rng):
+    p = Parameter("w", np.zeros(4, np.float32))
+    assert p._grad is None and p._velocity is None and not p.has_velocity
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"lr": -1.0}, "lr: expected a number from 0 to inf, got -1.0"),
+        ({"lr": float("nan")}, "lr: expected a finite number"),
+        ({"momentum": 1.0}, r"momentum: expected a number in \[0, 1\), got 1.0"),
+        ({"weight_decay": "much"}, "weight_decay: expected a finite number, got 'much'"),
+    ],
+)
+def test_errors_name_what_is_wrong(settings, message):
+    with pytest.raises(ValueError, match=message):
+        SGD([], **settings)
