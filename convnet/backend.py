@@ -99,7 +99,7 @@ class Backend:
     def _active(self) -> contextlib.AbstractContextManager[Any]:
         if self.xp is np:
             return contextlib.nullcontext()
-        return self.xp.cuda.Device(self.index)  # type: ignore[no-any-return]
+        return self.xp.cuda.Device(self.index)
 
 
 _backends: dict[str, Backend] = {}

@@ -2,8 +2,8 @@
 
 Tolerances follow from the arithmetic, not from what happened to pass. Rounding to float32 is wrong
 by at most U = 2^-24 of a value; a sum of `length` rounded products, in whatever order, is wrong by
-about sqrt(length) * U of the sum of their absolute values (`magnitude`, which the tests compute with
-the reference on absolute values). A wrong index or a dropped term is wrong by whole products.
+about sqrt(length) * U of the sum of their absolute values (`magnitude`, which the tests compute
+with the reference on absolute values). A wrong index or a dropped term is wrong by whole products.
 """
 
 from __future__ import annotations

@@ -40,8 +40,8 @@ def complaint(capsys: pytest.CaptureFixture[str], *words: str | Path, code: int 
     return err.removeprefix("convnet: error: ").rstrip("\n")
 
 
-def train_words(tmp_path: Path, data: Path, **changes: Any) -> list[str | Path]:
-    config = tiny.write_config(tmp_path / "tiny.toml", data, **changes)
+def train_words(tmp_path: Path, folder: Path, **changes: Any) -> list[str | Path]:
+    config = tiny.write_config(tmp_path / "tiny.toml", folder, **changes)
     return ["train", config, "--device", "cpu", "--run-dir", tmp_path / "run", "-q"]
 
 

@@ -30,7 +30,14 @@ def assert_refuses(call, message, backend):
     with pytest.raises(ValueError, match=message) as caught:
         call(Arrays(backend))
     text = str(caught.value)
-    assert "expected" in text and "got" in text and "\n" not in text, text
+    assert "expected" in text
+    assert "got" in text
+    assert "\n" not in text
+
+
+def augment(z, pictures=np.uint8, offsets=(2, 2), mean=(5, 5, 3), crop=4):
+    x, mirror = z(2, 5, 5, 3, dtype=pictures), z(2, dtype=np.uint8)
+    return ops.augment(x, z(*offsets, dtype=np.int32), mirror, z(*mean), crop=crop)
 
 
 SHAPES = {
@@ -108,10 +115,6 @@ SHAPES = {
         lambda z: ops.dense_fprop(z(2, 5), z(3, 4)),
         r"w: expected 5 columns, the width of x \(2, 5\), got shape \(3, 4\)",
     ),
-    "dense-rank": (
-        lambda z: ops.dense_fprop(z(2, 5, 1), z(3, 5)),
-        r"x: expected 2 dimensions \[N, C\], got shape \(2, 5, 1\)",
-    ),
     "dense-dgrad-batch": (
         lambda z: ops.dense_dgrad(z(2, 4), z(3, 5)),
         r"dense_dgrad: dy: expected shape \(2, 3\), got \(2, 4\)",
@@ -171,24 +174,15 @@ SHAPES = {
         r"tensors: expected \(w, velocity, grad, lr_mult, decay_mult\), got",
     ),
     "augment-mean": (
-        lambda z: ops.augment(
-            z(2, 5, 5, 3, dtype=np.uint8), z(2, 2, dtype=np.int32), z(2, dtype=np.uint8),
-            z(5, 5, 1), crop=4,
-        ),
+        lambda z: augment(z, mean=(5, 5, 1)),
         r"mean: expected shape \(5, 5, 3\) or \(1, 1, 3\), got \(5, 5, 1\)",
     ),
     "augment-offsets": (
-        lambda z: ops.augment(
-            z(2, 5, 5, 3, dtype=np.uint8), z(2, 3, dtype=np.int32), z(2, dtype=np.uint8),
-            z(5, 5, 3), crop=4,
-        ),
+        lambda z: augment(z, offsets=(2, 3)),
         r"offsets: expected shape \(2, 2\), got \(2, 3\)",
     ),
     "augment-crop": (
-        lambda z: ops.augment(
-            z(2, 5, 5, 3, dtype=np.uint8), z(2, 2, dtype=np.int32), z(2, dtype=np.uint8),
-            z(5, 5, 3), crop=(0, 4),
-        ),
+        lambda z: augment(z, crop=(0, 4)),
         r"crop: expected sizes of 1 to 2\^20, got \(0, 4\)",
     ),
     "peer-rows": (
@@ -221,9 +215,7 @@ ARRAYS = {
         "labels: expected int32, got int64",
     ),
     "float-pictures": (
-        lambda z: ops.augment(
-            z(1, 4, 4, 3), z(1, 2, dtype=np.int32), z(1, dtype=np.uint8), z(1, 1, 3), crop=4
-        ),
+        lambda z: augment(z, pictures=np.float32),
         "x: expected uint8, got float32",
     ),
     "float-argmax": (
@@ -312,10 +304,6 @@ VALUES = {
         lambda z: ops.conv_fprop(z(1, 5, 5, 1), z(1, 3, 3, 1), stride=0),
         "stride_h: expected between 1 and .*, got 0",
     ),
-    "stride-three-numbers": (
-        lambda z: ops.maxpool_fprop(z(1, 5, 5, 1), 3, (1, 1, 1)),
-        "stride: expected a whole number or a pair of them, got",
-    ),
     "stride-fraction": (
         lambda z: ops.maxpool_fprop(z(1, 5, 5, 1), 3, 1.5),
         "stride: expected a whole number or a pair of them, got 1.5",
@@ -335,10 +323,6 @@ VALUES = {
     "rounding": (
         lambda z: ops.conv_fprop(z(1, 5, 5, 1), z(1, 3, 3, 1), rounding="up"),
         'rounding: expected "floor" or "ceil", got "up"',
-    ),
-    "size-zero": (
-        lambda z: ops.avgpool_fprop(z(1, 5, 5, 1), 0, 1),
-        "size_h: expected between 1 and .*, got 0",
     ),
     "kind": (
         lambda z: ops.activation_fprop("rleu", z(3)),
@@ -373,18 +357,10 @@ VALUES = {
         lambda z: ops.dropout_fprop(z(3), seed=1, step=2**32),
         "step: expected 0 to 4294967295, got 4294967296",
     ),
-    "lr-text": (
-        lambda z: ops.sgd_update([(z(3), z(3), z(3), 1.0, 1.0)], "fast"),
-        "lr: expected a number, got 'fast'",
-    ),
     "philox-seed": (lambda z: ops.philox(2**64, 0, 0, np.arange(3)), "seed: expected 0 to .* got"),
     "philox-negative": (
         lambda z: ops.philox(1, 0, 0, np.array([0, -1])),
         "indices: expected .* got -1",
-    ),
-    "philox-fractions": (
-        lambda z: ops.philox(1, 0, 0, np.array([0.5])),
-        "indices: expected .* got",
     ),
 }
 

@@ -7,6 +7,7 @@ import random
 import shlex
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -215,6 +216,48 @@ def test_killed_at_any_moment_ends_the_same(data: Path, tmp_path: Path) -> None:
         places.append(newest(run_dir).name if list(run_dir.glob("checkpoints/step*")) else "none")
     assert kills == 5
     assert len(set(places)) >= 3, places  # it got on in between
+    assert_same_end(run_dir, whole)
+
+
+# Runs the command, and kills the process before the n-th of its writes to disk.
+_KILLER = """
+import os, signal, sys
+limit, count = int(sys.argv.pop(1)), 0
+def counted(function):
+    def call(*args, **kwargs):
+        global count
+        count += 1
+        if count == limit:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return function(*args, **kwargs)
+    return call
+for name in ("write", "fsync", "replace", "unlink", "mkdir"):
+    setattr(os, name, counted(getattr(os, name)))
+from convnet.cli import main
+sys.exit(main())
+"""
+
+
+def test_killed_between_any_two_writes(data: Path, tmp_path: Path, whole: Path) -> None:
+    """Between the line of an epoch and its checkpoint, between fsync and rename, and so on."""
+    config = tiny.write_config(tmp_path / "tiny.toml", data)
+    run_dir = tmp_path / "run"
+    kills = 0
+    for limit in (1, 3, 9, 14, 16, 17, 19, 21, 23, 10_000):
+        words = ["--resume", run_dir] if (run_dir / "config.toml").exists() else []
+        words = ["train", *(words or [config, "--run-dir", run_dir]), "--device", "cpu", "-q"]
+        done = subprocess.run(
+            [sys.executable, "-c", _KILLER, str(limit), *map(str, words)],
+            env=tiny.environment(),
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert done.stderr == ""
+        kills += done.returncode == -signal.SIGKILL
+    assert done.returncode == 0
+    assert kills >= 6
     assert_same_end(run_dir, whole)
 
 

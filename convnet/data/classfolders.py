@@ -29,7 +29,8 @@ class Listing:
         root: the folder that holds the class folders.
         files: paths relative to root.
         labels: the class of each file, int32 [N].
-        hidden, other: how many hidden files, and files that are no pictures, were passed over.
+        hidden, other, stray: how many hidden files, files that are no pictures, and pictures beside
+            the class folders were passed over.
     """
 
     root: Path
@@ -38,6 +39,7 @@ class Listing:
     labels: Labels
     hidden: int = 0
     other: int = 0
+    stray: int = 0
 
     def path(self, index: int) -> Path:
         return self.root / self.files[index]
@@ -77,8 +79,7 @@ def list_classes(root: Path, classes: Sequence[str] | None = None) -> Listing:
                 )
     files: list[str] = []
     labels: list[int] = []
-    counts.other += counts.pictures  # pictures beside the class folders belong to no class
-    counts.pictures = 0
+    stray = counts.pictures
     for label, folder in enumerate(classes):
         found = _pictures_below(root, folder, counts) if folder in folders else []
         files += found
@@ -90,6 +91,7 @@ def list_classes(root: Path, classes: Sequence[str] | None = None) -> Listing:
         check_labels(np.asarray(labels, np.int32), len(classes), name),
         counts.hidden,
         counts.other,
+        stray,
     )
 
 

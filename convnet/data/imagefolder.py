@@ -150,7 +150,7 @@ def open_folder(
         listings.append(list_classes(parts[1], listings[0].classes))
         if not listings[1].files:
             raise DataError(f"{shown(parts[1])}: expected pictures, got none")
-    notes = _Notes([part.hidden for part in listings], [part.other for part in listings])
+    notes = _Notes(_passed_over(listings))
     size, listings = _check_files(listings, size, bad_files, threads, notes)
     if parts[1] is None:
         train, val, duplicates = split_by_content(listings[0], val_fraction, threads)
@@ -190,11 +190,20 @@ def _find_parts(root: Path) -> tuple[Path, Path | None]:
 class _Notes:
     """What the description tells beside the numbers of pictures."""
 
-    hidden: list[int]
-    other: list[int]
+    passed_over: str
     how: str = ""
     duplicates: int = 0
     bad: list[str] = field(default_factory=list)
+
+
+def _passed_over(listings: list[Listing]) -> str:
+    """How many files of which kind are no part of the set; empty where there are none."""
+    kinds = (
+        (sum(part.hidden for part in listings), "hidden"),
+        (sum(part.other for part in listings), "not pictures"),
+        (sum(part.stray for part in listings), "pictures in no class folder"),
+    )
+    return ", ".join(f"{count:,} {kind}" for count, kind in kinds if count)
 
 
 def _description(
@@ -207,13 +216,8 @@ def _description(
         common.append(f"{notes.duplicates:,} exact copies, none on the other side of the split")
     if notes.bad:
         common.append(f"{len(notes.bad):,} bad files left out, the first {notes.bad[0]}")
-    passed = [
-        f"{sum(count):,} {kind}"
-        for count, kind in ((notes.hidden, "hidden"), (notes.other, "not pictures"))
-        if sum(count)
-    ]
-    if passed:
-        common.append(f"passed over: {', '.join(passed)}")
+    if notes.passed_over:
+        common.append(f"passed over: {notes.passed_over}")
     return (
         f"{start}: {len(train.files):,} training pictures",
         f"{start}: {len(val.files):,} validation pictures ({notes.how})",

@@ -42,7 +42,7 @@ class _Pool(Layer):
         return self.size, self.stride, self.pad, self.rounding
 
     def setup(self, in_shape: Shape, rng: np.random.Generator) -> Shape:
-        self.in_shape = image_shape(in_shape, f"a {self.kind} pool")
+        self.in_shape = image_shape(in_shape, f"{self.kind} pooling")
         self.out_shape = tuple(ops.pool_output_shape((1, *self.in_shape), *self._window)[1:])
         return self.out_shape
 
@@ -57,6 +57,13 @@ class MaxPool(_Pool):
     """
 
     kind = "max"
+
+    def setup(self, in_shape: Shape, rng: np.random.Generator) -> Shape:
+        if math.prod(self.size) > 256:
+            raise ValueError(
+                f"size: expected a window of at most 256 elements, got {math.prod(self.size)}"
+            )
+        return super().setup(in_shape, rng)
 
     def fprop(self, x: Array, train: bool) -> Array:
         shape = (x.shape[0], *self.out_shape)

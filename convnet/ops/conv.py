@@ -49,8 +49,9 @@ def conv_fprop(
 ) -> Array:
     """2-D cross-correlation (paper, section 3.5).
 
-    ``y[n,p,q,k] = b[k] + sum_{r,s,c} x[n, p stride_h - pad_h + r, q stride_w - pad_w + s, c] w[k,r,s,c]``
-    with c over the channels of k's group; reads outside the picture are zero.
+    ``y[n,p,q,k] = b[k] + sum_{r,s,c} x[n,h,w,c] w[k,r,s,c]`` with ``h = p stride_h - pad_h + r``,
+    ``w = q stride_w - pad_w + s`` and c over the channels of k's
+    group; reads outside the picture are zero.
 
     Args:
         x: [N, H, W, C].

@@ -102,7 +102,7 @@ def avgpool_fprop(
     *,
     out: Array | None = None,
 ) -> Array:
-    """Average pooling of x [N, H, W, C]; divides by the size of the window clipped to the picture."""
+    """Average pooling of x [N, H, W, C]; divides by the size of the clipped window."""
     op = "avgpool_fprop"
     be = backend_of(op, x=x, out=out)
     sizes, windows = pair_of(op, "size", size), windows_of(op, stride, pad, rounding)
