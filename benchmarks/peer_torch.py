@@ -20,6 +20,13 @@ class CeilPad(nn.Module):
         return nn.functional.pad(x, self.padding)
 
 
+class PaperDropout(nn.Dropout):
+    """Dropout as in the paper: a 0/1 mask in training, times 1 - p at test time."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(x) * (1.0 - self.p)
+
+
 def torch_net(net: Net) -> nn.Sequential:
     """`net` in PyTorch (logits, without the softmax), with the same weights.
 
@@ -65,7 +72,7 @@ def _modules(layer: layers.Weighted | object, shape: tuple[int, ...]) -> list[nn
     if isinstance(layer, layers.Tanh) and layer.a == layer.b == 1.0:
         return [nn.Tanh()]
     if isinstance(layer, layers.Dropout):
-        return [nn.Dropout(layer.drop)]
+        return [(PaperDropout if layer.mode == "paper" else nn.Dropout)(layer.drop)]
     if isinstance(layer, layers.Flatten):
         return []
     raise ValueError(f"peer_torch: no counterpart of {type(layer).__name__}")

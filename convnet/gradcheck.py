@@ -4,8 +4,9 @@ The loss is computed in float32, so a difference of losses is only good to a few
 loss; how good is measured, by steps too small to matter. Each sample moves several elements of a
 parameter at once, each in the direction in which the loss should rise, by steps from large to
 small: a large step leaves the straight part of the loss (or crosses the kink of a ReLU), a small
-one drowns in rounding, and a right gradient agrees with one between. Parameters that are constant, such as biases of zero, are moved off that
-value first, because there blank pictures would sit exactly on the kinks.
+one drowns in rounding, and a right gradient agrees with one between. Parameters that are constant,
+such as biases of zero, are moved off that value first, because there blank pictures would sit
+exactly on the kinks.
 """
 
 from __future__ import annotations
@@ -126,59 +127,54 @@ def _check(
     noise: float,
     rng: np.random.Generator,
 ) -> Row:
-    gradient, scale = probe.gradient, probe.scale
+    visible = noise / tolerance  # a smaller change of the loss cannot be told from rounding
     results = []
     for sample in range(samples):
-        at = _elements(gradient, elements, sample % 2 == 0, rng)
-        signs = np.where(
-            gradient[at] == 0.0, rng.choice([-1.0, 1.0], len(at)), np.sign(gradient[at])
-        )
-        results.append(_compare(probe, at, signs * scale, tolerance, noise))
+        at = _elements(probe.gradient, elements, ("large", "any", "zero")[sample % 3], rng)
+        results.append(_compare(probe, at, tolerance, visible, rng))
     judged = sum(result[3] for result in results)
     error, expected, found, _ = max(results)
-    return Row(
-        probe.param.name,
-        probe.param.size,
-        samples,
-        judged,
-        expected,
-        found,
-        error,
-        error <= tolerance,
-    )
+    name, size, ok = probe.param.name, probe.param.size, error <= tolerance
+    return Row(name, size, samples, judged, expected, found, error, ok)
 
 
 def _noise(probe: _Probe, elements: int, rng: np.random.Generator) -> float:
     """How far rounding alone takes a difference of losses from what it should be."""
-    at = _elements(probe.gradient, elements, False, rng)
+    at = _elements(probe.gradient, elements, "any", rng)
     expected, found = probe.change(at, np.full(len(at), _TINY_STEP * probe.scale))
     return abs(expected - found)
 
 
-def _elements(
-    gradient: np.ndarray, count: int, by_size: bool, rng: np.random.Generator
-) -> np.ndarray:
-    """Indices of some elements: any, or mostly those with large gradients."""
-    count = min(count, gradient.size)
-    weights = np.abs(gradient)
-    if by_size and np.count_nonzero(weights) >= count:
-        return rng.choice(gradient.size, count, replace=False, p=weights / weights.sum())
-    return rng.choice(gradient.size, count, replace=False)
+def _elements(gradient: np.ndarray, count: int, kind: str, rng: np.random.Generator) -> np.ndarray:
+    """Indices of some elements: mostly those with a large gradient, or any with one, or some whose
+    gradient is zero (where there are such)."""
+    size = np.abs(gradient)
+    at = np.flatnonzero(size == 0.0 if kind == "zero" else size)
+    if not at.size:
+        at = np.arange(size.size)
+    count = min(count, at.size)
+    weights = size[at] / size[at].sum() if kind == "large" and size.any() else None
+    return rng.choice(at, count, replace=False, p=weights)
 
 
 def _compare(
-    probe: _Probe,
-    at: np.ndarray,
-    direction: np.ndarray,
-    tolerance: float,
-    noise: float,
+    probe: _Probe, at: np.ndarray, tolerance: float, visible: float, rng: np.random.Generator
 ) -> tuple[float, float, float, bool]:
-    """(error, expected, found, whether it could be judged) for the step that agrees best."""
-    visible = noise / tolerance  # a smaller change of the loss cannot be told from rounding
+    """(error, expected, found, whether it could be judged) for the step that agrees best.
+
+    The error is relative to the change of the loss; where that should be zero, to the change that
+    the parameter's other elements would make.
+    """
+    gradient = probe.gradient[at]
+    signs = np.where(gradient == 0.0, rng.choice([-1.0, 1.0], len(at)), np.sign(gradient))
+    direction = signs * probe.scale
+    typical = 2.0 * probe.scale * len(at) * float(np.sqrt(np.mean(np.square(probe.gradient))))
     best: tuple[float, float, float, bool] | None = None
     for step in _STEPS:
         expected, found = probe.change(at, step * direction)
         size = max(abs(expected), abs(found))
+        if not gradient.any() and typical:
+            size = step * typical
         judged = size >= visible
         if not judged and best is not None:
             break

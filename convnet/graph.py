@@ -65,7 +65,7 @@ def input_names(node: Node) -> tuple[str, ...]:
 
 def consumers(nodes: Sequence[Node]) -> dict[str, list[Node]]:
     """For each node, and for "input", the nodes that take its output; once for every use."""
-    uses: dict[str, list[Node]] = {INPUT: []} | {node.name: [] for node in nodes}
+    uses: dict[str, list[Node]] = {name: [] for name in (INPUT, *(node.name for node in nodes))}
     for node in nodes:
         for name in input_names(node):
             uses[name].append(node)

@@ -26,7 +26,7 @@ def gaussian(
 def uniform(
     rng: np.random.Generator, shape: Sequence[int], fan_in: int, fan_out: int, std: float = 0.01
 ) -> np.ndarray:
-    """Uniform with mean 0 and the standard deviation `std`: between -std sqrt(3) and std sqrt(3)."""
+    """Uniform between -std sqrt(3) and std sqrt(3), so that `std` is the standard deviation."""
     values = rng.random(tuple(shape), dtype=np.float32)
     values -= np.float32(0.5)
     values *= np.float32(2.0 * math.sqrt(3.0) * std)

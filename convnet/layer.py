@@ -207,7 +207,7 @@ class Layer:
         self.params = other.params
 
     def memory_bytes(self, batch: int) -> int:
-        """Bytes of the buffers that a training step of this batch makes, once the net is planned."""
+        """Bytes of the buffers of a training step of this batch, in the net as it is planned."""
         y = 0 if self.is_view or self.in_place else math.prod(self.out_shape)
         in_dy = self.passes_dy or (self.dx_over_dy and self.overwrite_dy)
         dx = math.prod(self.in_shape) if self.need_dx and not in_dy else 0

@@ -187,19 +187,19 @@ class Net:
     @_on_own_backend
     def training_loss(self, x: Array, labels: Array) -> float:
         """The mean loss as `gradients` sees it, with the dropout masks of this step."""
-        x, labels = self._checked(x, labels)
+        x, labels = map(self.backend.asarray, self._checked(x, labels))
         self._forward(x, True, labels, gradient=False)
         return self._mean_loss()
 
     @property
     def last_rank(self) -> np.ndarray:
-        """Rank of each label in the last step or evaluation, int32 [N]: 0 where it scored highest."""
+        """Rank of each label in the last step or evaluation, int32 [N]: 0 if it scored highest."""
         if self._rank is None:
             raise RuntimeError("last_rank: nothing has been trained or evaluated yet")
         return np.array(self.backend.to_host(self._rank))
 
     def _compute_gradients(self, x: Array, labels: Array, scale: float | None) -> None:
-        x, labels = self._checked(x, labels)
+        x, labels = map(self.backend.asarray, self._checked(x, labels))
         self._forward(x, True, labels, scale)
         for param in self.params:
             param.zero_grad()
@@ -282,7 +282,8 @@ class Net:
         losses = np.zeros(len(x), np.float32)
         ranks = np.zeros(len(x), np.int32)
         for part in _parts(len(x), batch):
-            self._forward(x[part], False, labels[part], gradient=False)
+            inputs, answers = map(self.backend.asarray, (x[part], labels[part]))
+            self._forward(inputs, False, answers, gradient=False)
             for coeff, loss in self._case_losses:
                 losses[part] += np.float32(coeff) * self.backend.to_host(loss)
             ranks[part] = self.backend.to_host(self._rank)
@@ -330,13 +331,12 @@ class Net:
     # ---- checks of what is fed in ---------------------------------------------------------------
 
     def _checked(self, x: Array, labels: Array) -> tuple[Array, Array]:
-        """x and labels on the device."""
+        """x and labels, wherever they are, if they can be used."""
         if not self._losses:
             raise ValueError("the net has no loss; end it with a SoftmaxXent layer to train it")
         x = checked_x(x, self.in_shape)
         classes = min(self.shapes[node.name][0] for node in self._losses)
-        labels = checked_labels(labels, len(x), classes)
-        return self.backend.asarray(x), self.backend.asarray(labels)
+        return x, checked_labels(labels, len(x), classes)
 
     @_on_own_backend
     def check_finite(self) -> str | None:

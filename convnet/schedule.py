@@ -3,7 +3,7 @@
 `schedule.lr(step, total_steps)` is the rate of step `step` (0, 1, ...) in a run of `total_steps`.
 All but `Plateau` are functions of these two numbers alone. Once an epoch the trainer calls
 `schedule.observe(validation error)`, prints the message it may return, and ends the run when
-`schedule.finished` is true. What a schedule remembers is in `state()`, to be saved with checkpoints.
+`schedule.finished` is true. What a schedule remembers is in `state()`, for checkpoints.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from convnet.layer import choice, number, whole
 
 
 class Schedule:
-    """A schedule that stays at `base` and remembers nothing; the others override what they change."""
+    """A schedule that stays at `base` and remembers nothing; the others override parts of it."""
 
     finished = False  # True: training longer is not expected to help
 
@@ -193,7 +193,8 @@ class Plateau(Schedule):
         since = f"no improvement in {self.patience} epoch{'s' if self.patience > 1 else ''}"
         if self.dropped < self.drops:
             self.dropped += 1
-            return f"{since}: learning rate now {self.lr(0, 1):g} (drop {self.dropped} of {self.drops})"
+            drop = f"drop {self.dropped} of {self.drops}"
+            return f"{since}: learning rate now {self.lr(0, 1):g} ({drop})"
         self.finished = True
         return f"{since} after {self.drops} drops of the learning rate: training is finished"
 

@@ -18,7 +18,9 @@ def summary_table(net: Net, batch: int) -> str:
         net: the net.
         batch: for which the memory of training is given.
     """
-    rows = [("node", "type", "inputs", "output", "parameters", "multiply-adds")]
+    rows: list[tuple[str, ...]] = [
+        ("node", "type", "inputs", "output", "parameters", "multiply-adds")
+    ]
     rows.append((INPUT, "", "", _times(net.in_shape), "", ""))
     above = INPUT
     for node in net.nodes:

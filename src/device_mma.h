@@ -24,19 +24,29 @@ struct MmaOperands {
 // (they also drop low bits of the addends, which is not modelled).
 template <int k, typename PlaceElements>
 void multiply_fragments(void* const* operands, PlaceElements place_elements) {
-  using Row = double __attribute__((vector_size(8 * sizeof(double))));
+  using Pair = double __attribute__((vector_size(16), may_alias));
   double a[16][k];
-  Row b[k];
+  alignas(16) double b[k][8];
   for (int lane = 0; lane < kWarpSize; ++lane) {
     place_elements(*static_cast<const MmaOperands*>(operands[lane]), lane / 4, lane % 4, a, b);
   }
   for (int row = 0; row < 16; ++row) {
-    Row sum{};
-    for (int j = 0; j < k; ++j) sum += a[row][j] * b[j];
-    for (int column = 0; column < 8; ++column) {
-      const int lane = 4 * (row % 8) + column / 2;
-      float* d = static_cast<const MmaOperands*>(operands[lane])->d + 2 * (row / 8) + column % 2;
-      *d = round_to_zero(sum[column] + static_cast<double>(*d));
+    Pair sum0{}, sum1{}, sum2{}, sum3{};  // columns 0 and 1, 2 and 3 ...
+    for (int j = 0; j < k; ++j) {
+      const Pair left = {a[row][j], a[row][j]};
+      const Pair* right = reinterpret_cast<const Pair*>(b[j]);
+      sum0 += left * right[0];
+      sum1 += left * right[1];
+      sum2 += left * right[2];
+      sum3 += left * right[3];
+    }
+    const Pair sums[4] = {sum0, sum1, sum2, sum3};
+    for (int place = 0; place < 4; ++place) {
+      float* d = static_cast<const MmaOperands*>(operands[4 * (row % 8) + place])->d;
+      for (int i = 0; i < 2; ++i) {
+        float& element = d[2 * (row / 8) + i];
+        element = round_to_zero(sums[place][i] + static_cast<double>(element));
+      }
     }
   }
 }
@@ -169,7 +179,7 @@ __device__ inline void mma_m16n8k8_tf32(float (&d)[4], const unsigned (&a)[4],
   const auto multiply = [](void* const* operands, unsigned) {
     emulator::multiply_fragments<8>(
         operands, [](const emulator::MmaOperands& mine, int group, int place, double (*a)[8],
-                     auto* b) {
+                     double (*b)[8]) {
           const auto value = [](unsigned bits) {
             return static_cast<double>(__uint_as_float(bits & 0xffffe000u));
           };
@@ -202,7 +212,7 @@ __device__ inline void mma_m16n8k16_bf16(float (&d)[4], const unsigned (&a)[4],
   const auto multiply = [](void* const* operands, unsigned) {
     emulator::multiply_fragments<16>(
         operands, [](const emulator::MmaOperands& mine, int group, int place, double (*a)[16],
-                     auto* b) {
+                     double (*b)[8]) {
           const auto value = [](unsigned pair, int half) {
             return static_cast<double>(__uint_as_float(half == 0 ? pair << 16 : pair & 0xffff0000u));
           };

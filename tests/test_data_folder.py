@@ -163,6 +163,15 @@ def test_copies_stay_on_one_side(tmp_path: Path) -> None:
         assert "30 exact copies, none on the other side of the split" in train.description
 
 
+def test_copies_count_once(tmp_path: Path) -> None:
+    tree(tmp_path)
+    for i in range(5):
+        write(tmp_path / "eel" / f"{i}.png", 300)
+    train, val = open_folder(tmp_path, val_fraction=0.4)
+    assert np.bincount(train.labels, minlength=3).tolist() == [12, 12, 5]
+    assert np.bincount(val.labels, minlength=3).tolist() == [8, 8, 0]
+
+
 def test_every_class_has_both_sides(tmp_path: Path) -> None:
     tree(tmp_path, ("a", "b", "c"), 2)
     for fraction in (0.01, 0.99):

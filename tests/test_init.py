@@ -10,7 +10,8 @@ SHAPE, FAN_IN, FAN_OUT = (50, 4, 5, 20), 400, 1000
 
 def test_gaussian_has_the_standard_deviation(rng):
     w = init.gaussian(rng, SHAPE, FAN_IN, FAN_OUT, std=0.02)
-    assert w.dtype == np.float32 and w.shape == SHAPE
+    assert w.dtype == np.float32
+    assert w.shape == SHAPE
     assert abs(w.mean()) < 4 * 0.02 / np.sqrt(w.size)
     assert w.std() == pytest.approx(0.02, rel=0.03)
     assert np.abs(w).max() > 3 * 0.02  # tails, unlike a uniform distribution
@@ -32,7 +33,9 @@ def test_xavier_and_he_scale_with_the_fans(rng):
 
 def test_constant(rng):
     b = init.constant(rng, (7,), FAN_IN, FAN_OUT, 1.5)
-    assert b.dtype == np.float32 and (b == 1.5).all() and b.shape == (7,)
+    assert b.dtype == np.float32
+    assert (b == 1.5).all()
+    assert b.shape == (7,)
 
 
 @pytest.mark.parametrize("name", init.INITIALISERS)
@@ -48,7 +51,8 @@ def test_weights_takes_a_function(rng):
     w = init.weights(
         lambda rng, shape, fan_in, fan_out: np.full(shape, fan_in), rng, (2,), 9, 1, 0.0
     )
-    assert w.dtype == np.float32 and (w == 9).all()
+    assert w.dtype == np.float32
+    assert (w == 9).all()
 
 
 def test_weights_names_what_is_wrong(rng):

@@ -246,7 +246,8 @@ def test_softmax_gives_loss_gradient_and_rank(backend, rng):
 def test_initial_values_and_multipliers(rng):
     layer = ready(Conv(32, 5, std=0.05, bias_init=1.0, w_lr=0.5, b_lr=2.0), (8, 8, 16), rng)
     w, b = layer.params
-    assert w.data.std() == pytest.approx(0.05, rel=0.05) and (b.data == 1.0).all()
+    assert w.data.std() == pytest.approx(0.05, rel=0.05)
+    assert (b.data == 1.0).all()
     assert (w.lr_mult, w.decay_mult, b.lr_mult, b.decay_mult) == (0.5, 1.0, 2.0, 0.0)
 
 

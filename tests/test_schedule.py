@@ -67,7 +67,8 @@ def test_plateau_waits_drops_and_finishes():
     assert not s.finished
     assert s.observe(39) is None
     assert "finished" in s.observe(39)
-    assert s.finished and s.lr(0, TOTAL) == pytest.approx(0.01)
+    assert s.finished
+    assert s.lr(0, TOTAL) == pytest.approx(0.01)
     assert s.observe(39) is None
 
 
@@ -80,8 +81,10 @@ def test_plateau_min_delta():
 
 def test_plateau_counts_nan_as_no_improvement():
     s = Plateau(1.0, patience=2)
-    assert s.observe(math.nan) is None and s.observe(math.nan) is not None
-    assert s.observe(50) is None and s.best == 50
+    assert s.observe(math.nan) is None
+    assert s.observe(math.nan) is not None
+    assert s.observe(50) is None
+    assert s.best == 50
 
 
 def test_plateau_goes_on_from_its_state():
@@ -91,7 +94,8 @@ def test_plateau_goes_on_from_its_state():
     b.load(json.loads(json.dumps(a.state())))
     assert b.lr(0, TOTAL) == a.lr(0, TOTAL) == pytest.approx(0.1)
     assert a.observe(60) == b.observe(60)
-    assert a.finished and b.finished
+    assert a.finished
+    assert b.finished
 
 
 def test_fresh_plateau_state_is_json():
@@ -110,7 +114,8 @@ def test_warmup_passes_plateau_on():
     s.observe(50)
     assert not s.finished
     assert "finished" in s.observe(50)
-    assert s.finished and s.state()["finished"]
+    assert s.finished
+    assert s.state()["finished"]
     other = Warmup(Plateau(1.0, patience=1, drops=0), 4)
     other.load(s.state())
     assert other.finished
@@ -122,7 +127,8 @@ def test_build_makes_each_kind(kind):
     s = schedule.build(kind, 0.5, warmup_steps=2, **options)
     assert s.lr(0, TOTAL) == pytest.approx(0.25, rel=0.01)
     assert s.lr(2, TOTAL) == pytest.approx(0.5, rel=0.01)
-    assert s.observe(10.0) is None and not s.finished
+    assert s.observe(10.0) is None
+    assert not s.finished
     s.load(s.state())
 
 

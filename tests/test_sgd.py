@@ -79,7 +79,9 @@ def test_contributions_add_up(backend, rng):
 
 def test_memory_is_taken_when_first_used(rng):
     p = Parameter("w", np.zeros(4, np.float32))
-    assert p._grad is None and p._velocity is None and not p.has_velocity
+    assert p._grad is None
+    assert p._velocity is None
+    assert not p.has_velocity
 
 
 @pytest.mark.parametrize(

@@ -63,25 +63,25 @@ void avgpool_fprop(const PoolShape& shape, const float* x, float* y, Stream) {
   const std::int64_t row = std::int64_t{shape.q} * shape.c;
   const std::int64_t work = row * shape.size_h * shape.size_w;
   const std::int64_t rows_per_task = std::max<std::int64_t>(1, kChunk / work);
-  parallel_chunks(std::int64_t{shape.n} * shape.p, rows_per_task,
-                  [&](std::int64_t first, std::int64_t rows) {
+  const auto task = [&](std::int64_t first, std::int64_t rows) {
     for (std::int64_t i = first; i < first + rows; ++i) {
       avgpool_row(shape, static_cast<int>(i % shape.p), x + i / shape.p * image, y + i * row);
     }
-  });
+  };
+  parallel_chunks(std::int64_t{shape.n} * shape.p, rows_per_task, task);
 }
 
 void avgpool_bprop(const PoolShape& shape, const float* dy, float* dx, Stream) {
   const std::int64_t outputs = std::int64_t{shape.p} * shape.q * shape.c;
   const std::int64_t row = std::int64_t{shape.w} * shape.c;
   const std::int64_t rows_per_task = std::max<std::int64_t>(1, kChunk / row);
-  parallel_chunks(std::int64_t{shape.n} * shape.h, rows_per_task,
-                  [&](std::int64_t first, std::int64_t rows) {
+  const auto task = [&](std::int64_t first, std::int64_t rows) {
     for (std::int64_t i = first; i < first + rows; ++i) {
       avgpool_bprop_row(shape, static_cast<int>(i % shape.h), dy + i / shape.h * outputs,
                         dx + i * row);
     }
-  });
+  };
+  parallel_chunks(std::int64_t{shape.n} * shape.h, rows_per_task, task);
 }
 
 }  // namespace convnet

@@ -1,6 +1,6 @@
 // What the host implementation is and how many threads it uses.
-#include <oneapi/dnnl/dnnl.h>
 #include <omp.h>
+#include <oneapi/dnnl/dnnl.h>
 
 #include <algorithm>
 #include <atomic>

@@ -24,8 +24,8 @@ CONVNET_INLINE float masked(const Mask& mask, std::uint32_t bits, float x) {
 // Elements `index` .. `index + count` - 1 of the tensor, all inside one group of four.
 void dropout_part(const Mask& mask, std::int64_t index, std::int64_t count, const float* x,
                   float* y) {
-  const Philox4 bits = philox4x32(mask.seed, static_cast<std::uint64_t>(index / 4), mask.stream,
-                                  mask.step);
+  const Philox4 bits =
+      philox4x32(mask.seed, static_cast<std::uint64_t>(index / 4), mask.stream, mask.step);
   for (std::int64_t i = 0; i < count; ++i) y[i] = masked(mask, bits.v[index % 4 + i], x[i]);
 }
 

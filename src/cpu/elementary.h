@@ -1,8 +1,9 @@
-// e^x, log, tanh and their relatives in single precision, written so that loops over them vectorise.
+// e^x, log, tanh and their relatives in single precision, written so that loops over them
+// vectorise.
 //
-// Every function is a branch-free formula over all of float: it passes NaN on, gives the infinities
-// and zeros of the C library, and is within 3 units in the last place (tests/ compares with double).
-// The polynomials are minimax fits over the reduced ranges named beside them.
+// Every function is a branch-free formula: it passes NaN on, gives the infinities and zeros of the
+// C library, and is within 3 units in the last place unless it says otherwise. The polynomials are
+// minimax fits over the ranges named beside them.
 #pragma once
 
 #include <cmath>
@@ -14,13 +15,14 @@
 
 namespace convnet {
 
-CONVNET_INLINE std::int32_t float_bits(float x) {
-  std::int32_t bits;
+// Bits are unsigned, so that arithmetic on those of a NaN may wrap.
+CONVNET_INLINE std::uint32_t float_bits(float x) {
+  std::uint32_t bits;
   std::memcpy(&bits, &x, sizeof bits);
   return bits;
 }
 
-CONVNET_INLINE float float_from_bits(std::int32_t bits) {
+CONVNET_INLINE float float_from_bits(std::uint32_t bits) {
   float x;
   std::memcpy(&x, &bits, sizeof x);
   return x;
@@ -35,10 +37,23 @@ constexpr float kLn2Low = -2.12194440e-4f;
 // Adding and subtracting this rounds to the nearest integer, which is left in the low bits.
 constexpr float kRounder = 12582912.0f;  // 1.5 * 2^23
 
-// 2^n for n in [-252, 254] times x, in two steps because 2^n itself may not be a float.
+// The integer nearest to x, |x| < 2^22, as a float and as an int.
+struct Rounded {
+  float value;
+  std::int32_t integer;
+};
+
+CONVNET_INLINE Rounded nearest(float x) {
+  const float shifted = x + kRounder;
+  return {shifted - kRounder,
+          static_cast<std::int32_t>(float_bits(shifted) - float_bits(kRounder))};
+}
+
+// x * 2^n for n in [-252, 254], in two steps because 2^n itself may not be a float.
 CONVNET_INLINE float scale_by_power_of_two(float x, std::int32_t n) {
   const std::int32_t half = n >> 1;
-  return x * float_from_bits((half + 127) << 23) * float_from_bits((n - half + 127) << 23);
+  return x * float_from_bits(static_cast<std::uint32_t>(half + 127) << 23) *
+         float_from_bits(static_cast<std::uint32_t>(n - half + 127) << 23);
 }
 
 // e^r for |r| <= log(2) / 2.
@@ -55,10 +70,9 @@ CONVNET_INLINE float fast_exp(float x) {
   // Beyond these e^x is 0 or infinity. Written so that NaN stays.
   x = -105.0f > x ? -105.0f : x;
   x = 89.0f < x ? 89.0f : x;
-  const float rounded = x * kLog2E + kRounder;
-  const float n = rounded - kRounder;
-  const float r = (x - n * kLn2High) - n * kLn2Low;
-  return scale_by_power_of_two(exp_reduced(r), float_bits(rounded) - float_bits(kRounder));
+  const Rounded n = nearest(x * kLog2E);
+  const float r = (x - n.value * kLn2High) - n.value * kLn2Low;
+  return scale_by_power_of_two(exp_reduced(r), n.integer);
 }
 
 // x = 2^exponent * (1 + fraction) with 1 + fraction in [sqrt(1/2), sqrt(2)), for finite x > 0.
@@ -71,9 +85,9 @@ CONVNET_INLINE Split split(float x) {
   const bool tiny = x < kSmallestNormal;
   const float scaled = tiny ? x * 8388608.0f : x;  // 2^23
   // Subtracting the bits of sqrt(1/2) makes the exponent field round where we want it to.
-  constexpr std::int32_t kSqrtHalf = 0x3f3504f3;
-  const std::int32_t shifted = float_bits(scaled) - kSqrtHalf;
-  const std::int32_t exponent = shifted >> 23;
+  constexpr std::uint32_t kSqrtHalf = 0x3f3504f3;
+  const std::uint32_t shifted = float_bits(scaled) - kSqrtHalf;
+  const std::int32_t exponent = static_cast<std::int32_t>(shifted) >> 23;
   const float mantissa = float_from_bits((shifted & 0x007fffff) + kSqrtHalf);
   return {static_cast<float>(exponent) - (tiny ? 23.0f : 0.0f), mantissa - 1.0f};
 }
@@ -94,8 +108,8 @@ CONVNET_INLINE float log1p_tail(float f) {
 
 CONVNET_INLINE float fast_log(float x) {
   const Split s = split(x);
-  const float y = (log1p_tail(s.fraction) + s.exponent * kLn2Low) + s.fraction +
-                  s.exponent * kLn2High;
+  const float y =
+      (log1p_tail(s.fraction) + s.exponent * kLn2Low) + s.fraction + s.exponent * kLn2High;
   const float above_zero = x > 0.0f ? y : (x == 0.0f ? -kInfinity : kNan);
   return x < kInfinity ? above_zero : x;  // infinity and NaN are their own logarithms
 }
@@ -141,18 +155,19 @@ CONVNET_INLINE float fast_tanh(float x) {
   return magnitude < 0.625f ? tanh_tail(x) * x + x : far;
 }
 
-// x - tanh(x), which is about x^3 / 3 near 0.
+// x - tanh(x), which is about x^3 / 3 near 0; within 10 units in the last place.
 CONVNET_INLINE float fast_minus_tanh(float x) {
   const float magnitude = std::fabs(x);
   const float far = std::copysign(magnitude - tanh_far(magnitude), x);
   return magnitude < 0.625f ? -tanh_tail(x) * x : far;
 }
 
-// x^(-3/4) for finite x > 0, without square roots and divisions.
+// x^(-3/4) for finite normal x > 0, without square roots and divisions; within 4 units in the last
+// place.
 CONVNET_INLINE float power_minus_three_quarters(float x) {
   // Dividing the bits of x by -4 gives x^(-1/4) within 4%, as the bits are nearly its logarithm.
   // What remains is a series in r = 1 - x y^4, |r| < 0.125: x^(-3/4) = y^3 (1 - r)^(-3/4).
-  const float y = float_from_bits(0x4f582000 - (float_bits(x) >> 2));
+  const float y = float_from_bits(0x4f582000u - (float_bits(x) >> 2));
   const float y2 = y * y;
   const float r = 1.0f - x * (y2 * y2);
   float p = 0.525665669f;
@@ -165,29 +180,31 @@ CONVNET_INLINE float power_minus_three_quarters(float x) {
   return (y2 * y) * p;
 }
 
-// x^-b for x > 0, b in two parts with high_b * exponent exact (12 bits; see split_exponent).
+// b in two parts for power_minus(): high has 12 bits, so that its product with the exponent of a
+// float is exact.
 struct Exponent {
   float high, low;
 };
 
 inline Exponent split_exponent(float b) {
-  const float high = float_from_bits(float_bits(b) & ~0xfff);
+  const float high = float_from_bits(float_bits(b) & 0xfffff000u);
   return {high, b - high};
 }
 
+// x^-b for x > 0, infinity included.
 CONVNET_INLINE float power_minus(float x, Exponent b) {
   // 2^(-b e) 2^(-b log2(1 + f)): the first exponent is large and has to be exact, the second small.
   const Split s = split(x);
   const float whole = -b.high * s.exponent;
   const float limited = whole < -1000.0f ? -1000.0f : (whole > 1000.0f ? 1000.0f : whole);
-  const float n = (limited + kRounder) - kRounder;
+  const float n = nearest(limited).value;
   const float log_fraction = (log1p_tail(s.fraction) + s.fraction) * kLog2E;
   const float rest = (limited - n) - b.low * s.exponent - (b.high + b.low) * log_fraction;
-  const float m = (rest + kRounder) - kRounder;
+  const float m = nearest(rest).value;
   const float total = n + m;
   const float bounded = total < -252.0f ? -252.0f : (total > 254.0f ? 254.0f : total);
-  const float y = scale_by_power_of_two(exp_reduced((rest - m) * 0.693147181f),
-                                        static_cast<std::int32_t>(bounded));
+  const float y =
+      scale_by_power_of_two(exp_reduced((rest - m) * 0.693147181f), nearest(bounded).integer);
   const float at_ends = x == kInfinity ? 0.0f : x;  // or NaN
   return x < kInfinity ? y : at_ends;
 }

@@ -1,14 +1,14 @@
 // Locally connected layer: a convolution whose filters differ from place to place (ops.h).
-//   y[n,p,q,k] = b[p,q,k] + sum_{r,s,c} x[n, p*stride_h - pad_h + r, q*stride_w - pad_w + s, g C/G + c]
-//                                       * w[p,q,k,r,s,c],     g = k / (K/G); reads outside x are zero
+//   y[n,p,q,k] = b[p,q,k] + sum_{r,s,c} x[n, h, w, g C/G + c] * w[p,q,k,r,s,c]
+//   h = p*stride_h - pad_h + r,  w = q*stride_w - pad_w + s,  g = k / (K/G);  x is zero outside
 //
 // At one place and for one group this is a small matrix product over the batch,
 //   Y [N, K/G] = X [N, R S C/G] W^T [R S C/G, K/G],
-// with X gathered from the image into a patch matrix. oneDNN's sgemm does the product on one thread,
-// and places run in parallel. The gradient of x adds overlapping patches, so there it is images that
-// run in parallel, and each adds its places in order.
-#include <oneapi/dnnl/dnnl.h>
+// with X gathered from the image into a patch matrix. oneDNN's sgemm does the product on one
+// thread, and places run in parallel. The gradient of x adds overlapping patches, so there it is
+// images that run in parallel, and each adds its places in order.
 #include <omp.h>
+#include <oneapi/dnnl/dnnl.h>
 
 #include <atomic>
 #include <cstring>
@@ -106,8 +106,8 @@ class Products {
   void multiply(char transpose_a, char transpose_b, std::int64_t m, std::int64_t n, std::int64_t k,
                 const float* a, std::int64_t a_stride, const float* b, std::int64_t b_stride,
                 float beta, float* c, std::int64_t c_stride) {
-    const dnnl_status_t status = dnnl_sgemm(transpose_a, transpose_b, m, n, k, 1.0f, a, a_stride,
-                                            b, b_stride, beta, c, c_stride);
+    const dnnl_status_t status = dnnl_sgemm(transpose_a, transpose_b, m, n, k, 1.0f, a, a_stride, b,
+                                            b_stride, beta, c, c_stride);
     if (status != dnnl_success) failed_ = true;  // must not throw inside a parallel loop
   }
 
@@ -165,7 +165,7 @@ void local_fprop(const ConvShape& shape, const float* x, const float* w, const f
 
 void local_dgrad(const ConvShape& shape, const float* dy, const float* w, const float* relu_mask,
                  float* dx, Stream stream) {
-  constexpr std::int64_t kImages = 16;  // per task: enough rows for sgemm, small enough to share out
+  constexpr std::int64_t kImages = 16;  // per task: rows enough for sgemm, and tasks enough
   const Geometry sizes = geometry(shape);
   Products products;
   products.run("local_dgrad", ceil_div(shape.n, kImages), [&](std::int64_t task) {
@@ -179,8 +179,7 @@ void local_dgrad(const ConvShape& shape, const float* dy, const float* w, const 
         const std::int64_t filter = place * shape.k + g * sizes.group_filters;
         products.multiply('N', 'N', count, sizes.depth, sizes.group_filters,
                           dy + first * sizes.y_image + filter, sizes.y_image,
-                          w + filter * sizes.depth, sizes.depth, 0.0f, patches.get(),
-                          sizes.depth);
+                          w + filter * sizes.depth, sizes.depth, 0.0f, patches.get(), sizes.depth);
         scatter_add(shape, sizes, place, g, count, patches.get(), images);
       }
     }

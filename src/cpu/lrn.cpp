@@ -4,8 +4,8 @@
 //   dx_i = dy_i s_i^-beta - 2 alpha beta x_i sum_{j : i in window(j)} dy_j x_j s_j^(-beta-1)
 // both windows clipped to the group of i.
 //
-// Method: the squares of a few pixels are laid out in a line, with n - 1 zeros between one group and
-// the next, so that no window needs clipping. A window sum is then n shifted additions over the
+// Method: the squares of a few pixels are laid out in a line, with n - 1 zeros between one group
+// and the next, so that no window needs clipping. A window sum is then n shifted additions over the
 // whole line, whatever C and the groups are, and s^-beta one more pass. The line stays in the L1
 // cache. The backward pass computes s again: cheaper than reading it.
 //
@@ -20,21 +20,17 @@
 namespace convnet {
 namespace {
 
-#ifndef KL
-#define KL 2048
-#define KP 256
-#endif
-constexpr std::int64_t kLine = KL;   // floats; four such arrays fit in the L1 cache
-constexpr std::int64_t kPiece = KP;   // floats computed between two rounds of prefetching
+constexpr std::int64_t kLine = 1024;  // floats; four such arrays fit in the L1 cache
+constexpr std::int64_t kPiece = 256;  // floats computed between two rounds of prefetching
 constexpr float kLargest = std::numeric_limits<float>::max();
 
 // Where things are in a line: channel c of group g of the block's pixel m has its window sum at
 // (m * groups + g) * step + c.
 struct Line {
-  int channels, groups;          // channels per group
-  int left, right, window;       // the window, no wider than the group needs
-  std::int64_t step;             // floats from one group to the next
-  std::int64_t pixels, length;   // pixels per block, floats of the sums of a block
+  int channels, groups;         // channels per group
+  int left, right, window;      // the window, no wider than the group needs
+  std::int64_t step;            // floats from one group to the next
+  std::int64_t pixels, length;  // pixels per block, floats of the sums of a block
   std::int64_t storage() const { return length + window; }  // with the zeros
 };
 
@@ -58,47 +54,24 @@ CONVNET_INLINE float window_sum(const float* first) {
   return sum;
 }
 
-// sums[i] = offset + factor * (values[i] + .. + values[i + window - 1])
+// sums[i] = values[i] + .. + values[i + window - 1], four terms a pass.
 CONVNET_INLINE void window_sums(std::int64_t length, int window, const float* __restrict values,
-                                float offset, float factor, float* __restrict sums) {
+                                float* __restrict sums) {
   if (window == 5) {
-    for (std::int64_t i = 0; i < length; ++i) {
-      sums[i] = offset + factor * window_sum<5>(values + i);
-    }
-  } else if (window == 3) {
-    for (std::int64_t i = 0; i < length; ++i) {
-      sums[i] = offset + factor * window_sum<3>(values + i);
-    }
-  } else {
-    for (std::int64_t i = 0; i < length; ++i) sums[i] = values[i];
-    int t = 1;
-    for (; t + 4 <= window; t += 4) {
-      for (std::int64_t i = 0; i < length; ++i) sums[i] += window_sum<4>(values + i + t);
-    }
-    for (; t < window; ++t) {
-      for (std::int64_t i = 0; i < length; ++i) sums[i] += values[i + t];
-    }
-    for (std::int64_t i = 0; i < length; ++i) sums[i] = offset + factor * sums[i];
+    for (std::int64_t i = 0; i < length; ++i) sums[i] = window_sum<5>(values + i);
+    return;
+  }
+  for (std::int64_t i = 0; i < length; ++i) sums[i] = values[i];
+  int t = 1;
+  for (; t + 4 <= window; t += 4) {
+    for (std::int64_t i = 0; i < length; ++i) sums[i] += window_sum<4>(values + i + t);
+  }
+  for (; t < window; ++t) {
+    for (std::int64_t i = 0; i < length; ++i) sums[i] += values[i + t];
   }
 }
 
-// s = s^-beta and, unless null, next = s^(-beta-1).
-template <class Power>
-CONVNET_INLINE void apply_power(std::int64_t length, float* __restrict s, float* __restrict next,
-                                const Power& power) {
-  if (next == nullptr) {
-    CONVNET_SIMD
-    for (std::int64_t i = 0; i < length; ++i) s[i] = power(s[i]);
-  } else {
-    CONVNET_SIMD
-    for (std::int64_t i = 0; i < length; ++i) {
-      const float p = power(s[i]);
-      next[i] = p / s[i];
-      s[i] = p;
-    }
-  }
-}
-
+// s^-beta, by the cheapest way for the beta at hand.
 struct PowerThreeQuarters {
   CONVNET_INLINE float operator()(float s) const {
     return power_minus_three_quarters(kLargest < s ? kLargest : s);  // also for infinity
@@ -115,15 +88,48 @@ struct PowerAny {
   CONVNET_INLINE float operator()(float s) const { return power_minus(s, beta); }
 };
 
-CONVNET_INLINE void powers(std::int64_t length, float beta, float* s, float* next) {
-  if (beta == 0.75f) {
-    apply_power(length, s, next, PowerThreeQuarters{});
-  } else if (beta == 0.5f) {
-    apply_power(length, s, next, PowerHalf{});
-  } else if (beta == 1.0f) {
-    apply_power(length, s, next, PowerOne{});
+// power = s^-beta and, for the backward pass, next = s^(-beta-1).
+template <bool kNext, class Power>
+CONVNET_INLINE void raise_one(float s, const Power& raise, float* power, float* next) {
+  const float p = raise(s);
+  *power = p;
+  if constexpr (kNext) *next = p / s;
+}
+
+// The same for `power` holding window sums, of which s = k + alpha * sum.
+template <bool kNext, class Power>
+CONVNET_INLINE void raise_sums(const LrnShape& shape, std::int64_t length, const Power& raise,
+                               float* power, float* next) {
+  const float k = shape.k, alpha = shape.alpha;
+  CONVNET_SIMD
+  for (std::int64_t i = 0; i < length; ++i) {
+    raise_one<kNext>(k + alpha * power[i], raise, power + i, next + i);
+  }
+}
+
+// power[i] and next[i] of the window sum of squares that starts at i. The paper's n and beta have a
+// loop of their own, where the sums stay in registers.
+template <bool kNext>
+CONVNET_INLINE void powers(const LrnShape& shape, std::int64_t length, int window,
+                           const float* squares, float* power, float* next) {
+  if (window == 5 && shape.beta == 0.75f) {
+    const float k = shape.k, alpha = shape.alpha;
+    CONVNET_SIMD
+    for (std::int64_t i = 0; i < length; ++i) {
+      raise_one<kNext>(k + alpha * window_sum<5>(squares + i), PowerThreeQuarters{}, power + i,
+                       next + i);
+    }
+    return;
+  }
+  window_sums(length, window, squares, power);
+  if (shape.beta == 0.75f) {
+    raise_sums<kNext>(shape, length, PowerThreeQuarters{}, power, next);
+  } else if (shape.beta == 0.5f) {
+    raise_sums<kNext>(shape, length, PowerHalf{}, power, next);
+  } else if (shape.beta == 1.0f) {
+    raise_sums<kNext>(shape, length, PowerOne{}, power, next);
   } else {
-    apply_power(length, s, next, PowerAny{split_exponent(beta)});
+    raise_sums<kNext>(shape, length, PowerAny{split_exponent(shape.beta)}, power, next);
   }
 }
 
@@ -133,10 +139,10 @@ struct Scratch {
       : memory(4 * static_cast<std::size_t>(line.storage()), 0.0f),
         squares(memory.data()),
         terms(squares + line.storage()),
-        s(terms + line.storage()),
-        next(s + line.storage()) {}
+        power(terms + line.storage()),
+        next(power + line.storage()) {}
   std::vector<float> memory;
-  float *squares, *terms, *s, *next;
+  float *squares, *terms, *power, *next;
 };
 
 // A block of `rows` = pixels * groups rows of line.channels floats, and how many floats of the
@@ -173,12 +179,12 @@ CONVNET_CLONES void fprop_block(const LrnShape& shape, const Line& line, const B
   for (std::int64_t i = 0; i < length; i += kPiece) {
     const std::int64_t size = std::min(kPiece, length - i);
     prefetch_next(block, line, x, i, size);
-    window_sums(size, line.window, scratch.squares + i, shape.k, shape.alpha, scratch.s + i);
-    powers(size, shape.beta, scratch.s + i, nullptr);
+    powers<false>(shape, size, line.window, scratch.squares + i, scratch.power + i,
+                  scratch.next + i);
   }
   for (std::int64_t row = 0; row < block.rows; ++row) {
     const float* in = x + row * line.channels;
-    const float* factor = scratch.s + row * line.step;
+    const float* factor = scratch.power + row * line.step;
     float* out = y + row * line.channels;
     for (std::int64_t c = 0; c < line.channels; ++c) out[c] = in[c] * factor[c];
   }
@@ -205,23 +211,25 @@ CONVNET_CLONES void bprop_block(const LrnShape& shape, const Line& line, const B
   for (std::int64_t i = 0; i < length; i += kPiece) {
     const std::int64_t size = std::min(kPiece, length - i);
     prefetch_next(block, line, x, i, size);
-    window_sums(size, line.window, scratch.squares + i, shape.k, shape.alpha, scratch.s + i);
-    powers(size, shape.beta, scratch.s + i, scratch.next + i);
+    powers<true>(shape, size, line.window, scratch.squares + i, scratch.power + i,
+                 scratch.next + i);
   }
   term_rows(block, line, x, dy, scratch);
   const float factor = 2.0f * shape.alpha * shape.beta;
   for (std::int64_t i = 0; i < length; i += kPiece) {
     const std::int64_t size = std::min(kPiece, length - i);
     prefetch_next(block, line, dy, i, size);
-    window_sums(size, line.window, scratch.terms + i, 0.0f, factor, scratch.next + i);
+    window_sums(size, line.window, scratch.terms + i, scratch.next + i);
   }
   for (std::int64_t row = 0; row < block.rows; ++row) {
     const float* in = x + row * line.channels;
     const float* grad = dy + row * line.channels;
-    const float* power = scratch.s + row * line.step;
+    const float* power = scratch.power + row * line.step;
     const float* sums = scratch.next + row * line.step;
     float* out = dx + row * line.channels;
-    for (std::int64_t c = 0; c < line.channels; ++c) out[c] = grad[c] * power[c] - in[c] * sums[c];
+    for (std::int64_t c = 0; c < line.channels; ++c) {
+      out[c] = grad[c] * power[c] - factor * in[c] * sums[c];
+    }
   }
 }
 

@@ -2,10 +2,10 @@
 //   y[n,p,q,c] = max over r, s of x[n, p*stride_h - pad_h + r, q*stride_w - pad_w + s, c]
 //   dx[n,h,w,c] = sum of dy[n,p,q,c] over the windows whose argmax is (h, w)
 //
-// Vectorised over channels. Forward, each output pixel runs over its window and keeps the best value
-// and its index in a short scratch row. Backward gathers: each input pixel adds up the windows that
-// hold it, in row-major order, so rows of the image are independent and nothing is written twice.
-// Limited by memory at the usual sizes.
+// Vectorised over channels. Forward, each output pixel runs over its window and keeps the best
+// value and its index. Backward gathers: each input pixel adds up the windows that hold it, in
+// row-major order, so rows of the image are independent and nothing is written twice. Limited by
+// memory at the usual sizes.
 #include <vector>
 
 #include "elementary.h"
@@ -16,11 +16,10 @@
 namespace convnet {
 namespace {
 
-// `index` is scratch, one int per channel: compared and blended beside floats, it should be as wide.
+// `index` is scratch, one int per channel: blended beside floats, an index should be as wide.
 CONVNET_INLINE void maxpool_pixel(const PoolShape& shape, const Span& rows, const Span& cols,
                                   const float* image, float* __restrict y,
-                                  std::uint8_t* __restrict argmax,
-                                  std::int32_t* __restrict index) {
+                                  std::uint8_t* __restrict argmax, std::int32_t* __restrict index) {
   const int channels = shape.c;
   const float* first = image + (std::int64_t{rows.begin} * shape.w + cols.begin) * channels;
   const int first_code = (rows.begin - rows.start) * shape.size_w + cols.begin - cols.start;
@@ -61,7 +60,7 @@ CONVNET_INLINE void add_where(int channels, int code, const std::uint8_t* __rest
                               const float* __restrict dy, float* __restrict dx) {
   CONVNET_SIMD_16
   for (int c = 0; c < channels; ++c) {
-    const std::int32_t chosen = -static_cast<std::int32_t>(argmax[c] == code);
+    const std::uint32_t chosen = 0u - static_cast<std::uint32_t>(argmax[c] == code);
     dx[c] += float_from_bits(float_bits(dy[c]) & chosen);
   }
 }
@@ -88,20 +87,19 @@ CONVNET_CLONES void maxpool_bprop_row(const PoolShape& shape, int h, const float
 
 }  // namespace
 
-void maxpool_fprop(const PoolShape& shape, const float* x, float* y, std::uint8_t* argmax,
-                   Stream) {
+void maxpool_fprop(const PoolShape& shape, const float* x, float* y, std::uint8_t* argmax, Stream) {
   const std::int64_t image = std::int64_t{shape.h} * shape.w * shape.c;
   const std::int64_t row = std::int64_t{shape.q} * shape.c;
   const std::int64_t work = row * shape.size_h * shape.size_w;
   const std::int64_t rows_per_task = std::max<std::int64_t>(1, kChunk / work);
-  parallel_chunks(std::int64_t{shape.n} * shape.p, rows_per_task,
-                  [&](std::int64_t first, std::int64_t rows) {
+  const auto task = [&](std::int64_t first, std::int64_t rows) {
     std::vector<std::int32_t> index(static_cast<std::size_t>(shape.c));
     for (std::int64_t i = first; i < first + rows; ++i) {
       const auto p = static_cast<int>(i % shape.p);
       maxpool_row(shape, p, x + i / shape.p * image, y + i * row, argmax + i * row, index.data());
     }
-  });
+  };
+  parallel_chunks(std::int64_t{shape.n} * shape.p, rows_per_task, task);
 }
 
 void maxpool_bprop(const PoolShape& shape, const float* dy, const std::uint8_t* argmax, float* dx,
@@ -109,14 +107,14 @@ void maxpool_bprop(const PoolShape& shape, const float* dy, const std::uint8_t* 
   const std::int64_t outputs = std::int64_t{shape.p} * shape.q * shape.c;
   const std::int64_t row = std::int64_t{shape.w} * shape.c;
   const std::int64_t rows_per_task = std::max<std::int64_t>(1, kChunk / row);
-  parallel_chunks(std::int64_t{shape.n} * shape.h, rows_per_task,
-                  [&](std::int64_t first, std::int64_t rows) {
+  const auto task = [&](std::int64_t first, std::int64_t rows) {
     for (std::int64_t i = first; i < first + rows; ++i) {
       const std::int64_t n = i / shape.h;
       maxpool_bprop_row(shape, static_cast<int>(i % shape.h), dy + n * outputs,
                         argmax + n * outputs, dx + i * row);
     }
-  });
+  };
+  parallel_chunks(std::int64_t{shape.n} * shape.h, rows_per_task, task);
 }
 
 }  // namespace convnet

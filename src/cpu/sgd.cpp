@@ -1,9 +1,9 @@
 // The update rule of the paper, section 5, for all parameters at once:
 //   v = momentum v - weight_decay decay_mult lr lr_mult w - lr lr_mult g;   w = w + v
 //
-// Reads 12 bytes and writes 8 per parameter: limited by memory. The tensors are cut into chunks, and
-// the chunks of all of them are shared out together, so that one huge tensor (fc6 holds 38 of the 61
-// million parameters of the paper's net) does not keep a single thread busy.
+// Reads 12 bytes and writes 8 per parameter: limited by memory. The tensors are cut into chunks,
+// and the chunks of all of them are shared out together, so that one huge tensor (fc6 holds 38 of
+// the 61 million parameters of the paper's net) does not keep a single thread busy.
 #include <vector>
 
 #include "ops.h"
@@ -39,8 +39,8 @@ void sgd_update(const SgdTensor* tensors, int tensor_count, float lr, float mome
     const std::int64_t begin = (chunk - first_chunk[index]) * kChunk;
     const float rate = lr * tensor.lr_mult;
     const float decay = rate * weight_decay * tensor.decay_mult;
-    update_chunk(std::min(kChunk, tensor.count - begin), momentum, decay, rate,
-                 tensor.grad + begin, tensor.velocity + begin, tensor.w + begin);
+    update_chunk(std::min(kChunk, tensor.count - begin), momentum, decay, rate, tensor.grad + begin,
+                 tensor.velocity + begin, tensor.w + begin);
   });
 }
 

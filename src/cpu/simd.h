@@ -2,8 +2,8 @@
 //
 // A function marked CONVNET_CLONES is compiled three times (baseline, AVX2 + FMA, AVX-512) and the
 // dynamic loader picks one when the library is loaded. Three rules follow:
-//   - Mark the function that holds the inner loop, and call it from the parallel loop: the body that
-//     OpenMP outlines from a parallel region is not cloned.
+//   - Mark the function that holds the inner loop, and call it from the parallel loop: the body of
+//     a parallel region, which OpenMP turns into a function of its own, is not cloned.
 //   - Whatever the marked function calls must be inlined into it (CONVNET_INLINE), or the baseline
 //     version of the callee runs.
 //   - Leave vectorising to the compiler: plain loops over contiguous memory, CONVNET_SIMD where it
@@ -17,8 +17,7 @@
 #if defined(__GNUC__) && !defined(__clang__) && defined(__x86_64__) && defined(__GLIBC__) && \
     !defined(__SANITIZE_ADDRESS__)
 #if __GNUC__ >= 12
-#define CONVNET_CLONES \
-  __attribute__((target_clones("default", "arch=x86-64-v3", "arch=x86-64-v4")))
+#define CONVNET_CLONES __attribute__((target_clones("default", "arch=x86-64-v3", "arch=x86-64-v4")))
 #else
 #define CONVNET_CLONES __attribute__((target_clones("default", "avx2", "avx512f")))
 #endif

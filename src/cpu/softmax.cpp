@@ -1,5 +1,6 @@
 // Softmax, and the cross-entropy loss with its gradient and the rank of the label (ops.h).
-//   softmax_j = e^(x_j - max) / sum_i e^(x_i - max);   loss = log(sum_i e^(x_i - max)) - (x_label - max)
+//   softmax_j = e^(x_j - max) / sum,   sum = sum_i e^(x_i - max)
+//   loss = log(sum) - (x_label - max),   dlogits_j = scale * (softmax_j - [j = label])
 //
 // A row is read from memory once; the later passes find it in the cache. The exponentials of a row
 // are kept where the result goes, or in scratch memory when no result is asked for.

@@ -201,7 +201,7 @@ bool Block::exit_thread() {
   warp->exited |= lane_bit(self);
   // Lanes that have ended are not waited for.
   for (int i = warp->meeting_count - 1; i >= 0; --i) {
-    if ((warp->meetings[i].mask & ~warp->exited) == warp->meetings[i].arrived) complete(warp, i);
+    if (warp->missing(warp->meetings[i]) == 0) complete(warp, i);
   }
   Thread* next = pick();
   current = next;
@@ -285,7 +285,7 @@ void Block::warp_operation(const char* operation, unsigned mask, bool aligned, v
   while (i < warp->meeting_count && warp->meetings[i].mask != mask) ++i;
   Meeting* meeting = &warp->meetings[i];
   if (i == warp->meeting_count) {
-    *meeting = Meeting{mask, 0, operation, where, combine};
+    *meeting = Meeting{mask, 0, aligned, operation, where, combine};
     ++warp->meeting_count;
   } else if (!same_text(meeting->operation, operation) ||
              (aligned && meeting->where.line != where.line)) {
@@ -294,7 +294,7 @@ void Block::warp_operation(const char* operation, unsigned mask, bool aligned, v
   }
   warp->operands[lane] = operand;
   meeting->arrived |= 1u << lane;
-  if ((mask & ~warp->exited) == meeting->arrived) complete(warp, i);
+  if (warp->missing(*meeting) == 0) complete(warp, i);
   suspend();
 }
 
@@ -352,7 +352,7 @@ void Block::report_stall() {
     if (warp.meeting_count == 0) continue;
     meeting = &warp.meetings[0];
     waiting = &warp.threads[__builtin_ctz(meeting->arrived)];
-    absent = &warp.threads[__builtin_ctz(meeting->mask & ~warp.exited & ~meeting->arrived)];
+    absent = &warp.threads[__builtin_ctz(warp.missing(*meeting))];
   }
   for (int w = 0; w < warp_count_ && meeting == nullptr; ++w) {
     const Warp& warp = warps_[w];

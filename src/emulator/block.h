@@ -48,6 +48,7 @@ struct Launch {
   CallSite where;                     // of the launch
   void (*call_kernel)(const void*);   // runs the kernel's body for the current thread
   const void* arguments;
+  std::size_t argument_bytes;
   dim3 grid, block;
   std::size_t dynamic_shared_bytes;
   int device;
@@ -89,6 +90,7 @@ using Combine = void (*)(void* const* operands, unsigned lanes);
 // A warp operation that waits for lanes.
 struct Meeting {
   unsigned mask, arrived;
+  bool aligned;  // needs lanes that have ended, too
   const char* operation;
   CallSite where;
   Combine combine;
@@ -99,6 +101,12 @@ struct Warp {
   Thread* threads;  // lane 0
   unsigned lanes;   // those that exist
   unsigned started, ready, at_barrier, exited;
+
+  // Lanes that a meeting still waits for.
+  unsigned missing(const Meeting& meeting) const {
+    return meeting.mask & ~meeting.arrived & ~(meeting.aligned ? 0 : exited);
+  }
+
   int meeting_count;
   Meeting meetings[kWarpSize];
   void* operands[kWarpSize];  // of the lanes in meetings

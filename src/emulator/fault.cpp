@@ -69,14 +69,12 @@ void fault_landed() {
   }
   char message[256];
   {
-    const std::string known =
-        global_access_error(self.block->launch->device, fault.address, 1);
-    if (known.empty()) {
-      std::snprintf(message, sizeof message, "invalid memory access at address %p",
-                    reinterpret_cast<void*>(fault.address));
-    } else {
-      std::snprintf(message, sizeof message, "%s", known.c_str());
-    }
+    KnownRange unused;
+    const std::string wrong =
+        global_access_error(self.block->launch->device, fault.address, 1, &unused);
+    std::snprintf(message, sizeof message, "invalid memory access at address %p%s%s",
+                  reinterpret_cast<void*>(fault.address), wrong.empty() ? "" : ": ",
+                  wrong.c_str());
   }
   fail(where, "%s", message);
 }

@@ -3,6 +3,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
@@ -26,7 +27,9 @@ struct Region {
 struct Devices {
   std::mutex mutex;
   std::map<std::uintptr_t, Region> regions;  // by first address
+  int registered = 0;  // regions that are not owned
   bool peers[kMaxDevices][kMaxDevices] = {};
+  std::atomic<std::uint64_t> version{1};  // counts changes of all this
 };
 
 Devices& devices() {
@@ -69,19 +72,29 @@ void set_peer_enabled(int device, int peer, bool enabled) {
   Devices& all = devices();
   const std::lock_guard<std::mutex> lock(all.mutex);
   all.peers[device][peer] = enabled;
+  ++all.version;
 }
 
 void register_memory(const void* pointer, std::size_t bytes, int device) {
   Devices& all = devices();
   const std::lock_guard<std::mutex> lock(all.mutex);
-  all.regions[reinterpret_cast<std::uintptr_t>(pointer)] = Region{bytes, device, false};
+  const auto start = reinterpret_cast<std::uintptr_t>(pointer);
+  all.registered += all.regions.count(start) == 0;
+  all.regions[start] = Region{bytes, device, false};
+  ++all.version;
 }
 
 void unregister_memory(const void* pointer) {
   Devices& all = devices();
   const std::lock_guard<std::mutex> lock(all.mutex);
-  all.regions.erase(reinterpret_cast<std::uintptr_t>(pointer));
+  const auto found = all.regions.find(reinterpret_cast<std::uintptr_t>(pointer));
+  if (found == all.regions.end() || found->second.owned) return;
+  all.regions.erase(found);
+  --all.registered;
+  ++all.version;
 }
+
+std::uint64_t memory_version() { return devices().version.load(std::memory_order_relaxed); }
 
 // The registered region nearest below or around `address`: its start, or 0.
 static std::uintptr_t region_near(const Devices& all, std::uintptr_t address, Region* region) {
@@ -119,6 +132,7 @@ void* allocate_device_memory(std::size_t bytes, int device) {
   Devices& all = devices();
   const std::lock_guard<std::mutex> lock(all.mutex);
   all.regions[reinterpret_cast<std::uintptr_t>(data)] = Region{bytes == 0 ? 1 : bytes, device, true};
+  ++all.version;
   return data;
 }
 
@@ -136,6 +150,7 @@ void free_device_memory(void* pointer) {
 #endif
   munmap(static_cast<char*>(pointer) - page_bytes(), size + 2 * page_bytes());
   all.regions.erase(found);
+  ++all.version;
 }
 
 ProtectOtherDevices::ProtectOtherDevices(int device) : device_(device) {
@@ -157,14 +172,20 @@ void check_pointer_argument(const Launch& launch, const void* pointer, int posit
                            std::to_string(launch.device) + " has no peer mapping for it");
 }
 
-// What is wrong with a global access of `bytes` at `address` by a kernel of `device`, for a message;
-// empty when nothing is, or nothing is known of that memory.
-std::string global_access_error(int device, std::uintptr_t address, std::size_t bytes) {
+std::string global_access_error(int device, std::uintptr_t address, std::size_t bytes,
+                                KnownRange* known) {
   Devices& all = devices();
   const std::lock_guard<std::mutex> lock(all.mutex);
   Region region{};
   const std::uintptr_t start = region_near(all, address, &region);
-  if (start == 0) return "";
+  *known = KnownRange{all.version, device, start, start + region.bytes};
+  if (start == 0) {
+    if (all.registered != 0) return "access outside of all registered arrays";
+    const auto next = all.regions.upper_bound(address);
+    known->start = address;
+    known->end = next == all.regions.end() ? UINTPTR_MAX : next->first - page_bytes();
+    return "";
+  }
   if (!may_access(all, device, region.device)) {
     return "access to memory of device " + std::to_string(region.device) + " from device " +
            std::to_string(device) + " without a peer mapping";

@@ -20,7 +20,6 @@ void free_shared_array(SharedArray* array);
 bool canaries_intact(const SharedArray& array);
 
 // ---- logical devices ---------------------------------------------------------------------------
-// Memory that nobody registered (NumPy arrays, vectors of a test) belongs to every device.
 
 int device_count();  // CONVNET_EMULATOR_DEVICES, 2 unless set
 int current_device();
@@ -28,7 +27,10 @@ void set_current_device(int device);
 bool peer_enabled(int device, int peer);
 void set_peer_enabled(int device, int peer, bool enabled);
 
-// Declares [pointer, pointer + bytes) to be memory of `device`, exactly.
+// Declares [pointer, pointer + bytes) to be memory of `device`. Host memory that nobody registers
+// belongs to every device. But while anything is registered, kernels compiled with -fsanitize=thread
+// may touch nothing but registered memory and what cudaMalloc gave: a binding that registers the
+// arrays of a call learns of every access outside them.
 void register_memory(const void* pointer, std::size_t bytes, int device);
 void unregister_memory(const void* pointer);
 
@@ -50,9 +52,19 @@ class ProtectOtherDevices {
   int device_;
 };
 
+// Global memory of which accesses from `device` were found right, until `version` changes.
+struct KnownRange {
+  std::uint64_t version = 0;
+  int device = 0;
+  std::uintptr_t start = 0, end = 0;
+};
+std::uint64_t memory_version();
+
 // What is wrong with a kernel's access to global memory, for a message; empty when nothing is known
-// to be.
-std::string global_access_error(int device, std::uintptr_t address, std::size_t bytes);
+// to be, and then `known` says of which range.
+std::string global_access_error(int device, std::uintptr_t address, std::size_t bytes,
+                                KnownRange* known);
+
 
 // Throws std::runtime_error when the launch's device may not touch what its argument points to.
 void check_pointer_argument(const Launch& launch, const void* pointer, int position);

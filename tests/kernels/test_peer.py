@@ -17,7 +17,7 @@ BLOCKS = [
     (7, 13, 11, 2, 3, 5),
     (3, 6, 9, 0, 1, 6),
     (33, 65, 130, 32, 65, 33),
-    (300, 96, 48, 48, 0, 48),
+    (1500, 96, 48, 48, 0, 48),
 ]
 blocks = pytest.mark.parametrize(
     ("rows", "dst_cols", "src_cols", "dst_col", "src_col", "cols"), BLOCKS

@@ -10,7 +10,7 @@ import reference
 
 from convnet import ops
 
-SHAPES = [(1,), (3,), (4, 4), (5, 3, 3, 7), (33,), (1025,), (128, 257), (40_003,)]
+SHAPES = [(1,), (3,), (4, 4), (5, 3, 3, 7), (33,), (1025,), (128, 257), (100_003,)]
 # Powers of two: every product and sum below is exact.
 EXACT = {"lr": 0.5, "momentum": 0.25, "weight_decay": 0.125}
 PAPER = {"lr": 0.01, "momentum": 0.9, "weight_decay": 5e-4}

@@ -1,0 +1,115 @@
+// What the three passes of a convolution share on the host, the choice of tiles and splits, and the
+// kernel that adds up the splits:
+//
+//   out[i] = mask(relu(bias[i mod channels] + sum_split partials[split, i])),   i < count
+//
+// Tensors: partials [splits, count] read; out [count] written; bias [channels], mask [count] read.
+// Mapping: a thread per element, splits in order, so that the bits do not depend on the schedule.
+// Cost: 4 (splits + 1) bytes an element, limited by memory; the partials of a plan are at most
+// kBlocks tiles, 17 MB, and mostly still in L2.
+#include "conv.cuh"
+
+#include "divider.cuh"
+#include "warp.cuh"
+
+namespace convnet {
+namespace {
+
+// As many splits are made as bring a product to this many blocks of a large tile: two for each
+// multiprocessor of a large GPU. Smaller tiles have fewer threads, and need as many more blocks.
+constexpr std::int64_t kBlocks = 256;
+constexpr std::int64_t kFewestSteps = 8;  // of a split: 64 products, for one sum written and read
+
+std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
+
+Product conv_product(const ConvShape& s, Pass pass) {
+  const std::int64_t group_c = s.c / s.groups, group_k = s.k / s.groups;
+  const std::int64_t taps = std::int64_t{s.r} * s.s, outputs = std::int64_t{s.n} * s.p * s.q;
+  if (pass == Pass::kFprop) return {outputs, group_k, taps * group_c, s.groups};
+  if (pass == Pass::kWgrad) return {group_k, taps * group_c, outputs, s.groups};
+  const std::int64_t pixels = s.n * ceil_div(s.h, s.stride_h) * ceil_div(s.w, s.stride_w);
+  const std::int64_t class_taps = ceil_div(s.r, s.stride_h) * ceil_div(s.s, s.stride_w);
+  const std::int64_t classes =
+      std::int64_t{class_count(s.stride_h, s.h)} * class_count(s.stride_w, s.w);
+  return {pixels, group_c, class_taps * group_k, s.groups * classes};
+}
+
+TileKind choose_tile(const Product& product) {
+  if (product.m <= 64 || product.n <= 32) return TileKind::kSmall;
+  const std::int64_t last_columns = product.n % LargeTile::kN;
+  if (last_columns >= 1 && last_columns <= MediumTile::kN) return TileKind::kMedium;
+  return TileKind::kLarge;
+}
+
+template <class T>
+void cut(const Product& product, Plan* plan) {
+  const std::int64_t tiles_m = ceil_div(product.m, T::kM), tiles_n = ceil_div(product.n, T::kN);
+  const std::int64_t blocks = kBlocks * LargeTile::kThreads / T::kThreads;
+  const std::int64_t wanted = blocks / (tiles_m * tiles_n * product.products);
+  const std::int64_t possible = ceil_div(product.k, kTileK) / kFewestSteps;
+  plan->tiles_m = static_cast<unsigned>(tiles_m);
+  plan->tiles_n = static_cast<unsigned>(tiles_n);
+  plan->products = static_cast<unsigned>(product.products);
+  plan->splits = static_cast<unsigned>(max(std::int64_t{1}, min(wanted, possible)));
+}
+
+__global__ void __launch_bounds__(kBlockThreads)
+    split_sum_kernel(const float* partials, unsigned splits, unsigned count, Divider by_channels,
+                     Epilogue epilogue, float* out) {
+  const unsigned i = global_thread();
+  if (i >= count) return;
+  float sum = 0.0f;
+  for (unsigned split = 0; split < splits; ++split) {
+    sum += partials[std::size_t{split} * count + i];
+  }
+  unsigned rest = i;
+  const unsigned channel = by_channels.split(&rest);
+  out[i] = finish(sum, epilogue, channel, i);
+}
+
+}  // namespace
+
+Plan conv_plan(const ConvShape& shape, Pass pass) {
+  const Product product = conv_product(shape, pass);
+  Plan plan{};
+  plan.tile = choose_tile(product);
+  if (plan.tile == TileKind::kLarge) {
+    cut<LargeTile>(product, &plan);
+  } else if (plan.tile == TileKind::kMedium) {
+    cut<MediumTile>(product, &plan);
+  } else if (pass == Pass::kWgrad) {
+    cut<WideTile>(product, &plan);
+  } else {
+    cut<NarrowTile>(product, &plan);
+  }
+  plan.outputs = count(pass == Pass::kFprop   ? y_dims(shape)
+                       : pass == Pass::kDgrad ? x_dims(shape)
+                                              : w_dims(shape));
+  return plan;
+}
+
+// 16 bytes more than the floats need, as the array may begin anywhere.
+std::int64_t conv_workspace(const ConvShape& shape, Pass pass) {
+  const std::int64_t db = pass == Pass::kWgrad ? shape.k : 0;
+  const std::int64_t floats = conv_plan(shape, pass).workspace_floats(db);
+  return floats == 0 ? 0 : floats * 4 + 16;
+}
+
+float* partials_in(OpName op, std::int64_t floats, Workspace workspace) {
+  if (floats == 0) return nullptr;
+  const auto address = reinterpret_cast<std::uintptr_t>(workspace.data);
+  const std::uintptr_t skip = (16 - address % 16) % 16;
+  const std::int64_t need = floats * 4 + static_cast<std::int64_t>(skip);
+  if (workspace.data == nullptr || workspace.bytes < need) {
+    fail(op.name, "workspace", std::to_string(need) + " bytes", std::to_string(workspace.bytes));
+  }
+  return reinterpret_cast<float*>(address + skip);
+}
+
+void sum_splits(OpName op, const float* partials, unsigned splits, std::int64_t count,
+                std::int64_t channels, const Epilogue& epilogue, float* out, void* stream) {
+  launch(op, split_sum_kernel, blocks_for(count), dim3(kBlockThreads), 0, stream, partials, splits,
+         static_cast<unsigned>(count), Divider(channels), epilogue, out);
+}
+
+}  // namespace convnet

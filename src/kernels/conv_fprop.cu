@@ -1,0 +1,145 @@
+// Convolution, forward, as one matrix product per group (implicit GEMM).
+//
+//   y[n,p,q,k] = relu(b[k] + sum_{r,s,c} x[n, p stride_h - pad_h + r, q stride_w - pad_w + s, gC + c]
+//                                        w[k,r,s,c])        (ops.h; g C is the group's first channel)
+//   C[m, j] = sum_i A[m, i] B[j, i]:   m = (n,p,q),  j = filter of the group,  i = (r,s,c)
+//
+// Tensors: x [N,H,W,C], w [K,R,S,C/G], b [K] or null: read. y [N,P,Q,K]: written.
+// Mapping: a block computes a tile of pixels x filters (tile.cuh), and with splits a part of the sum
+// over i (epilogue.cuh). A is never formed: gather.cuh reads its elements from x.
+// Ragged edges: places beyond the image, rows past the last pixel, filters past the last and i past
+// R S C/G are read as zeros; only pixels and filters that exist are stored. Any shape that ops.h
+// allows will do; 128-bit loads need C/G to be a multiple of 4 and aligned arrays.
+// Cost: 2 N P Q K R S C/G flops; x is read about K/G / tile columns times, mostly from L2.
+#include "conv.cuh"
+#include "gather.cuh"
+
+namespace convnet {
+namespace {
+
+// B[j, i]: the filters of a group as they lie in memory.
+template <class T, bool kVector>
+class Filters : public AlongK<T::kN, T::kThreads, kVector> {
+  using Base = AlongK<T::kN, T::kThreads, kVector>;
+
+ public:
+  // `filters` are left from `w` on, each of `length` elements.
+  __device__ Filters(const float* w, unsigned first, unsigned filters, unsigned length)
+      : w_(w), first_(first), filters_(filters), length_(length) {}
+
+  __device__ void fetch(unsigned first_k) {
+    const unsigned k = first_k + Base::k();
+#pragma unroll
+    for (int load = 0; load < Base::kLoads; ++load) {
+      const unsigned filter = first_ + Base::row(load);
+      read(this->values[load], w_, filter * length_ + k, filter < filters_ && k < length_);
+    }
+  }
+
+ private:
+  const float* w_;
+  unsigned first_, filters_, length_;
+};
+
+struct FpropParameters {
+  Plan plan;
+  ConvShape shape;
+  Taps taps;
+  Epilogue epilogue;
+  bool vector_out;
+};
+
+template <class T, bool kVector>
+__global__ void __launch_bounds__(T::kThreads)
+    conv_fprop_kernel(const FpropParameters parameters, const float* x, const float* w, float* y) {
+  const ConvShape& s = parameters.shape;
+  const Place place = block_place(parameters.plan);
+  const unsigned group_k = s.k / s.groups, rows = s.n * s.p * s.q;
+  const unsigned first_row = place.tile_m * T::kM, first_filter = place.tile_n * T::kN;
+
+  using Pixels = PixelRows<T, kVector, 1>;
+  Pixels pixels(x, parameters.taps);
+#pragma unroll
+  for (int load = 0; load < Pixels::kLoads; ++load) {
+    const unsigned row = first_row + Pixels::row(load);
+    const unsigned line = row / s.q, q = row % s.q, n = line / s.p, p = line % s.p;
+    if (row < rows) {
+      pixels.begin_row(load, n, p * s.stride_h - s.pad_h, q * s.stride_w - s.pad_w,
+                       place.product * (s.c / s.groups));
+    } else {
+      pixels.skip_row(load);
+    }
+  }
+  const unsigned length = parameters.taps.length;
+  Filters<T, kVector> filters(w + place.product * group_k * length, first_filter, group_k, length);
+
+  float sum[T::kThreadM][T::kThreadN];
+  const Steps steps = split_steps(parameters.plan, place.split, length);
+  multiply<T>(pixels, filters, steps.begin, steps.end, sum);
+
+  Output output{};
+  output.out = y + std::size_t{place.split} * parameters.plan.outputs;
+  output.first_row = first_row;
+  output.first_column = first_filter;
+  output.rows = rows;
+  output.columns = group_k;
+  output.first_channel = place.product * group_k;
+  output.vector = parameters.vector_out;
+  output.epilogue = parameters.epilogue;
+  const unsigned pitch = s.k, first_channel = output.first_channel;
+  store_tile<T>(sum, output, [=](unsigned row) { return row * pitch + first_channel; });
+}
+
+template <class T, bool kVector>
+void run(OpName op, const FpropParameters& parameters, const float* x, const float* w, float* y,
+         Stream stream) {
+  launch(op, conv_fprop_kernel<T, kVector>, parameters.plan.grid(), dim3(T::kThreads), 0, stream,
+         parameters, x, w, y);
+}
+
+}  // namespace
+
+void conv_fprop_as(OpName op, const ConvShape& shape, const float* x, const float* w,
+                   const float* b, bool relu, float* y, Workspace workspace, Stream stream) {
+  const unsigned group_c = shape.c / shape.groups, group_k = shape.k / shape.groups;
+  FpropParameters parameters{};
+  const Plan plan = parameters.plan = conv_plan(shape, Pass::kFprop);
+  parameters.shape = shape;
+  parameters.taps.height = shape.h;
+  parameters.taps.width = shape.w;
+  parameters.taps.pitch = shape.c;
+  parameters.taps.length = shape.r * shape.s * group_c;
+  parameters.taps.by_channels = Divider(group_c);
+  parameters.taps.by_width = Divider(shape.s);
+
+  float* partials = partials_in(op, plan.workspace_floats(), workspace);
+  const Epilogue epilogue{b, nullptr, relu};
+  if (partials == nullptr) parameters.epilogue = epilogue;
+  float* out = partials == nullptr ? y : partials;
+  const bool vector = group_c % 4 == 0 && aligned16(x) && aligned16(w);
+  parameters.vector_out = group_k % 4 == 0 && aligned16(out);
+
+  if (plan.tile == TileKind::kLarge && vector) {
+    run<LargeTile, true>(op, parameters, x, w, out, stream);
+  } else if (plan.tile == TileKind::kLarge) {
+    run<LargeTile, false>(op, parameters, x, w, out, stream);
+  } else if (plan.tile == TileKind::kMedium && vector) {
+    run<MediumTile, true>(op, parameters, x, w, out, stream);
+  } else if (plan.tile == TileKind::kMedium) {
+    run<MediumTile, false>(op, parameters, x, w, out, stream);
+  } else if (vector) {
+    run<NarrowTile, true>(op, parameters, x, w, out, stream);
+  } else {
+    run<NarrowTile, false>(op, parameters, x, w, out, stream);
+  }
+  if (partials != nullptr) {
+    sum_splits(op, partials, plan.splits, plan.outputs, shape.k, epilogue, y, stream);
+  }
+}
+
+void conv_fprop(const ConvShape& shape, const float* x, const float* w, const float* b, bool relu,
+                float* y, Workspace workspace, Stream stream) {
+  conv_fprop_as("conv_fprop", shape, x, w, b, relu, y, workspace, stream);
+}
+
+}  // namespace convnet

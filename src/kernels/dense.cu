@@ -1,0 +1,50 @@
+// Fully connected layers: convolutions of one pixel with filters of one tap, over N pictures.
+//
+//   fprop  y[n,k]  = relu(b[k] + sum_c x[n,c] w[k,c])
+//   dgrad  dx[n,c] = sum_k dy[n,k] w[k,c],  0 where relu_mask[n,c] <= 0
+//   wgrad  dw[k,c] = sum_n dy[n,k] x[n,c],  db[k] = sum_n dy[n,k]
+//
+// x [N,C] is [N,1,1,C], w [K,C] is [K,1,1,C], y [N,K] is [N,1,1,K], all as they lie: the kernels are
+// those of conv_*.cu, and everything said there holds. With a batch of 128 the forward products have
+// few tiles and a long sum, so they are split along it.
+// Cost: 2 N C K flops, and w read (in wgrad written) once: with N = 128, 64 flops a byte of w, which
+// is more than these kernels need to be limited by arithmetic.
+#include "conv.cuh"
+
+namespace convnet {
+namespace {
+
+ConvShape as_convolution(const DenseShape& dense) {
+  ConvShape shape{};
+  shape.n = dense.n;
+  shape.c = dense.c;
+  shape.k = dense.k;
+  shape.h = shape.w = shape.p = shape.q = 1;
+  shape.r = shape.s = 1;
+  shape.groups = 1;
+  shape.stride_h = shape.stride_w = 1;
+  return shape;
+}
+
+}  // namespace
+
+std::int64_t dense_workspace(const DenseShape& shape, Pass pass) {
+  return conv_workspace(as_convolution(shape), pass);
+}
+
+void dense_fprop(const DenseShape& shape, const float* x, const float* w, const float* b, bool relu,
+                 float* y, Workspace workspace, Stream stream) {
+  conv_fprop_as("dense_fprop", as_convolution(shape), x, w, b, relu, y, workspace, stream);
+}
+
+void dense_dgrad(const DenseShape& shape, const float* dy, const float* w, const float* relu_mask,
+                 float* dx, Workspace workspace, Stream stream) {
+  conv_dgrad_as("dense_dgrad", as_convolution(shape), dy, w, relu_mask, dx, workspace, stream);
+}
+
+void dense_wgrad(const DenseShape& shape, const float* x, const float* dy, float* dw, float* db,
+                 Workspace workspace, Stream stream) {
+  conv_wgrad_as("dense_wgrad", as_convolution(shape), x, dy, dw, db, workspace, stream);
+}
+
+}  // namespace convnet

@@ -1,0 +1,307 @@
+// Local response normalization across channels (paper, section 3.3).
+//   s_i = k + alpha * sum_{j in window(i)} x_j^2,   window(i) = i - n/2 .. i - n/2 + n - 1
+//   y_i = x_i * s_i^-beta
+//   dx_i = dy_i s_i^-beta - 2 alpha beta x_i sum_{j : i in window(j)} dy_j x_j s_j^(-beta-1)
+// both windows clipped to the group of i.
+//
+// Tensors:  x, dy [pixels, C] read, y, dx [pixels, C] written. s is computed again backward.
+// Mapping:  two ways for each pass.
+//   by warps   n of 3 or 5, C / groups a multiple of four, arrays aligned to 16 bytes. A lane holds
+//              four channels, with one 128-bit load an array, and gets the neighbours that its
+//              windows reach into from the lanes beside it by shuffles: 2 each way for n = 5. The
+//              tensor is one line of fours, of which a warp takes 32. Where groups do not fit evenly into that,
+//              warps overlap by a lane at each end (backward: two), whose results are dropped:
+//              a halo that comes from the L1 cache. No shared memory, no barriers.
+//   by blocks  everything else. Forward a thread takes an element and adds up its window from the
+//              L1 cache. Backward a block takes kTile elements: it computes the terms of the inner
+//              sum for those and for as far as windows reach, kPiece at a time, in 8 KB of shared
+//              memory, between two barriers a piece, and every thread adds what it needs in order.
+// Limits:   8 bytes an element forward and 12 backward, and about 20 and 35 instructions; by warps
+//           limited by memory. By blocks n (backward 3 n) reads an element from the cache besides.
+#include "device.h"
+#include "divider.cuh"
+#include "floats.cuh"
+#include "ops.h"
+#include "warp.cuh"
+
+namespace convnet {
+namespace {
+
+// ---- s^-beta -----------------------------------------------------------------------------------
+
+// s^(-1/2): the hardware's approximation, good to 22 bits, and a Newton step to the last one.
+__device__ float inverse_root(float s) {
+  const float r = rsqrtf(s);
+  return r + r * (0.5f - 0.5f * s * r * r);
+}
+
+struct Powers {
+  float main, next;  // s^-beta and s^(-beta - 1)
+};
+
+__device__ Powers powers(float s, float beta) {
+  constexpr float kLargest = 3.402823466e38f;
+  s = kLargest < s ? kLargest : s;  // infinity would give 0 * inf; a NaN stays
+  float main;
+  if (beta == 0.75f) {
+    const float r = inverse_root(s);
+    main = r * sqrtf(r);
+  } else if (beta == 0.5f) {
+    main = inverse_root(s);
+  } else if (beta == 1.0f) {
+    main = 1.0f / s;
+  } else {
+    main = powf(s, -beta);
+  }
+  return {main, main / s};
+}
+
+// ---- by warps ----------------------------------------------------------------------------------
+
+struct Line {
+  float k, alpha, beta;
+  int fours;            // of the tensor
+  int fours_per_group;
+  Divider by_group;
+  int halo, step;       // lanes at either end whose result is dropped, and those in between
+};
+
+// What a lane holds: channels 4 four .. 4 four + 3 of the line, and whether its group goes on
+// before and after them.
+struct Lane {
+  int four;
+  bool inside;  // the tensor
+  bool writes;  // and not the halo
+  bool has_left, has_right;
+};
+
+__device__ Lane lane_of(const Line& line) {
+  const int lane = static_cast<int>(threadIdx.x % kWarpLanes);
+  const int warp = static_cast<int>(global_thread() / kWarpLanes);
+  Lane result;
+  result.four = warp * line.step - line.halo + lane;
+  result.inside = result.four >= 0 && result.four < line.fours;
+  result.writes = result.inside && lane >= line.halo && lane < line.halo + line.step;
+  unsigned group = result.inside ? static_cast<unsigned>(result.four) : 0u;
+  const int place = line.by_group.split(&group);
+  result.has_left = place > 0;
+  result.has_right = place + 1 < line.fours_per_group;
+  return result;
+}
+
+// sums[i] = values[i - kLeft] + .. + values[i + kRight], over the four of this lane and those of the
+// lanes beside it. All lanes of the warp call it.
+template <int kLeft, int kRight>
+__device__ Floats<4> window_sums(const Lane& lane, const Floats<4>& values) {
+  static_assert(kLeft <= 4 && kRight <= 4, "a window reaches no further than one lane");
+  float row[12];  // of the lane before, this one, and the one after
+  for (int i = 0; i < 4; ++i) {
+    row[4 + i] = values.v[i];
+    if (i >= 4 - kLeft) {
+      const float left = __shfl_up_sync(kFullWarp, values.v[i], 1);
+      row[i] = lane.has_left ? left : 0.0f;
+    }
+    if (i < kRight) {
+      const float right = __shfl_down_sync(kFullWarp, values.v[i], 1);
+      row[8 + i] = lane.has_right ? right : 0.0f;
+    }
+  }
+  Floats<4> sums;
+  for (int i = 0; i < 4; ++i) {
+    sums.v[i] = row[4 + i - kLeft];
+    for (int t = 1 - kLeft; t <= kRight; ++t) sums.v[i] += row[4 + i + t];
+  }
+  return sums;
+}
+
+template <int kWindow>
+__global__ void __launch_bounds__(kBlockThreads)
+    lrn_fprop_warp_kernel(Line line, const float* __restrict__ x, float* __restrict__ y) {
+  constexpr int kLeft = kWindow / 2, kRight = kWindow - 1 - kLeft;
+  const Lane lane = lane_of(line);
+  Floats<4> values = all_floats<4>(0.0f);
+  if (lane.inside) values = load_floats<4>(x + 4 * lane.four);
+  Floats<4> squares;
+  for (int i = 0; i < 4; ++i) squares.v[i] = values.v[i] * values.v[i];
+  const Floats<4> sums = window_sums<kLeft, kRight>(lane, squares);
+  for (int i = 0; i < 4; ++i) {
+    values.v[i] *= powers(line.k + line.alpha * sums.v[i], line.beta).main;
+  }
+  if (lane.writes) store_floats(y + 4 * lane.four, values);
+}
+
+template <int kWindow>
+__global__ void __launch_bounds__(kBlockThreads)
+    lrn_bprop_warp_kernel(Line line, const float* __restrict__ x, const float* __restrict__ dy,
+                          float* __restrict__ dx) {
+  constexpr int kLeft = kWindow / 2, kRight = kWindow - 1 - kLeft;
+  const Lane lane = lane_of(line);
+  Floats<4> values = all_floats<4>(0.0f), grad = values;
+  if (lane.inside) {
+    values = load_floats<4>(x + 4 * lane.four);
+    grad = load_floats<4>(dy + 4 * lane.four);
+  }
+  Floats<4> terms;
+  for (int i = 0; i < 4; ++i) terms.v[i] = values.v[i] * values.v[i];
+  const Floats<4> sums = window_sums<kLeft, kRight>(lane, terms);
+  for (int i = 0; i < 4; ++i) {
+    const Powers power = powers(line.k + line.alpha * sums.v[i], line.beta);
+    terms.v[i] = grad.v[i] * values.v[i] * power.next;
+    grad.v[i] *= power.main;
+  }
+  // The windows that hold i are those of i - kRight .. i + kLeft: the mirror image.
+  const Floats<4> inner = window_sums<kRight, kLeft>(lane, terms);
+  const float factor = 2.0f * line.alpha * line.beta;
+  for (int i = 0; i < 4; ++i) grad.v[i] -= factor * values.v[i] * inner.v[i];
+  if (lane.writes) store_floats(dx + 4 * lane.four, grad);
+}
+
+// ---- by blocks ---------------------------------------------------------------------------------
+
+constexpr int kPerThread = 2;
+constexpr int kTile = kPerThread * kBlockThreads;  // elements of dx per block
+constexpr int kPiece = 1024;                       // terms in shared memory
+
+struct Rows {
+  float k, alpha, beta;
+  unsigned count;
+  int channels;     // per group: the tensor is rows of this many
+  int left, right;  // the window's reach, no further than a group needs
+  Divider by_channels;
+};
+
+struct Range {
+  unsigned begin, end;
+};
+
+// The elements from i - left to i + right in the group of i, as indices of the tensor.
+__device__ Range window_at(const Rows& rows, unsigned i, int left, int right) {
+  unsigned group = i;
+  const int place = rows.by_channels.split(&group);
+  const int begin = max(place - left, 0), end = min(place + right + 1, rows.channels);
+  return {i - place + begin, i - place + end};
+}
+
+__device__ Powers powers_at(const Rows& rows, const float* x, unsigned i) {
+  const Range window = window_at(rows, i, rows.left, rows.right);
+  float sum = 0.0f;
+  for (unsigned j = window.begin; j < window.end; ++j) sum += x[j] * x[j];
+  return powers(rows.k + rows.alpha * sum, rows.beta);
+}
+
+__global__ void __launch_bounds__(kBlockThreads)
+    lrn_fprop_kernel(Rows rows, const float* __restrict__ x, float* __restrict__ y) {
+  const unsigned i = global_thread();
+  if (i < rows.count) y[i] = x[i] * powers_at(rows, x, i).main;
+}
+
+__global__ void __launch_bounds__(kBlockThreads)
+    lrn_bprop_kernel(Rows rows, const float* __restrict__ x, const float* __restrict__ dy,
+                     float* __restrict__ dx) {
+  CONVNET_SHARED(terms, float[kPiece]);
+  CONVNET_SHARED(mains, float[kPiece]);
+  const unsigned tile = blockIdx.x * kTile;
+  const unsigned tile_end = min(tile + kTile, rows.count);
+  const auto right = static_cast<unsigned>(rows.right), left = static_cast<unsigned>(rows.left);
+  const unsigned begin = tile < right ? 0 : tile - right;
+  const unsigned end = min(tile_end + left, rows.count);
+  float inner[kPerThread] = {}, direct[kPerThread] = {};
+  for (unsigned piece = begin; piece < end; piece += kPiece) {
+    const unsigned piece_end = min(piece + kPiece, end);
+    for (unsigned j = piece + threadIdx.x; j < piece_end; j += kBlockThreads) {
+      const Powers power = powers_at(rows, x, j);
+      terms[j - piece] = dy[j] * x[j] * power.next;
+      mains[j - piece] = power.main;
+    }
+    __syncthreads();
+    for (int t = 0; t < kPerThread; ++t) {
+      const unsigned i = tile + t * kBlockThreads + threadIdx.x;
+      if (i >= tile_end) continue;
+      const Range window = window_at(rows, i, rows.right, rows.left);  // the mirror image
+      const unsigned last = min(window.end, piece_end);
+      for (unsigned j = max(window.begin, piece); j < last; ++j) inner[t] += terms[j - piece];
+      if (i >= piece && i < piece_end) direct[t] = dy[i] * mains[i - piece];
+    }
+    __syncthreads();  // before the next piece
+  }
+  const float factor = 2.0f * rows.alpha * rows.beta;
+  for (int t = 0; t < kPerThread; ++t) {
+    const unsigned i = tile + t * kBlockThreads + threadIdx.x;
+    if (i < tile_end) dx[i] = direct[t] - factor * x[i] * inner[t];
+  }
+}
+
+// ---- launchers ---------------------------------------------------------------------------------
+
+// The tensor as a line of fours; `reach` is how many lanes away a result comes from.
+Line make_line(const LrnShape& shape, int reach) {
+  Line line;
+  line.k = shape.k;
+  line.alpha = shape.alpha;
+  line.beta = shape.beta;
+  line.fours = static_cast<int>(std::int64_t{shape.pixels} * shape.c / 4);
+  line.fours_per_group = shape.c / shape.groups / 4;
+  line.by_group = Divider(line.fours_per_group);
+  line.halo = kWarpLanes % line.fours_per_group == 0 ? 0 : reach;
+  line.step = kWarpLanes - 2 * line.halo;
+  return line;
+}
+
+dim3 grid_of(const Line& line) {
+  return blocks_for(line.fours, line.step * (kBlockThreads / kWarpLanes));
+}
+
+Rows make_rows(const LrnShape& shape) {
+  Rows rows;
+  rows.k = shape.k;
+  rows.alpha = shape.alpha;
+  rows.beta = shape.beta;
+  rows.count = static_cast<unsigned>(shape.pixels) * static_cast<unsigned>(shape.c);
+  rows.channels = shape.c / shape.groups;
+  const int furthest = rows.channels - 1, left = shape.n / 2, right = shape.n - 1 - left;
+  rows.left = left < furthest ? left : furthest;
+  rows.right = right < furthest ? right : furthest;
+  rows.by_channels = Divider(rows.channels);
+  return rows;
+}
+
+bool fits_warps(const LrnShape& shape) {
+  return (shape.n == 3 || shape.n == 5) && shape.c / shape.groups % 4 == 0;
+}
+
+}  // namespace
+
+void lrn_fprop(const LrnShape& shape, const float* x, float* y, Stream stream) {
+  const char* op = "lrn_fprop";
+  const dim3 block(kBlockThreads);
+  if (fits_warps(shape) && aligned16(x) && aligned16(y)) {
+    const Line line = make_line(shape, 1);
+    if (shape.n == 5) {
+      launch(op, lrn_fprop_warp_kernel<5>, grid_of(line), block, 0, stream, line, x, y);
+    } else {
+      launch(op, lrn_fprop_warp_kernel<3>, grid_of(line), block, 0, stream, line, x, y);
+    }
+  } else {
+    const Rows rows = make_rows(shape);
+    launch(op, lrn_fprop_kernel, blocks_for(rows.count), block, 0, stream, rows, x, y);
+  }
+}
+
+void lrn_bprop(const LrnShape& shape, const float* x, const float* dy, float* dx, Stream stream) {
+  const char* op = "lrn_bprop";
+  const dim3 block(kBlockThreads);
+  if (fits_warps(shape) && aligned16(x) && aligned16(dy) && aligned16(dx)) {
+    const Line line = make_line(shape, 2);
+    if (shape.n == 5) {
+      launch(op, lrn_bprop_warp_kernel<5>, grid_of(line), block, 0, stream, line, x, dy, dx);
+    } else {
+      launch(op, lrn_bprop_warp_kernel<3>, grid_of(line), block, 0, stream, line, x, dy, dx);
+    }
+  } else {
+    const Rows rows = make_rows(shape);
+    launch(op, lrn_bprop_kernel, blocks_for(rows.count, kTile), block, 0, stream, rows, x, dy,
+           dx);
+  }
+}
+
+}  // namespace convnet

@@ -1,0 +1,102 @@
+// Blocks of columns between two matrices, which may lie on different devices:
+//   peer_copy: dst[row, col] = src[row, col];   peer_add: dst[row, col] = dst[row, col] + src[row, col]
+//
+// Tensors:  src, a [rows, cols] block in rows `src_stride` floats apart, read; dst likewise, written
+//           (peer_add: and read).
+// Mapping:  a thread takes four neighbouring columns of a row with 128-bit accesses where pointers
+//           and strides allow, a last group of fewer singly; else every element has a thread. No
+//           shared memory, no barriers.
+// Devices:  meant to push: run on the source's device and stream, so that what crosses the link is
+//           stores, which nobody waits for. peer_add also reads across it. The launcher opens the way from
+//           the current device to the other; data is ready for the other device's streams after an
+//           event recorded on `stream`, which is the caller's to record and wait for.
+// Limits:   the link (NVLink, PCIe) in peer_copy and peer_add; memory on one device.
+#include "device.h"
+#include "divider.cuh"
+#include "floats.cuh"
+#include "ops.h"
+#include "warp.cuh"
+
+namespace convnet {
+namespace {
+
+struct Block {
+  unsigned rows, cols, vectors;  // a row has `vectors` threads
+  std::int64_t dst_stride, src_stride;
+  Divider by_vectors;
+};
+
+template <bool kAdd, int kCount>
+__device__ void transfer(const float* src, float* dst) {
+  Floats<kCount> values = load_floats<kCount>(src);
+  if constexpr (kAdd) {
+    const Floats<kCount> old = load_floats<kCount>(dst);
+    for (int t = 0; t < kCount; ++t) values.v[t] = old.v[t] + values.v[t];
+  }
+  store_floats(dst, values);
+}
+
+template <bool kAdd, int kCount>
+__global__ void __launch_bounds__(kBlockThreads)
+    peer_kernel(Block block, const float* src, float* dst) {
+  unsigned row = global_thread();
+  if (row >= block.rows * block.vectors) return;
+  const unsigned col = kCount * static_cast<unsigned>(block.by_vectors.split(&row));
+  const float* from = src + row * block.src_stride + col;
+  float* to = dst + row * block.dst_stride + col;
+  if (col + kCount <= block.cols) {
+    transfer<kAdd, kCount>(from, to);
+  } else {
+    for (unsigned t = 0; col + t < block.cols; ++t) transfer<kAdd, 1>(from + t, to + t);
+  }
+}
+
+// Lets kernels on the current device touch the memory of `device`.
+void open_way(OpName op, int device) {
+  int current = 0;
+  check_cuda(cudaGetDevice(&current), "cudaGetDevice", op);
+  if (current == device) return;
+  const cudaError_t error = cudaDeviceEnablePeerAccess(device, 0);
+  if (error == cudaErrorPeerAccessAlreadyEnabled) {
+    cudaGetLastError();  // else the launch would report it
+    return;
+  }
+  check_cuda(error, "access from one device to another", op);
+}
+
+template <bool kAdd>
+void run(OpName op, const PeerShape& shape, const float* src, float* dst, Stream stream) {
+  open_way(op, shape.dst_device);
+  open_way(op, shape.src_device);
+  // Rows without gaps between them are one long row.
+  const bool contiguous = shape.dst_stride == shape.cols && shape.src_stride == shape.cols;
+  const std::int64_t rows = contiguous ? 1 : shape.rows;
+  const std::int64_t cols = contiguous ? shape.rows * shape.cols : shape.cols;
+  const bool strides_fit = rows == 1 || (shape.dst_stride % 4 == 0 && shape.src_stride % 4 == 0);
+  const bool vectors = aligned16(src) && aligned16(dst) && strides_fit;
+  Block block;
+  block.rows = static_cast<unsigned>(rows);
+  block.cols = static_cast<unsigned>(cols);
+  block.vectors = static_cast<unsigned>(vectors ? (cols + 3) / 4 : cols);
+  block.dst_stride = shape.dst_stride;
+  block.src_stride = shape.src_stride;
+  block.by_vectors = Divider(block.vectors);
+  const dim3 grid = blocks_for(rows * block.vectors);
+  if (vectors) {
+    launch(op, peer_kernel<kAdd, 4>, grid, dim3(kBlockThreads), 0, stream, block, src, dst);
+  } else {
+    launch(op, peer_kernel<kAdd, 1>, grid, dim3(kBlockThreads), 0, stream, block, src, dst);
+  }
+}
+
+}  // namespace
+
+void peer_copy(const PeerShape& shape, const float* src, float* dst, Stream stream) {
+  run<false>("peer_copy", shape, src, dst, stream);
+}
+
+void peer_add(const PeerShape& shape, const float* src, float* dst, Stream stream) {
+  run<true>("peer_add", shape, src, dst, stream);
+}
+
+}  // namespace convnet

@@ -1,0 +1,149 @@
+// Softmax, and the cross-entropy loss with its gradient and the rank of the label (ops.h).
+//   softmax_j = e^(x_j - max) / sum_i e^(x_i - max)
+//   loss = log(sum_i e^(x_i - max)) - (x_label - max);   dx_j = scale * (softmax_j - [j = label])
+//   rank = number of classes that are not surely behind the label
+//
+// Tensors:  logits [N, classes], labels [N] int32 read; probs or loss [N], dlogits [N, classes]
+//           (may be null) and rank [N] int32 written.
+// Mapping:  up to kNarrow classes, a warp takes a row, eight rows a block; more, a block of eight
+//           warps takes a row. A thread takes every 32nd (256th) class. Maximum, sum and rank are
+//           reduced by shuffles, and over the warps of a block through shared memory (64 bytes,
+//           two barriers each).
+// Edges:    any number of classes; loads and stores are single floats, side by side in a warp, so
+//           that alignment does not matter.
+// Limits:   one read of the logits from memory (the second and third come from the L1 cache), one
+//           write, and two exponentials an element. At 128 x 1000 it is the launch that takes time.
+//
+// The other classes are summed without the label's, so that a loss and a gradient near zero keep
+// their digits: both depend on the others alone. A NaN is lost in the maximum and found by the sum.
+#include "device.h"
+#include "ops.h"
+#include "warp.cuh"
+
+namespace convnet {
+namespace {
+
+constexpr int kNarrow = 256;
+constexpr int kWideWarps = kBlockThreads / kWarpLanes;
+
+// The threads that share a row: kWarps warps, which is the block unless kWarps is 1.
+template <int kWarps>
+struct Team {
+  static constexpr int kThreads = kWarps * kWarpLanes;
+  static constexpr int kRows = kBlockThreads / kThreads;  // per block
+
+  int row, rank;  // of this thread in its team
+  void* partial;  // shared memory
+
+  __device__ explicit Team(void* shared)
+      : row(static_cast<int>(blockIdx.x * kRows + threadIdx.x / kThreads)),
+        rank(static_cast<int>(threadIdx.x % kThreads)),
+        partial(shared) {}
+
+  template <class T, class Combine>
+  __device__ T reduce(T value, Combine combine) const {
+    if constexpr (kWarps == 1) return warp_reduce(value, combine);
+    return block_reduce<kWarps>(value, static_cast<T*>(partial), combine);
+  }
+
+  __device__ float max_of(const float* x, int classes) const {
+    float largest = -INFINITY;
+    for (int j = rank; j < classes; j += kThreads) largest = fmaxf(largest, x[j]);
+    return reduce(largest, Larger{});
+  }
+};
+
+template <int kWarps>
+__global__ void __launch_bounds__(kBlockThreads)
+    softmax_fprop_kernel(SoftmaxShape shape, const float* __restrict__ logits,
+                         float* __restrict__ probs) {
+  CONVNET_SHARED(partial, float[kWideWarps]);
+  const Team<kWarps> team(partial);
+  if (team.row >= shape.n) return;  // whole warps, and never part of a team of several
+  const float* x = logits + std::int64_t{team.row} * shape.classes;
+  float* y = probs + std::int64_t{team.row} * shape.classes;
+  const float max = team.max_of(x, shape.classes);
+  float sum = 0.0f;
+  for (int j = team.rank; j < shape.classes; j += team.kThreads) sum += expf(x[j] - max);
+  const float factor = 1.0f / team.reduce(sum, Add{});
+  for (int j = team.rank; j < shape.classes; j += team.kThreads) {
+    y[j] = expf(x[j] - max) * factor;
+  }
+}
+
+// What a row whose label names no class gets.
+template <int kWarps>
+__device__ void reject(const Team<kWarps>& team, int classes, float* loss, float* dx,
+                       std::int32_t* rank) {
+  if (team.rank == 0) {
+    loss[team.row] = NAN;
+    rank[team.row] = classes;
+  }
+  if (dx == nullptr) return;
+  for (int j = team.rank; j < classes; j += team.kThreads) dx[j] = NAN;
+}
+
+template <int kWarps>
+__global__ void __launch_bounds__(kBlockThreads)
+    softmax_xent_kernel(SoftmaxShape shape, const float* __restrict__ logits,
+                        const std::int32_t* __restrict__ labels, float scale,
+                        float* __restrict__ loss, float* __restrict__ dlogits,
+                        std::int32_t* __restrict__ rank) {
+  CONVNET_SHARED(partial, float[kWideWarps]);
+  const Team<kWarps> team(partial);
+  if (team.row >= shape.n) return;  // as above
+  const int classes = shape.classes, label = labels[team.row];
+  const float* x = logits + std::int64_t{team.row} * classes;
+  float* dx = dlogits == nullptr ? nullptr : dlogits + std::int64_t{team.row} * classes;
+  if (label < 0 || label >= classes) return reject(team, classes, loss, dx, rank);
+
+  const float max = team.max_of(x, classes);
+  const float score = x[label];
+  float others = 0.0f;
+  int ahead = 0;
+  for (int j = team.rank; j < classes; j += team.kThreads) {
+    if (j == label) continue;
+    others += expf(x[j] - max);
+    // Written as "not less", so that NaN counts against the label.
+    ahead += j < label ? !(x[j] < score) : !(x[j] <= score);
+  }
+  others = team.reduce(others, Add{});
+  ahead = team.reduce(ahead, Add{});
+  const float own = expf(score - max);
+  if (team.rank == 0) {
+    loss[team.row] = log1pf(others + (own - 1.0f)) - (score - max);
+    rank[team.row] = ahead;
+  }
+  if (dx == nullptr) return;
+  const float factor = scale / (others + own);
+  for (int j = team.rank; j < classes; j += team.kThreads) {
+    dx[j] = j == label ? -factor * others : factor * expf(x[j] - max);
+  }
+}
+
+}  // namespace
+
+void softmax_fprop(const SoftmaxShape& shape, const float* logits, float* probs, Stream stream) {
+  const char* op = "softmax_fprop";
+  if (shape.classes <= kNarrow) {
+    launch(op, softmax_fprop_kernel<1>, blocks_for(shape.n, Team<1>::kRows), dim3(kBlockThreads),
+           0, stream, shape, logits, probs);
+  } else {
+    launch(op, softmax_fprop_kernel<kWideWarps>, blocks_for(shape.n, 1), dim3(kBlockThreads), 0,
+           stream, shape, logits, probs);
+  }
+}
+
+void softmax_xent(const SoftmaxShape& shape, const float* logits, const std::int32_t* labels,
+                  float scale, float* loss, float* dlogits, std::int32_t* rank, Stream stream) {
+  const char* op = "softmax_xent";
+  if (shape.classes <= kNarrow) {
+    launch(op, softmax_xent_kernel<1>, blocks_for(shape.n, Team<1>::kRows), dim3(kBlockThreads), 0,
+           stream, shape, logits, labels, scale, loss, dlogits, rank);
+  } else {
+    launch(op, softmax_xent_kernel<kWideWarps>, blocks_for(shape.n, 1), dim3(kBlockThreads), 0,
+           stream, shape, logits, labels, scale, loss, dlogits, rank);
+  }
+}
+
+}  // namespace convnet

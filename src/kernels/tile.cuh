@@ -1,0 +1,193 @@
+// The product behind conv_*.cu and dense.cu: a block's tile of C = A B^T by register tiles.
+//
+//   C[m, n] = sum_k A[m, k] B[n, k]
+//
+// A and B are never in memory as matrices: a pass says what their elements are by two "sources",
+// which read a step of kTileK along k into registers (fetch) and hand it to shared memory (put).
+//
+// Mapping. A block computes kM x kN of C; a thread 8 x 8 or 8 x 4 of it, in pieces of 4 x 4 that lie
+// 16 rows and 32 columns apart; a warp is 4 x 8 threads. So a warp reads 4 different float4 of A and
+// 8 of B from shared memory, each from 32 different banks at most, and writes rows of 128 bytes.
+// Shared memory: two buffers of kTileK x (kM + kN). While one is multiplied, the next step is on its
+// way from global memory to registers and then to the other buffer: one barrier a step.
+//
+// The rows of a buffer are 4 floats longer than the tile, so that a source whose threads walk along
+// k hits different banks: those of (k, row) are 4 k + row mod 32.
+//
+// Cost: each step does kM kN kTileK multiply-adds for (kM + kN) kTileK floats read from L2, that is
+// 32 multiply-adds a float for Large, 21 for Medium, 10.7 for Narrow. Sums are formed in the order of
+// k, whatever the tile.
+#pragma once
+
+#include "device.h"
+
+namespace convnet {
+
+constexpr int kTileK = 8;
+
+template <int kRows, int kColumns, int kColumnsPerThread>
+struct Tile {
+  static constexpr int kM = kRows, kN = kColumns;
+  static constexpr int kThreadM = 8, kThreadN = kColumnsPerThread;
+  static constexpr int kThreads = kM * kN / (kThreadM * kThreadN);
+  static constexpr int kPitchM = kM + 4, kPitchN = kN + 4;
+  static constexpr int kWarpM = 4 * kThreadM, kWarpN = 8 * kThreadN;
+  static constexpr int kWarpsN = kN / kWarpN;
+  static_assert(kM % kWarpM == 0 && kN % kWarpN == 0, "a tile is made of whole warps");
+
+  // Where this thread's sum [i][j] lies in the tile.
+  __device__ static int row(int i) {
+    const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+    return warp / kWarpsN * kWarpM + i / 4 * 16 + lane / 8 * 4 + i % 4;
+  }
+  __device__ static int column(int j) {
+    const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+    return warp % kWarpsN * kWarpN + j / 4 * 32 + lane % 8 * 4 + j % 4;
+  }
+};
+
+using LargeTile = Tile<128, 128, 8>;
+using MediumTile = Tile<128, 64, 8>;
+using NarrowTile = Tile<64, 32, 4>;  // few columns, or few rows
+using WideTile = Tile<32, 64, 4>;    // few rows
+
+// ---- how the threads of a block share the reading of kRows x kTileK elements ---------------------
+
+// For memory that is contiguous along k: a thread reads 4 (or 1) successive k of kLoads rows.
+template <int kRows, int kThreads, bool kVector>
+struct AlongK {
+  static constexpr int kWidth = kVector ? 4 : 1;
+  static constexpr int kThreadsPerRow = kTileK / kWidth;
+  static constexpr int kLoads = kRows * kThreadsPerRow / kThreads;
+
+  float values[kLoads][kWidth];
+
+  __device__ static int k() { return threadIdx.x % kThreadsPerRow * kWidth; }
+  __device__ static int row(int load) {
+    return threadIdx.x / kThreadsPerRow + load * (kThreads / kThreadsPerRow);
+  }
+
+  template <int kPitch>
+  __device__ void put(float (&tile)[kTileK][kPitch]) const {
+#pragma unroll
+    for (int load = 0; load < kLoads; ++load) {
+#pragma unroll
+      for (int i = 0; i < kWidth; ++i) tile[k() + i][row(load)] = values[load][i];
+    }
+  }
+};
+
+// For memory that is contiguous along the tile: a thread reads pieces of 4 (or 1) rows at one k.
+template <int kRows, int kThreads, bool kVector>
+struct AlongRows {
+  static constexpr int kWidth = kVector ? 4 : 1;
+  static constexpr int kThreadsPerK = kThreads / kTileK;
+  static constexpr int kLoads = kRows / (kThreadsPerK * kWidth);
+
+  float values[kLoads][kWidth];
+
+  __device__ static int k() { return threadIdx.x / kThreadsPerK; }
+  __device__ static int row(int load) {
+    return (threadIdx.x % kThreadsPerK + load * kThreadsPerK) * kWidth;
+  }
+
+  template <int kPitch>
+  __device__ void put(float (&tile)[kTileK][kPitch]) const {
+#pragma unroll
+    for (int load = 0; load < kLoads; ++load) {
+      if constexpr (kWidth == 4) {
+        const float* v = values[load];
+        store4(&tile[k()][row(load)], make_float4(v[0], v[1], v[2], v[3]));
+      } else {
+        tile[k()][row(load)] = values[load][0];
+      }
+    }
+  }
+};
+
+// values = data[offset ...], or zeros where that is not `valid`.
+template <int kWidth>
+__device__ inline void read(float (&values)[kWidth], const float* data, unsigned offset,
+                            bool valid) {
+  if constexpr (kWidth == 4) {
+    float4 v = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
+    if (valid) v = load4_readonly(data + offset);
+    values[0] = v.x;
+    values[1] = v.y;
+    values[2] = v.z;
+    values[3] = v.w;
+  } else {
+    values[0] = valid ? __ldg(data + offset) : 0.0f;
+  }
+}
+
+// ---- the product -------------------------------------------------------------------------------
+
+// sum += the product of kTileK columns of A and B that lie in shared memory.
+template <class T>
+__device__ inline void multiply_step(const float (&tile_a)[kTileK][T::kPitchM],
+                                     const float (&tile_b)[kTileK][T::kPitchN],
+                                     float (&sum)[T::kThreadM][T::kThreadN]) {
+  const int row = T::row(0), column = T::column(0);
+#pragma unroll
+  for (int k = 0; k < kTileK; ++k) {
+    float a[T::kThreadM], b[T::kThreadN];
+#pragma unroll
+    for (int i = 0; i < T::kThreadM; i += 4) {
+      const float4 v = load4(&tile_a[k][row + i * 4]);
+      a[i] = v.x;
+      a[i + 1] = v.y;
+      a[i + 2] = v.z;
+      a[i + 3] = v.w;
+    }
+#pragma unroll
+    for (int j = 0; j < T::kThreadN; j += 4) {
+      const float4 v = load4(&tile_b[k][column + j * 8]);
+      b[j] = v.x;
+      b[j + 1] = v.y;
+      b[j + 2] = v.z;
+      b[j + 3] = v.w;
+    }
+#pragma unroll
+    for (int i = 0; i < T::kThreadM; ++i) {
+#pragma unroll
+      for (int j = 0; j < T::kThreadN; ++j) sum[i][j] += a[i] * b[j];
+    }
+  }
+}
+
+// sum = the block's tile over the steps [begin, end) along k.
+template <class T, class SourceA, class SourceB>
+__device__ inline void multiply(SourceA& a, SourceB& b, unsigned begin, unsigned end,
+                                float (&sum)[T::kThreadM][T::kThreadN]) {
+  CONVNET_SHARED(tile_a, float[2][kTileK][T::kPitchM]);
+  CONVNET_SHARED(tile_b, float[2][kTileK][T::kPitchN]);
+#pragma unroll
+  for (int i = 0; i < T::kThreadM; ++i) {
+#pragma unroll
+    for (int j = 0; j < T::kThreadN; ++j) sum[i][j] = 0.0f;
+  }
+  if (begin < end) {
+    a.fetch(begin * kTileK);
+    b.fetch(begin * kTileK);
+    a.put(tile_a[0]);
+    b.put(tile_b[0]);
+  }
+  __syncthreads();
+  for (unsigned step = begin; step < end; ++step) {
+    const unsigned buffer = (step - begin) % 2;
+    const bool more = step + 1 < end;
+    if (more) {
+      a.fetch((step + 1) * kTileK);
+      b.fetch((step + 1) * kTileK);
+    }
+    multiply_step<T>(tile_a[buffer], tile_b[buffer], sum);
+    if (more) {
+      a.put(tile_a[buffer ^ 1]);
+      b.put(tile_b[buffer ^ 1]);
+    }
+    __syncthreads();
+  }
+}
+
+}  // namespace convnet
