@@ -19,11 +19,10 @@ from convnet.config import Config, ConfigError
 from convnet.data import Batch, DataError, Dataset, Loader, Statistics, open_data, statistics
 from convnet.data.augment import crop_size
 from convnet.data.dataset import expanded
+from convnet.data.sources import PACKAGED
 from convnet.layers import LAYER_TYPES, Loss
 from convnet.net import Net, Node
 from convnet.sgd import SGD
-
-PACKAGED = "sample"  # as a path: the sample of Fashion-MNIST that comes with the package
 
 Shape = tuple[int, int, int]
 Data = str | os.PathLike[str] | Sequence[Dataset] | None
@@ -61,13 +60,13 @@ class Preparer:
             )
 
 
-def build_net(cfg: Config, picture: Shape, classes: int, device: str) -> Net:
+def build_net(cfg: Config, picture: Shape, classes: int | None, device: str) -> Net:
     """The net of a configuration, with fresh weights.
 
     Args:
         cfg: its `net`, `augment` and `seed` are used.
         picture: (H, W, C) of the data, before the crop.
-        classes: of the data; the net must have as many outputs.
+        classes: of the data; the net must have as many outputs. None: as many as it has by itself.
         device: as for `convnet.backend.get`.
 
     Raises:
@@ -87,15 +86,15 @@ def build_net(cfg: Config, picture: Shape, classes: int, device: str) -> Net:
             net = Net(nodes, in_shape, device=device, seed=cfg.seed)
         else:
             model = models.MODELS[cfg.net.model]
-            given = {"in_shape": in_shape, "classes": classes, "device": device, "seed": cfg.seed}
-            net = model(**given, **cfg.net.options)
+            given = {} if classes is None else {"classes": classes}
+            net = model(in_shape=in_shape, device=device, seed=cfg.seed, **given, **cfg.net.options)
     except ValueError as error:
         raise ConfigError(f"{cfg.origin}: net: {error}") from None
     losses = [node.name for node in net.nodes if isinstance(node.layer, Loss)]
     if not losses:
         raise ConfigError(f"{cfg.origin}: net: expected a softmax layer at the end, got none")
     for name in losses:
-        if net.shapes[name] != (classes,):
+        if classes is not None and net.shapes[name] != (classes,):
             raise ConfigError(
                 f"{cfg.origin}: net: node {name!r}: expected {classes} outputs, one for each class "
                 f"of the data, got {net.shapes[name][0]}"
@@ -113,13 +112,18 @@ _PUBLISHED: dict[str, tuple[Shape, int]] = {
 
 
 def net_of(cfg: Config, device: str, data: Data = None) -> Net:
-    """The net of a configuration; the data are only read where that is needed to know its shape.
+    """The net of a configuration; data are only read where that is needed to know its shape.
+
+    For a folder of pictures that is not named, the classes are those the model has by default.
 
     Raises:
         ConfigError, DataError, DeviceError.
     """
     if cfg.data.source in _PUBLISHED:
         return build_net(cfg, *_PUBLISHED[cfg.data.source], device)
+    named = data or cfg.data.path or os.environ.get("CONVNET_DATA")
+    if not named and all(cfg.data.size):
+        return build_net(cfg, (*cfg.data.size, 3), None, device)
     train, _ = open_sets(cfg, data)
     return build_net(cfg, train.shape, len(train.classes), device)
 

@@ -53,7 +53,9 @@ class DataConfig:
 
     `source` names the format; `path` a folder or file (empty: $CONVNET_DATA, the system's data
     sets, the user's cache, the packaged sample). `size` (height, width) is for folders of
-    pictures: the shorter side is scaled to it and the centre taken. `mean` says what is
+    pictures: the shorter side is scaled to it and the centre taken; `val_fraction` is held out
+    where there are no train/ and val/ folders; `bad_files` says what becomes of files that cannot
+    be decoded. `mean` says what is
     subtracted: an image, one value a channel, or nothing; `scale` multiplies the difference.
     """
 
@@ -61,6 +63,7 @@ class DataConfig:
     path: str = ""
     size: tuple[int, int] = _setting((0, 0), low=0, high=4096)
     val_fraction: float = _setting(0.1, above=0, below=1)
+    bad_files: Literal["error", "skip"] = "error"
     mean: Literal["image", "channel", "none"] = "image"
     scale: float = _setting(1 / 256, above=0)
 

@@ -97,7 +97,7 @@ class Reporter:
             TextColumn("{task.fields[figures]}", markup=False),
         )
         self._bar = Progress(*columns, console=self.console, transient=True, expand=True)
-        self._task = self._bar.add_task("", total=1, figures="")
+        self._task = self._bar.add_task("starting", total=1, figures="")
         self._bar.start()
 
     def bar(self, what: str, done: int, total: int, text: str = "") -> None:

@@ -147,7 +147,7 @@ class _Job:
     def _build(self, checkpoint: Checkpoint | None) -> Parts:
         """Makes the parts of the run and prints what they are."""
         cfg, line = self.cfg, self.reporter.line
-        line(f"device    {backends.get(self.device).describe()}")
+        line(f"device    {backends.get(self.device).describe()}{self._why_no_gpu()}")
         stats = None if checkpoint is None else statistics_of(checkpoint)
         parts = build(cfg, self.device, self.data, stats)
         height, width, channels = parts.train.shape
@@ -170,6 +170,13 @@ class _Job:
             f"momentum {cfg.sgd.momentum:g}, weight decay {cfg.sgd.weight_decay:g}"
         )
         return parts
+
+    def _why_no_gpu(self) -> str:
+        """Why "auto" chose the CPU although there is an NVIDIA GPU; nothing where there is none."""
+        if self.device != "auto" or not any(Path("/proc/driver/nvidia/gpus").glob("*")):
+            return ""
+        problem = backends.cuda_problem()
+        return f" (there is a GPU, but {problem})" if problem else ""
 
     def _run(self, trainer: Trainer) -> TrainResult:
         reporter, folder = self.reporter, trainer.folder
@@ -220,7 +227,8 @@ class _Job:
         if trainer.best is not None:
             self.reporter.line(
                 f"done: best validation top-1 {trainer.best['val_top1']:.2f} % in epoch "
-                f"{trainer.best['epoch']}: {trainer.folder.checkpoints.best}"
+                f"{trainer.best['epoch']}; try: "
+                f"{shlex.join(['convnet', 'predict', str(trainer.folder.path)])} PICTURE"
             )
 
     def _divergence(self, trainer: Trainer, error: DivergedError) -> str:

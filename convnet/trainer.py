@@ -187,6 +187,7 @@ class Trainer:
             "epoch_tally": self.epoch_tally.state(),
             "window_tally": self.window_tally.state(),
             "best": self.best,
+            "lr": self.lr,
             "schedule": self.parts.schedule.state(),
             **self.parts.facts(),
             "config": self.cfg.to_dict(),
@@ -211,7 +212,7 @@ class Trainer:
             )
         self.epoch_tally = Tally(*state["epoch_tally"])
         self.window_tally = Tally(*state["window_tally"])
-        self.best = state["best"]
+        self.best, self.lr = state["best"], state["lr"]
         self.checkpoint = checkpoint.path
         self.history = self.folder.rewind(state["step"], epoch_done=self.step_in_epoch == 0)
 

@@ -1,4 +1,5 @@
-// What kernels are written with. The only file with <<<>>>, PTX or a branch for the emulator.
+// What kernels are written with. With device_mma.h, its second half, the only file with <<<>>>, PTX
+// or a branch for the emulator.
 //
 // The same .cu file is compiled by nvcc, and by g++ with -DCONVNET_EMULATOR against src/emulator/,
 // which runs a block's threads as fibers on a CPU and checks what they do.
@@ -23,7 +24,9 @@
 // - Write `sum += a * b`: nvcc fuses it, and fmaf() is slow on hosts without the instruction.
 // - 128-bit accesses go through load4/store4, which check alignment in the emulator.
 // - No static or global variables, no float atomics, no waiting for other blocks.
-// Run under CONVNET_EMULATOR_ORDER=forward, reverse and shuffle:1: the bits must be equal.
+// Run it in the emulator under CONVNET_EMULATOR_ORDER=forward, reverse and shuffle:1: the bits must
+// be equal. Build with CONVNET_EMULATOR_CHECK=access to have races, reads of unwritten shared
+// memory and accesses out of bounds reported with line and thread.
 #pragma once
 
 #include <cstddef>
@@ -43,30 +46,30 @@ namespace convnet {
 constexpr unsigned kFullWarp = 0xffffffffu;
 
 // ---- shared memory -----------------------------------------------------------------------------
-// CONVNET_SHARED(name, type): static shared memory, for example CONVNET_SHARED(tile, float[8][128]).
-// CONVNET_DYNAMIC_SHARED(name, type): `type* name`, the bytes that launch() was given.
+//   CONVNET_SHARED(name, type);          static; for example CONVNET_SHARED(tile, float[8][128])
+//   CONVNET_DYNAMIC_SHARED(name, type);  `type* name`: the bytes that launch() was given
 // Both are aligned to 16 bytes at least, and hold garbage (in the emulator: NaN) at first.
 
 template <typename T>
 using SharedType = T;
 
 #ifdef CONVNET_EMULATOR
-#define CONVNET_SHARED(name, ...)                                                           \
-  auto& name = ::convnet::emulator::shared_array<::convnet::SharedType<__VA_ARGS__>>(       \
-      [] {                                                                                  \
-        static const char declaration = 0;                                                  \
-        return &declaration;                                                                \
-      }(),                                                                                  \
+#define CONVNET_SHARED(name, ...)                                                     \
+  auto& name = ::convnet::emulator::shared_array<::convnet::SharedType<__VA_ARGS__>>( \
+      [] {                                                                            \
+        static const char declaration = 0;                                            \
+        return &declaration;                                                          \
+      }(),                                                                            \
       #name, ::convnet::emulator::CallSite::here())
-#define CONVNET_DYNAMIC_SHARED(name, ...)                                                   \
-  __VA_ARGS__* const name = ::convnet::emulator::dynamic_shared_array<__VA_ARGS__>(         \
+#define CONVNET_DYNAMIC_SHARED(name, ...)                                           \
+  __VA_ARGS__* const name = ::convnet::emulator::dynamic_shared_array<__VA_ARGS__>( \
       #name, ::convnet::emulator::CallSite::here())
 // Ends the parameter list of functions below that may fail: the caller's file and line.
 #define CONVNET_CALLER , ::convnet::emulator::CallSite where = ::convnet::emulator::CallSite::here()
 #else
-#define CONVNET_SHARED(name, ...) __shared__ __align__(16) ::convnet::SharedType<__VA_ARGS__> name
-#define CONVNET_DYNAMIC_SHARED(name, ...)                                      \
-  extern __shared__ __align__(128) unsigned char convnet_dynamic_shared[];     \
+#define CONVNET_SHARED(name, ...) __shared__ __align__(16)::convnet::SharedType<__VA_ARGS__> name
+#define CONVNET_DYNAMIC_SHARED(name, ...)                                  \
+  extern __shared__ __align__(128) unsigned char convnet_dynamic_shared[]; \
   __VA_ARGS__* const name = reinterpret_cast<__VA_ARGS__*>(convnet_dynamic_shared)
 #define CONVNET_CALLER
 #endif
@@ -109,12 +112,14 @@ void launch(OpName op, void (*kernel)(Parameters...), dim3 grid, dim3 block,
   }
   kernel<<<grid, block, dynamic_shared_bytes, static_cast<cudaStream_t>(stream)>>>(
       std::forward<Arguments>(arguments)...);
+  const cudaError_t error = cudaGetLastError();
+  if (error == cudaSuccess) return;
   const std::string what = "launch of grid (" + std::to_string(grid.x) + ", " +
                            std::to_string(grid.y) + ", " + std::to_string(grid.z) + "), block (" +
                            std::to_string(block.x) + ", " + std::to_string(block.y) + ", " +
                            std::to_string(block.z) + "), " + std::to_string(dynamic_shared_bytes) +
                            " bytes of shared memory";
-  check_cuda(cudaGetLastError(), what.c_str(), op);
+  check_cuda(error, what.c_str(), op);
 #endif
 }
 
@@ -127,8 +132,8 @@ __device__ __host__ inline bool aligned16(const T* pointer) {
 }
 
 #ifdef CONVNET_EMULATOR
-#define CONVNET_CHECK_ALIGNED(pointer)                                             \
-  if (!aligned16(pointer)) {                                                       \
+#define CONVNET_CHECK_ALIGNED(pointer)                                                \
+  if (!aligned16(pointer)) {                                                          \
     emulator::fail(where, "misaligned 128-bit access at %p", (const void*)(pointer)); \
   }
 #else
@@ -151,10 +156,23 @@ __device__ inline void store4(float* pointer, float4 value CONVNET_CALLER) {
   *reinterpret_cast<float4*>(pointer) = value;
 }
 
+// ---- arithmetic --------------------------------------------------------------------------------
+
+// 1 / sqrt(x) to 22 bits, for x that is not denormal: one instruction, where rsqrtf() takes five.
+__device__ inline float inverse_root_22(float x) {
+#ifdef CONVNET_EMULATOR
+  return 1.0f / std::sqrt(x);
+#else
+  float result;
+  asm("rsqrt.approx.ftz.f32 %0, %1;" : "=f"(result) : "f"(x));
+  return result;
+#endif
+}
+
 // ---- asynchronous copies -----------------------------------------------------------------------
 // A thread's copies since its last commit form a group; cp_async_wait<n>() waits for all its groups
-// but the newest n. Other threads see the data after a barrier that follows the wait. Devices before
-// sm_80 copy at once.
+// but the newest n. Other threads see the data after a barrier that follows the wait. Devices
+// before sm_80 copy at once.
 
 // Copies `bytes` (4, 8 or 16, both addresses aligned to that) from global to shared memory; where
 // `predicate` is false, writes zeros and does not read `source`.
@@ -182,7 +200,8 @@ __device__ inline void cp_async(void* shared_destination, const void* source,
     *reinterpret_cast<uint4*>(to) =
         predicate ? *static_cast<const uint4*>(source) : make_uint4(0, 0, 0, 0);
   } else if constexpr (bytes == 8) {
-    *reinterpret_cast<uint2*>(to) = predicate ? *static_cast<const uint2*>(source) : make_uint2(0, 0);
+    *reinterpret_cast<uint2*>(to) =
+        predicate ? *static_cast<const uint2*>(source) : make_uint2(0, 0);
   } else {
     *to = predicate ? *static_cast<const unsigned*>(source) : 0u;
   }

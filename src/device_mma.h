@@ -177,15 +177,14 @@ __device__ inline void mma_m16n8k8_tf32(float (&d)[4], const unsigned (&a)[4],
 #if defined(CONVNET_EMULATOR)
   emulator::MmaOperands mine{d, a, b};
   const auto multiply = [](void* const* operands, unsigned) {
-    emulator::multiply_fragments<8>(
-        operands, [](const emulator::MmaOperands& mine, int group, int place, double (*a)[8],
-                     double (*b)[8]) {
-          const auto value = [](unsigned bits) {
-            return static_cast<double>(__uint_as_float(bits & 0xffffe000u));
-          };
-          for (int i = 0; i < 4; ++i) a[group + 8 * (i % 2)][place + 4 * (i / 2)] = value(mine.a[i]);
-          for (int i = 0; i < 2; ++i) b[place + 4 * i][group] = value(mine.b[i]);
-        });
+    emulator::multiply_fragments<8>(operands, [](const emulator::MmaOperands& mine, int group,
+                                                 int place, double (*a)[8], double (*b)[8]) {
+      const auto value = [](unsigned bits) {
+        return static_cast<double>(__uint_as_float(bits & 0xffffe000u));
+      };
+      for (int i = 0; i < 4; ++i) a[group + 8 * (i % 2)][place + 4 * (i / 2)] = value(mine.a[i]);
+      for (int i = 0; i < 2; ++i) b[place + 4 * i][group] = value(mine.b[i]);
+    });
   };
   emulator::current->block->warp_operation("mma.m16n8k8.tf32", kFullWarp, true, &mine, multiply,
                                            where);
@@ -210,18 +209,18 @@ __device__ inline void mma_m16n8k16_bf16(float (&d)[4], const unsigned (&a)[4],
 #if defined(CONVNET_EMULATOR)
   emulator::MmaOperands mine{d, a, b};
   const auto multiply = [](void* const* operands, unsigned) {
-    emulator::multiply_fragments<16>(
-        operands, [](const emulator::MmaOperands& mine, int group, int place, double (*a)[16],
-                     double (*b)[8]) {
-          const auto value = [](unsigned pair, int half) {
-            return static_cast<double>(__uint_as_float(half == 0 ? pair << 16 : pair & 0xffff0000u));
-          };
-          for (int half = 0; half < 2; ++half) {
-            const int k = 2 * place + half;
-            for (int i = 0; i < 4; ++i) a[group + 8 * (i % 2)][k + 8 * (i / 2)] = value(mine.a[i], half);
-            for (int i = 0; i < 2; ++i) b[k + 8 * i][group] = value(mine.b[i], half);
-          }
-        });
+    emulator::multiply_fragments<16>(operands, [](const emulator::MmaOperands& mine, int group,
+                                                  int place, double (*a)[16], double (*b)[8]) {
+      const auto value = [](unsigned pair, int half) {
+        return static_cast<double>(__uint_as_float(half == 0 ? pair << 16 : pair & 0xffff0000u));
+      };
+      for (int half = 0; half < 2; ++half) {
+        const int k = 2 * place + half;
+        for (int i = 0; i < 4; ++i)
+          a[group + 8 * (i % 2)][k + 8 * (i / 2)] = value(mine.a[i], half);
+        for (int i = 0; i < 2; ++i) b[k + 8 * i][group] = value(mine.b[i], half);
+      }
+    });
   };
   emulator::current->block->warp_operation("mma.m16n8k16.bf16", kFullWarp, true, &mine, multiply,
                                            where);

@@ -226,6 +226,10 @@ POOL = (
     PoolCase("one-channel", 3, 7, 7, 1, (3, 3), (2, 2)),
     PoolCase("17-channels", 1, 7, 6, 17, (3, 3), (2, 2)),
     PoolCase("one-pixel-image", 2, 1, 1, 33, (1, 1), (2, 2)),
+    # Channels in fours, where kernels use wide loads.
+    PoolCase("3x3-fours", 2, 7, 8, 8, (3, 3), (2, 2), (1, 1)),
+    PoolCase("2x2-fours", 2, 5, 6, 12, (2, 2), (2, 2)),
+    PoolCase("2x3-fours", 2, 6, 7, 20, (2, 3), (1, 2), (0, 1)),
     PoolCase("several-blocks", 9, 27, 25, 34, (3, 3), (2, 2), emulator=False),
 )
 
@@ -252,6 +256,9 @@ LRN = (
     LrnCase("17-channels", (1, 5, 7, 17)),
     LrnCase("96-channels", (1, 3, 3, 96), groups=2),
     LrnCase("rows-of-features", (7, 20)),
+    LrnCase("window-of-3-fours", (2, 3, 4, 24), n=3, groups=2),
+    LrnCase("several-blocks-of-fours", (2, 9, 7, 24), groups=2),
+    LrnCase("wide-window-many-channels", (2, 1500), n=1201, alpha=0.01),
     LrnCase("several-blocks", (3, 27, 25, 48), groups=2, emulator=False),
 )
 

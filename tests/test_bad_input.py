@@ -158,6 +158,8 @@ def test_a_picture_that_breaks_during_training(
     ):
         picture.write_bytes(content)
         assert expected in complaint(capsys, *words)
+    words[5] = tmp_path / "without it"
+    assert main([*map(str, words), "--set", "data.bad_files=skip"]) == 0
     picture.write_bytes(good)
 
     for content, expected in (

@@ -60,6 +60,19 @@ def test_train(
     assert "done: best validation top-1" in out
 
 
+def test_the_packaged_sample_by_name(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    words = ["train", "fashion-mnist", "--data", "sample", "--device", "cpu", "--run-dir", "r"]
+    tiny_net = ["--set", "net.model=small", "--set", "net.options.width=2"]
+    assert main([*words, *tiny_net, "--epochs", "1", "--set", "train.batch=500"]) == 0
+    out = capsys.readouterr().out
+    assert "packaged sample" in out
+    assert main(["eval", "r", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["cases"] == 500
+
+
 def test_eval(run_dir: Path, data: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["eval", str(run_dir), "--device", "cpu"]) == 0
     text = capsys.readouterr().out
@@ -121,6 +134,16 @@ def test_summary(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     out = capsys.readouterr().out
     assert "conv1" in out
     assert "parameters" in out
+
+
+def test_summary_of_the_papers_net(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("CONVNET_DATA", raising=False)
+    assert main(["summary", "alexnet", "--device", "cpu"]) == 0
+    out = capsys.readouterr().out
+    assert "60,965,224" in out
+    assert "55 x 55 x 96" in out
 
 
 def test_summary_of_own_pictures(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -150,9 +150,7 @@ def test_missing_barrier(programs: Programs, case: str) -> None:
         ("async_wait_too_few", 64, "shared memory that a cp_async has not been waited for"),
     ],
 )
-def test_read_of_what_is_not_there(
-    programs: Programs, case: str, nans: int, message: str
-) -> None:
+def test_read_of_what_is_not_there(programs: Programs, case: str, nans: int, message: str) -> None:
     """The result is NaN; with accesses checked, the line is named."""
     assert programs.run("plain", "broken", case).endswith(f", {nans} NaN")
     checked = programs.run("access", "broken", case)
@@ -173,9 +171,7 @@ def test_read_of_what_is_not_there(
         ("mma_in_part", "mma.m16n8k8.tf32"),
     ],
 )
-def test_threads_that_do_not_meet(
-    programs: Programs, case: str, message: str, order: str
-) -> None:
+def test_threads_that_do_not_meet(programs: Programs, case: str, message: str, order: str) -> None:
     result = programs.run("plain", "broken", case, order)
     assert re.match(rf"threw broken_op: .*{message}", result)
     assert marked_line(case) in result

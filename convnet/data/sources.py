@@ -15,6 +15,7 @@ from convnet.data.imagefolder import open_folder
 # Test accuracy, in %, that the preset `fashion-mnist` reaches on the packaged sample.
 SAMPLE_ACCURACY: float | None = None
 
+PACKAGED = "sample"  # as a path: the sample of Fashion-MNIST that comes with the package
 SAMPLE_FOLDER = Path(__file__).parent / "sample"
 _SYSTEM_FOLDER = Path("/usr/share/datasets")
 
@@ -37,7 +38,8 @@ class _Place(NamedTuple):
 def open_data(cfg: DataConfig) -> tuple[Dataset, Dataset]:
     """Training and validation pictures (for the published sets: their test pictures).
 
-    They are looked for at `cfg.path` and nowhere else where that is given; otherwise in
+    They are looked for at `cfg.path` and nowhere else where that is given ("sample" is the packaged
+    sample of Fashion-MNIST); otherwise in
     $CONVNET_DATA or its sub-folder named after the source, /usr/share/datasets/<source>,
     ~/.cache/convnet/<source> ($XDG_CACHE_HOME is respected), and, for fashion-mnist, in the sample
     that comes with the package. The descriptions say which it was.
@@ -46,7 +48,9 @@ def open_data(cfg: DataConfig) -> tuple[Dataset, Dataset]:
         DataError: no data there, or damaged data; or `cfg.size` for a set of fixed size.
     """
     if cfg.source == "folder":
-        return open_folder(_folder_path(cfg), cfg.size, cfg.val_fraction)
+        return open_folder(_folder_path(cfg), cfg.size, cfg.val_fraction, bad_files=cfg.bad_files)
+    if cfg.source == "fashion-mnist" and cfg.path == PACKAGED:
+        return _checked_size(cfg, _open_sample())
     tried: list[str] = []
     for place in _places(cfg):
         found = _open_at(cfg.source, place.path)

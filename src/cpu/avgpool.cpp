@@ -10,47 +10,58 @@
 namespace convnet {
 namespace {
 
-// y += factor * x
-CONVNET_INLINE void scaled_add(int channels, float factor, const float* __restrict x,
-                               float* __restrict y) {
-  for (int c = 0; c < channels; ++c) y[c] += factor * x[c];
-}
+// One output pixel: its window is rows x cols of `image`.
+struct Average {
+  const PoolShape& shape;
+  Span rows, cols;
+  const float* image;
+  float* y;
+
+  template <int kBlock>
+  CONVNET_INLINE void run(int channel) const {
+    float sum[kBlock] = {};
+    for (int h = rows.begin; h < rows.end; ++h) {
+      for (int w = cols.begin; w < cols.end; ++w) {
+        const float* x = image + (std::int64_t{h} * shape.w + w) * shape.c + channel;
+        CONVNET_SIMD_16
+        for (int c = 0; c < kBlock; ++c) sum[c] += x[c];
+      }
+    }
+    const auto count = static_cast<float>((rows.end - rows.begin) * (cols.end - cols.begin));
+    for (int c = 0; c < kBlock; ++c) y[channel + c] = sum[c] / count;
+  }
+};
 
 // One row of outputs.
 CONVNET_CLONES void avgpool_row(const PoolShape& shape, int p, const float* image, float* y) {
-  const int channels = shape.c;
   const Span rows = window_span(p, shape.stride_h, shape.pad_h, shape.size_h, shape.h);
   for (int q = 0; q < shape.q; ++q) {
     const Span cols = window_span(q, shape.stride_w, shape.pad_w, shape.size_w, shape.w);
-    float* out = y + std::int64_t{q} * channels;
-    for (int c = 0; c < channels; ++c) out[c] = 0.0f;
-    for (int h = rows.begin; h < rows.end; ++h) {
-      for (int w = cols.begin; w < cols.end; ++w) {
-        scaled_add(channels, 1.0f, image + (std::int64_t{h} * shape.w + w) * channels, out);
-      }
-    }
-    const auto count =
-        static_cast<float>((rows.end - rows.begin)) * static_cast<float>(cols.end - cols.begin);
-    for (int c = 0; c < channels; ++c) out[c] /= count;
+    for_channels(shape.c, Average{shape, rows, cols, image, y + std::int64_t{q} * shape.c});
   }
+}
+
+// dx[c] += share * dy[c]
+CONVNET_INLINE void add_share(int channels, float share, const float* dy, float* dx) {
+  CONVNET_SIMD
+  for (int c = 0; c < channels; ++c) dx[c] += share * dy[c];
 }
 
 // One row of the image.
 CONVNET_CLONES void avgpool_bprop_row(const PoolShape& shape, int h, const float* dy, float* dx) {
   const int channels = shape.c;
   const Span ps = covering_span(h, shape.stride_h, shape.pad_h, shape.size_h, shape.p);
+  std::fill(dx, dx + std::int64_t{shape.w} * channels, 0.0f);
   for (int w = 0; w < shape.w; ++w) {
     const Span qs = covering_span(w, shape.stride_w, shape.pad_w, shape.size_w, shape.q);
     float* out = dx + std::int64_t{w} * channels;
-    for (int c = 0; c < channels; ++c) out[c] = 0.0f;
     for (int p = ps.begin; p < ps.end; ++p) {
       const Span rows = window_span(p, shape.stride_h, shape.pad_h, shape.size_h, shape.h);
       for (int q = qs.begin; q < qs.end; ++q) {
         const Span cols = window_span(q, shape.stride_w, shape.pad_w, shape.size_w, shape.w);
-        const auto count =
-            static_cast<float>(rows.end - rows.begin) * static_cast<float>(cols.end - cols.begin);
+        const auto count = static_cast<float>((rows.end - rows.begin) * (cols.end - cols.begin));
         const float* grad = dy + (std::int64_t{p} * shape.q + q) * channels;
-        scaled_add(channels, 1.0f / count, grad, out);
+        add_share(channels, 1.0f / count, grad, out);
       }
     }
   }

@@ -6,8 +6,6 @@
 // value and its index. Backward gathers: each input pixel adds up the windows that hold it, in
 // row-major order, so rows of the image are independent and nothing is written twice. Limited by
 // memory at the usual sizes.
-#include <vector>
-
 #include "elementary.h"
 #include "ops.h"
 #include "parallel.h"
@@ -16,48 +14,63 @@
 namespace convnet {
 namespace {
 
-// `index` is scratch, one int per channel: blended beside floats, an index should be as wide.
-CONVNET_INLINE void maxpool_pixel(const PoolShape& shape, const Span& rows, const Span& cols,
-                                  const float* image, float* __restrict y,
-                                  std::uint8_t* __restrict argmax, std::int32_t* __restrict index) {
-  const int channels = shape.c;
-  const float* first = image + (std::int64_t{rows.begin} * shape.w + cols.begin) * channels;
-  const int first_code = (rows.begin - rows.start) * shape.size_w + cols.begin - cols.start;
-  for (int c = 0; c < channels; ++c) {
-    y[c] = first[c];
-    index[c] = first_code;
-  }
-  for (int h = rows.begin; h < rows.end; ++h) {
-    for (int w = cols.begin; w < cols.end; ++w) {
-      const float* x = image + (std::int64_t{h} * shape.w + w) * channels;
-      const int code = (h - rows.start) * shape.size_w + w - cols.start;
-      for (int c = 0; c < channels; ++c) {
-        // Greater, or the first NaN.
-        const bool wins = !(x[c] <= y[c]) & (y[c] == y[c]);
-        y[c] = wins ? x[c] : y[c];
-        index[c] = wins ? code : index[c];
+// One output pixel: its window is rows x cols of `image`.
+struct Winner {
+  const PoolShape& shape;
+  Span rows, cols;
+  const float* image;
+  float* y;
+  std::uint8_t* argmax;
+
+  template <int kBlock>
+  CONVNET_INLINE void run(int channel) const {
+    const float* x = image + channel;
+    float best[kBlock];
+    std::int32_t index[kBlock];  // as wide as the floats it is blended beside
+    for (int c = 0; c < kBlock; ++c) {
+      best[c] = x[pixel(rows.begin, cols.begin) + c];
+      index[c] = code(rows.begin, cols.begin);
+    }
+    for (int h = rows.begin; h < rows.end; ++h) {
+      for (int w = cols.begin; w < cols.end; ++w) {
+        const float* values = x + pixel(h, w);
+        const std::int32_t here = code(h, w);
+        CONVNET_SIMD_16
+        for (int c = 0; c < kBlock; ++c) {
+          // Greater, or the first NaN.
+          const bool wins = !(values[c] <= best[c]) & (best[c] == best[c]);
+          best[c] = wins ? values[c] : best[c];
+          index[c] = wins ? here : index[c];
+        }
       }
     }
+    for (int c = 0; c < kBlock; ++c) y[channel + c] = best[c];
+    for (int c = 0; c < kBlock; ++c) argmax[channel + c] = static_cast<std::uint8_t>(index[c]);
   }
-  CONVNET_SIMD_16
-  for (int c = 0; c < channels; ++c) argmax[c] = static_cast<std::uint8_t>(index[c]);
-}
+
+  CONVNET_INLINE std::int64_t pixel(int h, int w) const {
+    return (std::int64_t{h} * shape.w + w) * shape.c;
+  }
+  CONVNET_INLINE std::int32_t code(int h, int w) const {
+    return (h - rows.start) * shape.size_w + w - cols.start;
+  }
+};
 
 // One row of outputs.
 CONVNET_CLONES void maxpool_row(const PoolShape& shape, int p, const float* image, float* y,
-                                std::uint8_t* argmax, std::int32_t* index) {
+                                std::uint8_t* argmax) {
   const Span rows = window_span(p, shape.stride_h, shape.pad_h, shape.size_h, shape.h);
   for (int q = 0; q < shape.q; ++q) {
     const Span cols = window_span(q, shape.stride_w, shape.pad_w, shape.size_w, shape.w);
     const std::int64_t at = std::int64_t{q} * shape.c;
-    maxpool_pixel(shape, rows, cols, image, y + at, argmax + at, index);
+    for_channels(shape.c, Winner{shape, rows, cols, image, y + at, argmax + at});
   }
 }
 
-// dx[c] += dy[c] where argmax[c] is `code`. The choice is made on the bits of dy: without a branch
-// where vectors do not fit, and without touching a NaN or infinity that is not chosen.
-CONVNET_INLINE void add_where(int channels, int code, const std::uint8_t* __restrict argmax,
-                              const float* __restrict dy, float* __restrict dx) {
+// dx[c] += dy[c] where argmax[c] is `code`. Chosen by the bits of dy: without a branch, and without
+// touching a NaN or an infinity that belongs to another pixel.
+CONVNET_INLINE void add_where(int channels, int code, const std::uint8_t* argmax, const float* dy,
+                              float* dx) {
   CONVNET_SIMD_16
   for (int c = 0; c < channels; ++c) {
     const std::uint32_t chosen = 0u - static_cast<std::uint32_t>(argmax[c] == code);
@@ -70,10 +83,10 @@ CONVNET_CLONES void maxpool_bprop_row(const PoolShape& shape, int h, const float
                                       const std::uint8_t* argmax, float* dx) {
   const int channels = shape.c;
   const Span ps = covering_span(h, shape.stride_h, shape.pad_h, shape.size_h, shape.p);
+  std::fill(dx, dx + std::int64_t{shape.w} * channels, 0.0f);
   for (int w = 0; w < shape.w; ++w) {
     const Span qs = covering_span(w, shape.stride_w, shape.pad_w, shape.size_w, shape.q);
     float* out = dx + std::int64_t{w} * channels;
-    for (int c = 0; c < channels; ++c) out[c] = 0.0f;
     for (int p = ps.begin; p < ps.end; ++p) {
       const int r = h + shape.pad_h - p * shape.stride_h;
       for (int q = qs.begin; q < qs.end; ++q) {
@@ -93,10 +106,9 @@ void maxpool_fprop(const PoolShape& shape, const float* x, float* y, std::uint8_
   const std::int64_t work = row * shape.size_h * shape.size_w;
   const std::int64_t rows_per_task = std::max<std::int64_t>(1, kChunk / work);
   const auto task = [&](std::int64_t first, std::int64_t rows) {
-    std::vector<std::int32_t> index(static_cast<std::size_t>(shape.c));
     for (std::int64_t i = first; i < first + rows; ++i) {
       const auto p = static_cast<int>(i % shape.p);
-      maxpool_row(shape, p, x + i / shape.p * image, y + i * row, argmax + i * row, index.data());
+      maxpool_row(shape, p, x + i / shape.p * image, y + i * row, argmax + i * row);
     }
   };
   parallel_chunks(std::int64_t{shape.n} * shape.p, rows_per_task, task);

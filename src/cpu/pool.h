@@ -1,7 +1,6 @@
-// Where windows lie along one axis: shared by maxpool.cpp and avgpool.cpp.
+// What maxpool.cpp and avgpool.cpp share: where windows lie along one axis, and the loop over
+// channels.
 #pragma once
-
-#include <algorithm>
 
 #include "simd.h"
 
@@ -26,6 +25,26 @@ CONVNET_INLINE Span covering_span(int h, int stride, int pad, int size, int wind
   const int begin = place < size ? 0 : (place - size) / stride + 1;
   const int end = place / stride + 1 < windows ? place / stride + 1 : windows;
   return {begin, end, 0};
+}
+
+template <int kBlock, class Pixel>
+CONVNET_INLINE void channel_blocks(int channels, const Pixel& pixel) {
+  for (int c = 0; c + kBlock <= channels; c += kBlock) pixel.template run<kBlock>(c);
+  // The last block overlaps the one before: the same result is written twice.
+  if (channels % kBlock != 0) pixel.template run<kBlock>(channels - kBlock);
+}
+
+// pixel.run<kBlock>(c) makes channels c .. c + kBlock - 1 of one output pixel, with kBlock results
+// in registers while it goes over the window. Here for all channels.
+template <class Pixel>
+CONVNET_INLINE void for_channels(int channels, const Pixel& pixel) {
+  if (channels >= 16) {
+    channel_blocks<16>(channels, pixel);
+  } else if (channels >= 4) {
+    channel_blocks<4>(channels, pixel);
+  } else {
+    channel_blocks<1>(channels, pixel);
+  }
 }
 
 }  // namespace convnet

@@ -32,13 +32,13 @@ struct Place {
 };
 
 struct Touch {
-  unsigned epoch = 0;           // barriers passed before it
-  unsigned warp_clock = 0;      // __syncwarps the thread had passed
-  short thread = 0;             // its number; of several readers the last
-  unsigned char bytes = 0;      // which of the word, as bits
+  unsigned epoch = 0;       // barriers passed before it
+  unsigned warp_clock = 0;  // __syncwarps the thread had passed
+  short thread = 0;         // its number; of several readers the last
+  unsigned char bytes = 0;  // which of the word, as bits
   bool atomic = false;
-  bool whole_warp = false;      // several threads of one warp read it
-  bool many_warps = false;      // threads of several warps read it
+  bool whole_warp = false;  // several threads of one warp read it
+  bool many_warps = false;  // threads of several warps read it
   Place place{};
 };
 
@@ -157,8 +157,7 @@ void note_read(Touch* touch, const Thread& self, const Block& block, unsigned by
   report(place, message);
 }
 
-void check_word(SharedArray* array, std::size_t word, unsigned bytes, Access access,
-                Place place) {
+void check_word(SharedArray* array, std::size_t word, unsigned bytes, Access access, Place place) {
   const Thread& self = *current;
   const Block& block = *self.block;
   SharedCell& cell = array->cells[word];
@@ -288,9 +287,11 @@ void check_access(const void* address, std::size_t bytes, Access access, CallSit
 
 using convnet::emulator::Access;
 
-#define CONVNET_CODE_PLACE                                                             \
-  (convnet::emulator::Place{nullptr, reinterpret_cast<std::uintptr_t>(                \
-                                         __builtin_extract_return_addr(__builtin_return_address(0))) - 1})
+#define CONVNET_CODE_PLACE                                                                    \
+  (convnet::emulator::Place{nullptr,                                                          \
+                            reinterpret_cast<std::uintptr_t>(                                 \
+                                __builtin_extract_return_addr(__builtin_return_address(0))) - \
+                                1})
 
 extern "C" {
 
@@ -306,24 +307,24 @@ void __tsan_read_range(void* a, std::size_t bytes) {
   convnet::emulator::check(a, bytes, Access::kRead, CONVNET_CODE_PLACE);
 }
 
-#define CONVNET_ACCESS_FUNCTIONS(bytes)                                             \
-  void __tsan_read##bytes(void* a) {                                                \
-    convnet::emulator::check(a, bytes, Access::kRead, CONVNET_CODE_PLACE);          \
-  }                                                                                 \
-  void __tsan_write##bytes(void* a) {                                               \
-    convnet::emulator::check(a, bytes, Access::kWrite, CONVNET_CODE_PLACE);         \
-  }                                                                                 \
-  void __tsan_unaligned_read##bytes(void* a) {                                      \
-    convnet::emulator::check(a, bytes, Access::kRead, CONVNET_CODE_PLACE);          \
-  }                                                                                 \
-  void __tsan_unaligned_write##bytes(void* a) {                                     \
-    convnet::emulator::check(a, bytes, Access::kWrite, CONVNET_CODE_PLACE);         \
-  }                                                                                 \
-  void __tsan_volatile_read##bytes(void* a) {                                       \
-    convnet::emulator::check(a, bytes, Access::kRead, CONVNET_CODE_PLACE);          \
-  }                                                                                 \
-  void __tsan_volatile_write##bytes(void* a) {                                      \
-    convnet::emulator::check(a, bytes, Access::kWrite, CONVNET_CODE_PLACE);         \
+#define CONVNET_ACCESS_FUNCTIONS(bytes)                                     \
+  void __tsan_read##bytes(void* a) {                                        \
+    convnet::emulator::check(a, bytes, Access::kRead, CONVNET_CODE_PLACE);  \
+  }                                                                         \
+  void __tsan_write##bytes(void* a) {                                       \
+    convnet::emulator::check(a, bytes, Access::kWrite, CONVNET_CODE_PLACE); \
+  }                                                                         \
+  void __tsan_unaligned_read##bytes(void* a) {                              \
+    convnet::emulator::check(a, bytes, Access::kRead, CONVNET_CODE_PLACE);  \
+  }                                                                         \
+  void __tsan_unaligned_write##bytes(void* a) {                             \
+    convnet::emulator::check(a, bytes, Access::kWrite, CONVNET_CODE_PLACE); \
+  }                                                                         \
+  void __tsan_volatile_read##bytes(void* a) {                               \
+    convnet::emulator::check(a, bytes, Access::kRead, CONVNET_CODE_PLACE);  \
+  }                                                                         \
+  void __tsan_volatile_write##bytes(void* a) {                              \
+    convnet::emulator::check(a, bytes, Access::kWrite, CONVNET_CODE_PLACE); \
   }
 
 CONVNET_ACCESS_FUNCTIONS(1)

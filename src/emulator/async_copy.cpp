@@ -45,8 +45,7 @@ void cp_async_wait(int groups_left) {
   while (extra.next_copy < count) {
     const AsyncCopy& copy = extra.copies[extra.next_copy];
     const unsigned newer_groups = extra.copy_group - copy.group;  // 0: not committed yet
-    const bool complete =
-        groups_left < 0 || newer_groups > static_cast<unsigned>(groups_left);
+    const bool complete = groups_left < 0 || newer_groups > static_cast<unsigned>(groups_left);
     if (!complete) return;
     check_access(copy.destination, static_cast<std::size_t>(copy.bytes), Access::kWrite,
                  copy.where);

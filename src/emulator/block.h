@@ -29,8 +29,7 @@ constexpr unsigned kFullWarp = 0xffffffffu;
 struct CallSite {
   const char* file;
   int line;
-  static constexpr CallSite here(const char* file = __builtin_FILE(),
-                                 int line = __builtin_LINE()) {
+  static constexpr CallSite here(const char* file = __builtin_FILE(), int line = __builtin_LINE()) {
     return {file, line};
   }
 };
@@ -44,9 +43,9 @@ struct Schedule {
 
 // What all blocks of a launch have in common.
 struct Launch {
-  const char* op;                     // name for messages
-  CallSite where;                     // of the launch
-  void (*call_kernel)(const void*);   // runs the kernel's body for the current thread
+  const char* op;                    // name for messages
+  CallSite where;                    // of the launch
+  void (*call_kernel)(const void*);  // runs the kernel's body for the current thread
   const void* arguments;
   std::size_t argument_bytes;
   dim3 grid, block;
@@ -80,8 +79,8 @@ struct alignas(64) Thread {
 struct ThreadExtra {
   std::vector<AsyncCopy> copies;  // oldest first; those before `next_copy` are done
   std::size_t next_copy = 0;
-  unsigned copy_group = 0;        // number of groups committed
-  unsigned warp_clock = 0;        // counts __syncwarp, for the race check
+  unsigned copy_group = 0;  // number of groups committed
+  unsigned warp_clock = 0;  // counts __syncwarp, for the race check
 };
 
 // Runs once all lanes of a warp operation have arrived; operands[lane] is what the lane passed.
@@ -112,8 +111,8 @@ struct Warp {
   void* operands[kWarpSize];  // of the lanes in meetings
 };
 
-// A __shared__ array of this block. The allocation is exact, so that AddressSanitizer sees overruns;
-// without it, a canary behind the array is checked when the block ends.
+// A __shared__ array of this block. The allocation is exact, so that AddressSanitizer sees
+// overruns; without it, a canary behind the array is checked when the block ends.
 struct SharedCell;
 struct SharedArray {
   const void* key;  // the declaration
@@ -147,10 +146,10 @@ class Block {
   ThreadExtra& extra();         // of the current thread
 
   const Launch* launch = nullptr;
-  uint3 index{};               // blockIdx
-  std::uint64_t serial = 0;    // counts the blocks run
-  unsigned epoch = 0;          // counts barriers, over all blocks, for the race check
-  unsigned first_epoch = 0;    // epoch in which this block began
+  uint3 index{};             // blockIdx
+  std::uint64_t serial = 0;  // counts the blocks run
+  unsigned epoch = 0;        // counts barriers, over all blocks, for the race check
+  unsigned first_epoch = 0;  // epoch in which this block began
   std::vector<SharedArray> arrays;
   char error[1024];
   Fiber host;
@@ -189,6 +188,8 @@ class Block {
   CallSite barrier_where_{};
   int predicates_[2] = {0, 0};
 };
+
+inline unsigned lane_bit(const Thread* thread) { return 1u << (thread->number % kWarpSize); }
 
 // The thread that runs on this OS thread; null on the host's stack.
 extern __thread Thread* current __attribute__((tls_model("initial-exec")));

@@ -35,8 +35,7 @@ constexpr int warpSize = 32;
 
 // ---- barriers ----------------------------------------------------------------------------------
 
-#define CONVNET_HERE \
-  ::convnet::emulator::CallSite where = ::convnet::emulator::CallSite::here()
+#define CONVNET_HERE ::convnet::emulator::CallSite where = ::convnet::emulator::CallSite::here()
 
 inline void __syncthreads(CONVNET_HERE) {
   convnet::emulator::current->block->barrier("__syncthreads", 0, where);
@@ -98,7 +97,8 @@ template <typename T>
 T __shfl_down_sync(unsigned mask, T value, unsigned delta, int width = 32, CONVNET_HERE) {
   const int lane = convnet::emulator::lane();
   const int in_part = lane & (width - 1);
-  const int from = in_part + static_cast<int>(delta) < width ? lane + static_cast<int>(delta) : lane;
+  const int from =
+      in_part + static_cast<int>(delta) < width ? lane + static_cast<int>(delta) : lane;
   return convnet::emulator::shuffle_value("__shfl_down_sync", mask, value, from, where);
 }
 template <typename T>
@@ -139,10 +139,10 @@ T* dynamic_shared_array(const char* name, CallSite where) {
 
 // ---- atomics on integers -----------------------------------------------------------------------
 
-#define CONVNET_ATOMIC(T, name, expression)                                                   \
-  inline T name(T* address, T value, CONVNET_HERE) {                                          \
-    convnet::emulator::check_access(address, sizeof(T), convnet::emulator::Access::kAtomic,   \
-                                    where);                                                   \
+#define CONVNET_ATOMIC(T, name, expression)                                                       \
+  inline T name(T* address, T value, CONVNET_HERE) {                                              \
+    convnet::emulator::check_access(address, sizeof(T), convnet::emulator::Access::kAtomic,       \
+                                    where);                                                       \
     return convnet::emulator::atomic_update(address, [value](T old) -> T { return expression; }); \
   }
 
@@ -157,19 +157,19 @@ __attribute__((no_sanitize("thread"))) T atomic_update(T* address, Update update
 }
 }  // namespace convnet::emulator
 
-#define CONVNET_ATOMICS(T)                                     \
-  CONVNET_ATOMIC(T, atomicAdd, static_cast<T>(old + value))    \
-  CONVNET_ATOMIC(T, atomicMax, old > value ? old : value)      \
-  CONVNET_ATOMIC(T, atomicMin, old < value ? old : value)      \
-  CONVNET_ATOMIC(T, atomicAnd, old & value)                    \
-  CONVNET_ATOMIC(T, atomicOr, old | value)                     \
-  CONVNET_ATOMIC(T, atomicXor, old ^ value)                    \
-  CONVNET_ATOMIC(T, atomicExch, (static_cast<void>(old), value)) \
-  inline T atomicCAS(T* address, T compare, T value, CONVNET_HERE) {                          \
-    convnet::emulator::check_access(address, sizeof(T), convnet::emulator::Access::kAtomic,   \
-                                    where);                                                   \
-    return convnet::emulator::atomic_update(                                                  \
-        address, [compare, value](T old) { return old == compare ? value : old; });           \
+#define CONVNET_ATOMICS(T)                                                                  \
+  CONVNET_ATOMIC(T, atomicAdd, static_cast<T>(old + value))                                 \
+  CONVNET_ATOMIC(T, atomicMax, old > value ? old : value)                                   \
+  CONVNET_ATOMIC(T, atomicMin, old < value ? old : value)                                   \
+  CONVNET_ATOMIC(T, atomicAnd, old& value)                                                  \
+  CONVNET_ATOMIC(T, atomicOr, old | value)                                                  \
+  CONVNET_ATOMIC(T, atomicXor, old ^ value)                                                 \
+  CONVNET_ATOMIC(T, atomicExch, (static_cast<void>(old), value))                            \
+  inline T atomicCAS(T* address, T compare, T value, CONVNET_HERE) {                        \
+    convnet::emulator::check_access(address, sizeof(T), convnet::emulator::Access::kAtomic, \
+                                    where);                                                 \
+    return convnet::emulator::atomic_update(                                                \
+        address, [compare, value](T old) { return old == compare ? value : old; });         \
   }
 CONVNET_ATOMICS(int)
 CONVNET_ATOMICS(unsigned)
@@ -185,15 +185,25 @@ inline unsigned atomicInc(unsigned* address, unsigned limit, CONVNET_HERE) {
 // ---- memory ------------------------------------------------------------------------------------
 
 template <typename T>
-inline T __ldg(const T* address) { return *address; }
+inline T __ldg(const T* address) {
+  return *address;
+}
 template <typename T>
-inline T __ldcs(const T* address) { return *address; }
+inline T __ldcs(const T* address) {
+  return *address;
+}
 template <typename T>
-inline T __ldcg(const T* address) { return *address; }
+inline T __ldcg(const T* address) {
+  return *address;
+}
 template <typename T>
-inline void __stcs(T* address, T value) { *address = value; }
+inline void __stcs(T* address, T value) {
+  *address = value;
+}
 template <typename T>
-inline void __stcg(T* address, T value) { *address = value; }
+inline void __stcg(T* address, T value) {
+  *address = value;
+}
 
 inline void __trap(CONVNET_HERE) { convnet::emulator::fail(where, "__trap"); }
 

@@ -7,8 +7,8 @@
 #include <cstdint>
 #include <cstring>
 
-#define CONVNET_MIN_MAX(T)                                  \
-  inline T min(T a, T b) { return b < a ? b : a; }          \
+#define CONVNET_MIN_MAX(T)                         \
+  inline T min(T a, T b) { return b < a ? b : a; } \
   inline T max(T a, T b) { return a < b ? b : a; }
 CONVNET_MIN_MAX(int)
 CONVNET_MIN_MAX(unsigned)

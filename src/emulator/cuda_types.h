@@ -10,19 +10,13 @@ struct dim3 {
   constexpr dim3(unsigned x_ = 1, unsigned y_ = 1, unsigned z_ = 1) : x(x_), y(y_), z(z_) {}
 };
 
-#define CONVNET_VECTOR_TYPES(T, name)                                                     \
-  struct alignas(2 * sizeof(T)) name##2 {                                                 \
-    T x, y;                                                                               \
-  };                                                                                      \
-  struct name##3 {                                                                        \
-    T x, y, z;                                                                            \
-  };                                                                                      \
-  struct alignas(4 * sizeof(T) < 16 ? 4 * sizeof(T) : 16) name##4 {                       \
-    T x, y, z, w;                                                                         \
-  };                                                                                      \
-  inline name##2 make_##name##2(T x, T y) { return name##2{x, y}; }                       \
-  inline name##3 make_##name##3(T x, T y, T z) { return name##3{x, y, z}; }               \
-  inline name##4 make_##name##4(T x, T y, T z, T w) { return name##4{x, y, z, w}; }
+#define CONVNET_VECTOR_TYPES(T, name)                                                \
+  struct alignas(2 * sizeof(T)) name##2 { T x, y; };                                 \
+  struct name##3 { T x, y, z; };                                                     \
+  struct alignas(4 * sizeof(T) < 16 ? 4 * sizeof(T) : 16) name##4 { T x, y, z, w; }; \
+  inline name##2 make_##name##2(T x, T y) { return name##2 {x, y}; }                 \
+  inline name##3 make_##name##3(T x, T y, T z) { return name##3 {x, y, z}; }         \
+  inline name##4 make_##name##4(T x, T y, T z, T w) { return name##4 {x, y, z, w}; }
 
 CONVNET_VECTOR_TYPES(float, float)
 CONVNET_VECTOR_TYPES(int, int)

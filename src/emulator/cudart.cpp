@@ -186,9 +186,8 @@ cudaError_t cudaFreeHost(void* pointer) {
 cudaError_t cudaPointerGetAttributes(cudaPointerAttributes* attributes, const void* pointer) {
   const int device = convnet::emulator::memory_device(pointer);
   void* address = const_cast<void*>(pointer);
-  *attributes = device < 0
-                    ? cudaPointerAttributes{cudaMemoryTypeUnregistered, -1, nullptr, address}
-                    : cudaPointerAttributes{cudaMemoryTypeDevice, device, address, nullptr};
+  *attributes = device < 0 ? cudaPointerAttributes{cudaMemoryTypeUnregistered, -1, nullptr, address}
+                           : cudaPointerAttributes{cudaMemoryTypeDevice, device, address, nullptr};
   return cudaSuccess;
 }
 
@@ -211,9 +210,9 @@ cudaError_t cudaMemcpyPeerAsync(void* destination, int destination_device, const
   return cudaSuccess;
 }
 
-cudaError_t cudaMemcpy2DAsync(void* destination, std::size_t destination_pitch,
-                              const void* source, std::size_t source_pitch, std::size_t width,
-                              std::size_t height, cudaMemcpyKind, cudaStream_t) {
+cudaError_t cudaMemcpy2DAsync(void* destination, std::size_t destination_pitch, const void* source,
+                              std::size_t source_pitch, std::size_t width, std::size_t height,
+                              cudaMemcpyKind, cudaStream_t) {
   if (width > destination_pitch || width > source_pitch) return result(cudaErrorInvalidValue);
   for (std::size_t row = 0; row < height; ++row) {
     std::memcpy(static_cast<char*>(destination) + row * destination_pitch,
@@ -272,7 +271,6 @@ cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t) {
 cudaError_t cudaEventSynchronize(cudaEvent_t) { return cudaSuccess; }
 
 cudaError_t cudaEventElapsedTime(float* milliseconds, cudaEvent_t start, cudaEvent_t end) {
-  *milliseconds =
-      std::chrono::duration<float, std::milli>(end->recorded - start->recorded).count();
+  *milliseconds = std::chrono::duration<float, std::milli>(end->recorded - start->recorded).count();
   return cudaSuccess;
 }

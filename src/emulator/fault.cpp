@@ -13,11 +13,24 @@
 #include <cstdlib>
 #include <cstring>
 #include <mutex>
+#include <set>
 #include <string>
 
 #include "memory.h"
 
 namespace convnet::emulator {
+
+namespace {
+
+// A copy of the text that lives as long as the process.
+const char* keep(const std::string& text) {
+  static std::mutex* mutex = new std::mutex;
+  static auto* kept = new std::set<std::string>;
+  const std::lock_guard<std::mutex> lock(*mutex);
+  return kept->insert(text).first->c_str();
+}
+
+}  // namespace
 
 SourceLine source_line(std::uintptr_t code) {
   Dl_info info{};
@@ -38,18 +51,18 @@ SourceLine source_line(std::uintptr_t code) {
   }
   if (char* colon = std::strrchr(answer, ':'); colon != nullptr && answer[0] != '?') {
     *colon = 0;
-    return {strdup(answer), std::atoi(colon + 1)};
+    return {keep(answer), std::atoi(colon + 1)};
   }
   std::snprintf(answer, sizeof answer, "%s+0x%zx (compile with -g for the line)", info.dli_fname,
                 static_cast<std::size_t>(offset));
-  return {strdup(answer), 0};
+  return {keep(answer), 0};
 }
 
 namespace {
 
 struct Fault {
   int signal;
-  std::uintptr_t address, code;
+  std::uintptr_t address, code, stack_pointer;
 };
 
 __thread Fault fault;
@@ -64,7 +77,7 @@ void fault_landed() {
   const SourceLine line = source_line(fault.code);
   const CallSite where{line.file, line.line};
   if (fault.signal == SIGFPE) fail(where, "integer division by zero");
-  if (fault.address < stack && stack - fault.address <= 4096) {
+  if (fault.stack_pointer < stack + page_bytes()) {
     fail(where, "stack overflow: more than %zu bytes of local variables", kStackBytes);
   }
   char message[256];
@@ -73,8 +86,7 @@ void fault_landed() {
     const std::string wrong =
         global_access_error(self.block->launch->device, fault.address, 1, &unused);
     std::snprintf(message, sizeof message, "invalid memory access at address %p%s%s",
-                  reinterpret_cast<void*>(fault.address), wrong.empty() ? "" : ": ",
-                  wrong.c_str());
+                  reinterpret_cast<void*>(fault.address), wrong.empty() ? "" : ": ", wrong.c_str());
   }
   fail(where, "%s", message);
 }
@@ -106,10 +118,12 @@ void handle(int signal, siginfo_t* info, void* context) {
   fault.address = reinterpret_cast<std::uintptr_t>(info->si_addr);
 #if defined(__x86_64__)
   fault.code = static_cast<std::uintptr_t>(registers.gregs[REG_RIP]);
+  fault.stack_pointer = static_cast<std::uintptr_t>(registers.gregs[REG_RSP]);
   registers.gregs[REG_RIP] = static_cast<greg_t>(landing);
   registers.gregs[REG_RSP] = static_cast<greg_t>(top - 8);
 #elif defined(__aarch64__)
   fault.code = registers.pc;
+  fault.stack_pointer = registers.sp;
   registers.pc = landing;
   registers.sp = top;
 #else
@@ -123,7 +137,7 @@ void handle(int signal, siginfo_t* info, void* context) {
 void install_fault_handler() {
   static std::once_flag once;
   std::call_once(once, [] {
-    struct sigaction action {};
+    struct sigaction action{};
     action.sa_sigaction = handle;
     action.sa_flags = SA_SIGINFO | SA_ONSTACK;
     sigemptyset(&action.sa_mask);

@@ -15,16 +15,19 @@
 #include <sanitizer/common_interface_defs.h>
 #endif
 
-#if !defined(__x86_64__) && !defined(__aarch64__)
+// May be defined to try the fallback on any processor.
+#if !defined(__x86_64__) && !defined(__aarch64__) && !defined(CONVNET_EMULATOR_UCONTEXT)
 #define CONVNET_EMULATOR_UCONTEXT 1
+#endif
+#if defined(CONVNET_EMULATOR_UCONTEXT)
 #include <ucontext.h>
 #endif
 
 #if defined(__AVX512F__)
-#define CONVNET_EMULATOR_MORE_REGISTERS                                                       \
-  "xmm16", "xmm17", "xmm18", "xmm19", "xmm20", "xmm21", "xmm22", "xmm23", "xmm24", "xmm25", \
-      "xmm26", "xmm27", "xmm28", "xmm29", "xmm30", "xmm31", "k1", "k2", "k3", "k4", "k5",   \
-      "k6", "k7",
+#define CONVNET_EMULATOR_MORE_REGISTERS                                                         \
+  "xmm16", "xmm17", "xmm18", "xmm19", "xmm20", "xmm21", "xmm22", "xmm23", "xmm24", "xmm25",     \
+      "xmm26", "xmm27", "xmm28", "xmm29", "xmm30", "xmm31", "k1", "k2", "k3", "k4", "k5", "k6", \
+      "k7",
 #else
 #define CONVNET_EMULATOR_MORE_REGISTERS
 #endif
@@ -79,7 +82,9 @@ inline void switch_fiber(Fiber* from, Fiber* to, [[maybe_unused]] bool last = fa
   __sanitizer_start_switch_fiber(last ? nullptr : &from->asan_fake_stack, to->asan_stack,
                                  to->asan_stack_bytes);
 #endif
-#if defined(__x86_64__)
+#if defined(CONVNET_EMULATOR_UCONTEXT)
+  swapcontext(&from->context, &to->context);
+#elif defined(__x86_64__)
   asm volatile(
       "movq %%rsp, 0(%%rdi)\n\t"
       "movq %%rbp, 8(%%rdi)\n\t"
@@ -116,8 +121,6 @@ inline void switch_fiber(Fiber* from, Fiber* to, [[maybe_unused]] bool last = fa
         "v0", "v1", "v2", "v3", "v4", "v5", "v6", "v7", "v8", "v9", "v10", "v11", "v12", "v13",
         "v14", "v15", "v16", "v17", "v18", "v19", "v20", "v21", "v22", "v23", "v24", "v25", "v26",
         "v27", "v28", "v29", "v30", "v31", "memory", "cc");
-#else
-  swapcontext(&from->context, &to->context);
 #endif
 #if defined(CONVNET_EMULATOR_ASAN)
   __sanitizer_finish_switch_fiber(self->asan_fake_stack, nullptr, nullptr);

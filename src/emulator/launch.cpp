@@ -76,8 +76,8 @@ class BlockOrder {
   std::uint64_t operator[](std::uint64_t i) const {
     if (order_ == Order::kForward) return i;
     if (order_ == Order::kReverse) return count_ - 1 - i;
-    return static_cast<std::uint64_t>(
-        (static_cast<unsigned __int128>(i) * step_ + start_) % count_);
+    return static_cast<std::uint64_t>((static_cast<unsigned __int128>(i) * step_ + start_) %
+                                      count_);
   }
 
  private:
@@ -103,8 +103,7 @@ void check_launch(const Launch& launch) {
   std::string wrong;
   if (threads == 0 || threads > kMaxBlockThreads || b.x > 1024 || b.y > 1024 || b.z > 64) {
     wrong = "invalid block " + text(b) + ": expected 1 to 1024 threads";
-  } else if (g.x == 0 || g.y == 0 || g.z == 0 || g.x > 0x7fffffffu || g.y > 65535 ||
-             g.z > 65535) {
+  } else if (g.x == 0 || g.y == 0 || g.z == 0 || g.x > 0x7fffffffu || g.y > 65535 || g.z > 65535) {
     wrong = "invalid grid " + text(g) + ": expected 1 to 2147483647, 65535, 65535";
   } else if (launch.dynamic_shared_bytes > kMaxSharedBytes) {
     wrong = std::to_string(launch.dynamic_shared_bytes) + " bytes of dynamic shared memory, the " +

@@ -38,9 +38,15 @@ void launch_kernel(const char* op, CallSite where, void (*kernel)(Parameters...)
     const auto& call = *static_cast<const Call<Parameters...>*>(erased);
     std::apply(call.kernel, call.arguments);
   };
-  const Launch launch{op,    where,        run,
-                      &call, sizeof(call), grid,
-                      block, dynamic_shared_bytes, current_device(),
+  const Launch launch{op,
+                      where,
+                      run,
+                      &call,
+                      sizeof(call),
+                      grid,
+                      block,
+                      dynamic_shared_bytes,
+                      current_device(),
                       schedule()};
   std::apply(
       [&](const auto&... values) {

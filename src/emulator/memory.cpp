@@ -27,7 +27,7 @@ struct Region {
 struct Devices {
   std::mutex mutex;
   std::map<std::uintptr_t, Region> regions;  // by first address
-  int registered = 0;  // regions that are not owned
+  int registered = 0;                        // regions that are not owned
   bool peers[kMaxDevices][kMaxDevices] = {};
   std::atomic<std::uint64_t> version{1};  // counts changes of all this
 };
@@ -113,9 +113,8 @@ int memory_device(const void* pointer) {
   Devices& all = devices();
   const std::lock_guard<std::mutex> lock(all.mutex);
   Region region{};
-  return region_near(all, reinterpret_cast<std::uintptr_t>(pointer), &region) == 0
-             ? -1
-             : region.device;
+  return region_near(all, reinterpret_cast<std::uintptr_t>(pointer), &region) == 0 ? -1
+                                                                                   : region.device;
 }
 
 void* allocate_device_memory(std::size_t bytes, int device) {
@@ -131,7 +130,8 @@ void* allocate_device_memory(std::size_t bytes, int device) {
 #endif
   Devices& all = devices();
   const std::lock_guard<std::mutex> lock(all.mutex);
-  all.regions[reinterpret_cast<std::uintptr_t>(data)] = Region{bytes == 0 ? 1 : bytes, device, true};
+  all.regions[reinterpret_cast<std::uintptr_t>(data)] =
+      Region{bytes == 0 ? 1 : bytes, device, true};
   ++all.version;
   return data;
 }
@@ -192,8 +192,8 @@ std::string global_access_error(int device, std::uintptr_t address, std::size_t 
   }
   if (address - start + bytes <= region.bytes) return "";
   return "global-memory overrun: " + std::to_string(bytes) + " bytes at offset " +
-         std::to_string(address - start) + " of an allocation of " +
-         std::to_string(region.bytes) + " bytes";
+         std::to_string(address - start) + " of an allocation of " + std::to_string(region.bytes) +
+         " bytes";
 }
 
 }  // namespace convnet::emulator

@@ -10,7 +10,7 @@
 
 namespace convnet::emulator {
 
-constexpr int kPoison = 0xff;  // as float, double or bf16 a NaN; as int -1
+constexpr int kPoison = 0xff;                        // as float, double or bf16 a NaN; as int -1
 constexpr std::size_t kMaxSharedBytes = 227 * 1024;  // of a block, static and dynamic together
 
 // ---- shared memory -----------------------------------------------------------------------------
@@ -28,9 +28,9 @@ bool peer_enabled(int device, int peer);
 void set_peer_enabled(int device, int peer, bool enabled);
 
 // Declares [pointer, pointer + bytes) to be memory of `device`. Host memory that nobody registers
-// belongs to every device. But while anything is registered, kernels compiled with -fsanitize=thread
-// may touch nothing but registered memory and what cudaMalloc gave: a binding that registers the
-// arrays of a call learns of every access outside them.
+// belongs to every device. But while anything is registered, kernels compiled with
+// -fsanitize=thread may touch nothing but registered memory and what cudaMalloc gave: a binding
+// that registers the arrays of a call learns of every access outside them.
 void register_memory(const void* pointer, std::size_t bytes, int device);
 void unregister_memory(const void* pointer);
 
@@ -64,7 +64,6 @@ std::uint64_t memory_version();
 // to be, and then `known` says of which range.
 std::string global_access_error(int device, std::uintptr_t address, std::size_t bytes,
                                 KnownRange* known);
-
 
 // Throws std::runtime_error when the launch's device may not touch what its argument points to.
 void check_pointer_argument(const Launch& launch, const void* pointer, int position);

@@ -4,12 +4,14 @@
 //
 // Tensors:  x [N, H, W, C] uint8, offsets [N, 2] int32 (rows, columns), mirror [N] uint8, noise
 //           [N, C] or null, mean [H, W, C] or [1, 1, C], all read; y [N, P, Q, C] written.
-// Mapping:  a thread takes four neighbouring elements of y, taken as one line: the first element's
-//           indices cost three divisions, the next ones count on. They are stored with one 128-bit
-//           access where y is aligned to 16 bytes. No shared memory, no barriers.
-// Edges:    the last count % 4 elements of y go singly. Offsets may be any integers: whether a place
-//           is inside is decided in arithmetic modulo 2^32, where no sum can pass for another.
-// Limits:   4 bytes written and 1 read an element, and the mean, which stays in the L2 cache.
+// Mapping:  a warp takes a row of a crop, so that what depends on the picture and the row is the
+//           same in all lanes; a lane takes four neighbouring elements at a time, and stores them by
+//           one 128-bit access where Q C is a multiple of four and y aligned to 16 bytes. No shared
+//           memory, no barriers.
+// Edges:    the last Q C % 4 elements of a row go singly. Offsets may be any integers: whether a
+//           place is inside is decided in arithmetic modulo 2^32, where no sum can pass for another.
+// Limits:   4 bytes written and 1 read an element, and the mean, which stays in the L2 cache; about
+//           25 instructions an element.
 #include "device.h"
 #include "divider.cuh"
 #include "ops.h"
@@ -18,12 +20,15 @@
 namespace convnet {
 namespace {
 
+constexpr int kBlockRows = kBlockThreads / kWarpLanes;
+
 struct Crop {
   AugmentShape shape;
-  unsigned count;  // elements of y
-  Divider by_c, by_q, by_p;
+  unsigned rows, length;  // of all crops: N P rows of Q C elements
+  Divider by_p, by_c;
   float scale;
-  bool aligned;  // y, to 16 bytes
+  bool vectors;     // 128-bit stores
+  bool mean_image;  // mean is [H, W, C]
 };
 
 struct Pictures {
@@ -34,57 +39,64 @@ struct Pictures {
   const float* mean;
 };
 
-struct Position {
-  unsigned n;
-  int p, q, c;
+// A row of one picture; null pointers where it lies outside.
+struct Row {
+  const std::uint8_t* x;
+  const float* mean;
+  const float* noise;  // or null: none
+  unsigned left;       // the crop's first column in the picture
+  bool mirrored;
 };
 
-__device__ float pixel(const Crop& crop, const Pictures& from, const Position& at) {
+__device__ Row row_of(const Crop& crop, const Pictures& from, unsigned row) {
   const AugmentShape& shape = crop.shape;
-  const int column = from.mirror[at.n] != 0 ? shape.q - 1 - at.q : at.q;
-  // A place left of or above the picture wraps to a number beyond any size.
-  const unsigned h = static_cast<unsigned>(at.p) + static_cast<unsigned>(from.offsets[2 * at.n]);
-  const unsigned w =
-      static_cast<unsigned>(column) + static_cast<unsigned>(from.offsets[2 * at.n + 1]);
-  if (h >= static_cast<unsigned>(shape.h) || w >= static_cast<unsigned>(shape.w)) return 0.0f;
-  const unsigned place = h * shape.w + w;
-  const unsigned mean_place = shape.mean_h == 1 && shape.mean_w == 1 ? 0 : place;
-  const float value = static_cast<float>(
-      from.x[(at.n * static_cast<unsigned>(shape.h * shape.w) + place) * shape.c + at.c]);
-  const float noise = from.noise == nullptr ? 0.0f : from.noise[at.n * shape.c + at.c];
-  return crop.scale * (value + noise - from.mean[mean_place * shape.c + at.c]);
+  unsigned n = row;
+  const auto p = static_cast<unsigned>(crop.by_p.split(&n));
+  // A place above or left of the picture wraps to a number beyond any size.
+  const unsigned h = p + static_cast<unsigned>(from.offsets[2 * n]);
+  Row result{};
+  if (h >= static_cast<unsigned>(shape.h)) return result;
+  const unsigned pitch = shape.w * shape.c;
+  result.x = from.x + (n * shape.h + h) * pitch;
+  result.mean = crop.mean_image ? from.mean + h * pitch : from.mean;
+  if (from.noise != nullptr) result.noise = from.noise + n * shape.c;
+  result.left = static_cast<unsigned>(from.offsets[2 * n + 1]);
+  result.mirrored = from.mirror[n] != 0;
+  return result;
 }
 
-// The next element of y.
-__device__ void advance(const AugmentShape& shape, Position* at) {
-  if (++at->c < shape.c) return;
-  at->c = 0;
-  if (++at->q < shape.q) return;
-  at->q = 0;
-  if (++at->p < shape.p) return;
-  at->p = 0;
-  ++at->n;
+__device__ float pixel(const Crop& crop, const Row& row, int q, int c) {
+  const AugmentShape& shape = crop.shape;
+  const unsigned w = row.left + (row.mirrored ? shape.q - 1 - q : q);
+  if (row.x == nullptr || w >= static_cast<unsigned>(shape.w)) return 0.0f;
+  const unsigned place = w * shape.c + c;
+  const float noise = row.noise == nullptr ? 0.0f : row.noise[c];
+  const float mean = row.mean[crop.mean_image ? place : c];
+  return crop.scale * (static_cast<float>(row.x[place]) + noise - mean);
 }
 
 __global__ void __launch_bounds__(kBlockThreads) augment_kernel(Crop crop, Pictures from, float* y) {
-  const unsigned first = 4 * global_thread();
-  if (first >= crop.count) return;
-  Position at;
-  at.n = first;
-  at.c = crop.by_c.split(&at.n);
-  at.q = crop.by_q.split(&at.n);
-  at.p = crop.by_p.split(&at.n);
-  float values[4] = {0.0f, 0.0f, 0.0f, 0.0f};
-  const unsigned left = crop.count - first;
-  for (unsigned t = 0; t < 4; ++t) {
-    if (t < left) values[t] = pixel(crop, from, at);
-    advance(crop.shape, &at);
-  }
-  if (crop.aligned && left >= 4) {
-    store4(y + first, make_float4(values[0], values[1], values[2], values[3]));
-  } else {
-    for (unsigned t = 0; t < 4; ++t) {
-      if (t < left) y[first + t] = values[t];
+  const unsigned number = blockIdx.x * kBlockRows + threadIdx.x / kWarpLanes;
+  if (number >= crop.rows) return;
+  const Row row = row_of(crop, from, number);
+  float* to = y + number * crop.length;
+  for (unsigned i = 4 * (threadIdx.x % kWarpLanes); i < crop.length; i += 4 * kWarpLanes) {
+    unsigned column = i;
+    int c = crop.by_c.split(&column), q = static_cast<int>(column);
+    float values[4];
+    for (int t = 0; t < 4; ++t) {
+      values[t] = pixel(crop, row, q, c);  // past the end of the row of no harm, and not stored
+      if (++c == crop.shape.c) {
+        c = 0;
+        ++q;
+      }
+    }
+    if (crop.vectors) {
+      store4(to + i, make_float4(values[0], values[1], values[2], values[3]));
+    } else {
+      for (unsigned t = 0; t < 4; ++t) {
+        if (i + t < crop.length) to[i + t] = values[t];
+      }
     }
   }
 }
@@ -94,16 +106,16 @@ __global__ void __launch_bounds__(kBlockThreads) augment_kernel(Crop crop, Pictu
 void augment(const AugmentShape& shape, const std::uint8_t* x, const std::int32_t* offsets,
              const std::uint8_t* mirror, const float* noise, const float* mean, float scale,
              float* y, Stream stream) {
-  const std::int64_t count = std::int64_t{shape.n} * shape.p * shape.q * shape.c;
   Crop crop;
   crop.shape = shape;
-  crop.count = static_cast<unsigned>(count);
-  crop.by_c = Divider(shape.c);
-  crop.by_q = Divider(shape.q);
+  crop.rows = static_cast<unsigned>(shape.n) * static_cast<unsigned>(shape.p);
+  crop.length = static_cast<unsigned>(shape.q) * static_cast<unsigned>(shape.c);
   crop.by_p = Divider(shape.p);
+  crop.by_c = Divider(shape.c);
   crop.scale = scale;
-  crop.aligned = aligned16(y);
-  launch("augment", augment_kernel, blocks_for(count, 4 * kBlockThreads), dim3(kBlockThreads), 0,
+  crop.vectors = crop.length % 4 == 0 && aligned16(y);
+  crop.mean_image = shape.mean_h == shape.h && shape.mean_w == shape.w;
+  launch("augment", augment_kernel, blocks_for(crop.rows, kBlockRows), dim3(kBlockThreads), 0,
          stream, crop, Pictures{x, offsets, mirror, noise, mean}, y);
 }
 

@@ -89,7 +89,7 @@ struct DgradParameters {
 };
 
 template <class T, bool kVector>
-__global__ void __launch_bounds__(T::kThreads)
+__global__ void __launch_bounds__(T::kThreads, T::blocks(kVector))
     conv_dgrad_kernel(const DgradParameters parameters, const float* dy, const float* w,
                       float* dx) {
   const ConvShape& s = parameters.shape;
@@ -124,7 +124,8 @@ __global__ void __launch_bounds__(T::kThreads)
 
   float sum[T::kThreadM][T::kThreadN];
   const Steps steps = split_steps(parameters.plan, place.split, taps.length);
-  multiply<T>(pixels, filters, steps.begin, steps.end, sum);
+  OnlyMultiply also;
+  multiply<T>(pixels, filters, steps.begin, steps.end, sum, also);
 
   Output output{};
   output.out = dx + std::size_t{place.split} * parameters.plan.outputs;

@@ -50,7 +50,7 @@ struct FpropParameters {
 };
 
 template <class T, bool kVector>
-__global__ void __launch_bounds__(T::kThreads)
+__global__ void __launch_bounds__(T::kThreads, T::blocks(kVector))
     conv_fprop_kernel(const FpropParameters parameters, const float* x, const float* w, float* y) {
   const ConvShape& s = parameters.shape;
   const Place place = block_place(parameters.plan);
@@ -75,7 +75,8 @@ __global__ void __launch_bounds__(T::kThreads)
 
   float sum[T::kThreadM][T::kThreadN];
   const Steps steps = split_steps(parameters.plan, place.split, length);
-  multiply<T>(pixels, filters, steps.begin, steps.end, sum);
+  OnlyMultiply also;
+  multiply<T>(pixels, filters, steps.begin, steps.end, sum, also);
 
   Output output{};
   output.out = y + std::size_t{place.split} * parameters.plan.outputs;

@@ -8,8 +8,8 @@
 // Mapping: a block computes a tile of filters x taps (tile.cuh) for one split of the pixels: dw is
 // small and N P Q large, so nearly every shape has splits. Both A and B are read along their tile, a
 // thread staying at its rows of it; what changes from step to step is the pixel (n,p,q).
-// db comes from the dy that passes by: each thread adds up what it reads of A, and the blocks of the
-// first column of tiles add those kTileK sums in order and write them.
+// db comes from the dy that passes by: in the blocks of the first column of tiles, a thread per filter
+// adds up the rows of A while they are in shared memory.
 // Ragged edges: places beyond the image, and filters, taps and pixels past the last, are read as
 // zeros; only filters and taps that exist are stored. 128-bit loads need C/G and K/G to be multiples
 // of 4 and aligned arrays.
@@ -38,33 +38,26 @@ class OutputGradients : public AlongRows<T::kM, T::kThreads, kVector> {
     for (int load = 0; load < Base::kLoads; ++load) {
       const unsigned filter = first_filter_ + Base::row(load);
       read(this->values[load], dy_, pixel * pitch_ + filter, pixel < pixels_ && filter < filters_);
-#pragma unroll
-      for (int i = 0; i < Base::kWidth; ++i) total_[load][i] += this->values[load][i];
-    }
-  }
-
-  // db[m] = what all threads have read of filter m. Called by every thread of the block.
-  __device__ void store_totals(float* db) const {
-    CONVNET_SHARED(totals, float[kTileK][T::kM]);
-#pragma unroll
-    for (int load = 0; load < Base::kLoads; ++load) {
-#pragma unroll
-      for (int i = 0; i < Base::kWidth; ++i) {
-        totals[Base::k()][Base::row(load) + i] = total_[load][i];
-      }
-    }
-    __syncthreads();
-    for (unsigned m = threadIdx.x; m < T::kM; m += T::kThreads) {
-      float sum = 0.0f;
-      for (int k = 0; k < kTileK; ++k) sum += totals[k][m];
-      if (first_filter_ + m < filters_) db[first_filter_ + m] = sum;
     }
   }
 
  private:
   const float* dy_;
   unsigned pitch_, pixels_, first_filter_, filters_;
-  float total_[Base::kLoads][Base::kWidth] = {};
+};
+
+// Adds up the rows of A as they pass through shared memory: a thread for each filter of the tile.
+template <class T>
+struct RowSums {
+  static_assert(T::kM <= T::kThreads, "a thread for each row");
+  bool wanted;
+  float sum = 0.0f;
+
+  __device__ void operator()(const float (&tile_a)[kTileK][T::kPitchM]) {
+    if (!wanted) return;
+#pragma unroll
+    for (int k = 0; k < kTileK; ++k) sum += tile_a[k][threadIdx.x];
+  }
 };
 
 // What a pixel number stands for, and where its window begins.
@@ -73,7 +66,8 @@ struct Windows {
   Divider by_q, by_p;
 };
 
-// B[j, i] = x[window of pixel i, tap and channel j].
+// B[j, i] = x[window of pixel i, tap and channel j]. Columns past the last tap are read too, as far as
+// they lie on the image: what becomes of them is not stored.
 template <class T, bool kVector>
 class WindowColumns : public AlongRows<T::kN, T::kThreads, kVector> {
   using Base = AlongRows<T::kN, T::kThreads, kVector>;
@@ -81,7 +75,7 @@ class WindowColumns : public AlongRows<T::kN, T::kThreads, kVector> {
  public:
   // `x` points to the group's first channel.
   __device__ WindowColumns(const float* x, const Windows& windows, unsigned pixels,
-                           unsigned first_column, unsigned columns)
+                           unsigned first_column)
       : x_(x), windows_(windows), pixels_(pixels) {
     const ConvShape& s = windows.shape;
     const unsigned channels = s.c / s.groups;
@@ -92,7 +86,6 @@ class WindowColumns : public AlongRows<T::kN, T::kThreads, kVector> {
       row_[load] = tap / s.s;
       column_[load] = tap % s.s;
       offset_[load] = (row_[load] * s.w + column_[load]) * s.c + column % channels;
-      exists_[load] = column < columns;
     }
   }
 
@@ -105,7 +98,7 @@ class WindowColumns : public AlongRows<T::kN, T::kThreads, kVector> {
     const unsigned start = ((n * s.h + top) * s.w + left) * s.c;
 #pragma unroll
     for (int load = 0; load < Base::kLoads; ++load) {
-      const bool inside = pixel < pixels_ && exists_[load] && top + row_[load] < unsigned(s.h) &&
+      const bool inside = pixel < pixels_ && top + row_[load] < unsigned(s.h) &&
                           left + column_[load] < unsigned(s.w);
       read(this->values[load], x_, start + offset_[load], inside);
     }
@@ -116,7 +109,6 @@ class WindowColumns : public AlongRows<T::kN, T::kThreads, kVector> {
   const Windows& windows_;
   unsigned pixels_;
   unsigned row_[Base::kLoads], column_[Base::kLoads], offset_[Base::kLoads];
-  bool exists_[Base::kLoads];
 };
 
 struct WgradParameters {
@@ -128,7 +120,7 @@ struct WgradParameters {
 // dw and db are the results, or with splits the first split's sums of them, each followed by the
 // next split's.
 template <class T, bool kVector>
-__global__ void __launch_bounds__(T::kThreads)
+__global__ void __launch_bounds__(T::kThreads, T::blocks(kVector))
     conv_wgrad_kernel(const WgradParameters parameters, const float* x, const float* dy, float* dw,
                       float* db) {
   const ConvShape& s = parameters.windows.shape;
@@ -140,11 +132,12 @@ __global__ void __launch_bounds__(T::kThreads)
   OutputGradients<T, kVector> gradients(dy + place.product * group_k, s.k, pixels, first_filter,
                                         group_k);
   WindowColumns<T, kVector> inputs(x + place.product * group_c, parameters.windows, pixels,
-                                   first_column, columns);
+                                   first_column);
 
   float sum[T::kThreadM][T::kThreadN];
   const Steps steps = split_steps(parameters.plan, place.split, pixels);
-  multiply<T>(gradients, inputs, steps.begin, steps.end, sum);
+  RowSums<T> bias{db != nullptr && place.tile_n == 0 && threadIdx.x < T::kM};
+  multiply<T>(gradients, inputs, steps.begin, steps.end, sum, bias);
 
   Output output{};
   output.out = dw + std::size_t{place.split} * parameters.plan.outputs;
@@ -155,8 +148,9 @@ __global__ void __launch_bounds__(T::kThreads)
   output.vector = parameters.vector_out;
   const unsigned group_filter = place.product * group_k;
   store_tile<T>(sum, output, [=](unsigned row) { return (group_filter + row) * columns; });
-  if (db != nullptr && place.tile_n == 0) {
-    gradients.store_totals(db + std::size_t{place.split} * s.k + group_filter);
+  const unsigned filter = first_filter + threadIdx.x;
+  if (bias.wanted && filter < group_k) {
+    db[std::size_t{place.split} * s.k + group_filter + filter] = bias.sum;
   }
 }
 
@@ -190,9 +184,9 @@ void conv_wgrad_as(OpName op, const ConvShape& shape, const float* x, const floa
   } else if (plan.tile == TileKind::kLarge) {
     run<LargeTile, false>(op, parameters, x, dy, dw_out, db_out, stream);
   } else if (plan.tile == TileKind::kMedium && vector) {
-    run<MediumTile, true>(op, parameters, x, dy, dw_out, db_out, stream);
+    run<MediumWideTile, true>(op, parameters, x, dy, dw_out, db_out, stream);
   } else if (plan.tile == TileKind::kMedium) {
-    run<MediumTile, false>(op, parameters, x, dy, dw_out, db_out, stream);
+    run<MediumWideTile, false>(op, parameters, x, dy, dw_out, db_out, stream);
   } else if (vector) {
     run<WideTile, true>(op, parameters, x, dy, dw_out, db_out, stream);
   } else {

@@ -45,19 +45,17 @@ __global__ void __launch_bounds__(kBlockThreads)
   const std::uint64_t row_begin = place.origin + row * place.global_cols;
   const std::uint64_t index4 = row_begin / 4 + four;
   const Philox4 bits = philox4x32(mask.seed, index4, mask.stream, mask.step);
-  // The column of the first of the four positions; before the row's beginning it is negative.
-  const std::int64_t col = std::int64_t{4} * four - static_cast<std::int64_t>(row_begin % 4);
-  const std::int64_t cols = place.cols;
-  const float* from = x + row * cols + col;
-  float* to = y + row * cols + col;
-  if (col >= 0 && col + 4 <= cols && aligned16(from) && aligned16(to)) {
-    Floats<4> values = load_floats<4>(from);
+  // Columns before the row's beginning are negative: they wrap to numbers beyond any size.
+  const unsigned col = 4 * four - static_cast<unsigned>(row_begin % 4);
+  const unsigned at = row * place.cols + col;
+  if (col < place.cols && place.cols - col >= 4 && aligned16(x + at) && aligned16(y + at)) {
+    Floats<4> values = load_floats<4>(x + at);
     for (int t = 0; t < 4; ++t) values.v[t] = masked(mask, bits.v[t], values.v[t]);
-    store_floats(to, values);
+    store_floats(y + at, values);
     return;
   }
-  for (int t = 0; t < 4; ++t) {
-    if (col + t >= 0 && col + t < cols) to[t] = masked(mask, bits.v[t], from[t]);
+  for (unsigned t = 0; t < 4; ++t) {
+    if (col + t < place.cols) y[at + t] = masked(mask, bits.v[t], x[at + t]);
   }
 }
 

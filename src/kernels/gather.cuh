@@ -47,7 +47,11 @@ class PixelRows : public AlongK<T::kM, T::kThreads, kVector> {
     const unsigned k = first_k + Base::k();
     unsigned tap = k;
     const unsigned channel = taps_.by_channels.split(&tap);
-    const unsigned u = kSign * taps_.by_width.split(&tap), t = kSign * tap;
+    unsigned u = taps_.by_width.split(&tap), t = tap;
+    if constexpr (kSign < 0) {
+      u = 0u - u;
+      t = 0u - t;
+    }
     const unsigned offset = (t * taps_.width + u) * taps_.pitch + channel;
 #pragma unroll
     for (int load = 0; load < Base::kLoads; ++load) {

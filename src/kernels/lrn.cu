@@ -29,31 +29,42 @@ namespace {
 
 // ---- s^-beta -----------------------------------------------------------------------------------
 
-// s^(-1/2): the hardware's approximation, good to 22 bits, and a Newton step to the last one.
-__device__ float inverse_root(float s) {
-  const float r = rsqrtf(s);
-  return r + r * (0.5f - 0.5f * s * r * r);
-}
-
+template <int kCount>
 struct Powers {
-  float main, next;  // s^-beta and s^(-beta - 1)
+  Floats<kCount> main, next;  // s^-beta and s^(-beta - 1)
 };
 
-__device__ Powers powers(float s, float beta) {
-  constexpr float kLargest = 3.402823466e38f;
-  s = kLargest < s ? kLargest : s;  // infinity would give 0 * inf; a NaN stays
-  float main;
-  if (beta == 0.75f) {
-    const float r = inverse_root(s);
-    main = r * sqrtf(r);
-  } else if (beta == 0.5f) {
-    main = inverse_root(s);
-  } else if (beta == 1.0f) {
-    main = 1.0f / s;
-  } else {
-    main = powf(s, -beta);
+// beta = 3/4, by m = s^(-1/4): with two approximations, good to 21 bits, m^3 is what is wanted but for
+// an error e that shows in s m^4 = 1 - e: s^(-3/4) = m^3 (1 + 3/4 e), and 1 / s = m^4 (1 + e).
+// Sources of overflow are absent for all normal s.
+__device__ inline void three_quarter_powers(float s, float* main, float* next) {
+  const float r = inverse_root_22(s);
+  const float m = r * inverse_root_22(r);
+  const float m2 = m * m, m3 = m2 * m;
+  const float e = 1.0f - s * m2 * m2;
+  *main = m3 + m3 * (0.75f * e);
+  *next = *main * (m2 * m2) * (1.0f + e);
+}
+
+template <int kCount>
+__device__ Powers<kCount> powers(Floats<kCount> s, float beta) {
+  constexpr float kSmallest = 1.17549435e-38f, kLargest = 3.40282347e38f;
+  Powers<kCount> result;
+  // Infinity would give 0 * inf, and denormal numbers infinity. A NaN stays.
+  for (int i = 0; i < kCount; ++i) {
+    s.v[i] = kLargest < s.v[i] ? kLargest : (kSmallest > s.v[i] ? kSmallest : s.v[i]);
   }
-  return {main, main / s};
+  if (beta == 0.75f) {
+    for (int i = 0; i < kCount; ++i) {
+      three_quarter_powers(s.v[i], &result.main.v[i], &result.next.v[i]);
+    }
+  } else {
+    for (int i = 0; i < kCount; ++i) {
+      result.main.v[i] = powf(s.v[i], -beta);
+      result.next.v[i] = result.main.v[i] / s.v[i];
+    }
+  }
+  return result;
 }
 
 // ---- by warps ----------------------------------------------------------------------------------
@@ -114,6 +125,12 @@ __device__ Floats<4> window_sums(const Lane& lane, const Floats<4>& values) {
   return sums;
 }
 
+// s from the sums of squares.
+__device__ Floats<4> scales(const Line& line, Floats<4> sums) {
+  for (int i = 0; i < 4; ++i) sums.v[i] = line.k + line.alpha * sums.v[i];
+  return sums;
+}
+
 template <int kWindow>
 __global__ void __launch_bounds__(kBlockThreads)
     lrn_fprop_warp_kernel(Line line, const float* __restrict__ x, float* __restrict__ y) {
@@ -123,10 +140,9 @@ __global__ void __launch_bounds__(kBlockThreads)
   if (lane.inside) values = load_floats<4>(x + 4 * lane.four);
   Floats<4> squares;
   for (int i = 0; i < 4; ++i) squares.v[i] = values.v[i] * values.v[i];
-  const Floats<4> sums = window_sums<kLeft, kRight>(lane, squares);
-  for (int i = 0; i < 4; ++i) {
-    values.v[i] *= powers(line.k + line.alpha * sums.v[i], line.beta).main;
-  }
+  const Floats<4> s = scales(line, window_sums<kLeft, kRight>(lane, squares));
+  const Floats<4> power = powers(s, line.beta).main;
+  for (int i = 0; i < 4; ++i) values.v[i] *= power.v[i];
   if (lane.writes) store_floats(y + 4 * lane.four, values);
 }
 
@@ -143,11 +159,11 @@ __global__ void __launch_bounds__(kBlockThreads)
   }
   Floats<4> terms;
   for (int i = 0; i < 4; ++i) terms.v[i] = values.v[i] * values.v[i];
-  const Floats<4> sums = window_sums<kLeft, kRight>(lane, terms);
+  const Floats<4> s = scales(line, window_sums<kLeft, kRight>(lane, terms));
+  const Powers<4> power = powers(s, line.beta);
   for (int i = 0; i < 4; ++i) {
-    const Powers power = powers(line.k + line.alpha * sums.v[i], line.beta);
-    terms.v[i] = grad.v[i] * values.v[i] * power.next;
-    grad.v[i] *= power.main;
+    terms.v[i] = grad.v[i] * values.v[i] * power.next.v[i];
+    grad.v[i] *= power.main.v[i];
   }
   // The windows that hold i are those of i - kRight .. i + kLeft: the mirror image.
   const Floats<4> inner = window_sums<kRight, kLeft>(lane, terms);
@@ -182,17 +198,17 @@ __device__ Range window_at(const Rows& rows, unsigned i, int left, int right) {
   return {i - place + begin, i - place + end};
 }
 
-__device__ Powers powers_at(const Rows& rows, const float* x, unsigned i) {
+__device__ Powers<1> powers_at(const Rows& rows, const float* x, unsigned i) {
   const Range window = window_at(rows, i, rows.left, rows.right);
   float sum = 0.0f;
   for (unsigned j = window.begin; j < window.end; ++j) sum += x[j] * x[j];
-  return powers(rows.k + rows.alpha * sum, rows.beta);
+  return powers(Floats<1>{{rows.k + rows.alpha * sum}}, rows.beta);
 }
 
 __global__ void __launch_bounds__(kBlockThreads)
     lrn_fprop_kernel(Rows rows, const float* __restrict__ x, float* __restrict__ y) {
   const unsigned i = global_thread();
-  if (i < rows.count) y[i] = x[i] * powers_at(rows, x, i).main;
+  if (i < rows.count) y[i] = x[i] * powers_at(rows, x, i).main.v[0];
 }
 
 __global__ void __launch_bounds__(kBlockThreads)
@@ -209,9 +225,9 @@ __global__ void __launch_bounds__(kBlockThreads)
   for (unsigned piece = begin; piece < end; piece += kPiece) {
     const unsigned piece_end = min(piece + kPiece, end);
     for (unsigned j = piece + threadIdx.x; j < piece_end; j += kBlockThreads) {
-      const Powers power = powers_at(rows, x, j);
-      terms[j - piece] = dy[j] * x[j] * power.next;
-      mains[j - piece] = power.main;
+      const Powers<1> power = powers_at(rows, x, j);
+      terms[j - piece] = dy[j] * x[j] * power.next.v[0];
+      mains[j - piece] = power.main.v[0];
     }
     __syncthreads();
     for (int t = 0; t < kPerThread; ++t) {

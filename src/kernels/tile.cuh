@@ -30,6 +30,8 @@ struct Tile {
   static constexpr int kM = kRows, kN = kColumns;
   static constexpr int kThreadM = 8, kThreadN = kColumnsPerThread;
   static constexpr int kThreads = kM * kN / (kThreadM * kThreadN);
+  // Blocks at once on a multiprocessor of 64k registers: so many that nothing is spilled.
+  static constexpr int blocks(bool vector) { return kThreads == 256 && vector ? 2 : kThreads == 256 ? 1 : 384 / kThreads; }
   static constexpr int kPitchM = kM + 4, kPitchN = kN + 4;
   static constexpr int kWarpM = 4 * kThreadM, kWarpN = 8 * kThreadN;
   static constexpr int kWarpsN = kN / kWarpN;
@@ -48,6 +50,7 @@ struct Tile {
 
 using LargeTile = Tile<128, 128, 8>;
 using MediumTile = Tile<128, 64, 8>;
+using MediumWideTile = Tile<64, 128, 8>;
 using NarrowTile = Tile<64, 32, 4>;  // few columns, or few rows
 using WideTile = Tile<32, 64, 4>;    // few rows
 
@@ -156,10 +159,17 @@ __device__ inline void multiply_step(const float (&tile_a)[kTileK][T::kPitchM],
   }
 }
 
-// sum = the block's tile over the steps [begin, end) along k.
-template <class T, class SourceA, class SourceB>
+// For multiply(): nothing else to do with a step.
+struct OnlyMultiply {
+  template <class Rows>
+  __device__ void operator()(const Rows&) {}
+};
+
+// sum = the block's tile over the steps [begin, end) along k. `also(tile)` is called with each step's
+// part of A, [kTileK][kM + 4] in shared memory.
+template <class T, class SourceA, class SourceB, class Also>
 __device__ inline void multiply(SourceA& a, SourceB& b, unsigned begin, unsigned end,
-                                float (&sum)[T::kThreadM][T::kThreadN]) {
+                                float (&sum)[T::kThreadM][T::kThreadN], Also& also) {
   CONVNET_SHARED(tile_a, float[2][kTileK][T::kPitchM]);
   CONVNET_SHARED(tile_b, float[2][kTileK][T::kPitchN]);
 #pragma unroll
@@ -167,27 +177,26 @@ __device__ inline void multiply(SourceA& a, SourceB& b, unsigned begin, unsigned
 #pragma unroll
     for (int j = 0; j < T::kThreadN; ++j) sum[i][j] = 0.0f;
   }
-  if (begin < end) {
-    a.fetch(begin * kTileK);
-    b.fetch(begin * kTileK);
-    a.put(tile_a[0]);
-    b.put(tile_b[0]);
-  }
+  if (begin == end) return;  // all threads of the block do
+  a.fetch(begin * kTileK);
+  b.fetch(begin * kTileK);
+  a.put(tile_a[0]);
+  b.put(tile_b[0]);
   __syncthreads();
-  for (unsigned step = begin; step < end; ++step) {
-    const unsigned buffer = (step - begin) % 2;
-    const bool more = step + 1 < end;
-    if (more) {
-      a.fetch((step + 1) * kTileK);
-      b.fetch((step + 1) * kTileK);
-    }
+  int buffer = 0;
+  for (unsigned step = begin + 1; step < end; ++step) {
+    a.fetch(step * kTileK);
+    b.fetch(step * kTileK);
     multiply_step<T>(tile_a[buffer], tile_b[buffer], sum);
-    if (more) {
-      a.put(tile_a[buffer ^ 1]);
-      b.put(tile_b[buffer ^ 1]);
-    }
+    also(tile_a[buffer]);
+    // The other buffer's last readers have passed the barrier of the step before.
+    buffer ^= 1;
+    a.put(tile_a[buffer]);
+    b.put(tile_b[buffer]);
     __syncthreads();
   }
+  multiply_step<T>(tile_a[buffer], tile_b[buffer], sum);
+  also(tile_a[buffer]);
 }
 
 }  // namespace convnet

@@ -108,7 +108,8 @@ __global__ void uneven_loop_kernel(const float* x, float* y) {
 
 __global__ void shuffle_in_branch_kernel(const float* x, float* y) {
   float value = x[threadIdx.x];
-  if (threadIdx.x % 2 == 0) value += __shfl_xor_sync(kFullWarp, value, 2);  // MARK: shuffle_in_branch
+  if (threadIdx.x % 2 == 0)
+    value += __shfl_xor_sync(kFullWarp, value, 2);  // MARK: shuffle_in_branch
   __syncthreads();
   y[threadIdx.x] = value;
 }
@@ -118,7 +119,8 @@ __global__ void different_operations_kernel(const float* x, float* y) {
   if (threadIdx.x % 32 < 16) {
     y[threadIdx.x] = __shfl_sync(kFullWarp, value, 0);
   } else {
-    y[threadIdx.x] = static_cast<float>(__ballot_sync(kFullWarp, value > 0));  // MARK: different_operations
+    y[threadIdx.x] =
+        static_cast<float>(__ballot_sync(kFullWarp, value > 0));  // MARK: different_operations
   }
 }
 
@@ -137,7 +139,7 @@ __global__ void mma_in_part_kernel(const float*, float* y) {
 // ---- outside of memory -------------------------------------------------------------------------
 
 __global__ void shared_write_overrun_kernel(const float* x, float* y) {
-  CONVNET_SHARED(tile, float[kThreads]);  // MARK: shared_write_overrun declaration
+  CONVNET_SHARED(tile, float[kThreads]);   // MARK: shared_write_overrun declaration
   tile[threadIdx.x + 1] = x[threadIdx.x];  // MARK: shared_write_overrun
   __syncthreads();
   y[threadIdx.x] = tile[threadIdx.x];
@@ -154,8 +156,9 @@ __global__ void global_overrun_kernel(const float* x, float* y) {
   y[threadIdx.x + 1] = x[threadIdx.x];  // MARK: global_overrun
 }
 
+// A page behind the array lies its guard page.
 __global__ void far_overrun_kernel(const float* x, float* y) {
-  y[threadIdx.x * 4096] = x[threadIdx.x];  // MARK: far_overrun
+  y[threadIdx.x + 1024] = x[threadIdx.x];  // MARK: far_overrun
 }
 
 struct Table {
@@ -213,11 +216,12 @@ __global__ void good_kernel(const float* x, float* y) { y[threadIdx.x] = x[threa
 
 using Kernel = void (*)(const float*, float*);
 
-Bits run(Kernel kernel, int threads = kThreads, std::size_t dynamic_shared_bytes = 0, int blocks = 3) {
+Bits run(Kernel kernel, int threads = kThreads, std::size_t dynamic_shared_bytes = 0,
+         int blocks = 3) {
   const Bits x = whole_numbers(static_cast<std::size_t>(kThreads), 1);
   Bits y(static_cast<std::size_t>(kThreads));
-  launch("broken_op", kernel, dim3(static_cast<unsigned>(blocks)), dim3(static_cast<unsigned>(threads)),
-         dynamic_shared_bytes, nullptr, x.data(), y.data());
+  launch("broken_op", kernel, dim3(static_cast<unsigned>(blocks)),
+         dim3(static_cast<unsigned>(threads)), dynamic_shared_bytes, nullptr, x.data(), y.data());
   return y;
 }
 
@@ -236,27 +240,32 @@ Bits run_on_device(Kernel kernel) {
   return {};
 }
 
+#ifdef CONVNET_EMULATOR
 // The arrays a binding passes: the element behind y is nobody's.
 Bits registered_overrun() {
   const Bits x = whole_numbers(kThreads, 1);
   Bits y(kThreads + 1);
   emulator::register_memory(x.data(), kThreads * sizeof(float), 0);
   emulator::register_memory(y.data(), kThreads * sizeof(float), 0);
-  launch("broken_op", global_overrun_kernel, dim3(1), dim3(kThreads), 0, nullptr, x.data(), y.data());
+  launch("broken_op", global_overrun_kernel, dim3(1), dim3(kThreads), 0, nullptr, x.data(),
+         y.data());
   return y;
 }
+#endif
 
 Bits other_device() {
   float* y = device_memory(1, kThreads);
   float* x = device_memory(0, kThreads);
-  launch("broken_op", good_kernel, dim3(1), dim3(kThreads), 0, nullptr, x, y);  // MARK: other_device
+  const dim3 block(kThreads);
+  launch("broken_op", good_kernel, dim3(1), block, 0, nullptr, x, y);  // MARK: other_device
   return {};
 }
 
 Bits other_device_in_table() {
   float* there = device_memory(1, kThreads);
   float* here = device_memory(0, kThreads);
-  launch("broken_op", table_kernel, dim3(1), dim3(kThreads), 0, nullptr, here, Table{{here, there}});
+  launch("broken_op", table_kernel, dim3(1), dim3(kThreads), 0, nullptr, here,
+         Table{{here, there}});
   return {};
 }
 
@@ -298,7 +307,9 @@ int main(int argc, char** argv) {
        [] { return run(shared_read_overrun_kernel, kThreads, kThreads * sizeof(float)); }},
       {"global_overrun", [] { return run(global_overrun_kernel, kThreads, 0, 1); }},
       {"device_overrun", [] { return run_on_device(global_overrun_kernel); }},
+#ifdef CONVNET_EMULATOR
       {"registered_overrun", registered_overrun},
+#endif
       {"far_overrun", [] { return run_on_device(far_overrun_kernel); }},
       {"other_device", other_device},
       {"other_device_in_table", other_device_in_table},

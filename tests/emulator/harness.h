@@ -28,6 +28,37 @@ inline std::uint64_t hash(const Bits& values) {
   return h;
 }
 
+inline void expect(bool right, const char* what) {
+  if (!right) throw std::logic_error(std::string("WRONG: ") + what);
+}
+
+// A copy of an array in the current device's memory, so that the cases run on a GPU as well.
+template <typename T>
+class OnDevice {
+ public:
+  explicit OnDevice(const std::vector<T>& values) : count_(values.size()) {
+    expect(cudaMalloc(&data_, bytes()) == cudaSuccess, "cudaMalloc");
+    expect(cudaMemcpy(data_, values.data(), bytes(), cudaMemcpyHostToDevice) == cudaSuccess,
+           "cudaMemcpy to the device");
+  }
+  ~OnDevice() { cudaFree(data_); }
+  OnDevice(const OnDevice&) = delete;
+  OnDevice& operator=(const OnDevice&) = delete;
+
+  T* data() const { return data_; }
+  std::vector<T> values() const {
+    std::vector<T> host(count_);
+    expect(cudaMemcpy(host.data(), data_, bytes(), cudaMemcpyDeviceToHost) == cudaSuccess,
+           "cudaMemcpy from the device");
+    return host;
+  }
+
+ private:
+  std::size_t bytes() const { return count_ * sizeof(T); }
+  std::size_t count_;
+  T* data_ = nullptr;
+};
+
 // Small whole numbers, so that sums are exact in any order.
 inline Bits whole_numbers(std::size_t count, int seed) {
   Bits values(count);
@@ -39,10 +70,6 @@ inline Bits whole_numbers(std::size_t count, int seed) {
     value = static_cast<float>(static_cast<int>(state % 17) - 8);
   }
   return values;
-}
-
-inline void expect(bool right, const char* what) {
-  if (!right) throw std::logic_error(std::string("WRONG: ") + what);
 }
 
 inline int run_case(const Cases& cases, int argc, char** argv) {

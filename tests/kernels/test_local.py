@@ -14,7 +14,8 @@ from convnet import ops
 every_case = pytest.mark.parametrize("case", cases.LOCAL, ids=str)
 GROUPS = next(case for case in cases.LOCAL if case.name == "3x3-groups-2-odd-channels")
 OVERHANG = next(case for case in cases.LOCAL if case.name == "ceil-overhang-pad")
-some_cases = pytest.mark.parametrize("case", [GROUPS, OVERHANG], ids=str)
+FOURS = next(case for case in cases.LOCAL if case.name == "5x5-same")
+some_cases = pytest.mark.parametrize("case", [GROUPS, OVERHANG, FOURS], ids=str)
 
 
 def arrays(make, rng, case: ConvCase):

@@ -94,8 +94,19 @@ def test_large_values_stay_finite(backend):
     check.close(y, expected, expected, 5)
 
 
-def test_unaligned_arrays(backend, rng):
-    x, dy = cases.floats(rng, (3, 5, 17)), cases.floats(rng, (3, 5, 17))
+def test_nan_stays_inside_its_windows(backend):
+    x, dy = np.ones((2, 3, 12), np.float32), np.ones((2, 3, 12), np.float32)
+    x[0, 1, 4] = np.nan
+    options = {"n": 3, "alpha": 1.0, "groups": 2}
+    y = check.call(backend, ops.lrn_fprop, x, **options)
+    check.equal(np.isnan(y), np.isnan(reference.lrn_fprop(x, **options)))
+    dx = check.call(backend, ops.lrn_bprop, x, dy, **options)
+    check.equal(np.isnan(dx), np.isnan(reference.lrn_bprop(x, dy, **options)))
+
+
+@pytest.mark.parametrize("channels", [16, 17])
+def test_unaligned_arrays(backend, rng, channels):
+    x, dy = (cases.floats(rng, (3, 5, channels)) for _ in range(2))
     y = ops.lrn_fprop(check.unaligned(backend, x), alpha=1.0)
     dx = ops.lrn_bprop(check.unaligned(backend, x), check.unaligned(backend, dy), alpha=1.0)
     expected = reference.lrn_fprop(x, alpha=1.0)

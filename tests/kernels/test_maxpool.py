@@ -13,7 +13,8 @@ from convnet import ops
 every_case = pytest.mark.parametrize("case", cases.POOL, ids=str)
 OVERLAP = next(case for case in cases.POOL if case.name == "overlapping-3-by-2-ragged")
 PAD = next(case for case in cases.POOL if case.name == "pad-2x1")
-some_cases = pytest.mark.parametrize("case", [OVERLAP, PAD], ids=str)
+FOURS = next(case for case in cases.POOL if case.name == "3x3-fours")
+some_cases = pytest.mark.parametrize("case", [OVERLAP, PAD, FOURS], ids=str)
 
 
 @every_case

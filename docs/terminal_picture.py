@@ -1,0 +1,37 @@
+"""A picture of a command's output in a terminal: python docs/terminal_picture.py OUT.svg COMMAND...
+
+The command runs with plain (not animated) output; its lines are drawn as they came, long runs
+shortened in the middle.
+"""
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+from rich.console import Console
+from rich.text import Text
+
+SHOWN = 26  # lines
+
+
+def main() -> None:
+    out, command = Path(sys.argv[1]), sys.argv[2:]
+    run = subprocess.run(command, capture_output=True, text=True, check=True)
+    lines = run.stdout.splitlines()
+    if len(lines) > SHOWN:
+        head = SHOWN - 9
+        lines = [*lines[:head], "  ...", *lines[-8:]]
+    console = Console(record=True, width=max(map(len, lines)) + 2, file=Path("/dev/null").open("w"))
+    console.print(Text("$ " + shlex.join(command), style="bold green"))
+    for line in lines:
+        console.print(Text(line))
+    picture = console.export_svg(title="convnet")
+    # The stylesheet of rich names fonts on a server; a picture in a repository should need no network.
+    picture = re.sub(r"@font-face \{.*?\}\s*", "", picture, flags=re.DOTALL)
+    out.write_text(picture)
+
+
+if __name__ == "__main__":
+    main()
