@@ -184,7 +184,7 @@ def with_path(cfg: Config, data: Data) -> Config:
     """The configuration with `data.path` replaced by `data`, if that is a path, and absolute, so
     that a run can be resumed from another folder."""
     path = os.fspath(data) if isinstance(data, (str, os.PathLike)) else cfg.data.path
-    if path not in ("", PACKAGED):
+    if path and not (path == PACKAGED and cfg.data.source == "fashion-mnist"):
         path = str(expanded(path).absolute())
     return replace(cfg, data=replace(cfg.data, path=path))
 

@@ -137,7 +137,7 @@ class TrainConfig:
     checkpoint_steps: int = _setting(500, low=0)
     keep: int = _setting(2, low=2)
     log_steps: int = _setting(50, low=1)
-    threads: int = _setting(0, low=0, high=4096)
+    threads: int = _setting(0, low=0, high=1024)
 
 
 @dataclass(frozen=True)

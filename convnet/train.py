@@ -74,7 +74,7 @@ def train(
         run_dir: the folder of the run; by default runs/<date>-<time>-<name>.
         resume: the folder of a run to continue where its newest whole checkpoint was taken.
         data: a path that replaces `data.path`, or (training set, validation set).
-        callbacks: called with each line of metrics.jsonl as a dict; a true result ends the run.
+        callbacks: called with each line of metrics.jsonl as a dict; the result True ends the run.
         overrides: texts like "sgd.lr=0.1", as for `--set`.
         quiet: print warnings only.
 

@@ -140,7 +140,7 @@ class Trainer:
         cfg, parts: what to train, and the objects made from it.
         folder: where the run is kept.
         reporter: where it is shown.
-        callbacks: called with each record of metrics.jsonl; a true result ends the run.
+        callbacks: called with each record of metrics.jsonl; the result True ends the run.
     """
 
     def __init__(
@@ -327,7 +327,7 @@ class Trainer:
         self.folder.metrics.append(json.dumps(record))
         self.history.append(record)
         for callback in self.callbacks:
-            self.stop_asked = bool(callback(record)) or self.stop_asked
+            self.stop_asked = callback(record) is True or self.stop_asked
 
     def _log_step(self) -> None:
         steps = max(1, round(self.window_tally.cases / self.cfg.train.batch))
@@ -367,14 +367,11 @@ class Trainer:
         return per_step * (self.total_steps - self.net.step) + validations * self.validation_seconds
 
     def _show_epoch(self, record: Record, best: bool) -> None:
+        seconds = self.epoch_clock.seconds + self.validation_seconds
         self.reporter.line(
             f"epoch {record['epoch']}/{self.cfg.train.epochs} done: loss {record['loss']:.4f}, "
             f"top-1 {record['top1']:.2f} %; validation loss {record['val_loss']:.4f}, "
             f"top-1 {record['val_top1']:.2f} %, top-5 {record['val_top5']:.2f} %"
             f"{' (best so far)' if best else ''}; {record['images_per_s']:.0f} images/s, "
-            f"{record['wait']:.0f} % waiting for data, {duration(self.epoch_seconds(record))}"
+            f"{record['wait']:.0f} % waiting for data, {duration(seconds)}"
         )
-
-    def epoch_seconds(self, record: Record) -> float:
-        """Seconds of the epoch that is ending, validation included."""
-        return self.epoch_clock.seconds + self.validation_seconds

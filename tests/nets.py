@@ -13,6 +13,7 @@ from convnet.layers import (
     Dropout,
     Flatten,
     Local,
+    Logistic,
     MaxPool,
     ReLU,
     SoftmaxXent,
@@ -57,16 +58,17 @@ def chain():
 
 
 def branches():
-    """Fan-out of the input, of a convolution and of a ReLU; Sum and Concat; ReLU after a Sum."""
+    """Fan-out of the input, a norm and a convolution; Sum and Concat; a ReLU after a Sum."""
     return [
         Node("a", conv(4)),
         Node("b", conv(4), "input"),
         Node("sum", Sum(), ("a", "b")),
         Node("relu", ReLU()),
-        Node("left", conv(3)),
+        Node("norm", LRN(alpha=0.4)),
+        Node("right", Tanh()),
+        Node("left", conv(3), "norm"),
         Node("left_relu", ReLU()),
-        Node("right", Tanh(), "relu"),
-        Node("join", Concat(), ("left_relu", "relu", "right")),
+        Node("join", Concat(), ("left_relu", "norm", "right", "left")),
         Node("again", Sum(), ("join", "join")),
         Node("fc", dense(CLASSES)),
         Node("softmax", SoftmaxXent()),
@@ -103,6 +105,7 @@ def pool_first():
         Node("relu2", ReLU()),
         Node("flat", Flatten()),
         Node("fc3", dense(7, relu=True)),
+        Node("logistic3", Logistic()),
         Node("abs3", Abs()),
         Node("soft3", SoftReLU()),
         Node("tanh3", Tanh()),

@@ -70,7 +70,7 @@ def test_the_packaged_sample_by_name(
     out = capsys.readouterr().out
     assert "packaged sample" in out
     assert main(["eval", "r", "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["cases"] == 500
+    assert json.loads(capsys.readouterr().out)["cases"] == 1000
 
 
 def test_eval(run_dir: Path, data: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import tiny
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from convnet.config import Config, ConfigError, load_config, presets
@@ -229,6 +229,7 @@ _TABLES = st.recursive(
 )
 
 
+@settings(deadline=None)
 @given(_TABLES)
 def test_toml_text_reads_back_equal(table: dict[str, Any]) -> None:
     assert tomllib.loads(to_toml(table)) == table

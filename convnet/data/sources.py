@@ -13,7 +13,7 @@ from convnet.data.dataset import DataError, Dataset, expanded, shown
 from convnet.data.imagefolder import open_folder
 
 # Test accuracy, in %, that the preset `fashion-mnist` reaches on the packaged sample.
-SAMPLE_ACCURACY: float | None = None
+SAMPLE_ACCURACY: float | None = 87.0
 
 PACKAGED = "sample"  # as a path: the sample of Fashion-MNIST that comes with the package
 SAMPLE_FOLDER = Path(__file__).parent / "sample"

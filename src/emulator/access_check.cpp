@@ -57,7 +57,7 @@ constexpr std::size_t kAlignment = 128;
 constexpr std::size_t kWord = 4;
 
 bool instrumented = false;
-__thread bool checking = false;  // so that checks do not check themselves
+__thread bool paused = false;
 
 // ---- shared arrays -----------------------------------------------------------------------------
 
@@ -75,6 +75,9 @@ bool all_canary(const char* data, std::size_t bytes) {
 }
 
 }  // namespace
+
+PauseChecks::PauseChecks() : before_(paused) { paused = true; }
+PauseChecks::~PauseChecks() { paused = before_; }
 
 void allocate_shared_array(SharedArray* array) {
   void* base = nullptr;
@@ -103,12 +106,15 @@ namespace {
 
 // ---- one word ----------------------------------------------------------------------------------
 
+SourceLine line_of(Place place) {
+  if (place.file != nullptr) return {place.file, static_cast<int>(place.line_or_code)};
+  const PauseChecks pause;
+  return source_line(place.line_or_code);
+}
+
 [[noreturn]] void report(Place place, const char* message) {
-  checking = false;
-  if (place.file != nullptr) {
-    fail(CallSite{place.file, static_cast<int>(place.line_or_code)}, "%s", message);
-  }
-  const SourceLine line = source_line(place.line_or_code);
+  const SourceLine line = line_of(place);
+  paused = false;
   fail(CallSite{line.file, line.line}, "%s", message);
 }
 
@@ -146,8 +152,7 @@ void note_read(Touch* touch, const Thread& self, const Block& block, unsigned by
                               const char* did, const char* does, Place place) {
   const Thread& self = *current;
   const uint3 other_index = (&self - self.number + other.thread)->index;
-  SourceLine line{other.place.file, static_cast<int>(other.place.line_or_code)};
-  if (line.file == nullptr) line = source_line(other.place.line_or_code);
+  const SourceLine line = line_of(other.place);
   char message[400];
   std::snprintf(message, sizeof message,
                 "race on shared memory: %s %s + %zu bytes, which thread (%u, %u, %u) %s at %s:%d "
@@ -263,15 +268,15 @@ void check_global(std::uintptr_t address, std::size_t bytes, Place place) {
 
 void check(const void* pointer, std::size_t bytes, Access access, Place place) {
   Thread* self = current;
-  if (self == nullptr || checking) return;
+  if (self == nullptr || paused) return;
   const auto address = reinterpret_cast<std::uintptr_t>(pointer);
   const auto stack = reinterpret_cast<std::uintptr_t>(self->fiber.stack);
   if (address - stack < kStackBytes) return;  // a local variable
-  checking = true;
+  paused = true;
   if (!check_shared(address, bytes, access, place) && !is_emulator_object(address)) {
     check_global(address, bytes, place);
   }
-  checking = false;
+  paused = false;
 }
 
 }  // namespace

@@ -1,12 +1,24 @@
 // CUDA C++ as far as kernels of this repository use it, for a host compiler.
 //
 // src/device.h includes this in place of cuda_runtime.h when CONVNET_EMULATOR is defined. Here is
-// the language: qualifiers, threadIdx and its like, barriers and warp operations, atomics, math
-// functions. Behind it: cuda_types.h (float4 ...), cudart.h (cudaMalloc ...), block.h (how threads
-// take turns), launch.h (how blocks do), memory.h (shared and device memory).
+// the language: qualifiers, threadIdx and its like, barriers, warp operations, atomics. Behind it:
+//   cuda_types.h cuda_math.h   float4 and its like; the math functions
+//   cudart.h                   cudaMalloc, cudaSetDevice ...: streams and events are immediate
+//   launch.h                   a grid's blocks over OS threads; the order in which threads run
+//   block.h fiber.h            a block's threads as fibers; barriers, divergence, deadlock
+//   async_copy.cpp warp.cpp    cp.async; shuffles and votes
+//   memory.h                   shared arrays, logical devices
+//   access_check.cpp           every access checked: races, unwritten shared memory, bounds
+//   fault.h                    segmentation faults become errors of the launch
+//
+// Environment, read at each launch:
+//   CONVNET_EMULATOR_ORDER     forward (default), reverse or shuffle:SEED
+//   CONVNET_EMULATOR_THREADS   OS threads (default: as many as the machine has, at most 16)
+//   CONVNET_EMULATOR_DEVICES   logical devices (default 2)
 //
 // What does not exist here on purpose: __shared__ (write CONVNET_SHARED), <<<>>> (call launch()),
-// __activemask(), spinning on another block's writes, atomics on floats.
+// __activemask(), spinning on another block's writes, atomics on floats. Not modelled: bank
+// conflicts, weak memory order between blocks, register limits.
 #pragma once
 
 #include <cmath>

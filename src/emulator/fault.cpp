@@ -71,24 +71,32 @@ __thread char* landing_stack = nullptr;
 constexpr int kSignals[] = {SIGSEGV, SIGBUS, SIGFPE};
 struct sigaction previous_handlers[3];
 
-void fault_landed() {
-  const Thread& self = *current;
+// What to say about the fault.
+void describe(const Thread& self, char* message, std::size_t bytes) {
   const auto stack = reinterpret_cast<std::uintptr_t>(self.fiber.stack);
-  const SourceLine line = source_line(fault.code);
-  const CallSite where{line.file, line.line};
-  if (fault.signal == SIGFPE) fail(where, "integer division by zero");
-  if (fault.stack_pointer < stack + page_bytes()) {
-    fail(where, "stack overflow: more than %zu bytes of local variables", kStackBytes);
-  }
-  char message[256];
-  {
+  if (fault.signal == SIGFPE) {
+    std::snprintf(message, bytes, "integer division by zero");
+  } else if (fault.stack_pointer < stack + page_bytes()) {
+    std::snprintf(message, bytes, "stack overflow: more than %zu bytes of local variables",
+                  kStackBytes);
+  } else {
     KnownRange unused;
     const std::string wrong =
         global_access_error(self.block->launch->device, fault.address, 1, &unused);
-    std::snprintf(message, sizeof message, "invalid memory access at address %p%s%s",
+    std::snprintf(message, bytes, "invalid memory access at address %p%s%s",
                   reinterpret_cast<void*>(fault.address), wrong.empty() ? "" : ": ", wrong.c_str());
   }
-  fail(where, "%s", message);
+}
+
+void fault_landed() {
+  SourceLine line{};
+  char message[256];
+  {
+    const PauseChecks pause;
+    line = source_line(fault.code);
+    describe(*current, message, sizeof message);
+  }
+  fail(CallSite{line.file, line.line}, "%s", message);
 }
 
 void call_previous(int signal, siginfo_t* info, void* context) {

@@ -72,6 +72,19 @@ void check_pointer_argument(const Launch& launch, const void* pointer, int posit
 
 enum class Access { kRead, kWrite, kAtomic, kPoisonWrite };
 
+// No checks on this OS thread while one exists. For emulator code that runs on a fiber and uses the
+// standard library: its inline functions may be the kernels' instrumented copies.
+class PauseChecks {
+ public:
+  PauseChecks();
+  ~PauseChecks();
+  PauseChecks(const PauseChecks&) = delete;
+  PauseChecks& operator=(const PauseChecks&) = delete;
+
+ private:
+  bool before_;
+};
+
 // Checks an access that the emulator does for a kernel (cp.async, ldmatrix, atomics). Does nothing
 // unless the kernels were compiled with -fsanitize=thread; see access_check.cpp.
 void check_access(const void* address, std::size_t bytes, Access access, CallSite where);

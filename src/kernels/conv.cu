@@ -34,11 +34,12 @@ Product conv_product(const ConvShape& s, Pass pass) {
   return {pixels, group_c, class_taps * group_k, s.groups * classes};
 }
 
-TileKind choose_tile(const Product& product) {
-  if (product.m <= 64 || product.n <= 32) return TileKind::kSmall;
-  const std::int64_t last_columns = product.n % LargeTile::kN;
-  if (last_columns >= 1 && last_columns <= MediumTile::kN) return TileKind::kMedium;
-  return TileKind::kLarge;
+// `length` is the product's long side, `width` the one that decides: in wgrad, where the sum runs
+// over the pixels, the tiles lie across.
+TileKind choose_tile(std::int64_t length, std::int64_t width) {
+  if (length <= 64 || width <= 32) return TileKind::kSmall;
+  const std::int64_t rest = width % 128;
+  return rest >= 1 && rest <= 64 ? TileKind::kMedium : TileKind::kLarge;
 }
 
 template <class T>
@@ -72,12 +73,15 @@ __global__ void __launch_bounds__(kBlockThreads)
 Plan conv_plan(const ConvShape& shape, Pass pass) {
   const Product product = conv_product(shape, pass);
   Plan plan{};
-  plan.tile = choose_tile(product);
+  const bool across = pass == Pass::kWgrad;
+  plan.tile = across ? choose_tile(product.n, product.m) : choose_tile(product.m, product.n);
   if (plan.tile == TileKind::kLarge) {
     cut<LargeTile>(product, &plan);
+  } else if (plan.tile == TileKind::kMedium && across) {
+    cut<MediumWideTile>(product, &plan);
   } else if (plan.tile == TileKind::kMedium) {
     cut<MediumTile>(product, &plan);
-  } else if (pass == Pass::kWgrad) {
+  } else if (across) {
     cut<WideTile>(product, &plan);
   } else {
     cut<NarrowTile>(product, &plan);

@@ -1,8 +1,8 @@
 // How the three passes of a convolution are cut into tiles, and their launchers under any name:
 // dense.cu runs them as convolutions of one pixel.
 //
-// A plan is a function of the shape alone. So a result has the same bits on every device, the number
-// of splits included, and a workspace can be asked for before there is any array.
+// A plan is a function of the shape alone. So a result has the same bits on every device, the
+// number of splits included, and a workspace can be asked for before there is any array.
 #pragma once
 
 #include "device.h"
@@ -11,7 +11,8 @@
 
 namespace convnet {
 
-enum class TileKind { kLarge, kMedium, kSmall };  // kSmall: NarrowTile, in wgrad WideTile
+// kLarge is LargeTile; the others MediumTile and NarrowTile, in wgrad MediumWideTile and WideTile.
+enum class TileKind { kLarge, kMedium, kSmall };
 
 // C[m, n] = sum_k A[m, k] B[n, k], `products` of them side by side.
 struct Product {
@@ -30,8 +31,8 @@ struct Plan {
   }
 };
 
-// A block's part of the plan. Blocks that read the same rows of A run at the same time, and those of
-// one split before those of the next.
+// A block's part of the plan. Blocks that read the same rows of A run at the same time, and those
+// of one split before those of the next.
 struct Place {
   unsigned tile_m, tile_n, product, split;
 };

@@ -1,23 +1,26 @@
 // Convolution, gradient of the input, as matrix products (implicit GEMM) that gather from dy.
 //
-//   dx[n,h,w,c] = sum_{r,s,k} dy[n,p,q,k] w[k,r,s,c]   over the taps with p stride_h = h + pad_h - r
+//   dx[n,h,w,c] = sum_{r,s,k} dy[n,p,q,k] w[k,r,s,c]   over the taps with p stride_h = h + pad_h -
+//   r
 //                                                      and q stride_w = w + pad_w - s
 //   and 0 where relu_mask[n,h,w,c] <= 0.               (the transpose of ops.h's convolution)
 //
 // With strides most taps of a pixel have no p or q. Which ones do depends on h mod stride_h and
-// w mod stride_w only, so pixels are taken apart into such classes (a, b), and each class is a product
-// of its own, in which every tap counts:
-//   h = a + stride_h i,  r = r0 + stride_h t,  p = p0 + i - t   with  r0 = (a + pad_h) mod stride_h,
+// w mod stride_w only, so pixels are taken apart into such classes (a, b), and each class is a
+// product of its own, in which every tap counts:
+//   h = a + stride_h i,  r = r0 + stride_h t,  p = p0 + i - t   with  r0 = (a + pad_h) mod
+//   stride_h,
 //                                                               p0 = (a + pad_h - r0) / stride_h
-// and the same for w, s, q. There are min(stride_h, H) min(stride_w, W) classes; with stride 1, one.
+// and the same for w, s, q. There are min(stride_h, H) min(stride_w, W) classes; with stride 1,
+// one.
 //   C[m, j] = sum_l A[m, l] B[j, l]:   m = (n,i,i'),  j = channel of the group,  l = (t,t',k)
 //
 // Tensors: dy [N,P,Q,K], w [K,R,S,C/G], relu_mask [N,H,W,C] or null: read. dx [N,H,W,C]: written.
 // Mapping: a block computes a tile of pixels x channels of one group and class (tile.cuh), and with
 // splits a part of the sum (epilogue.cuh). A is gather.cuh's, walking back over dy.
-// Ragged edges: all as in conv_fprop.cu. Pixels that no window saw, and classes without a tap, get 0.
-// 128-bit loads need C/G and K/G to be multiples of 4 and aligned arrays.
-// Cost: 2 N P Q K R S C/G flops, less what falls beyond the image, plus ragged tiles of each class.
+// Ragged edges: all as in conv_fprop.cu. Pixels that no window saw, and classes without a tap, get
+// 0. 128-bit loads need C/G and K/G to be multiples of 4 and aligned arrays. Cost: 2 N P Q K R S
+// C/G flops, less what falls beyond the image, plus ragged tiles of each class.
 #include "conv.cuh"
 #include "gather.cuh"
 
@@ -26,8 +29,9 @@ namespace {
 
 // One axis of a class of pixels.
 struct Axis {
-  unsigned first, count;            // pixels first + stride i, i < count
-  unsigned first_tap, taps, place;  // taps first_tap + stride t; tap 0 of pixel 0 is at `place` of dy
+  unsigned first, count;  // pixels first + stride i, i < count
+  unsigned first_tap, taps,
+      place;  // taps first_tap + stride t; tap 0 of pixel 0 is at `place` of dy
 };
 
 __device__ inline Axis class_axis(unsigned a, unsigned stride, unsigned pad, unsigned extent,
@@ -80,10 +84,10 @@ class TransposedFilters : public AlongRows<T::kN, T::kThreads, kVector> {
 struct DgradParameters {
   Plan plan;
   ConvShape shape;
-  Taps taps;                 // of dy, but for what depends on the class: `length` and `by_width`
+  Taps taps;  // of dy, but for what depends on the class: `length` and `by_width`
   unsigned classes_w, classes;
-  unsigned most_taps_w;      // taps in a row: so many,
-  Divider by_fewer_taps_w;   // or in some classes one less
+  unsigned most_taps_w;     // taps in a row: so many,
+  Divider by_fewer_taps_w;  // or in some classes one less
   Epilogue epilogue;
   bool vector_out;
 };

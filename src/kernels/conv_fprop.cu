@@ -1,16 +1,18 @@
 // Convolution, forward, as one matrix product per group (implicit GEMM).
 //
-//   y[n,p,q,k] = relu(b[k] + sum_{r,s,c} x[n, p stride_h - pad_h + r, q stride_w - pad_w + s, gC + c]
-//                                        w[k,r,s,c])        (ops.h; g C is the group's first channel)
+//   y[n,p,q,k] = relu(b[k] + sum_{r,s,c} x[n, p stride_h - pad_h + r, q stride_w - pad_w + s, gC +
+//   c]
+//                                        w[k,r,s,c])        (ops.h; g C is the group's first
+//                                        channel)
 //   C[m, j] = sum_i A[m, i] B[j, i]:   m = (n,p,q),  j = filter of the group,  i = (r,s,c)
 //
 // Tensors: x [N,H,W,C], w [K,R,S,C/G], b [K] or null: read. y [N,P,Q,K]: written.
-// Mapping: a block computes a tile of pixels x filters (tile.cuh), and with splits a part of the sum
-// over i (epilogue.cuh). A is never formed: gather.cuh reads its elements from x.
-// Ragged edges: places beyond the image, rows past the last pixel, filters past the last and i past
-// R S C/G are read as zeros; only pixels and filters that exist are stored. Any shape that ops.h
-// allows will do; 128-bit loads need C/G to be a multiple of 4 and aligned arrays.
-// Cost: 2 N P Q K R S C/G flops; x is read about K/G / tile columns times, mostly from L2.
+// Mapping: a block computes a tile of pixels x filters (tile.cuh), and with splits a part of the
+// sum over i (epilogue.cuh). A is never formed: gather.cuh reads its elements from x. Ragged edges:
+// places beyond the image, rows past the last pixel, filters past the last and i past R S C/G are
+// read as zeros; only pixels and filters that exist are stored. Any shape that ops.h allows will
+// do; 128-bit loads need C/G to be a multiple of 4 and aligned arrays. Cost: 2 N P Q K R S C/G
+// flops; x is read about K/G / tile columns times, mostly from L2.
 #include "conv.cuh"
 #include "gather.cuh"
 

@@ -1,20 +1,19 @@
 // Convolution, gradients of filters and biases, as one matrix product per group (implicit GEMM).
 //
-//   dw[k,r,s,c] = sum_{n,p,q} dy[n,p,q,k] x[n, p stride_h - pad_h + r, q stride_w - pad_w + s, gC + c]
-//   db[k]       = sum_{n,p,q} dy[n,p,q,k]
-//   C[m, j] = sum_i A[m, i] B[j, i]:   m = filter of the group,  j = (r,s,c),  i = (n,p,q)
+//   dw[k,r,s,c] = sum_{n,p,q} dy[n,p,q,k] x[n, p stride_h - pad_h + r, q stride_w - pad_w + s, gC +
+//   c] db[k]       = sum_{n,p,q} dy[n,p,q,k] C[m, j] = sum_i A[m, i] B[j, i]:   m = filter of the
+//   group,  j = (r,s,c),  i = (n,p,q)
 //
 // Tensors: x [N,H,W,C], dy [N,P,Q,K]: read. dw [K,R,S,C/G], db [K] or null: written.
 // Mapping: a block computes a tile of filters x taps (tile.cuh) for one split of the pixels: dw is
-// small and N P Q large, so nearly every shape has splits. Both A and B are read along their tile, a
-// thread staying at its rows of it; what changes from step to step is the pixel (n,p,q).
-// db comes from the dy that passes by: in the blocks of the first column of tiles, a thread per filter
-// adds up the rows of A while they are in shared memory.
-// Ragged edges: places beyond the image, and filters, taps and pixels past the last, are read as
-// zeros; only filters and taps that exist are stored. 128-bit loads need C/G and K/G to be multiples
-// of 4 and aligned arrays.
-// Cost: 2 N P Q K R S C/G flops. x is read about R S times, mostly from L2 and the splits' share of
-// it; the workspace is written and read once.
+// small and N P Q large, so nearly every shape has splits. Both A and B are read along their tile,
+// a thread staying at its rows of it; what changes from step to step is the pixel (n,p,q). db comes
+// from the dy that passes by: in the blocks of the first column of tiles, a thread per filter adds
+// up the rows of A while they are in shared memory. Ragged edges: places beyond the image, and
+// filters, taps and pixels past the last, are read as zeros; only filters and taps that exist are
+// stored. 128-bit loads need C/G and K/G to be multiples of 4 and aligned arrays. Cost: 2 N P Q K R
+// S C/G flops. x is read about R S times, mostly from L2 and the splits' share of it; the workspace
+// is written and read once.
 #include "conv.cuh"
 #include "divider.cuh"
 
@@ -28,8 +27,8 @@ class OutputGradients : public AlongRows<T::kM, T::kThreads, kVector> {
 
  public:
   // `dy` points to the group's first filter.
-  __device__ OutputGradients(const float* dy, unsigned pitch, unsigned pixels, unsigned first_filter,
-                             unsigned filters)
+  __device__ OutputGradients(const float* dy, unsigned pitch, unsigned pixels,
+                             unsigned first_filter, unsigned filters)
       : dy_(dy), pitch_(pitch), pixels_(pixels), first_filter_(first_filter), filters_(filters) {}
 
   __device__ void fetch(unsigned first_pixel) {
@@ -66,8 +65,8 @@ struct Windows {
   Divider by_q, by_p;
 };
 
-// B[j, i] = x[window of pixel i, tap and channel j]. Columns past the last tap are read too, as far as
-// they lie on the image: what becomes of them is not stored.
+// B[j, i] = x[window of pixel i, tap and channel j]. Columns past the last tap are read too, as far
+// as they lie on the image: what becomes of them is not stored.
 template <class T, bool kVector>
 class WindowColumns : public AlongRows<T::kN, T::kThreads, kVector> {
   using Base = AlongRows<T::kN, T::kThreads, kVector>;

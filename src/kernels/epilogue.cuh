@@ -27,8 +27,8 @@ __device__ inline float finish(float sum, const Epilogue& epilogue, unsigned cha
   return sum;
 }
 
-// Where a tile's sums go: element (row, column) of the product to out[start(row) + column], as far as
-// row < rows and column < columns.
+// Where a tile's sums go: element (row, column) of the product to out[start(row) + column], as far
+// as row < rows and column < columns.
 struct Output {
   float* out;
   unsigned first_row, first_column;  // of the tile
@@ -49,23 +49,26 @@ __device__ inline void store_tile(const float (&sum)[T::kThreadM][T::kThreadN],
 #pragma unroll
     for (int j = 0; j < T::kThreadN; j += 4) {
       const unsigned column = output.first_column + T::column(j);
-      float v[4];
-#pragma unroll
-      for (int l = 0; l < 4; ++l) {
-        if (column + l >= output.columns) continue;
-        v[l] = finish(sum[i][j + l], output.epilogue, output.first_channel + column + l,
+      const auto finished = [&](int l) {
+        return finish(sum[i][j + l], output.epilogue, output.first_channel + column + l,
                       row_start + column + l);
-        if (!output.vector) output.out[row_start + column + l] = v[l];
-      }
-      if (output.vector && column < output.columns) {
-        store4(output.out + row_start + column, make_float4(v[0], v[1], v[2], v[3]));
+      };
+      float* out = output.out + row_start + column;
+      if (output.vector) {
+        if (column >= output.columns) continue;
+        store4(out, make_float4(finished(0), finished(1), finished(2), finished(3)));
+      } else {
+#pragma unroll
+        for (int l = 0; l < 4; ++l) {
+          if (column + l < output.columns) out[l] = finished(l);
+        }
       }
     }
   }
 }
 
-// out[i] = finish(sum over splits of partials[split][i]), i < count; `channels` is the length of the
-// last dimension. In conv.cu.
+// out[i] = finish(sum over splits of partials[split][i]), i < count; `channels` is the length of
+// the last dimension. In conv.cu.
 void sum_splits(OpName op, const float* partials, unsigned splits, std::int64_t count,
                 std::int64_t channels, const Epilogue& epilogue, float* out, void* stream);
 

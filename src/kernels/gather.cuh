@@ -1,15 +1,15 @@
-// The pixels that a filter sees, as the rows of a matrix: the source A of conv_fprop.cu (pixels of x)
-// and conv_dgrad.cu (pixels of dy).
+// The pixels that a filter sees, as the rows of a matrix: the source A of conv_fprop.cu (pixels of
+// x) and conv_dgrad.cu (pixels of dy).
 //
 //   A[m, k] = image[n_m, top_m + kSign t, left_m + kSign u, first_channel + c],   k = (t, u, c)
 //
-// and 0 beyond the image. (n_m, top_m, left_m) is where row m starts; a pass gives it to begin_row().
-// Which (t, u, c) a k is takes two multiplications a step, as channels and taps are Dividers; what is
-// left for a row is two comparisons and an addition.
+// and 0 beyond the image. (n_m, top_m, left_m) is where row m starts; a pass gives it to
+// begin_row(). Which (t, u, c) a k is takes two multiplications a step, as channels and taps are
+// Dividers; what is left for a row is two comparisons and an addition.
 //
 // Places are unsigned and wrap around: one that is above or left of the image becomes larger than
-// the image, so that one comparison finds both sides. Offsets wrap too, and are right where they are
-// used, as tensors have less than 2^31 elements.
+// the image, so that one comparison finds both sides. Offsets wrap too, and are right where they
+// are used, as tensors have less than 2^31 elements.
 #pragma once
 
 #include "divider.cuh"
@@ -20,7 +20,7 @@ namespace convnet {
 // What the rows have in common. Image: [*, height, width, pitch].
 struct Taps {
   unsigned height, width, pitch;
-  unsigned length;  // of a row of A: taps * channels
+  unsigned length;                // of a row of A: taps * channels
   Divider by_channels, by_width;  // from k: channels of a group, taps in a row
 };
 
@@ -55,8 +55,8 @@ class PixelRows : public AlongK<T::kM, T::kThreads, kVector> {
     const unsigned offset = (t * taps_.width + u) * taps_.pitch + channel;
 #pragma unroll
     for (int load = 0; load < Base::kLoads; ++load) {
-      const bool inside = k < taps_.length && top_[load] + t < taps_.height &&
-                          left_[load] + u < taps_.width;
+      const bool inside =
+          k < taps_.length && top_[load] + t < taps_.height && left_[load] + u < taps_.width;
       read(this->values[load], image_, start_[load] + offset, inside);
     }
   }

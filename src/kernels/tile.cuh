@@ -5,18 +5,19 @@
 // A and B are never in memory as matrices: a pass says what their elements are by two "sources",
 // which read a step of kTileK along k into registers (fetch) and hand it to shared memory (put).
 //
-// Mapping. A block computes kM x kN of C; a thread 8 x 8 or 8 x 4 of it, in pieces of 4 x 4 that lie
-// 16 rows and 32 columns apart; a warp is 4 x 8 threads. So a warp reads 4 different float4 of A and
-// 8 of B from shared memory, each from 32 different banks at most, and writes rows of 128 bytes.
-// Shared memory: two buffers of kTileK x (kM + kN). While one is multiplied, the next step is on its
-// way from global memory to registers and then to the other buffer: one barrier a step.
+// Mapping. A block computes kM x kN of C; a thread 8 x 8 or 8 x 4 of it, in pieces of 4 x 4 that
+// lie 16 rows and 32 columns apart; a warp is 4 x 8 threads. So a warp reads 4 different float4 of
+// A and 8 of B from shared memory, each from 32 different banks at most, and writes rows of 128
+// bytes. Shared memory: two buffers of kTileK x (kM + kN). While one is multiplied, the next step
+// is on its way from global memory to registers and then to the other buffer: one barrier a step.
 //
 // The rows of a buffer are 4 floats longer than the tile, so that a source whose threads walk along
 // k hits different banks: those of (k, row) are 4 k + row mod 32.
 //
-// Cost: each step does kM kN kTileK multiply-adds for (kM + kN) kTileK floats read from L2, that is
-// 32 multiply-adds a float for Large, 21 for Medium, 10.7 for Narrow. Sums are formed in the order of
-// k, whatever the tile.
+// Cost: a step is kM kN kTileK multiply-adds for (kM + kN) kTileK floats that come from L2: 64 of
+// them a float with LargeTile, 43 with MediumTile, 21 with NarrowTile. From shared memory a thread
+// reads 4 float4 for 64 multiply-adds, in the narrow tiles 3 for 32. Sums are formed in the order
+// of k, whatever the tile.
 #pragma once
 
 #include "device.h"
@@ -31,7 +32,10 @@ struct Tile {
   static constexpr int kThreadM = 8, kThreadN = kColumnsPerThread;
   static constexpr int kThreads = kM * kN / (kThreadM * kThreadN);
   // Blocks at once on a multiprocessor of 64k registers: so many that nothing is spilled.
-  static constexpr int blocks(bool vector) { return kThreads == 256 && vector ? 2 : kThreads == 256 ? 1 : 384 / kThreads; }
+  static constexpr int blocks(bool vector) {
+    if (kThreads == 256) return vector ? 2 : 1;  // 128 registers a thread, or 255
+    return 384 / kThreads;                       // 168
+  }
   static constexpr int kPitchM = kM + 4, kPitchN = kN + 4;
   static constexpr int kWarpM = 4 * kThreadM, kWarpN = 8 * kThreadN;
   static constexpr int kWarpsN = kN / kWarpN;
@@ -50,11 +54,11 @@ struct Tile {
 
 using LargeTile = Tile<128, 128, 8>;
 using MediumTile = Tile<128, 64, 8>;
+using NarrowTile = Tile<64, 32, 4>;
 using MediumWideTile = Tile<64, 128, 8>;
-using NarrowTile = Tile<64, 32, 4>;  // few columns, or few rows
-using WideTile = Tile<32, 64, 4>;    // few rows
+using WideTile = Tile<32, 64, 4>;
 
-// ---- how the threads of a block share the reading of kRows x kTileK elements ---------------------
+// ---- how the threads of a block share the reading of kRows x kTileK elements -------------------
 
 // For memory that is contiguous along k: a thread reads 4 (or 1) successive k of kLoads rows.
 template <int kRows, int kThreads, bool kVector>
@@ -126,18 +130,23 @@ __device__ inline void read(float (&values)[kWidth], const float* data, unsigned
 
 // ---- the product -------------------------------------------------------------------------------
 
-// sum += the product of kTileK columns of A and B that lie in shared memory.
+// A step of A and B in shared memory.
 template <class T>
-__device__ inline void multiply_step(const float (&tile_a)[kTileK][T::kPitchM],
-                                     const float (&tile_b)[kTileK][T::kPitchN],
+struct Stage {
+  float a[kTileK][T::kPitchM], b[kTileK][T::kPitchN];
+};
+
+// sum += the product of the stage's kTileK columns of A and B.
+template <class T>
+__device__ inline void multiply_step(const Stage<T>& stage,
                                      float (&sum)[T::kThreadM][T::kThreadN]) {
   const int row = T::row(0), column = T::column(0);
-#pragma unroll
+#pragma unroll 2  // all 8 at once take more registers than there are
   for (int k = 0; k < kTileK; ++k) {
     float a[T::kThreadM], b[T::kThreadN];
 #pragma unroll
     for (int i = 0; i < T::kThreadM; i += 4) {
-      const float4 v = load4(&tile_a[k][row + i * 4]);
+      const float4 v = load4(&stage.a[k][row + i * 4]);
       a[i] = v.x;
       a[i + 1] = v.y;
       a[i + 2] = v.z;
@@ -145,7 +154,7 @@ __device__ inline void multiply_step(const float (&tile_a)[kTileK][T::kPitchM],
     }
 #pragma unroll
     for (int j = 0; j < T::kThreadN; j += 4) {
-      const float4 v = load4(&tile_b[k][column + j * 8]);
+      const float4 v = load4(&stage.b[k][column + j * 8]);
       b[j] = v.x;
       b[j + 1] = v.y;
       b[j + 2] = v.z;
@@ -165,13 +174,12 @@ struct OnlyMultiply {
   __device__ void operator()(const Rows&) {}
 };
 
-// sum = the block's tile over the steps [begin, end) along k. `also(tile)` is called with each step's
-// part of A, [kTileK][kM + 4] in shared memory.
+// sum = the block's tile over the steps [begin, end) along k. `also(tile)` is called with each
+// step's part of A, [kTileK][kM + 4] in shared memory.
 template <class T, class SourceA, class SourceB, class Also>
 __device__ inline void multiply(SourceA& a, SourceB& b, unsigned begin, unsigned end,
                                 float (&sum)[T::kThreadM][T::kThreadN], Also& also) {
-  CONVNET_SHARED(tile_a, float[2][kTileK][T::kPitchM]);
-  CONVNET_SHARED(tile_b, float[2][kTileK][T::kPitchN]);
+  CONVNET_SHARED(stages, Stage<T>[2]);
 #pragma unroll
   for (int i = 0; i < T::kThreadM; ++i) {
 #pragma unroll
@@ -180,23 +188,23 @@ __device__ inline void multiply(SourceA& a, SourceB& b, unsigned begin, unsigned
   if (begin == end) return;  // all threads of the block do
   a.fetch(begin * kTileK);
   b.fetch(begin * kTileK);
-  a.put(tile_a[0]);
-  b.put(tile_b[0]);
+  a.put(stages[0].a);
+  b.put(stages[0].b);
   __syncthreads();
   int buffer = 0;
   for (unsigned step = begin + 1; step < end; ++step) {
     a.fetch(step * kTileK);
     b.fetch(step * kTileK);
-    multiply_step<T>(tile_a[buffer], tile_b[buffer], sum);
-    also(tile_a[buffer]);
+    multiply_step(stages[buffer], sum);
+    also(stages[buffer].a);
     // The other buffer's last readers have passed the barrier of the step before.
     buffer ^= 1;
-    a.put(tile_a[buffer]);
-    b.put(tile_b[buffer]);
+    a.put(stages[buffer].a);
+    b.put(stages[buffer].b);
     __syncthreads();
   }
-  multiply_step<T>(tile_a[buffer], tile_b[buffer], sum);
-  also(tile_a[buffer]);
+  multiply_step(stages[buffer], sum);
+  also(stages[buffer].a);
 }
 
 }  // namespace convnet
