@@ -1,10 +1,11 @@
 // Elementwise functions and their derivatives (equations in ops.h), and dst += src.
-//   fprop: y[i] = f(x[i]);  bprop: dx[i] = dy[i] f'(saved[i]);  accumulate: dst[i] = dst[i] + src[i]
+//   fprop: y[i] = f(x[i]);   bprop: dx[i] = dy[i] f'(saved[i])
+//   accumulate: dst[i] = dst[i] + src[i]
 //
 // Tensors:  x, saved, dy, src [count] read; y, dx, dst [count] written. y may be x, dx may be dy.
-// Mapping:  a thread takes four neighbouring elements with 128-bit accesses; the last count % 4, and
-//           every element where an array is not aligned to 16 bytes, have a thread each. No shared
-//           memory, no barriers.
+// Mapping:  a thread takes four neighbouring elements with 128-bit accesses; the last count % 4,
+//           and every element where an array is not aligned to 16 bytes, have a thread each. No
+//           shared memory, no barriers.
 // Limits:   bytes: 8 an element forward, 12 backward and in accumulate. The functions cost 1 to
 //           about 40 instructions an element, which stays below the time of the memory.
 //
@@ -51,9 +52,9 @@ struct Value {
 };
 
 template <Activation kKind>
-constexpr bool kSavesOutput = kKind == Activation::kRelu || kKind == Activation::kTanh ||
-                              kKind == Activation::kLogistic || kKind == Activation::kBrelu ||
-                              kKind == Activation::kSqrt;
+constexpr bool kSavesOutput =
+    kKind == Activation::kRelu || kKind == Activation::kTanh || kKind == Activation::kLogistic ||
+    kKind == Activation::kBrelu || kKind == Activation::kSqrt;
 
 // dy times the derivative. `saved` is y for the functions that save their output, else x.
 template <Activation kKind>

@@ -5,13 +5,13 @@
 // Tensors:  x [N, H, W, C] uint8, offsets [N, 2] int32 (rows, columns), mirror [N] uint8, noise
 //           [N, C] or null, mean [H, W, C] or [1, 1, C], all read; y [N, P, Q, C] written.
 // Mapping:  a warp takes a row of a crop, so that what depends on the picture and the row is the
-//           same in all lanes; a lane takes four neighbouring elements at a time, and stores them by
-//           one 128-bit access where Q C is a multiple of four and y aligned to 16 bytes. No shared
-//           memory, no barriers.
+//           same in all lanes; a lane takes four neighbouring elements at a time, and stores them
+//           by one 128-bit access where Q C is a multiple of four and y aligned to 16 bytes. No
+//           shared memory, no barriers.
 // Edges:    the last Q C % 4 elements of a row go singly. Offsets may be any integers: whether a
-//           place is inside is decided in arithmetic modulo 2^32, where no sum can pass for another.
+//           place is inside is decided in arithmetic modulo 2^32, where no sum passes for another.
 // Limits:   4 bytes written and 1 read an element, and the mean, which stays in the L2 cache; about
-//           25 instructions an element.
+//           35 instructions an element, which is about as long as the memory takes.
 #include "device.h"
 #include "divider.cuh"
 #include "ops.h"
@@ -75,7 +75,8 @@ __device__ float pixel(const Crop& crop, const Row& row, int q, int c) {
   return crop.scale * (static_cast<float>(row.x[place]) + noise - mean);
 }
 
-__global__ void __launch_bounds__(kBlockThreads) augment_kernel(Crop crop, Pictures from, float* y) {
+__global__ void __launch_bounds__(kBlockThreads)
+    augment_kernel(Crop crop, Pictures from, float* y) {
   const unsigned number = blockIdx.x * kBlockRows + threadIdx.x / kWarpLanes;
   if (number >= crop.rows) return;
   const Row row = row_of(crop, from, number);

@@ -70,8 +70,7 @@ __global__ void __launch_bounds__(kBlockThreads)
     for (int q = qs.begin; q < qs.end; ++q) {
       const Span cols = window_span(q, shape.stride_w, shape.pad_w, shape.size_w, shape.w);
       const float share = window_share(rows, cols);
-      const std::int64_t at =
-          ((n * shape.p + p) * shape.q + q) * std::int64_t{shape.c} + channel;
+      const std::int64_t at = ((n * shape.p + p) * shape.q + q) * std::int64_t{shape.c} + channel;
       const Floats<kChannels> grad = load_floats<kChannels>(dy + at);
       for (int t = 0; t < kChannels; ++t) sum.v[t] += share * grad.v[t];
     }
@@ -86,17 +85,15 @@ bool four_channels(const PoolShape& shape, const float* a, const float* b) {
 template <int kChannels>
 void run_fprop(const PoolShape& shape, const float* x, float* y, Stream stream) {
   const std::int64_t threads = count(y_dims(shape)) / kChannels;
-  launch("avgpool_fprop", avgpool_fprop_kernel<kChannels>, blocks_for(threads),
-         dim3(kBlockThreads), 0, stream, pool_index(shape, kChannels),
-         static_cast<unsigned>(threads), x, y);
+  launch("avgpool_fprop", avgpool_fprop_kernel<kChannels>, blocks_for(threads), dim3(kBlockThreads),
+         0, stream, pool_index(shape, kChannels), static_cast<unsigned>(threads), x, y);
 }
 
 template <int kChannels>
 void run_bprop(const PoolShape& shape, const float* dy, float* dx, Stream stream) {
   const std::int64_t threads = count(x_dims(shape)) / kChannels;
-  launch("avgpool_bprop", avgpool_bprop_kernel<kChannels>, blocks_for(threads),
-         dim3(kBlockThreads), 0, stream, pool_index(shape, kChannels),
-         static_cast<unsigned>(threads), dy, dx);
+  launch("avgpool_bprop", avgpool_bprop_kernel<kChannels>, blocks_for(threads), dim3(kBlockThreads),
+         0, stream, pool_index(shape, kChannels), static_cast<unsigned>(threads), dy, dx);
 }
 
 }  // namespace

@@ -85,8 +85,9 @@ void check_has_code(int device, const std::string& name) {
   cudaGetLastError();
   if (error == cudaErrorNoKernelImageForDevice || error == cudaErrorUnsupportedPtxVersion ||
       error == cudaErrorInvalidDeviceFunction) {
-    throw std::runtime_error("device_description: this build has no code for " + name + "; it has " +
-                             build_description() + "; set CONVNET_CUDA_ARCHS and build again");
+    throw std::runtime_error("device_description: this build has no code for " + name +
+                             "; it has " + build_description() +
+                             "; set CONVNET_CUDA_ARCHS and build again");
   }
   check_cuda(error, "cudaFuncGetAttributes", "device_description");
 }

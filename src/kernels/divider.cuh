@@ -1,8 +1,8 @@
 // Division by a number that is known when a kernel is launched, such as a tensor's width: a
 // multiplication and a shift, where a division of its own would take some 20 instructions.
 //
-// Source: Granlund and Montgomery, "Division by invariant integers using multiplication", PLDI 1994,
-// figure 4.1: with shift = ceil(log2 d) and multiplier = floor(2^32 (2^shift - d) / d) + 1,
+// Source: Granlund and Montgomery, "Division by invariant integers using multiplication", PLDI
+// 1994, figure 4.1: with shift = ceil(log2 d) and multiplier = floor(2^32 (2^shift - d) / d) + 1,
 // n / d = (n + n * multiplier / 2^32) / 2^shift. The sum fits in 32 bits here, as n is below 2^31.
 #pragma once
 

@@ -5,9 +5,9 @@
 // Tensors:  x [rows, cols] read, y [rows, cols] written; y may be x. The backward pass is the same
 //           operation on dy: the mask is computed again and never stored.
 // Mapping:  one Philox call gives the numbers of positions 4 j .. 4 j + 3, so a thread takes those
-//           of them that lie in its row: four, or fewer at either end of a row, whose first position
-//           need not be a multiple of four. Four go by one 128-bit access where both addresses are
-//           aligned to 16 bytes. No shared memory, no barriers.
+//           of them that lie in its row: four, or fewer at either end of a row, whose first
+//           position need not be a multiple of four. Four go by one 128-bit access where both
+//           addresses are aligned to 16 bytes. No shared memory, no barriers.
 // Limits:   8 bytes an element. Philox costs 10 rounds of two 32 x 32 -> 64-bit multiplications and
 //           six other operations, about 30 instructions an element: below the time of the memory.
 #include "device.h"
@@ -62,8 +62,7 @@ __global__ void __launch_bounds__(kBlockThreads)
 }  // namespace
 
 void dropout(const DropoutShape& shape, double drop, float scale, std::uint64_t seed,
-             std::uint32_t stream_id, std::uint32_t step, const float* x, float* y,
-             Stream stream) {
+             std::uint32_t stream_id, std::uint32_t step, const float* x, float* y, Stream stream) {
   const Mask mask{seed, stream_id, step, dropout_threshold(drop), scale};
   Place place;
   place.origin =

@@ -1,9 +1,8 @@
 // Locally connected layer: a convolution whose filters differ from place to place (ops.h).
-//   y[n,p,q,k] = relu(b[p,q,k] + sum_{r,s,c} x[n, p stride_h - pad_h + r, q stride_w - pad_w + s, g C/G + c]
-//                                            * w[p,q,k,r,s,c]),   g = k / (K/G)
-//   dx[n,h,w,c] = mask(sum_{p,q,k} dy[n,p,q,k] w[p,q,k,r,s,c]),   over the windows that hold (h, w):
-//                 r = h + pad_h - p stride_h, s = w + pad_w - q stride_w
-//   dw[p,q,k,r,s,c] = sum_n dy[n,p,q,k] x[as above];   db[p,q,k] = sum_n dy[n,p,q,k]
+//   y[n,p,q,k] = relu(b[p,q,k] + sum_{r,s,c} x[n,h,w, g C/G + c] w[p,q,k,r,s,c]),   g = k / (K/G)
+//   dx[n,h,w, g C/G + c] = mask(sum_{p,q,k} dy[n,p,q,k] w[p,q,k,r,s,c])
+//   dw[p,q,k,r,s,c] = sum_n dy[n,p,q,k] x[n,h,w, g C/G + c];   db[p,q,k] = sum_n dy[n,p,q,k]
+// with h = p stride_h - pad_h + r and w = q stride_w - pad_w + s; zeros where that is outside.
 //
 // Tensors:  x [N,H,W,C], w [P,Q,K,R,S,C/G], b [P,Q,K] or null, dy [N,P,Q,K] read; y, dx, dw, db
 //           (may be null) written.
@@ -16,8 +15,8 @@
 //           db has a kernel of its own, one thread an element.
 // Edges:    reads beyond the image and beyond a size are zeros. 128-bit loads where C/G (dgrad: and
 //           K/G) is a multiple of four and arrays are aligned to 16 bytes.
-// Limits:   2 N P Q K R S C/G operations a pass. Every filter is read once for 64 images: with fewer,
-//           it is the memory for w that limits.
+// Limits:   2 N P Q K R S C/G operations a pass. Every filter is read once for 64 images: with
+//           fewer, it is the memory for w that limits.
 #include "device.h"
 #include "divider.cuh"
 #include "epilogue.cuh"
@@ -33,10 +32,10 @@ namespace {
 // What the three passes need to know; sizes in elements.
 struct Local {
   ConvShape shape;
-  Taps taps;                       // of a window: length is R S C/G
-  unsigned group_c, group_k;       // C/G, K/G
-  unsigned x_image, y_image;       // from one image to the next
-  unsigned rows, columns;          // of each product
+  Taps taps;                  // of a window: length is R S C/G
+  unsigned group_c, group_k;  // C/G, K/G
+  unsigned x_image, y_image;  // from one image to the next
+  unsigned rows, columns;     // of each product
   unsigned tiles_m, tiles_n;
   Divider by_group_k, by_stride_h, by_stride_w;
   bool vector_out;
@@ -178,8 +177,8 @@ class Gradients : public AlongK<T::kM, T::kThreads, kVector> {
     unsigned offset = 0;
     if (k < windows_.length) {
       const Windows::Term term = windows_.at(local_, k);
-      offset = (term.p * local_.shape.q + term.q) * local_.shape.k +
-               work_.group * local_.group_k + term.filter;
+      offset = (term.p * local_.shape.q + term.q) * local_.shape.k + work_.group * local_.group_k +
+               term.filter;
     }
 #pragma unroll
     for (int load = 0; load < Base::kLoads; ++load) {

@@ -9,15 +9,16 @@
 //   by warps   n of 3 or 5, C / groups a multiple of four, arrays aligned to 16 bytes. A lane holds
 //              four channels, with one 128-bit load an array, and gets the neighbours that its
 //              windows reach into from the lanes beside it by shuffles: 2 each way for n = 5. The
-//              tensor is one line of fours, of which a warp takes 32. Where groups do not fit evenly into that,
-//              warps overlap by a lane at each end (backward: two), whose results are dropped:
-//              a halo that comes from the L1 cache. No shared memory, no barriers.
+//              tensor is one line of fours, of which a warp takes 32. Where 32 is not a whole
+//              number of groups, warps overlap by a lane at each end (backward: two), whose results
+//              are dropped: a halo that comes from the L1 cache. No shared memory, no barriers.
 //   by blocks  everything else. Forward a thread takes an element and adds up its window from the
 //              L1 cache. Backward a block takes kTile elements: it computes the terms of the inner
 //              sum for those and for as far as windows reach, kPiece at a time, in 8 KB of shared
 //              memory, between two barriers a piece, and every thread adds what it needs in order.
-// Limits:   8 bytes an element forward and 12 backward, and about 20 and 35 instructions; by warps
-//           limited by memory. By blocks n (backward 3 n) reads an element from the cache besides.
+// Limits:   8 bytes an element forward and 12 backward, and for beta = 3/4 about 37 and 53
+//           instructions: by warps, limited by memory. By blocks n (backward 3 n) reads an element
+//           from the cache come on top. Another beta costs a powf().
 #include "device.h"
 #include "divider.cuh"
 #include "floats.cuh"
@@ -34,9 +35,8 @@ struct Powers {
   Floats<kCount> main, next;  // s^-beta and s^(-beta - 1)
 };
 
-// beta = 3/4, by m = s^(-1/4): with two approximations, good to 21 bits, m^3 is what is wanted but for
-// an error e that shows in s m^4 = 1 - e: s^(-3/4) = m^3 (1 + 3/4 e), and 1 / s = m^4 (1 + e).
-// Sources of overflow are absent for all normal s.
+// beta = 3/4. From m, which approximates s^(-1/4) to about 21 bits and whose error shows in
+// s m^4 = 1 - e:  s^(-3/4) = m^3 (1 + 3/4 e),  1 / s = m^4 (1 + e).  For all normal s.
 __device__ inline void three_quarter_powers(float s, float* main, float* next) {
   const float r = inverse_root_22(s);
   const float m = r * inverse_root_22(r);
@@ -71,10 +71,10 @@ __device__ Powers<kCount> powers(Floats<kCount> s, float beta) {
 
 struct Line {
   float k, alpha, beta;
-  int fours;            // of the tensor
+  int fours;  // of the tensor
   int fours_per_group;
   Divider by_group;
-  int halo, step;       // lanes at either end whose result is dropped, and those in between
+  int halo, step;  // lanes at either end whose result is dropped, and those in between
 };
 
 // What a lane holds: channels 4 four .. 4 four + 3 of the line, and whether its group goes on
@@ -100,8 +100,8 @@ __device__ Lane lane_of(const Line& line) {
   return result;
 }
 
-// sums[i] = values[i - kLeft] + .. + values[i + kRight], over the four of this lane and those of the
-// lanes beside it. All lanes of the warp call it.
+// sums[i] = values[i - kLeft] + .. + values[i + kRight], over the four of this lane and those of
+// the lanes beside it. All lanes of the warp call it.
 template <int kLeft, int kRight>
 __device__ Floats<4> window_sums(const Lane& lane, const Floats<4>& values) {
   static_assert(kLeft <= 4 && kRight <= 4, "a window reaches no further than one lane");
@@ -315,8 +315,7 @@ void lrn_bprop(const LrnShape& shape, const float* x, const float* dy, float* dx
     }
   } else {
     const Rows rows = make_rows(shape);
-    launch(op, lrn_bprop_kernel, blocks_for(rows.count, kTile), block, 0, stream, rows, x, dy,
-           dx);
+    launch(op, lrn_bprop_kernel, blocks_for(rows.count, kTile), block, 0, stream, rows, x, dy, dx);
   }
 }
 

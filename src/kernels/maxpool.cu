@@ -12,9 +12,9 @@
 // Edges:    where C is not a multiple of four, or an array not aligned, a thread takes one channel.
 //           The window loops are written for any size, and again for 3x3 and 2x2 inside the image,
 //           where all loads may be under way at once.
-// Limits:   forward 4 bytes read an input, 5 written an output; backward 5 read an output, 4 written
-//           an input. Overlapping windows (3/2: 2.25 reads of an input, up to 4 of an output) read
-//           again from the L1 and L2 caches.
+// Limits:   forward 4 bytes read an input, 5 written an output; backward 5 read an output, 4
+//           written an input. Overlapping windows (3/2: 2.25 reads of an input, up to 4 of an
+//           output) read again from the L1 and L2 caches.
 #include "device.h"
 #include "floats.cuh"
 #include "ops.h"
@@ -123,8 +123,7 @@ __global__ void __launch_bounds__(kBlockThreads)
     const int r = h + shape.pad_h - p * shape.stride_h;
     for (int q = qs.begin; q < qs.end; ++q) {
       const int here = r * shape.size_w + w + shape.pad_w - q * shape.stride_w;
-      const std::int64_t at =
-          ((n * shape.p + p) * shape.q + q) * std::int64_t{shape.c} + channel;
+      const std::int64_t at = ((n * shape.p + p) * shape.q + q) * std::int64_t{shape.c} + channel;
       int code[kChannels];
       load_codes<kChannels>(argmax + at, code);
       const Floats<kChannels> grad = load_floats<kChannels>(dy + at);
@@ -165,9 +164,8 @@ template <int kChannels>
 void run_bprop(const PoolShape& shape, const float* dy, const std::uint8_t* argmax, float* dx,
                Stream stream) {
   const std::int64_t threads = count(x_dims(shape)) / kChannels;
-  launch("maxpool_bprop", maxpool_bprop_kernel<kChannels>, blocks_for(threads),
-         dim3(kBlockThreads), 0, stream, pool_index(shape, kChannels),
-         static_cast<unsigned>(threads), dy, argmax, dx);
+  launch("maxpool_bprop", maxpool_bprop_kernel<kChannels>, blocks_for(threads), dim3(kBlockThreads),
+         0, stream, pool_index(shape, kChannels), static_cast<unsigned>(threads), dy, argmax, dx);
 }
 
 }  // namespace

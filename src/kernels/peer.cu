@@ -1,15 +1,16 @@
 // Blocks of columns between two matrices, which may lie on different devices:
-//   peer_copy: dst[row, col] = src[row, col];   peer_add: dst[row, col] = dst[row, col] + src[row, col]
+//   peer_copy: dst[row, col] = src[row, col]
+//   peer_add:  dst[row, col] = dst[row, col] + src[row, col]
 //
-// Tensors:  src, a [rows, cols] block in rows `src_stride` floats apart, read; dst likewise, written
-//           (peer_add: and read).
+// Tensors:  src, a [rows, cols] block in rows `src_stride` floats apart, read; dst likewise,
+//           written (peer_add: and read).
 // Mapping:  a thread takes four neighbouring columns of a row with 128-bit accesses where pointers
 //           and strides allow, a last group of fewer singly; else every element has a thread. No
 //           shared memory, no barriers.
 // Devices:  meant to push: run on the source's device and stream, so that what crosses the link is
-//           stores, which nobody waits for. peer_add also reads across it. The launcher opens the way from
-//           the current device to the other; data is ready for the other device's streams after an
-//           event recorded on `stream`, which is the caller's to record and wait for.
+//           stores, which nobody waits for; peer_add also reads across it. The launcher opens the
+//           way from the current device to the other. Data is ready for the other device's streams
+//           after an event recorded on `stream`, which is the caller's to record and wait for.
 // Limits:   the link (NVLink, PCIe) in peer_copy and peer_add; memory on one device.
 #include "device.h"
 #include "divider.cuh"

@@ -126,8 +126,8 @@ __global__ void __launch_bounds__(kBlockThreads)
 void softmax_fprop(const SoftmaxShape& shape, const float* logits, float* probs, Stream stream) {
   const char* op = "softmax_fprop";
   if (shape.classes <= kNarrow) {
-    launch(op, softmax_fprop_kernel<1>, blocks_for(shape.n, Team<1>::kRows), dim3(kBlockThreads),
-           0, stream, shape, logits, probs);
+    launch(op, softmax_fprop_kernel<1>, blocks_for(shape.n, Team<1>::kRows), dim3(kBlockThreads), 0,
+           stream, shape, logits, probs);
   } else {
     launch(op, softmax_fprop_kernel<kWideWarps>, blocks_for(shape.n, 1), dim3(kBlockThreads), 0,
            stream, shape, logits, probs);
