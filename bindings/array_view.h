@@ -119,14 +119,27 @@ inline ArrayView device_view(const char* op, const char* arg, py::handle object,
   if (access == Access::kWrite && py::cast<bool>(data[1])) {
     fail(op, arg, "a writable array", "a read-only one");
   }
+  if (reinterpret_cast<std::uintptr_t>(view.data) % static_cast<std::uintptr_t>(item_size) != 0) {
+    fail(op, arg, "an array aligned to its element size", "an unaligned one");
+  }
   return view;
+}
+
+// Refuses memory that kernels on the current device cannot touch.
+inline void check_device(const char* op, const char* arg, const void* data) {
+  const int device = memory_device(data), current = current_device();
+  if (device == current) return;
+  fail(op, arg, "memory of the current device, " + std::to_string(current),
+       device < 0 ? "memory of no device" : "memory of device " + std::to_string(device),
+       device < 0 ? "" : "choose the device before the call (cupy.cuda.Device)");
 }
 
 // The arrays of one call. Remembers what was read and written, so that an output that overlaps
 // another argument is refused: kernels would read what they have already overwritten.
 class Arguments {
  public:
-  explicit Arguments(const char* op) : op_(op) {}
+  // `peers`: arrays may lie on other devices than the current one.
+  explicit Arguments(const char* op, bool peers = false) : op_(op), peers_(peers) {}
 
   template <class T>
   const T* in(const char* arg, py::handle object, Dims* dims = nullptr) {
@@ -179,6 +192,7 @@ class Arguments {
     const ArrayView view = backend_memory() == Memory::kHost
                                ? host_view(op_, arg, object, type_string<T>(), size, access)
                                : device_view(op_, arg, object, type_string<T>(), size, access);
+    if (!peers_ && view.bytes > 0) check_device(op_, arg, view.data);
     const auto begin = reinterpret_cast<std::uintptr_t>(view.data);
     const Seen now{arg, begin, begin + static_cast<std::uintptr_t>(view.bytes), access};
     for (const Seen& other : seen_) {
@@ -195,6 +209,7 @@ class Arguments {
   }
 
   const char* op_;
+  bool peers_;
   std::vector<Seen> seen_;
 };
 

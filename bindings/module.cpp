@@ -601,7 +601,7 @@ void bind_peer(py::module_& m, const char* op) {
       op,
       [op](Array src, Array dst, Size src_col, Size dst_col, Size cols, int src_device,
            int dst_device, std::uintptr_t stream) {
-        Arguments args(op);
+        Arguments args(op, true);
         Dims src_dims;
         const auto* src_data = args.in<float>("src", src, &src_dims);
         const Dims dst_dims = array_dims(op, "dst", dst);

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import contextvars
 import importlib
+import importlib.util
 import os
 import threading
 from collections.abc import Iterator
@@ -174,10 +175,16 @@ def cuda_problem(index: int = 0) -> str | None:
         return f"this installation has no CUDA backend ({_cuda_build_reason()})"
     devices = module.device_count()
     if devices == 0:
-        return "no usable NVIDIA GPU or driver was found (see `convnet doctor`)"
+        try:
+            module.device_description(0)
+        except RuntimeError as error:
+            return str(error).removeprefix("device_description: ")
+        return "no GPU was found"
     try:
         importlib.import_module("cupy")
-    except ImportError:
+    except ImportError as error:
+        if importlib.util.find_spec("cupy") is not None:
+            return f"CuPy cannot be imported: {error}"
         return "CuPy is not installed: pip install 'convnet[cuda13]' (or [cuda12])"
     if index >= devices:
         return f"there are {devices} CUDA devices, numbered from 0"

@@ -330,6 +330,9 @@ class Trainer:
             self.stop_asked = callback(record) is True or self.stop_asked
 
     def _log_step(self) -> None:
+        # A fused ReLU turns NaN into 0, so the loss alone may hide it.
+        if self.net.check_finite():
+            raise self._diverged("values are no longer finite")
         steps = max(1, round(self.window_tally.cases / self.cfg.train.batch))
         record: Record = {
             "kind": "step",

@@ -89,6 +89,10 @@ Memory backend_memory() { return Memory::kHost; }
 
 int device_count() { return 1; }
 
+int current_device() { return 0; }
+
+int memory_device(const void*) { return 0; }
+
 std::string device_description(int) {
   const std::string model = cpu_model(), isa = vector_isa();
   const int count = thread_count();

@@ -15,6 +15,11 @@ Memory backend_memory() { return Memory::kHost; }
 
 int device_count() { return emulator::device_count(); }
 
+// Arrays are NumPy's, which all logical devices share.
+int current_device() { return 0; }
+
+int memory_device(const void*) { return 0; }
+
 std::string device_description(int) {
   const int threads = thread_count();
   return "CUDA kernels emulated on the CPU, " + std::to_string(threads) +
@@ -105,6 +110,22 @@ int device_count() {
   return 0;
 }
 
+int current_device() {
+  int device = 0;
+  if (cudaGetDevice(&device) != cudaSuccess) cudaGetLastError();  // the launch will say more
+  return device;
+}
+
+int memory_device(const void* data) {
+  cudaPointerAttributes attributes;
+  if (cudaPointerGetAttributes(&attributes, data) != cudaSuccess) {
+    cudaGetLastError();  // no driver, say: the launch will say more
+    return current_device();
+  }
+  if (attributes.type == cudaMemoryTypeUnregistered) return -1;
+  return attributes.type == cudaMemoryTypeDevice ? attributes.device : current_device();
+}
+
 // Throws std::runtime_error with the reason where the device cannot be used.
 std::string device_description(int device) {
   int count = 0;
@@ -129,11 +150,11 @@ std::string device_description(int device) {
          version_text(driver);
 }
 
-// CONVNET_CUDA_TARGETS is what the build asked nvcc for, for example "sm_80 sm_90 PTX 90".
+// CONVNET_CUDA_ARCHS is what the build asked nvcc for, for example "sm_80 sm_90, PTX 90".
 std::string build_description() {
   std::string text = "CUDA " + version_text(CUDART_VERSION);
-#ifdef CONVNET_CUDA_TARGETS
-  text += "; " CONVNET_CUDA_TARGETS;
+#ifdef CONVNET_CUDA_ARCHS
+  text += "; " CONVNET_CUDA_ARCHS;
 #endif
   return text;
 }

@@ -1,0 +1,215 @@
+#!/usr/bin/env python3
+"""What the CUDA compiler made of the kernels, checked without a GPU.
+
+Compiles every .cu file of this folder for each architecture, as the build does, and reads ptxas'
+report and the disassembly. Exits with 1, naming the kernel and the architecture, when
+
+- a kernel uses local memory: registers were spilled, or an array is indexed at run time;
+- a matrix product that should read 128 bits at a time does not.
+
+    python src/kernels/check_build.py --archs 80,90        # all: every one that we support
+
+Prints a table of registers by kernel and architecture. Needs nvcc and nvdisasm; the latter is in the
+PyPI package nvidia-cuda-nvdisasm where the toolkit does not bring it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import shutil
+import subprocess
+import sys
+import sysconfig
+import tempfile
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+KERNELS = Path(__file__).resolve().parent
+SUPPORTED = ("75", "80", "86", "89", "90", "100", "120")
+FLAGS = ("-std=c++17", "-O3", "-lineinfo", f"-I{KERNELS.parent}")  # those of cuda.cmake
+
+# Kernels whose last template argument says that they read whole vectors, by their mangled names.
+READS_VECTORS = re.compile(r"\d(conv|local)_(fprop|dgrad|wgrad)_kernelI.*?Lb1EEE")
+
+
+@dataclass
+class Kernel:
+    """One kernel, compiled for one architecture."""
+
+    name: str  # mangled
+    arch: str
+    registers: int = 0
+    shared: int = 0  # bytes, static
+    stack: int = 0  # bytes
+    spills: int = 0  # bytes stored and loaded
+    sass: str = ""
+
+    def count(self, instruction: str) -> int:
+        return len(re.findall(rf"\b{re.escape(instruction)}\b", self.sass))
+
+    def problems(self) -> Iterator[str]:
+        local = self.count("LDL") + self.count("STL")
+        if self.stack or self.spills or local:
+            yield (
+                f"uses local memory: {self.stack} bytes of stack, {self.spills} bytes of spills, "
+                f"{local} instructions"
+            )
+        if READS_VECTORS.search(self.name) and not re.search(r"\bLDG\.E\.128\b", self.sass):
+            yield "has no 128-bit loads from global memory (LDG.E.128)"
+        if not self.sass:
+            yield "is not in the disassembly"
+
+
+# ---- compiling ----------------------------------------------------------------------------------
+
+
+def compile_kernels(source: Path, arch: str, nvcc: str, nvdisasm: str) -> list[Kernel]:
+    """The kernels of one file for one architecture. Raises RuntimeError with the compiler's output."""
+    with tempfile.TemporaryDirectory() as folder:
+        cubin = Path(folder) / "kernels.cubin"
+        report = run(
+            [nvcc, *FLAGS, f"-arch=sm_{arch}", "-cubin", "-Xptxas", "-v", "-o", cubin, source]
+        )
+        kernels = read_report(report, arch)
+        disassembly = read_disassembly(run([nvdisasm, "-c", cubin])) if kernels else {}
+    for kernel in kernels:
+        kernel.sass = disassembly.get(kernel.name, "")
+    return kernels
+
+
+def read_report(report: str, arch: str) -> list[Kernel]:
+    """Kernels from what `ptxas -v` printed."""
+    kernels: list[Kernel] = []
+    for line in report.splitlines():
+        if match := re.search(r"Compiling entry function '(\S+)'", line):
+            kernels.append(Kernel(match[1], arch))
+        elif not kernels:
+            continue
+        elif match := re.search(r"(\d+) bytes stack frame", line):
+            kernels[-1].stack += int(match[1])
+            kernels[-1].spills += sum(map(int, re.findall(r"(\d+) bytes spill", line)))
+        elif match := re.search(r"Used (\d+) registers", line):
+            kernels[-1].registers = int(match[1])
+            kernels[-1].shared = sum(map(int, re.findall(r"(\d+) bytes smem", line)))
+    return kernels
+
+
+def read_disassembly(text: str) -> dict[str, str]:
+    """The instructions of each kernel."""
+    parts = re.split(r"^\s*\.section\s+\.text\.([^,\s]+).*$", text, flags=re.MULTILINE)
+    return dict(zip(parts[1::2], parts[2::2], strict=True))
+
+
+def run(command: list[object]) -> str:
+    """What a command printed, to both streams."""
+    done = subprocess.run(
+        [str(part) for part in command],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    if done.returncode != 0:
+        raise RuntimeError(f"{' '.join(map(str, command))}\n{done.stdout}")
+    return done.stdout
+
+
+def find_tool(name: str) -> str:
+    """The path of nvcc or nvdisasm: $CUDACXX, PATH, beside nvcc, or a PyPI wheel."""
+    nvcc = os.environ.get("CUDACXX") or shutil.which("nvcc")
+    if name == "nvcc":
+        places = [Path(nvcc)] if nvcc else []
+    else:
+        places = [Path(found)] if (found := shutil.which(name)) else []
+        places += [Path(nvcc).resolve().parent / name] if nvcc else []
+    packages = [Path(sysconfig.get_path("purelib"))]
+    packages += map(Path, filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep)))
+    for folder in packages:
+        places += sorted(folder.glob(f"nvidia/*/bin/{name}"))
+    for place in places:
+        if place.is_file() and os.access(place, os.X_OK):
+            return str(place)
+    raise RuntimeError(f"{name} was not found; pip install nvidia-cuda-{name}")
+
+
+# ---- reporting ----------------------------------------------------------------------------------
+
+
+def readable(name: str) -> str:
+    """A short form of a mangled kernel name: conv_fprop_kernel<128 128 8, 1>."""
+    match = re.search(r"(?<!\d)(\d+)([a-z]\w*_kernel)", name)
+    for found in re.finditer(r"\d+", name):
+        length, begin = int(found[0]), found.end()
+        if name[begin : begin + length].endswith("_kernel"):
+            numbers = re.findall(r"L[A-Za-z_0-9]*?(\d+)E", name[begin + length :].split("EEv")[0])
+            return name[begin : begin + length] + (f"<{' '.join(numbers)}>" if numbers else "")
+    return match[2] if match else name
+
+
+def print_table(kernels: list[Kernel], archs: list[str]) -> None:
+    """Registers of each kernel by architecture."""
+    rows: dict[str, dict[str, Kernel]] = {}
+    for kernel in kernels:
+        rows.setdefault(kernel.name, {})[kernel.arch] = kernel
+    names = {name: readable(name) for name in rows}
+    width = max(map(len, names.values()), default=0)
+    print(f"{'registers':{width}}  " + "  ".join(f"sm_{a:<4}" for a in archs) + "  shared  LDG.128")
+    for name, row in sorted(rows.items(), key=lambda item: names[item[0]]):
+        registers = (str(row[a].registers) if a in row else "-" for a in archs)
+        last = row[max(row, key=int)]
+        vectors = len(re.findall(r"\bLDG\.E\.128\b", last.sass))
+        columns = "  ".join(f"{r:>7}" for r in registers)
+        print(f"{names[name]:{width}}  {columns}  {last.shared:>6}  {vectors:>7}")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--archs", default="all", help="comma list such as 80,90, or all")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("sources", nargs="*", type=Path, help="default: every .cu file here")
+    options = parser.parse_args()
+    try:
+        nvcc, nvdisasm = find_tool("nvcc"), find_tool("nvdisasm")
+        archs = chosen_archs(options.archs, run([nvcc, "--list-gpu-arch"]))
+        sources = options.sources or sorted(KERNELS.glob("*.cu"))
+        with ThreadPoolExecutor(options.jobs) as pool:
+            tasks = [
+                pool.submit(compile_kernels, source, arch, nvcc, nvdisasm)
+                for source in sources
+                for arch in archs
+            ]
+            kernels = [kernel for task in tasks for kernel in task.result()]
+    except RuntimeError as error:
+        print(f"check_build: {error}", file=sys.stderr)
+        return 1
+    print_table(kernels, archs)
+    problems = [
+        f"{readable(kernel.name)} for sm_{kernel.arch} {problem}"
+        for kernel in kernels
+        for problem in kernel.problems()
+    ]
+    for problem in problems:
+        print(f"check_build: {problem}", file=sys.stderr)
+    if not problems:
+        print(f"{len(kernels)} kernels: no local memory, 128-bit loads where they belong")
+    return 1 if problems else 0
+
+
+def chosen_archs(asked: str, known_by_nvcc: str) -> list[str]:
+    """The architectures of `--archs`. Raises RuntimeError for one that nvcc does not know."""
+    known = re.findall(r"compute_(\d+)\b", known_by_nvcc)
+    if asked == "all":
+        return [arch for arch in SUPPORTED if arch in known]
+    archs = asked.split(",")
+    for arch in archs:
+        if arch not in known:
+            raise RuntimeError(f"--archs: expected some of {', '.join(known)}, got {arch}")
+    return archs
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,92 @@
+# The target _cuda, included where a CUDA compiler was found (CMakeLists.txt).
+#
+# CONVNET_CUDA_ARCHS   GPU architectures to compile for: numbers such as "80;90" (commas will do),
+#                      "native" for the GPU that is present, or "all" for 75 80 86 89 90 100 120 as
+#                      far as this nvcc knows them. Default: native where a GPU is found, else 80 and 90.
+#
+# The newest of them is also stored as PTX, which the driver compiles for GPUs that come later.
+
+set(CONVNET_CUDA_ARCHS "$ENV{CONVNET_CUDA_ARCHS}" CACHE STRING
+    "GPU architectures: numbers, native or all")
+
+execute_process(COMMAND ${CMAKE_CUDA_COMPILER} --list-gpu-arch
+                OUTPUT_VARIABLE known_archs ERROR_VARIABLE nvcc_error RESULT_VARIABLE nvcc_result)
+if(NOT nvcc_result EQUAL 0)
+  message(FATAL_ERROR "convnet: ${CMAKE_CUDA_COMPILER} --list-gpu-arch failed: ${nvcc_error}\n"
+                      "CONVNET_CUDA=off builds without the CUDA backend.")
+endif()
+string(REGEX MATCHALL "[0-9]+" known_archs "${known_archs}")
+
+# The compute capabilities of the GPUs here, such as 90; empty where there are none.
+function(find_native_archs result)
+  find_program(CONVNET_NVIDIA_SMI nvidia-smi)
+  set(found "")
+  if(CONVNET_NVIDIA_SMI)
+    execute_process(COMMAND ${CONVNET_NVIDIA_SMI} --query-gpu=compute_cap --format=csv,noheader
+                    OUTPUT_VARIABLE found ERROR_QUIET)
+    string(REGEX MATCHALL "[0-9]+\\.[0-9]+" found "${found}")
+    string(REPLACE "." "" found "${found}")
+    list(REMOVE_DUPLICATES found)
+  endif()
+  set(${result} "${found}" PARENT_SCOPE)
+endfunction()
+
+string(REGEX REPLACE "[ ,]+" ";" archs "${CONVNET_CUDA_ARCHS}")
+if(archs STREQUAL "all")
+  set(archs 75 80 86 89 90 100 120)
+  foreach(arch ${archs})
+    if(NOT arch IN_LIST known_archs)
+      list(REMOVE_ITEM archs ${arch})
+    endif()
+  endforeach()
+elseif(archs STREQUAL "native")
+  find_native_archs(archs)
+  if(NOT archs)
+    message(FATAL_ERROR "convnet: CONVNET_CUDA_ARCHS=native, but nvidia-smi finds no GPU here")
+  endif()
+elseif(archs STREQUAL "")
+  find_native_archs(archs)
+  foreach(arch ${archs})
+    if(NOT arch IN_LIST known_archs)
+      message(STATUS "convnet: this nvcc does not know the GPU's sm_${arch}")
+      set(archs "")
+    endif()
+  endforeach()
+  if(NOT archs)
+    set(archs 80 90)
+  endif()
+endif()
+foreach(arch ${archs})
+  if(NOT arch IN_LIST known_archs)
+    string(REPLACE ";" " " known_text "${known_archs}")
+    message(FATAL_ERROR "convnet: CONVNET_CUDA_ARCHS: expected all, native or some of ${known_text}, "
+                        "got ${arch}")
+  endif()
+endforeach()
+list(SORT archs COMPARE NATURAL)
+list(GET archs -1 newest_arch)
+
+# The architectures that CMake tries the compiler with; those of _cuda are set below.
+set(CMAKE_CUDA_ARCHITECTURES ${newest_arch})
+enable_language(CUDA)
+
+convnet_add_backend(_cuda ${kernels})
+set(cuda_architectures ${archs})
+list(TRANSFORM cuda_architectures APPEND "-real")
+list(APPEND cuda_architectures ${newest_arch}-virtual)
+set_target_properties(_cuda PROPERTIES
+  CUDA_ARCHITECTURES "${cuda_architectures}"
+  CUDA_STANDARD 17 CUDA_STANDARD_REQUIRED ON CUDA_EXTENSIONS OFF
+  CUDA_RUNTIME_LIBRARY Static
+  CUDA_VISIBILITY_PRESET hidden)
+# check_build.py compiles with the same options. -lineinfo costs nothing and lets profilers and
+# compute-sanitizer name lines.
+target_compile_options(_cuda PRIVATE $<$<COMPILE_LANGUAGE:CUDA>:-O3 -lineinfo>)
+
+list(TRANSFORM archs PREPEND "sm_" OUTPUT_VARIABLE targets)
+list(JOIN targets " " targets)
+set(targets "${targets} PTX ${newest_arch}")
+target_compile_definitions(_cuda PRIVATE CONVNET_CUDA_TARGETS="${targets}")
+message(STATUS "convnet: CUDA ${CMAKE_CUDA_COMPILER_VERSION}, ${targets}")
+set(reason "${CMAKE_CUDA_COMPILER} ${CMAKE_CUDA_COMPILER_VERSION}")
+set(CONVNET_CUDA_TARGETS "${targets}" PARENT_SCOPE)
