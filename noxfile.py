@@ -12,7 +12,9 @@ def lint(session: nox.Session) -> None:
     session.run("ruff", "check", ".")
     session.run("ruff", "format", "--check", ".")
     session.run("mypy")
-    session.run("bash", "-c", "clang-format --dry-run --Werror $(git ls-files '*.h' '*.cpp' '*.cu')")
+    session.run(
+        "bash", "-c", "clang-format --dry-run --Werror $(git ls-files '*.h' '*.cpp' '*.cu')"
+    )
 
 
 @nox.session(python=["3.11", "3.12", "3.13"])

@@ -77,8 +77,8 @@ inline ArrayView host_view(const char* op, const char* arg, py::handle object,
   ArrayView view;
   view.dims.assign(array.shape(), array.shape() + array.ndim());
   if ((array.flags() & py::array::c_style) == 0) {
-    fail(op, arg, "a C-contiguous array",
-         "shape " + to_string(view.dims) + " with other strides", "use numpy.ascontiguousarray");
+    fail(op, arg, "a C-contiguous array", "shape " + to_string(view.dims) + " with other strides",
+         "use numpy.ascontiguousarray");
   }
   view.data = const_cast<void*>(array.data());
   view.bytes = static_cast<std::int64_t>(array.nbytes());

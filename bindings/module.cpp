@@ -112,9 +112,8 @@ void bind_conv(py::module_& m) {
          Array workspace, std::uintptr_t stream) {
         const char* op = "conv_fprop";
         Arguments args(op);
-        const ConvShape shape =
-            conv_shape(op, array_dims(op, "x", x), array_dims(op, "w", w),
-                       window_of(op, CONVNET_WINDOW_ARGUMENTS), groups);
+        const ConvShape shape = conv_shape(op, array_dims(op, "x", x), array_dims(op, "w", w),
+                                           window_of(op, CONVNET_WINDOW_ARGUMENTS), groups);
         const auto* x_data = args.in<float>("x", x, x_dims(shape));
         const auto* w_data = args.in<float>("w", w, w_dims(shape));
         const auto* b_data = args.in<float>("b", b, Dims{shape.k}, true);
@@ -131,9 +130,8 @@ void bind_conv(py::module_& m) {
          Array workspace, std::uintptr_t stream) {
         const char* op = "conv_dgrad";
         Arguments args(op);
-        const ConvShape shape =
-            conv_shape(op, array_dims(op, "dx", dx), array_dims(op, "w", w),
-                       window_of(op, CONVNET_WINDOW_ARGUMENTS), groups);
+        const ConvShape shape = conv_shape(op, array_dims(op, "dx", dx), array_dims(op, "w", w),
+                                           window_of(op, CONVNET_WINDOW_ARGUMENTS), groups);
         const auto* dy_data = args.in<float>("dy", dy, y_dims(shape));
         const auto* w_data = args.in<float>("w", w, w_dims(shape));
         const auto* mask = args.in<float>("relu_mask", relu_mask, x_dims(shape), true);
@@ -150,9 +148,8 @@ void bind_conv(py::module_& m) {
          Array workspace, std::uintptr_t stream) {
         const char* op = "conv_wgrad";
         Arguments args(op);
-        const ConvShape shape =
-            conv_shape(op, array_dims(op, "x", x), array_dims(op, "dw", dw),
-                       window_of(op, CONVNET_WINDOW_ARGUMENTS), groups);
+        const ConvShape shape = conv_shape(op, array_dims(op, "x", x), array_dims(op, "dw", dw),
+                                           window_of(op, CONVNET_WINDOW_ARGUMENTS), groups);
         const auto* x_data = args.in<float>("x", x, x_dims(shape));
         const auto* dy_data = args.in<float>("dy", dy, y_dims(shape));
         auto* dw_data = args.out<float>("dw", dw, w_dims(shape));
@@ -178,9 +175,8 @@ void bind_local(py::module_& m) {
          std::uintptr_t stream) {
         const char* op = "local_fprop";
         Arguments args(op);
-        const ConvShape shape =
-            local_shape(op, array_dims(op, "x", x), array_dims(op, "w", w),
-                        window_of(op, CONVNET_WINDOW_ARGUMENTS), groups);
+        const ConvShape shape = local_shape(op, array_dims(op, "x", x), array_dims(op, "w", w),
+                                            window_of(op, CONVNET_WINDOW_ARGUMENTS), groups);
         const auto* x_data = args.in<float>("x", x, x_dims(shape));
         const auto* w_data = args.in<float>("w", w, local_w_dims(shape));
         const auto* b_data = args.in<float>("b", b, local_b_dims(shape), true);
@@ -196,9 +192,8 @@ void bind_local(py::module_& m) {
          std::uintptr_t stream) {
         const char* op = "local_dgrad";
         Arguments args(op);
-        const ConvShape shape =
-            local_shape(op, array_dims(op, "dx", dx), array_dims(op, "w", w),
-                        window_of(op, CONVNET_WINDOW_ARGUMENTS), groups);
+        const ConvShape shape = local_shape(op, array_dims(op, "dx", dx), array_dims(op, "w", w),
+                                            window_of(op, CONVNET_WINDOW_ARGUMENTS), groups);
         const auto* dy_data = args.in<float>("dy", dy, y_dims(shape));
         const auto* w_data = args.in<float>("w", w, local_w_dims(shape));
         const auto* mask = args.in<float>("relu_mask", relu_mask, x_dims(shape), true);
@@ -214,9 +209,8 @@ void bind_local(py::module_& m) {
          std::uintptr_t stream) {
         const char* op = "local_wgrad";
         Arguments args(op);
-        const ConvShape shape =
-            local_shape(op, array_dims(op, "x", x), array_dims(op, "dw", dw),
-                        window_of(op, CONVNET_WINDOW_ARGUMENTS), groups);
+        const ConvShape shape = local_shape(op, array_dims(op, "x", x), array_dims(op, "dw", dw),
+                                            window_of(op, CONVNET_WINDOW_ARGUMENTS), groups);
         const auto* x_data = args.in<float>("x", x, x_dims(shape));
         const auto* dy_data = args.in<float>("dy", dy, y_dims(shape));
         auto* dw_data = args.out<float>("dw", dw, local_w_dims(shape));
@@ -231,14 +225,13 @@ void bind_local(py::module_& m) {
 // ---- dense -------------------------------------------------------------------------------------
 
 void bind_dense(py::module_& m) {
-  m.def("dense_workspace",
-        [](const std::string& pass, const py::object& x_shape, const py::object& w_shape) {
-          const std::string name = "dense_" + pass;
-          const char* op = name.c_str();
-          return dense_workspace(
-              dense_shape(op, dims_of(op, "x", x_shape), dims_of(op, "w", w_shape)),
-              pass_of(op, pass));
-        });
+  m.def("dense_workspace", [](const std::string& pass, const py::object& x_shape,
+                              const py::object& w_shape) {
+    const std::string name = "dense_" + pass;
+    const char* op = name.c_str();
+    return dense_workspace(dense_shape(op, dims_of(op, "x", x_shape), dims_of(op, "w", w_shape)),
+                           pass_of(op, pass));
+  });
   m.def(
       "dense_fprop",
       [](Array x, Array w, Array b, Array y, bool relu, Array workspace, std::uintptr_t stream) {
@@ -253,8 +246,8 @@ void bind_dense(py::module_& m) {
         py::gil_scoped_release release;
         dense_fprop(s, x_data, w_data, b_data, relu, y_data, space, as_stream(stream));
       },
-      py::arg("x"), py::arg("w"), py::arg("b"), py::arg("y"), py::arg("relu"),
-      py::arg("workspace"), py::arg("stream") = 0);
+      py::arg("x"), py::arg("w"), py::arg("b"), py::arg("y"), py::arg("relu"), py::arg("workspace"),
+      py::arg("stream") = 0);
   m.def(
       "dense_dgrad",
       [](Array dy, Array w, Array relu_mask, Array dx, Array workspace, std::uintptr_t stream) {
@@ -310,8 +303,8 @@ PoolShape maxpool_of(const char* op, const Dims& x, CONVNET_POOL_PARAMETERS) {
 void bind_pool(py::module_& m) {
   m.def("pool_output_shape", [](const py::object& x_shape, CONVNET_POOL_PARAMETERS) {
     const char* op = "pool";
-    return as_tuple(y_dims(
-        pool_of(op, dims_of(op, "x", x_shape), size_h, size_w, CONVNET_WINDOW_ARGUMENTS)));
+    return as_tuple(
+        y_dims(pool_of(op, dims_of(op, "x", x_shape), size_h, size_w, CONVNET_WINDOW_ARGUMENTS)));
   });
   m.def(
       "maxpool_fprop",
@@ -373,7 +366,7 @@ void bind_pool(py::module_& m) {
 
 #define CONVNET_LRN_PARAMETERS \
   Size n, double k, double alpha, double beta, Size groups, const std::string &alpha_mode
-#define CONVNET_LRN_NAMES                                                               \
+#define CONVNET_LRN_NAMES                                                           \
   py::arg("n"), py::arg("k"), py::arg("alpha"), py::arg("beta"), py::arg("groups"), \
       py::arg("alpha_mode")
 
@@ -544,11 +537,11 @@ void bind_update(py::module_& m) {
         const std::size_t tensors = w.size();
         if (velocity.size() != tensors || grad.size() != tensors || lr_mult.size() != tensors ||
             decay_mult.size() != tensors) {
-          fail(op, "velocity, grad, lr_mult, decay_mult",
-               std::to_string(tensors) + " entries each, one per parameter",
-               to_string({static_cast<Size>(velocity.size()), static_cast<Size>(grad.size()),
-                          static_cast<Size>(lr_mult.size()),
-                          static_cast<Size>(decay_mult.size())}));
+          fail(
+              op, "velocity, grad, lr_mult, decay_mult",
+              std::to_string(tensors) + " entries each, one per parameter",
+              to_string({static_cast<Size>(velocity.size()), static_cast<Size>(grad.size()),
+                         static_cast<Size>(lr_mult.size()), static_cast<Size>(decay_mult.size())}));
         }
         std::vector<SgdTensor> table;
         Arguments args(op);  // one for all: no two parameters may share memory
@@ -566,9 +559,8 @@ void bind_update(py::module_& m) {
         sgd_update(table.data(), static_cast<int>(tensors), lr, momentum, weight_decay,
                    as_stream(stream));
       },
-      py::arg("w"), py::arg("velocity"), py::arg("grad"), py::arg("lr_mult"),
-      py::arg("decay_mult"), py::arg("lr"), py::arg("momentum"), py::arg("weight_decay"),
-      py::arg("stream") = 0);
+      py::arg("w"), py::arg("velocity"), py::arg("grad"), py::arg("lr_mult"), py::arg("decay_mult"),
+      py::arg("lr"), py::arg("momentum"), py::arg("weight_decay"), py::arg("stream") = 0);
   m.def(
       "augment",
       [](Array x, Array offsets, Array mirror, Array noise, Array mean, Array y, Size crop_h,
@@ -605,8 +597,8 @@ void bind_peer(py::module_& m, const char* op) {
         Dims src_dims;
         const auto* src_data = args.in<float>("src", src, &src_dims);
         const Dims dst_dims = array_dims(op, "dst", dst);
-        const PeerShape shape = peer_shape(op, dst_dims, dst_col, src_dims, src_col, cols,
-                                           dst_device, src_device);
+        const PeerShape shape =
+            peer_shape(op, dst_dims, dst_col, src_dims, src_col, cols, dst_device, src_device);
         auto* dst_data = args.out<float>("dst", dst, dst_dims);
         py::gil_scoped_release release;
         run(shape, src_data + src_col, dst_data + dst_col, as_stream(stream));
@@ -627,8 +619,7 @@ void bind_philox(py::module_& m) {
         std::uint32_t* out = bits.mutable_data();
         py::gil_scoped_release release;
         for (py::ssize_t i = 0; i < count; ++i) {
-          const Philox4 four =
-              philox4x32(seed, static_cast<std::uint64_t>(index[i]), stream, step);
+          const Philox4 four = philox4x32(seed, static_cast<std::uint64_t>(index[i]), stream, step);
           for (int lane = 0; lane < 4; ++lane) out[4 * i + lane] = four.v[lane];
         }
         return bits;

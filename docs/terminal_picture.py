@@ -4,6 +4,7 @@ The command runs with plain (not animated) output; its lines are drawn as they c
 shortened in the middle.
 """
 
+import io
 import re
 import shlex
 import subprocess
@@ -23,12 +24,12 @@ def main() -> None:
     if len(lines) > SHOWN:
         head = SHOWN - 9
         lines = [*lines[:head], "  ...", *lines[-8:]]
-    console = Console(record=True, width=max(map(len, lines)) + 2, file=Path("/dev/null").open("w"))
+    console = Console(record=True, width=max(map(len, lines)) + 2, file=io.StringIO())
     console.print(Text("$ " + shlex.join(command), style="bold green"))
     for line in lines:
         console.print(Text(line))
     picture = console.export_svg(title="convnet")
-    # The stylesheet of rich names fonts on a server; a picture in a repository should need no network.
+    # rich's stylesheet names fonts on a server; a picture in a repository needs no network.
     picture = re.sub(r"@font-face \{.*?\}\s*", "", picture, flags=re.DOTALL)
     out.write_text(picture)
 

@@ -43,7 +43,8 @@ int current_device();        // the one that operations run on; 0 on hosts
 int memory_device(const void* data);
 // One line naming the device, for example "AMD EPYC, 2 threads, AVX-512".
 std::string device_description(int device);
-// What the implementation was built with: "oneDNN 3.2.0, OpenMP" or "CUDA 13.0; sm_80 sm_90 PTX 90".
+// What the implementation was built with: "oneDNN 3.2.0, OpenMP" or "CUDA 13.0; sm_80 sm_90 PTX
+// 90".
 std::string build_description();
 int thread_count();
 void set_thread_count(int threads);  // host implementations; others throw std::invalid_argument
@@ -176,7 +177,8 @@ void sgd_update(const SgdTensor* tensors, int tensor_count, float lr, float mome
 // ---- data augmentation (paper, section 4.1) ----------------------------------------------------
 //   y[n,p,q,c] = scale * (x[n, p + offset_h, q' + offset_w, c] + noise[n,c] - mean[same place])
 //   q' = mirror[n] ? Q - 1 - q : q;  a place outside x gives 0 (the mean)
-// offsets [N, 2] (rows, columns); mirror [N]; noise [N, C] may be null; mean [H, W, C] or [1, 1, C].
+// offsets [N, 2] (rows, columns); mirror [N]; noise [N, C] may be null; mean [H, W, C] or [1, 1,
+// C].
 
 void augment(const AugmentShape& shape, const std::uint8_t* x, const std::int32_t* offsets,
              const std::uint8_t* mirror, const float* noise, const float* mean, float scale,

@@ -60,10 +60,10 @@ ConvShape windows_over(const char* op, const Dims& x, const Window& window, std:
   shape.stride_w = static_cast<int>(window.stride_w);
   shape.pad_h = static_cast<int>(window.pad_h);
   shape.pad_w = static_cast<int>(window.pad_w);
-  shape.p = static_cast<int>(output_size(op, "height", x[1], r, window.stride_h, window.pad_h,
-                                         window.rounding, false));
-  shape.q = static_cast<int>(output_size(op, "width", x[2], s, window.stride_w, window.pad_w,
-                                         window.rounding, false));
+  shape.p = static_cast<int>(
+      output_size(op, "height", x[1], r, window.stride_h, window.pad_h, window.rounding, false));
+  shape.q = static_cast<int>(
+      output_size(op, "width", x[2], s, window.stride_w, window.pad_w, window.rounding, false));
   return shape;
 }
 
@@ -120,9 +120,9 @@ std::int64_t output_size(const char* op, const char* axis, std::int64_t size, st
   const std::int64_t room = size + 2 * pad - window;
   const std::int64_t up = rounding == Rounding::kCeil ? stride - 1 : 0;
   if (room < 0) {
-    fail(op, "window", "a " + std::string(axis) + " of at most " + std::to_string(size + 2 * pad) +
-                           " (input " + std::to_string(size) + " + 2 * pad " +
-                           std::to_string(pad) + ")",
+    fail(op, "window",
+         "a " + std::string(axis) + " of at most " + std::to_string(size + 2 * pad) + " (input " +
+             std::to_string(size) + " + 2 * pad " + std::to_string(pad) + ")",
          std::to_string(window));
   }
   const std::int64_t positions = 1 + (room + up) / stride;
@@ -189,8 +189,8 @@ PoolShape pool_shape(const char* op, const Dims& x, std::int64_t size_h, std::in
   shape.pad_w = static_cast<int>(window.pad_w);
   shape.p = static_cast<int>(output_size(op, "height", x[1], size_h, window.stride_h, window.pad_h,
                                          window.rounding, true));
-  shape.q = static_cast<int>(output_size(op, "width", x[2], size_w, window.stride_w, window.pad_w,
-                                         window.rounding, true));
+  shape.q = static_cast<int>(
+      output_size(op, "width", x[2], size_w, window.stride_w, window.pad_w, window.rounding, true));
   check_countable(op, "y", y_dims(shape));
   return shape;
 }
@@ -283,9 +283,7 @@ PeerShape peer_shape(const char* op, const Dims& dst, std::int64_t dst_offset, c
 }
 
 Dims x_dims(const ConvShape& shape) { return {shape.n, shape.h, shape.w, shape.c}; }
-Dims w_dims(const ConvShape& shape) {
-  return {shape.k, shape.r, shape.s, shape.c / shape.groups};
-}
+Dims w_dims(const ConvShape& shape) { return {shape.k, shape.r, shape.s, shape.c / shape.groups}; }
 Dims local_w_dims(const ConvShape& shape) {
   return {shape.p, shape.q, shape.k, shape.r, shape.s, shape.c / shape.groups};
 }

@@ -69,8 +69,8 @@ struct SoftmaxShape {
 };
 
 struct AugmentShape {
-  int n, h, w, c;   // x [N, H, W, C] uint8
-  int p, q;         // y [N, P, Q, C] float, a P x Q crop
+  int n, h, w, c;      // x [N, H, W, C] uint8
+  int p, q;            // y [N, P, Q, C] float, a P x Q crop
   int mean_h, mean_w;  // mean is [H, W, C] or [1, 1, C]
 };
 

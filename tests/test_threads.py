@@ -1,4 +1,4 @@
-"""What the number of threads changes on the CPU: nothing, but for the weight gradients of convolutions.
+"""What the number of threads changes on the CPU: only the weight gradients of convolutions.
 
 docs/architecture.md, "What repeats to the bit", states what is held here.
 """

@@ -146,8 +146,8 @@ void conv_dgrad(const ConvShape& shape, const float* dy, const float* w, const f
                      {{DNNL_ARG_DIFF_DST, memory_at(plan->y, dy)},
                       {DNNL_ARG_WEIGHTS, reordered_filters(*plan, w, scratch)},
                       {DNNL_ARG_DIFF_SRC, memory_at(plan->x, dx)},
-                      {DNNL_ARG_SCRATCHPAD, memory_at(plan->scratchpad,
-                                                      scratch.take(plan->scratchpad.get_size()))}});
+                      {DNNL_ARG_SCRATCHPAD,
+                       memory_at(plan->scratchpad, scratch.take(plan->scratchpad.get_size()))}});
   cpu_stream().wait();
   apply_relu_mask(count(x_dims(shape)), relu_mask, dx);
 }
@@ -157,8 +157,7 @@ void conv_wgrad(const ConvShape& shape, const float* x, const float* dy, float* 
   const auto plan = conv_plan(shape, Pass::kWgrad, db != nullptr, false);
   Scratch scratch("conv_wgrad", workspace);
   const memory krsc = memory_at(plan->krsc, dw);
-  memory blocked =
-      plan->reordered ? memory_at(plan->w, scratch.take(plan->w.get_size())) : krsc;
+  memory blocked = plan->reordered ? memory_at(plan->w, scratch.take(plan->w.get_size())) : krsc;
   std::unordered_map<int, memory> args{
       {DNNL_ARG_SRC, memory_at(plan->x, x)},
       {DNNL_ARG_DIFF_DST, memory_at(plan->y, dy)},

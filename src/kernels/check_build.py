@@ -9,8 +9,8 @@ report and the disassembly. Exits with 1, naming the kernel and the architecture
 
     python src/kernels/check_build.py --archs 80,90        # all: every one that we support
 
-Prints a table of registers by kernel and architecture. Needs nvcc and nvdisasm; the latter is in the
-PyPI package nvidia-cuda-nvdisasm where the toolkit does not bring it.
+Prints a table of registers by kernel and architecture. Needs nvcc and nvdisasm; the latter is in
+the PyPI package nvidia-cuda-nvdisasm where the toolkit does not bring it.
 """
 
 from __future__ import annotations
@@ -68,7 +68,10 @@ class Kernel:
 
 
 def compile_kernels(source: Path, arch: str, nvcc: str, nvdisasm: str) -> list[Kernel]:
-    """The kernels of one file for one architecture. Raises RuntimeError with the compiler's output."""
+    """The kernels of one file for one architecture.
+
+    Raises: RuntimeError with the output of the compiler.
+    """
     with tempfile.TemporaryDirectory() as folder:
         cubin = Path(folder) / "kernels.cubin"
         report = run(
