@@ -143,14 +143,16 @@ def find_tool(name: str) -> str:
 
 
 def readable(name: str) -> str:
-    """A short form of a mangled kernel name: conv_fprop_kernel<128 128 8, 1>."""
-    match = re.search(r"(?<!\d)(\d+)([a-z]\w*_kernel)", name)
-    for found in re.finditer(r"\d+", name):
-        length, begin = int(found[0]), found.end()
-        if name[begin : begin + length].endswith("_kernel"):
-            numbers = re.findall(r"L[A-Za-z_0-9]*?(\d+)E", name[begin + length :].split("EEv")[0])
-            return name[begin : begin + length] + (f"<{' '.join(numbers)}>" if numbers else "")
-    return match[2] if match else name
+    """A mangled kernel name in short: conv_fprop_kernel<128 64 8 1> of Tile<128, 64, 8>, true."""
+    # _ZN, then names with their lengths; after the last one I, the template arguments and E, or E.
+    rest, last = re.sub(r"^_ZN?", "", name), name
+    while match := re.match(r"\d+", rest):
+        end = match.end() + int(match[0])
+        last, rest = rest[match.end() : end], rest[end:]
+    if not rest.startswith("I"):
+        return last
+    arguments = re.findall(r"(?:L[bijl]|E)(\d+)E", rest.split("EEv")[0] + "E")
+    return f"{last}<{' '.join(arguments)}>"
 
 
 def print_table(kernels: list[Kernel], archs: list[str]) -> None:

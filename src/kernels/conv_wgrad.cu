@@ -172,9 +172,12 @@ void conv_wgrad_as(OpName op, const ConvShape& shape, const float* x, const floa
   parameters.windows.by_p = Divider(shape.p);
 
   float* partials = partials_in(op, plan.workspace_floats(shape.k), workspace);
-  float* db_partials = partials + plan.splits * plan.outputs;
-  float* dw_out = partials == nullptr ? dw : partials;
-  float* db_out = partials == nullptr || db == nullptr ? db : db_partials;
+  float* dw_out = dw;
+  float* db_out = db;
+  if (partials != nullptr) {
+    dw_out = partials;
+    if (db != nullptr) db_out = partials + plan.splits * plan.outputs;
+  }
   parameters.vector_out = group_c % 4 == 0 && aligned16(dw_out);
   const bool vector = group_c % 4 == 0 && group_k % 4 == 0 && aligned16(x) && aligned16(dy);
 
@@ -194,7 +197,7 @@ void conv_wgrad_as(OpName op, const ConvShape& shape, const float* x, const floa
   if (partials != nullptr) {
     sum_splits(op, partials, plan.splits, plan.outputs, group_c, Epilogue{}, dw, stream);
     if (db != nullptr) {
-      sum_splits(op, db_partials, plan.splits, shape.k, shape.k, Epilogue{}, db, stream);
+      sum_splits(op, db_out, plan.splits, shape.k, shape.k, Epilogue{}, db, stream);
     }
   }
 }

@@ -10,8 +10,10 @@
 //              four channels, with one 128-bit load an array, and gets the neighbours that its
 //              windows reach into from the lanes beside it by shuffles: 2 each way for n = 5. The
 //              tensor is one line of fours, of which a warp takes 32. Where 32 is not a whole
-//              number of groups, warps overlap by a lane at each end (backward: two), whose results
-//              are dropped: a halo that comes from the L1 cache. No shared memory, no barriers.
+//              number of groups, warps overlap by a lane at each end, whose results are dropped: a
+//              halo that comes from the L1 cache. One lane is enough backward too, as a result
+//              depends on no more than n - 1 <= 4 channels to either side. No shared memory, no
+//              barriers.
 //   by blocks  everything else. Forward a thread takes an element and adds up its window from the
 //              L1 cache. Backward a block takes kTile elements: it computes the terms of the inner
 //              sum for those and for as far as windows reach, kPiece at a time, in 8 KB of shared
@@ -249,8 +251,7 @@ __global__ void __launch_bounds__(kBlockThreads)
 
 // ---- launchers ---------------------------------------------------------------------------------
 
-// The tensor as a line of fours; `reach` is how many lanes away a result comes from.
-Line make_line(const LrnShape& shape, int reach) {
+Line make_line(const LrnShape& shape) {
   Line line;
   line.k = shape.k;
   line.alpha = shape.alpha;
@@ -258,7 +259,7 @@ Line make_line(const LrnShape& shape, int reach) {
   line.fours = static_cast<int>(std::int64_t{shape.pixels} * shape.c / 4);
   line.fours_per_group = shape.c / shape.groups / 4;
   line.by_group = Divider(line.fours_per_group);
-  line.halo = kWarpLanes % line.fours_per_group == 0 ? 0 : reach;
+  line.halo = kWarpLanes % line.fours_per_group == 0 ? 0 : 1;
   line.step = kWarpLanes - 2 * line.halo;
   return line;
 }
@@ -291,7 +292,7 @@ void lrn_fprop(const LrnShape& shape, const float* x, float* y, Stream stream) {
   const char* op = "lrn_fprop";
   const dim3 block(kBlockThreads);
   if (fits_warps(shape) && aligned16(x) && aligned16(y)) {
-    const Line line = make_line(shape, 1);
+    const Line line = make_line(shape);
     if (shape.n == 5) {
       launch(op, lrn_fprop_warp_kernel<5>, grid_of(line), block, 0, stream, line, x, y);
     } else {
@@ -307,7 +308,7 @@ void lrn_bprop(const LrnShape& shape, const float* x, const float* dy, float* dx
   const char* op = "lrn_bprop";
   const dim3 block(kBlockThreads);
   if (fits_warps(shape) && aligned16(x) && aligned16(dy) && aligned16(dx)) {
-    const Line line = make_line(shape, 2);
+    const Line line = make_line(shape);
     if (shape.n == 5) {
       launch(op, lrn_bprop_warp_kernel<5>, grid_of(line), block, 0, stream, line, x, dy, dx);
     } else {

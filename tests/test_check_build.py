@@ -1,0 +1,83 @@
+"""The build check: what it makes of compiler output that is not as it should be."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+
+import pytest
+
+PATH = Path(__file__).parents[1] / "src" / "kernels" / "check_build.py"
+spec = importlib.util.spec_from_file_location("check_build", PATH)
+assert spec is not None
+assert spec.loader is not None
+check_build = importlib.util.module_from_spec(spec)
+sys.modules["check_build"] = check_build  # dataclasses look their module up
+spec.loader.exec_module(check_build)
+
+VECTOR = (
+    "_ZN7convnet46_GLOBAL__N__3137559b_13_conv_fprop_cu_049692d617conv_fprop_kernel"
+    "INS_4TileILi128ELi64ELi8EEELb1EEEvNS0_15FpropParametersEPKfS5_Pf"
+)
+SCALAR = VECTOR.replace("Lb1E", "Lb0E")
+PLAIN = "_ZN7convnet39_GLOBAL__N__d8639359_7_conv_cu_f8b9138816split_sum_kernelEPKfjPf"
+REPORT = """\
+ptxas info    : 0 bytes gmem
+ptxas info    : Compiling entry function '{name}' for 'sm_90'
+ptxas info    : Function properties for {name}
+    {stack} bytes stack frame, {spill} bytes spill stores, {spill} bytes spill loads
+ptxas info    : Used 40 registers, used 1 barriers, 12800 bytes smem
+"""
+LOADS = "        /*0010*/  LDG.E.128.CONSTANT R4, desc[UR4][R2.64] ;\n"
+
+
+def kernel(name: str = PLAIN, stack: int = 0, spill: int = 0, sass: str = LOADS):
+    (found,) = check_build.read_report(REPORT.format(name=name, stack=stack, spill=spill), "90")
+    found.sass = sass
+    return found
+
+
+def test_reads_the_report():
+    found = kernel(VECTOR)
+    assert (found.name, found.arch, found.registers, found.shared) == (VECTOR, "90", 40, 12800)
+    assert not list(found.problems())
+
+
+def test_names_are_readable():
+    assert check_build.readable(VECTOR) == "conv_fprop_kernel<128 64 8 1>"
+    assert check_build.readable(PLAIN) == "split_sum_kernel"
+    assert check_build.readable("plain_kernel") == "plain_kernel"
+
+
+def test_disassembly_is_taken_apart_by_kernel():
+    text = '\t.section\t.text.one,"ax",@progbits\nA ;\n\t.section\t.text.two,"ax"\nB ;\n'
+    parts = check_build.read_disassembly("header\n" + text)
+    assert {name: sass.strip() for name, sass in parts.items()} == {"one": "A ;", "two": "B ;"}
+
+
+@pytest.mark.parametrize(
+    ("changed", "problem"),
+    [
+        ({"stack": 8}, "8 bytes of stack"),
+        ({"spill": 4}, "8 bytes of spills"),
+        ({"sass": LOADS + "  STL [R1], R0 ;\n"}, "1 instructions"),
+        ({"sass": LOADS + "  LDL.128 R4, [R1] ;\n"}, "1 instructions"),
+        ({"name": VECTOR, "sass": "  LDG.E.CONSTANT R4, desc[UR4][R2.64] ;\n"}, "no 128-bit loads"),
+        ({"sass": ""}, "not in the disassembly"),
+    ],
+)
+def test_finds_what_is_wrong(changed, problem):
+    assert problem in "; ".join(kernel(**changed).problems())
+
+
+def test_single_loads_are_right_where_they_are_meant():
+    assert not list(kernel(SCALAR, sass="  LDG.E.CONSTANT R4, desc[UR4][R2.64] ;\n").problems())
+
+
+def test_architectures():
+    known = "compute_80\ncompute_90\ncompute_100\n"
+    assert check_build.chosen_archs("all", known) == ["80", "90", "100"]
+    assert check_build.chosen_archs("90,80", known) == ["90", "80"]
+    with pytest.raises(RuntimeError, match="got 35"):
+        check_build.chosen_archs("80,35", known)
