@@ -13,7 +13,7 @@ def lint(session: nox.Session) -> None:
     session.run("ruff", "format", "--check", ".")
     session.run("mypy")
     session.run(
-        "bash", "-c", "clang-format --dry-run --Werror $(git ls-files '*.h' '*.cpp' '*.cu')"
+        "bash", "-c", "clang-format --dry-run --Werror $(git ls-files '*.h' '*.cpp' '*.cu' '*.cuh')"
     )
 
 
