@@ -65,6 +65,7 @@ constexpr std::int32_t kCuda = 2, kCudaHost = 3, kCudaManaged = 13;
 }  // namespace dlpack
 
 inline bool is_gpu_array(py::handle object) {
+  if (PyType_Check(object.ptr()) != 0) return false;  // a class of arrays, not one
   if (py::hasattr(object, "__cuda_array_interface__")) return true;
   if (!py::hasattr(object, "__dlpack__") || !py::hasattr(object, "__dlpack_device__")) return false;
   const auto device = py::tuple(object.attr("__dlpack_device__")());

@@ -246,7 +246,7 @@ def use(device: str | Backend) -> Iterator[Backend]:
 
 
 def of(*arrays: Array) -> Backend:
-    """The backend of these arrays: that of :func:`use`, else ``cpu`` for NumPy, ``cuda:N`` for others.
+    """The backend of these arrays: that of :func:`use`, else the one that holds them.
 
     Raises:
         ValueError: arrays on different devices, or something that is no array.
@@ -280,7 +280,7 @@ def _of_one(array: Array) -> Backend:
 
 def _dlpack_device(array: Array) -> tuple[int | None, int]:
     """(kind of device, its number), or (None, 0) of what does not speak DLPack."""
-    if not hasattr(array, "__dlpack_device__"):
+    if isinstance(array, type) or not hasattr(array, "__dlpack_device__"):
         return None, 0
     kind, index = array.__dlpack_device__()
     return int(kind), int(index)
