@@ -69,6 +69,8 @@ class Backend:
         if self.xp is np and not isinstance(array, np.ndarray) and hasattr(array, "get"):
             array = array.get()
         with self._active():
+            if not hasattr(array, "flags") and hasattr(array, "__dlpack__"):
+                array = self.xp.from_dlpack(array)  # PyTorch, JAX and others
             return self.xp.ascontiguousarray(self.xp.asarray(array))
 
     def to_host(self, array: Array) -> np.ndarray:
