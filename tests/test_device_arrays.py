@@ -178,7 +178,9 @@ def test_a_run_of_the_trainer_and_its_resume(emulator, monkeypatch, tmp_path):
     expected = losses("emulator")
     become_device(monkeypatch, emulator)
     assert losses("cuda") == expected
-    assert convnet.load(tmp_path / "cuda", device="cuda").predict(np.zeros((1, 8, 8, 1), "f4")).any()
+    assert (
+        convnet.load(tmp_path / "cuda", device="cuda").predict(np.zeros((1, 8, 8, 1), "f4")).any()
+    )
 
 
 def test_gradients(emulator, monkeypatch, rng):
