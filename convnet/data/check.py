@@ -12,6 +12,7 @@ import numpy as np
 
 from convnet.data.classfolders import Listing, content_hash
 from convnet.data.dataset import DataError, shown
+from convnet.data.packed import open_packed, read_manifest, shard_name
 from convnet.data.picture import PictureError, check_file, decode
 from convnet.data.workers import Pool, auto_workers, warn_plainly
 
@@ -192,3 +193,32 @@ def _results(
 
 def _relative(path: Path, root: Path) -> str:
     return shown(path.relative_to(root) if path.is_relative_to(root) else path)
+
+
+def check_packed(root: Path, progress: Callable[[int, int], None] = lambda d, n: None) -> str:
+    """Holds the shards of packed pictures against the hashes in their manifest.
+
+    Returns:
+        One line for reading.
+
+    Raises:
+        DataError: something is missing or damaged; the first such file is named.
+    """
+    train, val = open_packed(root, cache_bytes=0)
+    shards = [
+        (root / shard_name(part, number), shard)
+        for part, said in read_manifest(root)["parts"].items()
+        for number, shard in enumerate(said["shards"])
+    ]
+    for done, (path, shard) in enumerate(shards):
+        found = content_hash(path).hex()
+        if found != shard["blake2b"]:
+            raise DataError(
+                f"{shown(path)}: expected the content it was packed with (blake2b"
+                f" {shard['blake2b']}), got another ({found})"
+            )
+        progress(done + 1, len(shards))
+    return (
+        f"{shown(root)}: packed pictures, whole: {len(train):,} for training and {len(val):,} for"
+        f" validation, {len(train.classes):,} classes, {len(shards):,} shards"
+    )

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 from abc import abstractmethod
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -66,6 +67,12 @@ class DecodedDataset(Dataset):
     def in_memory(self) -> bool:
         """Whether pictures stay in memory once they are decoded."""
         return self._kept is not None
+
+    def without_memory(self) -> Self:
+        """The same set, but decoding pictures each time they are read."""
+        other = copy.copy(self)
+        other._kept, other._is_kept, other._pool = None, np.zeros(0, bool), None
+        return other
 
     def read(self, indices: npt.NDArray[np.int64] | Sequence[int]) -> Pictures:
         """Decodes pictures; uint8 [len(indices), H, W, C].

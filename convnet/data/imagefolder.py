@@ -109,7 +109,7 @@ def open_folder(
     root = expanded(root)
     if min(size) < 1 and max(size) != 0:
         raise DataError(f"data.size: expected a height and a width, or [0, 0], got {list(size)}")
-    parts = _find_parts(root)
+    parts = find_parts(root)
     listings = [list_classes(parts[0])]
     require_all_classes(listings[0])
     if parts[1] is not None:
@@ -134,7 +134,7 @@ def open_folder(
     )
 
 
-def _find_parts(root: Path) -> tuple[Path, Path | None]:
+def find_parts(root: Path) -> tuple[Path, Path | None]:
     """The folders of class folders for training and for validation (None: to be split off).
 
     `train` may also be the name of a class: it is one where it holds pictures directly and other

@@ -9,6 +9,7 @@ on; or the development kit's own `meta.mat`, see `convnet.data.metamat`.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -34,14 +35,8 @@ def list_labelled(
         DataError: files that cannot be read, as many labels as there are no pictures, or a label
             that is no class.
     """
-    _, counts = sub_folders(root)
-    names = sorted(
-        entry.name
-        for entry in root.iterdir()
-        if entry.suffix.lower() in EXTENSIONS and not entry.name.startswith(".") and entry.is_file()
-    )
-    if not names:
-        raise DataError(f"{shown(root)}: expected pictures directly in this folder, got none")
+    flat = list_flat(root)
+    names = flat.files
     lines = _lines(label_file)
     if len(lines) != len(names):
         raise DataError(
@@ -60,7 +55,25 @@ def list_labelled(
                 f" of the training pictures, such as {shown(classes[0])}; got {shown(line[:100])}"
             )
         labels[row] = number_of[line]
-    return Listing(root, tuple(classes), tuple(names), labels, counts.hidden, counts.other)
+    return replace(flat, classes=tuple(classes), labels=labels)
+
+
+def list_flat(root: Path) -> Listing:
+    """The pictures directly in a folder, by name, as one class.
+
+    Raises:
+        DataError: there are none.
+    """
+    _, counts = sub_folders(root)
+    names = sorted(
+        entry.name
+        for entry in root.iterdir()
+        if entry.suffix.lower() in EXTENSIONS and not entry.name.startswith(".") and entry.is_file()
+    )
+    if not names:
+        raise DataError(f"{shown(root)}: expected pictures directly in this folder, got none")
+    labels = np.zeros(len(names), np.int32)
+    return Listing(root, ("unlabelled",), tuple(names), labels, counts.hidden, counts.other)
 
 
 def _lines(path: Path) -> list[str]:

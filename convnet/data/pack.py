@@ -106,7 +106,7 @@ class _PackTask:
         except DataError as error:
             if self.settings.bad_files == "error":
                 raise
-            return digest, b"", str(error)
+            return digest, b"", str(error).removeprefix(f"{name}: ")
 
 
 def encode(pixels: npt.NDArray[np.uint8], settings: PackSettings) -> bytes:
@@ -259,7 +259,7 @@ def _finish(plan: _Plan, output: Output, report: PackReport) -> None:
         rows, hashes, shards = [np.empty(0, INDEX)], [np.empty((0, 2), np.uint64)], []
         for shard in (shard for shard in plan.shards() if shard.part == part):
             notes, index, digest = output.notes(part, shard.number)
-            report.bad += [(plan.file(part, key), why) for key, why in notes.pop("bad")]
+            report.bad += [(shown(plan.file(part, key)), why) for key, why in notes.pop("bad")]
             rows.append(index)
             hashes.append(digest)
             shards.append(notes)

@@ -106,8 +106,8 @@ def decode(
         uint8 [H, W, channels].
 
     Raises:
-        PictureError: no picture, empty, truncated, of more than MAX_PIXELS, or of a kind that has no
-            8-bit meaning (floating point).
+        PictureError: no picture, empty, truncated, of more than MAX_PIXELS, or of a kind that has
+            no 8-bit meaning (floating point).
     """
     with _open(source, name) as picture:
         try:
