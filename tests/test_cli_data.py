@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -129,9 +130,7 @@ def test_pack_and_mean(pictures: Path, tmp_path: Path, capsys: pytest.CaptureFix
     words = ["data", "pack", str(root), str(out), "--size", "16", "--workers", "1"]
     assert main(words) == 0
     said = capsys.readouterr().out
-    assert "36 pictures for training and 3 for validation, 3 classes" in said or (
-        "pictures for training" in said
-    )
+    assert re.search(r"out: 3\d pictures for training and \d for validation, 3 classes, ", said)
     assert "3 exact copies of another picture" in said
     assert f"next: convnet data mean {out}" in said
     sides = [
@@ -195,8 +194,8 @@ def test_progress_lines(
         (["data", "pack", "IN", "IN/out"], "IN/out: expected a folder outside of the pictures"),
         (["data", "pack", "IN", "IN"], "IN: expected a folder outside of the pictures"),
         (["data", "pack", "IN", "out", "--size", "7"], "expected a whole number from 8 to 4096"),
-        (["data", "pack", "IN", "out", "--quality", "101"], "expected a whole number from 1 to 100"),
-        (["data", "pack", "IN", "out", "--shard", "-1"], "expected a whole number from 1 to 1000000"),
+        (["data", "pack", "IN", "out", "--quality", "101"], "a whole number from 1 to 100"),
+        (["data", "pack", "IN", "out", "--shard", "-1"], "whole number from 1 to 1000000"),
         (["data", "pack", "IN", "out", "--val-fraction", "1"], "above 0 and below 1, got \"1\""),
         (["data", "pack", "IN", "out", "--val", "absent"], "absent: expected a folder of pictures"),
         (["data", "pack", "IN", "out", "--val-labels", "x"], "x: expected labels of a folder of"),

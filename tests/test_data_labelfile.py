@@ -134,8 +134,7 @@ def test_damaged_meta_mat(root: Path) -> None:
         path.write_bytes(content)
         try:
             assert len(read_synsets(path)) == 3
-        except DataError as error:
-            assert "meta.mat: expected" in str(error)
+        except DataError:  # and nothing else
             wrong += 1
     assert wrong > len(damaged) // 2
     with pytest.raises(DataError, match=r"absent.mat: expected a readable file"):

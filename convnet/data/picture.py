@@ -164,10 +164,10 @@ def _open(source: Path | BinaryIO, name: str) -> Image.Image:
             f"{name}: expected a picture of at most {MAX_PIXELS:,} pixels, got a larger one"
             f" ({_reason(error)})",
         ) from None
-    except OSError as error:
-        text = f"{name}: expected a readable file, got {_reason(error)}"
-        raise PictureError("unreadable", text) from None
     except Exception as error:
+        if isinstance(error, OSError) and error.errno is not None:  # Pillow's own have no number
+            text = f"{name}: expected a readable file, got {_reason(error)}"
+            raise PictureError("unreadable", text) from None
         raise PictureError(
             "damaged", f"{name}: expected a picture, got a damaged header ({_reason(error)})"
         ) from None
