@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from convnet.data.classfolders import Listing, content_hash
+from convnet.data.copies import digests_of, groups_of_copies
 from convnet.data.dataset import DataError, shown
 from convnet.data.packed import open_packed, read_manifest, shard_name
 from convnet.data.picture import PictureError, check_file, decode
@@ -139,60 +140,70 @@ def check(
         warn: told when a worker died and was replaced.
     """
     report = CheckReport(shown(root))
-    files = [
-        (part, int(label), listing.path(index))
-        for part, listing in parts.items()
-        for index, label in enumerate(listing.labels)
-    ]
+    count = sum(len(listing.files) for listing in parts.values())
+    sizes = np.zeros((count, 2), np.int64)  # height, width; zeros of a bad file
+    digests: list[bytes] = []
+    for index, result in enumerate(_results(parts, workers, progress, warn)):
+        digest, *size, kind, message = result
+        digests.append(digest)
+        if kind:
+            report.bad.append((kind, _file(parts, index, root), message))
+        else:
+            sizes[index] = size
+    sizes = sizes[sizes[:, 0] > 0]
+    if len(sizes):
+        ordered = sizes[np.argsort(sizes.prod(axis=1), kind="stable")].tolist()
+        report.sizes = [tuple(ordered[at]) for at in (0, len(ordered) // 2, -1)]
+    for group in groups_of_copies(digests_of(digests)):
+        report.copies.append([_file(parts, index, root) for index in group])
+        report.copies_across_parts += len({_find(parts, index)[0] for index in group}) > 1
+        labels = {listing.labels[at] for _, listing, at in (_find(parts, i) for i in group)}
+        report.copies_across_classes += len(labels) > 1
     for part, listing in parts.items():
         counts = np.bincount(listing.labels, minlength=len(listing.classes))
         report.classes[part] = dict(zip(listing.classes, counts.tolist(), strict=True))
-    by_content: dict[bytes, list[int]] = {}
-    sizes = []
-    for index, result in enumerate(_results(files, workers, progress, warn)):
-        digest, height, width, kind, message = result
-        if kind:
-            report.bad.append((kind, _relative(files[index][2], root), message))
-        else:
-            sizes.append((height, width))
-        if digest:
-            by_content.setdefault(digest, []).append(index)
-    sizes.sort(key=lambda size: size[0] * size[1])
-    if sizes:
-        report.sizes = [sizes[0], sizes[len(sizes) // 2], sizes[-1]]
-    for group in by_content.values():
-        if len(group) > 1:
-            report.copies.append([_relative(files[index][2], root) for index in group])
-            report.copies_across_parts += len({files[index][0] for index in group}) > 1
-            report.copies_across_classes += len({files[index][1] for index in group}) > 1
-    for name in ("hidden", "other", "stray"):
-        count = sum(getattr(listing, name) for listing in parts.values())
-        if count:
-            report.passed_over[_PASSED_OVER[name]] = count
+    for name, what in _PASSED_OVER.items():
+        passed = sum(getattr(listing, name) for listing in parts.values())
+        if passed:
+            report.passed_over[what] = passed
     return report
+
+
+def _find(parts: dict[str, Listing], index: int) -> tuple[str, Listing, int]:
+    """Which part a file is in, and where; files are counted through all parts."""
+    for part, listing in parts.items():
+        if index < len(listing.files):
+            return part, listing, index
+        index -= len(listing.files)
+    raise IndexError(index)
+
+
+def _file(parts: dict[str, Listing], index: int, root: Path) -> str:
+    _, listing, at = _find(parts, index)
+    path = listing.path(at)
+    return shown(path.relative_to(root) if path.is_relative_to(root) else path)
 
 
 _PASSED_OVER = {"hidden": "hidden", "other": "not pictures", "stray": "in no class folder"}
 
 
 def _results(
-    files: Sequence[tuple[str, int, Path]],
+    parts: dict[str, Listing],
     workers: int | None,
     progress: Callable[[int, int], None],
     warn: Callable[[str], None],
 ) -> Iterator[tuple[bytes, int, int, str, str]]:
-    starts = range(0, len(files), _JOB)
-    jobs = ([str(path) for _, _, path in files[start : start + _JOB]] for start in starts)
-    done = 0
+    jobs = (
+        [str(listing.root / file) for file in listing.files[start : start + _JOB]]
+        for listing in parts.values()
+        for start in range(0, len(listing.files), _JOB)
+    )
+    done, count = 0, sum(len(listing.files) for listing in parts.values())
     with Pool(_CheckTask(), workers or auto_workers(), warn=warn) as pool:
         for results in pool.ordered(jobs):
             done += len(results)
-            progress(done, len(files))
+            progress(done, count)
             yield from results
-
-
-def _relative(path: Path, root: Path) -> str:
-    return shown(path.relative_to(root) if path.is_relative_to(root) else path)
 
 
 def check_packed(root: Path, progress: Callable[[int, int], None] = lambda d, n: None) -> str:

@@ -23,6 +23,7 @@ from PIL import Image
 
 from convnet.data.augment import epoch_order
 from convnet.data.classfolders import Listing, content_hash
+from convnet.data.copies import Digests, groups_of_copies
 from convnet.data.dataset import DataError, shown
 from convnet.data.packed import (
     FORMAT,
@@ -32,7 +33,7 @@ from convnet.data.packed import (
     ppm_head,
 )
 from convnet.data.picture import decode
-from convnet.data.shards import Digests, Output, replace
+from convnet.data.shards import Output, replace
 from convnet.data.workers import Pool, auto_workers, warn_plainly
 
 _JOB = 16  # pictures a worker does at a time
@@ -125,7 +126,7 @@ def encode(pixels: npt.NDArray[np.uint8], settings: PackSettings) -> bytes:
 class _Shard:
     part: str
     number: int
-    keys: tuple[int, ...]  # of its pictures: their places in the order of the part
+    keys: range  # of its pictures: their places in the order of the part
 
 
 @dataclass
@@ -149,7 +150,7 @@ class _Plan:
         for part, listing in self.listings.items():
             for number, start in enumerate(range(0, len(listing.files), self.settings.shard)):
                 stop = min(start + self.settings.shard, len(listing.files))
-                yield _Shard(part, number, tuple(range(start, stop)))
+                yield _Shard(part, number, range(start, stop))
 
     def path(self, part: str, key: int) -> Path:
         return self.listings[part].path(int(self.orders[part][key]))
@@ -307,15 +308,8 @@ def _write_list(plan: _Plan, part: str, index: npt.NDArray[np.void], file: Binar
 
 def _copies(plan: _Plan, digests: Sequence[Digests]) -> tuple[list[list[str]], int]:
     """Groups of files with the same content, and how many of validation are in training too."""
-    everything = np.concatenate(digests)
-    readable = np.flatnonzero(everything.any(axis=1))
-    order = readable[np.lexsort(everything[readable].T)]
-    repeats = (everything[order[1:]] == everything[order[:-1]]).all(axis=1)
-    groups: list[list[tuple[str, str]]] = []
-    for at in np.flatnonzero(repeats).tolist():
-        if at == 0 or not repeats[at - 1]:
-            groups.append([_place(plan, int(order[at]))])
-        groups[-1].append(_place(plan, int(order[at + 1])))
+    rows = groups_of_copies(np.concatenate(digests))
+    groups = [[_place(plan, row) for row in group] for group in rows]
     across = [group for group in groups if len({part for part, _ in group}) == 2]
     count = sum(part == "val" for group in across for part, _ in group)
     return sorted(sorted(file for _, file in group) for group in groups), count

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from convnet.data.copies import Digests, digests_of
 from convnet.data.dataset import DataError, shown
 from convnet.data.packed import INDEX, MANIFEST, shard_name
 
@@ -26,7 +27,6 @@ WORK = ".packing"  # the folder inside the result for what is not complete
 _BLOCK = 512  # of a tar file
 
 Rows = npt.NDArray[np.void]
-Digests = npt.NDArray[np.uint64]
 
 
 class ShardWriter:
@@ -89,7 +89,7 @@ class ShardWriter:
             raise OSError(error.errno, error.strerror, str(self._path)) from error
         notes = {"bytes": self._offset, "blake2b": self._digest.hexdigest(), "bad": self._bad}
         rows = np.array(self._rows, INDEX)
-        digests = np.frombuffer(b"".join(self._digests), np.uint64).reshape(-1, 2)
+        digests = digests_of(self._digests)
         place = self._out / WORK / self._name
         replace(place.with_suffix(".json"), lambda file: file.write(json.dumps(notes).encode()))
         replace(place.with_suffix(".npy"), lambda file: np.save(file, rows))
