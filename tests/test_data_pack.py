@@ -22,6 +22,7 @@ from PIL import Image
 
 from convnet.config import DataConfig
 from convnet.data import DataError, open_data, statistics
+from convnet.data import mean as mean_module
 from convnet.data.mean import compute_sums, read_sums
 from convnet.data.pack import PackReport, PackSettings, pack
 from convnet.data.packed import INDEX, PackedDataset, open_packed
@@ -402,7 +403,10 @@ def test_a_million_pictures_open_quickly_and_take_little_memory(copy: Path) -> N
 # ---- statistics ----------------------------------------------------------------------------------
 
 
-def test_stored_statistics_are_those_of_the_pictures(copy: Path) -> None:
+def test_stored_statistics_are_those_of_the_pictures(
+    copy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mean_module, "_JOB", 8)
     train, val = open_packed(copy)
     expected = {mean: statistics(train, mean) for mean in ("image", "channel", "none")}
     seen: list[tuple[int, int]] = []

@@ -375,5 +375,10 @@ def test_feeder_alone(folder: Path) -> None:
         for pictures, indices in zip(found, wanted, strict=True):
             np.testing.assert_array_equal(pictures, data.read(indices))
     assert list(feeder.stream([])) == []
+    assert len(feeder.pool.pids) == 2
+    early = feeder.stream(wanted)
+    next(early)
+    early.close()  # what is under way would be written into the next stream's memory
+    assert feeder.pool.pids == []
     feeder.close()
     feeder.close()
