@@ -71,15 +71,21 @@ def children(pid: int) -> list[int]:
     return [int(word) for path in lists for word in path.read_text().split()]
 
 
+def shared_names() -> set[str]:
+    """Names of shared memory that could be ours (multiprocessing's are psm_...)."""
+    found = os.listdir("/dev/shm")  # noqa: PTH208
+    return {name for name in found if name.startswith(("psm_", "tmp", "convnet"))}
+
+
 @pytest.fixture(autouse=True)
 def nothing_left() -> Iterator[None]:
     """No test may leave a child process (also no zombie) or a name in /dev/shm behind."""
-    before = set(os.listdir("/dev/shm"))  # noqa: PTH208
+    before = shared_names()
     yield
     gc.collect()
     names = [Path(f"/proc/{pid}/cmdline").read_bytes() for pid in children(os.getpid())]
     assert [name for name in names if b"convnet.data.worker" in name or not name] == []
-    assert set(os.listdir("/dev/shm")) <= before  # noqa: PTH208
+    assert shared_names() <= before
 
 
 # ---- batches -------------------------------------------------------------------------------------
