@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tiny
+from jobs import Shouting, Unstartable
 from PIL import Image
 
 from convnet.config import AugmentConfig
@@ -213,7 +214,7 @@ resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
 print(len(list(Loader(data, 8, 1, AugmentConfig(), None, True, workers="auto").epoch())))
 """
     done = subprocess.run(
-        [sys.executable, "-c", code],
+        [sys.executable, "-P", "-c", code],
         env=tiny.environment(),
         capture_output=True,
         text=True,
@@ -245,30 +246,9 @@ def test_a_worker_that_is_killed_is_replaced(folder: Path) -> None:
     assert f"data worker {victim} died, killed by SIGKILL" in said[1]
 
 
-class Fatal:
-    """A task that ends its process at the job "die"; for a test of the pool."""
-
-    def attach(self, memory: int | None) -> None:
-        pass
-
-    def __call__(self, job: str) -> str:
-        if job == "die":
-            os._exit(7)
-        if job == "break":
-            raise KeyError(job)
-        if job == "sleep":
-            time.sleep(600)
-        return job.upper()
-
-
-class Unstartable(Fatal):
-    def attach(self, memory: int | None) -> None:
-        os._exit(3)
-
-
 def test_a_job_that_kills_twice_is_named() -> None:
     said: list[str] = []
-    with Pool(Fatal(), 2, warn=said.append) as pool, pytest.raises(WorkerError) as error:
+    with Pool(Shouting(), 2, warn=said.append) as pool, pytest.raises(WorkerError) as error:
         list(pool.ordered(["a", "die", "b", "c"]))
     assert "two died in the same job, the second by exit code 7: die" in str(error.value)
     assert len(said) == 1
@@ -283,12 +263,12 @@ def test_a_worker_that_cannot_start() -> None:
 
 
 def test_a_mistake_in_a_job_shows_its_traceback() -> None:
-    with Pool(Fatal(), 1) as pool, pytest.raises(RuntimeError, match=r"(?s)Traceback.*KeyError"):
+    with Pool(Shouting(), 1) as pool, pytest.raises(RuntimeError, match=r"(?s)Traceback.*KeyError"):
         list(pool.ordered(["a", "break"]))
 
 
 def test_results_are_in_order_and_closing_does_not_wait() -> None:
-    with Pool(Fatal(), 3) as pool:
+    with Pool(Shouting(), 3) as pool:
         words = [f"w{i}" for i in range(200)]
         assert list(pool.ordered(iter(words))) == [word.upper() for word in words]
         pool.submit(0, "sleep")
@@ -317,7 +297,7 @@ for batch in loader.epoch():
 @pytest.mark.parametrize("how", ["SIGKILL", "SIGINT", "error"])
 def test_workers_end_with_their_parent(folder: Path, how: str) -> None:
     parent = subprocess.Popen(
-        [sys.executable, "-c", _PARENT, str(folder), how],
+        [sys.executable, "-P", "-c", _PARENT, str(folder), how],
         env=tiny.environment(),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -349,7 +329,7 @@ def test_ctrl_c_in_training(folder: Path, tmp_path: Path) -> None:
     words += ["--set", "data.workers=2", "--set", "data.size=[72, 72]", "--set", "train.batch=8"]
     words += ["--epochs", "1000", "--set", "train.log_steps=1"]
     process = subprocess.Popen(
-        [sys.executable, "-c", _TRAINING, *words],
+        [sys.executable, "-P", "-c", _TRAINING, *words],
         env=tiny.environment(),
         cwd=tmp_path,
         stdout=subprocess.PIPE,
