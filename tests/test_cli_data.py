@@ -262,7 +262,7 @@ def test_training_is_the_same_for_any_number_of_workers(
     part = tmp_path / "part"
     steps = iter([False] * 1 + [True] * 99)
     stop = [lambda record: next(steps)]
-    settings = config(packed, workers=2)
+    settings = config(packed, workers=1)
     settings["train"]["log_steps"] = 1
     assert train(settings, "cpu", run_dir=part, callbacks=stop, quiet=True).status == "stopped"
     resumed = train(resume=part, device="cpu", overrides=["data.workers=0"], quiet=True)

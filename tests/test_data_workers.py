@@ -254,6 +254,28 @@ def test_a_job_that_kills_twice_is_named() -> None:
     assert len(said) == 1
 
 
+def test_a_worker_that_is_killed_while_it_starts_is_replaced() -> None:
+    said: list[str] = []
+    with Pool(Shouting(), 1, warn=said.append) as pool:
+        os.kill(pool.pids[0], signal.SIGKILL)
+        assert list(pool.ordered(["a", "b"])) == ["A", "B"]
+    assert len(said) == 1
+
+
+def test_workers_that_keep_dying() -> None:
+    said: list[str] = []
+
+    def kill_for_ever(pool: Pool) -> None:
+        while True:
+            os.kill(pool.pids[0], signal.SIGKILL)
+            list(pool.ordered(["a"]))
+
+    with Pool(Shouting(), 1, warn=said.append) as pool, pytest.raises(WorkerError) as error:
+        kill_for_ever(pool)
+    assert len(said) == 5
+    assert "6 have died, the last killed by SIGKILL (is the machine short of" in str(error.value)
+
+
 def test_a_worker_that_cannot_start() -> None:
     with (
         Pool(Unstartable(), 1) as pool,

@@ -214,7 +214,7 @@ class Pool:
         self._workers.remove(worker)
         code = _end(worker)
         how = f"exit code {code}" if code >= 0 else f"killed by {_signal_name(-code)}"
-        if not worker.ready:
+        if not worker.ready and code >= 0:  # it would fail in the same way again
             raise WorkerError(
                 f"data worker {worker.process.pid}: expected it to start, got its end ({how});"
                 " data.workers=0 decodes without workers"
