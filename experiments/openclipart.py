@@ -18,6 +18,7 @@ import sys
 from pathlib import Path
 
 from convnet.cli import main as convnet
+from convnet.data.packed import is_packed
 
 PACKAGE = "openclipart-png"
 INSIDE = Path("usr/share/openclipart/png")  # where the folders lie in the package
@@ -73,6 +74,9 @@ def main() -> int:
     except subprocess.CalledProcessError as error:
         print(f"{' '.join(map(str, error.cmd))}: exit code {error.returncode}", file=sys.stderr)
         return 1
+    if is_packed(packed):
+        print(f"{packed}: packed already")
+        return 0
     words = ["--size", arguments.size, "--val-fraction", "0.2", "--bad-files", "skip"]
     code = convnet(["data", "pack", str(pictures), str(packed), *words])
     return code or convnet(["data", "mean", str(packed)])
