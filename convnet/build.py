@@ -6,8 +6,9 @@ import hashlib
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -20,6 +21,7 @@ from convnet.data import Batch, DataError, Dataset, Loader, Statistics, open_dat
 from convnet.data.augment import crop_size
 from convnet.data.dataset import expanded
 from convnet.data.sources import PACKAGED
+from convnet.data.workers import usable_cpus
 from convnet.layers import LAYER_TYPES, Loss
 from convnet.net import Net, Node
 from convnet.sgd import SGD
@@ -144,6 +146,11 @@ class Parts:
     validation_loader: Loader
     prepare: Preparer
 
+    def close(self) -> None:
+        """Ends the processes that decode pictures."""
+        self.loader.close()
+        self.validation_loader.close()
+
     def facts(self) -> dict[str, Any]:
         """What a checkpoint says about data and net; a resumed run must find the same."""
         return {
@@ -234,6 +241,14 @@ def build(cfg: Config, device: str, data: Data = None, stats: Statistics | None 
     net = build_net(cfg, train.shape, len(train.classes), device_backend.device)
     stats = stats or statistics(train, cfg.data.mean, colour=cfg.augment.colour_noise > 0)
     settings = cfg.schedule
+    feed = partial(
+        Loader,
+        batch=cfg.train.batch,
+        seed=cfg.seed,
+        augment=cfg.augment,
+        stats=stats,
+        workers=workers_for(cfg, device_backend),
+    )
     return Parts(
         cfg=cfg,
         backend=device_backend,
@@ -245,12 +260,17 @@ def build(cfg: Config, device: str, data: Data = None, stats: Statistics | None 
         schedule=schedule.build(
             settings.kind, cfg.sgd.lr, settings.warmup_steps, **settings.options
         ),
-        loader=Loader(train, cfg.train.batch, cfg.seed, cfg.augment, stats, train=True),
-        validation_loader=Loader(
-            validation, cfg.train.batch, cfg.seed, cfg.augment, stats, train=False
-        ),
+        loader=feed(train, train=True),
+        validation_loader=feed(validation, train=False),
         prepare=Preparer(device_backend, stats, cfg, train.shape),
     )
+
+
+def workers_for(cfg: Config, backend: Backend) -> int | Literal["auto"]:
+    """`data.workers`; "auto" on the CPU is a quarter of the CPUs, which train at the same time."""
+    if cfg.data.workers != "auto" or backend.name == "cuda":
+        return cfg.data.workers
+    return max(1, usable_cpus() // 4)
 
 
 # ---- nets of runs -------------------------------------------------------------------------------

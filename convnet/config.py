@@ -57,6 +57,8 @@ class DataConfig:
     where there are no train/ and val/ folders; `bad_files` says what becomes of files that cannot
     be decoded. `mean` says what is
     subtracted: an image, one value a channel, or nothing; `scale` multiplies the difference.
+    `workers` is how many processes decode pictures that do not fit in memory (0: threads of the
+    training process; "auto": by the number of CPUs); it changes no result.
     """
 
     source: Literal["fashion-mnist", "mnist", "cifar10", "cifar100", "folder"] = "fashion-mnist"
@@ -66,6 +68,7 @@ class DataConfig:
     bad_files: Literal["error", "skip"] = "error"
     mean: Literal["image", "channel", "none"] = "image"
     scale: float = _setting(1 / 256, above=0)
+    workers: int | Literal["auto"] = _setting("auto", low=0, high=1024)
 
 
 @dataclass(frozen=True)

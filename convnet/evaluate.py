@@ -18,6 +18,7 @@ from convnet.build import (
     load_weights,
     open_sets,
     statistics_of,
+    workers_for,
 )
 from convnet.checkpoint import Checkpoint
 from convnet.config import Config, load_config
@@ -155,7 +156,10 @@ def evaluate(
         )
     cfg = trained.cfg
     batch = min(cfg.train.batch, len(validation))
-    loader = Loader(validation, batch, cfg.seed, cfg.augment, trained.stats, train=False)
+    workers = workers_for(cfg, trained.prepare.backend)
+    loader = Loader(
+        validation, batch, cfg.seed, cfg.augment, trained.stats, False, workers=workers, warn=warn
+    )
     result = measure(trained.net, loader, trained.prepare)
     return {
         **(result or {}),

@@ -150,6 +150,7 @@ class _Job:
         line(f"device    {backends.get(self.device).describe()}{self._why_no_gpu()}")
         stats = None if checkpoint is None else statistics_of(checkpoint)
         parts = build(cfg, self.device, self.data, stats)
+        parts.loader.warn = parts.validation_loader.warn = self.reporter.warn
         height, width, channels = parts.train.shape
         line(f"data      {parts.train.description}")
         line(
@@ -196,6 +197,7 @@ class _Job:
             except OSError as error:
                 raise self._unwritable(trainer, error) from error
             finally:
+                trainer.parts.close()
                 reporter.close()
         self._report(trainer, status, reason)
         epochs = [record for record in trainer.history if record["kind"] == "epoch"]
@@ -258,6 +260,9 @@ class _Job:
         return f"{self._kept(trainer)}; resume with: {command}"
 
 
+_FREE = ("path", "workers")  # keys of data that may differ in a resumed run
+
+
 def _resumed_config(
     path: str | os.PathLike[str], cfg: Any, overrides: Iterable[str], data: Data
 ) -> Config:
@@ -274,7 +279,7 @@ def _resumed_config(
         (key, begun.to_dict()[key], wanted.to_dict()[key]) for key in ("seed", "augment", "net")
     ]
     before, after = begun.to_dict()["data"], wanted.to_dict()["data"]
-    pairs += [(f"data.{key}", before[key], after[key]) for key in before if key != "path"]
+    pairs += [(f"data.{key}", before[key], after[key]) for key in before if key not in _FREE]
     pairs.append(("train.batch", begun.train.batch, wanted.train.batch))
     for key, old, new in pairs:
         if old != new:
