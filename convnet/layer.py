@@ -122,6 +122,7 @@ class Layer:
         need_dx: False where nothing below learns; `bprop` then returns None.
         in_place: `fprop` may overwrite x.
         overwrite_dy: `bprop` may overwrite dy.
+        sizes_only: `setup` makes parameters that have a shape and take no memory.
     """
 
     several_inputs = False  # True: setup, fprop and bprop take and return lists, one item per input
@@ -141,6 +142,7 @@ class Layer:
         self.need_dx = True
         self.in_place = False
         self.overwrite_dy = False
+        self.sizes_only = False
         self.saved: Any = None
         self._buffers: dict[str, Array] = {}
 
@@ -206,12 +208,18 @@ class Layer:
             raise ValueError(f"share: expected parameters {mine}, got {theirs}")
         self.params = other.params
 
-    def memory_bytes(self, batch: int) -> int:
-        """Bytes of the buffers of a training step of this batch, in the net as it is planned."""
-        y = 0 if self.is_view or self.in_place else math.prod(self.out_shape)
+    def output_bytes(self, batch: int) -> int:
+        """Bytes of the buffers that fprop fills for this batch, in the net as it is planned."""
+        return 0 if self.is_view or self.in_place else 4 * batch * math.prod(self.out_shape)
+
+    def gradient_bytes(self, batch: int) -> int:
+        """Bytes of the buffers that bprop fills besides; the parameters' gradients apart."""
         in_dy = self.passes_dy or (self.dx_over_dy and self.overwrite_dy)
-        dx = math.prod(self.in_shape) if self.need_dx and not in_dy else 0
-        return 4 * batch * (y + dx)
+        return 4 * batch * math.prod(self.in_shape) if self.need_dx and not in_dy else 0
+
+    def workspace_bytes(self, batch: int) -> int:
+        """Bytes of scratch memory that the operations ask for, on the backend in use."""
+        return 0
 
     @property
     def buffer_bytes(self) -> int:

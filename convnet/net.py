@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import zlib
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
@@ -15,6 +16,7 @@ from convnet.graph import INPUT, Node, input_names
 from convnet.inputs import checked_labels, checked_x
 from convnet.layer import Array, Parameter, Randomness, Shape, whole
 from convnet.layers.loss import Loss
+from convnet.memory import training_memory
 from convnet.sgd import SGD
 from convnet.summary import summary_table
 
@@ -44,6 +46,7 @@ class Net:
         seed: of the initial weights and of dropout. Each node draws from a stream of its own name,
             so that adding a node changes no other's weights.
         fuse: false runs every layer by itself, with the same results.
+        sizes_only: the parameters have shapes and take no memory: a net to describe, not to run.
 
     Attributes:
         nodes: in the order they run; shapes: name -> output shape without the batch.
@@ -60,7 +63,9 @@ class Net:
         device: str | backends.Backend = "auto",
         seed: int = 0,
         fuse: bool = True,
+        sizes_only: bool = False,
     ) -> None:
+        self.sizes_only = sizes_only
         self.backend = backends.get(device)
         self._random = Randomness(seed=whole("seed", seed, 0))
         self.nodes = graph.resolve(nodes)
@@ -83,7 +88,7 @@ class Net:
         shapes: dict[str, Shape] = {INPUT: self.in_shape}
         for node in self.nodes:
             layer = node.layer
-            layer.random = self._random
+            layer.random, layer.sizes_only = self._random, self.sizes_only
             layer.stream = zlib.crc32(node.name.encode())
             in_shapes = [shapes[name] for name in input_names(node)]
             rng = np.random.default_rng([self.seed, layer.stream])
@@ -97,7 +102,8 @@ class Net:
             if node.share is None:
                 for param in node.layer.params:
                     param.name = f"{node.name}.{param.name}"
-                    param.data = self.backend.asarray(param.data)
+                    if not self.sizes_only:
+                        param.data = self.backend.asarray(param.data)
                 self.params += node.layer.params
         for node in self.nodes:
             if node.share is not None:
@@ -142,13 +148,20 @@ class Net:
         return 2 * self.macs
 
     def memory_bytes(self, batch: int) -> int:
-        """Bytes that training with this batch takes: parameters, activations and gradients.
+        """Bytes that training with this batch takes on the device; see `convnet.memory`."""
+        return training_memory(self, batch).total
 
-        Not in it: the input itself and the scratch memory of the operations.
-        """
-        parameters = 3 * 4 * self.parameter_count  # the values, their gradients and velocities
-        layers = sum(node.layer.memory_bytes(batch) for node in self.nodes)
-        return parameters + layers
+    @property
+    def summed_size(self) -> int:
+        """Numbers a case in the arrays that sum gradients of nodes with several readers."""
+        size = 0
+        for node in self.nodes:
+            readers = self._readers[node.name]
+            learning = [reader.name for reader in readers if reader.name in self._plan.learns]
+            if len(readers) > 1 and learning and node.name in self._plan.learns:
+                own = learning[-1] in self._plan.own_dx  # it is the first to hand down its dx
+                size += 0 if own else math.prod(self.shapes[node.name])
+        return size
 
     def summary(self, batch: int = 1) -> str:
         """A table of the nodes: output shapes, parameters and multiply-adds per image."""

@@ -18,6 +18,7 @@ from nets import (
 
 from convnet.gradcheck import gradcheck
 from convnet.layers import Dropout, Flatten, ReLU, SoftmaxXent
+from convnet.memory import training_memory
 from convnet.net import Net, Node
 
 
@@ -51,11 +52,19 @@ def test_fusion_changes_no_activation(graph, backend, rng):
 
 @every_graph
 @pytest.mark.parametrize("fuse", [True, False])
-def test_memory_bytes_is_what_training_takes(graph, fuse, backend, rng):
+def test_training_memory_is_what_training_takes(graph, fuse, backend, rng):
     net = make(graph, backend, fuse=fuse)
+    memory = training_memory(net, BATCH)
     train(net, *data(rng), steps=1)
+    sums = sum(array.nbytes for array in net._sums.values())
     layers = sum(node.layer.buffer_bytes for node in net.nodes)
-    assert net.memory_bytes(BATCH) == layers + 12 * net.parameter_count
+    assert memory.outputs + memory.output_gradients == layers + sums
+    arrays = [getattr(p, key) for p in net.params for key in ("data", "_grad", "_velocity")]
+    scratch = [p._scratch for p in net.params if p._scratch is not None]
+    assert memory.parameters + memory.gradients + memory.velocities == sum(
+        array.nbytes for array in [*arrays, *scratch]
+    )
+    assert net.memory_bytes(BATCH) == memory.total
 
 
 def test_what_is_fused_in_the_chain():
