@@ -98,6 +98,12 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("config", nargs="?", metavar="CFG|PRESET", help="see: convnet presets")
     train.add_argument("--resume", metavar="RUN", help="continue the run in this folder")
     train.add_argument(
+        "--init", metavar="RUN", help="start from the weights of this run where they fit"
+    )
+    train.add_argument(
+        "--tensorboard", action="store_true", help="as --set train.tensorboard=true"
+    )
+    train.add_argument(
         "--run-dir", metavar="R", help="folder of the run (default: runs/<date>-<name>)"
     )
     train.add_argument("--epochs", type=_positive, metavar="N", help="as --set train.epochs=N")
@@ -182,12 +188,17 @@ def _train(arguments: argparse.Namespace) -> int:
     overrides = list(arguments.overrides)
     if arguments.threads is not None:
         overrides.append(f"train.threads={arguments.threads}")
+    if arguments.tensorboard:
+        overrides.append("train.tensorboard=true")
+    if arguments.resume is not None and arguments.init is not None:
+        raise ValueError("train: --init cannot go with --resume: the run has its weights")
     result = train(
         arguments.config,
         device=arguments.device,
         epochs=arguments.epochs,
         run_dir=arguments.run_dir,
         resume=arguments.resume,
+        init=arguments.init,
         data=arguments.data,
         overrides=overrides,
         quiet=arguments.quiet,
@@ -227,7 +238,8 @@ def _summary(arguments: argparse.Namespace) -> int:
     from convnet.config import load_config
 
     cfg = load_config(arguments.config, arguments.overrides)
-    print(net_of(cfg, arguments.device or "auto", arguments.data).summary(cfg.train.batch))
+    net = net_of(cfg, arguments.device or "auto", arguments.data, sizes_only=True)
+    print(net.summary(cfg.train.batch))
     return DONE
 
 

@@ -97,11 +97,17 @@ class LayerConfig:
 
 @dataclass(frozen=True)
 class NetConfig:
-    """The net: a function in `convnet.models` with its options, or a list of layers."""
+    """The net: a function in `convnet.models` with its options, or a list of layers.
+
+    `init` is a run, or a checkpoint, whose weights it starts from where they fit; `lr_mult`
+    multiplies the learning rates of layers, by name: 0 freezes one.
+    """
 
     model: str = ""
     options: Mapping[str, Any] = field(default_factory=dict)
     layers: tuple[LayerConfig, ...] = ()
+    init: str = ""
+    lr_mult: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -129,7 +135,8 @@ class TrainConfig:
 
     `checkpoint_steps`: steps between checkpoints, besides those at the end of an epoch (0: only
     those). `keep`: checkpoints kept besides the best one. `log_steps`: steps a line of
-    metrics.jsonl sums up. `threads`: CPU threads (0: all cores).
+    metrics.jsonl sums up. `threads`: CPU threads (0: all cores). `tensorboard`: also write event
+    files for TensorBoard.
     """
 
     batch: int = _setting(128, low=1)
@@ -138,6 +145,7 @@ class TrainConfig:
     keep: int = _setting(2, low=2)
     log_steps: int = _setting(50, low=1)
     threads: int = _setting(0, low=0, high=1024)
+    tensorboard: bool = False
 
 
 @dataclass(frozen=True)
@@ -167,9 +175,11 @@ class Config:
 
 def _plain(value: Any) -> Any:
     if isinstance(value, NetConfig):
+        rest: dict[str, Any] = {"init": value.init} if value.init else {}
+        rest |= {"lr_mult": dict(value.lr_mult)} if value.lr_mult else {}
         if value.layers:
-            return {"layers": [_plain(layer) for layer in value.layers]}
-        return {"model": value.model, "options": dict(value.options)}
+            return {**rest, "layers": [_plain(layer) for layer in value.layers]}
+        return {"model": value.model, "options": dict(value.options), **rest}
     if isinstance(value, (ScheduleConfig, LayerConfig)):
         table = {item.name: getattr(value, item.name) for item in dataclasses.fields(value)}
         options = table.pop("options")
@@ -317,17 +327,28 @@ def _net(table: Mapping[str, Any], key: str, origin: str) -> NetConfig:
     known_keys(table, [item.name for item in dataclasses.fields(NetConfig)], f"{key}.", origin)
     if ("model" in table) == ("layers" in table):
         raise ConfigError(f"{origin}: {key}: expected either a model or [[net.layers]]")
+    start: dict[str, Any] = {"init": typed(table.get("init", ""), str, f"{key}.init", origin)}
+    start["lr_mult"] = _multipliers(table.get("lr_mult", {}), f"{key}.lr_mult", origin)
     if "layers" in table:
         if "options" in table:
             raise ConfigError(f"{origin}: {key}.options: only a model takes options")
-        return NetConfig(layers=_layers(table["layers"], layers.LAYER_TYPES, origin))
+        return NetConfig(layers=_layers(table["layers"], layers.LAYER_TYPES, origin), **start)
     name = typed(table["model"], str, f"{key}.model", origin)
     if name not in models.MODELS:
         hint = did_you_mean(name, models.MODELS)
         raise ConfigError(f'{origin}: {key}.model: unknown model "{name}"{hint}')
     options = typed(table.get("options", {}), dict, f"{key}.options", origin)
     checked = arguments(options, models.MODELS[name], MODEL_GETS, f"{key}.options", origin)
-    return NetConfig(model=name, options=checked)
+    return NetConfig(model=name, options=checked, **start)
+
+
+def _multipliers(table: Any, key: str, origin: str) -> dict[str, float]:
+    expect_table(table, key, origin)
+    found = {name: typed(value, float, f"{key}.{name}", origin) for name, value in table.items()}
+    for name, value in found.items():
+        if value < 0.0:
+            raise ConfigError(f"{origin}: {key}.{name}: expected a value >= 0, got {value}")
+    return found
 
 
 def _layers(items: Any, types: Mapping[str, type], origin: str) -> tuple[LayerConfig, ...]:

@@ -371,9 +371,12 @@ class Net:
 
     # ---- saving ---------------------------------------------------------------------------------
 
-    def state(self) -> dict[str, np.ndarray]:
-        """Copies of all parameters and velocities: "conv1.w" and "conv1.w:velocity"."""
-        return weights.state(self.params, self.backend)
+    def state(self, copy: bool = True) -> dict[str, np.ndarray]:
+        """All parameters and velocities, on the host: "conv1.w" and "conv1.w:velocity".
+
+        Without `copy` they may be the net's own arrays, which the next step changes.
+        """
+        return weights.state(self.params, self.backend, copy)
 
     @_on_own_backend
     def load_state(self, state: Mapping[str, Any], strict: bool = True) -> list[str]:
