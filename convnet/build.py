@@ -169,6 +169,7 @@ class Parts:
     validation_loader: Loader
     prepare: Preparer
     memory: Memory
+    room: int | None  # bytes that were free before the net was made, where that is known
     taken: Taken | None  # what `net.init` gave
 
     def facts(self) -> dict[str, Any]:
@@ -267,7 +268,7 @@ def build(
             f"{cfg.origin}: train.batch: expected at most {len(train)}, the number of training "
             f"pictures, got {cfg.train.batch}"
         )
-    memory = _checked_memory(cfg, device_backend, train)
+    memory, room = _checked_memory(cfg, device_backend, train)
     net = build_net(cfg, train.shape, len(train.classes), device_backend.device)
     taken = None if init is None else take_weights(net, init)
     stats = stats or statistics(train, cfg.data.mean, colour=cfg.augment.colour_noise > 0)
@@ -289,17 +290,18 @@ def build(
         ),
         prepare=Preparer(device_backend, stats, cfg, train.shape),
         memory=memory,
+        room=room,
         taken=taken,
     )
 
 
-def _checked_memory(cfg: Config, backend: Backend, train: Dataset) -> Memory:
-    """What training takes, if there is as much."""
+def _checked_memory(cfg: Config, backend: Backend, train: Dataset) -> tuple[Memory, int | None]:
+    """What training takes, and how much there is, if that is enough."""
     net = build_net(cfg, train.shape, len(train.classes), backend.device, sizes_only=True)
     batches = 1 if backend.name == "cuda" else _HELD_BATCHES
     memory = training_memory(net, cfg.train.batch, batches * int(np.prod(train.shape)))
-    check_fits(memory, backend, f"{cfg.origin}: training at batch {cfg.train.batch}")
-    return memory
+    room = check_fits(memory, backend, f"{cfg.origin}: training at batch {cfg.train.batch}")
+    return memory, room
 
 
 # ---- nets of runs -------------------------------------------------------------------------------

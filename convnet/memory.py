@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from convnet import backend as backends
 from convnet.backend import Backend
+from convnet.graph import Node
 
 if TYPE_CHECKING:
     from convnet.net import Net
@@ -48,8 +49,7 @@ class Memory:
 
     def __str__(self) -> str:
         parts = (
-            f"{field.name.replace('_', ' ')} "
-            f"{mib(getattr(self, field.name))}"
+            f"{field.name.replace('_', ' ')} {mib(getattr(self, field.name))}"
             for field in dataclasses.fields(self)
         )
         return f"{mib(self.total)} MiB ({', '.join(parts)})"
@@ -68,11 +68,14 @@ def training_memory(net: Net, batch: int, picture_bytes: int = 0) -> Memory:
         net: may be of `sizes_only`.
         batch: cases a step.
         picture_bytes: of one picture, where the input is made on the device of a batch of them.
+
+    Raises:
+        MemoryNeedError: an array of the net would have too many elements; names the node.
     """
     count = net.parameter_count
     learning = sum(param.size for param in net.params if param.lr_mult != 0.0)
     with backends.use(net.backend):
-        workspace = max((node.layer.workspace_bytes(batch) for node in net.nodes), default=0)
+        workspace = max((_workspace(node, batch) for node in net.nodes), default=0)
     return Memory(
         parameters=4 * count,
         gradients=4 * (count + _shared(net)),
@@ -83,6 +86,13 @@ def training_memory(net: Net, batch: int, picture_bytes: int = 0) -> Memory:
         workspace=workspace,
         batch=batch * (4 * math.prod(net.in_shape) + 4 + picture_bytes),
     )
+
+
+def _workspace(node: Node, batch: int) -> int:
+    try:
+        return node.layer.workspace_bytes(batch)
+    except ValueError as error:
+        raise MemoryNeedError(f"node {node.name!r} at batch {batch}: {error}") from None
 
 
 def _shared(net: Net) -> int:
@@ -131,8 +141,8 @@ def _cgroup_room(folder: Path) -> int | None:
     return None
 
 
-def check_fits(need: Memory, backend: Backend, what: str) -> None:
-    """Compares a need with what there is.
+def check_fits(need: Memory, backend: Backend, what: str) -> int | None:
+    """Compares a need with what there is, and returns that; see `available`.
 
     Raises:
         MemoryNeedError: it is more.
@@ -143,3 +153,4 @@ def check_fits(need: Memory, backend: Backend, what: str) -> None:
             f"{what}: needs {need}, and {backend.device} has {mib(room)} MiB free; try a smaller "
             "train.batch, net or picture"
         )
+    return room

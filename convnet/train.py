@@ -16,7 +16,7 @@ from convnet.build import Data, Parts, build, statistics_of, with_path
 from convnet.checkpoint import Checkpoint
 from convnet.config import Config, ConfigError, load_config
 from convnet.data.dataset import expanded
-from convnet.memory import available, mib
+from convnet.memory import mib
 from convnet.net import Net
 from convnet.progress import Reporter
 from convnet.runfolder import RunFolder, open_checkpoint, run_config
@@ -172,7 +172,14 @@ class _Job:
             f"net       {cfg.net.model or cfg.name}: {len(net.nodes)} nodes, "
             f"{net.parameter_count:,} parameters, {net.macs / 1e6:.1f} M multiply-adds a picture"
         )
-        line(f"memory    {parts.memory} to train at batch {cfg.train.batch}{self._room(parts)}")
+        free = "" if parts.room is None else f"; {mib(parts.room)} MiB are free"
+        line(f"memory    {parts.memory} to train at batch {cfg.train.batch}{free}")
+        if cfg.net.lr_mult:
+            rates = (
+                f"{name} x {rate:g}" if rate else f"{name} frozen"
+                for name, rate in cfg.net.lr_mult.items()
+            )
+            line(f"rates     {', '.join(rates)}")
         for number, text in enumerate(parts.taken.lines() if parts.taken else []):
             line(f"{'init' if number == 0 else '':10}{text}")
         options = [f"warm-up {cfg.schedule.warmup_steps} steps"] * bool(cfg.schedule.warmup_steps)
@@ -183,10 +190,6 @@ class _Job:
             f"momentum {cfg.sgd.momentum:g}, weight decay {cfg.sgd.weight_decay:g}"
         )
         return parts
-
-    def _room(self, parts: Parts) -> str:
-        room = available(parts.backend)
-        return "" if room is None else f"; {mib(room)} MiB are free now"
 
     def _first_weights(self) -> Checkpoint | None:
         """The checkpoint that `net.init` names; warns where its pictures were prepared

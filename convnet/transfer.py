@@ -62,9 +62,7 @@ def take_weights(net: Net, checkpoint: Checkpoint) -> Taken:
     for params in fits.values():
         for param in params:
             param.data[...] = net.backend.asarray(checkpoint.arrays[param.name])
-    return Taken(
-        checkpoint.path, checkpoint.state["step"], tuple(fits), tuple(fresh), tuple(there)
-    )
+    return Taken(checkpoint.path, checkpoint.state["step"], tuple(fits), tuple(fresh), tuple(there))
 
 
 def _layers_of(arrays: Mapping[str, np.ndarray]) -> dict[str, dict[str, np.ndarray]]:
