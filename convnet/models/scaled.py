@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from convnet.layer import whole
+
 
 def scaled(filters: Sequence[int], width: float, groups: int, count: int) -> list[int]:
     """Numbers of filters times `width`, each rounded to a multiple of `groups`, at least `groups`.
@@ -19,4 +21,5 @@ def scaled(filters: Sequence[int], width: float, groups: int, count: int) -> lis
         raise ValueError(f"width: expected a positive number, got {width!r}")
     if width == 1.0:
         return list(filters)
+    groups = whole("groups", groups)
     return [groups * max(1, round(width * number / groups)) for number in filters]
