@@ -158,6 +158,16 @@ def _remove(folder: Path) -> None:
         path.unlink()
 
 
+def test_a_path_is_made_absolute(
+    data: Path, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(source.parent)
+    quick(data, tmp_path / "run", changes={"net": {"layers": LAYERS, "init": source.name}})
+    quick(data, tmp_path / "run2", init=source.name)
+    for name in ("run", "run2"):
+        assert load_config(tmp_path / name / "config.toml").net.init == str(source)
+
+
 # ---- learning rates -----------------------------------------------------------------------------
 
 
