@@ -1,11 +1,12 @@
-"""The whole of AlexNet, 60,965,224 parameters at batch 128, learns one batch by heart.
+"""Steps of the whole of AlexNet, 60,965,224 parameters at batch 128, on one batch of pictures.
 
-    python experiments/alexnet_steps.py [--steps 20] [--lr 0.002] [--data FOLDER] [--device cpu]
+    python experiments/alexnet_steps.py [--steps 20] [--data FOLDER] [--device cpu] [--set K=V]
 
 The pictures are the first of a shuffled folder of class folders, or of the packaged sample of
 Fashion-MNIST, scaled to 256 x 256; net, update and preparation (random crops, mirrors, colour noise,
 minus the mean image) are those of the preset `alexnet`, with its 1,000 outputs. The batch stays the
-same from step to step, dropout's masks do not. Ends with exit code 1 if the loss has not fallen.
+same from step to step, dropout's masks do not. The loss begins at ln(1000) = 6.91 and first falls to
+the logarithm of the number of classes in the batch. Ends with exit code 1 if it has not fallen.
 """
 
 from __future__ import annotations
@@ -43,12 +44,12 @@ def main() -> int:
     """Trains, prints a line a step, and returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--steps", type=int, default=20)
-    parser.add_argument("--lr", type=float, help="instead of the preset's 0.01")
+    parser.add_argument("--set", action="append", default=[], dest="overrides", metavar="K=V")
     parser.add_argument("--data", metavar="FOLDER")
     parser.add_argument("--device", default="cpu")
     arguments = parser.parse_args()
 
-    cfg = load_config("alexnet")
+    cfg = load_config("alexnet", arguments.overrides)
     data = pictures(cfg, arguments.data)
     stats = statistics(data, cfg.data.mean)
     net = build_net(cfg, data.shape, 1000, arguments.device)
@@ -56,7 +57,7 @@ def main() -> int:
     loader = Loader(data, cfg.train.batch, cfg.seed, cfg.augment, stats, train=True)
     batch = next(loader.epoch(0))
     x = prepare(batch)
-    sgd = SGD(net.params, arguments.lr or cfg.sgd.lr, cfg.sgd.momentum, cfg.sgd.weight_decay)
+    sgd = SGD(net.params, cfg.sgd.lr, cfg.sgd.momentum, cfg.sgd.weight_decay)
     print(f"{net.backend.describe()}\n{data.description}")
     print(f"{net.parameter_count:,} parameters; {training_memory(net, len(batch))}")
     losses = []

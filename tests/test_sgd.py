@@ -103,11 +103,11 @@ def test_errors_name_what_is_wrong(settings, message):
 def test_update_ratios(rng, monkeypatch):
     """The change of the weights in the last step, over the weights; and nothing is changed."""
     monkeypatch.setattr(sgd_module, "_PIECE", 7)  # so that several pieces are summed
-    net = small(in_shape=(16, 16, 3), width=4, hidden=8, device="cpu", seed=2)
+    net = small(in_shape=(24, 24, 3), width=4, hidden=8, device="cpu", seed=2)
     net.params[0].lr_mult = 0.0  # conv1 is frozen
     assert sgd_module.update_ratios(net) == {}
     sgd = SGD(net.params, lr=0.1)
-    x, labels = rng.standard_normal((4, 16, 16, 3)).astype(np.float32), np.arange(4)
+    x, labels = rng.standard_normal((4, 24, 24, 3)).astype(np.float32), np.arange(4)
     net.train_step(x, labels, sgd)
     before = net.state()
     net.train_step(x, labels, sgd)

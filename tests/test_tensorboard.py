@@ -114,6 +114,8 @@ def test_a_resumed_run_shows_as_if_it_had_not_stopped(
     found = timeless(shown(files(run_dir)))
     assert found == expected(run_dir)
     assert {step for name, step in found if name == "train/loss"} == set(range(1, 31))
+    logs = [event.step for event in events(files(run_dir)[-1]) if event.HasField("session_log")]
+    assert logs == [12] * from_the_start  # what the first file says of step 12 and on is void
 
 
 def test_without_the_library(
