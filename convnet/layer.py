@@ -29,7 +29,8 @@ class Parameter:
     Args:
         name: "w" or "b" in a layer; a net makes it "conv1.w".
         data: float32 array.
-        lr_mult: multiplies the learning rate; 0 freezes the parameter.
+        lr_mult: multiplies the learning rate; 0 freezes the parameter. A layer whose parameters
+            are all frozen computes no gradients of them.
         decay_mult: multiplies the weight decay.
 
     `grad` and `velocity` have the shape of `data` and take no memory until they are first used.
@@ -166,6 +167,11 @@ class Layer:
     def bprop(self, dy: Array) -> Any:
         """dx from dy, and adds the gradients of the parameters into `Parameter.grad`."""
         raise NotImplementedError
+
+    @property
+    def learns(self) -> bool:
+        """Whether it has parameters whose learning rate is not 0."""
+        return any(param.lr_mult != 0.0 for param in self.params)
 
     @property
     def macs(self) -> int:

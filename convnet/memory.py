@@ -27,8 +27,8 @@ class Memory:
     """Bytes on the device while a net trains.
 
     Attributes:
-        parameters, gradients, velocities: three times the parameters; none of the last for those
-            with a learning rate of 0.
+        parameters, gradients, velocities: three times the parameters; only once those of frozen
+            layers.
         outputs: what the layers write going forward; output_gradients: and going back.
         workspace: scratch memory of the operations, which they share.
         batch: the input of the net, and the pictures it is made of.
@@ -72,17 +72,23 @@ def training_memory(net: Net, batch: int, picture_bytes: int = 0) -> Memory:
     Raises:
         MemoryNeedError: an array of the net would have too many elements; names the node.
     """
-    count = net.parameter_count
+    plan = net.plan()
     learning = sum(param.size for param in net.params if param.lr_mult != 0.0)
+    graded = sum(
+        param.size
+        for node in net.nodes
+        for param in node.layer.params
+        if node.share is None and node.layer.learns
+    )
     with backends.use(net.backend):
         workspace = max((_workspace(node, batch) for node in net.nodes), default=0)
     return Memory(
-        parameters=4 * count,
-        gradients=4 * (count + _shared(net)),
+        parameters=4 * net.parameter_count,
+        gradients=4 * (graded + _shared(net)),
         velocities=4 * learning,
         outputs=sum(node.layer.output_bytes(batch) for node in net.nodes),
-        output_gradients=sum(node.layer.gradient_bytes(batch) for node in net.nodes)
-        + 4 * batch * net.summed_size,
+        output_gradients=4 * batch * net.summed_size
+        + sum(node.layer.gradient_bytes(batch) for node in net.nodes if node.name in plan.learns),
         workspace=workspace,
         batch=batch * (4 * math.prod(net.in_shape) + 4 + picture_bytes),
     )
@@ -98,7 +104,7 @@ def _workspace(node: Node, batch: int) -> int:
 def _shared(net: Net) -> int:
     """Numbers in the parameters of several nodes, whose gradients need a second array."""
     owners = {node.share for node in net.nodes if node.share is not None}
-    nodes = (node for node in net.nodes if node.name in owners)
+    nodes = (node for node in net.nodes if node.name in owners and node.layer.learns)
     return sum(param.size for node in nodes for param in node.layer.params)
 
 

@@ -79,7 +79,9 @@ class Net:
         self._sums: dict[str, Array] = {}  # gradients of nodes with several readers
         self._rank: Array | None = None
         self._set_up()
-        self._plan = fusion.plan(self.nodes, fuse)
+        self._fuse = fuse
+        self._frozen: tuple[bool, ...] | None = None
+        self.plan()
 
     # ---- construction ---------------------------------------------------------------------------
 
@@ -119,6 +121,13 @@ class Net:
         kind = type(node.layer).__name__
         return f"node {node.name!r} ({kind}) cannot take its input {inputs}: {error}"
 
+    def plan(self) -> fusion.Plan:
+        """How the net runs; made anew when parameters have been frozen or freed since."""
+        frozen = tuple(param.lr_mult == 0.0 for param in self.params)
+        if frozen != self._frozen:
+            self._frozen, self._plan = frozen, fusion.plan(self.nodes, self._fuse)
+        return self._plan
+
     # ---- what the net is ------------------------------------------------------------------------
 
     @property
@@ -154,12 +163,12 @@ class Net:
     @property
     def summed_size(self) -> int:
         """Numbers a case in the arrays that sum gradients of nodes with several readers."""
-        size = 0
+        size, plan = 0, self.plan()
         for node in self.nodes:
             readers = self._readers[node.name]
-            learning = [reader.name for reader in readers if reader.name in self._plan.learns]
-            if len(readers) > 1 and learning and node.name in self._plan.learns:
-                own = learning[-1] in self._plan.own_dx  # it is the first to hand down its dx
+            learning = [reader.name for reader in readers if reader.name in plan.learns]
+            if len(readers) > 1 and learning and node.name in plan.learns:
+                own = learning[-1] in plan.own_dx  # it is the first to hand down its dx
                 size += 0 if own else math.prod(self.shapes[node.name])
         return size
 
@@ -189,6 +198,8 @@ class Net:
     @_on_own_backend
     def gradients(self, x: Array, labels: Array, scale: float | None = None) -> float:
         """The mean loss, leaving its gradient in `Parameter.grad`; no update.
+
+        Those of frozen layers (`lr_mult` 0) are not computed and stay zero.
 
         Args:
             x, labels: as in `train_step`.
@@ -227,6 +238,7 @@ class Net:
         gradient: bool = True,
     ) -> None:
         """Runs all nodes; the losses compare with `labels`."""
+        self.plan()
         values = self._values = {INPUT: x}
         self._case_losses = []
         for node in self.nodes:
@@ -244,14 +256,15 @@ class Net:
     def _backward(self) -> None:
         """Runs the bprop of all nodes that learn, in reverse."""
         gradients: dict[str, Array] = {}
+        plan = self.plan()
         for node in reversed(self.nodes):
-            if node.name not in self._plan.learns:
+            if node.name not in plan.learns:
                 continue
             dx = node.layer.bprop(gradients.pop(node.name, None))
             parts = dx if node.layer.several_inputs else [dx]
-            own = node.name in self._plan.own_dx
+            own = node.name in plan.own_dx
             for name, part in zip(input_names(node), parts, strict=True):
-                if name in self._plan.learns:
+                if name in plan.learns:
                     self._add_gradient(gradients, name, part, own)
 
     def _add_gradient(self, gradients: dict[str, Array], name: str, part: Array, own: bool) -> None:

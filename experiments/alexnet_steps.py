@@ -3,10 +3,11 @@
     python experiments/alexnet_steps.py [--steps 20] [--data FOLDER] [--device cpu] [--set K=V]
 
 The pictures are the first of a shuffled folder of class folders, or of the packaged sample of
-Fashion-MNIST, scaled to 256 x 256; net, update and preparation (random crops, mirrors, colour noise,
-minus the mean image) are those of the preset `alexnet`, with its 1,000 outputs. The batch stays the
-same from step to step, dropout's masks do not. The loss begins at ln(1000) = 6.91 and first falls to
-the logarithm of the number of classes in the batch. Ends with exit code 1 if it has not fallen.
+Fashion-MNIST, scaled to 256 x 256; net, update and preparation (random crops, mirrors, colour
+noise, minus the mean image) are those of the preset `alexnet`, with its 1,000 outputs. The batch
+stays the same from step to step, dropout's masks do not. The loss begins at ln(1000) = 6.91 and
+first falls to the logarithm of the number of classes in the batch. Ends with exit code 1 if it has
+not fallen.
 """
 
 from __future__ import annotations

@@ -73,10 +73,10 @@ class SoftmaxXent(Loss):
         return self.recall()
 
     def output_bytes(self, batch: int) -> int:
-        return 8 * batch  # the loss and the rank of each case
+        return 4 * batch * (self.in_shape[0] + 2)  # the gradient, the loss and the rank
 
     def gradient_bytes(self, batch: int) -> int:
-        return 4 * batch * self.in_shape[0]
+        return 0  # it is there already
 
     def describe(self) -> str:
         weight = f" x {self.coeff:g}" if self.coeff != 1.0 else ""

@@ -103,8 +103,9 @@ class Weighted(Layer):
         if self.has_relu and not self.dy_masked:
             out = dy if self.overwrite_dy else self.buffer("masked", dy.shape, dy)
             dy = ops.relu_bprop(y, dy, out=out)
-        with self.w.gradient() as dw, self.b.gradient() if self.b else nullcontext() as db:
-            self._wgrad(x, dy, (dw, db))
+        if self.learns:
+            with self.w.gradient() as dw, self.b.gradient() if self.b else nullcontext() as db:
+                self._wgrad(x, dy, (dw, db))
         if not self.need_dx:
             return None
         dx = self.buffer("dx", x.shape, x)
