@@ -38,5 +38,10 @@ def _peer(op: str, dst: Array, src: Array, dst_col: int, src_col: int, cols: int
         raise ValueError(f"{op}: src: expected an array on {be.name}, got {source.name}")
     dst_col, src_col = whole_of(op, "dst_col", dst_col), whole_of(op, "src_col", src_col)
     cols = src.shape[1] - src_col if cols is None else whole_of(op, "cols", cols)
-    getattr(be.module, op)(src, dst, src_col, dst_col, cols, source.index, be.index, be.stream())
+    # The source's device pushes, when the other is done with what was in dst; what the other does
+    # next waits for it.
+    source.wait_for(be)
+    stream = source.stream()
+    getattr(be.module, op)(src, dst, src_col, dst_col, cols, source.index, be.index, stream)
+    be.wait_for(source)
     return dst
