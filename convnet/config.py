@@ -16,6 +16,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
 
+from convnet.overrides import override
 from convnet.toml_text import to_toml
 from convnet.typecheck import (
     ConfigError,
@@ -29,7 +30,6 @@ from convnet.typecheck import (
     value_of,
 )
 
-_WORDS = {"schedule": "kind", "net": "model"}  # the key that says what the table's others mean
 LAYER_WORDS = ("name", "type", "inputs", "share")  # of [[net.layers]]; the rest belong to the layer
 MODEL_GETS = {"in_shape", "classes", "device", "seed", "fuse"}  # from the data and the command
 
@@ -217,7 +217,7 @@ def load_config(
     """
     table, origin = _read(source)
     for text in overrides:
-        _override(table, text)
+        override(table, text)
     return _config(table, origin)
 
 
@@ -250,46 +250,6 @@ def _parse(text: str, origin: str) -> dict[str, Any]:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{origin}: not valid TOML: {error}") from None
-
-
-def _override(table: dict[str, Any], text: str) -> None:
-    """Applies one `a.b=c` to the raw table."""
-    key, equals, value_text = text.partition("=")
-    names = [name.strip() for name in key.split(".")]
-    if not equals or not all(names):
-        raise ConfigError(f'--set {text}: expected key=value, for example "sgd.lr=0.1"')
-    try:
-        value = tomllib.loads(f"value = {value_text.strip()}")["value"]
-    except tomllib.TOMLDecodeError:
-        value = value_text.strip()
-    if len(names) == 2 and _WORDS.get(names[0]) == names[1]:
-        shared = ("warmup_steps",)
-        old = table.get(names[0])
-        if isinstance(old, dict) and old.get(names[1]) != value:
-            table[names[0]] = {name: old[name] for name in shared if name in old}
-    place: Any = table
-    for depth, name in enumerate(names[:-1]):
-        here = ".".join(names[: depth + 1])
-        if isinstance(place, list):
-            place = _list_item(place, name, f"--set {text}")
-        else:
-            place = place.setdefault(name, {})
-        if not isinstance(place, (dict, list)):
-            raise ConfigError(f"--set {text}: {here} is a value, not a table")
-    if isinstance(place, list):
-        raise ConfigError(f"--set {text}: set keys of one member, not the member itself")
-    place[names[-1]] = value
-
-
-def _list_item(items: list[Any], name: str, origin: str) -> Any:
-    """A member of a list of tables, by its `name` or by its number."""
-    for item in items:
-        if isinstance(item, dict) and item.get("name") == name:
-            return item
-    if name.isdigit() and int(name) < len(items):
-        return items[int(name)]
-    names = [str(item.get("name")) for item in items if isinstance(item, dict)]
-    raise ConfigError(f'{origin}: no member "{name}"{did_you_mean(name, names)}')
 
 
 # ---- checking -----------------------------------------------------------------------------------

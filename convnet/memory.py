@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from convnet import backend as backends
 from convnet.backend import Backend
-from convnet.graph import Node
+from convnet.graph import Node, consumers
 
 if TYPE_CHECKING:
     from convnet.net import Net
@@ -87,7 +87,7 @@ def training_memory(net: Net, batch: int, picture_bytes: int = 0) -> Memory:
         gradients=4 * (graded + _shared(net)),
         velocities=4 * learning,
         outputs=sum(node.layer.output_bytes(batch) for node in net.nodes),
-        output_gradients=4 * batch * net.summed_size
+        output_gradients=4 * batch * _summed(net)
         + sum(node.layer.gradient_bytes(batch) for node in net.nodes if node.name in plan.learns),
         workspace=workspace,
         batch=batch * (4 * math.prod(net.in_shape) + 4 + picture_bytes),
@@ -99,6 +99,17 @@ def _workspace(node: Node, batch: int) -> int:
         return node.layer.workspace_bytes(batch)
     except ValueError as error:
         raise MemoryNeedError(f"node {node.name!r} at batch {batch}: {error}") from None
+
+
+def _summed(net: Net) -> int:
+    """Numbers a case in the arrays that sum the gradients of nodes with several readers."""
+    size, plan, readers = 0, net.plan(), consumers(net.nodes)
+    for node in net.nodes:
+        learning = [reader.name for reader in readers[node.name] if reader.name in plan.learns]
+        if node.name in plan.learns and learning and len(readers[node.name]) > 1:
+            own = learning[-1] in plan.own_dx  # it is the first to hand down its dx
+            size += 0 if own else math.prod(net.shapes[node.name])
+    return size
 
 
 def _shared(net: Net) -> int:

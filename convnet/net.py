@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import math
 import zlib
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
@@ -159,18 +158,6 @@ class Net:
     def memory_bytes(self, batch: int) -> int:
         """Bytes that training with this batch takes on the device; see `convnet.memory`."""
         return training_memory(self, batch).total
-
-    @property
-    def summed_size(self) -> int:
-        """Numbers a case in the arrays that sum gradients of nodes with several readers."""
-        size, plan = 0, self.plan()
-        for node in self.nodes:
-            readers = self._readers[node.name]
-            learning = [reader.name for reader in readers if reader.name in plan.learns]
-            if len(readers) > 1 and learning and node.name in plan.learns:
-                own = learning[-1] in plan.own_dx  # it is the first to hand down its dx
-                size += 0 if own else math.prod(self.shapes[node.name])
-        return size
 
     def summary(self, batch: int = 1) -> str:
         """A table of the nodes: output shapes, parameters and multiply-adds per image."""
