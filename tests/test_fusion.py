@@ -16,6 +16,7 @@ from nets import (
     train,
 )
 
+from convnet.backend import Backend
 from convnet.gradcheck import gradcheck
 from convnet.layers import Dropout, Flatten, ReLU, SoftmaxXent
 from convnet.memory import training_memory
@@ -53,10 +54,15 @@ def test_fusion_changes_no_activation(graph, backend, rng):
 
 @every_graph
 @pytest.mark.parametrize("fuse", [True, False])
-def test_training_memory_is_what_training_takes(graph, fuse, backend, rng):
+def test_training_memory_is_what_training_takes(graph, fuse, backend, rng, monkeypatch):
     net = make(graph, backend, fuse=fuse)
     memory = training_memory(net, BATCH)
+    asked, workspace = [0], Backend.workspace
+    monkeypatch.setattr(
+        Backend, "workspace", lambda self, size: asked.append(size) or workspace(self, size)
+    )
     train(net, *data(rng), steps=1)
+    assert memory.workspace == max(asked)
     sums = sum(array.nbytes for array in net._sums.values())
     layers = sum(node.layer.buffer_bytes for node in net.nodes)
     assert memory.outputs + memory.output_gradients == layers + sums
