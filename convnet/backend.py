@@ -106,6 +106,12 @@ class Backend:
             setattr(self._local, key, space)
         return space
 
+    def free_bytes(self) -> int:
+        """Bytes of GPU memory that are free, or held in reserve by CuPy's pool."""
+        with self._active():
+            free, _ = self.xp.cuda.runtime.memGetInfo()
+            return int(free) + int(self.xp.get_default_memory_pool().free_bytes())
+
     def describe(self) -> str:
         """One line: the device and what the backend was built on."""
         description = self.module.device_description(self.index)

@@ -23,10 +23,14 @@ from convnet.data.dataset import expanded
 from convnet.data.sources import PACKAGED
 from convnet.data.workers import usable_cpus
 from convnet.layers import LAYER_TYPES, Loss
+from convnet.memory import Memory, check_fits, training_memory
 from convnet.net import Net, Node
 from convnet.sgd import SGD
+from convnet.transfer import Taken, take_weights
+from convnet.typecheck import did_you_mean
 
 Shape = tuple[int, int, int]
+_HELD_BATCHES = 6  # of pictures on the host: four ready, one being read, one in use
 Data = str | os.PathLike[str] | Sequence[Dataset] | None
 
 
@@ -62,21 +66,25 @@ class Preparer:
             )
 
 
-def build_net(cfg: Config, picture: Shape, classes: int | None, device: str) -> Net:
+def build_net(
+    cfg: Config, picture: Shape, classes: int | None, device: str, sizes_only: bool = False
+) -> Net:
     """The net of a configuration, with fresh weights.
 
     Args:
-        cfg: its `net`, `augment` and `seed` are used.
+        cfg: its `net` (but for `net.init`), `augment` and `seed` are used.
         picture: (H, W, C) of the data, before the crop.
         classes: of the data; the net must have as many outputs. None: as many as it has by itself.
         device: as for `convnet.backend.get`.
+        sizes_only: make a net that can be described and takes no memory.
 
     Raises:
-        ConfigError: layers that do not fit one another or the data.
+        ConfigError: layers that do not fit one another or the data, or `net.lr_mult` of none.
         DataError: a crop that does not fit the pictures.
         DeviceError: the device is not there.
     """
     in_shape = (*crop_size(picture, cfg.augment), picture[2])
+    common: dict[str, Any] = {"device": device, "seed": cfg.seed, "sizes_only": sizes_only}
     try:
         if cfg.net.layers:
             nodes = [
@@ -85,11 +93,11 @@ def build_net(cfg: Config, picture: Shape, classes: int | None, device: str) -> 
                 )
                 for layer in cfg.net.layers
             ]
-            net = Net(nodes, in_shape, device=device, seed=cfg.seed)
+            net = Net(nodes, in_shape, **common)
         else:
             model = models.MODELS[cfg.net.model]
             given = {} if classes is None else {"classes": classes}
-            net = model(in_shape=in_shape, device=device, seed=cfg.seed, **given, **cfg.net.options)
+            net = model(in_shape=in_shape, **common, **given, **cfg.net.options)
     except ValueError as error:
         raise ConfigError(f"{cfg.origin}: net: {error}") from None
     losses = [node.name for node in net.nodes if isinstance(node.layer, Loss)]
@@ -101,7 +109,24 @@ def build_net(cfg: Config, picture: Shape, classes: int | None, device: str) -> 
                 f"{cfg.origin}: net: node {name!r}: expected {classes} outputs, one for each class "
                 f"of the data, got {net.shapes[name][0]}"
             )
+    _multiply_rates(cfg, net)
     return net
+
+
+def _multiply_rates(cfg: Config, net: Net) -> None:
+    """Applies `net.lr_mult` to the parameters."""
+    nodes = {node.name: node for node in net.nodes}
+    own = [node.name for node in net.nodes if node.layer.params and node.share is None]
+    for name, factor in cfg.net.lr_mult.items():
+        key = f"{cfg.origin}: net.lr_mult.{name}"
+        if name not in nodes:
+            raise ConfigError(f"{key}: no such layer{did_you_mean(name, own)}")
+        if nodes[name].share is not None:
+            raise ConfigError(f"{key}: it uses the parameters of {nodes[name].share}; name that")
+        if name not in own:
+            raise ConfigError(f"{key}: expected a layer with parameters, got {name}, without any")
+        for param in nodes[name].layer.params:
+            param.lr_mult *= factor
 
 
 # (H, W, C) and the number of classes of the published sets, for looking at nets without data.
@@ -113,7 +138,7 @@ _PUBLISHED: dict[str, tuple[Shape, int]] = {
 }
 
 
-def net_of(cfg: Config, device: str, data: Data = None) -> Net:
+def net_of(cfg: Config, device: str, data: Data = None, sizes_only: bool = False) -> Net:
     """The net of a configuration; data are only read where that is needed to know its shape.
 
     For a folder of pictures that is not named, the classes are those the model has by default.
@@ -122,12 +147,12 @@ def net_of(cfg: Config, device: str, data: Data = None) -> Net:
         ConfigError, DataError, DeviceError.
     """
     if cfg.data.source in _PUBLISHED:
-        return build_net(cfg, *_PUBLISHED[cfg.data.source], device)
+        return build_net(cfg, *_PUBLISHED[cfg.data.source], device, sizes_only)
     named = data or cfg.data.path or os.environ.get("CONVNET_DATA")
     if not named and all(cfg.data.size):
-        return build_net(cfg, (*cfg.data.size, 3), None, device)
+        return build_net(cfg, (*cfg.data.size, 3), None, device, sizes_only)
     train, _ = open_sets(cfg, data)
-    return build_net(cfg, train.shape, len(train.classes), device)
+    return build_net(cfg, train.shape, len(train.classes), device, sizes_only)
 
 
 @dataclass
@@ -145,6 +170,9 @@ class Parts:
     loader: Loader
     validation_loader: Loader
     prepare: Preparer
+    memory: Memory
+    room: int | None  # bytes that were free before the net was made, where that is known
+    taken: Taken | None  # what `net.init` gave
 
     def close(self) -> None:
         """Ends the processes that decode pictures."""
@@ -217,7 +245,13 @@ def open_sets(cfg: Config, data: Data = None) -> tuple[Dataset, Dataset]:
     return train, validation
 
 
-def build(cfg: Config, device: str, data: Data = None, stats: Statistics | None = None) -> Parts:
+def build(
+    cfg: Config,
+    device: str,
+    data: Data = None,
+    stats: Statistics | None = None,
+    init: Checkpoint | None = None,
+) -> Parts:
     """Opens the data and makes net, optimiser, schedule and loaders.
 
     Args:
@@ -225,9 +259,12 @@ def build(cfg: Config, device: str, data: Data = None, stats: Statistics | None 
         device: as for `convnet.backend.get`.
         data: as for `open_sets`.
         stats: of the training data, where they are known; otherwise they are computed.
+        init: gives the net its first weights where they fit.
 
     Raises:
         ConfigError, DataError, DeviceError.
+        MemoryNeedError: training would take more memory than there is; none was taken.
+        CheckpointError: nothing in `init` fits the net.
     """
     device_backend = backends.get(device)
     if device_backend.name == "cpu":
@@ -238,7 +275,9 @@ def build(cfg: Config, device: str, data: Data = None, stats: Statistics | None 
             f"{cfg.origin}: train.batch: expected at most {len(train)}, the number of training "
             f"pictures, got {cfg.train.batch}"
         )
+    memory, room = _checked_memory(cfg, device_backend, train)
     net = build_net(cfg, train.shape, len(train.classes), device_backend.device)
+    taken = None if init is None else take_weights(net, init)
     stats = stats or statistics(train, cfg.data.mean, colour=cfg.augment.colour_noise > 0)
     settings = cfg.schedule
     feed = partial(
@@ -263,6 +302,9 @@ def build(cfg: Config, device: str, data: Data = None, stats: Statistics | None 
         loader=feed(train, train=True),
         validation_loader=feed(validation, train=False),
         prepare=Preparer(device_backend, stats, cfg, train.shape),
+        memory=memory,
+        room=room,
+        taken=taken,
     )
 
 
@@ -271,6 +313,15 @@ def workers_for(cfg: Config, backend: Backend) -> int | Literal["auto"]:
     if cfg.data.workers != "auto" or backend.name == "cuda":
         return cfg.data.workers
     return max(1, usable_cpus() // 4)
+
+
+def _checked_memory(cfg: Config, backend: Backend, train: Dataset) -> tuple[Memory, int | None]:
+    """What training takes, and how much there is, if that is enough."""
+    net = build_net(cfg, train.shape, len(train.classes), backend.device, sizes_only=True)
+    batches = 1 if backend.name == "cuda" else _HELD_BATCHES
+    memory = training_memory(net, cfg.train.batch, batches * int(np.prod(train.shape)))
+    room = check_fits(memory, backend, f"{cfg.origin}: training at batch {cfg.train.batch}")
+    return memory, room
 
 
 # ---- nets of runs -------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ from convnet.graph import INPUT, Node, input_names
 from convnet.inputs import checked_labels, checked_x
 from convnet.layer import Array, Parameter, Randomness, Shape, whole
 from convnet.layers.loss import Loss
+from convnet.memory import training_memory
 from convnet.sgd import SGD
 from convnet.summary import summary_table
 
@@ -44,6 +45,7 @@ class Net:
         seed: of the initial weights and of dropout. Each node draws from a stream of its own name,
             so that adding a node changes no other's weights.
         fuse: false runs every layer by itself, with the same results.
+        sizes_only: the parameters have shapes and take no memory: a net to describe, not to run.
 
     Attributes:
         nodes: in the order they run; shapes: name -> output shape without the batch.
@@ -60,7 +62,9 @@ class Net:
         device: str | backends.Backend = "auto",
         seed: int = 0,
         fuse: bool = True,
+        sizes_only: bool = False,
     ) -> None:
+        self.sizes_only = sizes_only
         self.backend = backends.get(device)
         self._random = Randomness(seed=whole("seed", seed, 0))
         self.nodes = graph.resolve(nodes)
@@ -74,7 +78,9 @@ class Net:
         self._sums: dict[str, Array] = {}  # gradients of nodes with several readers
         self._rank: Array | None = None
         self._set_up()
-        self._plan = fusion.plan(self.nodes, fuse)
+        self._fuse = fuse
+        self._frozen: tuple[bool, ...] | None = None
+        self.plan()
 
     # ---- construction ---------------------------------------------------------------------------
 
@@ -83,7 +89,7 @@ class Net:
         shapes: dict[str, Shape] = {INPUT: self.in_shape}
         for node in self.nodes:
             layer = node.layer
-            layer.random = self._random
+            layer.random, layer.sizes_only = self._random, self.sizes_only
             layer.stream = zlib.crc32(node.name.encode())
             in_shapes = [shapes[name] for name in input_names(node)]
             rng = np.random.default_rng([self.seed, layer.stream])
@@ -97,7 +103,8 @@ class Net:
             if node.share is None:
                 for param in node.layer.params:
                     param.name = f"{node.name}.{param.name}"
-                    param.data = self.backend.asarray(param.data)
+                    if not self.sizes_only:
+                        param.data = self.backend.asarray(param.data)
                 self.params += node.layer.params
         for node in self.nodes:
             if node.share is not None:
@@ -112,6 +119,13 @@ class Net:
         inputs = " and ".join(f"{name!r} of shape {shape}" for name, shape in pairs)
         kind = type(node.layer).__name__
         return f"node {node.name!r} ({kind}) cannot take its input {inputs}: {error}"
+
+    def plan(self) -> fusion.Plan:
+        """How the net runs; made anew when parameters have been frozen or freed since."""
+        frozen = tuple(param.lr_mult == 0.0 for param in self.params)
+        if frozen != self._frozen:
+            self._frozen, self._plan = frozen, fusion.plan(self.nodes, self._fuse)
+        return self._plan
 
     # ---- what the net is ------------------------------------------------------------------------
 
@@ -142,13 +156,8 @@ class Net:
         return 2 * self.macs
 
     def memory_bytes(self, batch: int) -> int:
-        """Bytes that training with this batch takes: parameters, activations and gradients.
-
-        Not in it: the input itself and the scratch memory of the operations.
-        """
-        parameters = 3 * 4 * self.parameter_count  # the values, their gradients and velocities
-        layers = sum(node.layer.memory_bytes(batch) for node in self.nodes)
-        return parameters + layers
+        """Bytes that training with this batch takes on the device; see `convnet.memory`."""
+        return training_memory(self, batch).total
 
     def summary(self, batch: int = 1) -> str:
         """A table of the nodes: output shapes, parameters and multiply-adds per image."""
@@ -176,6 +185,8 @@ class Net:
     @_on_own_backend
     def gradients(self, x: Array, labels: Array, scale: float | None = None) -> float:
         """The mean loss, leaving its gradient in `Parameter.grad`; no update.
+
+        Those of frozen layers (`lr_mult` 0) are not computed and stay zero.
 
         Args:
             x, labels: as in `train_step`.
@@ -214,6 +225,7 @@ class Net:
         gradient: bool = True,
     ) -> None:
         """Runs all nodes; the losses compare with `labels`."""
+        self.plan()
         values = self._values = {INPUT: x}
         self._case_losses = []
         for node in self.nodes:
@@ -231,14 +243,15 @@ class Net:
     def _backward(self) -> None:
         """Runs the bprop of all nodes that learn, in reverse."""
         gradients: dict[str, Array] = {}
+        plan = self.plan()
         for node in reversed(self.nodes):
-            if node.name not in self._plan.learns:
+            if node.name not in plan.learns:
                 continue
             dx = node.layer.bprop(gradients.pop(node.name, None))
             parts = dx if node.layer.several_inputs else [dx]
-            own = node.name in self._plan.own_dx
+            own = node.name in plan.own_dx
             for name, part in zip(input_names(node), parts, strict=True):
-                if name in self._plan.learns:
+                if name in plan.learns:
                     self._add_gradient(gradients, name, part, own)
 
     def _add_gradient(self, gradients: dict[str, Array], name: str, part: Array, own: bool) -> None:
@@ -358,9 +371,12 @@ class Net:
 
     # ---- saving ---------------------------------------------------------------------------------
 
-    def state(self) -> dict[str, np.ndarray]:
-        """Copies of all parameters and velocities: "conv1.w" and "conv1.w:velocity"."""
-        return weights.state(self.params, self.backend)
+    def state(self, copy: bool = True) -> dict[str, np.ndarray]:
+        """All parameters and velocities, on the host: "conv1.w" and "conv1.w:velocity".
+
+        Without `copy` they may be the net's own arrays, which the next step changes.
+        """
+        return weights.state(self.params, self.backend, copy)
 
     @_on_own_backend
     def load_state(self, state: Mapping[str, Any], strict: bool = True) -> list[str]:

@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
+import numpy as np
+
+from convnet import backend as backends
 from convnet import ops
-from convnet.layer import Parameter, number
+from convnet.layer import Array, Parameter, number
+
+if TYPE_CHECKING:
+    from convnet.net import Net
+
+_PIECE = 1 << 20  # numbers squared at a time: a small part of the memory of a large layer
 
 
 class SGD:
@@ -49,3 +59,31 @@ class SGD:
         ]
         if tensors:
             ops.sgd_update(tensors, self.lr, self.momentum, self.weight_decay)
+
+
+def update_ratios(net: Net) -> dict[str, float]:
+    """The norm of the last update of each layer's weights, over the norm of the weights.
+
+    The update is the velocity, as w <- w + v. About 1e-3 is usual; far more is a sign of a learning
+    rate that is too large, far less of one that is too small. Layers that do not learn, or have
+    not yet, are left out; so are those whose weights are all zero.
+
+    Returns: by the name of the layer, in the order of the net.
+    """
+    found = {}
+    for node in net.nodes:
+        if node.share is not None or not node.layer.params:
+            continue
+        weight = node.layer.params[0]
+        if weight.has_velocity and weight.lr_mult != 0.0:
+            size = _norm(weight.data)
+            if size > 0.0:
+                found[node.name] = _norm(weight.velocity) / size
+    return found
+
+
+def _norm(array: Array) -> float:
+    """The Euclidean norm, summed in float64 and in a fixed order."""
+    xp, flat = backends.of(array).xp, array.reshape(-1)
+    pieces = (flat[start : start + _PIECE] for start in range(0, flat.size, _PIECE))
+    return math.sqrt(sum(float(xp.square(piece).sum(dtype=np.float64)) for piece in pieces))

@@ -11,12 +11,15 @@ from pathlib import Path
 from typing import Any
 
 from convnet import backend as backends
+from convnet import tensorboard
 from convnet.build import Data, Parts, build, statistics_of, with_path
 from convnet.checkpoint import Checkpoint
 from convnet.config import Config, ConfigError, load_config
+from convnet.data.dataset import expanded
+from convnet.memory import mib
 from convnet.net import Net
 from convnet.progress import Reporter
-from convnet.runfolder import RunFolder, run_config
+from convnet.runfolder import RunFolder, open_checkpoint, run_config
 from convnet.trainer import DivergedError, Record, Signals, Trainer
 
 
@@ -55,6 +58,7 @@ def train(
     epochs: int | None = None,
     run_dir: str | os.PathLike[str] | None = None,
     resume: str | os.PathLike[str] | None = None,
+    init: str | os.PathLike[str] | None = None,
     data: Data = None,
     callbacks: Sequence[Callable[[Record], Any]] = (),
     overrides: Iterable[str] = (),
@@ -65,7 +69,8 @@ def train(
     metrics.jsonl in the run folder gets a line for every `train.log_steps` steps and one for every
     epoch: kind ("step" or "epoch"), epoch (from 1), step, loss and top1 (accuracy in per cent;
     means since the line of that kind before), lr, images_per_s, wait (per cent of the time spent
-    waiting for data); epoch lines add val_loss, val_top1 and val_top5.
+    waiting for data); epoch lines add val_loss, val_top1, val_top5 and update_ratio (of each layer
+    that learns: the norm of its last update over the norm of its weights).
 
     Args:
         cfg: a TOML file, a preset's name, a dict or a Config; may be left out when resuming.
@@ -73,6 +78,7 @@ def train(
         epochs: replaces `train.epochs`.
         run_dir: the folder of the run; by default runs/<date>-<time>-<name>.
         resume: the folder of a run to continue where its newest whole checkpoint was taken.
+        init: replaces `net.init`: a run or checkpoint whose weights are taken where they fit.
         data: a path that replaces `data.path`, or (training set, validation set).
         callbacks: called with each line of metrics.jsonl as a dict; the result True ends the run.
         overrides: texts like "sgd.lr=0.1", as for `--set`.
@@ -93,11 +99,13 @@ def train(
     if resume is not None:
         if run_dir is not None:
             raise ConfigError("run_dir: cannot be given with resume, which names the run's folder")
+        if init is not None:
+            raise ConfigError("init: cannot be given with resume: the run has its weights")
         config = _resumed_config(resume, cfg, overrides, data)
     elif cfg is None:
         raise ConfigError("cfg: expected a configuration or resume")
     else:
-        config = with_path(load_config(cfg, overrides), data)
+        config = _with_init(with_path(load_config(cfg, overrides), data), init)
     reporter = Reporter(quiet)
     job = _Job(config, device or "auto", data, tuple(callbacks), reporter)
     try:
@@ -148,8 +156,11 @@ class _Job:
         """Makes the parts of the run and prints what they are."""
         cfg, line = self.cfg, self.reporter.line
         line(f"device    {backends.get(self.device).describe()}{self._why_no_gpu()}")
+        if cfg.train.tensorboard:
+            tensorboard.require()
         stats = None if checkpoint is None else statistics_of(checkpoint)
-        parts = build(cfg, self.device, self.data, stats)
+        source = self._first_weights() if checkpoint is None else None
+        parts = build(cfg, self.device, self.data, stats, source)
         parts.loader.warn = parts.validation_loader.warn = self.reporter.warn
         height, width, channels = parts.train.shape
         line(f"data      {parts.train.description}")
@@ -160,9 +171,18 @@ class _Job:
         net = parts.net
         line(
             f"net       {cfg.net.model or cfg.name}: {len(net.nodes)} nodes, "
-            f"{net.parameter_count:,} parameters, {net.macs / 1e6:.1f} M multiply-adds a picture, "
-            f"{net.memory_bytes(cfg.train.batch) / 2**20:.0f} MiB at batch {cfg.train.batch}"
+            f"{net.parameter_count:,} parameters, {net.macs / 1e6:.1f} M multiply-adds a picture"
         )
+        free = "" if parts.room is None else f"; {mib(parts.room)} MiB are free"
+        line(f"memory    {parts.memory} to train at batch {cfg.train.batch}{free}")
+        if cfg.net.lr_mult:
+            rates = (
+                f"{name} x {rate:g}" if rate else f"{name} frozen"
+                for name, rate in cfg.net.lr_mult.items()
+            )
+            line(f"rates     {', '.join(rates)}")
+        for number, text in enumerate(parts.taken.lines() if parts.taken else []):
+            line(f"{'init' if number == 0 else '':10}{text}")
         options = [f"warm-up {cfg.schedule.warmup_steps} steps"] * bool(cfg.schedule.warmup_steps)
         options += [f"{key} {value}" for key, value in cfg.schedule.options.items()]
         line(
@@ -171,6 +191,20 @@ class _Job:
             f"momentum {cfg.sgd.momentum:g}, weight decay {cfg.sgd.weight_decay:g}"
         )
         return parts
+
+    def _first_weights(self) -> Checkpoint | None:
+        """The checkpoint that `net.init` names; warns where its pictures were prepared
+        otherwise."""
+        if not self.cfg.net.init:
+            return None
+        source = open_checkpoint(self.cfg.net.init, self.reporter.warn)
+        then, now = source.state["config"]["data"], self.cfg.to_dict()["data"]
+        for key in ("mean", "scale"):
+            if then[key] != now[key]:
+                self.reporter.warn(
+                    f"net.init: data.{key} was {then[key]} in {source.path}, and is {now[key]} here"
+                )
+        return source
 
     def _why_no_gpu(self) -> str:
         """Why "auto" chose the CPU although there is an NVIDIA GPU; nothing where there is none."""
@@ -183,6 +217,12 @@ class _Job:
         reporter, folder = self.reporter, trainer.folder
         reporter.log_to(folder.log.append)
         reporter.line(f"run       {folder.path}")
+        board = None
+        if self.cfg.train.tensorboard:
+            board = tensorboard.Board(
+                folder.path / "tensorboard", trainer.history, trainer.net.step
+            )
+            trainer.callbacks = (*trainer.callbacks, board)
         reporter.start_bar()
         reason = ""
         with Signals() as signals:
@@ -199,6 +239,8 @@ class _Job:
             finally:
                 trainer.parts.close()
                 reporter.close()
+                if board is not None:
+                    board.close()
         self._report(trainer, status, reason)
         epochs = [record for record in trainer.history if record["kind"] == "epoch"]
         return TrainResult(
@@ -261,6 +303,14 @@ class _Job:
 
 
 _FREE = ("path", "workers")  # keys of data that may differ in a resumed run
+
+
+def _with_init(cfg: Config, init: str | os.PathLike[str] | None) -> Config:
+    """The configuration with `net.init` replaced, if it is given, and absolute."""
+    path = os.fspath(init) if init is not None else cfg.net.init
+    if path:
+        path = str(expanded(path).absolute())
+    return replace(cfg, net=replace(cfg.net, init=path))
 
 
 def _resumed_config(

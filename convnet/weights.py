@@ -13,17 +13,23 @@ from convnet.layer import Parameter
 VELOCITY = ":velocity"  # follows the name of the parameter
 
 
-def state(params: Sequence[Parameter], backend: Backend) -> dict[str, np.ndarray]:
-    """Copies on the host: "conv1.w" and "conv1.w:velocity" of each parameter."""
+def state(
+    params: Sequence[Parameter], backend: Backend, copy: bool = True
+) -> dict[str, np.ndarray]:
+    """ "conv1.w" and "conv1.w:velocity" of each parameter, on the host.
+
+    Without `copy`, where they are there already, the arrays themselves: they change with the next
+    step.
+    """
     arrays = {}
     for param in params:
-        arrays[param.name] = np.array(backend.to_host(param.data))
+        arrays[param.name] = backend.to_host(param.data)
         arrays[param.name + VELOCITY] = (
-            np.array(backend.to_host(param.velocity))
+            backend.to_host(param.velocity)
             if param.has_velocity
             else np.zeros(param.shape, np.float32)
         )
-    return arrays
+    return {name: np.array(array) for name, array in arrays.items()} if copy else arrays
 
 
 def load(
