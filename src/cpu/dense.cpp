@@ -4,7 +4,9 @@
 //   dgrad  dx = dy w
 //   wgrad  dw = dy^T x,  db = sum over n of dy
 //
-// All matrices are used as they lie, so nothing is reordered.
+// All matrices are used as they lie, so nothing is reordered. The forward product is oneDNN's matmul
+// on the transposed view of w: twice as fast as its inner product on w as it lies (4096 x 9216, batch
+// 128), except for a few rows, where that reads w once and wins.
 #include "onednn.h"
 
 namespace convnet {
@@ -18,7 +20,25 @@ struct DensePlan {
   memory::desc x, w, b, y, scratchpad;
 };
 
+constexpr int kFewRows = 3;
+
+std::shared_ptr<const DensePlan> make_matmul_plan(const DenseShape& s, bool bias, bool relu) {
+  const auto f32 = memory::data_type::f32;
+  auto plan = std::make_shared<DensePlan>();
+  plan->x = memory::desc({s.n, s.c}, f32, Tag::ab);
+  plan->w = memory::desc({s.c, s.k}, f32, Tag::ba);
+  plan->b = memory::desc({1, s.k}, f32, Tag::ab);
+  plan->y = memory::desc({s.n, s.k}, f32, Tag::ab);
+  const dnnl::matmul::primitive_desc product(cpu_engine(), plan->x, plan->w,
+                                             bias ? plan->b : memory::desc(), plan->y,
+                                             user_scratchpad(relu));
+  plan->product = dnnl::matmul(product);
+  plan->scratchpad = product.scratchpad_desc();
+  return plan;
+}
+
 std::shared_ptr<const DensePlan> make_plan(const DenseShape& s, Pass pass, bool bias, bool relu) {
+  if (pass == Pass::kFprop && s.n > kFewRows) return make_matmul_plan(s, bias, relu);
   const auto f32 = memory::data_type::f32;
   auto plan = std::make_shared<DensePlan>();
   plan->x = memory::desc({s.n, s.c}, f32, Tag::nc);
