@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import zlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
 
 from convnet import backend as backends
 from convnet import fusion, graph, ops, weights
+from convnet.gather import Arriving, arrived
 from convnet.graph import INPUT, Node, input_names
 from convnet.inputs import checked_labels, checked_x
 from convnet.layer import Array, Parameter, Randomness, Shape, whole
 from convnet.layers.loss import Loss
+from convnet.partition import Partition
 from convnet.sgd import SGD
 from convnet.summary import summary_table
 
@@ -40,15 +43,19 @@ class Net:
     Args:
         nodes: see `Node`; a loss among them makes the net trainable.
         in_shape: (H, W, C) or (C,) of one input, without the batch.
-        device: "auto", "cpu", "cuda", "cuda:N", "emulator", or a Backend.
+        device: "auto", "cpu", "cuda", "cuda:N", "emulator", or a Backend; or two of a kind that
+            share the net, as "cuda:0,cuda:1" or "cpu:0,cpu:1" (see `convnet.partition`).
         seed: of the initial weights and of dropout. Each node draws from a stream of its own name,
             so that adding a node changes no other's weights.
         fuse: false runs every layer by itself, with the same results.
+        devices: the devices as a sequence, in place of `device`.
 
     Attributes:
         nodes: in the order they run; shapes: name -> output shape without the batch.
-        params: of all nodes, each once, with names like "conv1.w".
-        backend, seed; step: training steps done, which also counts dropout's masks.
+        params: of all nodes, each once, with names like "conv1.w"; on two devices those of each,
+            "conv1.w@0" and "conv1.w@1".
+        backend: the device, or the first one; partition: over two devices, or None.
+        seed; step: training steps done, which also counts dropout's masks.
 
     Raises: ValueError for a graph or sizes that do not fit, naming the node.
     """
@@ -60,8 +67,10 @@ class Net:
         device: str | backends.Backend = "auto",
         seed: int = 0,
         fuse: bool = True,
+        devices: Sequence[str | backends.Backend] | None = None,
     ) -> None:
-        self.backend = backends.get(device)
+        self.backends = backends.get_all(device if devices is None else devices)
+        self.backend = self.backends[0]
         self._random = Randomness(seed=whole("seed", seed, 0))
         self.nodes = graph.resolve(nodes)
         self.in_shape: Shape = tuple(whole("in_shape", size) for size in in_shape)
@@ -74,7 +83,14 @@ class Net:
         self._sums: dict[str, Array] = {}  # gradients of nodes with several readers
         self._rank: Array | None = None
         self._set_up()
-        self._plan = fusion.plan(self.nodes, fuse)
+        self.partition: Partition | None = None
+        self._nodes = self.nodes  # those that run, and in a training step
+        self._steps = self.nodes
+        if len(self.backends) > 1:
+            self._divide()
+        self._plan = fusion.plan(self._nodes, fuse)
+        if self.partition is not None:
+            self.partition.planned(self._plan.learns)
 
     # ---- construction ---------------------------------------------------------------------------
 
@@ -97,7 +113,8 @@ class Net:
             if node.share is None:
                 for param in node.layer.params:
                     param.name = f"{node.name}.{param.name}"
-                    param.data = self.backend.asarray(param.data)
+                    if len(self.backends) == 1:
+                        param.data = self.backend.asarray(param.data)
                 self.params += node.layer.params
         for node in self.nodes:
             if node.share is not None:
@@ -105,6 +122,14 @@ class Net:
                     node.layer.share(self._by_name[node.share].layer)
                 except ValueError as error:
                     raise ValueError(f"node {node.name!r}: {error}") from None
+
+    def _divide(self) -> None:
+        """Puts a part of every node on each of the devices."""
+        self.partition = Partition(
+            self.nodes, self.shapes, self.in_shape, self.backends, self._random
+        )
+        self._nodes, self._steps = self.partition.nodes, self.partition.steps
+        self.params = self.partition.params
 
     @staticmethod
     def _misfit(node: Node, in_shapes: list[Shape], error: ValueError) -> str:
@@ -114,6 +139,11 @@ class Net:
         return f"node {node.name!r} ({kind}) cannot take its input {inputs}: {error}"
 
     # ---- what the net is ------------------------------------------------------------------------
+
+    @property
+    def device(self) -> str:
+        """Where the net is: "cpu", or "cpu:0,cpu:1"."""
+        return ",".join(backend.device for backend in self.backends)
 
     @property
     def seed(self) -> int:
@@ -147,7 +177,7 @@ class Net:
         Not in it: the input itself and the scratch memory of the operations.
         """
         parameters = 3 * 4 * self.parameter_count  # the values, their gradients and velocities
-        layers = sum(node.layer.memory_bytes(batch) for node in self.nodes)
+        layers = sum(node.layer.memory_bytes(batch) for node in self._steps)
         return parameters + layers
 
     def summary(self, batch: int = 1) -> str:
@@ -204,6 +234,8 @@ class Net:
         for param in self.params:
             param.zero_grad()
         self._backward()
+        if self.partition is not None:
+            self.partition.links.verify()  # before anything is made of what arrived
 
     def _forward(
         self,
@@ -216,30 +248,64 @@ class Net:
         """Runs all nodes; the losses compare with `labels`."""
         values = self._values = {INPUT: x}
         self._case_losses = []
-        for node in self.nodes:
+        for node in self._steps:
             layer = node.layer
-            inputs = [values[name] for name in input_names(node)]
-            if isinstance(layer, Loss):
-                each = layer.coeff * (1.0 / len(x) if scale is None else scale)
-                loss, self._rank = layer.loss(inputs[0], labels, each, gradient)
-                self._case_losses.append((layer.coeff, loss))
-            else:
-                values[node.name] = layer.fprop(
-                    inputs if layer.several_inputs else inputs[0], train
-                )
+            with self._at(node):
+                inputs = self._inputs(node)
+                if isinstance(layer, Loss):
+                    each = layer.coeff * (1.0 / len(x) if scale is None else scale)
+                    loss, self._rank = layer.loss(inputs[0], labels, each, gradient)
+                    self._case_losses.append((layer.coeff, loss))
+                else:
+                    values[node.name] = layer.fprop(
+                        inputs if layer.several_inputs else inputs[0], train
+                    )
+        if self.partition is not None and not gradient:
+            self.partition.links.verify()
+
+    def _at(self, node: Node) -> contextlib.AbstractContextManager[Any]:
+        """Within the block, the current device is that of the node."""
+        if self.partition is None:
+            return contextlib.nullcontext()
+        return self.partition.device_of[node.name].active()
+
+    def _inputs(self, node: Node) -> list[Array]:
+        """The inputs of a node, once they have arrived."""
+        names = input_names(node)
+        for name in names:
+            self._values[name] = arrived(self._values[name])
+        return [self._values[name] for name in names]
 
     def _backward(self) -> None:
         """Runs the bprop of all nodes that learn, in reverse."""
         gradients: dict[str, Array] = {}
-        for node in reversed(self.nodes):
+        arriving: dict[str, list[Arriving]] = {}  # parts of gradients from another device
+        late: list[Node] = []  # whose parameters' gradients are put off until dx is on its way
+        for node in reversed(self._steps):
             if node.name not in self._plan.learns:
                 continue
-            dx = node.layer.bprop(gradients.pop(node.name, None))
-            parts = dx if node.layer.several_inputs else [dx]
-            own = node.name in self._plan.own_dx
-            for name, part in zip(input_names(node), parts, strict=True):
-                if name in self._plan.learns:
-                    self._add_gradient(gradients, name, part, own)
+            if node.name in arriving:
+                self._finish_late(late)
+            with self._at(node):
+                dy = gradients.pop(node.name, None)
+                for part in arriving.pop(node.name, ()):
+                    dy = part.finish() if dy is None else ops.accumulate(dy, part.finish())
+                dx = node.layer.bprop(dy)
+                late.append(node)
+                parts = dx if node.layer.several_inputs else [dx]
+                own = node.name in self._plan.own_dx
+                for name, part in zip(input_names(node), parts, strict=True):
+                    if isinstance(part, Arriving):
+                        arriving.setdefault(name, []).append(part)
+                    elif name in self._plan.learns:
+                        self._add_gradient(gradients, name, part, own)
+        self._finish_late(late)
+
+    def _finish_late(self, late: list[Node]) -> None:
+        for node in late:
+            with self._at(node):
+                node.layer.finish_bprop()
+        late.clear()
 
     def _add_gradient(self, gradients: dict[str, Array], name: str, part: Array, own: bool) -> None:
         """Adds one reader's gradient to those of a node's output."""
@@ -249,14 +315,14 @@ class Net:
         if not own and len(self._readers[name]) > 1:  # the sum must not change what others hold
             held = self._sums.get(name)
             if held is None or held.shape != part.shape:
-                held = self._sums[name] = self.backend.empty(part.shape)
+                held = self._sums[name] = backends.of(part).empty(part.shape)
             held[...] = part
             part = held
         gradients[name] = part
 
     @functools.cached_property
     def _readers(self) -> dict[str, list[Node]]:
-        return graph.consumers(self.nodes)
+        return graph.consumers(self._nodes)
 
     def _mean_loss(self) -> float:
         return float(
@@ -304,15 +370,20 @@ class Net:
         if until not in self._by_name:
             raise ValueError(f"unknown node {until!r}; {graph.suggestion(until, self._by_name)}")
         x = checked_x(x, self.in_shape)
-        needed = graph.ancestors(self.nodes, until)
+        ends = [until] if self.partition is None else self.partition.ends(until)
+        needed = set().union(*(graph.ancestors(self._nodes, end) for end in ends))
         output = np.empty((len(x), *self.shapes[until]), np.float32)
         for part in _parts(len(x), batch):
             values = self._values = {INPUT: self.backend.asarray(x[part])}
-            for node in self.nodes:
+            for node in self._nodes:
                 if node.name in needed:
-                    inputs = [values[name] for name in input_names(node)]
-                    values[node.name] = self._run_test(node, inputs, node.name == until)
-            output[part] = self.backend.to_host(values[until])
+                    with self._at(node):
+                        inputs = self._inputs(node)
+                        values[node.name] = self._run_test(node, inputs, node.name in ends)
+            if self.partition is None:
+                output[part] = self.backend.to_host(values[until])
+            else:
+                self.partition.collect(until, values, output[part])
         return output
 
     @staticmethod
@@ -345,22 +416,25 @@ class Net:
         Returns: the first node whose output held one in the last pass ("input" if it was in what
             was fed); else the first node with one in its parameters.
         """
+        origin = self.partition.origin if self.partition is not None else {}
         for name, value in self._values.items():
-            if not self._is_finite(value):
-                return name
-        for node in self.nodes:
+            if not self._is_finite(arrived(value)):
+                return origin.get(name, name)
+        for node in self._nodes:
             if not all(self._is_finite(param.data) for param in node.layer.params):
-                return node.name
+                return origin.get(node.name, node.name)
         return None
 
     def _is_finite(self, array: Array) -> bool:
-        return bool(self.backend.xp.isfinite(array).all())
+        with backends.of(array).active():
+            return bool(self.backend.xp.isfinite(array).all())
 
     # ---- saving ---------------------------------------------------------------------------------
 
     def state(self) -> dict[str, np.ndarray]:
         """Copies of all parameters and velocities: "conv1.w" and "conv1.w:velocity"."""
-        return weights.state(self.params, self.backend)
+        arrays = weights.state(self.params)
+        return arrays if self.partition is None else self.partition.join(arrays)
 
     @_on_own_backend
     def load_state(self, state: Mapping[str, Any], strict: bool = True) -> list[str]:
@@ -376,7 +450,13 @@ class Net:
         Raises: ValueError listing what is missing, unexpected or of another shape; nothing is
             changed then.
         """
-        return weights.load(self.params, self.backend, state, strict)
+        whole = [p for node in self.nodes if node.share is None for p in node.layer.params]
+        problems = weights.misfits(whole, state, strict)
+        fitting = {key: state[key] for key in state if key not in problems}
+        if self.partition is not None:
+            fitting = self.partition.cut(fitting)
+        weights.load(self.params, fitting)
+        return list(problems.values())
 
 
 def _parts(count: int, batch: int) -> list[slice]:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from convnet import ops
+from convnet import backend, ops
 from convnet.layer import Parameter, number
 
 
 class SGD:
-    """The paper's update rule, for all parameters in one launch.
+    """The paper's update rule, for all parameters in one launch on each device.
 
         v <- momentum v - weight_decay decay_mult lr lr_mult w - lr lr_mult grad
         w <- w + v
@@ -47,5 +47,7 @@ class SGD:
             for p in self.params
             if p.lr_mult != 0.0
         ]
-        if tensors:
-            ops.sgd_update(tensors, self.lr, self.momentum, self.weight_decay)
+        for device in dict.fromkeys(backend.of(entry[0]) for entry in tensors):
+            own = [entry for entry in tensors if backend.of(entry[0]) is device]
+            with device.active():
+                ops.sgd_update(own, self.lr, self.momentum, self.weight_decay)

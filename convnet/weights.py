@@ -7,16 +7,17 @@ from typing import Any
 
 import numpy as np
 
-from convnet.backend import Backend
+from convnet import backend as backends
 from convnet.layer import Parameter
 
 VELOCITY = ":velocity"  # follows the name of the parameter
 
 
-def state(params: Sequence[Parameter], backend: Backend) -> dict[str, np.ndarray]:
+def state(params: Sequence[Parameter]) -> dict[str, np.ndarray]:
     """Copies on the host: "conv1.w" and "conv1.w:velocity" of each parameter."""
     arrays = {}
     for param in params:
+        backend = backends.of(param.data)
         arrays[param.name] = np.array(backend.to_host(param.data))
         arrays[param.name + VELOCITY] = (
             np.array(backend.to_host(param.velocity))
@@ -26,26 +27,32 @@ def state(params: Sequence[Parameter], backend: Backend) -> dict[str, np.ndarray
     return arrays
 
 
-def load(
-    params: Sequence[Parameter], backend: Backend, arrays: Mapping[str, Any], strict: bool
-) -> list[str]:
-    """Puts such a dict into parameters; see `Net.load_state`."""
+def misfits(params: Sequence[Parameter], arrays: Mapping[str, Any], strict: bool) -> dict[str, str]:
+    """What of such a dict does not fit these parameters, by key.
+
+    Raises: ValueError listing it, where strict.
+    """
     targets = {param.name: param for param in params}
     if any(key.endswith(VELOCITY) for key in arrays):
         targets |= {param.name + VELOCITY: param for param in params}
     problems = _misfits(targets, arrays)
     if problems and strict:
         raise ValueError(f"the state is not of this net: {_listed(list(problems.values()))}")
+    return problems
+
+
+def load(params: Sequence[Parameter], arrays: Mapping[str, Any]) -> None:
+    """Puts what there is in such a dict into parameters; see `Net.load_state`."""
     for param in params:
-        if param.name in problems:
+        if param.name not in arrays:
             continue
+        backend = backends.of(param.data)
         param.data[...] = backend.asarray(arrays[param.name])
         key = param.name + VELOCITY
-        if key in arrays and key not in problems:
+        if key in arrays:
             param.velocity[...] = backend.asarray(arrays[key])
         elif param.has_velocity:
             param.velocity.fill(0)
-    return list(problems.values())
 
 
 def _misfits(targets: Mapping[str, Parameter], arrays: Mapping[str, Any]) -> dict[str, str]:

@@ -23,6 +23,7 @@ class _Pool(Layer):
     """
 
     kind = ""
+    channels = "own"
 
     def __init__(
         self,
