@@ -101,6 +101,10 @@ class Backend:
         with self.active():
             return self.own(self.xp.zeros(shape, dtype))
 
+    def pinned(self, size: int, dtype: Any = np.float32) -> Array:
+        """Host memory that this GPU reads and writes by itself (not yet run on a GPU)."""
+        return importlib.import_module("cupyx").empty_pinned(size, dtype)
+
     def asarray(self, array: Array) -> Array:
         """``array`` on this device, C-contiguous; not copied where it is there already."""
         if self.xp is np and not isinstance(array, np.ndarray) and hasattr(array, "get"):
@@ -117,7 +121,7 @@ class Backend:
         return _plain(array) if isinstance(array, np.ndarray) else array.get()
 
     def own(self, array: Array) -> Array:
-        """``array``, just made here, marked as memory of this device where that is a logical one."""
+        """``array``, just made here, marked as memory of this device if that is a logical one."""
         if self.logical:
             array = array.view(HostArray)
             array.owner = self
@@ -198,7 +202,9 @@ def get_all(device: str | Backend | Sequence[str | Backend] = "auto") -> list[Ba
     names = device.split(",") if isinstance(device, str) else list(device)
     shown = ",".join(getattr(name, "device", str(name)) for name in names)
     if not 1 <= len(names) <= 2:
-        raise ValueError(f"device: expected one device, or two of a kind; got {len(names)}: {shown!r}")
+        raise ValueError(
+            f"device: expected one device, or two of a kind; got {len(names)}: {shown!r}"
+        )
     if len(names) == 1:
         return [get(names[0])]
     kinds = {part.strip().partition(":")[0] for part in shown.split(",")}

@@ -67,7 +67,7 @@ def build_net(cfg: Config, picture: Shape, classes: int | None, device: str) -> 
         cfg: its `net`, `augment` and `seed` are used.
         picture: (H, W, C) of the data, before the crop.
         classes: of the data; the net must have as many outputs. None: as many as it has by itself.
-        device: as for `convnet.backend.get`.
+        device: as for `convnet.backend.get_all`.
 
     Raises:
         ConfigError: layers that do not fit one another or the data.
@@ -75,6 +75,7 @@ def build_net(cfg: Config, picture: Shape, classes: int | None, device: str) -> 
         DeviceError: the device is not there.
     """
     in_shape = (*crop_size(picture, cfg.augment), picture[2])
+    backends.get_all(device)  # so that what is wrong with it is not taken for the net's
     try:
         if cfg.net.layers:
             nodes = [
@@ -215,14 +216,14 @@ def build(cfg: Config, device: str, data: Data = None, stats: Statistics | None 
 
     Args:
         cfg: the configuration.
-        device: as for `convnet.backend.get`.
+        device: as for `convnet.backend.get_all`.
         data: as for `open_sets`.
         stats: of the training data, where they are known; otherwise they are computed.
 
     Raises:
         ConfigError, DataError, DeviceError.
     """
-    device_backend = backends.get(device)
+    device_backend = backends.get_all(device)[0]
     if device_backend.name == "cpu":
         backends.set_threads(cfg.train.threads)
     train, validation = open_sets(cfg, data)
@@ -231,7 +232,7 @@ def build(cfg: Config, device: str, data: Data = None, stats: Statistics | None 
             f"{cfg.origin}: train.batch: expected at most {len(train)}, the number of training "
             f"pictures, got {cfg.train.batch}"
         )
-    net = build_net(cfg, train.shape, len(train.classes), device_backend.device)
+    net = build_net(cfg, train.shape, len(train.classes), device)
     stats = stats or statistics(train, cfg.data.mean, colour=cfg.augment.colour_noise > 0)
     settings = cfg.schedule
     return Parts(

@@ -47,7 +47,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _explain(error: Exception) -> tuple[int, str]:
     """The exit code and the one line for an error."""
     from convnet.backend import DeviceError
+    from convnet.links import LinkError
 
+    if isinstance(error, LinkError):
+        return FAILED, _one_line(error)
     if isinstance(error, DeviceError):
         return NO_DEVICE, _one_line(error)
     if isinstance(error, OSError) and error.errno is not None:
@@ -149,7 +152,9 @@ def _data_options(command: argparse.ArgumentParser, data: bool = True) -> None:
     if data:
         command.add_argument("--data", metavar="D", help="folder or file of the data")
     command.add_argument(
-        "--device", metavar="D", help="auto (default), cpu, cuda, cuda:N or emulator"
+        "--device",
+        metavar="D",
+        help="auto (default), cpu, cuda, cuda:N or emulator; or two: cuda:0,cuda:1",
     )
 
 

@@ -52,7 +52,7 @@ def open_run(
 
     Args:
         run: a run folder (its best checkpoint, else the newest) or a checkpoint file.
-        device: as for `convnet.backend.get`; None is "auto".
+        device: as for `convnet.backend.get_all`; None is "auto".
         warn: told when a damaged checkpoint is passed over.
 
     Raises:
@@ -61,12 +61,12 @@ def open_run(
     checkpoint = open_checkpoint(run, warn)
     state = checkpoint.state
     cfg = load_config(state["config"])
-    backend = backends.get(device or "auto")
+    backend = backends.get_all(device or "auto")[0]
     if backend.name == "cpu":
         backends.set_threads(cfg.train.threads)
     height, width, channels = state["picture"]
     picture = (height, width, channels)
-    net = build_net(cfg, picture, len(state["classes"]), backend.device)
+    net = build_net(cfg, picture, len(state["classes"]), device or "auto")
     load_weights(net, checkpoint)
     stats = statistics_of(checkpoint)
     return Trained(
@@ -85,7 +85,7 @@ def load(run: str | os.PathLike[str], device: str | None = None) -> Net:
 
     Args:
         run: a run folder (its best checkpoint, else the newest) or a checkpoint file.
-        device: as for `convnet.backend.get`; None is "auto".
+        device: as for `convnet.backend.get_all`; None is "auto".
 
     Raises:
         CheckpointError, RunError: no usable checkpoint. DeviceError: no such device.
@@ -136,7 +136,7 @@ def evaluate(
     Args:
         run: a run folder (its best checkpoint, else the newest) or a checkpoint file.
         data: a path, or (training set, validation set); None takes the data of the run.
-        device: as for `convnet.backend.get`; None is "auto".
+        device: as for `convnet.backend.get_all`; None is "auto".
         warn: told when a damaged checkpoint is passed over.
 
     Returns:

@@ -133,10 +133,10 @@ class Layer:
     can_run_in_place = False  # True: fprop can write y over x, and bprop does not need x
     dx_over_dy = False  # True: bprop writes dx over dy where it may (overwrite_dy)
     keeps_relu_mask = False  # True: what a ReLU wrote may be replaced by y, and y > 0 be its mask
-    # Which input channels an output channel depends on: "own" the same one only; "groups" those in its
-    # group, `groups` of them; "filters" as "groups", and output channels can be computed apart;
-    # "joined" those of the inputs one after the other; "all" all, and the layer is one piece.
-    channels = "all"
+    # Which input channels an output channel depends on: "own" the same one only; "groups" those of
+    # its group; "filters" likewise, and output channels can be computed apart; "joined" those of
+    # the inputs, one after the other; "all" all, and the layer is one piece.
+    reach = "all"
     channel_axis = 0  # of the parameters: where they have the output channels
     saved_output = 0  # what bprop needs of y: 0 nothing, 1 only where it is positive, 2 the values
 

@@ -113,12 +113,10 @@ class HostStaged:
         and device want memory without gaps. The host waits: this is the slow way, for pairs of
         devices that have no other.
         """
-        import cupyx
-
         block = src[:, src_col : src_col + cols]
         with self.source.active():
             packed = self.source.xp.ascontiguousarray(block)
-            slot = self._slot(block.shape, cupyx.empty_pinned)
+            slot = self._slot(block.shape, self.source.pinned)
             packed.get(out=slot)
         with self.target.active(), self.target.xp.cuda.Stream(non_blocking=True) as stream:
             arrived = self.target.empty(block.shape)
@@ -132,8 +130,8 @@ Transport = Loopback | Peer | HostStaged
 
 def transport_works(transport: Any, source: Backend, target: Backend) -> bool:
     """Whether a pattern arrives whole at the target, as one long row and as a block of columns."""
-    pattern = np.arange(37 * 1031, dtype=np.uint32)
-    pattern = (pattern * np.uint32(2654435761) >> np.uint32(9)).astype(np.float32).reshape(37, 1031)
+    words = np.arange(37 * 1031, dtype=np.uint32) * np.uint32(2654435761)
+    pattern = (words >> np.uint32(9)).astype(np.float32).reshape(37, 1031)
     src = source.asarray(pattern)
     for first, cols in ((0, 1031), (5, 514)):
         dst = target.zeros(pattern.shape)

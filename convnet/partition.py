@@ -5,7 +5,7 @@ filters that compute it. The graph of a net is turned into a larger one, in whic
 device computes that device's channels, and `Gather` nodes stand where a device needs channels that
 are elsewhere. Everything else follows: forward and backward run through the larger graph as through
 any other, and the gradient of a gathered value is the sum of what its readers on both devices send
-back. Which channels a layer needs is declared by the layer (`Layer.channels`):
+back. Which channels a layer needs is declared by the layer (`Layer.reach`):
 
     own       works on the channels that are there: activations, dropout, pools, flatten, sum
     groups    needs whole groups: response normalization. Where a group lies across the devices,
@@ -25,6 +25,7 @@ import math
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+
 import numpy as np
 
 from convnet.backend import Array, Backend
@@ -157,7 +158,7 @@ class Partition:
 
     def _split(self, node: Node) -> Value:
         """Adds the nodes that compute what `node` does on each device."""
-        kind = node.layer.channels
+        kind = node.layer.reach
         inputs = [self.values[name] for name in input_names(node)]
         if kind in ("own", "groups") and any(x.channels != inputs[0].channels for x in inputs):
             kind = "everywhere"  # rows of channels of different lengths

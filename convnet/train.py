@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shlex
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,6 +15,7 @@ from convnet import backend as backends
 from convnet.build import Data, Parts, build, statistics_of, with_path
 from convnet.checkpoint import Checkpoint
 from convnet.config import Config, ConfigError, load_config
+from convnet.links import LinkError, LinkWarning
 from convnet.net import Net
 from convnet.progress import Reporter
 from convnet.runfolder import RunFolder, run_config
@@ -69,7 +71,8 @@ def train(
 
     Args:
         cfg: a TOML file, a preset's name, a dict or a Config; may be left out when resuming.
-        device: "auto" (the default), "cpu", "cuda", "cuda:N" or "emulator".
+        device: "auto" (the default), "cpu", "cuda", "cuda:N" or "emulator"; or two of a kind that
+            share the net: "cuda:0,cuda:1", "cpu:0,cpu:1".
         epochs: replaces `train.epochs`.
         run_dir: the folder of the run; by default runs/<date>-<time>-<name>.
         resume: the folder of a run to continue where its newest whole checkpoint was taken.
@@ -85,6 +88,7 @@ def train(
         ConfigError, DataError, CheckpointError, RunError: something given cannot be used (all are
             ValueErrors).
         DeviceError: the device is not there.
+        LinkError: a transfer between two devices failed; nothing was made of it.
         OSError: something cannot be written, for example on a full disk. The last checkpoint
             stays whole.
     """
@@ -147,9 +151,14 @@ class _Job:
     def _build(self, checkpoint: Checkpoint | None) -> Parts:
         """Makes the parts of the run and prints what they are."""
         cfg, line = self.cfg, self.reporter.line
-        line(f"device    {backends.get(self.device).describe()}{self._why_no_gpu()}")
+        devices = backends.get_all(self.device)
+        line(f"device    {devices[0].describe()}{self._why_no_gpu()}")
+        for other in devices[1:]:
+            line(f"          {other.describe()}")
         stats = None if checkpoint is None else statistics_of(checkpoint)
-        parts = build(cfg, self.device, self.data, stats)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", LinkWarning)  # shown below
+            parts = build(cfg, self.device, self.data, stats)
         height, width, channels = parts.train.shape
         line(f"data      {parts.train.description}")
         line(
@@ -157,6 +166,10 @@ class _Job:
             f"pictures, {height} x {width} x {channels}, {len(parts.train.classes)} classes"
         )
         net = parts.net
+        if net.partition is not None:
+            line(f"links     {net.partition.links.describe()}")
+            for note in net.partition.links.notes:
+                self.reporter.warn(note)
         line(
             f"net       {cfg.net.model or cfg.name}: {len(net.nodes)} nodes, "
             f"{net.parameter_count:,} parameters, {net.macs / 1e6:.1f} M multiply-adds a picture, "
@@ -195,6 +208,8 @@ class _Job:
                 raise
             except OSError as error:
                 raise self._unwritable(trainer, error) from error
+            except LinkError as error:
+                raise LinkError(f"{error}; {self._way_back(trainer)}") from error
             finally:
                 reporter.close()
         self._report(trainer, status, reason)
@@ -207,7 +222,7 @@ class _Job:
             run_dir=folder.path,
             checkpoint=trainer.checkpoint,
             status=status,
-            device=trainer.parts.backend.device,
+            device=trainer.net.device,
             images_per_s=trainer.run_clock.rates()["images_per_s"],
             reason=reason,
             signal=signals.received if status == "interrupted" else 0,

@@ -17,7 +17,7 @@ class Activation(Layer):
     """
 
     kind = ""
-    channels = "own"
+    reach = "own"
     dx_over_dy = True
     fused = False
     dy_masked = False

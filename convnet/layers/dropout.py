@@ -24,7 +24,7 @@ class Dropout(Layer):
     Source: paper, section 4.2.
     """
 
-    channels = "own"
+    reach = "own"
     columns: tuple[int, int, int] | None = None  # of a block: first, last + 1, and how many in all
     can_run_in_place = True
     dx_over_dy = True

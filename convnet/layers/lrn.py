@@ -22,7 +22,7 @@ class LRN(Layer):
     Source: paper, section 3.3.
     """
 
-    channels = "groups"
+    reach = "groups"
 
     def __init__(
         self,

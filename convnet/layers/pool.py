@@ -23,7 +23,7 @@ class _Pool(Layer):
     """
 
     kind = ""
-    channels = "own"
+    reach = "own"
 
     def __init__(
         self,

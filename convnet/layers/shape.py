@@ -13,7 +13,7 @@ from convnet.layer import Array, Layer, Shape
 class Flatten(Layer):
     """(H, W, C) to (H W C,), in that order, without a copy."""
 
-    channels = "own"
+    reach = "own"
     is_view = True
     passes_dy = True
 
@@ -32,7 +32,7 @@ class Flatten(Layer):
 class Sum(Layer):
     """y = the sum of all inputs, which have one shape."""
 
-    channels = "own"
+    reach = "own"
     several_inputs = True
     passes_dy = True
 
@@ -58,7 +58,7 @@ class Sum(Layer):
 class Concat(Layer):
     """The channels of all inputs, one input after the other; their other sizes are the same."""
 
-    channels = "joined"
+    reach = "joined"
     several_inputs = True
 
     def setup(self, in_shape: list[Shape], rng: np.random.Generator) -> Shape:

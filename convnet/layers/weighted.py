@@ -26,7 +26,7 @@ class Weighted(Layer):
             that dx can be sent on meanwhile.
     """
 
-    channels = "filters"
+    reach = "filters"
     late = False
 
     fuse_relu = False
