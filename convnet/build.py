@@ -20,6 +20,7 @@ from convnet.data import Batch, DataError, Dataset, Loader, Statistics, open_dat
 from convnet.data.augment import crop_size
 from convnet.data.dataset import expanded
 from convnet.data.sources import PACKAGED
+from convnet.distributed import Parallel, Ranks, threads
 from convnet.layers import LAYER_TYPES, Loss
 from convnet.net import Net, Node
 from convnet.sgd import SGD
@@ -144,6 +145,7 @@ class Parts:
     loader: Loader
     validation_loader: Loader
     prepare: Preparer
+    parallel: Parallel
 
     def facts(self) -> dict[str, Any]:
         """What a checkpoint says about data and net; a resumed run must find the same."""
@@ -211,7 +213,13 @@ def open_sets(cfg: Config, data: Data = None) -> tuple[Dataset, Dataset]:
     return train, validation
 
 
-def build(cfg: Config, device: str, data: Data = None, stats: Statistics | None = None) -> Parts:
+def build(
+    cfg: Config,
+    device: str,
+    data: Data = None,
+    stats: Statistics | None = None,
+    ranks: Ranks | None = None,
+) -> Parts:
     """Opens the data and makes net, optimiser, schedule and loaders.
 
     Args:
@@ -219,13 +227,20 @@ def build(cfg: Config, device: str, data: Data = None, stats: Statistics | None 
         device: as for `convnet.backend.get_all`.
         data: as for `open_sets`.
         stats: of the training data, where they are known; otherwise they are computed.
+        ranks: the processes that train together; by default this one alone.
 
     Raises:
         ConfigError, DataError, DeviceError.
     """
+    ranks = ranks or Ranks()
     device_backend = backends.get_all(device)[0]
     if device_backend.name == "cpu":
-        backends.set_threads(cfg.train.threads)
+        backends.set_threads(threads(cfg.train.threads, ranks))
+    if cfg.train.batch < ranks.size:
+        raise ConfigError(
+            f"{cfg.origin}: train.batch: expected at least {ranks.size}, a picture for each "
+            f"process, got {cfg.train.batch}"
+        )
     train, validation = open_sets(cfg, data)
     if cfg.train.batch > len(train):
         raise ConfigError(
@@ -246,10 +261,19 @@ def build(cfg: Config, device: str, data: Data = None, stats: Statistics | None 
         schedule=schedule.build(
             settings.kind, cfg.sgd.lr, settings.warmup_steps, **settings.options
         ),
-        loader=Loader(train, cfg.train.batch, cfg.seed, cfg.augment, stats, train=True),
-        validation_loader=Loader(
-            validation, cfg.train.batch, cfg.seed, cfg.augment, stats, train=False
+        loader=Loader(
+            train, cfg.train.batch, cfg.seed, cfg.augment, stats, train=True, share=ranks.share
         ),
+        validation_loader=Loader(
+            validation,
+            cfg.train.batch,
+            cfg.seed,
+            cfg.augment,
+            stats,
+            train=False,
+            share=ranks.share,
+        ),
+        parallel=Parallel(net, ranks),
         prepare=Preparer(device_backend, stats, cfg, train.shape),
     )
 

@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -61,6 +62,20 @@ def _explain(error: Exception) -> tuple[int, str]:
     if isinstance(error, MemoryError):
         return FAILED, f"out of memory ({_one_line(error)}); try a smaller train.batch"
     return FAILED, f"{type(error).__name__}: {_one_line(error)[:400]} (--debug shows where)"
+
+
+def end_with(error: BaseException, ranks: Any) -> None:
+    """Says what one process of several has come to, and ends them all."""
+    if isinstance(error, Exception):
+        code, message = _explain(error)
+    else:
+        code, message = 128 + signal.SIGINT, "stopped"
+    if not ranks.first:  # what all ranks find is said once
+        time.sleep(0.5)
+    _complain(f"rank {ranks.rank} of {ranks.size}: {message}")
+    sys.stderr.flush()
+    sys.stdout.flush()
+    ranks.abort(code)
 
 
 def _one_line(error: BaseException) -> str:

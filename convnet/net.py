@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import zlib
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -82,6 +83,7 @@ class Net:
         self._case_losses: list[tuple[float, Array]] = []  # (coeff, loss [N]) of each loss
         self._sums: dict[str, Array] = {}  # gradients of nodes with several readers
         self._rank: Array | None = None
+        self.gradient_ready: Callable[[Parameter], None] | None = None  # told in backward passes
         self._set_up()
         self.partition: Partition | None = None
         self._nodes = self.nodes  # those that run, and in a training step
@@ -156,6 +158,15 @@ class Net:
     @step.setter
     def step(self, step: int) -> None:
         self._random.step = whole("step", step, 0)
+
+    @property
+    def first_case(self) -> int:
+        """The place of a batch's first case in a larger batch whose rest other processes have."""
+        return self._random.first_case
+
+    @first_case.setter
+    def first_case(self, case: int) -> None:
+        self._random.first_case = whole("first_case", case, 0)
 
     @property
     def parameter_count(self) -> int:
@@ -281,17 +292,20 @@ class Net:
         gradients: dict[str, Array] = {}
         arriving: dict[str, list[Arriving]] = {}  # parts of gradients from another device
         late: list[Node] = []  # whose parameters' gradients are put off until dx is on its way
+        users = Counter(id(p) for node in self._steps for p in node.layer.params)
         for node in reversed(self._steps):
             if node.name not in self._plan.learns:
                 continue
             if node.name in arriving:
-                self._finish_late(late)
+                self._finish_late(late, users)
             with self._at(node):
                 dy = gradients.pop(node.name, None)
                 for part in arriving.pop(node.name, ()):
                     dy = part.finish() if dy is None else ops.accumulate(dy, part.finish())
                 dx = node.layer.bprop(dy)
                 late.append(node)
+                if self.partition is None:
+                    self._finish_late(late, users)
                 parts = dx if node.layer.several_inputs else [dx]
                 own = node.name in self._plan.own_dx
                 for name, part in zip(input_names(node), parts, strict=True):
@@ -299,12 +313,18 @@ class Net:
                         arriving.setdefault(name, []).append(part)
                     elif name in self._plan.learns:
                         self._add_gradient(gradients, name, part, own)
-        self._finish_late(late)
+        self._finish_late(late, users)
 
-    def _finish_late(self, late: list[Node]) -> None:
+    def _finish_late(self, late: list[Node], users: Counter[int]) -> None:
+        """Computes what gradients of parameters are due, and tells of those that are complete.
+        `users` counts the nodes that have yet to add to each parameter's gradient."""
         for node in late:
             with self._at(node):
                 node.layer.finish_bprop()
+            for param in node.layer.params:
+                users[id(param)] -= 1
+                if self.gradient_ready is not None and not users[id(param)]:
+                    self.gradient_ready(param)
         late.clear()
 
     def _add_gradient(self, gradients: dict[str, Array], name: str, part: Array, own: bool) -> None:

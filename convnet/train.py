@@ -12,9 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from convnet import backend as backends
+from convnet import distributed
 from convnet.build import Data, Parts, build, statistics_of, with_path
 from convnet.checkpoint import Checkpoint
 from convnet.config import Config, ConfigError, load_config
+from convnet.distributed import Ranks
 from convnet.links import LinkError, LinkWarning
 from convnet.net import Net
 from convnet.progress import Reporter
@@ -94,21 +96,28 @@ def train(
     """
     if epochs is not None:
         overrides = [*overrides, f"train.epochs={epochs}"]
+    with distributed.ranks().guard() as ranks:
+        config = ranks.from_first(lambda: _config(cfg, overrides, data, run_dir, resume))
+        reporter = Reporter(quiet or not ranks.first)
+        device = distributed.local_device(device or "auto", ranks)
+        heard = tuple(callbacks) if ranks.first else ()
+        job = _Job(config, device, data, heard, reporter, ranks)
+        try:
+            return job.begin(run_dir) if resume is None else job.resume(resume)
+        finally:
+            reporter.close()
+            reporter.log_to(None)
+
+
+def _config(cfg: Any, overrides: Iterable[str], data: Data, run_dir: Any, resume: Any) -> Config:
+    """The configuration that the arguments of `train` come to."""
     if resume is not None:
         if run_dir is not None:
             raise ConfigError("run_dir: cannot be given with resume, which names the run's folder")
-        config = _resumed_config(resume, cfg, overrides, data)
-    elif cfg is None:
+        return _resumed_config(resume, cfg, overrides, data)
+    if cfg is None:
         raise ConfigError("cfg: expected a configuration or resume")
-    else:
-        config = with_path(load_config(cfg, overrides), data)
-    reporter = Reporter(quiet)
-    job = _Job(config, device or "auto", data, tuple(callbacks), reporter)
-    try:
-        return job.begin(run_dir) if resume is None else job.resume(resume)
-    finally:
-        reporter.close()
-        reporter.log_to(None)
+    return with_path(load_config(cfg, overrides), data)
 
 
 @dataclass
@@ -120,19 +129,20 @@ class _Job:
     data: Data
     callbacks: tuple[Callable[[Record], Any], ...]
     reporter: Reporter
+    ranks: Ranks
 
     def begin(self, run_dir: str | os.PathLike[str] | None) -> TrainResult:
         """A new run."""
-        if run_dir is not None:
+        if run_dir is not None and self.ranks.first:
             RunFolder.check_free(Path(run_dir))
         parts = self._build(None)
-        with contextlib.closing(RunFolder.create(run_dir, self.cfg)) as folder:
+        with self._folder(lambda: RunFolder.create(run_dir, self.cfg)) as folder:
             return self._run(Trainer(self.cfg, parts, folder, self.reporter, self.callbacks))
 
     def resume(self, path: str | os.PathLike[str]) -> TrainResult:
         """A run that is there already, from its newest checkpoint or else from the start."""
-        with contextlib.closing(RunFolder.resume(path, self.cfg)) as folder:
-            checkpoint = folder.newest(self.reporter.warn)
+        with self._folder(lambda: RunFolder.resume(path, self.cfg)) as folder:
+            checkpoint = self.ranks.from_first(lambda: folder.newest(self.reporter.warn))
             parts = self._build(checkpoint)
             trainer = Trainer(self.cfg, parts, folder, self.reporter, self.callbacks)
             if checkpoint is None:
@@ -148,6 +158,14 @@ class _Job:
             folder.write_config(self.cfg)
             return self._run(trainer)
 
+    def _folder(self, make: Callable[[], RunFolder]) -> contextlib.closing[Any]:
+        """The folder of the run, which one process opens; to be closed by `with`."""
+        if self.ranks.size == 1:
+            return contextlib.closing(make())
+        folder = make() if self.ranks.first else None
+        path = self.ranks.from_first(lambda: folder.path if folder else Path())
+        return contextlib.closing(folder or distributed.NoFolder(path))
+
     def _build(self, checkpoint: Checkpoint | None) -> Parts:
         """Makes the parts of the run and prints what they are."""
         cfg, line = self.cfg, self.reporter.line
@@ -155,10 +173,12 @@ class _Job:
         line(f"device    {devices[0].describe()}{self._why_no_gpu()}")
         for other in devices[1:]:
             line(f"          {other.describe()}")
+        if self.ranks.size > 1:
+            line(f"ranks     {self.ranks.size} processes, each with its part of every batch")
         stats = None if checkpoint is None else statistics_of(checkpoint)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", LinkWarning)  # shown below
-            parts = build(cfg, self.device, self.data, stats)
+            parts = build(cfg, self.device, self.data, stats, self.ranks)
         height, width, channels = parts.train.shape
         line(f"data      {parts.train.description}")
         line(
@@ -225,7 +245,7 @@ class _Job:
             device=trainer.net.device,
             images_per_s=trainer.run_clock.rates()["images_per_s"],
             reason=reason,
-            signal=signals.received if status == "interrupted" else 0,
+            signal=max(self.ranks.each(signals.received)) if status == "interrupted" else 0,
         )
 
     # ---- messages -------------------------------------------------------------------------------

@@ -145,7 +145,7 @@ def test_nothing_works(monkeypatch, lying):
     monkeypatch.setattr(HostStaged, "copy", lambda *_: None)
     with (
         pytest.warns(LinkWarning),
-        pytest.raises(LinkError, match="cpu:1 -> cpu:0: .* through the memory of the host"),
+        pytest.raises(LinkError, match=r"cpu:1 -> cpu:0: .* through the memory of the host"),
     ):
         make(chain, DEVICES)
 
@@ -223,7 +223,7 @@ def test_a_write_that_comes_after_its_time_is_not_used():
 
     net, step = broken_net((1, 0), late)
     before = net.state()
-    with pytest.raises(LinkError, match="no signal within 0.2 s"):
+    with pytest.raises(LinkError, match=r"no signal within 0\.2 s"):
         step()
     gate.set()
     time.sleep(0.05)

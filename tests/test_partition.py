@@ -2,10 +2,12 @@
 
 import numpy as np
 import pytest
-from nets import CLASSES, GRAPHS, IN_SHAPE, chain, conv, data, dense, make, train
+from nets import CLASSES, GRAPHS, chain, conv, data, dense, make, train
+from tiny import config, metrics, write_config, write_data
 
+import convnet
 import convnet.backend
-from convnet import models, ops
+from convnet import cli, models, ops
 from convnet.layers import (
     LRN,
     AvgPool,
@@ -27,9 +29,11 @@ from convnet.sgd import SGD
 # Largest difference between one device and two, relative to the largest element of the tensor:
 # gradients are sums in another order, of at most some thousand terms (measured: 8e-7); parameters
 # after 50 steps (measured: 5e-7, which is also what one changed bit of one weight comes to on one
-# device). Where a difference decides which element of a pool is the largest, it grows a thousandfold
-# and no bound holds; the rates and batches here keep clear of that.
+# device). Where a difference decides which element of a pool is the largest, it grows a
+# thousandfold and no bound holds; the rates and batches here keep clear of that.
 GRADIENT_BOUND, TRAINING_BOUND = 4e-6, 1e-5
+
+TWO = "cpu:0,cpu:1"
 
 
 def uneven():
@@ -383,7 +387,7 @@ def test_memories_do_not_mix():
         lambda: ops.accumulate(a, b),
         lambda: ops.relu_fprop(a, out=b[:1].reshape(2, 1)),
     ):
-        with pytest.raises(ValueError, match="cpu:0, cpu:1|cpu:1, cpu:0"):
+        with pytest.raises(ValueError, match=r"cpu:0, cpu:1|cpu:1, cpu:0"):
             mix()
     host = np.ones((2, 2), np.float32)
     held = first.asarray(host)
@@ -418,3 +422,64 @@ def test_devices_by_list():
     assert make(chain).device == "cpu"
     assert [device.device for device in net.backends] == ["cpu:0", "cpu:1"]
     assert net.params[0].data.owner is net.backends[0]
+
+
+# ---- runs ---------------------------------------------------------------------------------------
+
+
+def test_a_run_moves_between_one_and_two_devices(tmp_path):
+    cfg = config(write_data(tmp_path / "data"))
+    runs = {}
+    for first, second in (("cpu", "cpu"), ("cpu", TWO), (TWO, "cpu"), (TWO, TWO)):
+        folder = tmp_path / f"{first}-{second}".replace(":", "").replace(",", "")
+        begun = convnet.train(cfg, device=first, epochs=2, run_dir=folder, quiet=True)
+        assert begun.device == first
+        done = convnet.train(resume=folder, device=second, epochs=4, quiet=True)
+        assert done.status == "done"
+        runs[first, second] = done.net
+        assert convnet.load(folder, device=TWO).device == TWO
+    expected = parameters(runs["cpu", "cpu"])
+    for net in runs.values():
+        assert_close(parameters(net), expected, TRAINING_BOUND)
+
+
+def test_a_resumed_run_on_two_devices_is_the_same_to_the_bit(tmp_path):
+    cfg = config(write_data(tmp_path / "data"))
+    whole = convnet.train(cfg, device=TWO, run_dir=tmp_path / "whole", quiet=True)
+    seen = []
+
+    def stop(record):
+        seen.append(record)
+        return len(seen) == 3
+
+    folder = tmp_path / "parts"
+    stopped = convnet.train(cfg, device=TWO, run_dir=folder, callbacks=[stop], quiet=True)
+    assert stopped.status == "stopped"
+    resumed = convnet.train(resume=folder, device=TWO, quiet=True)
+    assert_equal(resumed.net.state(), whole.net.state())
+    assert metrics(folder) == metrics(tmp_path / "whole")
+
+
+@pytest.mark.parametrize(
+    ("device", "code", "message"),
+    [
+        ("cpu:0,cpu:1,cpu:0", 2, "expected one device, or two of a kind; got 3"),
+        ("cpu:0,emulator:1", 2, "expected two devices of one kind"),
+        ("cuda:0,cuda:99", 3, "device 'cuda:"),
+    ],
+)
+def test_devices_at_the_command_line(tmp_path, capsys, device, code, message):
+    path = write_config(tmp_path / "run.toml", write_data(tmp_path / "data"))
+    for command in ("train", "summary", "gradcheck"):
+        assert cli.main([command, str(path), "--device", device]) == code
+        assert message in capsys.readouterr().err
+
+
+def test_commands_on_two_devices(tmp_path, capsys):
+    path = write_config(tmp_path / "run.toml", write_data(tmp_path / "data"))
+    folder = str(tmp_path / "run")
+    words = ["train", str(path), "--device", TWO, "--epochs", "1", "--run-dir", folder]
+    assert cli.main(words) == 0
+    assert cli.main(["eval", folder, "--device", TWO]) == 0
+    assert cli.main(["gradcheck", str(path), "--device", TWO]) == 0
+    assert "conv1.w@1" in capsys.readouterr().out

@@ -5,7 +5,7 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -55,6 +55,8 @@ class Loader:
         stats: statistics for colour noise; may be None without it.
         train: training or evaluation.
         prefetch: how many batches may be ready ahead of the consumer.
+        share: of a number of cases, the first and last + 1 that this process reads; by default it
+            reads all of each batch.
 
     Attributes:
         steps_per_epoch: batches in an epoch.
@@ -77,6 +79,7 @@ class Loader:
         stats: Statistics | None,
         train: bool,
         prefetch: int = 4,
+        share: Callable[[int], tuple[int, int]] | None = None,
     ) -> None:
         if batch < 1 or prefetch < 1:
             raise ValueError(
@@ -96,6 +99,7 @@ class Loader:
         self.stats = stats
         self.train = train
         self.prefetch = prefetch
+        self.share = share
         self.out_shape = (*crop_size(dataset.shape, augment), dataset.shape[2])
         if train:  # draws once, so that what cannot be drawn is said here
             draw_variation(seed, 0, np.zeros(1, np.int64), dataset.shape, augment, stats)
@@ -177,7 +181,11 @@ class Loader:
             for step in range(start_step, self.steps_per_epoch):
                 if stop.is_set():
                     return
-                ready.put(self._read(epoch, order[step * self.batch : (step + 1) * self.batch]))
+                indices = order[step * self.batch : (step + 1) * self.batch]
+                if self.share is not None:
+                    indices = indices[slice(*self.share(len(indices)))]
+                if len(indices):
+                    ready.put(self._read(epoch, indices))
         except BaseException as error:
             end = error
         if not stop.is_set():
