@@ -135,6 +135,7 @@ class MpiRanks(Ranks):
 
     def abort(self, code: int) -> None:
         self.comm.Abort(code)
+        os._exit(code)  # the call may come back before the process is ended
 
 
 def ranks() -> Ranks:
