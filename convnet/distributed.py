@@ -230,7 +230,7 @@ class Bucket:
     def finish(self) -> None:
         """Waits for the sum and puts it into the gradients."""
         while not self.poll():
-            pass
+            os.sched_yield()  # there may be more processes than cores
         for param, part in self._parts():
             device = backends.of(param.data)
             if device.xp is np:

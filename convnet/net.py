@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import zlib
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
 
 from convnet import backend as backends
-from convnet import fusion, graph, ops, weights
-from convnet.gather import Arriving, arrived
+from convnet import fusion, graph, weights
+from convnet.gather import arrived
 from convnet.graph import INPUT, Node, input_names
 from convnet.inputs import checked_labels, checked_x
 from convnet.layer import Array, Parameter, Randomness, Shape, whole
 from convnet.layers.loss import Loss
 from convnet.partition import Partition
+from convnet.passes import Passes
 from convnet.sgd import SGD
 from convnet.summary import summary_table
 
@@ -38,7 +37,7 @@ def _on_own_backend(method: Method) -> Method:
     return run  # type: ignore[return-value]
 
 
-class Net:
+class Net(Passes):
     """A net of named layers.
 
     Args:
@@ -79,15 +78,12 @@ class Net:
         self.params: list[Parameter] = []
         self._by_name = {node.name: node for node in self.nodes}
         self._losses = [node for node in self.nodes if isinstance(node.layer, Loss)]
-        self._values: dict[str, Array] = {}
-        self._case_losses: list[tuple[float, Array]] = []  # (coeff, loss [N]) of each loss
-        self._sums: dict[str, Array] = {}  # gradients of nodes with several readers
-        self._rank: Array | None = None
-        self.gradient_ready: Callable[[Parameter], None] | None = None  # told in backward passes
+        self._values, self._sums, self._case_losses = {}, {}, []
+        self._rank = None
+        self.gradient_ready = None
         self._set_up()
-        self.partition: Partition | None = None
-        self._nodes = self.nodes  # those that run, and in a training step
-        self._steps = self.nodes
+        self.partition = None
+        self._nodes = self._steps = self.nodes
         if len(self.backends) > 1:
             self._divide()
         self._plan = fusion.plan(self._nodes, fuse)
@@ -247,102 +243,6 @@ class Net:
         self._backward()
         if self.partition is not None:
             self.partition.links.verify()  # before anything is made of what arrived
-
-    def _forward(
-        self,
-        x: Array,
-        train: bool,
-        labels: Array | None = None,
-        scale: float | None = None,
-        gradient: bool = True,
-    ) -> None:
-        """Runs all nodes; the losses compare with `labels`."""
-        values = self._values = {INPUT: x}
-        self._case_losses = []
-        for node in self._steps:
-            layer = node.layer
-            with self._at(node):
-                inputs = self._inputs(node)
-                if isinstance(layer, Loss):
-                    each = layer.coeff * (1.0 / len(x) if scale is None else scale)
-                    loss, self._rank = layer.loss(inputs[0], labels, each, gradient)
-                    self._case_losses.append((layer.coeff, loss))
-                else:
-                    values[node.name] = layer.fprop(
-                        inputs if layer.several_inputs else inputs[0], train
-                    )
-        if self.partition is not None and not gradient:
-            self.partition.links.verify()
-
-    def _at(self, node: Node) -> contextlib.AbstractContextManager[Any]:
-        """Within the block, the current device is that of the node."""
-        if self.partition is None:
-            return contextlib.nullcontext()
-        return self.partition.device_of[node.name].active()
-
-    def _inputs(self, node: Node) -> list[Array]:
-        """The inputs of a node, once they have arrived."""
-        names = input_names(node)
-        for name in names:
-            self._values[name] = arrived(self._values[name])
-        return [self._values[name] for name in names]
-
-    def _backward(self) -> None:
-        """Runs the bprop of all nodes that learn, in reverse."""
-        gradients: dict[str, Array] = {}
-        arriving: dict[str, list[Arriving]] = {}  # parts of gradients from another device
-        late: list[Node] = []  # whose parameters' gradients are put off until dx is on its way
-        users = Counter(id(p) for node in self._steps for p in node.layer.params)
-        for node in reversed(self._steps):
-            if node.name not in self._plan.learns:
-                continue
-            if node.name in arriving:
-                self._finish_late(late, users)
-            with self._at(node):
-                dy = gradients.pop(node.name, None)
-                for part in arriving.pop(node.name, ()):
-                    dy = part.finish() if dy is None else ops.accumulate(dy, part.finish())
-                dx = node.layer.bprop(dy)
-                late.append(node)
-                if self.partition is None:
-                    self._finish_late(late, users)
-                parts = dx if node.layer.several_inputs else [dx]
-                own = node.name in self._plan.own_dx
-                for name, part in zip(input_names(node), parts, strict=True):
-                    if isinstance(part, Arriving):
-                        arriving.setdefault(name, []).append(part)
-                    elif name in self._plan.learns:
-                        self._add_gradient(gradients, name, part, own)
-        self._finish_late(late, users)
-
-    def _finish_late(self, late: list[Node], users: Counter[int]) -> None:
-        """Computes what gradients of parameters are due, and tells of those that are complete.
-        `users` counts the nodes that have yet to add to each parameter's gradient."""
-        for node in late:
-            with self._at(node):
-                node.layer.finish_bprop()
-            for param in node.layer.params:
-                users[id(param)] -= 1
-                if self.gradient_ready is not None and not users[id(param)]:
-                    self.gradient_ready(param)
-        late.clear()
-
-    def _add_gradient(self, gradients: dict[str, Array], name: str, part: Array, own: bool) -> None:
-        """Adds one reader's gradient to those of a node's output."""
-        if name in gradients:
-            ops.accumulate(gradients[name], part)
-            return
-        if not own and len(self._readers[name]) > 1:  # the sum must not change what others hold
-            held = self._sums.get(name)
-            if held is None or held.shape != part.shape:
-                held = self._sums[name] = backends.of(part).empty(part.shape)
-            held[...] = part
-            part = held
-        gradients[name] = part
-
-    @functools.cached_property
-    def _readers(self) -> dict[str, list[Node]]:
-        return graph.consumers(self._nodes)
 
     def _mean_loss(self) -> float:
         return float(

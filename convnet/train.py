@@ -251,6 +251,8 @@ class _Job:
     # ---- messages -------------------------------------------------------------------------------
 
     def _report(self, trainer: Trainer, status: str, reason: str) -> None:
+        if not self.ranks.first:
+            return
         if status == "diverged":
             self.reporter.error(reason)
             return

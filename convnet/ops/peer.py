@@ -38,5 +38,7 @@ def _peer(op: str, dst: Array, src: Array, dst_col: int, src_col: int, cols: int
         raise ValueError(f"{op}: src: expected an array on {be.name}, got {source.name}")
     dst_col, src_col = whole_of(op, "dst_col", dst_col), whole_of(op, "src_col", src_col)
     cols = src.shape[1] - src_col if cols is None else whole_of(op, "cols", cols)
-    getattr(be.module, op)(src, dst, src_col, dst_col, cols, source.index, be.index, be.stream())
+    getattr(be.module, op)(
+        src, dst, src_col, dst_col, cols, source.index, be.index, source.stream()
+    )
     return dst
