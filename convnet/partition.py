@@ -87,6 +87,11 @@ class Value:
         return found
 
 
+# Of a node on one device: the device, the first and last + 1 channel it computes, and for each
+# input the channels it needs.
+Part = tuple[int, int, int, list[tuple[Value, int, int]]]
+
+
 @dataclass
 class Split:
     """A parameter of the net, as parts on devices.
@@ -180,38 +185,35 @@ class Partition:
 
     def _split_own(self, node: Node, inputs: list[Value]) -> Value:
         value = self._value(node, inputs[0].channels)
-        for device, held in enumerate(inputs[0].held):
-            if held is not None:
-                names = [self._need(x, device, held.first, held.last) for x in inputs]
-                self._add(value, node, device, names, held.first, held.last)
-        return value
+        parts = [
+            (device, held.first, held.last, [(x, held.first, held.last) for x in inputs])
+            for device, held in enumerate(inputs[0].held)
+            if held is not None
+        ]
+        return self._add_parts(value, node, parts)
 
     def _split_groups(self, node: Node, x: Value) -> Value:
         value = self._value(node)
         size = x.channels // getattr(node.layer, "groups", 1)
+        parts: list[Part] = []
         for device, held in enumerate(x.held):
             if held is not None:
                 first, last = held.first // size * size, -(-held.last // size) * size
-                names = [self._need(x, device, first, last)]
-                self._add(value, node, device, names, first, last)
-        return value
+                parts.append((device, first, last, [(x, first, last)]))
+        return self._add_parts(value, node, parts)
 
     def _split_filters(self, node: Node, x: Value) -> Value:
         value = self._value(node)
         groups = getattr(node.layer, "groups", 1)
         units = groups if groups > 1 else value.channels
+        filters, size = value.channels // units, x.channels // groups
+        parts: list[Part] = []
         for device in range(len(self.devices)):
             first, last = self._share_of(units, device)
-            if first == last:
-                continue
-            if groups > 1:
-                size = x.channels // groups
-                names = [self._need(x, device, first * size, last * size)]
-            else:
-                names = [self._need(x, device, 0, x.channels)]
-            filters = value.channels // units
-            self._add(value, node, device, names, first * filters, last * filters)
-        return value
+            if first < last:
+                need = (x, first * size, last * size) if groups > 1 else (x, 0, x.channels)
+                parts.append((device, first * filters, last * filters, [need]))
+        return self._add_parts(value, node, parts)
 
     def _split_joined(self, node: Node, inputs: list[Value]) -> Value:
         value = self._value(node)
@@ -239,16 +241,26 @@ class Partition:
     def _whole(self, node: Node, inputs: list[Value], devices: Sequence[Backend]) -> Value:
         """All of a node on each of the devices."""
         value = self._value(node)
-        for device in range(len(devices)):
-            names = [self._need(x, device, 0, x.channels) for x in inputs]
-            self._add(value, node, device, names, 0, value.channels)
-        return value
+        need = [(x, 0, x.channels) for x in inputs]
+        parts = [(device, 0, value.channels, need) for device in range(len(devices))]
+        return self._add_parts(value, node, parts)
 
     def _share_of(self, units: int, device: int) -> tuple[int, int]:
         count = len(self.devices)
         return units * device // count, units * (device + 1) // count
 
     # ---- the larger graph -----------------------------------------------------------------------
+
+    def _add_parts(self, value: Value, node: Node, parts: list[Part]) -> Value:
+        """Adds the nodes of all devices: first the gathers, so that what one device waits for is on
+        its way while another computes."""
+        inputs = [
+            [self._need(x, device, first, last) for x, first, last in need]
+            for device, _, _, need in parts
+        ]
+        for (device, first, last, _), names in zip(parts, inputs, strict=True):
+            self._add(value, node, device, names, first, last)
+        return value
 
     def _add(
         self, value: Value, node: Node, device: int, inputs: list[str], first: int, last: int

@@ -350,6 +350,28 @@ def test_the_links_carry_what_the_summary_says(rng):
     assert sum(link.bytes_sent for link in net.partition.links) == net.partition.moved(3)
 
 
+def test_gradients_travel_into_two_slots_in_turn(rng):
+    _, both = pair(chain, convnet.backend.get("cpu"))
+    x, labels = data(rng)
+    gather = {node.name: layer for node, layer in both.partition.gathers()}["relu2>0"]
+    used = []
+    for _ in range(3):
+        both.gradients(x, labels)
+        used.append({name for name in gather._buffers if name.startswith("dx1")})
+    assert used == [{"dx1.1"}, {"dx1.0", "dx1.1"}, {"dx1.0", "dx1.1"}]
+
+
+def test_what_a_device_waits_for_is_sent_while_the_other_computes():
+    _, both = pair(chain, convnet.backend.get("cpu"))
+    names = [node.name for node in both.partition.steps]
+    at = names.index("relu2>0")
+    assert names[at : at + 4] == ["relu2>0", "relu2>1", "conv3@0", "conv3@1"]
+    # conv3's gradients of its weights are put off until those of its input are on their way.
+    late = {node.name for node in both._steps if getattr(node.layer, "late", False)}
+    assert {"conv3@0", "conv3@1", "fc4@0", "fc6@1"} <= late
+    assert not {"conv1@0", "conv2@0", "conv2@1"} & late
+
+
 def test_summary_shows_slices_and_bytes():
     text = make(uneven, "cpu:0,cpu:1").summary(batch=10)
     lines = {line.split()[0]: line.split() for line in text.partition("\n\n")[2].splitlines()}
