@@ -354,7 +354,7 @@ class Net(Passes):
     def state(self) -> dict[str, np.ndarray]:
         """Copies of all parameters and velocities: "conv1.w" and "conv1.w:velocity"."""
         arrays = weights.state(self.params)
-        return arrays if self.partition is None else self.partition.join(arrays)
+        return arrays if self.partition is None else weights.join(self.partition.whole, arrays)
 
     @_on_own_backend
     def load_state(self, state: Mapping[str, Any], strict: bool = True) -> list[str]:
@@ -374,7 +374,7 @@ class Net(Passes):
         problems = weights.misfits(whole, state, strict)
         fitting = {key: state[key] for key in state if key not in problems}
         if self.partition is not None:
-            fitting = self.partition.cut(fitting)
+            fitting = weights.cut(self.partition.whole, fitting)
         weights.load(self.params, fitting)
         return list(problems.values())
 

@@ -24,7 +24,7 @@ from __future__ import annotations
 import math
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -34,7 +34,7 @@ from convnet.graph import INPUT, Node, ancestors, input_names
 from convnet.layer import Layer, Parameter, Randomness, Shape
 from convnet.layers.weighted import Weighted
 from convnet.links import Links
-from convnet.weights import VELOCITY
+from convnet.weights import Split
 
 
 @dataclass(frozen=True)
@@ -90,23 +90,6 @@ class Value:
 # Of a node on one device: the device, the first and last + 1 channel it computes, and for each
 # input the channels it needs.
 Part = tuple[int, int, int, list[tuple[Value, int, int]]]
-
-
-@dataclass
-class Split:
-    """A parameter of the net, as parts on devices.
-
-    Attributes:
-        shape: of the whole; axis: along which it is cut.
-        parts: (parameter, first, last) along that axis.
-    """
-
-    shape: Shape
-    axis: int
-    parts: list[tuple[Parameter, int, int]] = field(default_factory=list)
-
-    def index(self, first: int, last: int) -> tuple[slice, ...]:
-        return (*[slice(None)] * self.axis, slice(first, last))
 
 
 class Partition:
@@ -375,30 +358,6 @@ class Partition:
     def moved(self, batch: int) -> int:
         """Bytes that cross between the devices in a training step of this batch."""
         return sum(sum(gather.crossing(batch)) for _, gather in self.gathers())
-
-    # ---- saving ---------------------------------------------------------------------------------
-
-    def join(self, parts: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """The state of the net on one device from that of the parts."""
-        arrays = {}
-        for name, split in self.whole.items():
-            for suffix in ("", VELOCITY):
-                array = arrays[name + suffix] = np.empty(split.shape, np.float32)
-                for param, first, last in split.parts:
-                    array[split.index(first, last)] = parts[param.name + suffix]
-        return arrays
-
-    def cut(self, arrays: Mapping[str, Array]) -> dict[str, Array]:
-        """The other way round, for those parameters that are there."""
-        return {
-            param.name + suffix: np.ascontiguousarray(
-                np.asarray(arrays[name + suffix])[split.index(first, last)]
-            )
-            for name, split in self.whole.items()
-            for suffix in ("", VELOCITY)
-            if name + suffix in arrays
-            for param, first, last in split.parts
-        }
 
 
 def _unset(rng: np.random.Generator, shape: Shape, fan_in: int, fan_out: int) -> np.ndarray:

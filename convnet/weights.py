@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from convnet import backend as backends
-from convnet.layer import Parameter
+from convnet.layer import Parameter, Shape
 
 VELOCITY = ":velocity"  # follows the name of the parameter
 
@@ -72,3 +73,47 @@ def _misfits(targets: Mapping[str, Parameter], arrays: Mapping[str, Any]) -> dic
 def _listed(problems: list[str], most: int = 8) -> str:
     rest = f"; and {len(problems) - most} more" if len(problems) > most else ""
     return "; ".join(problems[:most]) + rest
+
+
+# ---- parameters in parts ------------------------------------------------------------------------
+
+
+@dataclass
+class Split:
+    """A parameter of the net, as parts on devices.
+
+    Attributes:
+        shape: of the whole; axis: along which it is cut.
+        parts: (parameter, first, last) along that axis.
+    """
+
+    shape: Shape
+    axis: int
+    parts: list[tuple[Parameter, int, int]] = field(default_factory=list)
+
+    def index(self, first: int, last: int) -> tuple[slice, ...]:
+        return (*[slice(None)] * self.axis, slice(first, last))
+
+
+def join(splits: Mapping[str, Split], parts: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The state of a net on one device from that of the parts of its parameters."""
+    arrays = {}
+    for name, split in splits.items():
+        for suffix in ("", VELOCITY):
+            array = arrays[name + suffix] = np.empty(split.shape, np.float32)
+            for param, first, last in split.parts:
+                array[split.index(first, last)] = parts[param.name + suffix]
+    return arrays
+
+
+def cut(splits: Mapping[str, Split], arrays: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """The other way round, for those parameters that are there."""
+    return {
+        param.name + suffix: np.ascontiguousarray(
+            np.asarray(arrays[name + suffix])[split.index(first, last)]
+        )
+        for name, split in splits.items()
+        for suffix in ("", VELOCITY)
+        if name + suffix in arrays
+        for param, first, last in split.parts
+    }
