@@ -71,10 +71,11 @@ def end_with(error: BaseException, ranks: Any) -> None:
     else:
         code, message = 128 + signal.SIGINT, "stopped"
     if not ranks.first:  # what all ranks find is said once
-        time.sleep(0.5)
+        time.sleep(1.5)
     _complain(f"rank {ranks.rank} of {ranks.size}: {message}")
     sys.stderr.flush()
     sys.stdout.flush()
+    time.sleep(0.5)  # mpiexec passes on what it has read before it ends the processes
     ranks.abort(code)
 
 

@@ -344,6 +344,7 @@ class Partition:
 
     def collect(self, name: str, values: Mapping[str, Array], out: np.ndarray) -> None:
         """The output of a node of the net from those of `ends`, into an array on the host."""
+        self.links.verify()
         value = self.values[name]
         rows = out.reshape(-1, value.channels)
         for device, held, low, high in value.covering(0, value.channels, prefer=0):

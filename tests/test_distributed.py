@@ -258,6 +258,42 @@ def test_an_error_in_one_rank_ends_the_job(one, tmp_path, rank, count):
 
 
 @needs_mpi
+def test_a_signal_saves_the_run(one, tmp_path):
+    script, run = tmp_path / "slow.py", tmp_path / "run"
+    script.write_text(
+        textwrap.dedent("""
+        import sys, time
+        from convnet import cli
+        from convnet.net import Net
+
+        gradients = Net.gradients
+
+        def slow(self, *arguments, **options):
+            time.sleep(0.1)
+            return gradients(self, *arguments, **options)
+
+        Net.gradients = slow
+        sys.exit(cli.main(sys.argv[1:]))
+    """)
+    )
+    words = [MPIEXEC, "-n", "2", sys.executable, script, "train", one / "tiny.toml"]
+    process = subprocess.Popen(
+        [str(word) for word in [*words, "--device", "cpu", "--run-dir", run]],
+        cwd=tmp_path, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    end = time.monotonic() + 60
+    while not list(run.glob("checkpoints/step-*4.safetensors")) and time.monotonic() < end:
+        time.sleep(0.05)
+    process.terminate()
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 143, err
+    assert out.count("interrupted at step ") == 1
+    resumed = convnet.train(resume=run, device="cpu", quiet=True)
+    assert resumed.status == "done"
+    assert_close(newest(run), newest(one / "one"))
+
+
+@needs_mpi
 def test_bad_input_is_said_once(one, tmp_path):
     path = write_config(tmp_path / "wrong.toml", one / "data", train={"batch": 3})
     words = command("train", path, "--device", "cpu", "--run-dir", tmp_path / "run")
