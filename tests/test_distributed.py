@@ -294,7 +294,8 @@ def test_a_signal_saves_the_run(one, tmp_path):
     words = [MPIEXEC, "-n", "2", sys.executable, script, "train", one / "tiny.toml"]
     process = subprocess.Popen(
         [str(word) for word in [*words, "--device", "cpu", "--run-dir", run]],
-        cwd=tmp_path, env=environment(**OPEN_MPI), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        cwd=tmp_path, env=environment(**OPEN_MPI), text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
     )  # fmt: skip
     end = time.monotonic() + 60
     while not list(run.glob("checkpoints/step-*4.safetensors")) and time.monotonic() < end:
