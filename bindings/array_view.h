@@ -1,9 +1,8 @@
 // Turns a Python array into a checked pointer and shape, without copying.
 //
-// Host backends take NumPy arrays; device backends take any object with
-// __cuda_array_interface__ (CuPy, Numba, PyTorch). Whatever is wrong with an array (kind of memory,
-// dtype, byte order, contiguity, alignment, read-only) is a ValueError that names the operation and
-// the argument.
+// Host backends take NumPy arrays; device backends take the GPU arrays of any library
+// (gpu_array.h). Whatever is wrong with an array (kind of memory, dtype, byte order, contiguity,
+// alignment, read-only) is a ValueError that names the operation and the argument.
 #pragma once
 
 #include <pybind11/numpy.h>
@@ -13,6 +12,7 @@
 #include <string>
 #include <vector>
 
+#include "gpu_array.h"
 #include "ops.h"
 
 namespace convnet {
@@ -91,55 +91,37 @@ inline ArrayView host_view(const char* op, const char* arg, py::handle object,
   return view;
 }
 
-inline ArrayView device_view(const char* op, const char* arg, py::handle object,
-                             const std::string& type, std::int64_t item_size, Access access) {
-  if (!py::hasattr(object, "__cuda_array_interface__")) {
-    fail(op, arg, "a GPU array (CuPy, or anything with __cuda_array_interface__)",
-         python_type(object), "cupy.asarray copies a NumPy array to the GPU");
+inline ArrayView gpu_view(const char* op, const char* arg, const GpuArray& array,
+                          const std::string& type, std::int64_t item_size, Access access) {
+  check_type(op, arg, type, array.type);
+  if (!array.contiguous) {
+    fail(op, arg, "a C-contiguous array", "shape " + to_string(array.dims) + " with other strides",
+         "use cupy.ascontiguousarray");
   }
-  const auto interface = py::dict(object.attr("__cuda_array_interface__"));
-  check_type(op, arg, type, py::str(interface["typestr"]));
-  ArrayView view;
-  for (const auto dim : py::tuple(interface["shape"])) {
-    view.dims.push_back(py::cast<std::int64_t>(dim));
-  }
-  if (interface.contains("strides") && !interface["strides"].is_none()) {
-    const auto strides = py::tuple(interface["strides"]);
-    std::int64_t expected = item_size;
-    for (std::size_t i = view.dims.size(); i-- > 0; expected *= view.dims[i]) {
-      if (view.dims[i] != 1 && py::cast<std::int64_t>(strides[i]) != expected) {
-        fail(op, arg, "a C-contiguous array",
-             "shape " + to_string(view.dims) + " with other strides", "use cupy.ascontiguousarray");
-      }
-    }
-  }
-  const auto data = py::tuple(interface["data"]);
-  view.data = reinterpret_cast<void*>(py::cast<std::uintptr_t>(data[0]));
-  view.bytes = count(view.dims) * item_size;
-  if (access == Access::kWrite && py::cast<bool>(data[1])) {
+  if (access == Access::kWrite && array.read_only) {
     fail(op, arg, "a writable array", "a read-only one");
   }
-  if (reinterpret_cast<std::uintptr_t>(view.data) % static_cast<std::uintptr_t>(item_size) != 0) {
+  if (reinterpret_cast<std::uintptr_t>(array.data) % static_cast<std::uintptr_t>(item_size) != 0) {
     fail(op, arg, "an array aligned to its element size", "an unaligned one");
   }
-  return view;
-}
-
-// Refuses memory that kernels on the current device cannot touch.
-inline void check_device(const char* op, const char* arg, const void* data) {
-  const int device = memory_device(data), current = current_device();
-  if (device == current) return;
-  fail(op, arg, "memory of the current device, " + std::to_string(current),
-       device < 0 ? "memory of no device" : "memory of device " + std::to_string(device),
-       device < 0 ? "" : "choose the device before the call (cupy.cuda.Device)");
+  return ArrayView{array.data, array.dims, count(array.dims) * item_size};
 }
 
 // The arrays of one call. Remembers what was read and written, so that an output that overlaps
-// another argument is refused: kernels would read what they have already overwritten.
+// another argument is refused: kernels would read what they have already overwritten. The device
+// that holds the first array is the current one while this object lives; arrays on other devices
+// are refused, except by operations between peers.
 class Arguments {
  public:
-  // `peers`: arrays may lie on other devices than the current one.
-  explicit Arguments(const char* op, bool peers = false) : op_(op), peers_(peers) {}
+  Arguments(const char* op, std::uintptr_t stream, bool peers = false)
+      : op_(op), stream_(reinterpret_cast<Stream>(stream)), peers_(peers) {}
+  ~Arguments() {
+    if (device_ >= 0) set_current_device(device_before_);
+  }
+  Arguments(const Arguments&) = delete;
+  Arguments& operator=(const Arguments&) = delete;
+
+  Stream stream() const { return stream_; }
 
   template <class T>
   const T* in(const char* arg, py::handle object, Dims* dims = nullptr) {
@@ -191,8 +173,7 @@ class Arguments {
     const auto size = static_cast<std::int64_t>(sizeof(T));
     const ArrayView view = backend_memory() == Memory::kHost
                                ? host_view(op_, arg, object, type_string<T>(), size, access)
-                               : device_view(op_, arg, object, type_string<T>(), size, access);
-    if (!peers_ && view.bytes > 0) check_device(op_, arg, view.data);
+                               : device_view(arg, object, type_string<T>(), size, access);
     const auto begin = reinterpret_cast<std::uintptr_t>(view.data);
     const Seen now{arg, begin, begin + static_cast<std::uintptr_t>(view.bytes), access};
     for (const Seen& other : seen_) {
@@ -208,8 +189,38 @@ class Arguments {
     return view.data;
   }
 
+  ArrayView device_view(const char* arg, py::handle object, const std::string& type,
+                        std::int64_t item_size, Access access) {
+    if (!is_gpu_array(object)) {
+      fail(op_, arg, "a GPU array (CuPy, PyTorch, JAX and others)", python_type(object),
+           "cupy.asarray copies a NumPy array to the GPU");
+    }
+    GpuArray array = gpu_array(op_, arg, object, item_size, stream_);
+    const ArrayView view = gpu_view(op_, arg, array, type, item_size, access);
+    if (view.bytes > 0) choose_device(arg, memory_device(view.data));
+    if (array.has_stream && array.stream != stream_) wait_for_stream(op_, stream_, array.stream);
+    owners_.push_back(std::move(array.owner));
+    return view;
+  }
+
+  void choose_device(const char* arg, int device) {
+    if (device == kAnyDevice) return;
+    if (device == kNoDevice) fail(op_, arg, "memory of a GPU", "memory of no GPU");
+    if (device_ < 0) {
+      device_before_ = current_device();
+      device_ = device;
+      set_current_device(device);
+    } else if (device != device_ && !peers_) {
+      fail(op_, arg, "memory of device " + std::to_string(device_) + ", like the arrays before it",
+           "memory of device " + std::to_string(device));
+    }
+  }
+
   const char* op_;
+  Stream stream_;
   bool peers_;
+  int device_ = -1, device_before_ = 0;
+  std::vector<py::object> owners_;
   std::vector<Seen> seen_;
 };
 

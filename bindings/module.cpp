@@ -20,8 +20,6 @@ namespace {
 using Array = const py::object&;
 using Size = std::int64_t;
 
-Stream as_stream(std::uintptr_t stream) { return reinterpret_cast<Stream>(stream); }
-
 Dims dims_of(const char* op, const char* arg, const py::object& sizes) {
   Dims dims;
   if (!py::isinstance<py::tuple>(sizes) && !py::isinstance<py::list>(sizes)) {
@@ -111,7 +109,7 @@ void bind_conv(py::module_& m) {
       [](Array x, Array w, Array b, Array y, CONVNET_WINDOW_PARAMETERS, Size groups, bool relu,
          Array workspace, std::uintptr_t stream) {
         const char* op = "conv_fprop";
-        Arguments args(op);
+        Arguments args(op, stream);
         const ConvShape shape = conv_shape(op, array_dims(op, "x", x), array_dims(op, "w", w),
                                            window_of(op, CONVNET_WINDOW_ARGUMENTS), groups);
         const auto* x_data = args.in<float>("x", x, x_dims(shape));
@@ -120,7 +118,7 @@ void bind_conv(py::module_& m) {
         auto* y_data = args.out<float>("y", y, y_dims(shape));
         const Workspace space = args.workspace(workspace, conv_workspace(shape, Pass::kFprop));
         py::gil_scoped_release release;
-        conv_fprop(shape, x_data, w_data, b_data, relu, y_data, space, as_stream(stream));
+        conv_fprop(shape, x_data, w_data, b_data, relu, y_data, space, args.stream());
       },
       py::arg("x"), py::arg("w"), py::arg("b"), py::arg("y"), CONVNET_WINDOW_NAMES,
       py::arg("groups"), py::arg("relu"), py::arg("workspace"), py::arg("stream") = 0);
@@ -129,7 +127,7 @@ void bind_conv(py::module_& m) {
       [](Array dy, Array w, Array relu_mask, Array dx, CONVNET_WINDOW_PARAMETERS, Size groups,
          Array workspace, std::uintptr_t stream) {
         const char* op = "conv_dgrad";
-        Arguments args(op);
+        Arguments args(op, stream);
         const ConvShape shape = conv_shape(op, array_dims(op, "dx", dx), array_dims(op, "w", w),
                                            window_of(op, CONVNET_WINDOW_ARGUMENTS), groups);
         const auto* dy_data = args.in<float>("dy", dy, y_dims(shape));
@@ -138,7 +136,7 @@ void bind_conv(py::module_& m) {
         auto* dx_data = args.out<float>("dx", dx, x_dims(shape));
         const Workspace space = args.workspace(workspace, conv_workspace(shape, Pass::kDgrad));
         py::gil_scoped_release release;
-        conv_dgrad(shape, dy_data, w_data, mask, dx_data, space, as_stream(stream));
+        conv_dgrad(shape, dy_data, w_data, mask, dx_data, space, args.stream());
       },
       py::arg("dy"), py::arg("w"), py::arg("relu_mask"), py::arg("dx"), CONVNET_WINDOW_NAMES,
       py::arg("groups"), py::arg("workspace"), py::arg("stream") = 0);
@@ -147,7 +145,7 @@ void bind_conv(py::module_& m) {
       [](Array x, Array dy, Array dw, Array db, CONVNET_WINDOW_PARAMETERS, Size groups,
          Array workspace, std::uintptr_t stream) {
         const char* op = "conv_wgrad";
-        Arguments args(op);
+        Arguments args(op, stream);
         const ConvShape shape = conv_shape(op, array_dims(op, "x", x), array_dims(op, "dw", dw),
                                            window_of(op, CONVNET_WINDOW_ARGUMENTS), groups);
         const auto* x_data = args.in<float>("x", x, x_dims(shape));
@@ -156,7 +154,7 @@ void bind_conv(py::module_& m) {
         auto* db_data = args.out<float>("db", db, Dims{shape.k}, false, true);
         const Workspace space = args.workspace(workspace, conv_workspace(shape, Pass::kWgrad));
         py::gil_scoped_release release;
-        conv_wgrad(shape, x_data, dy_data, dw_data, db_data, space, as_stream(stream));
+        conv_wgrad(shape, x_data, dy_data, dw_data, db_data, space, args.stream());
       },
       py::arg("x"), py::arg("dy"), py::arg("dw"), py::arg("db"), CONVNET_WINDOW_NAMES,
       py::arg("groups"), py::arg("workspace"), py::arg("stream") = 0);
@@ -174,7 +172,7 @@ void bind_local(py::module_& m) {
       [](Array x, Array w, Array b, Array y, CONVNET_WINDOW_PARAMETERS, Size groups, bool relu,
          std::uintptr_t stream) {
         const char* op = "local_fprop";
-        Arguments args(op);
+        Arguments args(op, stream);
         const ConvShape shape = local_shape(op, array_dims(op, "x", x), array_dims(op, "w", w),
                                             window_of(op, CONVNET_WINDOW_ARGUMENTS), groups);
         const auto* x_data = args.in<float>("x", x, x_dims(shape));
@@ -182,7 +180,7 @@ void bind_local(py::module_& m) {
         const auto* b_data = args.in<float>("b", b, local_b_dims(shape), true);
         auto* y_data = args.out<float>("y", y, y_dims(shape));
         py::gil_scoped_release release;
-        local_fprop(shape, x_data, w_data, b_data, relu, y_data, as_stream(stream));
+        local_fprop(shape, x_data, w_data, b_data, relu, y_data, args.stream());
       },
       py::arg("x"), py::arg("w"), py::arg("b"), py::arg("y"), CONVNET_WINDOW_NAMES,
       py::arg("groups"), py::arg("relu"), py::arg("stream") = 0);
@@ -191,7 +189,7 @@ void bind_local(py::module_& m) {
       [](Array dy, Array w, Array relu_mask, Array dx, CONVNET_WINDOW_PARAMETERS, Size groups,
          std::uintptr_t stream) {
         const char* op = "local_dgrad";
-        Arguments args(op);
+        Arguments args(op, stream);
         const ConvShape shape = local_shape(op, array_dims(op, "dx", dx), array_dims(op, "w", w),
                                             window_of(op, CONVNET_WINDOW_ARGUMENTS), groups);
         const auto* dy_data = args.in<float>("dy", dy, y_dims(shape));
@@ -199,7 +197,7 @@ void bind_local(py::module_& m) {
         const auto* mask = args.in<float>("relu_mask", relu_mask, x_dims(shape), true);
         auto* dx_data = args.out<float>("dx", dx, x_dims(shape));
         py::gil_scoped_release release;
-        local_dgrad(shape, dy_data, w_data, mask, dx_data, as_stream(stream));
+        local_dgrad(shape, dy_data, w_data, mask, dx_data, args.stream());
       },
       py::arg("dy"), py::arg("w"), py::arg("relu_mask"), py::arg("dx"), CONVNET_WINDOW_NAMES,
       py::arg("groups"), py::arg("stream") = 0);
@@ -208,7 +206,7 @@ void bind_local(py::module_& m) {
       [](Array x, Array dy, Array dw, Array db, CONVNET_WINDOW_PARAMETERS, Size groups,
          std::uintptr_t stream) {
         const char* op = "local_wgrad";
-        Arguments args(op);
+        Arguments args(op, stream);
         const ConvShape shape = local_shape(op, array_dims(op, "x", x), array_dims(op, "dw", dw),
                                             window_of(op, CONVNET_WINDOW_ARGUMENTS), groups);
         const auto* x_data = args.in<float>("x", x, x_dims(shape));
@@ -216,7 +214,7 @@ void bind_local(py::module_& m) {
         auto* dw_data = args.out<float>("dw", dw, local_w_dims(shape));
         auto* db_data = args.out<float>("db", db, local_b_dims(shape), false, true);
         py::gil_scoped_release release;
-        local_wgrad(shape, x_data, dy_data, dw_data, db_data, as_stream(stream));
+        local_wgrad(shape, x_data, dy_data, dw_data, db_data, args.stream());
       },
       py::arg("x"), py::arg("dy"), py::arg("dw"), py::arg("db"), CONVNET_WINDOW_NAMES,
       py::arg("groups"), py::arg("stream") = 0);
@@ -236,7 +234,7 @@ void bind_dense(py::module_& m) {
       "dense_fprop",
       [](Array x, Array w, Array b, Array y, bool relu, Array workspace, std::uintptr_t stream) {
         const char* op = "dense_fprop";
-        Arguments args(op);
+        Arguments args(op, stream);
         const DenseShape s = dense_shape(op, array_dims(op, "x", x), array_dims(op, "w", w));
         const auto* x_data = args.in<float>("x", x, Dims{s.n, s.c});
         const auto* w_data = args.in<float>("w", w, Dims{s.k, s.c});
@@ -244,7 +242,7 @@ void bind_dense(py::module_& m) {
         auto* y_data = args.out<float>("y", y, Dims{s.n, s.k});
         const Workspace space = args.workspace(workspace, dense_workspace(s, Pass::kFprop));
         py::gil_scoped_release release;
-        dense_fprop(s, x_data, w_data, b_data, relu, y_data, space, as_stream(stream));
+        dense_fprop(s, x_data, w_data, b_data, relu, y_data, space, args.stream());
       },
       py::arg("x"), py::arg("w"), py::arg("b"), py::arg("y"), py::arg("relu"), py::arg("workspace"),
       py::arg("stream") = 0);
@@ -252,7 +250,7 @@ void bind_dense(py::module_& m) {
       "dense_dgrad",
       [](Array dy, Array w, Array relu_mask, Array dx, Array workspace, std::uintptr_t stream) {
         const char* op = "dense_dgrad";
-        Arguments args(op);
+        Arguments args(op, stream);
         const DenseShape s = dense_shape(op, array_dims(op, "dx", dx), array_dims(op, "w", w));
         const auto* dy_data = args.in<float>("dy", dy, Dims{s.n, s.k});
         const auto* w_data = args.in<float>("w", w, Dims{s.k, s.c});
@@ -260,7 +258,7 @@ void bind_dense(py::module_& m) {
         auto* dx_data = args.out<float>("dx", dx, Dims{s.n, s.c});
         const Workspace space = args.workspace(workspace, dense_workspace(s, Pass::kDgrad));
         py::gil_scoped_release release;
-        dense_dgrad(s, dy_data, w_data, mask, dx_data, space, as_stream(stream));
+        dense_dgrad(s, dy_data, w_data, mask, dx_data, space, args.stream());
       },
       py::arg("dy"), py::arg("w"), py::arg("relu_mask"), py::arg("dx"), py::arg("workspace"),
       py::arg("stream") = 0);
@@ -268,7 +266,7 @@ void bind_dense(py::module_& m) {
       "dense_wgrad",
       [](Array x, Array dy, Array dw, Array db, Array workspace, std::uintptr_t stream) {
         const char* op = "dense_wgrad";
-        Arguments args(op);
+        Arguments args(op, stream);
         const DenseShape s = dense_shape(op, array_dims(op, "x", x), array_dims(op, "dw", dw));
         const auto* x_data = args.in<float>("x", x, Dims{s.n, s.c});
         const auto* dy_data = args.in<float>("dy", dy, Dims{s.n, s.k});
@@ -276,7 +274,7 @@ void bind_dense(py::module_& m) {
         auto* db_data = args.out<float>("db", db, Dims{s.k}, false, true);
         const Workspace space = args.workspace(workspace, dense_workspace(s, Pass::kWgrad));
         py::gil_scoped_release release;
-        dense_wgrad(s, x_data, dy_data, dw_data, db_data, space, as_stream(stream));
+        dense_wgrad(s, x_data, dy_data, dw_data, db_data, space, args.stream());
       },
       py::arg("x"), py::arg("dy"), py::arg("dw"), py::arg("db"), py::arg("workspace"),
       py::arg("stream") = 0);
@@ -310,54 +308,54 @@ void bind_pool(py::module_& m) {
       "maxpool_fprop",
       [](Array x, Array y, Array argmax, CONVNET_POOL_PARAMETERS, std::uintptr_t stream) {
         const char* op = "maxpool_fprop";
-        Arguments args(op);
+        Arguments args(op, stream);
         const PoolShape shape =
             maxpool_of(op, array_dims(op, "x", x), size_h, size_w, CONVNET_WINDOW_ARGUMENTS);
         const auto* x_data = args.in<float>("x", x, x_dims(shape));
         auto* y_data = args.out<float>("y", y, y_dims(shape));
         auto* argmax_data = args.out<std::uint8_t>("argmax", argmax, y_dims(shape));
         py::gil_scoped_release release;
-        maxpool_fprop(shape, x_data, y_data, argmax_data, as_stream(stream));
+        maxpool_fprop(shape, x_data, y_data, argmax_data, args.stream());
       },
       py::arg("x"), py::arg("y"), py::arg("argmax"), CONVNET_POOL_NAMES, py::arg("stream") = 0);
   m.def(
       "maxpool_bprop",
       [](Array dy, Array argmax, Array dx, CONVNET_POOL_PARAMETERS, std::uintptr_t stream) {
         const char* op = "maxpool_bprop";
-        Arguments args(op);
+        Arguments args(op, stream);
         const PoolShape shape =
             maxpool_of(op, array_dims(op, "dx", dx), size_h, size_w, CONVNET_WINDOW_ARGUMENTS);
         const auto* dy_data = args.in<float>("dy", dy, y_dims(shape));
         const auto* argmax_data = args.in<std::uint8_t>("argmax", argmax, y_dims(shape));
         auto* dx_data = args.out<float>("dx", dx, x_dims(shape));
         py::gil_scoped_release release;
-        maxpool_bprop(shape, dy_data, argmax_data, dx_data, as_stream(stream));
+        maxpool_bprop(shape, dy_data, argmax_data, dx_data, args.stream());
       },
       py::arg("dy"), py::arg("argmax"), py::arg("dx"), CONVNET_POOL_NAMES, py::arg("stream") = 0);
   m.def(
       "avgpool_fprop",
       [](Array x, Array y, CONVNET_POOL_PARAMETERS, std::uintptr_t stream) {
         const char* op = "avgpool_fprop";
-        Arguments args(op);
+        Arguments args(op, stream);
         const PoolShape shape =
             pool_of(op, array_dims(op, "x", x), size_h, size_w, CONVNET_WINDOW_ARGUMENTS);
         const auto* x_data = args.in<float>("x", x, x_dims(shape));
         auto* y_data = args.out<float>("y", y, y_dims(shape));
         py::gil_scoped_release release;
-        avgpool_fprop(shape, x_data, y_data, as_stream(stream));
+        avgpool_fprop(shape, x_data, y_data, args.stream());
       },
       py::arg("x"), py::arg("y"), CONVNET_POOL_NAMES, py::arg("stream") = 0);
   m.def(
       "avgpool_bprop",
       [](Array dy, Array dx, CONVNET_POOL_PARAMETERS, std::uintptr_t stream) {
         const char* op = "avgpool_bprop";
-        Arguments args(op);
+        Arguments args(op, stream);
         const PoolShape shape =
             pool_of(op, array_dims(op, "dx", dx), size_h, size_w, CONVNET_WINDOW_ARGUMENTS);
         const auto* dy_data = args.in<float>("dy", dy, y_dims(shape));
         auto* dx_data = args.out<float>("dx", dx, x_dims(shape));
         py::gil_scoped_release release;
-        avgpool_bprop(shape, dy_data, dx_data, as_stream(stream));
+        avgpool_bprop(shape, dy_data, dx_data, args.stream());
       },
       py::arg("dy"), py::arg("dx"), CONVNET_POOL_NAMES, py::arg("stream") = 0);
 }
@@ -383,27 +381,27 @@ void bind_lrn(py::module_& m) {
       "lrn_fprop",
       [](Array x, Array y, CONVNET_LRN_PARAMETERS, std::uintptr_t stream) {
         const char* op = "lrn_fprop";
-        Arguments args(op);
+        Arguments args(op, stream);
         Dims dims;
         const auto* x_data = args.in<float>("x", x, &dims);
         const LrnShape shape = lrn_of(op, dims, n, k, alpha, beta, groups, alpha_mode);
         auto* y_data = args.out<float>("y", y, dims);
         py::gil_scoped_release release;
-        lrn_fprop(shape, x_data, y_data, as_stream(stream));
+        lrn_fprop(shape, x_data, y_data, args.stream());
       },
       py::arg("x"), py::arg("y"), CONVNET_LRN_NAMES, py::arg("stream") = 0);
   m.def(
       "lrn_bprop",
       [](Array x, Array dy, Array dx, CONVNET_LRN_PARAMETERS, std::uintptr_t stream) {
         const char* op = "lrn_bprop";
-        Arguments args(op);
+        Arguments args(op, stream);
         Dims dims;
         const auto* x_data = args.in<float>("x", x, &dims);
         const LrnShape shape = lrn_of(op, dims, n, k, alpha, beta, groups, alpha_mode);
         const auto* dy_data = args.in<float>("dy", dy, dims);
         auto* dx_data = args.out<float>("dx", dx, dims);
         py::gil_scoped_release release;
-        lrn_bprop(shape, x_data, dy_data, dx_data, as_stream(stream));
+        lrn_bprop(shape, x_data, dy_data, dx_data, args.stream());
       },
       py::arg("x"), py::arg("dy"), py::arg("dx"), CONVNET_LRN_NAMES, py::arg("stream") = 0);
 }
@@ -417,13 +415,13 @@ void bind_elementwise(py::module_& m) {
       [](const std::string& kind, Array x, Array y, float a, float b, std::uintptr_t stream) {
         const char* op = "activation_fprop";
         const Activation activation = activation_of(op, kind);
-        Arguments args(op);
+        Arguments args(op, stream);
         Dims dims;
         const auto* x_data = args.in<float>("x", x, &dims);
         check_countable(op, "x", dims);
         auto* y_data = args.out<float>("y", y, dims, true);
         py::gil_scoped_release release;
-        activation_fprop(activation, a, b, count(dims), x_data, y_data, as_stream(stream));
+        activation_fprop(activation, a, b, count(dims), x_data, y_data, args.stream());
       },
       py::arg("kind"), py::arg("x"), py::arg("y"), py::arg("a"), py::arg("b"),
       py::arg("stream") = 0);
@@ -433,7 +431,7 @@ void bind_elementwise(py::module_& m) {
          std::uintptr_t stream) {
         const char* op = "activation_bprop";
         const Activation activation = activation_of(op, kind);
-        Arguments args(op);
+        Arguments args(op, stream);
         Dims dims;
         const auto* saved_data = args.in<float>("saved", saved, &dims);
         check_countable(op, "saved", dims);
@@ -441,7 +439,7 @@ void bind_elementwise(py::module_& m) {
         auto* dx_data = args.out<float>("dx", dx, dims, true);
         py::gil_scoped_release release;
         activation_bprop(activation, a, b, count(dims), saved_data, dy_data, dx_data,
-                         as_stream(stream));
+                         args.stream());
       },
       py::arg("kind"), py::arg("saved"), py::arg("dy"), py::arg("dx"), py::arg("a"), py::arg("b"),
       py::arg("stream") = 0);
@@ -449,13 +447,13 @@ void bind_elementwise(py::module_& m) {
       "accumulate",
       [](Array src, Array dst, std::uintptr_t stream) {
         const char* op = "accumulate";
-        Arguments args(op);
+        Arguments args(op, stream);
         Dims dims;
         const auto* src_data = args.in<float>("src", src, &dims);
         check_countable(op, "src", dims);
         auto* dst_data = args.out<float>("dst", dst, dims);
         py::gil_scoped_release release;
-        accumulate(count(dims), src_data, dst_data, as_stream(stream));
+        accumulate(count(dims), src_data, dst_data, args.stream());
       },
       py::arg("src"), py::arg("dst"), py::arg("stream") = 0);
   m.def(
@@ -464,14 +462,14 @@ void bind_elementwise(py::module_& m) {
          std::uint32_t step, Size row_offset, Size col_offset, Size global_cols,
          std::uintptr_t stream) {
         const char* op = "dropout";
-        Arguments args(op);
+        Arguments args(op, stream);
         Dims dims;
         const auto* x_data = args.in<float>("x", x, &dims);
         const DropoutShape shape =
             dropout_shape(op, dims, drop, row_offset, col_offset, global_cols);
         auto* y_data = args.out<float>("y", y, dims, true);
         py::gil_scoped_release release;
-        dropout(shape, drop, scale, seed, stream_id, step, x_data, y_data, as_stream(stream));
+        dropout(shape, drop, scale, seed, stream_id, step, x_data, y_data, args.stream());
       },
       py::arg("x"), py::arg("y"), py::arg("drop"), py::arg("scale"), py::arg("seed"),
       py::arg("stream_id"), py::arg("step"), py::arg("row_offset"), py::arg("col_offset"),
@@ -496,13 +494,13 @@ void bind_softmax(py::module_& m) {
       "softmax_fprop",
       [](Array logits, Array probs, std::uintptr_t stream) {
         const char* op = "softmax_fprop";
-        Arguments args(op);
+        Arguments args(op, stream);
         Dims dims;
         const auto* logits_data = args.in<float>("logits", logits, &dims);
         const SoftmaxShape shape = softmax_shape(op, dims);
         auto* probs_data = args.out<float>("probs", probs, dims);
         py::gil_scoped_release release;
-        softmax_fprop(shape, logits_data, probs_data, as_stream(stream));
+        softmax_fprop(shape, logits_data, probs_data, args.stream());
       },
       py::arg("logits"), py::arg("probs"), py::arg("stream") = 0);
   m.def(
@@ -510,7 +508,7 @@ void bind_softmax(py::module_& m) {
       [](Array logits, Array labels, Array loss, Array dlogits, Array rank, float scale,
          std::uintptr_t stream) {
         const char* op = "softmax_xent";
-        Arguments args(op);
+        Arguments args(op, stream);
         Dims dims;
         const auto* logits_data = args.in<float>("logits", logits, &dims);
         const SoftmaxShape shape = softmax_shape(op, dims);
@@ -521,7 +519,7 @@ void bind_softmax(py::module_& m) {
         auto* rank_data = args.out<std::int32_t>("rank", rank, Dims{shape.n});
         py::gil_scoped_release release;
         softmax_xent(shape, logits_data, labels_data, scale, loss_data, dlogits_data, rank_data,
-                     as_stream(stream));
+                     args.stream());
       },
       py::arg("logits"), py::arg("labels"), py::arg("loss"), py::arg("dlogits"), py::arg("rank"),
       py::arg("scale"), py::arg("stream") = 0);
@@ -544,7 +542,7 @@ void bind_update(py::module_& m) {
                          static_cast<Size>(lr_mult.size()), static_cast<Size>(decay_mult.size())}));
         }
         std::vector<SgdTensor> table;
-        Arguments args(op);  // one for all: no two parameters may share memory
+        Arguments args(op, stream);  // one for all: no two parameters may share memory
         for (std::size_t i = 0; i < tensors; ++i) {
           const std::string at = "[" + std::to_string(i) + "]";
           const std::string g_arg = "grad" + at, w_arg = "w" + at, v_arg = "velocity" + at;
@@ -557,7 +555,7 @@ void bind_update(py::module_& m) {
         }
         py::gil_scoped_release release;
         sgd_update(table.data(), static_cast<int>(tensors), lr, momentum, weight_decay,
-                   as_stream(stream));
+                   args.stream());
       },
       py::arg("w"), py::arg("velocity"), py::arg("grad"), py::arg("lr_mult"), py::arg("decay_mult"),
       py::arg("lr"), py::arg("momentum"), py::arg("weight_decay"), py::arg("stream") = 0);
@@ -566,7 +564,7 @@ void bind_update(py::module_& m) {
       [](Array x, Array offsets, Array mirror, Array noise, Array mean, Array y, Size crop_h,
          Size crop_w, float scale, std::uintptr_t stream) {
         const char* op = "augment";
-        Arguments args(op);
+        Arguments args(op, stream);
         Dims dims, mean_dims;
         const auto* x_data = args.in<std::uint8_t>("x", x, &dims);
         const auto* mean_data = args.in<float>("mean", mean, &mean_dims);
@@ -577,7 +575,7 @@ void bind_update(py::module_& m) {
         auto* y_data = args.out<float>("y", y, y_dims(shape));
         py::gil_scoped_release release;
         augment(shape, x_data, offset_data, mirror_data, noise_data, mean_data, scale, y_data,
-                as_stream(stream));
+                args.stream());
       },
       py::arg("x"), py::arg("offsets"), py::arg("mirror"), py::arg("noise"), py::arg("mean"),
       py::arg("y"), py::arg("crop_h"), py::arg("crop_w"), py::arg("scale"), py::arg("stream") = 0);
@@ -593,7 +591,7 @@ void bind_peer(py::module_& m, const char* op) {
       op,
       [op](Array src, Array dst, Size src_col, Size dst_col, Size cols, int src_device,
            int dst_device, std::uintptr_t stream) {
-        Arguments args(op, true);
+        Arguments args(op, stream, true);
         Dims src_dims;
         const auto* src_data = args.in<float>("src", src, &src_dims);
         const Dims dst_dims = array_dims(op, "dst", dst);
@@ -601,7 +599,7 @@ void bind_peer(py::module_& m, const char* op) {
             peer_shape(op, dst_dims, dst_col, src_dims, src_col, cols, dst_device, src_device);
         auto* dst_data = args.out<float>("dst", dst, dst_dims);
         py::gil_scoped_release release;
-        run(shape, src_data + src_col, dst_data + dst_col, as_stream(stream));
+        run(shape, src_data + src_col, dst_data + dst_col, args.stream());
       },
       py::arg("src"), py::arg("dst"), py::arg("src_col"), py::arg("dst_col"), py::arg("cols"),
       py::arg("src_device") = 0, py::arg("dst_device") = 0, py::arg("stream") = 0);

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import contextvars
 import importlib
+import importlib.metadata
 import importlib.util
 import os
 import threading
@@ -20,7 +21,10 @@ from typing import Any
 
 import numpy as np
 
-Array = Any  # numpy.ndarray or cupy.ndarray
+Array = Any  # numpy.ndarray, cupy.ndarray, or another library's array on a GPU
+
+DLPACK_CPU, DLPACK_CUDA, DLPACK_CUDA_MANAGED = 1, 2, 13  # kinds of devices in DLPack
+CUPY_PACKAGES = ("cupy", "cupy-cuda11x", "cupy-cuda12x", "cupy-cuda13x", "cupy-cuda14x")
 
 NAMES = ("auto", "cpu", "cuda", "cuda:N", "emulator")
 LOGICAL = 2  # devices that the CPU and the emulator present: cpu:0 and cpu:1
@@ -114,6 +118,8 @@ class Backend:
                 return array
             return self.own(np.array(array, order="C"))
         with self.active():
+            if not hasattr(array, "flags") and hasattr(array, "__dlpack__"):
+                array = self.xp.from_dlpack(array)  # PyTorch, JAX and others
             return self.xp.ascontiguousarray(self.xp.asarray(array))
 
     def to_host(self, array: Array) -> np.ndarray:
@@ -128,14 +134,22 @@ class Backend:
         return array
 
     def stream(self) -> int:
-        """The address of the current stream (0 on host backends)."""
-        return 0 if self.xp is np else int(self.xp.cuda.get_current_stream().ptr)
+        """The address of this device's current stream (0 on host backends)."""
+        return 0 if self.xp is np else int(self._stream().ptr)
+
+    def wait_for(self, other: Backend) -> None:
+        """Let this device's stream begin what comes next only when ``other``'s is done."""
+        if self.xp is not np and other is not self:
+            with other.active():
+                event = other._stream().record()
+            with self.active():
+                self._stream().wait_event(event)
 
     def synchronize(self) -> None:
         """Wait until the device has done all it was given."""
         if self.xp is not np:
             with self.active():
-                self.xp.cuda.get_current_stream().synchronize()
+                self._stream().synchronize()
 
     def workspace(self, size: int) -> Array | None:
         """At least ``size`` bytes of scratch memory, valid until the next call on this thread."""
@@ -152,6 +166,9 @@ class Backend:
         """One line: the device and what the backend was built on."""
         description = self.module.device_description(0 if self.logical else self.index)
         return f"{self.device}: {description}; {self.module.build_description()}"
+
+    def _stream(self) -> Any:
+        return self.xp.cuda.get_current_stream(self.index)
 
     def active(self) -> contextlib.AbstractContextManager[Any]:
         """Within the block, this is the current device; nothing on the host."""
@@ -265,27 +282,43 @@ def _module(name: str) -> ModuleType:
 
 
 def cuda_problem(index: int = 0) -> str | None:
-    """Why CUDA device ``index`` cannot be used, or None where it can."""
+    """Why CUDA device ``index`` cannot be used and what to do, or None where it can."""
     try:
         module = _module("_cuda")
     except ImportError:
         return f"this installation has no CUDA backend ({_cuda_build_reason()})"
     devices = module.device_count()
-    if devices == 0:
-        try:
-            module.device_description(0)
-        except RuntimeError as error:
-            return str(error).removeprefix("device_description: ")
-        return "no GPU was found"
+    if index >= devices > 0:
+        return f"there are {devices} CUDA devices, numbered from 0"
+    try:
+        module.device_description(index)  # says what is missing: driver, GPU, code for this GPU
+    except RuntimeError as error:
+        return str(error).removeprefix("device_description: ")
+    return _cupy_problem()
+
+
+def _cupy_problem() -> str | None:
+    installed = [name for name in CUPY_PACKAGES if _is_installed(name)]
+    if len(installed) > 1:
+        return (
+            f"{len(installed)} packages of CuPy are installed, which overwrite each other "
+            f"({', '.join(installed)}): uninstall all of them, then install one"
+        )
+    if importlib.util.find_spec("cupy") is None:
+        return "CuPy is not installed: pip install 'convnet[cuda13]' (or [cuda12])"
     try:
         importlib.import_module("cupy")
     except ImportError as error:
-        if importlib.util.find_spec("cupy") is not None:
-            return f"CuPy cannot be imported: {error}"
-        return "CuPy is not installed: pip install 'convnet[cuda13]' (or [cuda12])"
-    if index >= devices:
-        return f"there are {devices} CUDA devices, numbered from 0"
+        return f"CuPy cannot be imported: {str(error).strip().splitlines()[0]}"
     return None
+
+
+def _is_installed(package: str) -> bool:
+    try:
+        importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    return True
 
 
 def _cuda_build_reason() -> str:
@@ -312,7 +345,7 @@ def use(device: str | Backend) -> Iterator[Backend]:
 
 
 def of(*arrays: Array) -> Backend:
-    """The backend of these arrays: that of :func:`use`, else ``cpu`` for NumPy, ``cuda`` for CuPy.
+    """The backend of these arrays: that of :func:`use`, else the one that holds them.
 
     Raises:
         ValueError: arrays on different devices, or something that is no array.
@@ -334,10 +367,24 @@ def _of_one(array: Array) -> Backend:
     if isinstance(array, np.ndarray):
         chosen = _chosen.get()
         return chosen if chosen is not None and chosen.xp is np else get("cpu")
-    if hasattr(array, "__cuda_array_interface__") and hasattr(array, "device"):
-        index = getattr(array.device, "id", None)
-        return get("cuda:0" if index is None else f"cuda:{index}")
-    raise ValueError(f"expected a NumPy or CuPy array, got {type(array).__name__}")
+    kind, index = _dlpack_device(array)
+    if kind in (DLPACK_CUDA, DLPACK_CUDA_MANAGED):
+        return get(f"cuda:{index}")
+    if kind is None and hasattr(array, "__cuda_array_interface__"):
+        return get("cuda")
+    hint = "; numpy.from_dlpack makes one without a copy" if kind == DLPACK_CPU else ""
+    raise ValueError(
+        f"expected a NumPy or CuPy array, or another library's on a GPU, "
+        f"got {type(array).__name__}{hint}"
+    )
+
+
+def _dlpack_device(array: Array) -> tuple[int | None, int]:
+    """(kind of device, its number), or (None, 0) of what does not speak DLPack."""
+    if isinstance(array, type) or not hasattr(array, "__dlpack_device__"):
+        return None, 0
+    kind, index = array.__dlpack_device__()
+    return int(kind), int(index)
 
 
 def set_threads(threads: int) -> None:

@@ -6,14 +6,16 @@ from typing import Any
 
 import numpy as np
 
+from convnet.backend import Backend
 from convnet.layer import Array, Shape
 
 
-def checked_x(x: Any, in_shape: Shape) -> Array:
+def checked_x(x: Any, in_shape: Shape, backend: Backend) -> Array:
     """x, if it is float32 [N, *in_shape], C-contiguous, with N at least 1.
 
     Raises: ValueError with what was expected and what was found.
     """
+    x = _known(x, backend)
     shape = getattr(x, "shape", None)
     if shape is None:
         raise ValueError(f"x: expected an array, got {type(x).__name__}")
@@ -27,7 +29,7 @@ def checked_x(x: Any, in_shape: Shape) -> Array:
     return x
 
 
-def checked_labels(labels: Any, count: int, classes: int) -> Array:
+def checked_labels(labels: Any, count: int, classes: int, backend: Backend) -> Array:
     """The labels as int32 [count], if they are whole numbers in 0 .. classes - 1.
 
     Those on a device are not looked at, as that would stall it; there a label out of range gives a
@@ -35,6 +37,7 @@ def checked_labels(labels: Any, count: int, classes: int) -> Array:
 
     Raises: ValueError with what was expected and what was found.
     """
+    labels = _known(labels, backend)
     if not hasattr(labels, "shape"):
         labels = np.asarray(labels)
     if labels.shape != (count,) or labels.dtype.kind not in "iu":
@@ -50,3 +53,9 @@ def checked_labels(labels: Any, count: int, classes: int) -> Array:
                 f"got {labels[wrong[0]]}"
             )
     return labels.astype(np.int32, copy=False)
+
+
+def _known(array: Any, backend: Backend) -> Any:
+    """An array of another library (PyTorch, JAX) as one of the backend's; others as they are."""
+    foreign = hasattr(array, "__dlpack__") and not hasattr(array, "flags")
+    return backend.asarray(array) if foreign else array

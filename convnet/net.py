@@ -289,7 +289,7 @@ class Net(Passes):
         """The output of one node in test mode, [N, ...] on the host."""
         if until not in self._by_name:
             raise ValueError(f"unknown node {until!r}; {graph.suggestion(until, self._by_name)}")
-        x = checked_x(x, self.in_shape)
+        x = checked_x(x, self.in_shape, self.backend)
         ends = [until] if self.partition is None else self.partition.ends(until)
         needed = set().union(*(graph.ancestors(self._nodes, end) for end in ends))
         output = np.empty((len(x), *self.shapes[until]), np.float32)
@@ -325,9 +325,9 @@ class Net(Passes):
         """x and labels, wherever they are, if they can be used."""
         if not self._losses:
             raise ValueError("the net has no loss; end it with a SoftmaxXent layer to train it")
-        x = checked_x(x, self.in_shape)
+        x = checked_x(x, self.in_shape, self.backend)
         classes = min(self.shapes[node.name][0] for node in self._losses)
-        return x, checked_labels(labels, len(x), classes)
+        return x, checked_labels(labels, len(x), classes, self.backend)
 
     @_on_own_backend
     def check_finite(self) -> str | None:

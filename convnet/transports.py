@@ -37,7 +37,8 @@ class Peer:
 
     def copy(self, dst: Array, dst_col: int, src: Array, src_col: int, cols: int) -> None:
         """As `Loopback.copy`."""
-        ops.peer_copy(dst, src, dst_col=dst_col, src_col=src_col, cols=cols)
+        # The link orders it with the devices' streams.
+        ops.peer_copy(dst, src, dst_col=dst_col, src_col=src_col, cols=cols, wait=False)
 
 
 class HostStaged:
@@ -101,6 +102,8 @@ def transport_works(transport: Any, source: Backend, target: Backend) -> bool:
         expected = np.zeros_like(pattern)
         expected[:, first : first + cols] = pattern[:, 1031 - cols :]
         try:
+            source.synchronize()
+            target.synchronize()
             with source.active():
                 transport.copy(dst, first, src, 1031 - cols, cols)
             source.synchronize()

@@ -37,10 +37,17 @@ enum class Memory { kHost, kDevice };
 const char* backend_name();  // "cpu", "cuda", "emulator"
 Memory backend_memory();     // where array pointers must live
 int device_count();          // 0 where there is no usable device; never throws
-int current_device();        // the one that operations run on; 0 on hosts
-// The device that holds this memory: the current one for memory that every device can reach, -1 for
-// memory that none can. Host implementations say 0.
+
+// Which device operations run on, and which holds some memory. Hosts have one device, 0.
+constexpr int kAnyDevice = -1;  // memory that all devices reach: pinned or managed
+constexpr int kNoDevice = -2;   // memory that none can: of the host
+int current_device();
+void set_current_device(int device);
 int memory_device(const void* data);
+// Lets `stream` begin what comes next only when `other` has done all it was given; host
+// implementations do nothing.
+void wait_for_stream(const char* op, Stream stream, Stream other);
+
 // One line naming the device, for example "AMD EPYC, 2 threads, AVX-512".
 std::string device_description(int device);
 // What the implementation was built with: "oneDNN 3.2.0, OpenMP" or "CUDA 13.0; sm_80 sm_90 PTX

@@ -59,6 +59,21 @@ def close(
     )
 
 
+def follows(actual: np.ndarray, expected: np.ndarray, name: str = "") -> None:
+    """After a few steps of training: every element within 128 U of the largest.
+
+    A step's gradient is wrong by some U of its largest element (sums of up to thousands of terms,
+    by `close`), and the few steps of the tests add up; 128 leaves room for about ten times what
+    they show, and is a hundredth of what one wrong element would do.
+    """
+    actual, expected = np.asarray(actual, np.float64), np.asarray(expected, np.float64)
+    assert actual.shape == expected.shape
+    error, largest = np.abs(actual - expected).max(), np.abs(expected).max()
+    assert error <= 128 * U * largest, (
+        f"{name}: differs by {error:.3g} of {largest:.3g}, {error / (U * largest):.0f} roundings"
+    )
+
+
 def inner(a: np.ndarray, b: np.ndarray) -> float:
     return float(np.sum(reference.float64(a) * reference.float64(b)))
 

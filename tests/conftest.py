@@ -49,12 +49,14 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    if "backend" in metafunc.fixturenames:
-        params = [
-            pytest.param(name, marks=[pytest.mark.gpu] if name == "cuda" else [])
-            for name in metafunc.config.stash[BACKENDS]
-        ]
-        metafunc.parametrize("backend", params, indirect=True)
+    for fixture, excluded in (("backend", ()), ("kernels_backend", ("cpu",))):
+        if fixture in metafunc.fixturenames:
+            params = [
+                pytest.param(name, marks=[pytest.mark.gpu] if name == "cuda" else [])
+                for name in metafunc.config.stash[BACKENDS]
+                if name not in excluded
+            ]
+            metafunc.parametrize(fixture, params, indirect=True)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -66,7 +68,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def too_large(callspec: Any) -> bool:
-    if callspec is None or callspec.params.get("backend") != "emulator":
+    if callspec is None or "emulator" not in callspec.params.values():
         return False
     return not getattr(callspec.params.get("case"), "emulator", True)
 
@@ -82,3 +84,10 @@ def backend(request: pytest.FixtureRequest) -> Iterator[convnet.backend.Backend]
 def rng(request: pytest.FixtureRequest) -> np.random.Generator:
     """Random numbers of the test's own: the same in every run and on every backend."""
     return np.random.default_rng(zlib.crc32(request.node.originalname.encode()))
+
+
+@pytest.fixture
+def kernels_backend(request: pytest.FixtureRequest) -> Iterator[convnet.backend.Backend]:
+    """As `backend`, where it runs the CUDA kernels: on a GPU or in the emulator."""
+    with convnet.backend.use(request.param):
+        yield convnet.backend.get(request.param)

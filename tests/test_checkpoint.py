@@ -194,7 +194,7 @@ def test_a_real_write_error_leaves_the_file_before(tmp_path: Path) -> None:
         "preexec_fn": lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))
     }
     done = subprocess.run(
-        [sys.executable, "-c", script, str(path)],
+        [sys.executable, "-P", "-c", script, str(path)],
         env=tiny.environment(PYTHONDONTWRITEBYTECODE="1"),
         capture_output=True,
         text=True,

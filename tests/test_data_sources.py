@@ -204,7 +204,7 @@ def test_an_unknown_home_is_no_crash() -> None:
 def test_importing_data_needs_no_pictures() -> None:
     """The package is imported by commands that never decode; it must not print or warn."""
     done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", "import convnet.data"],
+        [sys.executable, "-P", "-W", "error", "-c", "import convnet.data"],
         capture_output=True,
         text=True,
         check=False,

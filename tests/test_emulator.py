@@ -55,7 +55,8 @@ class Programs:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        emulator_sources = sorted(EMULATOR.glob("*.cpp"))
+        # backend.cpp is the module's half, not the emulator's.
+        emulator_sources = sorted(set(EMULATOR.glob("*.cpp")) - {EMULATOR / "backend.cpp"})
         jobs: dict[Path, tuple[Path, list[str]]] = {}
         links: dict[Path, tuple[list[Path], list[str]]] = {}
         for build, (emulator_options, kernel_options) in BUILDS.items():

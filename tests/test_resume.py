@@ -309,7 +309,7 @@ def test_killed_between_any_two_writes(data: Path, tmp_path: Path, whole: Path) 
         words = ["--resume", run_dir] if (run_dir / "config.toml").exists() else []
         words = ["train", *(words or [config, "--run-dir", run_dir]), "--device", "cpu", "-q"]
         done = subprocess.run(
-            [sys.executable, "-c", _KILLER, str(limit), *map(str, words)],
+            [sys.executable, "-P", "-c", _KILLER, str(limit), *map(str, words)],
             env=tiny.environment(),
             capture_output=True,
             text=True,

@@ -84,7 +84,7 @@ def write_config(path: Path, folder: Path, **changes: Any) -> Path:
 
 def command(*words: str | Path) -> list[str]:
     """The `convnet` command with these arguments, for a process of its own."""
-    return [sys.executable, "-m", "convnet", *map(str, words)]
+    return [sys.executable, "-P", "-m", "convnet", *map(str, words)]
 
 
 def environment(**variables: str) -> dict[str, str]:

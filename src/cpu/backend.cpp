@@ -91,7 +91,11 @@ int device_count() { return 1; }
 
 int current_device() { return 0; }
 
+void set_current_device(int) {}
+
 int memory_device(const void*) { return 0; }
+
+void wait_for_stream(const char*, Stream, Stream) {}
 
 std::string device_description(int) {
   const std::string model = cpu_model(), isa = vector_isa();

@@ -1,44 +1,10 @@
-// What this backend is and what it runs on. The emulator's half describes the host that it runs on.
-#include <cstdlib>
+// What this backend is and what it runs on.
 #include <string>
 
 #include "device.h"
 #include "ops.h"
 
 namespace convnet {
-
-#ifdef CONVNET_EMULATOR
-
-const char* backend_name() { return "emulator"; }
-
-Memory backend_memory() { return Memory::kHost; }
-
-int device_count() { return emulator::device_count(); }
-
-// Arrays are NumPy's, which all logical devices share.
-int current_device() { return 0; }
-
-int memory_device(const void*) { return 0; }
-
-std::string device_description(int) {
-  const int threads = thread_count();
-  return "CUDA kernels emulated on the CPU, " + std::to_string(threads) +
-         (threads == 1 ? " thread" : " threads");
-}
-
-std::string build_description() { return "GCC " __VERSION__; }
-
-int thread_count() { return emulator::worker_count(); }
-
-void set_thread_count(int threads) {
-  constexpr int kMost = 16;
-  if (threads < 1 || threads > kMost) {
-    fail("set_thread_count", "threads", "1 to " + std::to_string(kMost), std::to_string(threads));
-  }
-  setenv("CONVNET_EMULATOR_THREADS", std::to_string(threads).c_str(), 1);
-}
-
-#else
 
 namespace {
 
@@ -116,14 +82,29 @@ int current_device() {
   return device;
 }
 
+void set_current_device(int device) {
+  if (cudaSetDevice(device) != cudaSuccess) cudaGetLastError();  // the launch will say more
+}
+
 int memory_device(const void* data) {
   cudaPointerAttributes attributes;
   if (cudaPointerGetAttributes(&attributes, data) != cudaSuccess) {
     cudaGetLastError();  // no driver, say: the launch will say more
-    return current_device();
+    return kAnyDevice;
   }
-  if (attributes.type == cudaMemoryTypeUnregistered) return -1;
-  return attributes.type == cudaMemoryTypeDevice ? attributes.device : current_device();
+  if (attributes.type == cudaMemoryTypeUnregistered) return kNoDevice;
+  return attributes.type == cudaMemoryTypeDevice ? attributes.device : kAnyDevice;
+}
+
+void wait_for_stream(const char* op, Stream stream, Stream other) {
+  cudaEvent_t event = nullptr;
+  check_cuda(cudaEventCreateWithFlags(&event, cudaEventDisableTiming), "cudaEventCreate", op);
+  cudaError_t error = cudaEventRecord(event, static_cast<cudaStream_t>(other));
+  if (error == cudaSuccess) {
+    error = cudaStreamWaitEvent(static_cast<cudaStream_t>(stream), event, 0);
+  }
+  cudaEventDestroy(event);  // the wait goes on without it
+  check_cuda(error, "waiting for the stream that an array is written on", op);
 }
 
 // Throws std::runtime_error with the reason where the device cannot be used.
@@ -164,7 +145,5 @@ int thread_count() { return 0; }
 void set_thread_count(int) {
   throw std::invalid_argument("set_thread_count: the cuda backend does not run on CPU threads");
 }
-
-#endif
 
 }  // namespace convnet

@@ -103,50 +103,44 @@ def test_split_dense_sums_are_exact_on_integers(backend, rng, case):
 
 
 @pytest.mark.parametrize("case", [*TILES[:2], *SPLITS[:2]], ids=str)
-def test_alignment_does_not_change_a_bit(backend, rng, case):
+def test_alignment_does_not_change_a_bit(kernels_backend, rng, case):
     """Single loads instead of 128-bit ones, and the same sums in the same order."""
-    if backend.name == "cpu":
-        pytest.skip("oneDNN gives no such promise")
     x, w, dy = (cases.floats(rng, s) for s in (case.x_shape, case.w_shape, case.y_shape))
-    aligned = [backend.asarray(array) for array in (x, w, dy)]
-    unaligned = [check.unaligned(backend, array) for array in (x, w, dy)]
+    aligned = [kernels_backend.asarray(array) for array in (x, w, dy)]
+    unaligned = [check.unaligned(kernels_backend, array) for array in (x, w, dy)]
     results = []
     for x, w, dy in (aligned, unaligned):
         y = ops.conv_fprop(x, w, **case.options)
         dx = ops.conv_dgrad(dy, w, case.x_shape, **case.options)
         dw, db = ops.conv_wgrad(x, dy, case.w_shape, **case.options)
-        results.append([np.array(backend.to_host(array)) for array in (y, dx, dw, db)])
+        results.append([np.array(kernels_backend.to_host(array)) for array in (y, dx, dw, db)])
     for one, other in zip(*results, strict=True):
         check.same_bits(one, other)
 
 
-def test_a_sum_in_one_part_needs_no_workspace_and_a_long_one_does(backend):
+def test_a_sum_in_one_part_needs_no_workspace_and_a_long_one_does(kernels_backend):
     """The cases above are what they claim to be."""
-    if backend.name == "cpu":
-        pytest.skip("about the kernels' splits")
     for case in SPLITS:
-        assert workspace_bytes(backend, "fprop", case) > 0
-        assert workspace_bytes(backend, "dgrad", case) > 0 or case.n > 2
-    assert workspace_bytes(backend, "wgrad", same(40, 40, n=7)) > 0
-    assert workspace_bytes(backend, "fprop", same(8, 8)) == 0
-    assert workspace_bytes(backend, "wgrad", same(8, 8, n=1)) == 0
+        assert workspace_bytes(kernels_backend, "fprop", case) > 0
+        assert workspace_bytes(kernels_backend, "dgrad", case) > 0 or case.n > 2
+    assert workspace_bytes(kernels_backend, "wgrad", same(40, 40, n=7)) > 0
+    assert workspace_bytes(kernels_backend, "fprop", same(8, 8)) == 0
+    assert workspace_bytes(kernels_backend, "wgrad", same(8, 8, n=1)) == 0
 
 
-def test_a_workspace_may_begin_anywhere(backend, rng):
-    if backend.name == "cpu":
-        pytest.skip("about the kernels' splits")
+def test_a_workspace_may_begin_anywhere(kernels_backend, rng):
     case = SPLITS[0]
-    x, dy = (backend.asarray(cases.integers(rng, s)) for s in (case.x_shape, case.y_shape))
-    dw, db = backend.empty(case.w_shape), backend.empty((case.k,))
-    size = workspace_bytes(backend, "wgrad", case)
-    space = backend.asarray(np.full(size + 32, 165, np.uint8))
+    x, dy = (kernels_backend.asarray(cases.integers(rng, s)) for s in (case.x_shape, case.y_shape))
+    dw, db = kernels_backend.empty(case.w_shape), kernels_backend.empty((case.k,))
+    size = workspace_bytes(kernels_backend, "wgrad", case)
+    space = kernels_backend.asarray(np.full(size + 32, 165, np.uint8))
     for first in (1, 16):
         args = (1, 1, 1, 1, "floor", 1, space[first : first + size])
-        backend.module.conv_wgrad(x, dy, dw, db, *args, backend.stream())
+        kernels_backend.module.conv_wgrad(x, dy, dw, db, *args, kernels_backend.stream())
         expected = reference.conv_wgrad(x, dy, case.w_shape, **case.options)
-        check.equal(np.array(backend.to_host(dw)), expected[0])
-        check.equal(np.array(backend.to_host(db)), expected[1])
-    margins = np.array(backend.to_host(space))
+        check.equal(np.array(kernels_backend.to_host(dw)), expected[0])
+        check.equal(np.array(kernels_backend.to_host(db)), expected[1])
+    margins = np.array(kernels_backend.to_host(space))
     assert (margins[:1] == 165).all()
     assert (margins[16 + size :] == 165).all()
 

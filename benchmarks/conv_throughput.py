@@ -1,0 +1,221 @@
+"""How fast each convolution is: against the machine's limits and against PyTorch.
+
+    python benchmarks/conv_throughput.py                     # the paper's convolutions, batch 128
+    python benchmarks/conv_throughput.py --net fashion-mnist --picture 28,28,1
+    python benchmarks/conv_throughput.py --shape 128,13,13,256,384,3,3 --pad 1
+    python benchmarks/conv_throughput.py --ops lrn,maxpool,dense
+
+Each pass of each layer is first checked against float64 at a sample of its results, then timed in
+turns with PyTorch's two memory layouts (where PyTorch is installed; `cudnn.benchmark` is on). The
+last columns are the ratio to the faster of those, and the share of the limit: of the fastest
+matrix product, or for layers that only move memory of a copy, both measured in the same run
+(limits.py). The first layer's dgrad is left out, as training does not need it. `--json FILE` keeps
+the figures, `--plot FILE` draws a roofline.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import math
+import platform
+import subprocess
+import sys
+from pathlib import Path
+
+import limits
+import numpy as np
+from timing import interleaved, spread
+from workloads import Work, of_net, of_shape
+
+import convnet
+from convnet.backend import Backend
+from convnet.build import build_net
+from convnet.config import load_config
+
+
+def main() -> None:
+    args = arguments()
+    backend = convnet.backend.get(args.device)
+    if backend.name == "cpu":
+        convnet.backend.set_threads(args.threads)
+    print(f"device  {backend.describe()}")
+    machine = limits.measure(backend)
+    print(f"limits  {machine}")
+    peers = importlib.util.find_spec("torch") is not None
+    if peers:
+        import peer_ops
+
+        print(f"peer    {peer_ops.describe(backend)}")
+    else:
+        print("peer    none: PyTorch is not installed")
+    print(f"\n{HEADER}", flush=True)
+    rows = []
+    for work in works(args, backend):
+        rows.append(measure(work, machine, peers, args))
+        print(line(rows[-1]), flush=True)
+    summary(rows)
+    if args.json:
+        record = header(backend, machine, args) | {"rows": rows}
+        args.json.parent.mkdir(parents=True, exist_ok=True)
+        args.json.write_text(json.dumps(record, indent=2) + "\n")
+    if args.plot:
+        from roofline import draw
+
+        draw(rows, machine, backend.describe(), args.plot)
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--net", default="alexnet", help="a preset whose layers are measured")
+    parser.add_argument("--picture", default="224,224,3", help="H,W,C of its input")
+    parser.add_argument("--shape", help="instead of a net: N,H,W,C,K,R,S of one convolution")
+    parser.add_argument("--stride", type=int, default=1, help="of --shape")
+    parser.add_argument("--pad", type=int, default=0, help="of --shape")
+    parser.add_argument("--groups", type=int, default=1, help="of --shape")
+    parser.add_argument("--batch", type=int, default=128)
+    parser.add_argument("--ops", default="conv", help="comma list of conv, dense, lrn, maxpool")
+    parser.add_argument("--passes", default="", help="comma list of fprop, dgrad, wgrad, bprop")
+    parser.add_argument("--rounds", type=int, default=10)
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--threads", type=int, default=0, help="0: all cores")
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--plot", type=Path, help="a picture, needs matplotlib")
+    args = parser.parse_args()
+    for text, choices in ((args.ops, KINDS), (args.passes, PASSES)):
+        for name in filter(None, text.split(",")):
+            if name not in choices:
+                parser.error(f"expected some of {', '.join(choices)}, got {name!r}")
+    return args
+
+
+KINDS = ("conv", "dense", "lrn", "maxpool")
+PASSES = ("fprop", "dgrad", "wgrad", "bprop")
+
+
+def works(args: argparse.Namespace, backend: Backend) -> list[Work]:
+    if args.shape:
+        sizes = numbers(args.shape, 7, "--shape")
+        found = of_shape(backend, sizes, args.stride, args.pad, args.groups)
+    else:
+        picture = numbers(args.picture, 3, "--picture")
+        net = build_net(load_config(args.net), picture, 1000, "cpu")
+        found = of_net(backend, net, args.batch, args.ops.split(","))
+    passes = args.passes.split(",") if args.passes else PASSES
+    return [work for work in found if work.step in passes]
+
+
+def numbers(text: str, count: int, option: str) -> tuple[int, ...]:
+    try:
+        values = tuple(int(value) for value in text.split(","))
+    except ValueError:
+        values = ()
+    if len(values) != count or min(values) < 1:
+        sys.exit(f"{option}: expected {count} positive numbers like 1,2,3, got {text!r}")
+    return values
+
+
+def measure(work: Work, machine: limits.Limits, peers: bool, args: argparse.Namespace) -> dict:
+    """One row of the table. Times are medians, in milliseconds."""
+    ready = work.prepare()
+    error = ready.check()
+    contenders = {"convnet": ready.run}
+    if peers:
+        import peer_ops
+
+        contenders |= peer_ops.contenders(work, ready)
+    # A short call is repeated, so that a turn lasts long enough to be timed and not to be noise.
+    repeats = max(1, math.ceil(0.02 / max(interleaved(contenders, 1)["convnet"][0], 1e-6)))
+    batches = {name: repeated(call, repeats) for name, call in contenders.items()}
+    times = {
+        name: [second / repeats for second in seconds]
+        for name, seconds in interleaved(batches, args.rounds, warmup=1).items()
+    }
+    low, middle, high = spread(times["convnet"])
+    others = {name: spread(seconds)[1] for name, seconds in times.items() if name != "convnet"}
+    gflops, gbytes = work.flops / middle / 1e9, work.bytes / middle / 1e9
+    # What the roofline allows: the slower of computing and moving.
+    least = max(work.flops / machine.gemm, work.bytes / machine.copy) / 1e9
+    return {
+        "layer": work.name,
+        "pass": work.step,
+        "shape": work.text,
+        "ms": middle * 1e3,
+        "q1_ms": low * 1e3,
+        "q3_ms": high * 1e3,
+        "gflops": gflops,
+        "gbytes": gbytes,
+        "flops": work.flops,
+        "bytes": work.bytes,
+        "limit_share": least / middle,
+        "bound": "compute" if work.flops / machine.gemm > work.bytes / machine.copy else "memory",
+        "error": error,
+        "peers_ms": {name: seconds * 1e3 for name, seconds in others.items()},
+        "ratio": min(others.values()) / middle if others else None,
+    }
+
+
+def repeated(call, times: int):  # type: ignore[no-untyped-def]
+    def run() -> None:
+        for _ in range(times):
+            call()
+
+    return run
+
+
+HEADER = (
+    f"{'layer':9}{'pass':7}{'shape':40}{'ms':>9}{'GFLOP/s':>9}{'GB/s':>7}{'limit':>13}"
+    f"{'error':>9}{'NCHW ms':>10}{'NHWC ms':>10}{'ratio':>7}"
+)
+
+
+def line(row: dict) -> str:
+    limit = f"{row['limit_share']:.0%} {row['bound']}"
+    text = (
+        f"{row['layer']:9}{row['pass']:7}{row['shape']:40}{row['ms']:9.2f}{row['gflops']:9.0f}"
+        f"{row['gbytes']:7.1f}{limit:>13}{row['error']:9.1e}"
+    )
+    for name in ("NCHW", "NHWC"):
+        peer = row["peers_ms"].get(f"PyTorch {name}")
+        text += f"{'-' if peer is None else format(peer, '.2f'):>10}"
+    return text + ("" if row["ratio"] is None else f"{row['ratio']:6.2f}x")
+
+
+def summary(rows: list[dict]) -> None:
+    for step in PASSES:
+        ratios = [row["ratio"] for row in rows if row["pass"] == step and row["ratio"]]
+        if ratios:
+            mean = math.exp(sum(map(math.log, ratios)) / len(ratios))
+            print(f"{step}: {mean:.2f}x PyTorch (geometric mean), least {min(ratios):.2f}x")
+    ratios = [row["ratio"] for row in rows if row["ratio"]]
+    if ratios:
+        print(f"all: {math.exp(sum(map(math.log, ratios)) / len(ratios)):.2f}x (geometric mean)")
+
+
+def header(backend: Backend, machine: limits.Limits, args: argparse.Namespace) -> dict:
+    def git() -> str:
+        here = Path(__file__).parent
+        command = ["git", "-C", str(here), "rev-parse", "--short", "HEAD"]
+        return subprocess.run(command, capture_output=True, text=True).stdout.strip()
+
+    versions = {"python": platform.python_version(), "numpy": np.__version__}
+    if importlib.util.find_spec("torch") is not None:
+        import torch
+
+        versions["torch"] = torch.__version__
+    return {
+        "benchmark": "conv_throughput",
+        "device": backend.describe(),
+        "commit": git(),
+        "versions": versions,
+        "batch": args.batch,
+        "rounds": args.rounds,
+        "copy_gbytes": machine.copy,
+        "gemm_gflops": machine.gemm,
+        "gemm_by": machine.gemm_by,
+    }
+
+
+if __name__ == "__main__":
+    main()

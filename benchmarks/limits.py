@@ -1,0 +1,115 @@
+"""What the machine can do at most: copies and matrix products, measured in the run that uses them.
+
+python benchmarks/limits.py [--device auto] [--threads 0]
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import statistics
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from timing import interleaved
+
+import convnet
+from convnet import ops
+from convnet.backend import Backend
+
+COPY_BYTES = 256 << 20  # far more than any cache holds
+SQUARE, BATCH = 3072, 2048
+
+
+@dataclass(frozen=True)
+class Limits:
+    """GB/s of a copy (bytes read plus bytes written), GFLOP/s of the fastest matrix product, and
+    which one that was."""
+
+    copy: float
+    gemm: float
+    gemm_by: str
+
+    def __str__(self) -> str:
+        return f"copy {self.copy:.1f} GB/s, matrix product {self.gemm:.0f} GFLOP/s ({self.gemm_by})"
+
+
+def measure(backend: Backend, rounds: int = 5) -> Limits:
+    """The limits of this device, now: of several ways to do it, the fastest median."""
+    copies = interleaved(_copies(backend), rounds)
+    fastest_copy = min(statistics.median(seconds) for seconds in copies.values())
+    products = _products(backend)
+    rates = {
+        name: 2.0 * SQUARE * SQUARE * BATCH / statistics.median(seconds) / 1e9
+        for name, seconds in interleaved(products, rounds).items()
+    }
+    best = max(rates, key=rates.__getitem__)
+    return Limits(2 * COPY_BYTES / fastest_copy / 1e9, rates[best], best)
+
+
+def _copies(backend: Backend) -> dict[str, Callable[[], object]]:
+    # Rows of 4096 floats, as peer_copy copies them over the same threads that kernels run on.
+    source = backend.zeros((COPY_BYTES // 4 // 4096, 4096))
+    target = backend.zeros(source.shape)
+
+    def copy() -> None:
+        ops.peer_copy(target, source)
+        backend.synchronize()
+
+    def library() -> None:
+        target[...] = source
+        backend.synchronize()
+
+    return {"convnet": copy, backend.xp.__name__: library}
+
+
+def _products(backend: Backend) -> dict[str, Callable[[], object]]:
+    rng = np.random.default_rng(0)
+    x_host = rng.standard_normal((BATCH, SQUARE), dtype=np.float32)
+    w_host = rng.standard_normal((SQUARE, SQUARE), dtype=np.float32)
+    x, w = backend.asarray(x_host), backend.asarray(w_host)
+    y = backend.empty((BATCH, SQUARE))
+
+    def own() -> None:
+        ops.dense_fprop(x, w, out=y)
+        backend.synchronize()
+
+    def library() -> None:
+        backend.xp.matmul(x, w.T, out=y)
+        backend.synchronize()
+
+    products: dict[str, Callable[[], object]] = {
+        "convnet's dense layer": own,
+        backend.xp.__name__: library,
+    }
+    if importlib.util.find_spec("torch") is not None:
+        import torch
+
+        device = "cpu" if backend.name == "cpu" else f"cuda:{backend.index}"
+        torch_x, torch_w = (torch.from_numpy(a).to(device) for a in (x_host, w_host))
+        torch_y = torch.empty((BATCH, SQUARE), device=device)
+
+        def peer() -> None:
+            torch.mm(torch_x, torch_w.T, out=torch_y)
+            if device != "cpu":
+                torch.cuda.synchronize()
+
+        products["PyTorch"] = peer
+    return products
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--threads", type=int, default=0, help="0: all cores")
+    args = parser.parse_args()
+    backend = convnet.backend.get(args.device)
+    if backend.name == "cpu":
+        convnet.backend.set_threads(args.threads)
+    print(f"device  {backend.describe()}")
+    print(f"limits  {measure(backend)}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,138 @@
+"""The same pieces of work in PyTorch, in its two memory layouts: a peer, never a dependency."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch.nn import functional
+from workloads import Ready, Work
+
+from convnet.backend import Backend
+
+LAYOUTS = {"NCHW": torch.contiguous_format, "NHWC": torch.channels_last}
+
+
+def describe(backend: Backend) -> str:
+    """What it is; also makes it use the same device and threads."""
+    if backend.name != "cpu":
+        torch.backends.cudnn.benchmark = True
+        torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
+        return f"PyTorch {torch.__version__}, cuDNN {torch.backends.cudnn.version()}"
+    torch.set_num_threads(backend.module.thread_count())
+    return f"PyTorch {torch.__version__}, oneDNN {torch.backends.mkldnn.is_available()}"
+
+
+def contenders(work: Work, ready: Ready) -> dict[str, Callable[[], object]]:
+    """The work in each layout, computing on the same numbers."""
+    make = {"conv": _conv, "dense": _dense, "lrn": _lrn, "maxpool": _maxpool}[work.kind]
+    layouts = LAYOUTS if work.kind != "dense" else {"NCHW": LAYOUTS["NCHW"]}
+    return {
+        f"PyTorch {name}": synchronized(make(work, ready, layout))
+        for name, layout in layouts.items()
+    }
+
+
+def _device() -> str:
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def synchronized(call: Callable[[], object]) -> Callable[[], object]:
+    if _device() == "cpu":
+        return call
+
+    def run() -> None:
+        call()
+        torch.cuda.synchronize()
+
+    return run
+
+
+def tensor(array: np.ndarray, layout: torch.memory_format) -> torch.Tensor:
+    """An NHWC (or KRSC) array as a tensor of logical shape NCHW."""
+    moved = torch.from_numpy(np.ascontiguousarray(array.transpose(0, 3, 1, 2)))
+    return moved.to(device=_device(), memory_format=layout)
+
+
+def _conv(work: Work, ready: Ready, layout: torch.memory_format) -> Callable[[], object]:
+    x, w, dy = (tensor(ready.inputs[name], layout) for name in ("x", "w", "dy"))
+    b = torch.from_numpy(ready.inputs["b"]).to(_device())
+    stride, pad = (list(work.options[key]) for key in ("stride", "pad"))
+    groups = work.options["groups"]
+    # What `ceil` adds on the right and the bottom is there before the clock starts.
+    bottom, right = (
+        (y - 1) * step + size - length - 2 * margin
+        for y, step, size, length, margin in zip(
+            dy.shape[2:], stride, w.shape[2:], x.shape[2:], pad, strict=True
+        )
+    )
+    if bottom > 0 or right > 0:
+        x = functional.pad(x, (0, max(0, right), 0, max(0, bottom)))
+        x = x.contiguous(memory_format=layout)
+    if work.step == "fprop":
+        return lambda: functional.conv2d(x, w, b, stride, pad, 1, groups)
+    wanted = [work.step == "dgrad", work.step == "wgrad", work.step == "wgrad"]
+    backward = torch.ops.aten.convolution_backward
+    return lambda: backward(
+        dy, x, w, [w.shape[0]], stride, pad, [1, 1], False, [0, 0], groups, wanted
+    )
+
+
+def _dense(work: Work, ready: Ready, layout: torch.memory_format) -> Callable[[], object]:
+    x, w, b, dy = (torch.from_numpy(ready.inputs[n]).to(_device()) for n in ("x", "w", "b", "dy"))
+    if work.step == "fprop":
+        return lambda: functional.linear(x, w, b)
+    if work.step == "dgrad":
+        return lambda: dy @ w
+    return lambda: (dy.T @ x, dy.sum(0))
+
+
+def _lrn(work: Work, ready: Ready, layout: torch.memory_format) -> Callable[[], object]:
+    options, groups = work.options, work.options["groups"]
+    x, dy = ready.inputs["x"], ready.inputs["dy"]
+    n, h, w, c = x.shape
+    # PyTorch knows no groups. Either layout can show each group as a picture of its own for free.
+    if layout is torch.channels_last:
+        views = [array.reshape(n, h, w * groups, c // groups) for array in (x, dy)]
+    else:
+        views = [
+            array.reshape(n, h, w, groups, c // groups)
+            .transpose(0, 3, 1, 2, 4)
+            .reshape(n * groups, h, w, c // groups)
+            for array in (x, dy)
+        ]
+    picture, gradient = (tensor(view, layout) for view in views)
+    # PyTorch divides alpha by n.
+    alpha = options["alpha"] * (options["n"] if options["alpha_mode"] == "sum" else 1)
+    args = (options["n"], alpha, options["beta"], options["k"])
+    return _passes(
+        work, picture, gradient, lambda value: functional.local_response_norm(value, *args)
+    )
+
+
+def _maxpool(work: Work, ready: Ready, layout: torch.memory_format) -> Callable[[], object]:
+    picture, gradient = (tensor(ready.inputs[name], layout) for name in ("x", "dy"))
+    o = work.options
+    args = {"kernel_size": o["size"], "stride": o["stride"], "padding": o["pad"]}
+    return _passes(
+        work,
+        picture,
+        gradient,
+        lambda value: functional.max_pool2d(value, **args, ceil_mode=o["ceil"]),
+    )
+
+
+def _passes(
+    work: Work,
+    x: torch.Tensor,
+    dy: torch.Tensor,
+    function: Callable[[torch.Tensor], torch.Tensor],
+) -> Callable[[], Any]:
+    """Forward as in training (what backward needs is kept), or backward alone."""
+    leaf = x.requires_grad_()
+    if work.step == "fprop":
+        return lambda: function(leaf)
+    y = function(leaf)
+    return lambda: torch.autograd.grad(y, leaf, dy, retain_graph=True)

@@ -1,0 +1,79 @@
+"""Whole nets, trained for some steps, give on every backend what they give on the CPU."""
+
+import numpy as np
+import pytest
+from check import emulator_order, follows, same_bits
+from nets import data, every_graph, make, train
+from tiny import config, write_data
+
+import convnet
+from convnet import models
+
+MODELS = {
+    "fashion-mnist": (models.fashion_mnist, (28, 28, 1), {}),
+    "alexnet": (
+        models.alexnet,
+        (67, 67, 3),
+        {"filters": (16, 32, 48, 48, 32), "hidden": 64, "init": "he"},
+    ),
+}
+
+
+def agree(build, backend, x, labels, steps):
+    """Trains the nets `build(device)` of both backends and compares losses and all weights."""
+    ours, theirs = build(backend.device), build("cpu")
+    follows(train(ours, x, labels, steps), train(theirs, x, labels, steps), "losses")
+    expected = theirs.state()
+    assert ours.state().keys() == expected.keys()
+    for name, values in ours.state().items():
+        follows(values, expected[name], name)
+
+
+@every_graph
+def test_small_nets(graph, kernels_backend, rng):
+    agree(lambda device: make(graph, device, seed=3), kernels_backend, *data(rng), steps=6)
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_models(model, kernels_backend, rng):
+    build, shape, options = MODELS[model]
+    x = rng.standard_normal((5, *shape)).astype(np.float32)
+    labels = rng.integers(0, 10, 5)
+    agree(
+        lambda device: build(shape, 10, device=device, seed=3, **options),
+        kernels_backend,
+        x,
+        labels,
+        steps=4,
+    )
+
+
+def test_the_order_of_threads_does_not_matter(kernels_backend, rng):
+    if kernels_backend.name != "emulator":
+        pytest.skip("only the emulator's order can be chosen")
+    build, shape, options = MODELS["alexnet"]
+    x, labels = rng.standard_normal((3, *shape)).astype(np.float32), rng.integers(0, 10, 3)
+
+    def weights(order):
+        with emulator_order(order):
+            net = build(shape, 10, device="emulator", seed=3, **options)
+            train(net, x, labels, steps=2)
+            return net.state()
+
+    expected = weights("forward")
+    for order in ("reverse", "shuffle:7"):
+        for name, values in weights(order).items():
+            same_bits(values, expected[name])
+
+
+def test_a_run_of_the_trainer(kernels_backend, tmp_path):
+    folder = write_data(tmp_path / "data")
+
+    def run(device):
+        return convnet.train(config(folder), device=device, run_dir=tmp_path / device)
+
+    ours, theirs = run(kernels_backend.device), run("cpu")
+    assert ours.status == theirs.status == "done"
+    for mine, its in zip(ours.history, theirs.history, strict=True):
+        assert (mine["kind"], mine["step"], mine["lr"]) == (its["kind"], its["step"], its["lr"])
+        follows([mine["loss"]], [its["loss"]], f"loss at step {mine['step']}")

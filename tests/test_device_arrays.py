@@ -1,0 +1,189 @@
+"""Layers, nets and the trainer touch arrays of a device only as they would touch CuPy's.
+
+CuPy cannot run without a GPU, so the emulator's arrays are wrapped here in a type that has the few
+methods of CuPy's that convnet may use, and that NumPy can neither read nor convert.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import types
+from typing import Any
+
+import numpy as np
+import pytest
+from nets import GRAPHS, data, every_graph, make, train
+from tiny import config, write_data
+
+import convnet
+from convnet.backend import Backend
+from convnet.gradcheck import gradcheck
+
+
+class DeviceArray:
+    """An array out of NumPy's reach."""
+
+    __array__ = None  # numpy.asarray(self) raises
+    __array_ufunc__ = None
+
+    def __init__(self, host: np.ndarray) -> None:
+        self.host = host
+
+    shape = property(lambda self: self.host.shape)
+    dtype = property(lambda self: self.host.dtype)
+    ndim = property(lambda self: self.host.ndim)
+    size = property(lambda self: self.host.size)
+    nbytes = property(lambda self: self.host.nbytes)
+
+    flags = property(lambda self: self.host.flags)
+
+    def astype(self, dtype: Any, copy: bool = True) -> DeviceArray:
+        return DeviceArray(self.host.astype(dtype, copy=copy))
+
+    def __eq__(self, other: object) -> DeviceArray:  # type: ignore[override]
+        assert isinstance(other, DeviceArray)
+        return DeviceArray(self.host == other.host)
+
+    def __add__(self, other: DeviceArray) -> DeviceArray:
+        return DeviceArray(self.host + other.host)
+
+    def __len__(self) -> int:
+        return len(self.host)
+
+    def __getitem__(self, index: Any) -> DeviceArray:
+        return DeviceArray(np.asarray(self.host[bare_index(index)]))
+
+    def __setitem__(self, index: Any, value: Any) -> None:
+        self.host[bare_index(index)] = value.host if isinstance(value, DeviceArray) else value
+
+    def reshape(self, *shape: Any) -> DeviceArray:
+        return DeviceArray(self.host.reshape(*shape))
+
+    def fill(self, value: float) -> None:
+        self.host.fill(value)
+
+    def all(self) -> DeviceArray:
+        return DeviceArray(np.asarray(self.host.all()))
+
+    def __bool__(self) -> bool:
+        return bool(self.host)
+
+    def get(self) -> np.ndarray:
+        return self.host.copy()
+
+    def set(self, host: np.ndarray) -> None:
+        assert isinstance(host, np.ndarray)
+        assert host.dtype == self.dtype
+        self.host[...] = host
+
+    def copy(self) -> DeviceArray:
+        return DeviceArray(self.host.copy())
+
+
+def bare_index(index: Any) -> Any:
+    assert not isinstance(index, np.ndarray), "CuPy is indexed with its own arrays"
+    return index.host if isinstance(index, DeviceArray) else index
+
+
+def bare(value: Any) -> Any:
+    if isinstance(value, np.ndarray):
+        raise AssertionError("an operation was given an array of the host")
+    if isinstance(value, (list, tuple)):
+        return type(value)(map(bare, value))
+    return value.host if isinstance(value, DeviceArray) else value
+
+
+class Module:
+    """The emulator's operations, on DeviceArrays only."""
+
+    def __init__(self, module: types.ModuleType) -> None:
+        self.module = module
+
+    def __getattr__(self, name: str) -> Any:
+        function = getattr(self.module, name)
+        if name == "philox":  # on the host, whatever the backend
+            return function
+        return lambda *args: function(*map(bare, args))
+
+
+def to_device(array: Any, dtype: Any = None) -> DeviceArray:
+    return array if isinstance(array, DeviceArray) else DeviceArray(np.array(array, dtype))
+
+
+XP = types.SimpleNamespace(
+    empty=lambda shape, dtype: DeviceArray(np.full(shape, 77, dtype)),
+    zeros=lambda shape, dtype: DeviceArray(np.zeros(shape, dtype)),
+    asarray=to_device,
+    ascontiguousarray=lambda array: DeviceArray(np.ascontiguousarray(array.host)),
+    isfinite=lambda array: DeviceArray(np.isfinite(array.host)),
+    cuda=types.SimpleNamespace(
+        get_current_stream=lambda index: types.SimpleNamespace(ptr=0, synchronize=lambda: None),
+        Device=lambda index: contextlib.nullcontext(),
+    ),
+)
+
+
+@pytest.fixture
+def emulator() -> Backend:
+    try:
+        return convnet.backend.get("emulator")
+    except convnet.DeviceError as error:
+        pytest.skip(str(error))
+
+
+def become_device(monkeypatch: pytest.MonkeyPatch, emulator: Backend) -> Backend:
+    """From now on all arrays are DeviceArrays, and "cuda" is the emulator working on them."""
+    backend = Backend("cuda", Module(emulator.module), XP)  # type: ignore[arg-type]
+
+    def of(*arrays: Any) -> Backend:
+        for array in arrays:
+            assert array is None or isinstance(array, DeviceArray), type(array)
+        return backend
+
+    monkeypatch.setattr(convnet.backend, "of", of)
+    monkeypatch.setitem(convnet.backend._backends, "cuda:0", backend)
+    return backend
+
+
+@every_graph
+def test_a_net(graph, emulator, monkeypatch, rng):
+    x, labels = data(rng)
+
+    def results(device):
+        net = make(graph, device, seed=3)
+        losses = train(net, x, labels)
+        loss, ranks = net.evaluate(x, labels)
+        first = net.nodes[0].name
+        assert net.check_finite() is None
+        return losses, loss, ranks, net.predict(x), net.forward(x, until=first), net.state()
+
+    expected = results("emulator")
+    found = results(become_device(monkeypatch, emulator))
+    *arrays, state = found
+    for array, other in zip(arrays, expected, strict=False):
+        np.testing.assert_array_equal(array, other)
+    for name, values in state.items():
+        assert isinstance(values, np.ndarray)
+        np.testing.assert_array_equal(values, expected[-1][name])
+
+
+def test_a_run_of_the_trainer_and_its_resume(emulator, monkeypatch, tmp_path):
+    folder = write_data(tmp_path / "data")
+
+    def losses(device):
+        result = convnet.train(config(folder), device=device, run_dir=tmp_path / device)
+        again = convnet.train(resume=result.run_dir, device=device, epochs=4)
+        return [record["loss"] for record in (*result.history, *again.history)]
+
+    expected = losses("emulator")
+    become_device(monkeypatch, emulator)
+    assert losses("cuda") == expected
+    assert (
+        convnet.load(tmp_path / "cuda", device="cuda").predict(np.zeros((1, 8, 8, 1), "f4")).any()
+    )
+
+
+def test_gradients(emulator, monkeypatch, rng):
+    net = make(GRAPHS[0], become_device(monkeypatch, emulator), seed=3)
+    x, labels = data(rng)
+    assert all(row.ok for row in gradcheck(net, x, labels, samples=2))
