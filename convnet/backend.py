@@ -77,12 +77,7 @@ class Backend:
     """
 
     def __init__(
-        self,
-        name: str,
-        module: ModuleType,
-        xp: ModuleType,
-        index: int = 0,
-        logical: bool = False,
+        self, name: str, module: ModuleType, xp: ModuleType, index: int = 0, logical: bool = False
     ) -> None:
         self.name = name
         self.module = module
@@ -161,6 +156,12 @@ class Backend:
             space = self.empty((size,), np.uint8)
             setattr(self._local, key, space)
         return space
+
+    def free_bytes(self) -> int:
+        """Bytes of GPU memory that are free, or held in reserve by CuPy's pool."""
+        with self.active():
+            free, _ = self.xp.cuda.runtime.memGetInfo()
+            return int(free) + int(self.xp.get_default_memory_pool().free_bytes())
 
     def describe(self) -> str:
         """One line: the device and what the backend was built on."""

@@ -6,8 +6,9 @@ import hashlib
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -20,12 +21,17 @@ from convnet.data import Batch, DataError, Dataset, Loader, Statistics, open_dat
 from convnet.data.augment import crop_size
 from convnet.data.dataset import expanded
 from convnet.data.sources import PACKAGED
+from convnet.data.workers import auto_workers, usable_cpus
 from convnet.distributed import Parallel, Ranks, threads
 from convnet.layers import LAYER_TYPES, Loss
+from convnet.memory import Fit, checked
 from convnet.net import Net, Node
 from convnet.sgd import SGD
+from convnet.transfer import Taken, take_weights
+from convnet.typecheck import did_you_mean
 
 Shape = tuple[int, int, int]
+_HELD_BATCHES = 6  # of pictures on the host: four ready, one being read, one in use
 Data = str | os.PathLike[str] | Sequence[Dataset] | None
 
 
@@ -61,22 +67,26 @@ class Preparer:
             )
 
 
-def build_net(cfg: Config, picture: Shape, classes: int | None, device: str) -> Net:
+def build_net(
+    cfg: Config, picture: Shape, classes: int | None, device: str, sizes_only: bool = False
+) -> Net:
     """The net of a configuration, with fresh weights.
 
     Args:
-        cfg: its `net`, `augment` and `seed` are used.
+        cfg: its `net` (but for `net.init`), `augment` and `seed` are used.
         picture: (H, W, C) of the data, before the crop.
         classes: of the data; the net must have as many outputs. None: as many as it has by itself.
         device: as for `convnet.backend.get_all`.
+        sizes_only: make a net that can be described and takes no memory.
 
     Raises:
-        ConfigError: layers that do not fit one another or the data.
+        ConfigError: layers that do not fit one another or the data, or `net.lr_mult` of none.
         DataError: a crop that does not fit the pictures.
         DeviceError: the device is not there.
     """
     in_shape = (*crop_size(picture, cfg.augment), picture[2])
     backends.get_all(device)  # so that what is wrong with it is not taken for the net's
+    common: dict[str, Any] = {"device": device, "seed": cfg.seed, "sizes_only": sizes_only}
     try:
         if cfg.net.layers:
             nodes = [
@@ -85,11 +95,11 @@ def build_net(cfg: Config, picture: Shape, classes: int | None, device: str) -> 
                 )
                 for layer in cfg.net.layers
             ]
-            net = Net(nodes, in_shape, device=device, seed=cfg.seed)
+            net = Net(nodes, in_shape, **common)
         else:
             model = models.MODELS[cfg.net.model]
             given = {} if classes is None else {"classes": classes}
-            net = model(in_shape=in_shape, device=device, seed=cfg.seed, **given, **cfg.net.options)
+            net = model(in_shape=in_shape, **common, **given, **cfg.net.options)
     except ValueError as error:
         raise ConfigError(f"{cfg.origin}: net: {error}") from None
     losses = [node.name for node in net.nodes if isinstance(node.layer, Loss)]
@@ -101,7 +111,24 @@ def build_net(cfg: Config, picture: Shape, classes: int | None, device: str) -> 
                 f"{cfg.origin}: net: node {name!r}: expected {classes} outputs, one for each class "
                 f"of the data, got {net.shapes[name][0]}"
             )
+    _multiply_rates(cfg, net)
     return net
+
+
+def _multiply_rates(cfg: Config, net: Net) -> None:
+    """Applies `net.lr_mult` to the parameters."""
+    nodes = {node.name: node for node in net.nodes}
+    own = [node.name for node in net.nodes if node.layer.params and node.share is None]
+    for name, factor in cfg.net.lr_mult.items():
+        key = f"{cfg.origin}: net.lr_mult.{name}"
+        if name not in nodes:
+            raise ConfigError(f"{key}: no such layer{did_you_mean(name, own)}")
+        if nodes[name].share is not None:
+            raise ConfigError(f"{key}: it uses the parameters of {nodes[name].share}; name that")
+        if name not in own:
+            raise ConfigError(f"{key}: expected a layer with parameters, got {name}, without any")
+        for param in nodes[name].layer.params:
+            param.lr_mult *= factor
 
 
 # (H, W, C) and the number of classes of the published sets, for looking at nets without data.
@@ -113,7 +140,7 @@ _PUBLISHED: dict[str, tuple[Shape, int]] = {
 }
 
 
-def net_of(cfg: Config, device: str, data: Data = None) -> Net:
+def net_of(cfg: Config, device: str, data: Data = None, sizes_only: bool = False) -> Net:
     """The net of a configuration; data are only read where that is needed to know its shape.
 
     For a folder of pictures that is not named, the classes are those the model has by default.
@@ -122,12 +149,12 @@ def net_of(cfg: Config, device: str, data: Data = None) -> Net:
         ConfigError, DataError, DeviceError.
     """
     if cfg.data.source in _PUBLISHED:
-        return build_net(cfg, *_PUBLISHED[cfg.data.source], device)
+        return build_net(cfg, *_PUBLISHED[cfg.data.source], device, sizes_only)
     named = data or cfg.data.path or os.environ.get("CONVNET_DATA")
     if not named and all(cfg.data.size):
-        return build_net(cfg, (*cfg.data.size, 3), None, device)
+        return build_net(cfg, (*cfg.data.size, 3), None, device, sizes_only)
     train, _ = open_sets(cfg, data)
-    return build_net(cfg, train.shape, len(train.classes), device)
+    return build_net(cfg, train.shape, len(train.classes), device, sizes_only)
 
 
 @dataclass
@@ -146,6 +173,13 @@ class Parts:
     validation_loader: Loader
     prepare: Preparer
     parallel: Parallel
+    memory: Fit
+    taken: Taken | None  # what `net.init` gave
+
+    def close(self) -> None:
+        """Ends the processes that decode pictures."""
+        self.loader.close()
+        self.validation_loader.close()
 
     def facts(self) -> dict[str, Any]:
         """What a checkpoint says about data and net; a resumed run must find the same."""
@@ -219,6 +253,7 @@ def build(
     data: Data = None,
     stats: Statistics | None = None,
     ranks: Ranks | None = None,
+    init: Checkpoint | None = None,
 ) -> Parts:
     """Opens the data and makes net, optimiser, schedule and loaders.
 
@@ -228,9 +263,12 @@ def build(
         data: as for `open_sets`.
         stats: of the training data, where they are known; otherwise they are computed.
         ranks: the processes that train together; by default this one alone.
+        init: gives the net its first weights where they fit.
 
     Raises:
         ConfigError, DataError, DeviceError.
+        MemoryNeedError: training would take more memory than there is; none was taken.
+        CheckpointError: nothing in `init` fits the net.
     """
     ranks = ranks or Ranks()
     device_backend = backends.get_all(device)[0]
@@ -247,9 +285,20 @@ def build(
             f"{cfg.origin}: train.batch: expected at most {len(train)}, the number of training "
             f"pictures, got {cfg.train.batch}"
         )
+    memory = _checked_memory(cfg, device, train, ranks)
     net = build_net(cfg, train.shape, len(train.classes), device)
+    taken = None if init is None else take_weights(net, init)
     stats = stats or statistics(train, cfg.data.mean, colour=cfg.augment.colour_noise > 0)
     settings = cfg.schedule
+    feed = partial(
+        Loader,
+        batch=cfg.train.batch,
+        seed=cfg.seed,
+        augment=cfg.augment,
+        stats=stats,
+        share=None if ranks.size == 1 else ranks.share,
+        workers=workers_for(cfg, device_backend, ranks.local[1]),
+    )
     return Parts(
         cfg=cfg,
         backend=device_backend,
@@ -261,21 +310,34 @@ def build(
         schedule=schedule.build(
             settings.kind, cfg.sgd.lr, settings.warmup_steps, **settings.options
         ),
-        loader=Loader(
-            train, cfg.train.batch, cfg.seed, cfg.augment, stats, train=True, share=ranks.share
-        ),
-        validation_loader=Loader(
-            validation,
-            cfg.train.batch,
-            cfg.seed,
-            cfg.augment,
-            stats,
-            train=False,
-            share=ranks.share,
-        ),
+        loader=feed(train, train=True),
+        validation_loader=feed(validation, train=False),
         parallel=Parallel(net, ranks),
         prepare=Preparer(device_backend, stats, cfg, train.shape),
+        memory=memory,
+        taken=taken,
     )
+
+
+def workers_for(cfg: Config, backend: Backend, processes: int = 1) -> int | Literal["auto"]:
+    """`data.workers`; "auto" on the CPU is a quarter of the CPUs, which train at the same time.
+    Where several processes of a job are on this machine, it is their part of the workers."""
+    if cfg.data.workers != "auto" or (backend.name == "cuda" and processes == 1):
+        return cfg.data.workers
+    workers = auto_workers() if backend.name == "cuda" else usable_cpus() // 4
+    return max(1, workers // processes)
+
+
+def _checked_memory(cfg: Config, device: str, train: Dataset, ranks: Ranks) -> Fit:
+    """What training takes in this process, if there is as much."""
+    net = build_net(cfg, train.shape, len(train.classes), device, sizes_only=True)
+    batches = 1 if net.backend.name == "cuda" else _HELD_BATCHES
+    batch = -(-cfg.train.batch // ranks.size)
+    what = f"{cfg.origin}: training at batch {cfg.train.batch}"
+    pictures, summed = batches * int(np.prod(train.shape)), ranks.size > 1
+    fit = checked(net, batch, pictures, what, ranks.local[1], summed)
+    ranks.any(False)  # none takes memory before all have seen what is free
+    return fit
 
 
 # ---- nets of runs -------------------------------------------------------------------------------

@@ -12,6 +12,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from convnet.cli_data import add_commands as add_data_commands
+
 DONE, FAILED, BAD_INPUT, NO_DEVICE = 0, 1, 2, 3
 
 
@@ -117,6 +119,10 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("config", nargs="?", metavar="CFG|PRESET", help="see: convnet presets")
     train.add_argument("--resume", metavar="RUN", help="continue the run in this folder")
     train.add_argument(
+        "--init", metavar="RUN", help="start from the weights of this run where they fit"
+    )
+    train.add_argument("--tensorboard", action="store_true", help="as --set train.tensorboard=true")
+    train.add_argument(
         "--run-dir", metavar="R", help="folder of the run (default: runs/<date>-<name>)"
     )
     train.add_argument("--epochs", type=_positive, metavar="N", help="as --set train.epochs=N")
@@ -125,7 +131,15 @@ def _parser() -> argparse.ArgumentParser:
     _config_options(train)
 
     evaluate = add("eval", _eval, "Measure a trained net on its validation data.")
-    evaluate.add_argument("run", metavar="RUN", help="run folder or checkpoint file")
+    evaluate.add_argument(
+        "run", nargs="+", metavar="RUN", help="run folder or checkpoint file; several are averaged"
+    )
+    evaluate.add_argument(
+        "--ten-crop", action="store_true", help="average over corners, centre and mirror images"
+    )
+    evaluate.add_argument(
+        "--csv", metavar="DIR", help="write classes.csv and confusion.csv to this folder"
+    )
     evaluate.add_argument("--json", action="store_true", help="print a JSON object")
     _data_options(evaluate)
 
@@ -133,6 +147,9 @@ def _parser() -> argparse.ArgumentParser:
     predict.add_argument("run", metavar="RUN", help="run folder or checkpoint file")
     predict.add_argument("images", nargs="+", metavar="IMG", help="picture files")
     predict.add_argument("--top", type=_positive, default=5, metavar="N", help="classes to list")
+    predict.add_argument(
+        "--ten-crop", action="store_true", help="average over corners, centre and mirror images"
+    )
     predict.add_argument("--json", action="store_true", help="print a JSON object a picture")
     _data_options(predict, data=False)
 
@@ -146,6 +163,7 @@ def _parser() -> argparse.ArgumentParser:
     check.add_argument("--batch", type=_positive, default=4, metavar="N", help="random pictures")
     _config_options(check)
 
+    add_data_commands(commands, shared, _config_options)
     add("presets", _presets, "List the packaged configurations.")
     doctor = add("doctor", _doctor, "Show what is installed and which devices can be used.")
     doctor.add_argument("--json", action="store_true", help="print a JSON object")
@@ -203,12 +221,17 @@ def _train(arguments: argparse.Namespace) -> int:
     overrides = list(arguments.overrides)
     if arguments.threads is not None:
         overrides.append(f"train.threads={arguments.threads}")
+    if arguments.tensorboard:
+        overrides.append("train.tensorboard=true")
+    if arguments.resume is not None and arguments.init is not None:
+        raise ValueError("train: --init cannot go with --resume: the run has its weights")
     result = train(
         arguments.config,
         device=arguments.device,
         epochs=arguments.epochs,
         run_dir=arguments.run_dir,
         resume=arguments.resume,
+        init=arguments.init,
         data=arguments.data,
         overrides=overrides,
         quiet=arguments.quiet,
@@ -221,22 +244,43 @@ def _train(arguments: argparse.Namespace) -> int:
 def _eval(arguments: argparse.Namespace) -> int:
     from convnet.evaluate import evaluate
 
-    result = evaluate(arguments.run, data=arguments.data, device=arguments.device, warn=_warn)
+    result = evaluate(
+        arguments.run,
+        data=arguments.data,
+        device=arguments.device,
+        warn=_warn,
+        ten_crop=arguments.ten_crop,
+        csv=arguments.csv,
+    )
     if arguments.json:
         print(json.dumps(result))
-    else:
-        print(
-            f"{result['cases']} pictures ({result['data']}): loss {result['loss']:.4f}, "
-            f"top-1 {result['top1']:.2f} %, top-5 {result['top5']:.2f} %"
-        )
+        return DONE
+    nets = result["nets"]
+    several = len(nets) > 1
+    for net in nets if several else []:
+        print(f"{net['run']}: {_figures(net)}")
+    ways = ["ten crops"] * (result["views"] == 10) + [f"average of {len(nets)} nets"] * several
+    cases = f"{result['cases']} pictures ({result['data']})"
+    print(f"{', '.join([cases, *ways])}: {_figures(result)}")
+    if arguments.csv:
+        print(f"wrote {Path(arguments.csv) / 'classes.csv'} and confusion.csv")
     return DONE
+
+
+def _figures(result: dict[str, Any]) -> str:
+    return f"loss {result['loss']:.4f}, top-1 {result['top1']:.2f} %, top-5 {result['top5']:.2f} %"
 
 
 def _predict(arguments: argparse.Namespace) -> int:
     from convnet.predict import predict, show
 
     found = predict(
-        arguments.run, arguments.images, device=arguments.device, top=arguments.top, warn=_warn
+        arguments.run,
+        arguments.images,
+        device=arguments.device,
+        top=arguments.top,
+        warn=_warn,
+        ten_crop=arguments.ten_crop,
     )
     for prediction in found:
         print(json.dumps(prediction.as_dict()) if arguments.json else show(prediction))
@@ -248,7 +292,8 @@ def _summary(arguments: argparse.Namespace) -> int:
     from convnet.config import load_config
 
     cfg = load_config(arguments.config, arguments.overrides)
-    print(net_of(cfg, arguments.device or "auto", arguments.data).summary(cfg.train.batch))
+    net = net_of(cfg, arguments.device or "auto", arguments.data, sizes_only=True)
+    print(net.summary(cfg.train.batch))
     return DONE
 
 

@@ -16,6 +16,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
 
+from convnet.overrides import override
 from convnet.toml_text import to_toml
 from convnet.typecheck import (
     ConfigError,
@@ -29,7 +30,6 @@ from convnet.typecheck import (
     value_of,
 )
 
-_WORDS = {"schedule": "kind", "net": "model"}  # the key that says what the table's others mean
 LAYER_WORDS = ("name", "type", "inputs", "share")  # of [[net.layers]]; the rest belong to the layer
 # What a model gets from the data and the command.
 MODEL_GETS = {"in_shape", "classes", "device", "devices", "seed", "fuse"}
@@ -58,6 +58,8 @@ class DataConfig:
     where there are no train/ and val/ folders; `bad_files` says what becomes of files that cannot
     be decoded. `mean` says what is
     subtracted: an image, one value a channel, or nothing; `scale` multiplies the difference.
+    `workers` is how many processes decode pictures that do not fit in memory (0: threads of the
+    training process; "auto": by the number of CPUs); it changes no result.
     """
 
     source: Literal["fashion-mnist", "mnist", "cifar10", "cifar100", "folder"] = "fashion-mnist"
@@ -67,6 +69,7 @@ class DataConfig:
     bad_files: Literal["error", "skip"] = "error"
     mean: Literal["image", "channel", "none"] = "image"
     scale: float = _setting(1 / 256, above=0)
+    workers: int | Literal["auto"] = _setting("auto", low=0, high=1024)
 
 
 @dataclass(frozen=True)
@@ -98,11 +101,17 @@ class LayerConfig:
 
 @dataclass(frozen=True)
 class NetConfig:
-    """The net: a function in `convnet.models` with its options, or a list of layers."""
+    """The net: a function in `convnet.models` with its options, or a list of layers.
+
+    `init` is a run, or a checkpoint, whose weights it starts from where they fit; `lr_mult`
+    multiplies the learning rates of layers, by name: 0 freezes one.
+    """
 
     model: str = ""
     options: Mapping[str, Any] = field(default_factory=dict)
     layers: tuple[LayerConfig, ...] = ()
+    init: str = ""
+    lr_mult: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -130,7 +139,8 @@ class TrainConfig:
 
     `checkpoint_steps`: steps between checkpoints, besides those at the end of an epoch (0: only
     those). `keep`: checkpoints kept besides the best one. `log_steps`: steps a line of
-    metrics.jsonl sums up. `threads`: CPU threads (0: all cores).
+    metrics.jsonl sums up. `threads`: CPU threads (0: all cores). `tensorboard`: also write event
+    files for TensorBoard.
     """
 
     batch: int = _setting(128, low=1)
@@ -139,6 +149,7 @@ class TrainConfig:
     keep: int = _setting(2, low=2)
     log_steps: int = _setting(50, low=1)
     threads: int = _setting(0, low=0, high=1024)
+    tensorboard: bool = False
 
 
 @dataclass(frozen=True)
@@ -168,9 +179,11 @@ class Config:
 
 def _plain(value: Any) -> Any:
     if isinstance(value, NetConfig):
+        rest: dict[str, Any] = {"init": value.init} if value.init else {}
+        rest |= {"lr_mult": dict(value.lr_mult)} if value.lr_mult else {}
         if value.layers:
-            return {"layers": [_plain(layer) for layer in value.layers]}
-        return {"model": value.model, "options": dict(value.options)}
+            return {**rest, "layers": [_plain(layer) for layer in value.layers]}
+        return {"model": value.model, "options": dict(value.options), **rest}
     if isinstance(value, (ScheduleConfig, LayerConfig)):
         table = {item.name: getattr(value, item.name) for item in dataclasses.fields(value)}
         options = table.pop("options")
@@ -208,7 +221,7 @@ def load_config(
     """
     table, origin = _read(source)
     for text in overrides:
-        _override(table, text)
+        override(table, text)
     return _config(table, origin)
 
 
@@ -241,46 +254,6 @@ def _parse(text: str, origin: str) -> dict[str, Any]:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{origin}: not valid TOML: {error}") from None
-
-
-def _override(table: dict[str, Any], text: str) -> None:
-    """Applies one `a.b=c` to the raw table."""
-    key, equals, value_text = text.partition("=")
-    names = [name.strip() for name in key.split(".")]
-    if not equals or not all(names):
-        raise ConfigError(f'--set {text}: expected key=value, for example "sgd.lr=0.1"')
-    try:
-        value = tomllib.loads(f"value = {value_text.strip()}")["value"]
-    except tomllib.TOMLDecodeError:
-        value = value_text.strip()
-    if len(names) == 2 and _WORDS.get(names[0]) == names[1]:
-        shared = ("warmup_steps",)
-        old = table.get(names[0])
-        if isinstance(old, dict) and old.get(names[1]) != value:
-            table[names[0]] = {name: old[name] for name in shared if name in old}
-    place: Any = table
-    for depth, name in enumerate(names[:-1]):
-        here = ".".join(names[: depth + 1])
-        if isinstance(place, list):
-            place = _list_item(place, name, f"--set {text}")
-        else:
-            place = place.setdefault(name, {})
-        if not isinstance(place, (dict, list)):
-            raise ConfigError(f"--set {text}: {here} is a value, not a table")
-    if isinstance(place, list):
-        raise ConfigError(f"--set {text}: set keys of one member, not the member itself")
-    place[names[-1]] = value
-
-
-def _list_item(items: list[Any], name: str, origin: str) -> Any:
-    """A member of a list of tables, by its `name` or by its number."""
-    for item in items:
-        if isinstance(item, dict) and item.get("name") == name:
-            return item
-    if name.isdigit() and int(name) < len(items):
-        return items[int(name)]
-    names = [str(item.get("name")) for item in items if isinstance(item, dict)]
-    raise ConfigError(f'{origin}: no member "{name}"{did_you_mean(name, names)}')
 
 
 # ---- checking -----------------------------------------------------------------------------------
@@ -318,17 +291,28 @@ def _net(table: Mapping[str, Any], key: str, origin: str) -> NetConfig:
     known_keys(table, [item.name for item in dataclasses.fields(NetConfig)], f"{key}.", origin)
     if ("model" in table) == ("layers" in table):
         raise ConfigError(f"{origin}: {key}: expected either a model or [[net.layers]]")
+    start: dict[str, Any] = {"init": typed(table.get("init", ""), str, f"{key}.init", origin)}
+    start["lr_mult"] = _multipliers(table.get("lr_mult", {}), f"{key}.lr_mult", origin)
     if "layers" in table:
         if "options" in table:
             raise ConfigError(f"{origin}: {key}.options: only a model takes options")
-        return NetConfig(layers=_layers(table["layers"], layers.LAYER_TYPES, origin))
+        return NetConfig(layers=_layers(table["layers"], layers.LAYER_TYPES, origin), **start)
     name = typed(table["model"], str, f"{key}.model", origin)
     if name not in models.MODELS:
         hint = did_you_mean(name, models.MODELS)
         raise ConfigError(f'{origin}: {key}.model: unknown model "{name}"{hint}')
     options = typed(table.get("options", {}), dict, f"{key}.options", origin)
     checked = arguments(options, models.MODELS[name], MODEL_GETS, f"{key}.options", origin)
-    return NetConfig(model=name, options=checked)
+    return NetConfig(model=name, options=checked, **start)
+
+
+def _multipliers(table: Any, key: str, origin: str) -> dict[str, float]:
+    expect_table(table, key, origin)
+    found = {name: typed(value, float, f"{key}.{name}", origin) for name, value in table.items()}
+    for name, value in found.items():
+        if value < 0.0:
+            raise ConfigError(f"{origin}: {key}.{name}: expected a value >= 0, got {value}")
+    return found
 
 
 def _layers(items: Any, types: Mapping[str, type], origin: str) -> tuple[LayerConfig, ...]:

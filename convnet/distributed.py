@@ -254,7 +254,7 @@ class Parallel:
 
     def __init__(self, net: Net, among: Ranks, bucket: int = BUCKET) -> None:
         self.net, self.among, self.bucket = net, among, bucket
-        self._buckets: list[Bucket] = []  # in the order in which they fill; the same in each step
+        self._buckets: list[Bucket] = []  # in the order in which they fill
         self._open: list[Parameter] = []
         self._started = 0
         self._nccl = None if among.size == 1 else _nccl(net, among)
@@ -278,7 +278,7 @@ class Parallel:
         self._started, self._open = 0, []
         loss = net.gradients(x, labels, scale=1.0 / batch)
         self._close_bucket()
-        for bucket in self._buckets:
+        for bucket in self._buckets[: self._started]:
             bucket.finish()
         with backends.use(net.backend):
             sgd.update()
@@ -297,9 +297,10 @@ class Parallel:
     def _close_bucket(self) -> None:
         if not self._open:
             return
-        if self._started == len(self._buckets):
+        held = self._buckets[self._started : self._started + 1]
+        if not held or held[0].params != self._open:  # or others are frozen than before
             make = Bucket if self._nccl is None else self._nccl
-            self._buckets.append(make(self._open))
+            self._buckets[self._started :] = [make(self._open)]
         self._buckets[self._started].start(self.among)
         self._started += 1
         self._open = []

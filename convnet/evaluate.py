@@ -6,6 +6,7 @@ import os
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,12 +19,17 @@ from convnet.build import (
     load_weights,
     open_sets,
     statistics_of,
+    workers_for,
 )
 from convnet.checkpoint import Checkpoint
 from convnet.config import Config, load_config
-from convnet.data import DataError, Loader, Statistics
+from convnet.data import DataError, Dataset, Loader, Statistics
 from convnet.net import Net
-from convnet.runfolder import open_checkpoint
+from convnet.runfolder import RunError, open_checkpoint
+from convnet.scores import Scores
+from convnet.views import probabilities, views
+
+Run = str | os.PathLike[str]
 
 
 def _warn(text: str) -> None:
@@ -131,42 +137,159 @@ def measure(
     return {"loss": loss / cases, "top1": 100.0 * right / cases, "top5": 100.0 * in_five / cases}
 
 
+def validation_sets(nets: Sequence[Trained], data: Data = None) -> list[Dataset]:
+    """The validation set as each net takes it: the same pictures, perhaps of other sizes.
+
+    Args:
+        nets: one or several.
+        data: as for `evaluate`.
+
+    Raises:
+        DataError: it is not what a net was trained for, or the nets are of different classes or
+            data.
+    """
+    first = nets[0]
+    opened: dict[Any, Dataset] = {}
+    for net in nets:
+        name = net.checkpoint.path
+        if net.classes != first.classes:
+            raise DataError(f"{name}: {_class_difference(net.classes, first)}")
+        here, there = net.cfg.data, first.cfg.data
+        if data is None and (here.source, here.path) != (there.source, there.path):
+            raise DataError(
+                f"{name}: expected the data of {first.checkpoint.path}, {there.source} "
+                f"{there.path or 'where it is found'}; got {here.source} "
+                f"{here.path or 'where it is found'}; --data names one set for all"
+            )
+        if here not in opened:
+            opened[here] = _validation_set(net, data)
+        mine, theirs = opened[here].labels, opened[there].labels
+        if len(mine) != len(theirs) or not np.array_equal(mine, theirs):
+            raise DataError(
+                f"{name}: expected the {len(theirs)} validation pictures of "
+                f"{first.checkpoint.path}, got {len(mine)}, or others"
+            )
+    return [opened[net.cfg.data] for net in nets]
+
+
+def _class_difference(classes: tuple[str, ...], first: Trained) -> str:
+    expected = f"expected the {len(first.classes)} classes of {first.checkpoint.path}"
+    if len(classes) != len(first.classes):
+        return f"{expected}, got {len(classes)}"
+    pairs = zip(first.classes, classes, strict=True)
+    number, one, other = next((i, a, b) for i, (a, b) in enumerate(pairs) if a != b)
+    return f"{expected}, got others: class {number} is {other!r} instead of {one!r}"
+
+
+def _validation_set(net: Trained, data: Data) -> Dataset:
+    _, validation = open_sets(net.cfg, data)
+    if validation.shape != net.picture or validation.classes != net.classes:
+        raise DataError(
+            f"{validation.description}: expected pictures {net.picture} of "
+            f"{len(net.classes)} classes as in training, got {validation.shape} of "
+            f"{len(validation.classes)}"
+        )
+    return validation
+
+
+def _loader(net: Trained, dataset: Dataset, batch: int, warn: Callable[[str], None]) -> Loader:
+    """The pictures as this net's training prepared them, in order."""
+    cfg = net.cfg
+    workers = workers_for(cfg, net.prepare.backend)
+    return Loader(
+        dataset, batch, cfg.seed, cfg.augment, net.stats, False, workers=workers, warn=warn
+    )
+
+
+def _score_centre(net: Trained, loader: Loader, tables: bool) -> Scores:
+    """One net, the centre crop: the very figures of validation in training. What pictures were
+    taken for is only found where `tables` are wanted."""
+    scores = Scores(net.classes)
+    for batch in loader.epoch(0):
+        x = net.prepare(batch)
+        losses, rank = net.net.evaluate(x, batch.labels)
+        guesses = net.net.predict(x).argmax(axis=1) if tables else batch.labels
+        scores.add_ranked(losses, rank, guesses, batch.labels)
+    return scores
+
+
+def _score_average(
+    nets: Sequence[Trained], loaders: Sequence[Loader], ten_crop: bool
+) -> tuple[Scores, list[Scores]]:
+    """The average of nets and views, and what each net comes to by itself."""
+    together, own = Scores(nets[0].classes), [Scores(net.classes) for net in nets]
+    seen = [views(net.picture, net.cfg.augment, ten_crop) for net in nets]
+    for batches in zip(*(loader.epoch(0) for loader in loaders), strict=True):
+        labels = batches[0].labels
+        total = np.zeros((len(labels), len(together.classes)))
+        for net, batch, look, scores in zip(nets, batches, seen, own, strict=True):
+            one = probabilities(net.net, net.prepare, batch, look)
+            scores.add(one, labels)
+            total += one
+        together.add(total / len(nets), labels)
+    return together, own
+
+
 def evaluate(
-    run: str | os.PathLike[str],
+    run: Run | Sequence[Run],
     data: Data = None,
     device: str | None = None,
     warn: Callable[[str], None] = _warn,
+    ten_crop: bool = False,
+    csv: str | os.PathLike[str] | None = None,
 ) -> dict[str, Any]:
-    """Measures a trained net on validation data.
+    """Measures a trained net, or the average of several, on validation data.
 
     Args:
-        run: a run folder (its best checkpoint, else the newest) or a checkpoint file.
+        run: a run folder (its best checkpoint, else the newest) or a checkpoint file; or several,
+            of which the softmax outputs are averaged (paper, section 6).
         data: a path, or (training set, validation set); None takes the data of the run.
         device: as for `convnet.backend.get_all`; None is "auto".
         warn: told when a damaged checkpoint is passed over.
+        ten_crop: average over four corners, the centre and their mirror images (paper, section
+            4.1), and not only look at the centre.
+        csv: a folder to write classes.csv and confusion.csv to; see `convnet.scores`.
 
     Returns:
-        {"loss", "top1", "top5" (per cent), "cases", "data", "checkpoint", "step"}.
+        {"loss", "top1", "top5" (per cent), "cases", "data", "views", "nets"}; "nets" is a list of
+        {"run", "checkpoint", "step"}, with loss, top1 and top5 of each where there are several. For
+        one net "checkpoint" and "step" are at the top too.
 
     Raises:
         CheckpointError, RunError, DataError, DeviceError.
+        OSError: a table cannot be written.
     """
-    trained = open_run(run, device, warn)
-    _, validation = open_sets(trained.cfg, data)
-    if validation.shape != trained.picture or validation.classes != trained.classes:
-        raise DataError(
-            f"{validation.description}: expected pictures {trained.picture} of "
-            f"{len(trained.classes)} classes as in training, got {validation.shape} of "
-            f"{len(validation.classes)}"
-        )
-    cfg = trained.cfg
-    batch = min(cfg.train.batch, len(validation))
-    loader = Loader(validation, batch, cfg.seed, cfg.augment, trained.stats, train=False)
-    result = measure(trained.net, loader, trained.prepare)
+    runs = [run] if isinstance(run, (str, os.PathLike)) else list(run)
+    if not runs:
+        raise RunError("evaluate: expected a run, got none")
+    if csv is not None:
+        Path(csv).mkdir(parents=True, exist_ok=True)  # before the work, in case it cannot be
+    nets = [open_run(each, device, warn) for each in runs]
+    sets = validation_sets(nets, data)
+    batch = min(len(sets[0]), *(net.cfg.train.batch for net in nets))
+    loaders = [_loader(net, one, batch, warn) for net, one in zip(nets, sets, strict=True)]
+    facts: list[dict[str, Any]] = [
+        {
+            "run": os.fspath(each),
+            "checkpoint": str(net.checkpoint.path),
+            "step": net.checkpoint.state["step"],
+        }
+        for each, net in zip(runs, nets, strict=True)
+    ]
+    if len(nets) == 1 and not ten_crop:
+        scores = _score_centre(nets[0], loaders[0], tables=csv is not None)
+    else:
+        scores, own = _score_average(nets, loaders, ten_crop)
+        if len(nets) > 1:
+            for fact, one in zip(facts, own, strict=True):
+                fact.update(one.means())
+    if csv is not None:
+        scores.write(Path(csv))
     return {
-        **(result or {}),
-        "cases": len(validation),
-        "data": validation.description,
-        "checkpoint": str(trained.checkpoint.path),
-        "step": trained.checkpoint.state["step"],
+        **scores.means(),
+        "cases": len(sets[0]),
+        "data": sets[0].description,
+        "views": 10 if ten_crop else 1,
+        "nets": facts,
+        **({key: facts[0][key] for key in ("checkpoint", "step")} if len(nets) == 1 else {}),
     }

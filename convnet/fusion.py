@@ -21,7 +21,8 @@ FREE, ONLY_SIGNS, LOCKED = 0, 1, 2  # what a value in memory is still needed for
 class Plan:
     """What `Net` needs to know of the plan.
 
-    learns: nodes that have parameters, or follow one that has; others get no backward pass.
+    learns: nodes that have parameters that are not frozen, or follow one that has; others get no
+        backward pass.
     own_dx: nodes whose dx may be added to, because nothing else holds it.
     """
 
@@ -57,11 +58,11 @@ def _reset(nodes: Sequence[Node]) -> None:
 
 
 def _find_learning(nodes: Sequence[Node]) -> frozenset[str]:
-    """Which nodes need a backward pass; sets `need_dx`. The first layer never needs its dx."""
+    """Which nodes need a backward pass; sets `need_dx`. The first that learns has no dx."""
     learns: set[str] = set()
     for node in nodes:
         node.layer.need_dx = any(name in learns for name in input_names(node))
-        if node.layer.params or node.layer.need_dx:
+        if node.layer.learns or node.layer.need_dx:
             learns.add(node.name)
     return frozenset(learns)
 

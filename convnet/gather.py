@@ -83,7 +83,7 @@ class Gather(Layer):
         super().__init__()
         self.name, self.device, self.pieces, self.links = name, device, tuple(pieces), links
         self.width, self.out_shape, self.in_shape = width, shape, shape
-        self.learns = [True] * len(self.pieces)  # which inputs want a gradient
+        self.wanted = [True] * len(self.pieces)  # which inputs want a gradient
         self._turn = 0
 
     def setup(self, in_shape: Any, rng: np.random.Generator) -> Shape:
@@ -112,7 +112,7 @@ class Gather(Layer):
         rows = dy.reshape(-1, self.width)
         self._turn += 1
         return [
-            self._return(index, piece, rows, shape) if self.learns[index] else None
+            self._return(index, piece, rows, shape) if self.wanted[index] else None
             for index, (piece, shape) in enumerate(zip(self.pieces, self.recall(), strict=True))
         ]
 
@@ -148,20 +148,26 @@ class Gather(Layer):
     def crossing(self, batch: int) -> tuple[int, int]:
         """Bytes that come from other devices in a step of this batch, and gradients sent back."""
         sizes = [
-            (4 * batch * self.rows * piece.cols, learns)
-            for piece, learns in zip(self.pieces, self.learns, strict=True)
+            (4 * batch * self.rows * piece.cols, wanted)
+            for piece, wanted in zip(self.pieces, self.wanted, strict=True)
             if piece.device is not self.device
         ]
-        return sum(size for size, _ in sizes), sum(size for size, learns in sizes if learns)
+        return sum(size for size, _ in sizes), sum(size for size, wanted in sizes if wanted)
 
-    def memory_bytes(self, batch: int) -> int:
-        y = 4 * batch * self.rows * self.width
-        back = sum(
-            4 * batch * self.rows * piece.width * (1 if piece.device is self.device else 2)
-            for piece, learns in zip(self.pieces, self.learns, strict=True)
-            if learns
+    def output_bytes(self, batch: int) -> int:
+        return 4 * batch * self.rows * self.width
+
+    def gradient_bytes(self, batch: int) -> int:
+        return sum(self.gradient_bytes_on(device, batch) for device in self.links.devices)
+
+    def gradient_bytes_on(self, device: Backend, batch: int) -> int:
+        """Of the gradients for nodes on one device: what travels there has two slots."""
+        slots = 1 if device is self.device else 2
+        return slots * sum(
+            4 * batch * self.rows * piece.width
+            for piece, wanted in zip(self.pieces, self.wanted, strict=True)
+            if wanted and piece.device is device
         )
-        return y + back
 
     def describe(self) -> str:
         return "gather"

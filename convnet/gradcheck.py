@@ -68,7 +68,7 @@ def gradcheck(
         tolerance: largest relative error that counts as right.
         seed: of the choice of elements.
 
-    Returns: a row for each of `net.params`.
+    Returns: a row for each of `net.params`, but for those that are frozen (`lr_mult` 0).
     Raises: ValueError for x or labels that do not fit, and for a loss that is not finite.
     """
     whole("samples", samples)
@@ -79,14 +79,14 @@ def gradcheck(
         loss = net.gradients(x, labels)
         if not np.isfinite(loss):
             raise ValueError(f"gradcheck: expected a finite loss, got {loss}")
-        gradients = [
-            np.array(net.backend.to_host(p.grad), np.float64).reshape(-1) for p in net.params
-        ]
+        host = net.backend.to_host
+        params = [param for param in net.params if param.lr_mult != 0.0]
+        gradients = [np.array(host(p.grad), np.float64).reshape(-1) for p in params]
         probes = [
             _Probe(net, x, labels, param, gradient)
-            for param, gradient in zip(net.params, gradients, strict=True)
+            for param, gradient in zip(params, gradients, strict=True)
         ]
-        noise = max(2.0 * 2.0**-24 * loss, *(_noise(probe, elements, rng) for probe in probes))
+        noise = max([2.0 * 2.0**-24 * loss, *(_noise(probe, elements, rng) for probe in probes)])
         return [_check(probe, samples, elements, tolerance, noise, rng) for probe in probes]
 
 

@@ -24,13 +24,22 @@ Array = Any  # numpy.ndarray or cupy.ndarray
 Shape = tuple[int, ...]
 
 
+@dataclass
+class Rates:
+    """The multipliers of a parameter, which the parts of one on two devices share."""
+
+    lr_mult: float
+    decay_mult: float
+
+
 class Parameter:
     """A learned tensor, its gradient and its momentum.
 
     Args:
         name: "w" or "b" in a layer; a net makes it "conv1.w".
         data: float32 array.
-        lr_mult: multiplies the learning rate; 0 freezes the parameter.
+        lr_mult: multiplies the learning rate; 0 freezes the parameter. A layer whose parameters
+            are all frozen computes no gradients of them.
         decay_mult: multiplies the weight decay.
 
     `grad` and `velocity` have the shape of `data` and take no memory until they are first used.
@@ -41,12 +50,27 @@ class Parameter:
     ) -> None:
         self.name = name
         self.data = data
-        self.lr_mult = lr_mult
-        self.decay_mult = decay_mult
+        self.rates = Rates(lr_mult, decay_mult)
         self.grad_is_zero = True  # then the contents of _grad are stale and stand for zeros
         self._grad: Array | None = None
         self._scratch: Array | None = None
         self._velocity: Array | None = None
+
+    @property
+    def lr_mult(self) -> float:
+        return self.rates.lr_mult
+
+    @lr_mult.setter
+    def lr_mult(self, value: float) -> None:
+        self.rates.lr_mult = value
+
+    @property
+    def decay_mult(self) -> float:
+        return self.rates.decay_mult
+
+    @decay_mult.setter
+    def decay_mult(self, value: float) -> None:
+        self.rates.decay_mult = value
 
     @property
     def shape(self) -> Shape:
@@ -125,6 +149,7 @@ class Layer:
         need_dx: False where nothing below learns; `bprop` then returns None.
         in_place: `fprop` may overwrite x.
         overwrite_dy: `bprop` may overwrite dy.
+        sizes_only: `setup` makes parameters that have a shape and take no memory.
     """
 
     several_inputs = False  # True: setup, fprop and bprop take and return lists, one item per input
@@ -149,6 +174,7 @@ class Layer:
         self.need_dx = True
         self.in_place = False
         self.overwrite_dy = False
+        self.sizes_only = False
         self.saved: Any = None
         self._buffers: dict[str, Array] = {}
 
@@ -172,6 +198,11 @@ class Layer:
     def bprop(self, dy: Array) -> Any:
         """dx from dy, and adds the gradients of the parameters into `Parameter.grad`."""
         raise NotImplementedError
+
+    @property
+    def learns(self) -> bool:
+        """Whether it has parameters whose learning rate is not 0."""
+        return any(param.lr_mult != 0.0 for param in self.params)
 
     @property
     def macs(self) -> int:
@@ -228,12 +259,18 @@ class Layer:
             raise ValueError(f"share: expected parameters {mine}, got {theirs}")
         self.params = other.params
 
-    def memory_bytes(self, batch: int) -> int:
-        """Bytes of the buffers of a training step of this batch, in the net as it is planned."""
-        y = 0 if self.is_view or self.in_place else math.prod(self.out_shape)
+    def output_bytes(self, batch: int) -> int:
+        """Bytes of the buffers that fprop fills for this batch, in the net as it is planned."""
+        return 0 if self.is_view or self.in_place else 4 * batch * math.prod(self.out_shape)
+
+    def gradient_bytes(self, batch: int) -> int:
+        """Bytes of the buffers that bprop fills besides; the parameters' gradients apart."""
         in_dy = self.passes_dy or (self.dx_over_dy and self.overwrite_dy)
-        dx = math.prod(self.in_shape) if self.need_dx and not in_dy else 0
-        return 4 * batch * (y + dx)
+        return 4 * batch * math.prod(self.in_shape) if self.need_dx and not in_dy else 0
+
+    def workspace_bytes(self, batch: int) -> int:
+        """Bytes of scratch memory that the operations ask for, on the backend in use."""
+        return 0
 
     @property
     def buffer_bytes(self) -> int:

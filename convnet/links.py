@@ -250,6 +250,7 @@ class Links:
         if mode not in MODES:
             raise ValueError(f"CONVNET_P2P: expected one of {', '.join(MODES)}; got {mode!r}")
         timeout = _timeout()
+        self.devices = tuple(devices)
         self.notes: list[str] = []
         self._links = {
             (source.index, target.index): Link(

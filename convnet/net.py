@@ -10,12 +10,13 @@ from typing import Any, TypeVar
 import numpy as np
 
 from convnet import backend as backends
-from convnet import fusion, graph, weights
+from convnet import graph, weights
 from convnet.gather import arrived
 from convnet.graph import INPUT, Node, input_names
 from convnet.inputs import checked_labels, checked_x
 from convnet.layer import Array, Parameter, Randomness, Shape, whole
 from convnet.layers.loss import Loss
+from convnet.memory import training_memory
 from convnet.partition import Partition
 from convnet.passes import Passes
 from convnet.sgd import SGD
@@ -48,6 +49,7 @@ class Net(Passes):
         seed: of the initial weights and of dropout. Each node draws from a stream of its own name,
             so that adding a node changes no other's weights.
         fuse: false runs every layer by itself, with the same results.
+        sizes_only: the parameters have shapes and take no memory: a net to describe, not to run.
         devices: the devices as a sequence, in place of `device`.
 
     Attributes:
@@ -67,8 +69,10 @@ class Net(Passes):
         device: str | backends.Backend = "auto",
         seed: int = 0,
         fuse: bool = True,
+        sizes_only: bool = False,
         devices: Sequence[str | backends.Backend] | None = None,
     ) -> None:
+        self.sizes_only = sizes_only
         self.backends = backends.get_all(device if devices is None else devices)
         self.backend = self.backends[0]
         self._random = Randomness(seed=whole("seed", seed, 0))
@@ -86,9 +90,9 @@ class Net(Passes):
         self._nodes = self._steps = self.nodes
         if len(self.backends) > 1:
             self._divide()
-        self._plan = fusion.plan(self._nodes, fuse)
-        if self.partition is not None:
-            self.partition.planned(self._plan.learns)
+        self._fuse = fuse
+        self._frozen = None
+        self.plan()
 
     # ---- construction ---------------------------------------------------------------------------
 
@@ -97,7 +101,7 @@ class Net(Passes):
         shapes: dict[str, Shape] = {INPUT: self.in_shape}
         for node in self.nodes:
             layer = node.layer
-            layer.random = self._random
+            layer.random, layer.sizes_only = self._random, self.sizes_only
             layer.stream = zlib.crc32(node.name.encode())
             in_shapes = [shapes[name] for name in input_names(node)]
             rng = np.random.default_rng([self.seed, layer.stream])
@@ -111,7 +115,7 @@ class Net(Passes):
             if node.share is None:
                 for param in node.layer.params:
                     param.name = f"{node.name}.{param.name}"
-                    if len(self.backends) == 1:
+                    if len(self.backends) == 1 and not self.sizes_only:
                         param.data = self.backend.asarray(param.data)
                 self.params += node.layer.params
         for node in self.nodes:
@@ -178,14 +182,15 @@ class Net(Passes):
         """Floating-point operations of the forward pass of one image: twice `macs`."""
         return 2 * self.macs
 
-    def memory_bytes(self, batch: int) -> int:
-        """Bytes that training with this batch takes: parameters, activations and gradients.
+    def parts_of(self, param: Parameter) -> list[Parameter]:
+        """A parameter of one of `nodes` as it is on the devices: itself, or its parts."""
+        if self.partition is None:
+            return [param]
+        return [part for part, _, _ in self.partition.whole[param.name].parts]
 
-        Not in it: the input itself and the scratch memory of the operations.
-        """
-        parameters = 3 * 4 * self.parameter_count  # the values, their gradients and velocities
-        layers = sum(node.layer.memory_bytes(batch) for node in self._steps)
-        return parameters + layers
+    def memory_bytes(self, batch: int) -> int:
+        """Bytes that training with this batch takes on all devices; see `convnet.memory`."""
+        return training_memory(self, batch).total
 
     def summary(self, batch: int = 1) -> str:
         """A table of the nodes: output shapes, parameters and multiply-adds per image."""
@@ -213,6 +218,8 @@ class Net(Passes):
     @_on_own_backend
     def gradients(self, x: Array, labels: Array, scale: float | None = None) -> float:
         """The mean loss, leaving its gradient in `Parameter.grad`; no update.
+
+        Those of frozen layers (`lr_mult` 0) are not computed and stay zero.
 
         Args:
             x, labels: as in `train_step`.
@@ -351,10 +358,14 @@ class Net(Passes):
 
     # ---- saving ---------------------------------------------------------------------------------
 
-    def state(self) -> dict[str, np.ndarray]:
-        """Copies of all parameters and velocities: "conv1.w" and "conv1.w:velocity"."""
-        arrays = weights.state(self.params)
-        return arrays if self.partition is None else weights.join(self.partition.whole, arrays)
+    def state(self, copy: bool = True) -> dict[str, np.ndarray]:
+        """All parameters and velocities, on the host: "conv1.w" and "conv1.w:velocity".
+
+        Without `copy` they may be the net's own arrays, which the next step changes.
+        """
+        if self.partition is None:
+            return weights.state(self.params, copy)
+        return weights.join(self.partition.whole, weights.state(self.params, copy=False), copy)
 
     @_on_own_backend
     def load_state(self, state: Mapping[str, Any], strict: bool = True) -> list[str]:

@@ -97,7 +97,7 @@ class Partition:
 
     Args:
         nodes: resolved and set up, with their parameters on the host. The layers keep the shapes
-            of their parameters only.
+            of their parameters only, and their multipliers, which the parts share.
         shapes: of their outputs.
         in_shape: of the net's input, which is on the first device.
         devices: at least two.
@@ -284,7 +284,9 @@ class Partition:
                     f"node {node.name!r}: {whole.name} has no dimension of {channels} channels"
                 )
             param.name = f"{whole.name}@{device}"
-            param.data = self.devices[device].asarray(whole.data[split.index(first, last)])
+            param.rates = whole.rates
+            if not part.sizes_only:
+                param.data = self.devices[device].asarray(whole.data[split.index(first, last)])
             split.parts.append((param, first, last))
             self.params.append(param)
 
@@ -331,7 +333,7 @@ class Partition:
         for node in self.nodes:
             names = input_names(node)
             if isinstance(node.layer, Gather):
-                node.layer.learns = [name in learns for name in names]
+                node.layer.wanted = [name in learns for name in names]
             elif isinstance(node.layer, Weighted):
                 below = self._by_name.get(names[0])
                 remote = below is not None and isinstance(below.layer, Gather)

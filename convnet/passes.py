@@ -27,13 +27,30 @@ class Passes:
 
     partition: Partition | None
     gradient_ready: Callable[[Parameter], None] | None
+    params: list[Parameter]
     _nodes: Sequence[Node]  # those that run
     _steps: Sequence[Node]  # those of them that a training step needs
+    _fuse: bool
     _plan: fusion.Plan
+    _frozen: tuple[bool, ...] | None  # which of `params` were when the plan was made
     _values: dict[str, Array]  # outputs of nodes in the last pass
     _case_losses: list[tuple[float, Array]]  # (coeff, loss [N]) of each loss
     _sums: dict[str, Array]  # gradients of nodes with several readers
     _rank: Array | None
+
+    def plan(self) -> fusion.Plan:
+        """How the net runs; made anew when parameters have been frozen or freed since."""
+        frozen = tuple(param.lr_mult == 0.0 for param in self.params)
+        if frozen != self._frozen:
+            self._frozen, self._plan = frozen, fusion.plan(self._nodes, self._fuse)
+            if self.partition is not None:
+                self.partition.planned(self._plan.learns)
+        return self._plan
+
+    def running(self, device: backends.Backend | None = None) -> list[Node]:
+        """The nodes that a training step runs: all, or those on one of the devices."""
+        of = {} if self.partition is None else self.partition.device_of
+        return [node for node in self._steps if device in (None, of.get(node.name, device))]
 
     def _forward(
         self,
@@ -44,6 +61,7 @@ class Passes:
         gradient: bool = True,
     ) -> None:
         """Runs all nodes; the losses compare with `labels`."""
+        self.plan()
         values = self._values = {INPUT: x}
         self._case_losses = []
         for node in self._steps:
@@ -103,14 +121,15 @@ class Passes:
         self._finish_late(late, users)
 
     def _finish_late(self, late: list[Node], users: Counter[int]) -> None:
-        """Computes what gradients of parameters are due, and tells of those that are complete.
-        `users` counts the nodes that have yet to add to each parameter's gradient."""
+        """Computes what gradients of parameters are due, and tells of those that are complete and
+        not frozen. `users` counts the nodes that have yet to add to each parameter's gradient."""
         for node in late:
             with self._at(node):
                 node.layer.finish_bprop()
             for param in node.layer.params:
                 users[id(param)] -= 1
-                if self.gradient_ready is not None and not users[id(param)]:
+                complete = not users[id(param)] and param.lr_mult != 0.0
+                if self.gradient_ready is not None and complete:
                     self.gradient_ready(param)
         late.clear()
 

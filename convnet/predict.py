@@ -14,6 +14,7 @@ import numpy as np
 from convnet.data import ArrayDataset, Loader
 from convnet.data.picture import read_picture
 from convnet.evaluate import _warn, open_run
+from convnet.views import probabilities, views
 
 _BAR = 24  # characters of a probability of 1
 
@@ -41,6 +42,7 @@ def predict(
     device: str | None = None,
     top: int = 5,
     warn: Callable[[str], None] = _warn,
+    ten_crop: bool = False,
 ) -> list[Prediction]:
     """Names pictures, prepared as those the net was trained on: size, grey or colour, mean.
 
@@ -50,6 +52,7 @@ def predict(
         device: as for `convnet.backend.get`; None is "auto".
         top: how many classes to list.
         warn: told when a damaged checkpoint is passed over.
+        ten_crop: average over ten crops, as for `convnet.evaluate.evaluate`.
 
     Raises:
         DataError: a file that is not a usable picture. CheckpointError, RunError, DeviceError.
@@ -61,11 +64,10 @@ def predict(
     cfg = trained.cfg
     batch = min(cfg.train.batch, len(pictures))
     loader = Loader(pictures, batch, cfg.seed, cfg.augment, trained.stats, train=False)
-    probabilities = np.concatenate(
-        [np.array(trained.net.predict(trained.prepare(batch))) for batch in loader.epoch(0)]
-    )
+    seen = views(trained.picture, cfg.augment, ten_crop)
+    rows = [probabilities(trained.net, trained.prepare, each, seen) for each in loader.epoch(0)]
     found = []
-    for image, row in zip(images, probabilities, strict=True):
+    for image, row in zip(images, np.concatenate(rows), strict=True):
         order = np.argsort(-row, kind="stable")[:top]
         names = tuple(trained.classes[index] for index in order)
         found.append(Prediction(os.fspath(image), names, tuple(float(row[i]) for i in order)))

@@ -12,15 +12,16 @@ from pathlib import Path
 from typing import Any
 
 from convnet import backend as backends
-from convnet import distributed
+from convnet import distributed, tensorboard
 from convnet.build import Data, Parts, build, statistics_of, with_path
 from convnet.checkpoint import Checkpoint
 from convnet.config import Config, ConfigError, load_config
+from convnet.data.dataset import expanded
 from convnet.distributed import Ranks
 from convnet.links import LinkError, LinkWarning
 from convnet.net import Net
 from convnet.progress import Reporter
-from convnet.runfolder import RunFolder, run_config
+from convnet.runfolder import RunFolder, open_checkpoint, run_config
 from convnet.trainer import DivergedError, Record, Signals, Trainer
 
 
@@ -59,6 +60,7 @@ def train(
     epochs: int | None = None,
     run_dir: str | os.PathLike[str] | None = None,
     resume: str | os.PathLike[str] | None = None,
+    init: str | os.PathLike[str] | None = None,
     data: Data = None,
     callbacks: Sequence[Callable[[Record], Any]] = (),
     overrides: Iterable[str] = (),
@@ -69,7 +71,8 @@ def train(
     metrics.jsonl in the run folder gets a line for every `train.log_steps` steps and one for every
     epoch: kind ("step" or "epoch"), epoch (from 1), step, loss and top1 (accuracy in per cent;
     means since the line of that kind before), lr, images_per_s, wait (per cent of the time spent
-    waiting for data); epoch lines add val_loss, val_top1 and val_top5.
+    waiting for data); epoch lines add val_loss, val_top1, val_top5 and update_ratio (of each layer
+    that learns: the norm of its last update over the norm of its weights).
 
     Args:
         cfg: a TOML file, a preset's name, a dict or a Config; may be left out when resuming.
@@ -78,6 +81,7 @@ def train(
         epochs: replaces `train.epochs`.
         run_dir: the folder of the run; by default runs/<date>-<time>-<name>.
         resume: the folder of a run to continue where its newest whole checkpoint was taken.
+        init: replaces `net.init`: a run or checkpoint whose weights are taken where they fit.
         data: a path that replaces `data.path`, or (training set, validation set).
         callbacks: called with each line of metrics.jsonl as a dict; the result True ends the run.
         overrides: texts like "sgd.lr=0.1", as for `--set`.
@@ -97,7 +101,7 @@ def train(
     if epochs is not None:
         overrides = [*overrides, f"train.epochs={epochs}"]
     with distributed.ranks().guard() as ranks:
-        config = ranks.from_first(lambda: _config(cfg, overrides, data, run_dir, resume))
+        config = ranks.from_first(lambda: _config(cfg, overrides, data, run_dir, resume, init))
         reporter = Reporter(quiet or not ranks.first)
         device = distributed.local_device(device or "auto", ranks)
         heard = tuple(callbacks) if ranks.first else ()
@@ -109,15 +113,19 @@ def train(
             reporter.log_to(None)
 
 
-def _config(cfg: Any, overrides: Iterable[str], data: Data, run_dir: Any, resume: Any) -> Config:
+def _config(
+    cfg: Any, overrides: Iterable[str], data: Data, run_dir: Any, resume: Any, init: Any
+) -> Config:
     """The configuration that the arguments of `train` come to."""
     if resume is not None:
         if run_dir is not None:
             raise ConfigError("run_dir: cannot be given with resume, which names the run's folder")
+        if init is not None:
+            raise ConfigError("init: cannot be given with resume: the run has its weights")
         return _resumed_config(resume, cfg, overrides, data)
     if cfg is None:
         raise ConfigError("cfg: expected a configuration or resume")
-    return with_path(load_config(cfg, overrides), data)
+    return _with_init(with_path(load_config(cfg, overrides), data), init)
 
 
 @dataclass
@@ -175,26 +183,45 @@ class _Job:
             line(f"          {other.describe()}")
         if self.ranks.size > 1:
             line(f"ranks     {self.ranks.size} processes, each with its part of every batch")
+        if cfg.train.tensorboard and self.ranks.first:
+            tensorboard.require()
         stats = None if checkpoint is None else statistics_of(checkpoint)
+        source = None if checkpoint else self.ranks.from_first(self._first_weights)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", LinkWarning)  # shown below
-            parts = build(cfg, self.device, self.data, stats, self.ranks)
+            parts = build(cfg, self.device, self.data, stats, self.ranks, source)
+        parts.loader.warn = parts.validation_loader.warn = self.reporter.warn
+        self._show(parts)
+        return parts
+
+    def _show(self, parts: Parts) -> None:
+        """Prints what the run works with."""
+        cfg, line, net = self.cfg, self.reporter.line, parts.net
         height, width, channels = parts.train.shape
         line(f"data      {parts.train.description}")
         line(
             f"          {len(parts.train)} training and {len(parts.validation)} validation "
             f"pictures, {height} x {width} x {channels}, {len(parts.train.classes)} classes"
         )
-        net = parts.net
         if net.partition is not None:
             line(f"links     {net.partition.links.describe()}")
             for note in net.partition.links.notes:
                 self.reporter.warn(note)
         line(
             f"net       {cfg.net.model or cfg.name}: {len(net.nodes)} nodes, "
-            f"{net.parameter_count:,} parameters, {net.macs / 1e6:.1f} M multiply-adds a picture, "
-            f"{net.memory_bytes(cfg.train.batch) / 2**20:.0f} MiB at batch {cfg.train.batch}"
+            f"{net.parameter_count:,} parameters, {net.macs / 1e6:.1f} M multiply-adds a picture"
         )
+        share = " in each process" if self.ranks.size > 1 else ""
+        for number, text in enumerate(parts.memory.lines(cfg.train.batch)):
+            line(f"{'memory' if number == 0 else '':10}{text}{share if number == 0 else ''}")
+        if cfg.net.lr_mult:
+            rates = (
+                f"{name} x {rate:g}" if rate else f"{name} frozen"
+                for name, rate in cfg.net.lr_mult.items()
+            )
+            line(f"rates     {', '.join(rates)}")
+        for number, text in enumerate(parts.taken.lines() if parts.taken else []):
+            line(f"{'init' if number == 0 else '':10}{text}")
         options = [f"warm-up {cfg.schedule.warmup_steps} steps"] * bool(cfg.schedule.warmup_steps)
         options += [f"{key} {value}" for key, value in cfg.schedule.options.items()]
         line(
@@ -202,7 +229,20 @@ class _Job:
             f"{cfg.train.batch}; lr {cfg.sgd.lr:g} {', '.join([cfg.schedule.kind, *options])}; "
             f"momentum {cfg.sgd.momentum:g}, weight decay {cfg.sgd.weight_decay:g}"
         )
-        return parts
+
+    def _first_weights(self) -> Checkpoint | None:
+        """The checkpoint that `net.init` names; warns where its pictures were prepared
+        otherwise."""
+        if not self.cfg.net.init:
+            return None
+        source = open_checkpoint(self.cfg.net.init, self.reporter.warn)
+        then, now = source.state["config"]["data"], self.cfg.to_dict()["data"]
+        for key in ("mean", "scale"):
+            if then[key] != now[key]:
+                self.reporter.warn(
+                    f"net.init: data.{key} was {then[key]} in {source.path}, and is {now[key]} here"
+                )
+        return source
 
     def _why_no_gpu(self) -> str:
         """Why "auto" chose the CPU although there is an NVIDIA GPU; nothing where there is none."""
@@ -215,6 +255,12 @@ class _Job:
         reporter, folder = self.reporter, trainer.folder
         reporter.log_to(folder.log.append)
         reporter.line(f"run       {folder.path}")
+        board = None
+        if self.cfg.train.tensorboard and self.ranks.first:
+            board = tensorboard.Board(
+                folder.path / "tensorboard", trainer.history, trainer.net.step
+            )
+            trainer.callbacks = (*trainer.callbacks, board)
         reporter.start_bar()
         reason = ""
         with Signals() as signals:
@@ -231,7 +277,10 @@ class _Job:
             except LinkError as error:
                 raise LinkError(f"{error}; {self._way_back(trainer)}") from error
             finally:
+                trainer.parts.close()
                 reporter.close()
+                if board is not None:
+                    board.close()
         self._report(trainer, status, reason)
         epochs = [record for record in trainer.history if record["kind"] == "epoch"]
         return TrainResult(
@@ -295,6 +344,17 @@ class _Job:
         return f"{self._kept(trainer)}; resume with: {command}"
 
 
+_FREE = ("path", "workers")  # keys of data that may differ in a resumed run
+
+
+def _with_init(cfg: Config, init: str | os.PathLike[str] | None) -> Config:
+    """The configuration with `net.init` replaced, if it is given, and absolute."""
+    path = os.fspath(init) if init is not None else cfg.net.init
+    if path:
+        path = str(expanded(path).absolute())
+    return replace(cfg, net=replace(cfg.net, init=path))
+
+
 def _resumed_config(
     path: str | os.PathLike[str], cfg: Any, overrides: Iterable[str], data: Data
 ) -> Config:
@@ -311,7 +371,7 @@ def _resumed_config(
         (key, begun.to_dict()[key], wanted.to_dict()[key]) for key in ("seed", "augment", "net")
     ]
     before, after = begun.to_dict()["data"], wanted.to_dict()["data"]
-    pairs += [(f"data.{key}", before[key], after[key]) for key in before if key != "path"]
+    pairs += [(f"data.{key}", before[key], after[key]) for key in before if key not in _FREE]
     pairs.append(("train.batch", begun.train.batch, wanted.train.batch))
     for key, old, new in pairs:
         if old != new:

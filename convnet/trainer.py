@@ -25,6 +25,7 @@ from convnet.evaluate import measure
 from convnet.graph import INPUT
 from convnet.progress import Reporter, duration, figures
 from convnet.runfolder import RunFolder
+from convnet.sgd import update_ratios
 
 Record = dict[str, Any]
 Callback = Callable[[Record], Any]
@@ -177,7 +178,7 @@ class Trainer:
             DivergedError: parameters are not finite; nothing is written.
             OSError: it cannot be written; the one before is whole.
         """
-        arrays = self.net.state()
+        arrays = self.net.state(copy=False)
         for name, array in arrays.items():
             if not np.isfinite(array).all():
                 raise self._diverged(f"{name} holds NaN or infinity")
@@ -311,6 +312,7 @@ class Trainer:
             "lr": self.lr,
             **self.epoch_clock.rates(),
             **{f"val_{name}": result[name] for name in ("loss", "top1", "top5")},
+            "update_ratio": update_ratios(self.net),
         }
         best = self.best is None or record["val_top1"] > self.best["val_top1"]
         if best:
@@ -386,3 +388,5 @@ class Trainer:
             f"{' (best so far)' if best else ''}; {record['images_per_s']:.0f} images/s, "
             f"{record['wait']:.0f} % waiting for data, {duration(seconds)}"
         )
+        ratios = (f"{name} {value:.1e}" for name, value in record["update_ratio"].items())
+        self.reporter.step(f"last update / weights: {', '.join(ratios)}")

@@ -199,7 +199,8 @@ def value_of(value: Any, hint: Any, item: dataclasses.Field[Any], key: str, orig
     limits = {name: limit for name, limit in item.metadata.items() if limit is not None}
     signs = {"low": ">=", "above": ">", "high": "<=", "below": "<"}
     wanted = " and ".join(f"{signs[name]} {limit}" for name, limit in limits.items())
-    for number in value if isinstance(value, tuple) else (value,):
+    numbers = [] if isinstance(value, str) else value if isinstance(value, tuple) else [value]
+    for number in numbers:
         inside = {
             "low": lambda limit, number=number: number >= limit,
             "above": lambda limit, number=number: number > limit,

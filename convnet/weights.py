@@ -14,18 +14,22 @@ from convnet.layer import Parameter, Shape
 VELOCITY = ":velocity"  # follows the name of the parameter
 
 
-def state(params: Sequence[Parameter]) -> dict[str, np.ndarray]:
-    """Copies on the host: "conv1.w" and "conv1.w:velocity" of each parameter."""
+def state(params: Sequence[Parameter], copy: bool = True) -> dict[str, np.ndarray]:
+    """ "conv1.w" and "conv1.w:velocity" of each parameter, on the host.
+
+    Without `copy`, where they are there already, the arrays themselves: they change with the next
+    step.
+    """
     arrays = {}
     for param in params:
         backend = backends.of(param.data)
-        arrays[param.name] = np.array(backend.to_host(param.data))
+        arrays[param.name] = backend.to_host(param.data)
         arrays[param.name + VELOCITY] = (
-            np.array(backend.to_host(param.velocity))
+            backend.to_host(param.velocity)
             if param.has_velocity
             else np.zeros(param.shape, np.float32)
         )
-    return arrays
+    return {name: np.array(array) for name, array in arrays.items()} if copy else arrays
 
 
 def misfits(params: Sequence[Parameter], arrays: Mapping[str, Any], strict: bool) -> dict[str, str]:
@@ -95,11 +99,19 @@ class Split:
         return (*[slice(None)] * self.axis, slice(first, last))
 
 
-def join(splits: Mapping[str, Split], parts: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The state of a net on one device from that of the parts of its parameters."""
+def join(
+    splits: Mapping[str, Split], parts: Mapping[str, np.ndarray], copy: bool = True
+) -> dict[str, np.ndarray]:
+    """The state of a net on one device from that of the parts of its parameters.
+
+    Without `copy`, what is in one part is not copied.
+    """
     arrays = {}
     for name, split in splits.items():
         for suffix in ("", VELOCITY):
+            if len(split.parts) == 1 and not copy:
+                arrays[name + suffix] = parts[split.parts[0][0].name + suffix]
+                continue
             array = arrays[name + suffix] = np.empty(split.shape, np.float32)
             for param, first, last in split.parts:
                 array[split.index(first, last)] = parts[param.name + suffix]

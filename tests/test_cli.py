@@ -144,6 +144,26 @@ def test_summary_of_the_papers_net(
     out = capsys.readouterr().out
     assert "60,965,224" in out
     assert "55 x 55 x 96" in out
+    assert re.search(r"\ntotal +60,965,224 +724,406,816\n", out)
+    last = r"1,448\.8 MFLOP per image forward; 2,0\d\d\.\d MiB to train with a batch of 128\n"
+    assert re.search(last, out)  # the scratch memory depends on the machine
+
+
+@pytest.mark.parametrize(
+    ("name", "total"),
+    [
+        ("alexnet-half", "59,798,312 +391,514,384"),
+        ("alexnet-one-tower", "61,100,840 +714,188,480"),
+        ("alexnet-227", "60,965,224 +724,406,816"),
+        ("alexnet-sixconv", "61,260,392 +735,023,648"),
+    ],
+)
+def test_summary_of_its_variants(
+    name: str, total: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("CONVNET_DATA", raising=False)
+    assert main(["summary", name, "--device", "cpu"]) == 0
+    assert re.search(rf"\ntotal +{total}\n", capsys.readouterr().out)
 
 
 def test_summary_of_own_pictures(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

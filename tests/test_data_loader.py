@@ -99,6 +99,16 @@ def test_every_crop_place_of_the_paper_occurs() -> None:
     assert not drawn.mirror.any()
 
 
+def test_crops_of_the_paper_are_even() -> None:
+    """33 x 33 places and a mirror, all equally likely and independent (chi-squared)."""
+    config = AugmentConfig(crop=(224, 224), mirror=True)
+    drawn = draw_variation(9, 4, np.arange(217_800), (256, 256, 3), config)
+    hits = np.zeros((33, 33, 2))
+    np.add.at(hits, (drawn.offsets[:, 0], drawn.offsets[:, 1], drawn.mirror), 1)
+    chi2 = ((hits - 100) ** 2 / 100).sum()  # 2177 degrees of freedom: 2177 +- 66
+    assert 1900 < chi2 < 2500
+
+
 def test_normals() -> None:
     drawn = normals(7, 0, np.arange(100_000), 6)
     assert drawn.shape == (100_000, 6)

@@ -62,6 +62,12 @@ class DeviceArray:
     def fill(self, value: float) -> None:
         self.host.fill(value)
 
+    def sum(self, dtype: Any = None) -> DeviceArray:
+        return DeviceArray(np.asarray(self.host.sum(dtype=dtype)))
+
+    def __float__(self) -> float:
+        return float(self.host)
+
     def all(self) -> DeviceArray:
         return DeviceArray(np.asarray(self.host.all()))
 
@@ -116,7 +122,10 @@ XP = types.SimpleNamespace(
     asarray=to_device,
     ascontiguousarray=lambda array: DeviceArray(np.ascontiguousarray(array.host)),
     isfinite=lambda array: DeviceArray(np.isfinite(array.host)),
+    square=lambda array: DeviceArray(np.square(array.host)),
+    get_default_memory_pool=lambda: types.SimpleNamespace(free_bytes=lambda: 0),
     cuda=types.SimpleNamespace(
+        runtime=types.SimpleNamespace(memGetInfo=lambda: (2**30, 2**30)),
         get_current_stream=lambda index: types.SimpleNamespace(ptr=0, synchronize=lambda: None),
         Device=lambda index: contextlib.nullcontext(),
     ),
@@ -181,6 +190,23 @@ def test_a_run_of_the_trainer_and_its_resume(emulator, monkeypatch, tmp_path):
     assert (
         convnet.load(tmp_path / "cuda", device="cuda").predict(np.zeros((1, 8, 8, 1), "f4")).any()
     )
+
+
+def test_another_run_s_weights_and_ten_crops(emulator, monkeypatch, tmp_path):
+    folder = write_data(tmp_path / "data")
+    cfg = config(folder, augment={"crop": [6, 6]}, train={"epochs": 1})
+    cfg["net"]["lr_mult"] = {"conv1": 0.0}
+    first = convnet.train(cfg, device="cpu", run_dir=tmp_path / "first").run_dir
+
+    def figures(device):
+        result = convnet.train(cfg, device=device, run_dir=tmp_path / device, init=first)
+        runs = [result.run_dir, first]
+        found = convnet.evaluate.evaluate(runs, device=device, ten_crop=True)
+        return [found["loss"], result.final["val_loss"], result.final["update_ratio"]]
+
+    expected = figures("emulator")
+    become_device(monkeypatch, emulator)
+    assert figures("cuda") == expected
 
 
 def test_gradients(emulator, monkeypatch, rng):

@@ -254,14 +254,14 @@ def test_an_error_in_one_rank_ends_the_job(one, tmp_path, rank, count):
         from convnet.data.loader import Loader
         from mpi4py import MPI
 
-        read = Loader._read
+        vary = Loader._vary
 
-        def failing(self, epoch, indices):
+        def failing(self, epoch, indices, images):
             if MPI.COMM_WORLD.rank == {rank} and epoch == 1:
                 raise DataError("picture 5: it is not there")
-            return read(self, epoch, indices)
+            return vary(self, epoch, indices, images)
 
-        Loader._read = failing
+        Loader._vary = failing
         convnet.train({str(one / "tiny.toml")!r}, device="cpu", run_dir={str(tmp_path / "run")!r})
     """)
     )

@@ -16,9 +16,12 @@ from nets import (
     train,
 )
 
+from convnet.backend import Backend
 from convnet.gradcheck import gradcheck
 from convnet.layers import Dropout, Flatten, ReLU, SoftmaxXent
+from convnet.memory import training_memory
 from convnet.net import Net, Node
+from convnet.sgd import SGD
 
 
 @every_graph
@@ -51,11 +54,24 @@ def test_fusion_changes_no_activation(graph, backend, rng):
 
 @every_graph
 @pytest.mark.parametrize("fuse", [True, False])
-def test_memory_bytes_is_what_training_takes(graph, fuse, backend, rng):
+def test_training_memory_is_what_training_takes(graph, fuse, backend, rng, monkeypatch):
     net = make(graph, backend, fuse=fuse)
+    memory = training_memory(net, BATCH)
+    asked, workspace = [0], Backend.workspace
+    monkeypatch.setattr(
+        Backend, "workspace", lambda self, size: asked.append(size) or workspace(self, size)
+    )
     train(net, *data(rng), steps=1)
+    assert memory.workspace == max(asked)
+    sums = sum(array.nbytes for array in net._sums.values())
     layers = sum(node.layer.buffer_bytes for node in net.nodes)
-    assert net.memory_bytes(BATCH) == layers + 12 * net.parameter_count
+    assert memory.outputs + memory.output_gradients == layers + sums
+    arrays = [getattr(p, key) for p in net.params for key in ("data", "_grad", "_velocity")]
+    scratch = [p._scratch for p in net.params if p._scratch is not None]
+    assert memory.parameters + memory.gradients + memory.velocities == sum(
+        array.nbytes for array in [*arrays, *scratch]
+    )
+    assert net.memory_bytes(BATCH) == memory.total
 
 
 def test_what_is_fused_in_the_chain():
@@ -120,3 +136,63 @@ def test_layers_below_the_first_parameter_get_no_backward_pass(rng):
 
     net.nodes[0].layer.bprop = fail
     train(net, *data(rng), steps=1)
+
+
+def freeze(net, names):
+    for node in net.nodes:
+        if node.name in names:
+            for param in node.layer.params:
+                param.lr_mult = 0.0
+
+
+@every_graph
+@pytest.mark.parametrize("fuse", [True, False])
+def test_frozen_layers_change_no_bit_of_the_others(graph, fuse, backend, rng):
+    """Against a net that computes all gradients and leaves some parameters alone."""
+    x, labels = data(rng)
+    owners = [node.name for node in make(graph).nodes if node.layer.params and not node.share]
+    for names in (owners[:1], owners[1:-1], owners):
+        net, whole = (make(graph, backend, seed=3, fuse=fuse) for _ in range(2))
+        freeze(net, names)
+        rest = [param for param in whole.params if param.name.split(".")[0] not in names]
+        sgds = SGD(net.params, lr=0.05), SGD(rest, lr=0.05)
+        memory = training_memory(net, BATCH)
+        for _ in range(2):
+            losses = [
+                one.train_step(x, labels, sgd) for one, sgd in zip((net, whole), sgds, strict=True)
+            ]
+            assert losses[0] == losses[1]
+        for name, array in whole.state().items():
+            np.testing.assert_array_equal(net.state()[name], array, err_msg=name)
+        frozen = [param for param in net.params if param.lr_mult == 0.0]
+        assert all(param._grad is None and not param.has_velocity for param in frozen)
+        layers = sum(node.layer.buffer_bytes for node in net.nodes)
+        sums = sum(array.nbytes for array in net._sums.values())
+        assert memory.outputs + memory.output_gradients == layers + sums
+        scratch = sum(p._scratch.nbytes for p in net.params if p._scratch is not None)
+        graded = [param for param in net.params if param._grad is not None]
+        assert memory.gradients == sum(param._grad.nbytes for param in graded) + scratch
+
+
+def test_nothing_is_computed_below_what_learns(rng, monkeypatch):
+    net = make(chain)
+    names = [node.name for node in net.nodes if node.layer.params]
+    freeze(net, names[:2])
+    x, labels = data(rng)
+    learning = [node.name for node in net.nodes].index(names[2])
+    seen = []
+    for node in net.nodes:
+        bprop = node.layer.bprop
+        monkeypatch.setattr(
+            node.layer,
+            "bprop",
+            lambda dy, bprop=bprop, name=node.name: seen.append(name) or bprop(dy),
+        )
+    train(net, x, labels, steps=1)
+    assert seen == [node.name for node in reversed(net.nodes[learning:])]
+    seen.clear()
+    net.params[0].lr_mult = 1.0  # freed again while the net is there
+    before = net.params[0].data.copy()
+    train(net, x, labels, steps=1)
+    assert seen[-1] == names[0]
+    assert not np.array_equal(net.params[0].data, before)

@@ -109,3 +109,15 @@ def test_errors_name_what_is_wrong(rng):
     plain = Net([Node("fc", Dense(4)), Node("softmax", SoftmaxXent())], IN_SHAPE, device="cpu")
     with pytest.raises(ValueError, match="expected a finite loss, got nan"):
         gradcheck(plain, x, labels)
+
+
+def test_frozen_parameters_are_left_out(rng):
+    net = net_with(Dense(16, init="he"))
+    for param in net.params[:2]:  # those of conv
+        param.lr_mult = 0.0
+    rows = gradcheck(net, *data(rng), samples=2)
+    assert [row.parameter for row in rows] == ["fc.w", "fc.b", "out.w", "out.b"]
+    assert all(row.ok for row in rows)
+    for param in net.params:
+        param.lr_mult = 0.0
+    assert gradcheck(net, *data(rng), samples=2) == []

@@ -1,8 +1,12 @@
 """The nets: the numbers of the paper and of cuda-convnet, options, and that they learn."""
 
+import re
+
 import numpy as np
 import pytest
 
+from convnet.build import net_of
+from convnet.config import load_config
 from convnet.init import constant
 from convnet.models import MODELS, alexnet, cifar10_quick, fashion_mnist, small
 from convnet.sgd import SGD
@@ -76,6 +80,84 @@ def test_alexnet_options(options, parameters):
 def test_alexnet_without_overlap():
     net = alexnet(device="cpu", init=constant, overlap=False, hidden=16)
     assert net.shapes["pool1"] == (28, 28, 96)
+
+
+def test_width_multiplies_the_filters():
+    net = alexnet(in_shape=(67, 67, 3), hidden=16, width=0.3, device="cpu", sizes_only=True)
+    counts = [net.shapes[f"conv{i}"][2] for i in range(1, 6)]
+    assert counts == [28, 76, 116, 116, 76]  # 28.8, 76.8, 115.2 to the nearest even number
+    thin = alexnet(in_shape=(67, 67, 3), width=1e-9, device="cpu", sizes_only=True)
+    assert [thin.shapes[f"conv{i}"][2] for i in range(1, 6)] == [2] * 5
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({"width": 0.0}, "width: expected a positive number, got 0.0"),
+        ({"width": float("inf")}, "width: expected a positive number, got inf"),
+        ({"filters": [8, 8]}, "filters: expected 5 numbers, got 2"),
+        ({"groups": 0, "width": 0.5}, "groups: expected a whole number, at least 1; got 0"),
+    ],
+)
+def test_bad_options_of_alexnet(options, expected):
+    with pytest.raises(ValueError, match=re.escape(expected)):
+        alexnet(device="cpu", sizes_only=True, **options)
+
+
+# From the paper, cuda-convnet's and torchvision's widths, layer by layer: filters, multiply-adds of
+# one image, parameters.
+CONVS = {
+    "alexnet": (96, 256, 384, 384, 256),
+    "alexnet-half": (48, 128, 192, 192, 256),
+    "alexnet-one-tower": (64, 192, 384, 256, 256),
+    "alexnet-227": (96, 256, 384, 384, 256),
+    "alexnet-sixconv": (96, 256, 384, 384, 256),
+}
+TOTALS = {
+    "alexnet": (60_965_224, 724_406_816),
+    "alexnet-half": (59_798_312, 391_514_384),
+    "alexnet-one-tower": (61_100_840, 714_188_480),
+    "alexnet-227": (60_965_224, 724_406_816),
+    "alexnet-sixconv": (61_260_392, 735_023_648),
+}
+
+
+@pytest.mark.parametrize("name", CONVS)
+def test_presets_of_alexnet(name, monkeypatch):
+    monkeypatch.delenv("CONVNET_DATA", raising=False)
+    cfg = load_config(name)
+    net = net_of(cfg, "cpu", sizes_only=True)
+    side = 227 if name == "alexnet-227" else 224
+    assert net.in_shape == (side, side, 3)
+    sizes = dict(zip((1, 2, 3, 4, 5), (55, 27, 13, 13, 13), strict=True))
+    for i, filters in zip(sizes, CONVS[name], strict=True):
+        assert net.shapes[f"conv{i}"] == (sizes[i], sizes[i], filters)
+    assert [net.shapes[f"fc{i}"] for i in (6, 7, 8)] == [(4096,), (4096,), (1000,)]
+    assert (net.parameter_count, net.macs) == TOTALS[name]
+    layers = {node.name: node.layer for node in net.nodes}
+    groups = 1 if name in ("alexnet-half", "alexnet-one-tower") else 2
+    grouped = [layers[key].groups for key in ("conv2", "conv4", "conv5", "lrn1", "lrn2")]
+    assert grouped == [groups] * 5
+    assert (layers["conv1"].groups, layers["conv3"].groups) == (1, 1)
+    names = [node.name for node in net.nodes]
+    after = names[names.index("pool5") + 1]
+    assert after == ("conv6" if name == "alexnet-sixconv" else "fc6")
+    if name == "alexnet-sixconv":
+        assert net.shapes["conv6"] == (6, 6, 256)
+
+
+@pytest.mark.parametrize("name", CONVS)
+def test_presets_of_alexnet_train_as_published(name):
+    cfg = load_config(name)
+    assert (cfg.sgd.lr, cfg.sgd.momentum, cfg.sgd.weight_decay) == (0.01, 0.9, 0.0005)
+    assert (cfg.schedule.kind, cfg.schedule.options["factor"]) == ("plateau", 10.0)
+    assert cfg.schedule.options["drops"] == 3
+    assert (cfg.train.batch, cfg.train.epochs) == (128, 90)
+    assert (cfg.data.size, cfg.data.mean, cfg.data.scale) == ((256, 256), "image", 1.0)
+    assert (cfg.augment.mirror, cfg.augment.colour_noise, cfg.augment.pad) == (True, 0.1, 0)
+    net = net_of(cfg, "cpu", sizes_only=True)
+    for param in net.params:
+        assert (param.lr_mult, param.decay_mult) == (1.0, float(param.name.endswith(".w")))
 
 
 def test_cifar10_quick_has_cuda_convnet_s_numbers():

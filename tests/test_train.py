@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -61,7 +62,8 @@ def test_metrics(data: Path, tmp_path: Path) -> None:
     assert lines == result.history
     keys = ["kind", "epoch", "step", "loss", "top1", "lr", "images_per_s", "wait"]
     for line in lines:
-        more = ["val_loss", "val_top1", "val_top5"] if line["kind"] == "epoch" else []
+        epoch = line["kind"] == "epoch"
+        more = ["val_loss", "val_top1", "val_top5", "update_ratio"] if epoch else []
         assert list(line) == keys + more
         assert 0 <= line["wait"] <= 100
         assert 0 <= line["top1"] <= 100
@@ -110,17 +112,23 @@ def test_two_runs_of_one_seed_are_equal_and_another_seed_differs(
 def test_the_first_lines(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     train(tiny.config(data), device="cpu", epochs=1, run_dir=tmp_path / "run")
     lines = capsys.readouterr().out.splitlines()
-    starts = [line.split()[0] for line in lines[:6]]
-    assert starts == ["device", "data", "160", "net", "schedule", "run"]
+    starts = [line.split()[0] for line in lines[:7]]
+    assert starts == ["device", "data", "160", "net", "memory", "schedule", "run"]
     assert "cpu" in lines[0]
     assert str(data) in lines[1]
     assert "40 validation pictures, 8 x 8 x 1, 10 classes" in lines[2]
-    assert "1 epochs of 10 steps of 16; lr 0.05 plateau" in lines[4]
-    assert str(tmp_path / "run") in lines[5]
-    step = lines[6]
+    assert re.fullmatch(
+        r"memory    \d\.\d MiB \(parameters 0\.0, .*, batch 0\.0\) to train at batch 16;"
+        r" [\d,.]+ MiB are free",
+        lines[4],
+    )
+    assert "1 epochs of 10 steps of 16; lr 0.05 plateau" in lines[5]
+    assert str(tmp_path / "run") in lines[6]
+    step = lines[7]
     for part in ("epoch 1/1", "step  3/10", "loss ", "top-1 ", "images/s", "lr 0.05", "ETA 0:0"):
         assert part in step
-    assert "validation loss" in lines[10]
+    assert "validation loss" in lines[11]
+    assert re.fullmatch(r"last update / weights: conv1 \d\.\de-\d+, fc2 \d\.\de-\d+", lines[12])
     assert (tmp_path / "run" / "log.txt").read_text().splitlines() == lines
 
 
@@ -226,8 +234,8 @@ def test_parameters_that_are_not_finite_are_not_saved(data: Path, tmp_path: Path
 
     original = building.build_net
 
-    def spy(*arguments: Any) -> convnet.net.Net:
-        nets.append(original(*arguments))
+    def spy(*arguments: Any, **options: Any) -> convnet.net.Net:
+        nets.append(original(*arguments, **options))
         return nets[-1]
 
     with pytest.MonkeyPatch.context() as patch:

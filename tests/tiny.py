@@ -89,8 +89,9 @@ def command(*words: str | Path) -> list[str]:
 
 def environment(**variables: str) -> dict[str, str]:
     """This process's variables for that command, so that it finds this convnet."""
-    here = str(Path(convnet.__file__).parents[1])
-    return {**os.environ, "PYTHONPATH": here, "PYTHONUNBUFFERED": "1", **variables}
+    places = [str(Path(convnet.__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
+    path = os.pathsep.join(filter(None, places))
+    return {**os.environ, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1", **variables}
 
 
 def run(*words: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:

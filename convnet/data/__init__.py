@@ -12,6 +12,7 @@ for batch in loader.epoch(0):
 from convnet.data.dataset import ArrayDataset, DataError, Dataset
 from convnet.data.imagefolder import FolderDataset
 from convnet.data.loader import Batch, Loader
+from convnet.data.packed import PackedDataset
 from convnet.data.picture import read_picture
 from convnet.data.sources import open_data
 from convnet.data.statistics import Statistics, statistics
@@ -23,6 +24,7 @@ __all__ = [
     "Dataset",
     "FolderDataset",
     "Loader",
+    "PackedDataset",
     "Statistics",
     "open_data",
     "read_picture",

@@ -6,9 +6,13 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
+
+if TYPE_CHECKING:
+    from convnet.data.statistics import Sums
 
 Pictures = npt.NDArray[np.uint8]
 Labels = npt.NDArray[np.int32]
@@ -75,6 +79,10 @@ class Dataset(ABC):
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    def stored_sums(self) -> Sums | None:
+        """The sums for this set's statistics where they were computed before; else None."""
+        return None
 
     @abstractmethod
     def read(self, indices: npt.NDArray[np.int64] | Sequence[int]) -> Pictures:

@@ -7,11 +7,9 @@ when they are read; small sets stay in memory after that.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -23,12 +21,11 @@ from convnet.data.classfolders import (
     require_all_classes,
     split_by_content,
     sub_folders,
-    thread_pool,
 )
-from convnet.data.dataset import DataError, Dataset, Pictures, expanded, shown
+from convnet.data.dataset import DataError, Pictures, expanded, shown
+from convnet.data.decoded import CACHE_BYTES, DecodedDataset
 from convnet.data.picture import check_file, decode
 
-CACHE_BYTES = 1 << 29  # decoded pictures of both parts together are kept up to this
 _VALIDATION_NAMES = ("val", "valid", "validation", "test")
 
 BadFiles = Literal["error", "skip"]
@@ -37,7 +34,18 @@ BadFiles = Literal["error", "skip"]
 # ---- the data set --------------------------------------------------------------------------------
 
 
-class FolderDataset(Dataset):
+@dataclass(frozen=True)
+class FolderDecoder:
+    """Decodes the file at a path to a (height, width)."""
+
+    size: tuple[int, int]
+
+    def __call__(self, item: str) -> Pictures:
+        path = Path(item)
+        return decode(path, shown(path), self.size)
+
+
+class FolderDataset(DecodedDataset):
     """Pictures decoded when they are read.
 
     Args:
@@ -57,57 +65,15 @@ class FolderDataset(Dataset):
         threads: int = 0,
     ) -> None:
         self.listing = listing
-        self.labels = listing.labels
-        self.classes = listing.classes
-        self.shape = (size[0], size[1], 3)
-        self.description = description or f"pictures in {shown(listing.root)}"
-        self._threads = threads
-        self._pool: ThreadPoolExecutor | None = None
-        self._kept: Pictures | None = None
-        self._is_kept = np.zeros(len(self) if keep else 0, bool)
-        if keep:
-            self._kept = np.empty((len(self), *self.shape), np.uint8)
+        description = description or f"pictures in {shown(listing.root)}"
+        shape = (size[0], size[1], 3)
+        decoder = FolderDecoder(size)
+        super().__init__(
+            listing.labels, listing.classes, shape, description, decoder, keep, threads
+        )
 
-    def read(self, indices: npt.NDArray[np.int64] | Sequence[int]) -> Pictures:
-        """Decodes pictures; uint8 [len(indices), H, W, 3].
-
-        Raises:
-            DataError: a file has gone or cannot be decoded; it is named.
-        """
-        wanted = np.asarray(indices, dtype=np.int64)
-        if self._kept is None:
-            pictures = np.empty((len(wanted), *self.shape), np.uint8)
-            self._decode_into(pictures, np.arange(len(wanted)), wanted)
-            return pictures
-        missing = np.unique(wanted[~self._is_kept[wanted]])
-        self._decode_into(self._kept, missing, missing)
-        self._is_kept[missing] = True
-        return self._kept[wanted]
-
-    def _decode_into(
-        self, out: Pictures, places: npt.NDArray[np.int64], indices: npt.NDArray[np.int64]
-    ) -> None:
-        size = self.shape[:2]
-
-        def one(job: tuple[int, int]) -> None:
-            path = self.listing.path(job[1])
-            out[job[0]] = decode(path, shown(path), size)
-
-        if len(indices) == 0:
-            return
-        if self._pool is None:
-            self._pool = thread_pool(self._threads)
-        for _ in self._pool.map(one, zip(places.tolist(), indices.tolist(), strict=True)):
-            pass
-
-    def close(self) -> None:
-        """Ends the decoding threads; a later read starts them again."""
-        if self._pool is not None:
-            self._pool.shutdown(cancel_futures=True)
-            self._pool = None
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_pool": None}  # threads do not travel to other processes
+    def items(self, indices: npt.NDArray[np.int64]) -> list[str]:
+        return [str(self.listing.path(index)) for index in indices.tolist()]
 
 
 # ---- opening -------------------------------------------------------------------------------------
@@ -143,7 +109,7 @@ def open_folder(
     root = expanded(root)
     if min(size) < 1 and max(size) != 0:
         raise DataError(f"data.size: expected a height and a width, or [0, 0], got {list(size)}")
-    parts = _find_parts(root)
+    parts = find_parts(root)
     listings = [list_classes(parts[0])]
     require_all_classes(listings[0])
     if parts[1] is not None:
@@ -168,7 +134,7 @@ def open_folder(
     )
 
 
-def _find_parts(root: Path) -> tuple[Path, Path | None]:
+def find_parts(root: Path) -> tuple[Path, Path | None]:
     """The folders of class folders for training and for validation (None: to be split off).
 
     `train` may also be the name of a class: it is one where it holds pictures directly and other

@@ -1,12 +1,15 @@
-"""Batches of an epoch, read ahead by a background thread."""
+"""Batches of an epoch, read ahead by a background thread, and decoded by it or by workers."""
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +17,10 @@ import numpy.typing as npt
 from convnet.config import AugmentConfig
 from convnet.data.augment import Indices, centre, crop_size, draw_variation, epoch_order
 from convnet.data.dataset import DataError, Dataset, Labels, Pictures
+from convnet.data.decoded import DecodedDataset
+from convnet.data.feeder import MEMORY_BATCHES, Feeder
 from convnet.data.statistics import Statistics
+from convnet.data.workers import auto_workers, warn_plainly
 
 
 @dataclass(frozen=True)
@@ -57,6 +63,10 @@ class Loader:
         prefetch: how many batches may be ready ahead of the consumer.
         share: of a number of cases, the first and last + 1 that this process reads; by default it
             reads all of each batch.
+        workers: processes that decode, where the data set decodes files and does not keep them in
+            memory; 0: threads of this process do it, as for all other sets. "auto": one for each
+            usable CPU, at most 16. The batches are the same for every number.
+        warn: told when a worker died and was replaced, or when there are none after all.
 
     Attributes:
         steps_per_epoch: batches in an epoch.
@@ -80,11 +90,15 @@ class Loader:
         train: bool,
         prefetch: int = 4,
         share: Callable[[int], tuple[int, int]] | None = None,
+        workers: int | Literal["auto"] = 0,
+        warn: Callable[[str], None] = warn_plainly,
     ) -> None:
         if batch < 1 or prefetch < 1:
             raise ValueError(
                 f"Loader: expected batch and prefetch of at least 1, got {batch} and {prefetch}"
             )
+        if workers != "auto" and workers < 0:
+            raise ValueError(f'Loader: expected workers of at least 0 or "auto", got {workers}')
         if len(dataset) == 0:
             raise DataError(f"{dataset.description}: expected pictures, got none")
         if train and batch > len(dataset):
@@ -107,6 +121,15 @@ class Loader:
         self.steps_per_epoch = whole if train else whole + (rest > 0)
         self.wait_seconds = 0.0
         self.total_seconds = 0.0
+        self.workers = workers
+        self.warn = warn
+        self._feeder: Feeder | None = None
+
+    def close(self) -> None:
+        """Ends the worker processes, if there are any; the next epoch starts them again."""
+        if self._feeder is not None:
+            self._feeder.close()
+            self._feeder = None
 
     @property
     def wait_share(self) -> float:
@@ -177,23 +200,82 @@ class Loader:
         """Puts the batches of an epoch into the queue, then None; or the error that ended it."""
         end: BaseException | None = None
         try:
-            order = self.order(epoch)
-            for step in range(start_step, self.steps_per_epoch):
-                if stop.is_set():
-                    return
-                indices = order[step * self.batch : (step + 1) * self.batch]
-                if self.share is not None:
-                    indices = indices[slice(*self.share(len(indices)))]
-                if len(indices):
-                    ready.put(self._read(epoch, indices))
+            batches = self._own_batches(epoch, start_step)
+            with contextlib.closing(self._pictures(batches)) as pictures:
+                while not stop.is_set() and (item := next(pictures, None)) is not None:
+                    ready.put(self._vary(epoch, *item))
         except BaseException as error:
             end = error
+        if not self.train or end is not None:
+            self.close()
         if not stop.is_set():
             ready.put(end)
 
-    def _read(self, epoch: int, indices: Indices) -> Batch:
+    def _own_batches(self, epoch: int, start_step: int) -> Iterator[Indices]:
+        """The pictures of each batch that this process reads, where it reads any."""
+        order = self.order(epoch)
+        for step in range(start_step, self.steps_per_epoch):
+            indices = order[step * self.batch : (step + 1) * self.batch]
+            if self.share is not None:
+                indices = indices[slice(*self.share(len(indices)))]
+            if len(indices):
+                yield indices
+
+    @property
+    def _largest(self) -> int:
+        """Pictures in the largest batch that this process reads."""
+        rest = 0 if self.train else len(self.dataset) % self.batch
+        counts = [min(self.batch, len(self.dataset)), rest]
+        if self.share is None:
+            return max(counts)
+        parts = [self.share(count) for count in counts]
+        return max(1, *(last - first for first, last in parts))
+
+    def _pictures(
+        self, batches: Iterator[Indices]
+    ) -> Generator[tuple[Indices, Pictures], None, None]:
+        """The indices and pictures of each batch, read in this thread or by the workers."""
+        feeder = self._feed()
+        if feeder is None:
+            for indices in batches:
+                yield indices, self.dataset.read(indices)
+            return
+        first, second = itertools.tee(batches)
+        try:
+            with contextlib.closing(feeder.stream(second)) as stream:
+                for indices in first:
+                    yield indices, next(stream)
+                next(stream, None)  # to its end, or it would count as left early
+        except BaseException:
+            self.close()
+            raise
+
+    def _feed(self) -> Feeder | None:
+        """The worker processes, started if they are not; None where this process decodes."""
+        data = self.dataset
+        if not isinstance(data, DecodedDataset) or data.in_memory or self.workers == 0:
+            return None
+        if self._feeder is None:
+            count = auto_workers() if self.workers == "auto" else self.workers
+            try:
+                self._feeder = Feeder(data, self._largest, count, self.warn)
+            except OSError as error:
+                size = MEMORY_BATCHES * self._largest * int(np.prod(data.shape)) / 2**20
+                text = (
+                    f"data workers: expected {size:.0f} MiB of shared memory for batches,"
+                    f" got {error.strerror}"
+                )
+                if self.workers != "auto":
+                    raise DataError(
+                        f"{text}; try a smaller train.batch, or data.workers=0"
+                    ) from None
+                self.warn(f"{text}; decoding in this process instead (data.workers=0 says so)")
+                self.workers = 0
+                return None
+        return self._feeder
+
+    def _vary(self, epoch: int, indices: Indices, images: Pictures) -> Batch:
         shape = self.dataset.shape
-        images = self.dataset.read(indices)
         if self.train:
             vary = draw_variation(self.seed, epoch, indices, shape, self.augment, self.stats)
         else:

@@ -39,7 +39,23 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+_EMPTY = "an empty file"
 _TAIL = 1024  # bytes at the end of a file in which its end mark is looked for
+
+
+class PictureError(DataError):
+    """A file that cannot be used as a picture.
+
+    Attributes:
+        kind: "empty", "no picture", "damaged", "huge", "unreadable" or "unusual".
+    """
+
+    def __init__(self, kind: str, text: str) -> None:
+        super().__init__(text)
+        self.kind = kind
+
+    def __reduce__(self) -> tuple[type, tuple[str, str]]:
+        return PictureError, (self.kind, str(self))
 
 
 @cache
@@ -90,8 +106,8 @@ def decode(
         uint8 [H, W, channels].
 
     Raises:
-        DataError: no picture, empty, truncated, of more than MAX_PIXELS, or of a kind that has no
-            8-bit meaning (floating point).
+        PictureError: no picture, empty, truncated, of more than MAX_PIXELS, or of a kind that has
+            no 8-bit meaning (floating point).
     """
     with _open(source, name) as picture:
         try:
@@ -101,9 +117,10 @@ def decode(
         except DataError:
             raise
         except Exception as error:  # decoders raise nearly anything on damaged files
-            raise DataError(
+            raise PictureError(
+                "damaged",
                 f"{name}: expected a whole picture, got one that cannot be decoded"
-                f" ({_reason(error)})"
+                f" ({_reason(error)})",
             ) from None
     return pixels.reshape(*size, channels)
 
@@ -117,7 +134,7 @@ def check_file(path: Path, name: str) -> tuple[int, int]:
         (height, width) as stored, before any EXIF rotation.
 
     Raises:
-        DataError: as `decode`.
+        PictureError: as `decode`.
     """
     with _open(path, name) as picture:
         width, height = picture.size
@@ -125,9 +142,10 @@ def check_file(path: Path, name: str) -> tuple[int, int]:
             try:
                 picture.load()
             except Exception as error:
-                raise DataError(
+                raise PictureError(
+                    "damaged",
                     f"{name}: expected a whole picture, got one that cannot be decoded"
-                    f" ({_reason(error)})"
+                    f" ({_reason(error)})",
                 ) from None
     return height, width
 
@@ -137,17 +155,21 @@ def _open(source: Path | BinaryIO, name: str) -> Image.Image:
     try:
         picture = Image.open(source, formats=_formats())
     except Image.UnidentifiedImageError:
-        raise DataError(f"{name}: expected a picture, got {_first_bytes(source)}") from None
+        got = _first_bytes(source)
+        kind = "empty" if got == _EMPTY else "no picture"
+        raise PictureError(kind, f"{name}: expected a picture, got {got}") from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise DataError(
+        raise PictureError(
+            "huge",
             f"{name}: expected a picture of at most {MAX_PIXELS:,} pixels, got a larger one"
-            f" ({_reason(error)})"
+            f" ({_reason(error)})",
         ) from None
-    except OSError as error:
-        raise DataError(f"{name}: expected a readable file, got {_reason(error)}") from None
     except Exception as error:
-        raise DataError(
-            f"{name}: expected a picture, got a damaged header ({_reason(error)})"
+        if isinstance(error, OSError) and error.errno is not None:  # Pillow's own have no number
+            text = f"{name}: expected a readable file, got {_reason(error)}"
+            raise PictureError("unreadable", text) from None
+        raise PictureError(
+            "damaged", f"{name}: expected a picture, got a damaged header ({_reason(error)})"
         ) from None
     width, height = picture.size
     problem = ""
@@ -157,7 +179,7 @@ def _open(source: Path | BinaryIO, name: str) -> Image.Image:
         problem = f"expected a picture of at least one pixel, got {width}x{height}"
     if problem:
         picture.close()
-        raise DataError(f"{name}: {problem}")
+        raise PictureError("huge" if width * height else "empty", f"{name}: {problem}")
     return picture
 
 
@@ -168,7 +190,7 @@ def _first_bytes(source: Path | BinaryIO) -> str:
     else:
         source.seek(0)
         first = source.read(8)
-    return f"a file that starts with the bytes {first.hex()}" if first else "an empty file"
+    return f"a file that starts with the bytes {first.hex()}" if first else _EMPTY
 
 
 def _reason(error: BaseException) -> str:
@@ -201,12 +223,14 @@ def _eight_bits(picture: Image.Image, name: str) -> Image.Image:
     if mode.startswith("I"):
         wide = np.asarray(picture)
         if wide.min() < 0 or wide.max() > 0xFFFF:
-            raise DataError(
-                f"{name}: expected 8 or 16 bits a channel, got values {wide.min()} .. {wide.max()}"
+            raise PictureError(
+                "unusual",
+                f"{name}: expected 8 or 16 bits a channel, got values {wide.min()} .. {wide.max()}",
             )
         return Image.fromarray((wide >> 8).astype(np.uint8))
     if mode == "F":
-        raise DataError(f"{name}: expected 8 or 16 bits a channel, got floating-point pixels")
+        text = f"{name}: expected 8 or 16 bits a channel, got floating-point pixels"
+        raise PictureError("unusual", text)
     if mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in picture.info:
         return picture.convert("RGBA")
     if mode in ("1", "L"):

@@ -11,6 +11,8 @@ from convnet.config import DataConfig
 from convnet.data import cifar10, idx
 from convnet.data.dataset import DataError, Dataset, expanded, shown
 from convnet.data.imagefolder import open_folder
+from convnet.data.packed import is_packed, open_packed
+from convnet.data.shards import WORK
 
 # Test accuracy, in %, that the preset `fashion-mnist` reaches on the packaged sample.
 SAMPLE_ACCURACY: float | None = 87.0
@@ -44,11 +46,21 @@ def open_data(cfg: DataConfig) -> tuple[Dataset, Dataset]:
     ~/.cache/convnet/<source> ($XDG_CACHE_HOME is respected), and, for fashion-mnist, in the sample
     that comes with the package. The descriptions say which it was.
 
+    For the source "folder", `cfg.path` may also be a folder of packed pictures.
+
     Raises:
         DataError: no data there, or damaged data; or `cfg.size` for a set of fixed size.
     """
     if cfg.source == "folder":
-        return open_folder(_folder_path(cfg), cfg.size, cfg.val_fraction, bad_files=cfg.bad_files)
+        folder = _folder_path(cfg)
+        if is_packed(folder):
+            return open_packed(folder, cfg.size)
+        if (folder / WORK).is_dir():
+            raise DataError(
+                f"{shown(folder)}: expected packed pictures, got an unfinished packing; the same"
+                " convnet data pack command goes on with it"
+            )
+        return open_folder(folder, cfg.size, cfg.val_fraction, bad_files=cfg.bad_files)
     if cfg.source == "fashion-mnist" and cfg.path == PACKAGED:
         return _checked_size(cfg, _open_sample())
     tried: list[str] = []

@@ -53,22 +53,59 @@ def statistics(
     Raises:
         DataError: a picture cannot be read.
     """
-    height, width, channels = shape = dataset.shape
+    stored = dataset.stored_sums()
+    if stored is not None:
+        return stored.statistics(mean, colour)
+    sums = Sums.of_nothing(dataset.shape)
     count = len(dataset)
-    total = np.zeros(shape, np.int64)
-    products = np.zeros((channels, channels), np.int64)
-    step = max(1, _READ_BYTES // (height * width * channels))
+    step = max(1, _READ_BYTES // int(np.prod(dataset.shape)))
     for start in range(0, count if mean != "none" or colour else 0, step):
-        pictures = dataset.read(np.arange(start, min(start + step, count), dtype=np.int64))
-        total += pictures.sum(axis=0, dtype=np.int64)
-        if colour:
-            products += _products(pictures.reshape(-1, channels))
+        sums.add(dataset.read(np.arange(start, min(start + step, count), dtype=np.int64)), colour)
         if progress is not None:
             progress(min(start + step, count), count)
-    values, vectors = np.zeros(channels), np.eye(channels)
-    if colour:
-        values, vectors = _eigen(total.sum(axis=(0, 1)), products, count * height * width)
-    return Statistics(_mean(mean, total, count), values, vectors)
+    return sums.statistics(mean, colour)
+
+
+@dataclass
+class Sums:
+    """What statistics are computed from; exact, so it may be added up in any order.
+
+    Attributes:
+        total: int64 [H, W, C], the sum of the pictures.
+        products: int64 [C, C], the sum over all pixels of the products of two channels.
+        count: pictures.
+    """
+
+    total: npt.NDArray[np.int64]
+    products: npt.NDArray[np.int64]
+    count: int
+
+    @classmethod
+    def of_nothing(cls, shape: tuple[int, int, int]) -> Sums:
+        """The sums of no pictures of this (H, W, C)."""
+        return cls(np.zeros(shape, np.int64), np.zeros((shape[2], shape[2]), np.int64), 0)
+
+    def add(self, pictures: npt.NDArray[np.uint8], colour: bool = True) -> None:
+        """Adds pictures, uint8 [N, H, W, C]; `colour`: to the products, too."""
+        self.total += pictures.sum(axis=0, dtype=np.int64)
+        if colour:
+            self.products += _products(pictures.reshape(-1, pictures.shape[3]))
+        self.count += len(pictures)
+
+    def merge(self, other: Sums) -> None:
+        """Adds the sums of other pictures."""
+        self.total += other.total
+        self.products += other.products
+        self.count += other.count
+
+    def statistics(self, mean: str, colour: bool) -> Statistics:
+        """The statistics; `mean` and `colour` as for the function `statistics`."""
+        height, width, channels = self.total.shape
+        values, vectors = np.zeros(channels), np.eye(channels)
+        if colour:
+            pixels = self.count * height * width
+            values, vectors = _eigen(self.total.sum(axis=(0, 1)), self.products, pixels)
+        return Statistics(_mean(mean, self.total, self.count), values, vectors)
 
 
 def _mean(kind: str, total: npt.NDArray[np.int64], count: int) -> npt.NDArray[np.float32]:

@@ -103,6 +103,10 @@ class Conv(Weighted):
     def _wgrad(self, x: Array, dy: Array, out: tuple[Array, Array | None]) -> None:
         ops.conv_wgrad(x, dy, self.w.shape, **self._window, bias=self.bias, out=out)
 
+    def workspace_bytes(self, batch: int) -> int:
+        shapes = (batch, *self.in_shape), self.w.shape
+        return ops.conv_workspace(*shapes, **self._window, dgrad=self.need_dx)
+
     @property
     def macs(self) -> int:
         p, q, _ = self.out_shape

@@ -62,6 +62,10 @@ class Dense(Weighted):
     def _wgrad(self, x: Array, dy: Array, out: tuple[Array, Array | None]) -> None:
         ops.dense_wgrad(_rows(x), dy, bias=self.bias, out=out)
 
+    def workspace_bytes(self, batch: int) -> int:
+        shapes = (batch, math.prod(self.in_shape)), self.w.shape
+        return ops.dense_workspace(*shapes, dgrad=self.need_dx)
+
     @property
     def macs(self) -> int:
         return self.w.size

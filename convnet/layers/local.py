@@ -43,6 +43,9 @@ class Local(Conv):
     def _wgrad(self, x: Array, dy: Array, out: tuple[Array, Array | None]) -> None:
         ops.local_wgrad(x, dy, self.w.shape, **self._window, bias=self.bias, out=out)
 
+    def workspace_bytes(self, batch: int) -> int:
+        return 0
+
     @property
     def macs(self) -> int:
         return self.w.size

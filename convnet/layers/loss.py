@@ -72,8 +72,11 @@ class SoftmaxXent(Loss):
         """The gradient that `loss` computed; there is no dy."""
         return self.recall()
 
-    def memory_bytes(self, batch: int) -> int:
-        return 4 * batch * (self.in_shape[0] + 2)
+    def output_bytes(self, batch: int) -> int:
+        return 4 * batch * (self.in_shape[0] + 2)  # the gradient, the loss and the rank
+
+    def gradient_bytes(self, batch: int) -> int:
+        return 0  # it is there already
 
     def describe(self) -> str:
         weight = f" x {self.coeff:g}" if self.coeff != 1.0 else ""

@@ -79,8 +79,8 @@ class MaxPool(_Pool):
         dx = self.buffer("dx", x_shape, dy)
         return ops.maxpool_bprop(dy, argmax, x_shape, *self._window, out=dx)
 
-    def memory_bytes(self, batch: int) -> int:
-        return super().memory_bytes(batch) + batch * math.prod(self.out_shape)
+    def output_bytes(self, batch: int) -> int:
+        return super().output_bytes(batch) + batch * math.prod(self.out_shape)
 
 
 class AvgPool(_Pool):

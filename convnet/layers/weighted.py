@@ -59,10 +59,13 @@ class Weighted(Layer):
         self, rng: np.random.Generator, w_shape: Shape, b_shape: Shape, fans: tuple[int, int]
     ) -> None:
         """Makes w and b; `fans` are the numbers of inputs of an output and outputs of an input."""
-        w = initialisers.weights(self.init, rng, w_shape, *fans, self.std)
+        if self.sizes_only:
+            w, b = (np.broadcast_to(np.float32(0), shape) for shape in (w_shape, b_shape))
+        else:
+            w = initialisers.weights(self.init, rng, w_shape, *fans, self.std)
+            b = initialisers.constant(rng, b_shape, *fans, self.bias_init)
         self.params = [Parameter("w", w, self.w_lr, self.w_decay)]
         if self.bias:
-            b = initialisers.constant(rng, b_shape, *fans, self.bias_init)
             self.params.append(Parameter("b", b, self.b_lr, self.b_decay))
 
     def _fprop(self, x: Array, relu: bool) -> Array:
@@ -121,13 +124,14 @@ class Weighted(Layer):
             self._due = None
 
     def _add_gradients(self, x: Array, dy: Array) -> None:
-        with self.w.gradient() as dw, self.b.gradient() if self.b else nullcontext() as db:
-            self._wgrad(x, dy, (dw, db))
+        if self.learns:
+            with self.w.gradient() as dw, self.b.gradient() if self.b else nullcontext() as db:
+                self._wgrad(x, dy, (dw, db))
 
-    def memory_bytes(self, batch: int) -> int:
+    def gradient_bytes(self, batch: int) -> int:
         masks_apart = self.has_relu and not self.dy_masked and not self.overwrite_dy
         masked = 4 * batch * math.prod(self.out_shape) if masks_apart else 0
-        return super().memory_bytes(batch) + masked
+        return super().gradient_bytes(batch) + masked
 
     def _relu_text(self) -> str:
         return " + relu" if self.has_relu else ""

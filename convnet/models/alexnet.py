@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from convnet.layers import LRN, Conv, Dense, Dropout, MaxPool, ReLU, SoftmaxXent
+from convnet.models.scaled import scaled
 from convnet.net import Net, Node
 
 
@@ -12,6 +13,7 @@ def alexnet(
     classes: int = 1000,
     filters: Sequence[int] = (96, 256, 384, 384, 256),
     hidden: int = 4096,
+    width: float = 1.0,
     groups: int = 2,
     lrn: bool = True,
     overlap: bool = True,
@@ -26,7 +28,7 @@ def alexnet(
 
     Args:
         in_shape, classes: 224 and 227 both give 55 x 55 after conv1, which rounds up.
-        filters, hidden: filters of conv1 to conv5, units of fc6 and fc7.
+        filters, hidden, width: of conv1 to conv5; of fc6 and fc7; what multiplies `filters`.
         groups: the paper's two GPUs, in conv2, conv4, conv5 and the norms; 1 for a single tower.
         lrn, overlap: response normalization; pools 3/2 or, without overlap, 2/2.
         dropout: probability in fc6 and fc7; 0 for none.
@@ -35,7 +37,8 @@ def alexnet(
         init, bias: initial weights (N(0, 0.01)), and biases of conv2, 4, 5, fc6 and fc7.
         net_options: device, seed, fuse; see `Net`.
     """
-    k, norms, size = filters, {1: 1, 2: groups} if lrn else {}, 3 if overlap else 2
+    k = scaled(filters, width, groups, 5)
+    norms, size = (1, 2) if lrn else (), 3 if overlap else 2
     start: dict[str, Any] = {"init": init, "bias_init": bias}
     convs = {
         1: Conv(k[0], 11, stride=4, rounding="ceil", init=init),

@@ -28,8 +28,14 @@ from convnet.ops.activation import (
     tanh_fprop,
 )
 from convnet.ops.augment import augment
-from convnet.ops.conv import conv_dgrad, conv_fprop, conv_output_shape, conv_wgrad
-from convnet.ops.dense import dense_dgrad, dense_fprop, dense_wgrad
+from convnet.ops.conv import (
+    conv_dgrad,
+    conv_fprop,
+    conv_output_shape,
+    conv_wgrad,
+    conv_workspace,
+)
+from convnet.ops.dense import dense_dgrad, dense_fprop, dense_wgrad, dense_workspace
 from convnet.ops.dropout import dropout_bprop, dropout_fprop
 from convnet.ops.local import local_dgrad, local_fprop, local_output_shape, local_wgrad
 from convnet.ops.lrn import lrn_bprop, lrn_fprop
@@ -59,9 +65,11 @@ __all__ = [
     "conv_fprop",
     "conv_output_shape",
     "conv_wgrad",
+    "conv_workspace",
     "dense_dgrad",
     "dense_fprop",
     "dense_wgrad",
+    "dense_workspace",
     "dropout_bprop",
     "dropout_fprop",
     "local_dgrad",

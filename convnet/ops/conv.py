@@ -35,6 +35,26 @@ def conv_output_shape(
     return shape
 
 
+def conv_workspace(
+    x_shape: Sequence[int],
+    w_shape: Sequence[int],
+    *,
+    stride: Pair = 1,
+    pad: Pair = 0,
+    groups: int = 1,
+    rounding: str = "floor",
+    dgrad: bool = True,
+) -> int:
+    """The most scratch memory that a pass of this convolution takes, in bytes, on the backend that
+    is in use; `dgrad`: whether the gradient of x counts."""
+    windows = windows_of("conv", stride, pad, rounding)
+    groups = whole_of("conv", "groups", groups)
+    shapes = shape_of("conv", "x", x_shape), shape_of("conv", "w", w_shape)
+    module = _backend.of().module
+    passes = ("fprop", "dgrad", "wgrad") if dgrad else ("fprop", "wgrad")
+    return max(int(module.conv_workspace(each, *shapes, *windows, groups)) for each in passes)
+
+
 def conv_fprop(
     x: Array,
     w: Array,

@@ -2,8 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from convnet import backend as _backend
 from convnet.backend import Array
-from convnet.ops.arguments import backend_of, dims_of, outputs
+from convnet.ops.arguments import backend_of, dims_of, outputs, shape_of
+
+
+def dense_workspace(x_shape: Sequence[int], w_shape: Sequence[int], *, dgrad: bool = True) -> int:
+    """The most scratch memory that a pass over x [N, C] and w [K, C] takes, in bytes, on the
+    backend that is in use; `dgrad`: whether the gradient of x counts."""
+    shapes = shape_of("dense", "x", x_shape), shape_of("dense", "w", w_shape)
+    module = _backend.of().module
+    passes = ("fprop", "dgrad", "wgrad") if dgrad else ("fprop", "wgrad")
+    return max(int(module.dense_workspace(each, *shapes)) for each in passes)
 
 
 def dense_fprop(

@@ -1,0 +1,67 @@
+"""Views of a picture at test time: the centre crop, or the paper's ten crops.
+
+Source: paper, section 4.1: the four corners and the centre, and their mirror images; the softmax
+outputs are averaged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import NamedTuple
+
+import numpy as np
+
+from convnet.build import Preparer
+from convnet.config import AugmentConfig
+from convnet.data import Batch
+from convnet.data.augment import centre, crop_size
+from convnet.net import Net
+
+
+class View(NamedTuple):
+    """A crop: its first row and column in the picture, and whether it is mirrored."""
+
+    row: int
+    column: int
+    mirror: bool
+
+
+def views(shape: tuple[int, int, int], augment: AugmentConfig, ten_crop: bool) -> list[View]:
+    """The views to average: the centre, or the ten crops of the paper, in its order.
+
+    Args:
+        shape: (H, W, C) of the pictures.
+        augment: its `crop` is used.
+        ten_crop: whether to take the corners and the mirror images too.
+    """
+    row, column = (int(number) for number in centre(1, shape, augment).offsets[0])
+    if not ten_crop:
+        return [View(row, column, False)]
+    height, width = crop_size(shape, augment)
+    bottom, right = shape[0] - height, shape[1] - width
+    places = [(0, 0), (0, right), (bottom, 0), (bottom, right), (row, column)]
+    return [View(*place, mirror) for mirror in (False, True) for place in places]
+
+
+def look(batch: Batch, view: View) -> Batch:
+    """The batch, as seen in this view."""
+    count = len(batch)
+    return replace(
+        batch,
+        offsets=np.tile(np.array([view.row, view.column], np.int32), (count, 1)),
+        mirror=np.full(count, view.mirror, np.uint8),
+        noise=None,
+    )
+
+
+def probabilities(net: Net, prepare: Preparer, batch: Batch, seen: Sequence[View]) -> np.ndarray:
+    """The mean of the softmax over the views, float64 [N, classes].
+
+    Equal views, which there are where the crop is the whole picture, are computed once.
+    """
+    total = np.zeros(())
+    for view in dict.fromkeys(seen):
+        one = net.predict(prepare(look(batch, view)))
+        total = total + seen.count(view) * one.astype(np.float64)
+    return total / len(seen)

@@ -1,0 +1,29 @@
+"""Tasks for worker processes, in a module that these can import."""
+
+from __future__ import annotations
+
+import os
+import time
+
+
+class Shouting:
+    """Turns words into capitals; some words do harm."""
+
+    def attach(self, memory: int | None) -> None:
+        pass
+
+    def __call__(self, job: str) -> str:
+        if job == "die":
+            os._exit(7)
+        if job == "break":
+            raise KeyError(job)
+        if job == "sleep":
+            time.sleep(600)
+        return job.upper()
+
+
+class Unstartable(Shouting):
+    """Ends its process before the first job."""
+
+    def attach(self, memory: int | None) -> None:
+        os._exit(3)
