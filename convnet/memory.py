@@ -99,20 +99,18 @@ def device_memory(net: Net, batch: int, picture_bytes: int = 0) -> list[Memory]:
 def _memory_on(net: Net, device: Backend, batch: int, pictures: int) -> Memory:
     plan, nodes = net.plan(), net.running(device)
     owners = [node for node in nodes if node.share is None]
+    params = [param for node in owners for param in node.layer.params]
+    gathers = [node for node in net.running() if isinstance(node.layer, Gather)]
+    backward = {node.name: node for node in [*nodes, *gathers] if node.name in plan.learns}
     with backends.use(device):
         workspace = max((_workspace(node, batch) for node in nodes), default=0)
     return Memory(
-        parameters=4 * sum(param.size for node in owners for param in node.layer.params),
+        parameters=4 * sum(param.size for param in params),
         gradients=4 * (sum(_graded(node) for node in owners) + _shared(nodes)),
-        velocities=4
-        * sum(p.size for node in owners for p in node.layer.params if p.lr_mult != 0.0),
+        velocities=4 * sum(param.size for param in params if param.lr_mult != 0.0),
         outputs=sum(node.layer.output_bytes(batch) for node in nodes),
         output_gradients=4 * batch * _summed(net, nodes)
-        + sum(
-            _gradient_bytes(node, device, batch)
-            for node in net.running()
-            if node.name in plan.learns
-        ),
+        + sum(_gradient_bytes(node, device, batch) for node in backward.values()),
         workspace=workspace,
         batch=pictures,
     )
@@ -124,7 +122,7 @@ def _graded(node: Node) -> int:
 
 
 def _gradient_bytes(node: Node, device: Backend, batch: int) -> int:
-    """Bytes of the buffers of a node's bprop that are on a device."""
+    """Bytes of the buffers of a node's bprop that are on a device: a gather has some on others."""
     if isinstance(node.layer, Gather):
         return node.layer.gradient_bytes_on(device, batch)
     return node.layer.gradient_bytes(batch)
@@ -234,24 +232,32 @@ class Fit:
     Attributes:
         devices: their names; needs: what is taken there.
         rooms: bytes that are free on each, or for all together where they share the memory of the
-            host; None where that is not known.
+            host; of that, the part of this process. None where that is not known.
     """
 
     devices: tuple[str, ...]
     needs: tuple[Memory, ...]
     rooms: tuple[int | None, ...]
 
-    def lines(self, batch: int) -> list[str]:
-        """For the reader of a run: the whole, and each of several devices."""
-        each = self.rooms if len(self.rooms) == len(self.devices) > 1 else [None] * len(self.needs)
-        whole = "" if len(self.rooms) > 1 else _free(self.rooms[0])
-        lines = [f"{together(self.needs)} to train at batch {batch}{whole}"]
-        if len(self.devices) > 1:
-            lines += [
+    def lines(self, batch: int, processes: int = 1) -> list[str]:
+        """For the reader of a run: the whole, and each of several devices.
+
+        Args:
+            batch: of all processes; processes: how many take this.
+        """
+        several = f" in each of {processes} processes" if processes > 1 else ""
+        first = f"{together(self.needs)} to train at batch {batch}{several}"
+        if len(self.devices) == 1:
+            return [first + _free(self.rooms[0])]
+        apart = len(self.rooms) > 1
+        rooms = self.rooms if apart else [None] * len(self.devices)
+        return [
+            first if apart else first + _free(self.rooms[0]),
+            *(
                 f"{mib(need.total)} MiB on {device}{_free(room)}"
-                for device, need, room in zip(self.devices, self.needs, each, strict=True)
-            ]
-        return lines
+                for device, need, room in zip(self.devices, self.needs, rooms, strict=True)
+            ),
+        ]
 
 
 def _free(room: int | None) -> str:
@@ -283,6 +289,9 @@ def checked(
             dataclasses.replace(need, gradients=need.gradients + need.velocities) for need in needs
         ]
     if net.backend.name == "cuda":
+        if len(devices) > 1:
+            names = " and ".join(device.device for device in devices)
+            what = f"{what} ({mib(together(needs).total)} MiB on {names})"
         rooms = [check_fits(need, [gpu], what) for gpu, need in zip(devices, needs, strict=True)]
     else:
         rooms = [check_fits(together(needs), devices, what, processes)]

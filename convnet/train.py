@@ -211,9 +211,8 @@ class _Job:
             f"net       {cfg.net.model or cfg.name}: {len(net.nodes)} nodes, "
             f"{net.parameter_count:,} parameters, {net.macs / 1e6:.1f} M multiply-adds a picture"
         )
-        share = " in each process" if self.ranks.size > 1 else ""
-        for number, text in enumerate(parts.memory.lines(cfg.train.batch)):
-            line(f"{'memory' if number == 0 else '':10}{text}{share if number == 0 else ''}")
+        for number, text in enumerate(parts.memory.lines(cfg.train.batch, self.ranks.size)):
+            line(f"{'memory' if number == 0 else '':10}{text}")
         if cfg.net.lr_mult:
             rates = (
                 f"{name} x {rate:g}" if rate else f"{name} frozen"

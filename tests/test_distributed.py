@@ -128,6 +128,27 @@ def test_the_shares_add_up_to_the_whole_step(graph, device, bucket, rng):
     assert_close(net.state(), whole.state())
 
 
+def test_layers_that_are_frozen_later_are_sent_no_more(rng):
+    x, labels = data(rng, 8)
+    nets = [make(chain, "cpu", seed=3), make(chain, "cpu:0,cpu:1", seed=3)]
+    sgds = [SGD(net.params) for net in nets]
+    parallel = Parallel(nets[1], Pretend(0, 1, []), bucket=500)
+    parallel.among.size = 2
+    parallel.among.share = lambda count: (0, count)
+    parallel.among.start_sum = lambda flat: lambda: True
+    nets[1].gradient_ready = parallel._ready
+    for frozen in ((), ("conv1", "conv2"), ("conv3", "fc5"), ()):
+        for net in nets:
+            for node in net.nodes:
+                for param in node.layer.params:
+                    param.lr_mult = float(node.name not in frozen)
+        nets[0].train_step(x, labels, sgds[0])
+        parallel.train_step(x, labels, sgds[1], 8)
+        sent = {param.name for held in parallel._buckets for param in held.params}
+        assert sent == {param.name for param in nets[1].params if param.lr_mult}
+        assert_close(nets[1].state(), nets[0].state())
+
+
 def test_gradients_are_sent_while_backward_runs(rng):
     net, (x, labels) = make(chain, "cpu"), data(rng)
     told = []
@@ -197,6 +218,24 @@ def test_ranks_follow_one_process(one, tmp_path, ranks, device):
         assert line.keys() == right.keys()
         for key, value in right.items():
             assert line[key] == (pytest.approx(value, rel=1e-4) if key != "kind" else value), key
+
+
+@needs_mpi
+def test_ranks_with_first_weights_frozen_layers_and_a_board(one, tmp_path):
+    words = ["--device", "cpu:0,cpu:1", "--tensorboard", "--epochs", "2"]
+    words += ["--init", one / "one", "--set", "net.lr_mult.conv1=0"]
+    runs = {count: tmp_path / f"run{count}" for count in (1, 3)}
+    for count, run in runs.items():
+        begin = command("train", one / "tiny.toml", "--run-dir", run, *words)
+        result = mpirun(count, *begin, cwd=tmp_path)
+        assert result.returncode == 0, result.stderr
+        assert len(list((run / "tensorboard").iterdir())) == 1  # of rank 0
+        assert [list(line["update_ratio"]) for line in metrics(run) if "update_ratio" in line] == [
+            ["fc2"]
+        ] * 2
+    assert "to train at batch 16 in each of 3 processes; " in result.stdout
+    assert result.stdout.count("conv1 frozen") == 1
+    assert_close(newest(runs[3]), newest(runs[1]))
 
 
 @needs_mpi
