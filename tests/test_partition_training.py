@@ -9,13 +9,16 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import tiny
-from nets import BATCH, GRAPHS, chain, data, make, train
+from nets import BATCH, CLASSES, GRAPHS, chain, data, dense, make, train
 from test_partition import TRAINING_BOUND, TWO, assert_close, flattened, parameters, uneven
 
 import convnet
 from convnet import memory, models
+from convnet.backend import Backend
 from convnet.checkpoint import read
+from convnet.layers import SoftmaxXent, Sum
 from convnet.memory import Memory, checked, device_memory, training_memory
+from convnet.net import Node
 from convnet.sgd import SGD, update_ratios
 
 every_graph = pytest.mark.parametrize("graph", [*GRAPHS, uneven, flattened])
@@ -143,6 +146,17 @@ def test_first_weights(tmp_path, first, second):
 # ---- memory -------------------------------------------------------------------------------------
 
 
+def read_elsewhere():
+    """A value that is read twice where it is, and then once on the other device."""
+    return [
+        Node("fc", dense(CLASSES)),
+        Node("twice", Sum(), ("fc", "fc")),
+        Node("fc2", dense(CLASSES)),
+        Node("first", SoftmaxXent(coeff=0.5)),
+        Node("second", SoftmaxXent(), "fc"),
+    ]
+
+
 def held_by(net):
     """Bytes on each device, and of which kind."""
     found = {device: Counter() for device in net.backends}
@@ -161,13 +175,21 @@ def held_by(net):
     return list(found.values())
 
 
-@every_graph
+@pytest.mark.parametrize("graph", [*GRAPHS, uneven, flattened, read_elsewhere])
 @pytest.mark.parametrize("fuse", [True, False])
-def test_memory_of_each_device_is_what_training_takes(graph, fuse, rng):
+def test_memory_of_each_device_is_what_training_takes(graph, fuse, rng, monkeypatch):
+    asked, workspace = Counter(), Backend.workspace
+
+    def spy(self, size):
+        asked[self.device] = max(asked[self.device], size)
+        return workspace(self, size)
+
+    monkeypatch.setattr(Backend, "workspace", spy)
     for count in (0, 1, 2):
         net = make(graph, TWO, fuse=fuse)
         freeze(net, owners(net)[:count])
         needs = device_memory(net, BATCH)
+        asked.clear()
         train(net, *data(rng), steps=2)  # the second one uses the other slots
         for need, held in zip(needs, held_by(net), strict=True):
             assert need.outputs + need.output_gradients == held["buffers"]
@@ -176,6 +198,9 @@ def test_memory_of_each_device_is_what_training_takes(graph, fuse, rng):
             assert need.velocities == held["velocities"]
         total = training_memory(net, BATCH)
         assert total.total == sum(need.total for need in needs) == net.memory_bytes(BATCH)
+        for need, device in zip(needs, ("cpu:0", "cpu:1"), strict=True):
+            exact = need.workspace == asked[device]  # a frozen layer's wgrad is counted and not run
+            assert exact if count == 0 else need.workspace >= asked[device]
         assert [need.batch > 0 for need in needs] == [True, False]
 
 
