@@ -274,17 +274,8 @@ def build(
     device_backend = backends.get_all(device)[0]
     if device_backend.name == "cpu":
         backends.set_threads(threads(cfg.train.threads, ranks))
-    if cfg.train.batch < ranks.size:
-        raise ConfigError(
-            f"{cfg.origin}: train.batch: expected at least {ranks.size}, a picture for each "
-            f"process, got {cfg.train.batch}"
-        )
     train, validation = open_sets(cfg, data)
-    if cfg.train.batch > len(train):
-        raise ConfigError(
-            f"{cfg.origin}: train.batch: expected at most {len(train)}, the number of training "
-            f"pictures, got {cfg.train.batch}"
-        )
+    _check_batch(cfg, len(train), ranks)
     memory = _checked_memory(cfg, device, train, ranks)
     net = build_net(cfg, train.shape, len(train.classes), device)
     taken = None if init is None else take_weights(net, init)
@@ -317,6 +308,19 @@ def build(
         memory=memory,
         taken=taken,
     )
+
+
+def _check_batch(cfg: Config, pictures: int, ranks: Ranks) -> None:
+    if cfg.train.batch < ranks.size:
+        raise ConfigError(
+            f"{cfg.origin}: train.batch: expected at least {ranks.size}, a picture for each "
+            f"process, got {cfg.train.batch}"
+        )
+    if cfg.train.batch > pictures:
+        raise ConfigError(
+            f"{cfg.origin}: train.batch: expected at most {pictures}, the number of training "
+            f"pictures, got {cfg.train.batch}"
+        )
 
 
 def workers_for(cfg: Config, backend: Backend, processes: int = 1) -> int | Literal["auto"]:
