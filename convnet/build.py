@@ -261,13 +261,12 @@ def build(
         cfg: the configuration.
         device: as for `convnet.backend.get_all`.
         data: as for `open_sets`.
-        stats: of the training data, where they are known; otherwise they are computed.
+        stats: of the training data, where they are known.
         ranks: the processes that train together; by default this one alone.
         init: gives the net its first weights where they fit.
 
     Raises:
-        ConfigError, DataError, DeviceError.
-        MemoryNeedError: training would take more memory than there is; none was taken.
+        ConfigError, DataError, DeviceError; MemoryNeedError: training takes more than there is.
         CheckpointError: nothing in `init` fits the net.
     """
     ranks = ranks or Ranks()
