@@ -51,7 +51,12 @@ logged() {
 }
 
 build() {
-  [ -d "$state/venv" ] || python3 -m venv --system-site-packages "$state/venv" || return
+  if [ ! -d "$state/venv" ]; then
+    python3 -m venv "$state/venv" || return
+    # What this Python has, be it a system's or itself a virtual environment's, is seen in there too.
+    python3 -c 'import site; print(*site.getsitepackages(), sep="\n")' \
+      >"$("$python" -c 'import site; print(site.getsitepackages()[0])')/parent.pth" || return
+  fi
   if [ -n "$wheels" ]; then
     "$python" -m pip install -q --no-index --no-deps "$wheels"/*.whl || return
   fi
@@ -122,6 +127,7 @@ for name in "${chosen[@]}"; do
   echo "== $name [$(date +%T)]"
   rm -f "$out/$name.log"
   if "$name"; then touch "$state/$name.done"; else failed+=("$name"); fi
+  [ -e "$state/build.done" ] || { echo "without a build there is nothing to check; log in $out"; exit 1; }
 done
 [ ${#failed[@]} = 0 ] || { echo "failed: ${failed[*]}; logs in $out"; exit 1; }
 echo "no step failed; results in $out"

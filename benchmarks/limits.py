@@ -19,7 +19,8 @@ from convnet import ops
 from convnet.backend import Backend
 
 COPY_BYTES = 256 << 20  # far more than any cache holds
-SQUARE, BATCH = 3072, 2048
+SQUARE, BATCH = 3072, 2048  # of the matrix product
+TINY = 64  # the emulator rehearses: bytes and sides that many times smaller
 
 
 @dataclass(frozen=True)
@@ -37,20 +38,21 @@ class Limits:
 
 def measure(backend: Backend, rounds: int = 5) -> Limits:
     """The limits of this device, now: of several ways to do it, the fastest median."""
-    copies = interleaved(_copies(backend), rounds)
+    scale = TINY if backend.name == "emulator" else 1
+    copied, square, batch = COPY_BYTES // scale, SQUARE // scale, BATCH // scale
+    copies = interleaved(_copies(backend, copied), rounds)
     fastest_copy = min(statistics.median(seconds) for seconds in copies.values())
-    products = _products(backend)
     rates = {
-        name: 2.0 * SQUARE * SQUARE * BATCH / statistics.median(seconds) / 1e9
-        for name, seconds in interleaved(products, rounds).items()
+        name: 2.0 * square * square * batch / statistics.median(seconds) / 1e9
+        for name, seconds in interleaved(_products(backend, batch, square), rounds).items()
     }
     best = max(rates, key=rates.__getitem__)
-    return Limits(2 * COPY_BYTES / fastest_copy / 1e9, rates[best], best)
+    return Limits(2 * copied / fastest_copy / 1e9, rates[best], best)
 
 
-def _copies(backend: Backend) -> dict[str, Callable[[], object]]:
+def _copies(backend: Backend, size: int) -> dict[str, Callable[[], object]]:
     # Rows of 4096 floats, as peer_copy copies them over the same threads that kernels run on.
-    source = backend.zeros((COPY_BYTES // 4 // 4096, 4096))
+    source = backend.zeros((size // 4 // 4096, 4096))
     target = backend.zeros(source.shape)
 
     def copy() -> None:
@@ -64,12 +66,12 @@ def _copies(backend: Backend) -> dict[str, Callable[[], object]]:
     return {"convnet": copy, backend.xp.__name__: library}
 
 
-def _products(backend: Backend) -> dict[str, Callable[[], object]]:
+def _products(backend: Backend, batch: int, square: int) -> dict[str, Callable[[], object]]:
     rng = np.random.default_rng(0)
-    x_host = rng.standard_normal((BATCH, SQUARE), dtype=np.float32)
-    w_host = rng.standard_normal((SQUARE, SQUARE), dtype=np.float32)
+    x_host = rng.standard_normal((batch, square), dtype=np.float32)
+    w_host = rng.standard_normal((square, square), dtype=np.float32)
     x, w = backend.asarray(x_host), backend.asarray(w_host)
-    y = backend.empty((BATCH, SQUARE))
+    y = backend.empty((batch, square))
 
     def own() -> None:
         ops.dense_fprop(x, w, out=y)
@@ -86,9 +88,9 @@ def _products(backend: Backend) -> dict[str, Callable[[], object]]:
     if importlib.util.find_spec("torch") is not None:
         import torch
 
-        device = "cpu" if backend.name == "cpu" else f"cuda:{backend.index}"
+        device = f"cuda:{backend.index}" if backend.name == "cuda" else "cpu"
         torch_x, torch_w = (torch.from_numpy(a).to(device) for a in (x_host, w_host))
-        torch_y = torch.empty((BATCH, SQUARE), device=device)
+        torch_y = torch.empty((batch, square), device=device)
 
         def peer() -> None:
             torch.mm(torch_x, torch_w.T, out=torch_y)

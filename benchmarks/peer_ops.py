@@ -17,7 +17,7 @@ LAYOUTS = {"NCHW": torch.contiguous_format, "NHWC": torch.channels_last}
 
 def describe(backend: Backend) -> str:
     """What it is; also makes it use the same device and threads."""
-    if backend.name != "cpu":
+    if backend.name == "cuda":
         torch.backends.cudnn.benchmark = True
         torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
         return f"PyTorch {torch.__version__}, cuDNN {torch.backends.cudnn.version()}"

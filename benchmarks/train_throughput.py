@@ -74,8 +74,8 @@ def torch_steps(
     import torch
     from peer_torch import torch_net
 
-    device = "cpu" if backend.name == "cpu" else "cuda"
-    if device == "cpu":
+    device = "cuda" if backend.name == "cuda" else "cpu"
+    if backend.name == "cpu":
         torch.set_num_threads(backend.module.thread_count())
     expected = net.predict(x[:8])
     steps: dict[str, Callable[[], object]] = {}

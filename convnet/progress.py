@@ -77,6 +77,10 @@ class Reporter:
         if not self.quiet and self._bar is None:
             self._print(text)
 
+    def note(self, text: str) -> None:
+        """A line for the log alone."""
+        self._keep(text)
+
     def _keep(self, text: str) -> None:
         if self._log is None:
             self._early.append(text)

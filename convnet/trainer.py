@@ -389,4 +389,4 @@ class Trainer:
             f"{record['wait']:.0f} % waiting for data, {duration(seconds)}"
         )
         ratios = (f"{name} {value:.1e}" for name, value in record["update_ratio"].items())
-        self.reporter.step(f"last update / weights: {', '.join(ratios)}")
+        self.reporter.note(f"last update / weights: {', '.join(ratios)}")

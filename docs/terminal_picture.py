@@ -14,7 +14,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.text import Text
 
-SHOWN = 26  # lines
+SHOWN, WIDTH = 26, 112  # lines, columns
 
 
 def main() -> None:
@@ -24,7 +24,7 @@ def main() -> None:
     if len(lines) > SHOWN:
         head = SHOWN - 9
         lines = [*lines[:head], "  ...", *lines[-8:]]
-    console = Console(record=True, width=max(map(len, lines)) + 2, file=io.StringIO())
+    console = Console(record=True, width=WIDTH, file=io.StringIO())
     console.print(Text("$ " + shlex.join(command), style="bold green"))
     for line in lines:
         console.print(Text(line))

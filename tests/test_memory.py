@@ -101,7 +101,7 @@ print(training_memory(net, batch).total, status("VmHWM") - before)
 def test_the_real_peak_is_near(name: str, batch: int, options: dict[str, Any]) -> None:
     """What a process on the CPU comes to hold, beside what it says it will."""
     done = subprocess.run(
-        [sys.executable, "-c", PEAK, name, str(batch), json.dumps(options)],
+        [sys.executable, "-P", "-c", PEAK, name, str(batch), json.dumps(options)],
         env=tiny.environment(),
         capture_output=True,
         text=True,
