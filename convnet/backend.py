@@ -15,7 +15,7 @@ import importlib.metadata
 import importlib.util
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from types import ModuleType
 from typing import Any
 
@@ -27,10 +27,41 @@ DLPACK_CPU, DLPACK_CUDA, DLPACK_CUDA_MANAGED = 1, 2, 13  # kinds of devices in D
 CUPY_PACKAGES = ("cupy", "cupy-cuda11x", "cupy-cuda12x", "cupy-cuda13x", "cupy-cuda14x")
 
 NAMES = ("auto", "cpu", "cuda", "cuda:N", "emulator")
+LOGICAL = 2  # devices that the CPU and the emulator present: cpu:0 and cpu:1
 
 
 class DeviceError(RuntimeError):
     """The device that was asked for cannot be used; the message says why and what to do."""
+
+
+class HostArray(np.ndarray):
+    """Memory of a logical device of the host: a NumPy array that knows whose it is.
+
+    Arrays of two devices do not mix, as on two GPUs: only a transfer takes numbers from one to the
+    other.
+    """
+
+    owner: Backend | None = None
+
+    def __array_finalize__(self, source: Any) -> None:
+        self.owner = getattr(source, "owner", None)
+
+    def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **options: Any) -> Any:
+        arrays = [*inputs, *options.get("out", ())]
+        owner = of(*(array for array in arrays if isinstance(array, HostArray)))
+        if "out" in options:
+            options["out"] = tuple(_plain(array) for array in options["out"])
+        result = getattr(ufunc, method)(*map(_plain, inputs), **options)
+        return owner.own(result) if isinstance(result, np.ndarray) else result
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        if isinstance(value, HostArray):
+            of(self, value)
+        super().__setitem__(key, value)
+
+
+def _plain(array: Any) -> Any:
+    return array.view(np.ndarray) if isinstance(array, HostArray) else array
 
 
 class Backend:
@@ -41,14 +72,19 @@ class Backend:
         device: the name it was chosen by, for example ``cuda:1``.
         module: the compiled extension module.
         xp: ``numpy`` or ``cupy``.
+        index: of the device among those of its kind.
+        logical: whether it is one of several devices in the memory of the host.
     """
 
-    def __init__(self, name: str, module: ModuleType, xp: ModuleType, index: int = 0) -> None:
+    def __init__(
+        self, name: str, module: ModuleType, xp: ModuleType, index: int = 0, logical: bool = False
+    ) -> None:
         self.name = name
         self.module = module
         self.xp = xp
         self.index = index
-        self.device = f"cuda:{index}" if name == "cuda" else name
+        self.logical = logical
+        self.device = f"{name}:{index}" if name == "cuda" or logical else name
         self._local = threading.local()
 
     def __repr__(self) -> str:
@@ -56,26 +92,41 @@ class Backend:
 
     def empty(self, shape: tuple[int, ...], dtype: Any = np.float32) -> Array:
         """An uninitialised C-contiguous array on this device."""
-        with self._active():
-            return self.xp.empty(shape, dtype)
+        with self.active():
+            return self.own(self.xp.empty(shape, dtype))
 
     def zeros(self, shape: tuple[int, ...], dtype: Any = np.float32) -> Array:
         """An array of zeros on this device."""
-        with self._active():
-            return self.xp.zeros(shape, dtype)
+        with self.active():
+            return self.own(self.xp.zeros(shape, dtype))
+
+    def pinned(self, size: int, dtype: Any = np.float32) -> Array:
+        """Host memory that this GPU reads and writes by itself (not yet run on a GPU)."""
+        return importlib.import_module("cupyx").empty_pinned(size, dtype)
 
     def asarray(self, array: Array) -> Array:
         """``array`` on this device, C-contiguous; not copied where it is there already."""
         if self.xp is np and not isinstance(array, np.ndarray) and hasattr(array, "get"):
             array = array.get()
-        with self._active():
+        if self.logical:
+            if getattr(array, "owner", None) is self and array.flags.c_contiguous:
+                return array
+            return self.own(np.array(array, order="C"))
+        with self.active():
             if not hasattr(array, "flags") and hasattr(array, "__dlpack__"):
                 array = self.xp.from_dlpack(array)  # PyTorch, JAX and others
             return self.xp.ascontiguousarray(self.xp.asarray(array))
 
     def to_host(self, array: Array) -> np.ndarray:
         """``array`` as a NumPy array; not copied where it is one already."""
-        return array if isinstance(array, np.ndarray) else array.get()
+        return _plain(array) if isinstance(array, np.ndarray) else array.get()
+
+    def own(self, array: Array) -> Array:
+        """``array``, just made here, marked as memory of this device if that is a logical one."""
+        if self.logical:
+            array = array.view(HostArray)
+            array.owner = self
+        return array
 
     def stream(self) -> int:
         """The address of this device's current stream (0 on host backends)."""
@@ -84,15 +135,15 @@ class Backend:
     def wait_for(self, other: Backend) -> None:
         """Let this device's stream begin what comes next only when ``other``'s is done."""
         if self.xp is not np and other is not self:
-            with other._active():
+            with other.active():
                 event = other._stream().record()
-            with self._active():
+            with self.active():
                 self._stream().wait_event(event)
 
     def synchronize(self) -> None:
         """Wait until the device has done all it was given."""
         if self.xp is not np:
-            with self._active():
+            with self.active():
                 self._stream().synchronize()
 
     def workspace(self, size: int) -> Array | None:
@@ -108,19 +159,20 @@ class Backend:
 
     def free_bytes(self) -> int:
         """Bytes of GPU memory that are free, or held in reserve by CuPy's pool."""
-        with self._active():
+        with self.active():
             free, _ = self.xp.cuda.runtime.memGetInfo()
             return int(free) + int(self.xp.get_default_memory_pool().free_bytes())
 
     def describe(self) -> str:
         """One line: the device and what the backend was built on."""
-        description = self.module.device_description(self.index)
+        description = self.module.device_description(0 if self.logical else self.index)
         return f"{self.device}: {description}; {self.module.build_description()}"
 
     def _stream(self) -> Any:
         return self.xp.cuda.get_current_stream(self.index)
 
-    def _active(self) -> contextlib.AbstractContextManager[Any]:
+    def active(self) -> contextlib.AbstractContextManager[Any]:
+        """Within the block, this is the current device; nothing on the host."""
         if self.xp is np:
             return contextlib.nullcontext()
         return self.xp.cuda.Device(self.index)
@@ -135,7 +187,8 @@ def get(device: str | Backend = "auto") -> Backend:
 
     Args:
         device: ``auto`` (a GPU where there is one, else the CPU), ``cpu``, ``cuda``, ``cuda:N`` or
-            ``emulator``. An explicit name never falls back to another device.
+            ``emulator``; ``cpu:0``, ``cpu:1``, ``emulator:0`` or ``emulator:1`` for one of two
+            logical devices. An explicit name never falls back to another device.
 
     Raises:
         ValueError: the name is not one of these.
@@ -152,6 +205,40 @@ def get(device: str | Backend = "auto") -> Backend:
     return _backends[device]
 
 
+def get_all(device: str | Backend | Sequence[str | Backend] = "auto") -> list[Backend]:
+    """The backends for one device, or for two of a kind that share a net.
+
+    Args:
+        device: as for `get`; or two of them, in a sequence or with a comma: ``cuda:0,cuda:1``.
+
+    Raises:
+        ValueError: more than two, the same one twice, two of different kinds, or no such name.
+        DeviceError: a device cannot be used.
+    """
+    if isinstance(device, Backend):
+        return [device]
+    names = device.split(",") if isinstance(device, str) else list(device)
+    shown = ",".join(getattr(name, "device", str(name)) for name in names)
+    if not 1 <= len(names) <= 2:
+        raise ValueError(
+            f"device: expected one device, or two of a kind; got {len(names)}: {shown!r}"
+        )
+    if len(names) == 1:
+        return [get(names[0])]
+    kinds = {part.strip().partition(":")[0] for part in shown.split(",")}
+    if len(kinds) != 1:
+        raise ValueError(
+            f"device: expected two devices of one kind, such as cuda:0,cuda:1; got {shown!r}"
+        )
+    first, second = found = [get(name.strip() if isinstance(name, str) else name) for name in names]
+    if first is second or not all(be.logical or be.name == "cuda" for be in found):
+        raise ValueError(
+            f"device: expected two different devices, such as {first.name}:0,{first.name}:1; "
+            f"got {shown!r}"
+        )
+    return found
+
+
 def _open(device: str) -> Backend:
     kind, _, index = device.partition(":")
     if kind == "cuda" and index.isdigit():
@@ -159,17 +246,22 @@ def _open(device: str) -> Backend:
         if problem is not None:
             raise DeviceError(f"device {device!r}: {problem}")
         return Backend("cuda", _module("_cuda"), importlib.import_module("cupy"), int(index))
-    if device == "cpu":
-        return Backend("cpu", _module("_cpu"), np)
-    if device == "emulator":
+    logical = index.isdigit() and int(index) < LOGICAL
+    number = int(index) if logical else 0
+    if device == "cpu" or (kind == "cpu" and logical):
+        return Backend("cpu", _module("_cpu"), np, number, logical)
+    if device == "emulator" or (kind == "emulator" and logical):
         try:
-            return Backend("emulator", _module("_emulator"), np)
+            return Backend("emulator", _module("_emulator"), np, number, logical)
         except ImportError as error:
             raise DeviceError(
                 "device 'emulator': this installation was built without the emulator; "
                 "build with CONVNET_EMULATOR=on"
             ) from error
-    raise ValueError(f"device: expected one of {', '.join(NAMES)}, got {device!r}")
+    raise ValueError(
+        f"device: expected one of {', '.join(NAMES)}, or two of a kind (cuda:0,cuda:1 or "
+        f"cpu:0,cpu:1); got {device!r}"
+    )
 
 
 def _module(name: str) -> ModuleType:
@@ -271,6 +363,8 @@ def of(*arrays: Array) -> Backend:
 
 
 def _of_one(array: Array) -> Backend:
+    if isinstance(array, HostArray) and array.owner is not None:
+        return array.owner
     if isinstance(array, np.ndarray):
         chosen = _chosen.get()
         return chosen if chosen is not None and chosen.xp is np else get("cpu")

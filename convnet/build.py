@@ -21,9 +21,10 @@ from convnet.data import Batch, DataError, Dataset, Loader, Statistics, open_dat
 from convnet.data.augment import crop_size
 from convnet.data.dataset import expanded
 from convnet.data.sources import PACKAGED
-from convnet.data.workers import usable_cpus
+from convnet.data.workers import auto_workers, usable_cpus
+from convnet.distributed import Parallel, Ranks, threads
 from convnet.layers import LAYER_TYPES, Loss
-from convnet.memory import Memory, check_fits, training_memory
+from convnet.memory import Fit, checked
 from convnet.net import Net, Node
 from convnet.sgd import SGD
 from convnet.transfer import Taken, take_weights
@@ -75,7 +76,7 @@ def build_net(
         cfg: its `net` (but for `net.init`), `augment` and `seed` are used.
         picture: (H, W, C) of the data, before the crop.
         classes: of the data; the net must have as many outputs. None: as many as it has by itself.
-        device: as for `convnet.backend.get`.
+        device: as for `convnet.backend.get_all`.
         sizes_only: make a net that can be described and takes no memory.
 
     Raises:
@@ -84,6 +85,7 @@ def build_net(
         DeviceError: the device is not there.
     """
     in_shape = (*crop_size(picture, cfg.augment), picture[2])
+    backends.get_all(device)  # so that what is wrong with it is not taken for the net's
     common: dict[str, Any] = {"device": device, "seed": cfg.seed, "sizes_only": sizes_only}
     try:
         if cfg.net.layers:
@@ -170,8 +172,8 @@ class Parts:
     loader: Loader
     validation_loader: Loader
     prepare: Preparer
-    memory: Memory
-    room: int | None  # bytes that were free before the net was made, where that is known
+    parallel: Parallel
+    memory: Fit
     taken: Taken | None  # what `net.init` gave
 
     def close(self) -> None:
@@ -250,33 +252,31 @@ def build(
     device: str,
     data: Data = None,
     stats: Statistics | None = None,
+    ranks: Ranks | None = None,
     init: Checkpoint | None = None,
 ) -> Parts:
     """Opens the data and makes net, optimiser, schedule and loaders.
 
     Args:
         cfg: the configuration.
-        device: as for `convnet.backend.get`.
+        device: as for `convnet.backend.get_all`.
         data: as for `open_sets`.
-        stats: of the training data, where they are known; otherwise they are computed.
+        stats: of the training data, where they are known.
+        ranks: the processes that train together; by default this one alone.
         init: gives the net its first weights where they fit.
 
     Raises:
-        ConfigError, DataError, DeviceError.
-        MemoryNeedError: training would take more memory than there is; none was taken.
+        ConfigError, DataError, DeviceError; MemoryNeedError: training takes more than there is.
         CheckpointError: nothing in `init` fits the net.
     """
-    device_backend = backends.get(device)
+    ranks = ranks or Ranks()
+    device_backend = backends.get_all(device)[0]
     if device_backend.name == "cpu":
-        backends.set_threads(cfg.train.threads)
+        backends.set_threads(threads(cfg.train.threads, ranks))
     train, validation = open_sets(cfg, data)
-    if cfg.train.batch > len(train):
-        raise ConfigError(
-            f"{cfg.origin}: train.batch: expected at most {len(train)}, the number of training "
-            f"pictures, got {cfg.train.batch}"
-        )
-    memory, room = _checked_memory(cfg, device_backend, train)
-    net = build_net(cfg, train.shape, len(train.classes), device_backend.device)
+    _check_batch(cfg, len(train), ranks)
+    memory = _checked_memory(cfg, device, train, ranks)
+    net = build_net(cfg, train.shape, len(train.classes), device)
     taken = None if init is None else take_weights(net, init)
     stats = stats or statistics(train, cfg.data.mean, colour=cfg.augment.colour_noise > 0)
     settings = cfg.schedule
@@ -286,7 +286,8 @@ def build(
         seed=cfg.seed,
         augment=cfg.augment,
         stats=stats,
-        workers=workers_for(cfg, device_backend),
+        share=None if ranks.size == 1 else ranks.share,
+        workers=workers_for(cfg, device_backend, ranks.local[1]),
     )
     return Parts(
         cfg=cfg,
@@ -301,27 +302,45 @@ def build(
         ),
         loader=feed(train, train=True),
         validation_loader=feed(validation, train=False),
+        parallel=Parallel(net, ranks),
         prepare=Preparer(device_backend, stats, cfg, train.shape),
         memory=memory,
-        room=room,
         taken=taken,
     )
 
 
-def workers_for(cfg: Config, backend: Backend) -> int | Literal["auto"]:
-    """`data.workers`; "auto" on the CPU is a quarter of the CPUs, which train at the same time."""
-    if cfg.data.workers != "auto" or backend.name == "cuda":
+def _check_batch(cfg: Config, pictures: int, ranks: Ranks) -> None:
+    if cfg.train.batch < ranks.size:
+        raise ConfigError(
+            f"{cfg.origin}: train.batch: expected at least {ranks.size}, a picture for each "
+            f"process, got {cfg.train.batch}"
+        )
+    if cfg.train.batch > pictures:
+        raise ConfigError(
+            f"{cfg.origin}: train.batch: expected at most {pictures}, the number of training "
+            f"pictures, got {cfg.train.batch}"
+        )
+
+
+def workers_for(cfg: Config, backend: Backend, processes: int = 1) -> int | Literal["auto"]:
+    """`data.workers`; "auto" on the CPU is a quarter of the CPUs, which train at the same time.
+    Where several processes of a job are on this machine, it is their part of the workers."""
+    if cfg.data.workers != "auto" or (backend.name == "cuda" and processes == 1):
         return cfg.data.workers
-    return max(1, usable_cpus() // 4)
+    workers = auto_workers() if backend.name == "cuda" else usable_cpus() // 4
+    return max(1, workers // processes)
 
 
-def _checked_memory(cfg: Config, backend: Backend, train: Dataset) -> tuple[Memory, int | None]:
-    """What training takes, and how much there is, if that is enough."""
-    net = build_net(cfg, train.shape, len(train.classes), backend.device, sizes_only=True)
-    batches = 1 if backend.name == "cuda" else _HELD_BATCHES
-    memory = training_memory(net, cfg.train.batch, batches * int(np.prod(train.shape)))
-    room = check_fits(memory, backend, f"{cfg.origin}: training at batch {cfg.train.batch}")
-    return memory, room
+def _checked_memory(cfg: Config, device: str, train: Dataset, ranks: Ranks) -> Fit:
+    """What training takes in this process, if there is as much."""
+    net = build_net(cfg, train.shape, len(train.classes), device, sizes_only=True)
+    batches = 1 if net.backend.name == "cuda" else _HELD_BATCHES
+    batch = -(-cfg.train.batch // ranks.size)
+    what = f"{cfg.origin}: training at batch {cfg.train.batch}"
+    pictures, summed = batches * int(np.prod(train.shape)), ranks.size > 1
+    fit = checked(net, batch, pictures, what, ranks.local[1], summed)
+    ranks.any(False)  # none takes memory before all have seen what is free
+    return fit
 
 
 # ---- nets of runs -------------------------------------------------------------------------------

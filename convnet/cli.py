@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -49,7 +50,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _explain(error: Exception) -> tuple[int, str]:
     """The exit code and the one line for an error."""
     from convnet.backend import DeviceError
+    from convnet.links import LinkError
 
+    if isinstance(error, LinkError):
+        return FAILED, _one_line(error)
     if isinstance(error, DeviceError):
         return NO_DEVICE, _one_line(error)
     if isinstance(error, OSError) and error.errno is not None:
@@ -60,6 +64,21 @@ def _explain(error: Exception) -> tuple[int, str]:
     if isinstance(error, MemoryError):
         return FAILED, f"out of memory ({_one_line(error)}); try a smaller train.batch"
     return FAILED, f"{type(error).__name__}: {_one_line(error)[:400]} (--debug shows where)"
+
+
+def end_with(error: BaseException, ranks: Any) -> None:
+    """Says what one process of several has come to, and ends them all."""
+    if isinstance(error, Exception):
+        code, message = _explain(error)
+    else:
+        code, message = 128 + signal.SIGINT, "stopped"
+    if not ranks.first:  # what all ranks find is said once
+        time.sleep(1.5)
+    _complain(f"rank {ranks.rank} of {ranks.size}: {message}")
+    sys.stderr.flush()
+    sys.stdout.flush()
+    time.sleep(0.5)  # mpiexec passes on what it has read before it ends the processes
+    ranks.abort(code)
 
 
 def _one_line(error: BaseException) -> str:
@@ -167,7 +186,9 @@ def _data_options(command: argparse.ArgumentParser, data: bool = True) -> None:
     if data:
         command.add_argument("--data", metavar="D", help="folder or file of the data")
     command.add_argument(
-        "--device", metavar="D", help="auto (default), cpu, cuda, cuda:N or emulator"
+        "--device",
+        metavar="D",
+        help="auto (default), cpu, cuda, cuda:N or emulator; or two: cuda:0,cuda:1",
     )
 
 

@@ -31,7 +31,8 @@ from convnet.typecheck import (
 )
 
 LAYER_WORDS = ("name", "type", "inputs", "share")  # of [[net.layers]]; the rest belong to the layer
-MODEL_GETS = {"in_shape", "classes", "device", "seed", "fuse"}  # from the data and the command
+# What a model gets from the data and the command.
+MODEL_GETS = {"in_shape", "classes", "device", "devices", "seed", "fuse"}
 
 
 def _setting(

@@ -58,7 +58,7 @@ def open_run(
 
     Args:
         run: a run folder (its best checkpoint, else the newest) or a checkpoint file.
-        device: as for `convnet.backend.get`; None is "auto".
+        device: as for `convnet.backend.get_all`; None is "auto".
         warn: told when a damaged checkpoint is passed over.
 
     Raises:
@@ -67,12 +67,12 @@ def open_run(
     checkpoint = open_checkpoint(run, warn)
     state = checkpoint.state
     cfg = load_config(state["config"])
-    backend = backends.get(device or "auto")
+    backend = backends.get_all(device or "auto")[0]
     if backend.name == "cpu":
         backends.set_threads(cfg.train.threads)
     height, width, channels = state["picture"]
     picture = (height, width, channels)
-    net = build_net(cfg, picture, len(state["classes"]), backend.device)
+    net = build_net(cfg, picture, len(state["classes"]), device or "auto")
     load_weights(net, checkpoint)
     stats = statistics_of(checkpoint)
     return Trained(
@@ -91,7 +91,7 @@ def load(run: str | os.PathLike[str], device: str | None = None) -> Net:
 
     Args:
         run: a run folder (its best checkpoint, else the newest) or a checkpoint file.
-        device: as for `convnet.backend.get`; None is "auto".
+        device: as for `convnet.backend.get_all`; None is "auto".
 
     Raises:
         CheckpointError, RunError: no usable checkpoint. DeviceError: no such device.
@@ -105,6 +105,7 @@ def measure(
     prepare: Preparer,
     progress: Callable[[int, int], None] = lambda done, total: None,
     stop: Callable[[], bool] = lambda: False,
+    total: Callable[[Sequence[float]], Sequence[float]] = lambda sums: sums,
 ) -> dict[str, float] | None:
     """Runs a net over a whole set in test mode.
 
@@ -114,20 +115,25 @@ def measure(
         prepare: makes inputs of batches.
         progress: called with (batches done, batches in all).
         stop: asked before each batch; true ends the measuring.
+        total: adds up numbers over the processes that measure together (see `distributed`).
 
     Returns:
         Means over the cases: {"loss", "top1", "top5"}, the last two in per cent; None if stopped.
     """
-    loss, right, in_five, cases = 0.0, 0, 0, 0
+    loss, right, in_five, cases, stopped = 0.0, 0.0, 0.0, 0.0, 0.0
     for number, batch in enumerate(loader.epoch(0)):
         if stop():
-            return None
+            stopped = 1.0
+            break
         losses, rank = net.evaluate(prepare(batch), batch.labels)
         loss += float(np.sum(losses, dtype=np.float64))
         right += int(np.count_nonzero(rank == 0))
         in_five += int(np.count_nonzero(rank < 5))
         cases += len(rank)
         progress(number + 1, loader.steps_per_epoch)
+    loss, right, in_five, cases, stopped = total([loss, right, in_five, cases, stopped])
+    if stopped:
+        return None
     return {"loss": loss / cases, "top1": 100.0 * right / cases, "top5": 100.0 * in_five / cases}
 
 
@@ -238,7 +244,7 @@ def evaluate(
         run: a run folder (its best checkpoint, else the newest) or a checkpoint file; or several,
             of which the softmax outputs are averaged (paper, section 6).
         data: a path, or (training set, validation set); None takes the data of the run.
-        device: as for `convnet.backend.get`; None is "auto".
+        device: as for `convnet.backend.get_all`; None is "auto".
         warn: told when a damaged checkpoint is passed over.
         ten_crop: average over four corners, the centre and their mirror images (paper, section
             4.1), and not only look at the centre.

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from convnet import backend as backends
 from convnet.layer import Array, Parameter, number, whole
 from convnet.net import Net
 
@@ -102,18 +103,18 @@ class _Probe:
     @property
     def scale(self) -> float:
         """The root mean square of the values."""
-        values = self.net.backend.to_host(self.param.data)
+        values = backends.of(self.param.data).to_host(self.param.data)
         return max(float(np.sqrt(np.mean(np.square(values, dtype=np.float64)))), 1e-6)
 
     def change(self, at: np.ndarray, step: np.ndarray) -> tuple[float, float]:
         """The change of the loss between values - step and values + step at some elements: by the
         gradient, and by itself."""
-        flat, place = self.param.data.reshape(-1), self.net.backend.asarray(at)
+        flat, place = self.param.data.reshape(-1), backends.of(self.param.data).asarray(at)
         start = flat[place].copy()
         ends, losses = [], []
         for sign in (1.0, -1.0):
-            end = self.net.backend.to_host(start) + (sign * step).astype(np.float32)
-            flat[place] = self.net.backend.asarray(end)
+            end = backends.of(self.param.data).to_host(start) + (sign * step).astype(np.float32)
+            flat[place] = backends.of(self.param.data).asarray(end)
             ends.append(end.astype(np.float64))  # where rounding has really put them
             losses.append(self.net.training_loss(self.x, self.labels))
         flat[place] = start
@@ -198,7 +199,7 @@ def _off_the_kinks(net: Net, rng: np.random.Generator) -> Iterator[None]:
     try:
         for param, old in before:
             noise = rng.normal(0.0, 0.05, param.shape).astype(np.float32)
-            param.data[...] = old + net.backend.asarray(noise)
+            param.data[...] = old + backends.of(param.data).asarray(noise)
         yield
     finally:
         for param, old in before:

@@ -9,6 +9,7 @@ The arrays a layer returns are buffers that it keeps and writes again in its nex
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -21,6 +22,14 @@ from convnet import backend, ops
 
 Array = Any  # numpy.ndarray or cupy.ndarray
 Shape = tuple[int, ...]
+
+
+@dataclass
+class Rates:
+    """The multipliers of a parameter, which the parts of one on two devices share."""
+
+    lr_mult: float
+    decay_mult: float
 
 
 class Parameter:
@@ -41,12 +50,27 @@ class Parameter:
     ) -> None:
         self.name = name
         self.data = data
-        self.lr_mult = lr_mult
-        self.decay_mult = decay_mult
+        self.rates = Rates(lr_mult, decay_mult)
         self.grad_is_zero = True  # then the contents of _grad are stale and stand for zeros
         self._grad: Array | None = None
         self._scratch: Array | None = None
         self._velocity: Array | None = None
+
+    @property
+    def lr_mult(self) -> float:
+        return self.rates.lr_mult
+
+    @lr_mult.setter
+    def lr_mult(self, value: float) -> None:
+        self.rates.lr_mult = value
+
+    @property
+    def decay_mult(self) -> float:
+        return self.rates.decay_mult
+
+    @decay_mult.setter
+    def decay_mult(self, value: float) -> None:
+        self.rates.decay_mult = value
 
     @property
     def shape(self) -> Shape:
@@ -108,11 +132,13 @@ class Randomness:
     """Where a net stands in its streams of random numbers; shared by all its layers.
 
     Numbers are a function of (seed, stream of the layer, step, position), so that a step can be
-    repeated and a backward pass draws what the forward pass drew.
+    repeated and a backward pass draws what the forward pass drew. `first_case` is the place of the
+    batch's first case in a larger batch of which other processes have the rest.
     """
 
     seed: int = 0
     step: int = 0
+    first_case: int = 0
 
 
 class Layer:
@@ -132,6 +158,11 @@ class Layer:
     can_run_in_place = False  # True: fprop can write y over x, and bprop does not need x
     dx_over_dy = False  # True: bprop writes dx over dy where it may (overwrite_dy)
     keeps_relu_mask = False  # True: what a ReLU wrote may be replaced by y, and y > 0 be its mask
+    # Which input channels an output channel depends on: "own" the same one only; "groups" those of
+    # its group; "filters" likewise, and output channels can be computed apart; "joined" those of
+    # the inputs, one after the other; "all" all, and the layer is one piece.
+    reach = "all"
+    channel_axis = 0  # of the parameters: where they have the output channels
     saved_output = 0  # what bprop needs of y: 0 nothing, 1 only where it is positive, 2 the values
 
     def __init__(self) -> None:
@@ -205,6 +236,20 @@ class Layer:
         if self.saved is None:
             raise RuntimeError(f"{self.describe()}: bprop needs an fprop with train=True before it")
         return self.saved
+
+    def block(self, first: int, last: int, channels: int) -> Layer:
+        """A new layer that computes a part of this one's output channels; `setup` comes next.
+
+        Args:
+            first, last: the channels first .. last - 1.
+            channels: how many there are, of which a flattened input has several rows.
+        """
+        part = copy.copy(self)
+        part.params, part._buffers, part.saved = [], {}, None
+        return part
+
+    def finish_bprop(self) -> None:
+        """Does what `bprop` has put off, where the net has set `late` (see `Weighted`)."""
 
     def share(self, other: Layer) -> None:
         """Makes this layer use the parameters of another of the same shapes, after `setup`."""

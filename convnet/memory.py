@@ -1,15 +1,21 @@
-"""How much memory training takes, and how much there is: asked before any of it is used."""
+"""How much memory training takes, and how much there is: asked before any of it is used.
+
+A net over two devices takes memory on both. Two GPUs have each their own; logical devices of the
+host share its memory, and so do several processes on one machine.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from convnet import backend as backends
 from convnet.backend import Backend
+from convnet.gather import Gather
 from convnet.graph import Node, consumers
 
 if TYPE_CHECKING:
@@ -62,7 +68,7 @@ def mib(size: int) -> str:
 
 
 def training_memory(net: Net, batch: int, picture_bytes: int = 0) -> Memory:
-    """What a net takes to train, in bytes.
+    """What a net takes to train, in bytes, on all its devices together.
 
     Args:
         net: may be of `sizes_only`.
@@ -72,26 +78,54 @@ def training_memory(net: Net, batch: int, picture_bytes: int = 0) -> Memory:
     Raises:
         MemoryNeedError: an array of the net would have too many elements; names the node.
     """
-    plan = net.plan()
-    learning = sum(param.size for param in net.params if param.lr_mult != 0.0)
-    graded = sum(
-        param.size
-        for node in net.nodes
-        for param in node.layer.params
-        if node.share is None and node.layer.learns
-    )
-    with backends.use(net.backend):
-        workspace = max((_workspace(node, batch) for node in net.nodes), default=0)
+    return together(device_memory(net, batch, picture_bytes))
+
+
+def together(needs: Sequence[Memory]) -> Memory:
+    """The sums over devices."""
+    names = [field.name for field in dataclasses.fields(Memory)]
+    return Memory(**{name: sum(getattr(need, name) for need in needs) for name in names})
+
+
+def device_memory(net: Net, batch: int, picture_bytes: int = 0) -> list[Memory]:
+    """What it takes on each of its devices; see `training_memory`. The input is on the first."""
+    pictures = batch * (4 * math.prod(net.in_shape) + 4 + picture_bytes)
+    return [
+        _memory_on(net, device, batch, pictures if device is net.backend else 0)
+        for device in net.backends
+    ]
+
+
+def _memory_on(net: Net, device: Backend, batch: int, pictures: int) -> Memory:
+    plan, nodes = net.plan(), net.running(device)
+    owners = [node for node in nodes if node.share is None]
+    params = [param for node in owners for param in node.layer.params]
+    gathers = [node for node in net.running() if isinstance(node.layer, Gather)]
+    backward = {node.name: node for node in [*nodes, *gathers] if node.name in plan.learns}
+    with backends.use(device):
+        workspace = max((_workspace(node, batch) for node in nodes), default=0)
     return Memory(
-        parameters=4 * net.parameter_count,
-        gradients=4 * (graded + _shared(net)),
-        velocities=4 * learning,
-        outputs=sum(node.layer.output_bytes(batch) for node in net.nodes),
-        output_gradients=4 * batch * _summed(net)
-        + sum(node.layer.gradient_bytes(batch) for node in net.nodes if node.name in plan.learns),
+        parameters=4 * sum(param.size for param in params),
+        gradients=4 * (sum(_graded(node) for node in owners) + _shared(nodes)),
+        velocities=4 * sum(param.size for param in params if param.lr_mult != 0.0),
+        outputs=sum(node.layer.output_bytes(batch) for node in nodes),
+        output_gradients=4 * batch * _summed(net, nodes)
+        + sum(_gradient_bytes(node, device, batch) for node in backward.values()),
         workspace=workspace,
-        batch=batch * (4 * math.prod(net.in_shape) + 4 + picture_bytes),
+        batch=pictures,
     )
+
+
+def _graded(node: Node) -> int:
+    """Numbers in the gradients of a node's parameters."""
+    return sum(param.size for param in node.layer.params) if node.layer.learns else 0
+
+
+def _gradient_bytes(node: Node, device: Backend, batch: int) -> int:
+    """Bytes of the buffers of a node's bprop that are on a device: a gather has some on others."""
+    if isinstance(node.layer, Gather):
+        return node.layer.gradient_bytes_on(device, batch)
+    return node.layer.gradient_bytes(batch)
 
 
 def _workspace(node: Node, batch: int) -> int:
@@ -101,22 +135,26 @@ def _workspace(node: Node, batch: int) -> int:
         raise MemoryNeedError(f"node {node.name!r} at batch {batch}: {error}") from None
 
 
-def _summed(net: Net) -> int:
+def _summed(net: Net, nodes: Sequence[Node]) -> int:
     """Numbers a case in the arrays that sum the gradients of nodes with several readers."""
-    size, plan, readers = 0, net.plan(), consumers(net.nodes)
-    for node in net.nodes:
-        learning = [reader.name for reader in readers[node.name] if reader.name in plan.learns]
+    size, plan, readers = 0, net.plan(), consumers(net.running())
+    here = {node.name for node in nodes}  # what other devices send is added to what is there
+    for node in nodes:
+        learning = [
+            reader.name
+            for reader in readers[node.name]
+            if reader.name in plan.learns and reader.name in here
+        ]
         if node.name in plan.learns and learning and len(readers[node.name]) > 1:
             own = learning[-1] in plan.own_dx  # it is the first to hand down its dx
-            size += 0 if own else math.prod(net.shapes[node.name])
+            size += 0 if own else math.prod(node.layer.out_shape)
     return size
 
 
-def _shared(net: Net) -> int:
+def _shared(nodes: Sequence[Node]) -> int:
     """Numbers in the parameters of several nodes, whose gradients need a second array."""
-    owners = {node.share for node in net.nodes if node.share is not None}
-    nodes = (node for node in net.nodes if node.name in owners and node.layer.learns)
-    return sum(param.size for node in nodes for param in node.layer.params)
+    owners = {node.share for node in nodes if node.share is not None}
+    return sum(_graded(node) for node in nodes if node.name in owners)
 
 
 def available(backend: Backend) -> int | None:
@@ -158,16 +196,103 @@ def _cgroup_room(folder: Path) -> int | None:
     return None
 
 
-def check_fits(need: Memory, backend: Backend, what: str) -> int | None:
+def check_fits(
+    need: Memory, devices: Sequence[Backend], what: str, processes: int = 1
+) -> int | None:
     """Compares a need with what there is, and returns that; see `available`.
 
+    Args:
+        need: of one process.
+        devices: the one whose memory it is, or those that share the memory of the host.
+        what: needs it.
+        processes: how many share that memory.
+
+    Returns: bytes for each process; None where they are not known.
     Raises:
         MemoryNeedError: it is more.
     """
-    room = available(backend)
-    if room is not None and need.total > room:
+    room = available(devices[0])
+    if room is None:
+        return None
+    room //= processes
+    if need.total > room:
+        names = " and ".join(device.device for device in devices)
         raise MemoryNeedError(
-            f"{what}: needs {need}, and {backend.device} has {mib(room)} MiB free; try a smaller "
-            "train.batch, net or picture"
+            f"{what}: needs {need}{' in each process' if processes > 1 else ''}, and {names} "
+            f"{'has' if len(devices) == 1 else 'have'} {mib(room)} MiB free"
+            f"{' for each' if processes > 1 else ''}; try a smaller train.batch, net or picture"
         )
     return room
+
+
+@dataclass(frozen=True)
+class Fit:
+    """What training takes on each device, and what was free there before.
+
+    Attributes:
+        devices: their names; needs: what is taken there.
+        rooms: bytes that are free on each, or for all together where they share the memory of the
+            host; of that, the part of this process. None where that is not known.
+    """
+
+    devices: tuple[str, ...]
+    needs: tuple[Memory, ...]
+    rooms: tuple[int | None, ...]
+
+    def lines(self, batch: int, processes: int = 1) -> list[str]:
+        """For the reader of a run: the whole, and each of several devices.
+
+        Args:
+            batch: of all processes; processes: how many take this.
+        """
+        several = f" in each of {processes} processes" if processes > 1 else ""
+        first = f"{together(self.needs)} to train at batch {batch}{several}"
+        if len(self.devices) == 1:
+            return [first + _free(self.rooms[0])]
+        apart = len(self.rooms) > 1
+        rooms = self.rooms if apart else [None] * len(self.devices)
+        return [
+            first if apart else first + _free(self.rooms[0]),
+            *(
+                f"{mib(need.total)} MiB on {device}{_free(room)}"
+                for device, need, room in zip(self.devices, self.needs, rooms, strict=True)
+            ),
+        ]
+
+
+def _free(room: int | None) -> str:
+    return "" if room is None else f"; {mib(room)} MiB are free"
+
+
+def checked(
+    net: Net,
+    batch: int,
+    picture_bytes: int,
+    what: str,
+    processes: int = 1,
+    summed: bool = False,
+) -> Fit:
+    """What training takes, if there is as much.
+
+    Args:
+        net, batch, picture_bytes: as for `training_memory`.
+        what, processes: as for `check_fits`.
+        summed: the gradients are summed over processes, which takes as much memory again: on one
+            GPU that GPU's, else the host's.
+
+    Raises:
+        MemoryNeedError: there is not as much, or an array would have too many elements.
+    """
+    devices, needs = net.backends, device_memory(net, batch, picture_bytes)
+    if summed and (net.backend.name != "cuda" or len(devices) == 1):
+        needs = [
+            dataclasses.replace(need, gradients=need.gradients + need.velocities) for need in needs
+        ]
+    if net.backend.name == "cuda":
+        if len(devices) > 1:
+            names = " and ".join(device.device for device in devices)
+            what = f"{what} ({mib(together(needs).total)} MiB on {names})"
+        rooms = [check_fits(need, [gpu], what) for gpu, need in zip(devices, needs, strict=True)]
+    else:
+        rooms = [check_fits(together(needs), devices, what, processes)]
+    return Fit(tuple(device.device for device in devices), tuple(needs), tuple(rooms))

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import functools
 import zlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
 
 from convnet import backend as backends
-from convnet import fusion, graph, ops, weights
+from convnet import graph, weights
+from convnet.gather import arrived
 from convnet.graph import INPUT, Node, input_names
 from convnet.inputs import checked_labels, checked_x
 from convnet.layer import Array, Parameter, Randomness, Shape, whole
 from convnet.layers.loss import Loss
 from convnet.memory import training_memory
+from convnet.partition import Partition
+from convnet.passes import Passes
 from convnet.sgd import SGD
 from convnet.summary import summary_table
 
@@ -35,22 +38,26 @@ def _on_own_backend(method: Method) -> Method:
     return run  # type: ignore[return-value]
 
 
-class Net:
+class Net(Passes):
     """A net of named layers.
 
     Args:
         nodes: see `Node`; a loss among them makes the net trainable.
         in_shape: (H, W, C) or (C,) of one input, without the batch.
-        device: "auto", "cpu", "cuda", "cuda:N", "emulator", or a Backend.
+        device: "auto", "cpu", "cuda", "cuda:N", "emulator", or a Backend; or two of a kind that
+            share the net, as "cuda:0,cuda:1" or "cpu:0,cpu:1" (see `convnet.partition`).
         seed: of the initial weights and of dropout. Each node draws from a stream of its own name,
             so that adding a node changes no other's weights.
         fuse: false runs every layer by itself, with the same results.
         sizes_only: the parameters have shapes and take no memory: a net to describe, not to run.
+        devices: the devices as a sequence, in place of `device`.
 
     Attributes:
         nodes: in the order they run; shapes: name -> output shape without the batch.
-        params: of all nodes, each once, with names like "conv1.w".
-        backend, seed; step: training steps done, which also counts dropout's masks.
+        params: of all nodes, each once, with names like "conv1.w"; on two devices those of each,
+            "conv1.w@0" and "conv1.w@1".
+        backend: the device, or the first one; partition: over two devices, or None.
+        seed; step: training steps done, which also counts dropout's masks.
 
     Raises: ValueError for a graph or sizes that do not fit, naming the node.
     """
@@ -63,9 +70,11 @@ class Net:
         seed: int = 0,
         fuse: bool = True,
         sizes_only: bool = False,
+        devices: Sequence[str | backends.Backend] | None = None,
     ) -> None:
         self.sizes_only = sizes_only
-        self.backend = backends.get(device)
+        self.backends = backends.get_all(device if devices is None else devices)
+        self.backend = self.backends[0]
         self._random = Randomness(seed=whole("seed", seed, 0))
         self.nodes = graph.resolve(nodes)
         self.in_shape: Shape = tuple(whole("in_shape", size) for size in in_shape)
@@ -73,13 +82,16 @@ class Net:
         self.params: list[Parameter] = []
         self._by_name = {node.name: node for node in self.nodes}
         self._losses = [node for node in self.nodes if isinstance(node.layer, Loss)]
-        self._values: dict[str, Array] = {}
-        self._case_losses: list[tuple[float, Array]] = []  # (coeff, loss [N]) of each loss
-        self._sums: dict[str, Array] = {}  # gradients of nodes with several readers
-        self._rank: Array | None = None
+        self._values, self._sums, self._case_losses = {}, {}, []
+        self._rank = None
+        self.gradient_ready = None
         self._set_up()
+        self.partition = None
+        self._nodes = self._steps = self.nodes
+        if len(self.backends) > 1:
+            self._divide()
         self._fuse = fuse
-        self._frozen: tuple[bool, ...] | None = None
+        self._frozen = None
         self.plan()
 
     # ---- construction ---------------------------------------------------------------------------
@@ -103,7 +115,7 @@ class Net:
             if node.share is None:
                 for param in node.layer.params:
                     param.name = f"{node.name}.{param.name}"
-                    if not self.sizes_only:
+                    if len(self.backends) == 1 and not self.sizes_only:
                         param.data = self.backend.asarray(param.data)
                 self.params += node.layer.params
         for node in self.nodes:
@@ -113,6 +125,14 @@ class Net:
                 except ValueError as error:
                     raise ValueError(f"node {node.name!r}: {error}") from None
 
+    def _divide(self) -> None:
+        """Puts a part of every node on each of the devices."""
+        self.partition = Partition(
+            self.nodes, self.shapes, self.in_shape, self.backends, self._random
+        )
+        self._nodes, self._steps = self.partition.nodes, self.partition.steps
+        self.params = self.partition.params
+
     @staticmethod
     def _misfit(node: Node, in_shapes: list[Shape], error: ValueError) -> str:
         pairs = zip(input_names(node), in_shapes, strict=True)
@@ -120,14 +140,12 @@ class Net:
         kind = type(node.layer).__name__
         return f"node {node.name!r} ({kind}) cannot take its input {inputs}: {error}"
 
-    def plan(self) -> fusion.Plan:
-        """How the net runs; made anew when parameters have been frozen or freed since."""
-        frozen = tuple(param.lr_mult == 0.0 for param in self.params)
-        if frozen != self._frozen:
-            self._frozen, self._plan = frozen, fusion.plan(self.nodes, self._fuse)
-        return self._plan
-
     # ---- what the net is ------------------------------------------------------------------------
+
+    @property
+    def device(self) -> str:
+        """Where the net is: "cpu", or "cpu:0,cpu:1"."""
+        return ",".join(backend.device for backend in self.backends)
 
     @property
     def seed(self) -> int:
@@ -140,6 +158,15 @@ class Net:
     @step.setter
     def step(self, step: int) -> None:
         self._random.step = whole("step", step, 0)
+
+    @property
+    def first_case(self) -> int:
+        """The place of a batch's first case in a larger batch whose rest other processes have."""
+        return self._random.first_case
+
+    @first_case.setter
+    def first_case(self, case: int) -> None:
+        self._random.first_case = whole("first_case", case, 0)
 
     @property
     def parameter_count(self) -> int:
@@ -155,8 +182,14 @@ class Net:
         """Floating-point operations of the forward pass of one image: twice `macs`."""
         return 2 * self.macs
 
+    def parts_of(self, param: Parameter) -> list[Parameter]:
+        """A parameter of one of `nodes` as it is on the devices: itself, or its parts."""
+        if self.partition is None:
+            return [param]
+        return [part for part, _, _ in self.partition.whole[param.name].parts]
+
     def memory_bytes(self, batch: int) -> int:
-        """Bytes that training with this batch takes on the device; see `convnet.memory`."""
+        """Bytes that training with this batch takes on all devices; see `convnet.memory`."""
         return training_memory(self, batch).total
 
     def summary(self, batch: int = 1) -> str:
@@ -215,61 +248,8 @@ class Net:
         for param in self.params:
             param.zero_grad()
         self._backward()
-
-    def _forward(
-        self,
-        x: Array,
-        train: bool,
-        labels: Array | None = None,
-        scale: float | None = None,
-        gradient: bool = True,
-    ) -> None:
-        """Runs all nodes; the losses compare with `labels`."""
-        self.plan()
-        values = self._values = {INPUT: x}
-        self._case_losses = []
-        for node in self.nodes:
-            layer = node.layer
-            inputs = [values[name] for name in input_names(node)]
-            if isinstance(layer, Loss):
-                each = layer.coeff * (1.0 / len(x) if scale is None else scale)
-                loss, self._rank = layer.loss(inputs[0], labels, each, gradient)
-                self._case_losses.append((layer.coeff, loss))
-            else:
-                values[node.name] = layer.fprop(
-                    inputs if layer.several_inputs else inputs[0], train
-                )
-
-    def _backward(self) -> None:
-        """Runs the bprop of all nodes that learn, in reverse."""
-        gradients: dict[str, Array] = {}
-        plan = self.plan()
-        for node in reversed(self.nodes):
-            if node.name not in plan.learns:
-                continue
-            dx = node.layer.bprop(gradients.pop(node.name, None))
-            parts = dx if node.layer.several_inputs else [dx]
-            own = node.name in plan.own_dx
-            for name, part in zip(input_names(node), parts, strict=True):
-                if name in plan.learns:
-                    self._add_gradient(gradients, name, part, own)
-
-    def _add_gradient(self, gradients: dict[str, Array], name: str, part: Array, own: bool) -> None:
-        """Adds one reader's gradient to those of a node's output."""
-        if name in gradients:
-            ops.accumulate(gradients[name], part)
-            return
-        if not own and len(self._readers[name]) > 1:  # the sum must not change what others hold
-            held = self._sums.get(name)
-            if held is None or held.shape != part.shape:
-                held = self._sums[name] = self.backend.empty(part.shape)
-            held[...] = part
-            part = held
-        gradients[name] = part
-
-    @functools.cached_property
-    def _readers(self) -> dict[str, list[Node]]:
-        return graph.consumers(self.nodes)
+        if self.partition is not None:
+            self.partition.links.verify()  # before anything is made of what arrived
 
     def _mean_loss(self) -> float:
         return float(
@@ -317,15 +297,20 @@ class Net:
         if until not in self._by_name:
             raise ValueError(f"unknown node {until!r}; {graph.suggestion(until, self._by_name)}")
         x = checked_x(x, self.in_shape, self.backend)
-        needed = graph.ancestors(self.nodes, until)
+        ends = [until] if self.partition is None else self.partition.ends(until)
+        needed = set().union(*(graph.ancestors(self._nodes, end) for end in ends))
         output = np.empty((len(x), *self.shapes[until]), np.float32)
         for part in _parts(len(x), batch):
             values = self._values = {INPUT: self.backend.asarray(x[part])}
-            for node in self.nodes:
+            for node in self._nodes:
                 if node.name in needed:
-                    inputs = [values[name] for name in input_names(node)]
-                    values[node.name] = self._run_test(node, inputs, node.name == until)
-            output[part] = self.backend.to_host(values[until])
+                    with self._at(node):
+                        inputs = self._inputs(node)
+                        values[node.name] = self._run_test(node, inputs, node.name in ends)
+            if self.partition is None:
+                output[part] = self.backend.to_host(values[until])
+            else:
+                self.partition.collect(until, values, output[part])
         return output
 
     @staticmethod
@@ -358,16 +343,18 @@ class Net:
         Returns: the first node whose output held one in the last pass ("input" if it was in what
             was fed); else the first node with one in its parameters.
         """
+        origin = self.partition.origin if self.partition is not None else {}
         for name, value in self._values.items():
-            if not self._is_finite(value):
-                return name
-        for node in self.nodes:
+            if not self._is_finite(arrived(value)):
+                return origin.get(name, name)
+        for node in self._nodes:
             if not all(self._is_finite(param.data) for param in node.layer.params):
-                return node.name
+                return origin.get(node.name, node.name)
         return None
 
     def _is_finite(self, array: Array) -> bool:
-        return bool(self.backend.xp.isfinite(array).all())
+        with backends.of(array).active():
+            return bool(self.backend.xp.isfinite(array).all())
 
     # ---- saving ---------------------------------------------------------------------------------
 
@@ -376,7 +363,9 @@ class Net:
 
         Without `copy` they may be the net's own arrays, which the next step changes.
         """
-        return weights.state(self.params, self.backend, copy)
+        if self.partition is None:
+            return weights.state(self.params, copy)
+        return weights.join(self.partition.whole, weights.state(self.params, copy=False), copy)
 
     @_on_own_backend
     def load_state(self, state: Mapping[str, Any], strict: bool = True) -> list[str]:
@@ -392,7 +381,13 @@ class Net:
         Raises: ValueError listing what is missing, unexpected or of another shape; nothing is
             changed then.
         """
-        return weights.load(self.params, self.backend, state, strict)
+        whole = [p for node in self.nodes if node.share is None for p in node.layer.params]
+        problems = weights.misfits(whole, state, strict)
+        fitting = {key: state[key] for key in state if key not in problems}
+        if self.partition is not None:
+            fitting = weights.cut(self.partition.whole, fitting)
+        weights.load(self.params, fitting)
+        return list(problems.values())
 
 
 def _parts(count: int, batch: int) -> list[slice]:

@@ -19,7 +19,7 @@ _PIECE = 1 << 20  # numbers squared at a time: a small part of the memory of a l
 
 
 class SGD:
-    """The paper's update rule, for all parameters in one launch.
+    """The paper's update rule, for all parameters in one launch on each device.
 
         v <- momentum v - weight_decay decay_mult lr lr_mult w - lr lr_mult grad
         w <- w + v
@@ -57,8 +57,10 @@ class SGD:
             for p in self.params
             if p.lr_mult != 0.0
         ]
-        if tensors:
-            ops.sgd_update(tensors, self.lr, self.momentum, self.weight_decay)
+        for device in dict.fromkeys(backends.of(entry[0]) for entry in tensors):
+            own = [entry for entry in tensors if backends.of(entry[0]) is device]
+            with device.active():
+                ops.sgd_update(own, self.lr, self.momentum, self.weight_decay)
 
 
 def update_ratios(net: Net) -> dict[str, float]:
@@ -66,7 +68,8 @@ def update_ratios(net: Net) -> dict[str, float]:
 
     The update is the velocity, as w <- w + v. About 1e-3 is usual; far more is a sign of a learning
     rate that is too large, far less of one that is too small. Layers that do not learn, or have
-    not yet, are left out; so are those whose weights are all zero.
+    not yet, are left out; so are those whose weights are all zero. The parts of a layer on two
+    devices count as one.
 
     Returns: by the name of the layer, in the order of the net.
     """
@@ -74,16 +77,21 @@ def update_ratios(net: Net) -> dict[str, float]:
     for node in net.nodes:
         if node.share is not None or not node.layer.params:
             continue
-        weight = node.layer.params[0]
-        if weight.has_velocity and weight.lr_mult != 0.0:
-            size = _norm(weight.data)
+        parts = net.parts_of(node.layer.params[0])
+        if all(part.has_velocity and part.lr_mult != 0.0 for part in parts):
+            size = _norm([part.data for part in parts])
             if size > 0.0:
-                found[node.name] = _norm(weight.velocity) / size
+                found[node.name] = _norm([part.velocity for part in parts]) / size
     return found
 
 
-def _norm(array: Array) -> float:
-    """The Euclidean norm, summed in float64 and in a fixed order."""
-    xp, flat = backends.of(array).xp, array.reshape(-1)
-    pieces = (flat[start : start + _PIECE] for start in range(0, flat.size, _PIECE))
-    return math.sqrt(sum(float(xp.square(piece).sum(dtype=np.float64)) for piece in pieces))
+def _norm(arrays: Sequence[Array]) -> float:
+    """The Euclidean norm of all together, summed in float64 and in a fixed order."""
+    total = 0.0
+    for array in arrays:
+        device, flat = backends.of(array), array.reshape(-1)
+        with device.active():
+            for start in range(0, flat.size, _PIECE):
+                square = device.xp.square(flat[start : start + _PIECE])
+                total += float(square.sum(dtype=np.float64))
+    return math.sqrt(total)

@@ -5,18 +5,20 @@ from __future__ import annotations
 import contextlib
 import os
 import shlex
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from convnet import backend as backends
-from convnet import tensorboard
+from convnet import distributed, tensorboard
 from convnet.build import Data, Parts, build, statistics_of, with_path
 from convnet.checkpoint import Checkpoint
 from convnet.config import Config, ConfigError, load_config
 from convnet.data.dataset import expanded
-from convnet.memory import mib
+from convnet.distributed import Ranks
+from convnet.links import LinkError, LinkWarning
 from convnet.net import Net
 from convnet.progress import Reporter
 from convnet.runfolder import RunFolder, open_checkpoint, run_config
@@ -74,7 +76,8 @@ def train(
 
     Args:
         cfg: a TOML file, a preset's name, a dict or a Config; may be left out when resuming.
-        device: "auto" (the default), "cpu", "cuda", "cuda:N" or "emulator".
+        device: "auto" (the default), "cpu", "cuda", "cuda:N" or "emulator"; or two of a kind that
+            share the net: "cuda:0,cuda:1", "cpu:0,cpu:1".
         epochs: replaces `train.epochs`.
         run_dir: the folder of the run; by default runs/<date>-<time>-<name>.
         resume: the folder of a run to continue where its newest whole checkpoint was taken.
@@ -91,28 +94,38 @@ def train(
         ConfigError, DataError, CheckpointError, RunError: something given cannot be used (all are
             ValueErrors).
         DeviceError: the device is not there.
+        LinkError: a transfer between two devices failed; nothing was made of it.
         OSError: something cannot be written, for example on a full disk. The last checkpoint
             stays whole.
     """
     if epochs is not None:
         overrides = [*overrides, f"train.epochs={epochs}"]
+    with distributed.ranks().guard() as ranks:
+        config = ranks.from_first(lambda: _config(cfg, overrides, data, run_dir, resume, init))
+        reporter = Reporter(quiet or not ranks.first)
+        device = distributed.local_device(device or "auto", ranks)
+        heard = tuple(callbacks) if ranks.first else ()
+        job = _Job(config, device, data, heard, reporter, ranks)
+        try:
+            return job.begin(run_dir) if resume is None else job.resume(resume)
+        finally:
+            reporter.close()
+            reporter.log_to(None)
+
+
+def _config(
+    cfg: Any, overrides: Iterable[str], data: Data, run_dir: Any, resume: Any, init: Any
+) -> Config:
+    """The configuration that the arguments of `train` come to."""
     if resume is not None:
         if run_dir is not None:
             raise ConfigError("run_dir: cannot be given with resume, which names the run's folder")
         if init is not None:
             raise ConfigError("init: cannot be given with resume: the run has its weights")
-        config = _resumed_config(resume, cfg, overrides, data)
-    elif cfg is None:
+        return _resumed_config(resume, cfg, overrides, data)
+    if cfg is None:
         raise ConfigError("cfg: expected a configuration or resume")
-    else:
-        config = _with_init(with_path(load_config(cfg, overrides), data), init)
-    reporter = Reporter(quiet)
-    job = _Job(config, device or "auto", data, tuple(callbacks), reporter)
-    try:
-        return job.begin(run_dir) if resume is None else job.resume(resume)
-    finally:
-        reporter.close()
-        reporter.log_to(None)
+    return _with_init(with_path(load_config(cfg, overrides), data), init)
 
 
 @dataclass
@@ -124,19 +137,20 @@ class _Job:
     data: Data
     callbacks: tuple[Callable[[Record], Any], ...]
     reporter: Reporter
+    ranks: Ranks
 
     def begin(self, run_dir: str | os.PathLike[str] | None) -> TrainResult:
         """A new run."""
-        if run_dir is not None:
+        if run_dir is not None and self.ranks.first:
             RunFolder.check_free(Path(run_dir))
         parts = self._build(None)
-        with contextlib.closing(RunFolder.create(run_dir, self.cfg)) as folder:
+        with self._folder(lambda: RunFolder.create(run_dir, self.cfg)) as folder:
             return self._run(Trainer(self.cfg, parts, folder, self.reporter, self.callbacks))
 
     def resume(self, path: str | os.PathLike[str]) -> TrainResult:
         """A run that is there already, from its newest checkpoint or else from the start."""
-        with contextlib.closing(RunFolder.resume(path, self.cfg)) as folder:
-            checkpoint = folder.newest(self.reporter.warn)
+        with self._folder(lambda: RunFolder.resume(path, self.cfg)) as folder:
+            checkpoint = self.ranks.from_first(lambda: folder.newest(self.reporter.warn))
             parts = self._build(checkpoint)
             trainer = Trainer(self.cfg, parts, folder, self.reporter, self.callbacks)
             if checkpoint is None:
@@ -152,29 +166,53 @@ class _Job:
             folder.write_config(self.cfg)
             return self._run(trainer)
 
+    def _folder(self, make: Callable[[], RunFolder]) -> contextlib.closing[Any]:
+        """The folder of the run, which one process opens; to be closed by `with`."""
+        if self.ranks.size == 1:
+            return contextlib.closing(make())
+        folder = make() if self.ranks.first else None
+        path = self.ranks.from_first(lambda: folder.path if folder else Path())
+        return contextlib.closing(folder or distributed.NoFolder(path))
+
     def _build(self, checkpoint: Checkpoint | None) -> Parts:
         """Makes the parts of the run and prints what they are."""
         cfg, line = self.cfg, self.reporter.line
-        line(f"device    {backends.get(self.device).describe()}{self._why_no_gpu()}")
-        if cfg.train.tensorboard:
+        devices = backends.get_all(self.device)
+        line(f"device    {devices[0].describe()}{self._why_no_gpu()}")
+        for other in devices[1:]:
+            line(f"          {other.describe()}")
+        if self.ranks.size > 1:
+            line(f"ranks     {self.ranks.size} processes, each with its part of every batch")
+        if cfg.train.tensorboard and self.ranks.first:
             tensorboard.require()
         stats = None if checkpoint is None else statistics_of(checkpoint)
-        source = self._first_weights() if checkpoint is None else None
-        parts = build(cfg, self.device, self.data, stats, source)
+        source = None if checkpoint else self.ranks.from_first(self._first_weights)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", LinkWarning)  # shown below
+            parts = build(cfg, self.device, self.data, stats, self.ranks, source)
         parts.loader.warn = parts.validation_loader.warn = self.reporter.warn
+        self._show(parts)
+        return parts
+
+    def _show(self, parts: Parts) -> None:
+        """Prints what the run works with."""
+        cfg, line, net = self.cfg, self.reporter.line, parts.net
         height, width, channels = parts.train.shape
         line(f"data      {parts.train.description}")
         line(
             f"          {len(parts.train)} training and {len(parts.validation)} validation "
             f"pictures, {height} x {width} x {channels}, {len(parts.train.classes)} classes"
         )
-        net = parts.net
+        if net.partition is not None:
+            line(f"links     {net.partition.links.describe()}")
+            for note in net.partition.links.notes:
+                self.reporter.warn(note)
         line(
             f"net       {cfg.net.model or cfg.name}: {len(net.nodes)} nodes, "
             f"{net.parameter_count:,} parameters, {net.macs / 1e6:.1f} M multiply-adds a picture"
         )
-        free = "" if parts.room is None else f"; {mib(parts.room)} MiB are free"
-        line(f"memory    {parts.memory} to train at batch {cfg.train.batch}{free}")
+        for number, text in enumerate(parts.memory.lines(cfg.train.batch, self.ranks.size)):
+            line(f"{'memory' if number == 0 else '':10}{text}")
         if cfg.net.lr_mult:
             rates = (
                 f"{name} x {rate:g}" if rate else f"{name} frozen"
@@ -190,7 +228,6 @@ class _Job:
             f"{cfg.train.batch}; lr {cfg.sgd.lr:g} {', '.join([cfg.schedule.kind, *options])}; "
             f"momentum {cfg.sgd.momentum:g}, weight decay {cfg.sgd.weight_decay:g}"
         )
-        return parts
 
     def _first_weights(self) -> Checkpoint | None:
         """The checkpoint that `net.init` names; warns where its pictures were prepared
@@ -218,7 +255,7 @@ class _Job:
         reporter.log_to(folder.log.append)
         reporter.line(f"run       {folder.path}")
         board = None
-        if self.cfg.train.tensorboard:
+        if self.cfg.train.tensorboard and self.ranks.first:
             board = tensorboard.Board(
                 folder.path / "tensorboard", trainer.history, trainer.net.step
             )
@@ -236,6 +273,8 @@ class _Job:
                 raise
             except OSError as error:
                 raise self._unwritable(trainer, error) from error
+            except LinkError as error:
+                raise LinkError(f"{error}; {self._way_back(trainer)}") from error
             finally:
                 trainer.parts.close()
                 reporter.close()
@@ -251,15 +290,17 @@ class _Job:
             run_dir=folder.path,
             checkpoint=trainer.checkpoint,
             status=status,
-            device=trainer.parts.backend.device,
+            device=trainer.net.device,
             images_per_s=trainer.run_clock.rates()["images_per_s"],
             reason=reason,
-            signal=signals.received if status == "interrupted" else 0,
+            signal=max(self.ranks.each(signals.received)) if status == "interrupted" else 0,
         )
 
     # ---- messages -------------------------------------------------------------------------------
 
     def _report(self, trainer: Trainer, status: str, reason: str) -> None:
+        if not self.ranks.first:
+            return
         if status == "diverged":
             self.reporter.error(reason)
             return

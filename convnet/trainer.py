@@ -20,6 +20,7 @@ from convnet.build import Parts, load_weights, statistics_arrays
 from convnet.checkpoint import Checkpoint, CheckpointError
 from convnet.config import Config
 from convnet.data import DataError
+from convnet.distributed import same_weights
 from convnet.evaluate import measure
 from convnet.graph import INPUT
 from convnet.progress import Reporter, duration, figures
@@ -155,6 +156,7 @@ class Trainer:
         self.cfg, self.parts, self.folder, self.reporter = cfg, parts, folder, reporter
         self.callbacks = callbacks
         self.net = parts.net
+        self.ranks = parts.parallel.among
         self.epoch = 0  # the one in progress, from 0
         self.step_in_epoch = 0
         self.best: Record | None = None
@@ -180,6 +182,8 @@ class Trainer:
         for name, array in arrays.items():
             if not np.isfinite(array).all():
                 raise self._diverged(f"{name} holds NaN or infinity")
+        if not same_weights(arrays, self.ranks):
+            raise RuntimeError("the processes of this run no longer hold the same parameters")
         state = {
             "version": getattr(convnet, "__version__", "unknown"),
             "step": self.net.step,
@@ -247,16 +251,16 @@ class Trainer:
             self.step_in_epoch += 1
             now, total_waited = time.perf_counter(), self.parts.loader.wait_seconds
             for clock in (self.epoch_clock, self.window_clock, self.run_clock):
-                clock.add(len(batch.labels), now - start, total_waited - waited)
+                clock.add(self.cfg.train.batch, now - start, total_waited - waited)
             waited = total_waited
             last = self.step_in_epoch == steps
             if last or self.step_in_epoch % self.cfg.train.log_steps == 0:
                 self._log_step()
             elif self.reporter.has_bar:
                 self._show_bar({"lr": self.lr, **self.window_tally.means()}, self.window_clock)
-            if signals.received or self.stop_asked:
+            if self.ranks.any(bool(signals.received or self.stop_asked)):
                 self.save()
-                return "interrupted" if signals.received else "stopped"
+                return "interrupted" if self.ranks.any(bool(signals.received)) else "stopped"
             every = self.cfg.train.checkpoint_steps
             if every and self.net.step % every == 0 and not last:
                 self.save()
@@ -267,15 +271,18 @@ class Trainer:
         self.lr = self.parts.schedule.lr(self.net.step, self.total_steps)
         self.parts.sgd.lr = self.lr
         x = self.parts.prepare(batch)
-        loss = self.net.train_step(x, batch.labels, self.parts.sgd)
+        loss, rank = self.parts.parallel.train_step(
+            x, batch.labels, self.parts.sgd, self.cfg.train.batch
+        )
         if not math.isfinite(loss):
             raise self._diverged(f"the loss is {loss}")
-        self.epoch_tally.add(loss, self.net.last_rank)
-        self.window_tally.add(loss, self.net.last_rank)
+        self.epoch_tally.add(loss, rank)
+        self.window_tally.add(loss, rank)
 
     def _diverged(self, what: str) -> ValueError | ArithmeticError:
         """The error for something that is not finite: the data's fault, or that of a layer."""
-        node = self.net.check_finite()
+        found = self.ranks.each(self.net.check_finite())
+        node = next((name for name in found if name), None)
         if node == INPUT:
             return DataError(f"{self.parts.train.description}: the data hold NaN or infinity")
         return DivergedError(f"{what}; first in node {node}" if node else what)
@@ -289,6 +296,7 @@ class Trainer:
             self.parts.prepare,
             progress=lambda done, total: self.reporter.bar("validation", done, total),
             stop=lambda: bool(signals.received),
+            total=self.ranks.total,
         )
         self.validation_seconds = time.perf_counter() - start
         if result is None:
@@ -317,11 +325,11 @@ class Trainer:
         self.epoch_tally, self.epoch_clock = Tally(), Clock()
         self._emit(record)
         self.save(best)
-        if signals.received:
+        if self.ranks.any(bool(signals.received)):
             return "interrupted"
         if self.parts.schedule.finished:
             return "done"
-        return "stopped" if self.stop_asked else None
+        return "stopped" if self.ranks.any(self.stop_asked) else None
 
     # ---- showing --------------------------------------------------------------------------------
 
@@ -333,7 +341,7 @@ class Trainer:
 
     def _log_step(self) -> None:
         # A fused ReLU turns NaN into 0, so the loss alone may hide it.
-        if self.net.check_finite():
+        if self.ranks.any(bool(self.net.check_finite())):
             raise self._diverged("values are no longer finite")
         steps = max(1, round(self.window_tally.cases / self.cfg.train.batch))
         record: Record = {

@@ -41,7 +41,7 @@ class Taken:
 
 def take_weights(net: Net, checkpoint: Checkpoint) -> Taken:
     """Copies the parameters of each layer that the checkpoint has under the same name with the same
-    shapes. A layer is taken as a whole or not at all. Velocities and the step stay as they are.
+    shapes. A layer is taken as a whole or not at all. Its velocities begin at zero; the step stays.
 
     Raises:
         CheckpointError: no layer fits; nothing is changed.
@@ -59,9 +59,10 @@ def take_weights(net: Net, checkpoint: Checkpoint) -> Taken:
                 fits[node.name] = params
     if not fits:
         raise CheckpointError(f"{checkpoint.path}: nothing in it fits the net: {', '.join(fresh)}")
-    for params in fits.values():
-        for param in params:
-            param.data[...] = net.backend.asarray(checkpoint.arrays[param.name])
+    names = [param.name for params in fits.values() for param in params]
+    net.load_state(
+        {name: np.asarray(checkpoint.arrays[name], np.float32) for name in names}, strict=False
+    )
     return Taken(checkpoint.path, checkpoint.state["step"], tuple(fits), tuple(fresh), tuple(there))
 
 

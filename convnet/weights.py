@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from convnet.backend import Backend
-from convnet.layer import Parameter
+from convnet import backend as backends
+from convnet.layer import Parameter, Shape
 
 VELOCITY = ":velocity"  # follows the name of the parameter
 
 
-def state(
-    params: Sequence[Parameter], backend: Backend, copy: bool = True
-) -> dict[str, np.ndarray]:
+def state(params: Sequence[Parameter], copy: bool = True) -> dict[str, np.ndarray]:
     """ "conv1.w" and "conv1.w:velocity" of each parameter, on the host.
 
     Without `copy`, where they are there already, the arrays themselves: they change with the next
@@ -23,6 +22,7 @@ def state(
     """
     arrays = {}
     for param in params:
+        backend = backends.of(param.data)
         arrays[param.name] = backend.to_host(param.data)
         arrays[param.name + VELOCITY] = (
             backend.to_host(param.velocity)
@@ -32,26 +32,32 @@ def state(
     return {name: np.array(array) for name, array in arrays.items()} if copy else arrays
 
 
-def load(
-    params: Sequence[Parameter], backend: Backend, arrays: Mapping[str, Any], strict: bool
-) -> list[str]:
-    """Puts such a dict into parameters; see `Net.load_state`."""
+def misfits(params: Sequence[Parameter], arrays: Mapping[str, Any], strict: bool) -> dict[str, str]:
+    """What of such a dict does not fit these parameters, by key.
+
+    Raises: ValueError listing it, where strict.
+    """
     targets = {param.name: param for param in params}
     if any(key.endswith(VELOCITY) for key in arrays):
         targets |= {param.name + VELOCITY: param for param in params}
     problems = _misfits(targets, arrays)
     if problems and strict:
         raise ValueError(f"the state is not of this net: {_listed(list(problems.values()))}")
+    return problems
+
+
+def load(params: Sequence[Parameter], arrays: Mapping[str, Any]) -> None:
+    """Puts what there is in such a dict into parameters; see `Net.load_state`."""
     for param in params:
-        if param.name in problems:
+        if param.name not in arrays:
             continue
+        backend = backends.of(param.data)
         param.data[...] = backend.asarray(arrays[param.name])
         key = param.name + VELOCITY
-        if key in arrays and key not in problems:
+        if key in arrays:
             param.velocity[...] = backend.asarray(arrays[key])
         elif param.has_velocity:
             param.velocity.fill(0)
-    return list(problems.values())
 
 
 def _misfits(targets: Mapping[str, Parameter], arrays: Mapping[str, Any]) -> dict[str, str]:
@@ -71,3 +77,55 @@ def _misfits(targets: Mapping[str, Parameter], arrays: Mapping[str, Any]) -> dic
 def _listed(problems: list[str], most: int = 8) -> str:
     rest = f"; and {len(problems) - most} more" if len(problems) > most else ""
     return "; ".join(problems[:most]) + rest
+
+
+# ---- parameters in parts ------------------------------------------------------------------------
+
+
+@dataclass
+class Split:
+    """A parameter of the net, as parts on devices.
+
+    Attributes:
+        shape: of the whole; axis: along which it is cut.
+        parts: (parameter, first, last) along that axis.
+    """
+
+    shape: Shape
+    axis: int
+    parts: list[tuple[Parameter, int, int]] = field(default_factory=list)
+
+    def index(self, first: int, last: int) -> tuple[slice, ...]:
+        return (*[slice(None)] * self.axis, slice(first, last))
+
+
+def join(
+    splits: Mapping[str, Split], parts: Mapping[str, np.ndarray], copy: bool = True
+) -> dict[str, np.ndarray]:
+    """The state of a net on one device from that of the parts of its parameters.
+
+    Without `copy`, what is in one part is not copied.
+    """
+    arrays = {}
+    for name, split in splits.items():
+        for suffix in ("", VELOCITY):
+            if len(split.parts) == 1 and not copy:
+                arrays[name + suffix] = parts[split.parts[0][0].name + suffix]
+                continue
+            array = arrays[name + suffix] = np.empty(split.shape, np.float32)
+            for param, first, last in split.parts:
+                array[split.index(first, last)] = parts[param.name + suffix]
+    return arrays
+
+
+def cut(splits: Mapping[str, Split], arrays: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """The other way round, for those parameters that are there."""
+    return {
+        param.name + suffix: np.ascontiguousarray(
+            np.asarray(arrays[name + suffix])[split.index(first, last)]
+        )
+        for name, split in splits.items()
+        for suffix in ("", VELOCITY)
+        if name + suffix in arrays
+        for param, first, last in split.parts
+    }

@@ -390,3 +390,43 @@ def test_feeder_alone(folder: Path) -> None:
     assert feeder.pool.pids == []
     feeder.close()
     feeder.close()
+
+
+# ---- with several processes that train -----------------------------------------------------------
+
+
+@pytest.mark.parametrize("train", [True, False])
+def test_workers_decode_only_this_process_s_share(
+    folder: Path, train: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three processes, whose batches of 8 are 2, 3 and 3 together; the last in testing is of 4."""
+    asked: list[int] = []
+    stream = Feeder.stream
+
+    def spy(self: Feeder, batches: Any) -> Any:
+        return stream(self, (asked.extend(batch) or batch for batch in batches))
+
+    monkeypatch.setattr(Feeder, "stream", spy)
+    whole = list(loader(folder, 0, train).epoch(1))
+    shares = []
+    for rank in range(3):
+        share = lambda count, rank=rank: (count * rank // 3, count * (rank + 1) // 3)  # noqa: E731
+        plain = list(loader(folder, 0, train, share=share).epoch(1))
+        asked.clear()
+        with contextlib.closing(loader(folder, 2, train, share=share)) as with_workers:
+            batches = list(with_workers.epoch(1))
+        assert len(batches) == len(plain)
+        assert all(map(same, batches, plain))
+        assert asked == [index for batch in plain for index in batch.indices]
+        shares.append(batches)
+    for parts, batch in zip(zip(*shares, strict=True), whole, strict=True):
+        for name in ("images", "labels", "offsets", "mirror", "indices"):
+            joined = np.concatenate([getattr(part, name) for part in parts])
+            np.testing.assert_array_equal(joined, getattr(batch, name))
+
+
+def test_a_process_without_a_share_of_the_last_batch(folder: Path) -> None:
+    with contextlib.closing(loader(folder, 1, False, share=lambda count: (0, count // 8))) as few:
+        assert [len(batch) for batch in few.epoch(0)] == [1] * (few.steps_per_epoch - 1)
+    with contextlib.closing(loader(folder, 1, False, share=lambda count: (0, 0))) as none:
+        assert list(none.epoch(0)) == []

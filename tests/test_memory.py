@@ -171,7 +171,7 @@ def test_a_gpu_is_asked_what_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
     assert available(backend) == 750
     need = training_memory(small(device="cpu", sizes_only=True), 1)
     with pytest.raises(MemoryNeedError, match=r"and cuda:1 has 0\.0 MiB free"):
-        check_fits(need, backend, "x")
+        check_fits(need, [backend], "x")
 
 
 def test_a_container_s_limit_counts(tmp_path: Path) -> None:

@@ -61,6 +61,8 @@ class Loader:
         stats: statistics for colour noise; may be None without it.
         train: training or evaluation.
         prefetch: how many batches may be ready ahead of the consumer.
+        share: of a number of cases, the first and last + 1 that this process reads; by default it
+            reads all of each batch.
         workers: processes that decode, where the data set decodes files and does not keep them in
             memory; 0: threads of this process do it, as for all other sets. "auto": one for each
             usable CPU, at most 16. The batches are the same for every number.
@@ -87,6 +89,7 @@ class Loader:
         stats: Statistics | None,
         train: bool,
         prefetch: int = 4,
+        share: Callable[[int], tuple[int, int]] | None = None,
         workers: int | Literal["auto"] = 0,
         warn: Callable[[str], None] = warn_plainly,
     ) -> None:
@@ -110,6 +113,7 @@ class Loader:
         self.stats = stats
         self.train = train
         self.prefetch = prefetch
+        self.share = share
         self.out_shape = (*crop_size(dataset.shape, augment), dataset.shape[2])
         if train:  # draws once, so that what cannot be drawn is said here
             draw_variation(seed, 0, np.zeros(1, np.int64), dataset.shape, augment, stats)
@@ -196,11 +200,7 @@ class Loader:
         """Puts the batches of an epoch into the queue, then None; or the error that ended it."""
         end: BaseException | None = None
         try:
-            order = self.order(epoch)
-            batches = (
-                order[step * self.batch : (step + 1) * self.batch]
-                for step in range(start_step, self.steps_per_epoch)
-            )
+            batches = self._own_batches(epoch, start_step)
             with contextlib.closing(self._pictures(batches)) as pictures:
                 while not stop.is_set() and (item := next(pictures, None)) is not None:
                     ready.put(self._vary(epoch, *item))
@@ -210,6 +210,26 @@ class Loader:
             self.close()
         if not stop.is_set():
             ready.put(end)
+
+    def _own_batches(self, epoch: int, start_step: int) -> Iterator[Indices]:
+        """The pictures of each batch that this process reads, where it reads any."""
+        order = self.order(epoch)
+        for step in range(start_step, self.steps_per_epoch):
+            indices = order[step * self.batch : (step + 1) * self.batch]
+            if self.share is not None:
+                indices = indices[slice(*self.share(len(indices)))]
+            if len(indices):
+                yield indices
+
+    @property
+    def _largest(self) -> int:
+        """Pictures in the largest batch that this process reads."""
+        rest = 0 if self.train else len(self.dataset) % self.batch
+        counts = [min(self.batch, len(self.dataset)), rest]
+        if self.share is None:
+            return max(counts)
+        parts = [self.share(count) for count in counts]
+        return max(1, *(last - first for first, last in parts))
 
     def _pictures(
         self, batches: Iterator[Indices]
@@ -238,9 +258,9 @@ class Loader:
         if self._feeder is None:
             count = auto_workers() if self.workers == "auto" else self.workers
             try:
-                self._feeder = Feeder(data, min(self.batch, len(data)), count, self.warn)
+                self._feeder = Feeder(data, self._largest, count, self.warn)
             except OSError as error:
-                size = MEMORY_BATCHES * self.batch * int(np.prod(data.shape)) / 2**20
+                size = MEMORY_BATCHES * self._largest * int(np.prod(data.shape)) / 2**20
                 text = (
                     f"data workers: expected {size:.0f} MiB of shared memory for batches,"
                     f" got {error.strerror}"

@@ -17,6 +17,7 @@ class Activation(Layer):
     """
 
     kind = ""
+    reach = "own"
     dx_over_dy = True
     fused = False
     dy_masked = False

@@ -65,6 +65,13 @@ class Conv(Weighted):
         self.groups = whole("groups", groups)
         self.rounding = choice("rounding", rounding, ("floor", "ceil"))
 
+    def block(self, first: int, last: int, channels: int) -> Conv:
+        part = super().block(first, last, channels)
+        assert isinstance(part, Conv)
+        part.filters = last - first
+        part.groups = max(1, self.groups * (last - first) // channels)
+        return part
+
     @property
     def _window(self) -> dict[str, Any]:
         return {

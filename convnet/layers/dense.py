@@ -38,6 +38,12 @@ class Dense(Weighted):
         super().__init__(bias, relu, init, std, bias_init, (w_lr, w_decay, b_lr, b_decay))
         self.units = whole("units", units)
 
+    def block(self, first: int, last: int, channels: int) -> Dense:
+        part = super().block(first, last, channels)
+        assert isinstance(part, Dense)
+        part.units = last - first
+        return part
+
     def setup(self, in_shape: Shape, rng: np.random.Generator) -> Shape:
         self.in_shape = tuple(in_shape)
         self.out_shape = (self.units,)

@@ -24,6 +24,8 @@ class Dropout(Layer):
     Source: paper, section 4.2.
     """
 
+    reach = "own"
+    columns: tuple[int, int, int] | None = None  # of a block: first, last + 1, and how many in all
     can_run_in_place = True
     dx_over_dy = True
     # A dropped element is 0 and so not positive; its gradient is 0 with either mask.
@@ -36,14 +38,11 @@ class Dropout(Layer):
             raise ValueError("drop: expected a number in [0, 1), got 1")
         self.mode = choice("mode", mode, ("paper", "inverted"))
 
-    @property
-    def _draw(self) -> dict[str, Any]:
-        return {
-            "seed": self.random.seed,
-            "layer": self.stream,
-            "step": self.random.step,
-            "mode": self.mode,
-        }
+    def block(self, first: int, last: int, channels: int) -> Layer:
+        part = super().block(first, last, channels)
+        assert isinstance(part, Dropout)
+        part.columns = (first, last, channels)
+        return part
 
     def setup(self, in_shape: Shape, rng: np.random.Generator) -> Shape:
         self.in_shape = self.out_shape = tuple(in_shape)
@@ -52,7 +51,8 @@ class Dropout(Layer):
     def fprop(self, x: Array, train: bool) -> Array:
         y = x if self.in_place else self.buffer("y", x.shape, x)
         if train:
-            return ops.dropout_fprop(x, self.drop, **self._draw, out=y)
+            ops.dropout_fprop(self._rows(x), self.drop, **self._draw(x), out=self._rows(y))
+            return y
         scale = 1.0 - self.drop if self.mode == "paper" else 1.0
         if scale != 1.0 or y is not x:
             ops.activation_fprop("linear", x, scale, 0.0, out=y)
@@ -60,7 +60,27 @@ class Dropout(Layer):
 
     def bprop(self, dy: Array) -> Array:
         dx = dy if self.overwrite_dy else self.buffer("dx", dy.shape, dy)
-        return ops.dropout_bprop(dy, self.drop, **self._draw, out=dx)
+        ops.dropout_bprop(self._rows(dy), self.drop, **self._draw(dy), out=self._rows(dx))
+        return dx
+
+    def _rows(self, x: Array) -> Array:
+        """x as [rows, channels], without a copy."""
+        first, last, _ = self.columns or (0, x.shape[-1], 0)
+        return x.reshape(-1, last - first)
+
+    def _draw(self, x: Array) -> dict[str, Any]:
+        """Which mask, and where x lies in the tensor that it is drawn for."""
+        first, _, channels = self.columns or (0, 0, x.shape[-1])
+        rows_per_case = self._rows(x).shape[0] // x.shape[0]
+        return {
+            "seed": self.random.seed,
+            "layer": self.stream,
+            "step": self.random.step,
+            "mode": self.mode,
+            "row_offset": self.random.first_case * rows_per_case,
+            "col_offset": first,
+            "global_cols": channels,
+        }
 
     def describe(self) -> str:
         return f"dropout {self.drop:g}" + (" inverted" if self.mode == "inverted" else "")

@@ -19,6 +19,8 @@ class Local(Conv):
     Source: paper, footnote 3; cuda-convnet's `local` layer.
     """
 
+    channel_axis = 2
+
     def setup(self, in_shape: Shape, rng: np.random.Generator) -> Shape:
         height, width, channels = image_shape(in_shape, "a locally connected layer")
         filter_shape = (self.filters, *self.size, channels // self.groups)

@@ -22,6 +22,8 @@ class LRN(Layer):
     Source: paper, section 3.3.
     """
 
+    reach = "groups"
+
     def __init__(
         self,
         n: int = 5,
@@ -40,6 +42,12 @@ class LRN(Layer):
         self.beta = number("beta", beta, 0.0)
         self.groups = whole("groups", groups)
         self.alpha_mode = choice("alpha_mode", alpha_mode, ("sum", "mean"))
+
+    def block(self, first: int, last: int, channels: int) -> Layer:
+        part = super().block(first, last, channels)
+        assert isinstance(part, LRN)
+        part.groups = self.groups * (last - first) // channels
+        return part
 
     @property
     def _terms(self) -> dict[str, Any]:

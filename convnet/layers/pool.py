@@ -23,6 +23,7 @@ class _Pool(Layer):
     """
 
     kind = ""
+    reach = "own"
 
     def __init__(
         self,

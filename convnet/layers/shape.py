@@ -13,6 +13,7 @@ from convnet.layer import Array, Layer, Shape
 class Flatten(Layer):
     """(H, W, C) to (H W C,), in that order, without a copy."""
 
+    reach = "own"
     is_view = True
     passes_dy = True
 
@@ -31,6 +32,7 @@ class Flatten(Layer):
 class Sum(Layer):
     """y = the sum of all inputs, which have one shape."""
 
+    reach = "own"
     several_inputs = True
     passes_dy = True
 
@@ -56,6 +58,7 @@ class Sum(Layer):
 class Concat(Layer):
     """The channels of all inputs, one input after the other; their other sizes are the same."""
 
+    reach = "joined"
     several_inputs = True
 
     def setup(self, in_shape: list[Shape], rng: np.random.Generator) -> Shape:

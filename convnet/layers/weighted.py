@@ -22,7 +22,12 @@ class Weighted(Layer):
         fuse_relu: the ReLU node above runs in the epilogue of fprop.
         dy_masked: the mask of the ReLU is in the dy that arrives, as the consumer has applied it.
         mask_dx: x is the output of a ReLU; its mask is applied in the epilogue of dgrad.
+        late: bprop returns dx at once and leaves the gradients of w and b to `finish_bprop`, so
+            that dx can be sent on meanwhile.
     """
+
+    reach = "filters"
+    late = False
 
     fuse_relu = False
     dy_masked = False
@@ -41,6 +46,7 @@ class Weighted(Layer):
         self.bias = flag("bias", bias)
         self.relu = flag("relu", relu)
         self.init = init
+        self._due: tuple[Array, Array] | None = None  # x and dy, until finish_bprop
         self.std = number("std", std, 0.0)
         self.bias_init = number("bias_init", bias_init)
         names = ("w_lr", "w_decay", "b_lr", "b_decay")
@@ -103,14 +109,24 @@ class Weighted(Layer):
         if self.has_relu and not self.dy_masked:
             out = dy if self.overwrite_dy else self.buffer("masked", dy.shape, dy)
             dy = ops.relu_bprop(y, dy, out=out)
-        if self.learns:
-            with self.w.gradient() as dw, self.b.gradient() if self.b else nullcontext() as db:
-                self._wgrad(x, dy, (dw, db))
+        if not self.late:
+            self._add_gradients(x, dy)
         if not self.need_dx:
             return None
         dx = self.buffer("dx", x.shape, x)
         self._dgrad(dy, x if self.mask_dx else None, dx)
+        self._due = (x, dy) if self.late else None
         return dx
+
+    def finish_bprop(self) -> None:
+        if self._due is not None:
+            self._add_gradients(*self._due)
+            self._due = None
+
+    def _add_gradients(self, x: Array, dy: Array) -> None:
+        if self.learns:
+            with self.w.gradient() as dw, self.b.gradient() if self.b else nullcontext() as db:
+                self._wgrad(x, dy, (dw, db))
 
     def gradient_bytes(self, batch: int) -> int:
         masks_apart = self.has_relu and not self.dy_masked and not self.overwrite_dy

@@ -7,7 +7,13 @@ from convnet.ops.arguments import backend_of, dims_of, whole_of
 
 
 def peer_copy(
-    dst: Array, src: Array, *, dst_col: int = 0, src_col: int = 0, cols: int | None = None
+    dst: Array,
+    src: Array,
+    *,
+    dst_col: int = 0,
+    src_col: int = 0,
+    cols: int | None = None,
+    wait: bool = True,
 ) -> Array:
     """Copy a block of columns between devices (paper, section 3.2).
 
@@ -15,21 +21,25 @@ def peer_copy(
         dst: [rows, D]. src: [rows, S].
         dst_col, src_col: first column on either side.
         cols: how many; by default all of src from src_col on.
+        wait: order the copy with what both devices' streams do before and after; false leaves that
+            to the caller.
 
     Returns:
         dst.
     """
-    return _peer("peer_copy", dst, src, dst_col, src_col, cols)
+    return _peer("peer_copy", dst, src, dst_col, src_col, cols, wait)
 
 
 def peer_add(
     dst: Array, src: Array, *, dst_col: int = 0, src_col: int = 0, cols: int | None = None
 ) -> Array:
     """As :func:`peer_copy`, adding to what is in dst."""
-    return _peer("peer_add", dst, src, dst_col, src_col, cols)
+    return _peer("peer_add", dst, src, dst_col, src_col, cols, True)
 
 
-def _peer(op: str, dst: Array, src: Array, dst_col: int, src_col: int, cols: int | None) -> Array:
+def _peer(
+    op: str, dst: Array, src: Array, dst_col: int, src_col: int, cols: int | None, wait: bool
+) -> Array:
     for name, array in (("dst", dst), ("src", src)):
         dims_of(op, name, array, 2)
     be = backend_of(op, dst=dst)
@@ -40,8 +50,10 @@ def _peer(op: str, dst: Array, src: Array, dst_col: int, src_col: int, cols: int
     cols = src.shape[1] - src_col if cols is None else whole_of(op, "cols", cols)
     # The source's device pushes, when the other is done with what was in dst; what the other does
     # next waits for it.
-    source.wait_for(be)
+    if wait:
+        source.wait_for(be)
     stream = source.stream()
     getattr(be.module, op)(src, dst, src_col, dst_col, cols, source.index, be.index, stream)
-    be.wait_for(source)
+    if wait:
+        be.wait_for(source)
     return dst

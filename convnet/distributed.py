@@ -1,0 +1,326 @@
+"""Data parallelism: K processes, each with a net of its own and a K-th of every batch.
+
+    mpiexec -n 4 convnet train CFG
+
+Process r of K (MPI calls it a rank) reads cases B r / K .. B (r + 1) / K - 1 of each batch of B.
+Which cases these are, how they are varied and which units drop out depends on their place in the
+whole batch, so K processes compute what one would; only the sums of the gradients are rounded in
+another order. Gradients are added up in buckets while the backward pass still runs: a bucket is
+sent as soon as the gradients in it are complete. All processes then make the same update.
+
+Rank 0 alone writes the run's folder and prints. What it reads there the others get from it. A rank
+that fails ends the job (MPI_Abort); `--resume` continues from the last checkpoint with any K.
+
+The transport is MPI's (mpi4py, extra "mpi"), and for nets on GPUs NCCL through CuPy.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, TypeVar
+
+import numpy as np
+
+from convnet import backend as backends
+from convnet.layer import Array, Parameter
+from convnet.net import Net
+from convnet.sgd import SGD
+
+T = TypeVar("T")
+
+BUCKET = 4 << 20  # bytes of gradients that are sent together
+# Set by mpiexec of MPICH and its relatives, of Open MPI, and by srun.
+_SIZES = ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "PMIX_SIZE", "MPI_LOCALNRANKS")
+
+
+class Ranks:
+    """The processes of a job, and this one's place among them; by default it is alone.
+
+    Attributes:
+        rank, size: which of how many.
+        local: (rank, size) among the processes on this machine.
+    """
+
+    rank, size = 0, 1
+    local = (0, 1)
+
+    @property
+    def first(self) -> bool:
+        """Whether this is the process that writes and prints."""
+        return self.rank == 0
+
+    def share(self, count: int) -> tuple[int, int]:
+        """first and last + 1 of this process's part of `count` things."""
+        return count * self.rank // self.size, count * (self.rank + 1) // self.size
+
+    def from_first(self, make: Callable[[], T]) -> T:
+        """What `make` returns in rank 0, in every rank."""
+        return make()
+
+    def total(self, values: Sequence[float]) -> list[float]:
+        """The sums over all ranks, float64."""
+        return [float(value) for value in values]
+
+    def any(self, value: bool) -> bool:
+        """Whether it is true in some rank."""
+        return value
+
+    def each(self, value: T) -> list[T]:
+        """The values of all ranks, in their order."""
+        return [value]
+
+    def start_sum(self, flat: Array) -> Callable[[], bool]:
+        """Begins to add up an array over all ranks, in place; call the result until it is true."""
+        return lambda: True
+
+    def abort(self, code: int) -> None:
+        """Ends all processes of the job, where there are others."""
+
+    def guard(self) -> _Guard:
+        """A `with` block in which an error of this rank ends the whole job."""
+        return _Guard(self)
+
+
+class _Guard:
+    def __init__(self, ranks: Ranks) -> None:
+        self.ranks = ranks
+
+    def __enter__(self) -> Ranks:
+        return self.ranks
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
+    ) -> None:
+        if error is not None and self.ranks.size > 1:
+            from convnet.cli import end_with
+
+            end_with(error, self.ranks)
+
+
+class MpiRanks(Ranks):
+    """The processes that mpiexec started."""
+
+    def __init__(self) -> None:
+        from mpi4py import MPI
+
+        self._mpi = MPI
+        self.comm = MPI.COMM_WORLD
+        self.rank, self.size = self.comm.Get_rank(), self.comm.Get_size()
+        near = self.comm.Split_type(MPI.COMM_TYPE_SHARED)
+        self.local = near.Get_rank(), near.Get_size()
+        near.Free()
+
+    def from_first(self, make: Callable[[], T]) -> T:
+        found: T = self.comm.bcast(make() if self.first else None)
+        return found
+
+    def total(self, values: Sequence[float]) -> list[float]:
+        sums = np.array(values, np.float64)
+        self.comm.Allreduce(self._mpi.IN_PLACE, sums)
+        return [float(value) for value in sums]
+
+    def any(self, value: bool) -> bool:
+        return bool(self.comm.allreduce(bool(value), self._mpi.LOR))
+
+    def each(self, value: T) -> list[T]:
+        found: list[T] = self.comm.allgather(value)
+        return found
+
+    def start_sum(self, flat: Array) -> Callable[[], bool]:
+        request = self.comm.Iallreduce(self._mpi.IN_PLACE, flat)
+        return lambda: bool(request.Test())
+
+    def abort(self, code: int) -> None:
+        self.comm.Abort(code)
+        os._exit(code)  # the call may come back before the process is ended
+
+
+def ranks() -> Ranks:
+    """The processes of this job.
+
+    Raises:
+        ValueError: mpiexec has started several, but mpi4py is not installed.
+    """
+    sizes = [os.environ[name] for name in _SIZES if name in os.environ]
+    if not any(size.isdigit() and int(size) > 1 for size in sizes):
+        return Ranks()
+    try:
+        import mpi4py  # noqa: F401
+    except ImportError:
+        raise ValueError(
+            f"mpiexec started {max(sizes)} processes, but mpi4py is not installed: "
+            "pip install 'convnet[mpi]'"
+        ) from None
+    return MpiRanks()
+
+
+def local_device(device: str, among: Ranks) -> str:
+    """The device of this process: with several on a machine, "auto" and "cuda" give each a GPU.
+
+    Not yet run on several GPUs.
+    """
+    if among.size == 1 or device not in ("auto", "cuda"):
+        return device
+    if device == "auto" and backends.cuda_problem() is not None:
+        return "cpu"
+    count = backends.get("cuda:0").module.device_count()
+    if among.local[1] > count:
+        raise backends.DeviceError(
+            f"{among.local[1]} processes on a machine with {count} GPUs: expected one each"
+        )
+    return f"cuda:{among.local[0]}"
+
+
+def threads(asked: int, among: Ranks) -> int:
+    """Threads of this process on the CPU: those asked for, or its part of the machine's cores."""
+    return asked or max(1, len(os.sched_getaffinity(0)) // among.local[1])
+
+
+class NoFolder:
+    """Stands for the run's folder in the ranks that do not write; see `convnet.runfolder`."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.metrics = self.log = self
+
+    def append(self, line: str) -> None:
+        """Rank 0 writes it."""
+
+    def write_config(self, cfg: Any) -> None:
+        """Rank 0 writes it."""
+
+    def save(self, state: dict[str, Any], arrays: dict[str, Any], best: bool) -> Path:
+        """Where rank 0 writes it."""
+        return self.path / "checkpoints" / f"step-{state['step']:08d}.safetensors"
+
+    def rewind(self, step: int, epoch_done: bool) -> list[dict[str, Any]]:
+        """Rank 0 has the records."""
+        return []
+
+    def close(self) -> None:
+        """There is nothing open."""
+
+
+# ---- steps --------------------------------------------------------------------------------------
+
+
+class Bucket:
+    """Gradients that are summed over the ranks together."""
+
+    def __init__(self, params: list[Parameter]) -> None:
+        self.params = params
+        self._flat = np.empty(sum(param.size for param in params), np.float32)
+        self._done: Callable[[], bool] | None = None
+
+    def start(self, among: Ranks) -> None:
+        """Packs the gradients and begins to sum them."""
+        for param, part in self._parts():
+            np.copyto(part, backends.of(param.data).to_host(param.grad).reshape(-1))
+        self._done = among.start_sum(self._flat)
+
+    def poll(self) -> bool:
+        """Lets the sum go on; whether it is there. MPI moves data when it is called."""
+        if self._done is not None and self._done():
+            self._done = None
+        return self._done is None
+
+    def finish(self) -> None:
+        """Waits for the sum and puts it into the gradients."""
+        while not self.poll():
+            os.sched_yield()  # there may be more processes than cores
+        for param, part in self._parts():
+            device = backends.of(param.data)
+            if device.xp is np:
+                np.copyto(device.to_host(param.grad).reshape(-1), part)
+            else:
+                param.grad.set(part.reshape(param.shape))
+
+    def _parts(self) -> list[tuple[Parameter, np.ndarray]]:
+        ends = np.cumsum([param.size for param in self.params])
+        return list(zip(self.params, np.split(self._flat, ends[:-1]), strict=True))
+
+
+class Parallel:
+    """Training steps of a net on all ranks together.
+
+    Args:
+        net: this rank's; all have the same parameters.
+        among: the ranks.
+        bucket: bytes of gradients that are sent together.
+    """
+
+    def __init__(self, net: Net, among: Ranks, bucket: int = BUCKET) -> None:
+        self.net, self.among, self.bucket = net, among, bucket
+        self._buckets: list[Bucket] = []  # in the order in which they fill
+        self._open: list[Parameter] = []
+        self._started = 0
+        self._nccl = None if among.size == 1 else _nccl(net, among)
+        if among.size > 1:
+            net.gradient_ready = self._ready
+
+    def train_step(self, x: Array, labels: Array, sgd: SGD, batch: int) -> tuple[float, np.ndarray]:
+        """One step of all ranks.
+
+        Args:
+            x, labels: this rank's part of the batch.
+            batch: cases in all.
+
+        Returns: the mean loss of the whole batch and the rank of each of its labels (see
+            `Net.last_rank`), the same everywhere.
+        """
+        net = self.net
+        if self.among.size == 1:
+            return net.train_step(x, labels, sgd), net.last_rank
+        net.first_case = self.among.share(batch)[0]
+        self._started, self._open = 0, []
+        loss = net.gradients(x, labels, scale=1.0 / batch)
+        self._close_bucket()
+        for bucket in self._buckets[: self._started]:
+            bucket.finish()
+        with backends.use(net.backend):
+            sgd.update()
+        net.step += 1
+        parts = self.among.each((loss * len(labels), net.last_rank))
+        return sum(part[0] for part in parts) / batch, np.concatenate([part[1] for part in parts])
+
+    def _ready(self, param: Parameter) -> None:
+        """Takes a gradient that is complete."""
+        self._open.append(param)
+        if sum(4 * waiting.size for waiting in self._open) >= self.bucket:
+            self._close_bucket()
+        for bucket in self._buckets[: self._started]:
+            bucket.poll()
+
+    def _close_bucket(self) -> None:
+        if not self._open:
+            return
+        held = self._buckets[self._started : self._started + 1]
+        if not held or held[0].params != self._open:  # or others are frozen than before
+            make = Bucket if self._nccl is None else self._nccl
+            self._buckets[self._started :] = [make(self._open)]
+        self._buckets[self._started].start(self.among)
+        self._started += 1
+        self._open = []
+
+
+def _nccl(net: Net, among: Ranks) -> Callable[[list[Parameter]], Any] | None:
+    """Makes buckets that NCCL sums, for a net on a GPU. Not yet run on several GPUs."""
+    if net.backend.name != "cuda" or len(net.backends) > 1:
+        return None  # through MPI and the host
+    from convnet.nccl import communicator
+
+    return communicator(net.backend, among)
+
+
+def same_weights(arrays: dict[str, np.ndarray], among: Ranks) -> bool:
+    """Whether all ranks hold the same parameters, to the bit."""
+    if among.size == 1:
+        return True
+    words = [
+        np.sum(np.ascontiguousarray(array).view(np.uint32), dtype=np.uint64)
+        for array in arrays.values()
+    ]
+    return len(set(among.each(tuple(int(word) for word in words)))) == 1

@@ -1,0 +1,173 @@
+"""Gather: the node that brings channels from several devices together on one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from convnet import ops
+from convnet.backend import Backend
+from convnet.layer import Array, Layer, Shape
+from convnet.links import Link, Links, Transfer
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Channels that a node on `device` holds, as a part of what is gathered.
+
+    Attributes:
+        node: whose output they come from.
+        device: where that is.
+        width: channels of that output.
+        first: which of them is the first to be taken.
+        cols: how many are.
+        at: where they go.
+    """
+
+    node: str
+    device: Backend
+    width: int
+    first: int
+    cols: int
+    at: int
+
+
+class Arriving:
+    """An array of which parts may still be on their way."""
+
+    def __init__(self, array: Array, transfers: Sequence[tuple[Link, Transfer]]) -> None:
+        self._array, self._transfers = array, transfers
+
+    def finish(self) -> Array:
+        """The array, once all of it is there. Raises: LinkError."""
+        transfers, self._transfers = self._transfers, ()
+        for link, transfer in transfers:
+            link.finish(transfer)
+        return self._array
+
+
+def arrived(value: Array | Arriving) -> Array:
+    """The array itself, whether or not it had to be waited for."""
+    return value.finish() if isinstance(value, Arriving) else value
+
+
+class Gather(Layer):
+    """Columns of several inputs side by side, some of them from another device.
+
+    Args:
+        name: of the value, for errors.
+        device: where the result is.
+        pieces: of which inputs, one for each.
+        width: channels of the result.
+        shape: of the result, without the batch; it may have several rows of channels.
+        links: between the devices.
+
+    bprop hands each input its columns of dy; those from another device travel into one of two
+    slots there, which are used in turn, and are added to what that device has of its own.
+    """
+
+    several_inputs = True
+
+    def __init__(
+        self,
+        name: str,
+        device: Backend,
+        pieces: Sequence[Piece],
+        width: int,
+        shape: Shape,
+        links: Links,
+    ) -> None:
+        super().__init__()
+        self.name, self.device, self.pieces, self.links = name, device, tuple(pieces), links
+        self.width, self.out_shape, self.in_shape = width, shape, shape
+        self.wanted = [True] * len(self.pieces)  # which inputs want a gradient
+        self._turn = 0
+
+    def setup(self, in_shape: Any, rng: np.random.Generator) -> Shape:
+        return self.out_shape
+
+    def fprop(self, x: list[Array], train: bool) -> Arriving:
+        """What is remote sets out here and has arrived when `Arriving.finish` returns."""
+        count = x[0].shape[0]
+        with self.device.active():
+            y = self._own_buffer("y", (count, *self.out_shape))
+        rows = y.reshape(-1, self.width)
+        transfers = []
+        for piece, array in zip(self.pieces, x, strict=True):
+            source = array.reshape(-1, piece.width)
+            if piece.device is self.device:
+                ops.peer_copy(rows, source, dst_col=piece.at, src_col=piece.first, cols=piece.cols)
+            else:
+                link = self.links.between(piece.device, self.device)
+                transfers.append(
+                    (link, link.start(self.name, rows, piece.at, source, piece.first, piece.cols))
+                )
+        self.saved = [array.shape for array in x] if train else None
+        return Arriving(y, transfers)
+
+    def bprop(self, dy: Array) -> list[Any]:
+        rows = dy.reshape(-1, self.width)
+        self._turn += 1
+        return [
+            self._return(index, piece, rows, shape) if self.wanted[index] else None
+            for index, (piece, shape) in enumerate(zip(self.pieces, self.recall(), strict=True))
+        ]
+
+    def _return(self, index: int, piece: Piece, rows: Array, shape: Shape) -> Any:
+        """The gradient of one input, or the promise of it."""
+        local = piece.device is self.device
+        turn = 0 if local else self._turn % 2
+        with piece.device.active():
+            dx = self._own_buffer(f"dx{index}.{turn}", shape, piece.device)
+            target = dx.reshape(-1, piece.width)
+            if piece.cols != piece.width:
+                dx.fill(0)
+        if local:
+            ops.peer_copy(target, rows, dst_col=piece.first, src_col=piece.at, cols=piece.cols)
+            return dx
+        link = self.links.between(self.device, piece.device)
+        what = f"gradient of {self.name}"
+        sent = link.start(what, target, piece.first, rows, piece.at, piece.cols)
+        return Arriving(dx, [(link, sent)])
+
+    def _own_buffer(self, name: str, shape: Shape, device: Backend | None = None) -> Array:
+        """As `buffer`, but on a device that may not be that of the input."""
+        held = self._buffers.get(name)
+        if held is None or held.shape[1:] != shape[1:] or held.shape[0] < shape[0]:
+            held = self._buffers[name] = (device or self.device).empty(shape)
+        return held if held.shape[0] == shape[0] else held[: shape[0]]
+
+    @property
+    def rows(self) -> int:
+        """Rows of channels that one case has."""
+        return int(np.prod(self.out_shape)) // self.width
+
+    def crossing(self, batch: int) -> tuple[int, int]:
+        """Bytes that come from other devices in a step of this batch, and gradients sent back."""
+        sizes = [
+            (4 * batch * self.rows * piece.cols, wanted)
+            for piece, wanted in zip(self.pieces, self.wanted, strict=True)
+            if piece.device is not self.device
+        ]
+        return sum(size for size, _ in sizes), sum(size for size, wanted in sizes if wanted)
+
+    def output_bytes(self, batch: int) -> int:
+        return 4 * batch * self.rows * self.width
+
+    def gradient_bytes(self, batch: int) -> int:
+        return sum(self.gradient_bytes_on(device, batch) for device in self.links.devices)
+
+    def gradient_bytes_on(self, device: Backend, batch: int) -> int:
+        """Of the gradients for nodes on one device: what travels there has two slots."""
+        slots = 1 if device is self.device else 2
+        return slots * sum(
+            4 * batch * self.rows * piece.width
+            for piece, wanted in zip(self.pieces, self.wanted, strict=True)
+            if wanted and piece.device is device
+        )
+
+    def describe(self) -> str:
+        return "gather"

@@ -1,0 +1,301 @@
+"""Links: how numbers get from one device to another, and how it is noticed when they do not.
+
+A link goes one way between two devices. What it carries it carries by a transport:
+
+    peer          the kernel of `ops.peer_copy`, run on the source, stores into the target's memory
+    host-staged   to a slot in the memory of the host (pinned for GPUs), and from there; two slots
+                  in turn
+    loopback      a plain copy, between logical devices in one memory
+
+A transfer is begun with `start` and waited for with `finish`; in between, both devices compute. On
+GPUs it runs on a stream of its own, ordered with the others by events, so that nothing waits on the
+host and a step can be captured in a graph; between logical CPU devices it runs in a thread.
+
+With every block goes a stamp: its number and the sum of its words (modulo 2^32) as the source had
+them. The target adds up what it got. A write that was lost, a signal that does not come in time and
+a source that fails all end in a `LinkError` that names the two devices; a link that failed once
+carries nothing more, so that a late write cannot be taken for a good one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import queue
+import threading
+import time
+import warnings
+import weakref
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn
+
+import numpy as np
+
+from convnet.backend import Array, Backend, HostArray
+from convnet.transports import HostStaged, Loopback, Peer, Transport, transport_works
+
+MODES = ("auto", "off", "force")  # of CONVNET_P2P
+
+
+class LinkError(RuntimeError):
+    """A transfer between two devices failed; the message names them."""
+
+
+class LinkWarning(UserWarning):
+    """Two devices cannot reach each other as they should; what is done instead."""
+
+
+# ---- links --------------------------------------------------------------------------------------
+
+
+class Transfer:
+    """A block on its way from one device to the other."""
+
+    def __init__(self, number: int, what: str, dst: Array, dst_col: int, cols: int) -> None:
+        self.number = number
+        self.what = what
+        self.block = dst[:, dst_col : dst_col + cols]
+        self.stamp: tuple[int, Any] | None = None  # number and sum, as the source had them
+        self.signal = threading.Event()
+        self.event: Any = None  # on CUDA
+        self.error: BaseException | None = None
+
+
+# A test's fault: called with each transfer before it is sent, it may raise, or return "drop" (the
+# data are not written) or "mute" (they are, but no signal follows).
+Fault = Callable[[Transfer], str | None]
+
+
+class Link:
+    """One way between two devices.
+
+    Args:
+        source, target: the devices.
+        transport: by which it goes.
+        timeout: seconds to wait for a signal.
+
+    Attributes:
+        bytes_sent: so far.
+        fault: for tests, see `Fault`.
+    """
+
+    def __init__(
+        self, source: Backend, target: Backend, transport: Transport, timeout: float
+    ) -> None:
+        self.source, self.target, self.transport = source, target, transport
+        self.timeout = timeout
+        self.bytes_sent = 0
+        self.fault: Fault | None = None
+        self._number = 0
+        self._broken = ""
+        self._unverified: list[tuple[Transfer, Any]] = []  # with the sum of what arrived, on CUDA
+        self._jobs: queue.SimpleQueue[Callable[[], None] | None] | None = None
+        self._side: Any = None
+
+    @property
+    def pair(self) -> str:
+        return f"{self.source.device} -> {self.target.device}"
+
+    def start(
+        self, what: str, dst: Array, dst_col: int, src: Array, src_col: int, cols: int
+    ) -> Transfer:
+        """Begins to copy columns of src [rows, S] to columns of dst [rows, D].
+
+        Neither may be written before `finish`. `what` is named in errors.
+        """
+        if self._broken:
+            raise LinkError(self._broken)
+        self._number += 1
+        self.bytes_sent += 4 * src.shape[0] * cols
+        transfer = Transfer(self._number, what, dst, dst_col, cols)
+
+        def send() -> None:
+            self._send(transfer, dst, dst_col, src, src_col, cols)
+
+        if self.source.name == "cuda":
+            self._start_cuda(transfer, send)
+        elif self.transport.threaded:
+            self._worker().put(send)
+        else:
+            send()
+        return transfer
+
+    def _send(
+        self, transfer: Transfer, dst: Array, dst_col: int, src: Array, src_col: int, cols: int
+    ) -> None:
+        try:
+            fault = self.fault(transfer) if self.fault is not None else None
+            stamp = transfer.number, _sum(self.source, src[:, src_col : src_col + cols])
+            if fault != "drop":
+                self.transport.copy(dst, dst_col, src, src_col, cols)
+            transfer.stamp = stamp
+        except BaseException as error:
+            transfer.error = error
+        else:
+            if fault == "mute":
+                return
+        transfer.signal.set()
+
+    def finish(self, transfer: Transfer) -> None:
+        """Waits until the block is there, and checks it.
+
+        On CUDA only the target's stream waits, and the check is made by `verify`.
+
+        Raises: LinkError naming the devices.
+        """
+        if self.source.name == "cuda":
+            return self._finish_cuda(transfer)
+        if not transfer.signal.wait(self.timeout):
+            self._fail(transfer, f"no signal within {self.timeout:g} s")
+        if transfer.error is not None:
+            self._fail(transfer, f"the source failed: {transfer.error}", transfer.error)
+        self._compare(transfer, _sum(self.target, transfer.block))
+        return None
+
+    def _compare(self, transfer: Transfer, found: Any) -> None:
+        expected = (transfer.number, int(transfer.stamp[1])) if transfer.stamp else None
+        if expected != (transfer.number, int(found)):
+            self._fail(transfer, "what arrived is not what was sent")
+
+    def _fail(self, transfer: Transfer, what: str, cause: BaseException | None = None) -> NoReturn:
+        self._broken = (
+            f"{self.pair}: transfer {transfer.number} ({transfer.what}) failed: {what}"
+            f" ({self.transport.name})"
+        )
+        raise LinkError(self._broken) from cause
+
+    def verify(self) -> None:
+        """Checks what has arrived since the last call. The host waits for it here, on CUDA; on
+        other devices `finish` has done it.
+
+        Raises: LinkError naming the devices.
+        """
+        waiting, self._unverified = self._unverified, []
+        end = time.monotonic() + self.timeout
+        for transfer, found in waiting:
+            while not transfer.event.done:
+                if time.monotonic() > end:
+                    self._fail(transfer, f"no signal within {self.timeout:g} s")
+                time.sleep(1e-5)
+            self._compare(transfer, found)
+
+    def _worker(self) -> queue.SimpleQueue[Callable[[], None] | None]:
+        """The queue of the thread that sends; the thread ends with this object."""
+        if self._jobs is None:
+            jobs = self._jobs = queue.SimpleQueue()
+            thread = threading.Thread(
+                target=_work, args=(jobs,), name=f"convnet {self.pair}", daemon=True
+            )
+            thread.start()
+            weakref.finalize(self, jobs.put, None)
+        return self._jobs
+
+    # ---- CUDA: not yet run on two GPUs ----------------------------------------------------------
+
+    def _start_cuda(self, transfer: Transfer, send: Callable[[], None]) -> None:
+        """Sends on a stream of the source, after what both devices have been given so far: the
+        source then has computed the block, and the target has read what was there before."""
+        cuda = self.source.xp.cuda
+        with self.target.active():
+            free = cuda.get_current_stream().record()
+        with self.source.active():
+            if self._side is None:
+                self._side = cuda.Stream(non_blocking=True)
+            ready = cuda.get_current_stream().record()
+            self._side.wait_event(ready)
+            self._side.wait_event(free)
+            with self._side:
+                send()
+                transfer.event = self._side.record()
+        if transfer.error is not None:
+            self._fail(transfer, f"the source failed: {transfer.error}", transfer.error)
+
+    def _finish_cuda(self, transfer: Transfer) -> None:
+        cuda = self.source.xp.cuda
+        with self.target.active():
+            cuda.get_current_stream().wait_event(transfer.event)
+            self._unverified.append((transfer, _sum(self.target, transfer.block)))
+
+
+def _work(jobs: queue.SimpleQueue[Callable[[], None] | None]) -> None:
+    while (job := jobs.get()) is not None:
+        job()
+        del job  # it holds arrays
+
+
+def _sum(device: Backend, block: Array) -> Any:
+    """The sum of the words of a block, modulo 2^32; on CUDA an array of one on the device."""
+    xp = device.xp
+    block = block.view(np.ndarray) if isinstance(block, HostArray) else block
+    return xp.sum(block.view(np.uint32), dtype=np.uint32)
+
+
+class Links:
+    """The links between all devices of a net, each tested with a pattern when they are opened.
+
+    Args:
+        devices: two or more of a kind.
+
+    The environment variable CONVNET_P2P says how: "auto" (peer access, or a plain copy between
+    logical devices; where the pattern does not arrive, through the host, with a `LinkWarning`),
+    "off" (through the host), "force" (as "auto", but fails where that would go through the host).
+    CONVNET_P2P_TIMEOUT is how many seconds to wait for a signal, 60 by default.
+
+    Raises: LinkError for a pair of devices that cannot reach each other; ValueError for a variable
+        that makes no sense.
+    """
+
+    def __init__(self, devices: Sequence[Backend]) -> None:
+        mode = os.environ.get("CONVNET_P2P") or "auto"
+        if mode not in MODES:
+            raise ValueError(f"CONVNET_P2P: expected one of {', '.join(MODES)}; got {mode!r}")
+        timeout = _timeout()
+        self.devices = tuple(devices)
+        self.notes: list[str] = []
+        self._links = {
+            (source.index, target.index): Link(
+                source, target, self._transport(source, target, mode), timeout
+            )
+            for source in devices
+            for target in devices
+            if source is not target
+        }
+
+    def between(self, source: Backend, target: Backend) -> Link:
+        return self._links[source.index, target.index]
+
+    def __iter__(self) -> Any:
+        return iter(self._links.values())
+
+    def _transport(self, source: Backend, target: Backend, mode: str) -> Transport:
+        pair = f"{source.device} -> {target.device}"
+        if mode != "off":
+            direct = Loopback(source, target) if source.name == "cpu" else Peer(source, target)
+            if transport_works(direct, source, target):
+                return direct
+            problem = f"{pair}: a pattern did not arrive by {direct.name}"
+            if mode == "force":
+                raise LinkError(f"{problem} (CONVNET_P2P=force)")
+            self.notes.append(f"{problem}; staged through the memory of the host")
+            warnings.warn(self.notes[-1], LinkWarning, stacklevel=5)
+        staged = HostStaged(source, target)
+        if not transport_works(staged, source, target):
+            raise LinkError(f"{pair}: a pattern did not arrive through the memory of the host")
+        return staged
+
+    def verify(self) -> None:
+        """Checks all that arrived; see `Link.verify`."""
+        for link in self:
+            link.verify()
+
+    def describe(self) -> str:
+        """One line: each pair and how it is linked."""
+        return ", ".join(f"{link.pair} {link.transport.name}" for link in self)
+
+
+def _timeout() -> float:
+    text = os.environ.get("CONVNET_P2P_TIMEOUT") or "60"
+    with contextlib.suppress(ValueError):
+        if 0.0 < float(text) < 1e6:
+            return float(text)
+    raise ValueError(f"CONVNET_P2P_TIMEOUT: expected a number of seconds, got {text!r}")

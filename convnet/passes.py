@@ -1,0 +1,151 @@
+"""The passes of a net through its nodes: forward, and backward from its losses."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from convnet import backend as backends
+from convnet import fusion, graph, ops
+from convnet.gather import Arriving, arrived
+from convnet.graph import INPUT, Node, input_names
+from convnet.layer import Array, Parameter
+from convnet.layers.loss import Loss
+from convnet.partition import Partition
+
+
+class Passes:
+    """What of `Net` runs its nodes, on one device or on several.
+
+    Attributes:
+        partition: of the net over devices, or None.
+        gradient_ready: told of each parameter whose gradient is complete, in the backward pass.
+    """
+
+    partition: Partition | None
+    gradient_ready: Callable[[Parameter], None] | None
+    params: list[Parameter]
+    _nodes: Sequence[Node]  # those that run
+    _steps: Sequence[Node]  # those of them that a training step needs
+    _fuse: bool
+    _plan: fusion.Plan
+    _frozen: tuple[bool, ...] | None  # which of `params` were when the plan was made
+    _values: dict[str, Array]  # outputs of nodes in the last pass
+    _case_losses: list[tuple[float, Array]]  # (coeff, loss [N]) of each loss
+    _sums: dict[str, Array]  # gradients of nodes with several readers
+    _rank: Array | None
+
+    def plan(self) -> fusion.Plan:
+        """How the net runs; made anew when parameters have been frozen or freed since."""
+        frozen = tuple(param.lr_mult == 0.0 for param in self.params)
+        if frozen != self._frozen:
+            self._frozen, self._plan = frozen, fusion.plan(self._nodes, self._fuse)
+            if self.partition is not None:
+                self.partition.planned(self._plan.learns)
+        return self._plan
+
+    def running(self, device: backends.Backend | None = None) -> list[Node]:
+        """The nodes that a training step runs: all, or those on one of the devices."""
+        of = {} if self.partition is None else self.partition.device_of
+        return [node for node in self._steps if device in (None, of.get(node.name, device))]
+
+    def _forward(
+        self,
+        x: Array,
+        train: bool,
+        labels: Array | None = None,
+        scale: float | None = None,
+        gradient: bool = True,
+    ) -> None:
+        """Runs all nodes; the losses compare with `labels`."""
+        self.plan()
+        values = self._values = {INPUT: x}
+        self._case_losses = []
+        for node in self._steps:
+            layer = node.layer
+            with self._at(node):
+                inputs = self._inputs(node)
+                if isinstance(layer, Loss):
+                    each = layer.coeff * (1.0 / len(x) if scale is None else scale)
+                    loss, self._rank = layer.loss(inputs[0], labels, each, gradient)
+                    self._case_losses.append((layer.coeff, loss))
+                else:
+                    values[node.name] = layer.fprop(
+                        inputs if layer.several_inputs else inputs[0], train
+                    )
+        if self.partition is not None and not gradient:
+            self.partition.links.verify()
+
+    def _at(self, node: Node) -> contextlib.AbstractContextManager[Any]:
+        """Within the block, the current device is that of the node."""
+        if self.partition is None:
+            return contextlib.nullcontext()
+        return self.partition.device_of[node.name].active()
+
+    def _inputs(self, node: Node) -> list[Array]:
+        """The inputs of a node, once they have arrived."""
+        names = input_names(node)
+        for name in names:
+            self._values[name] = arrived(self._values[name])
+        return [self._values[name] for name in names]
+
+    def _backward(self) -> None:
+        """Runs the bprop of all nodes that learn, in reverse."""
+        gradients: dict[str, Array] = {}
+        arriving: dict[str, list[Arriving]] = {}  # parts of gradients from another device
+        late: list[Node] = []  # whose parameters' gradients are put off until dx is on its way
+        users = Counter(id(p) for node in self._steps for p in node.layer.params)
+        for node in reversed(self._steps):
+            if node.name not in self._plan.learns:
+                continue
+            if node.name in arriving:
+                self._finish_late(late, users)
+            with self._at(node):
+                dy = gradients.pop(node.name, None)
+                for part in arriving.pop(node.name, ()):
+                    dy = part.finish() if dy is None else ops.accumulate(dy, part.finish())
+                dx = node.layer.bprop(dy)
+                late.append(node)
+                if self.partition is None:
+                    self._finish_late(late, users)
+                parts = dx if node.layer.several_inputs else [dx]
+                own = node.name in self._plan.own_dx
+                for name, part in zip(input_names(node), parts, strict=True):
+                    if isinstance(part, Arriving):
+                        arriving.setdefault(name, []).append(part)
+                    elif name in self._plan.learns:
+                        self._add_gradient(gradients, name, part, own)
+        self._finish_late(late, users)
+
+    def _finish_late(self, late: list[Node], users: Counter[int]) -> None:
+        """Computes what gradients of parameters are due, and tells of those that are complete and
+        not frozen. `users` counts the nodes that have yet to add to each parameter's gradient."""
+        for node in late:
+            with self._at(node):
+                node.layer.finish_bprop()
+            for param in node.layer.params:
+                users[id(param)] -= 1
+                complete = not users[id(param)] and param.lr_mult != 0.0
+                if self.gradient_ready is not None and complete:
+                    self.gradient_ready(param)
+        late.clear()
+
+    def _add_gradient(self, gradients: dict[str, Array], name: str, part: Array, own: bool) -> None:
+        """Adds one reader's gradient to those of a node's output."""
+        if name in gradients:
+            ops.accumulate(gradients[name], part)
+            return
+        if not own and len(self._readers[name]) > 1:  # the sum must not change what others hold
+            held = self._sums.get(name)
+            if held is None or held.shape != part.shape:
+                held = self._sums[name] = backends.of(part).empty(part.shape)
+            held[...] = part
+            part = held
+        gradients[name] = part
+
+    @functools.cached_property
+    def _readers(self) -> dict[str, list[Node]]:
+        return graph.consumers(self._nodes)
