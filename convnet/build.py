@@ -288,6 +288,7 @@ def build(
         stats=stats,
         share=None if ranks.size == 1 else ranks.share,
         workers=workers_for(cfg, device_backend, ranks.local[1]),
+        fallback=cfg.data.workers == "auto",
     )
     return Parts(
         cfg=cfg,

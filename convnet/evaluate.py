@@ -195,9 +195,16 @@ def _validation_set(net: Trained, data: Data) -> Dataset:
 def _loader(net: Trained, dataset: Dataset, batch: int, warn: Callable[[str], None]) -> Loader:
     """The pictures as this net's training prepared them, in order."""
     cfg = net.cfg
-    workers = workers_for(cfg, net.prepare.backend)
     return Loader(
-        dataset, batch, cfg.seed, cfg.augment, net.stats, False, workers=workers, warn=warn
+        dataset,
+        batch,
+        cfg.seed,
+        cfg.augment,
+        net.stats,
+        train=False,
+        workers=workers_for(cfg, net.prepare.backend),
+        fallback=cfg.data.workers == "auto",
+        warn=warn,
     )
 
 

@@ -19,12 +19,13 @@ import tiny
 from jobs import Shouting, Unstartable
 from PIL import Image
 
-from convnet.config import AugmentConfig
+from convnet.build import build
+from convnet.config import AugmentConfig, load_config
 from convnet.data import Batch, DataError, Loader, statistics
 from convnet.data import feeder as feeder_module
 from convnet.data.feeder import Feeder
 from convnet.data.imagefolder import FolderDataset, open_folder
-from convnet.data.workers import Pool, WorkerError
+from convnet.data.workers import Pool, WorkerError, usable_cpus
 
 VARIED = AugmentConfig(crop=(10, 8), pad=1, mirror=True, colour_noise=0.1)
 
@@ -201,12 +202,22 @@ def test_too_little_memory_is_said(folder: Path, monkeypatch: pytest.MonkeyPatch
     assert all(same(a, b) for a, b in zip(found, expected, strict=True))
 
 
+def test_a_run_goes_on_without_workers_unless_it_asked_for_them(folder: Path) -> None:
+    for workers, fallback in (("auto", True), (1, False)):
+        settings = [f"data.workers={workers}", "train.batch=4"]
+        parts = build(load_config("folder", settings), "cpu", folder)
+        assert parts.loader.workers == max(1, usable_cpus() // 4) or workers == 1
+        assert parts.loader.fallback is parts.validation_loader.fallback is fallback
+        parts.close()
+
+
 def test_a_limit_on_memory_is_found_before_decoding(folder: Path, tmp_path: Path) -> None:
     """A real lack of memory, in a process of its own; not a SIGBUS in the middle."""
     code = f"""
 import resource, sys
 from pathlib import Path
-from convnet.config import AugmentConfig
+from convnet.build import build
+from convnet.config import AugmentConfig, load_config
 from convnet.data import Loader
 from convnet.data.imagefolder import open_folder
 data = open_folder(Path({str(folder)!r}), (200, 200), cache_bytes=0)[0]
@@ -303,7 +314,8 @@ def test_results_are_in_order_and_closing_does_not_wait() -> None:
 _PARENT = """
 import os, sys, time
 from pathlib import Path
-from convnet.config import AugmentConfig
+from convnet.build import build
+from convnet.config import AugmentConfig, load_config
 from convnet.data import Loader
 from convnet.data.imagefolder import open_folder
 data = open_folder(Path(sys.argv[1]), (12, 12), cache_bytes=0)[0]

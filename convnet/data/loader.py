@@ -66,6 +66,8 @@ class Loader:
         workers: processes that decode, where the data set decodes files and does not keep them in
             memory; 0: threads of this process do it, as for all other sets. "auto": one for each
             usable CPU, at most 16. The batches are the same for every number.
+        fallback: decode in this process, with a warning, where memory for the workers is missing;
+            "auto" always does.
         warn: told when a worker died and was replaced, or when there are none after all.
 
     Attributes:
@@ -91,6 +93,7 @@ class Loader:
         prefetch: int = 4,
         share: Callable[[int], tuple[int, int]] | None = None,
         workers: int | Literal["auto"] = 0,
+        fallback: bool = False,
         warn: Callable[[str], None] = warn_plainly,
     ) -> None:
         if batch < 1 or prefetch < 1:
@@ -122,6 +125,7 @@ class Loader:
         self.wait_seconds = 0.0
         self.total_seconds = 0.0
         self.workers = workers
+        self.fallback = fallback or workers == "auto"
         self.warn = warn
         self._feeder: Feeder | None = None
 
@@ -265,7 +269,7 @@ class Loader:
                     f"data workers: expected {size:.0f} MiB of shared memory for batches,"
                     f" got {error.strerror}"
                 )
-                if self.workers != "auto":
+                if not self.fallback:
                     raise DataError(
                         f"{text}; try a smaller train.batch, or data.workers=0"
                     ) from None
