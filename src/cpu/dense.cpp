@@ -4,9 +4,9 @@
 //   dgrad  dx = dy w
 //   wgrad  dw = dy^T x,  db = sum over n of dy
 //
-// All matrices are used as they lie, so nothing is reordered. The forward product is oneDNN's matmul
-// on the transposed view of w: twice as fast as its inner product on w as it lies (4096 x 9216, batch
-// 128), except for a few rows, where that reads w once and wins.
+// All matrices are used as they lie, so nothing is reordered. The forward product is oneDNN's
+// matmul on the transposed view of w: twice as fast as its inner product on w as it lies (4096 x
+// 9216, batch 128), except for a few rows, where that reads w once and wins.
 #include "onednn.h"
 
 namespace convnet {
