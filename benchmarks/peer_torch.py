@@ -27,6 +27,24 @@ class PaperDropout(nn.Dropout):
         return super().forward(x) * (1.0 - self.p)
 
 
+class GroupedNorm(nn.LocalResponseNorm):
+    """Response normalization within groups of channels, which PyTorch does not know: each group is
+    shown to it as a picture of its own (NCHW) or beside the others (NHWC), without a copy."""
+
+    def __init__(self, groups: int, *options: float) -> None:
+        super().__init__(*options)
+        self.groups = groups
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        n, c, h, w = x.shape
+        g = self.groups
+        if x.is_contiguous():
+            return super().forward(x.reshape(n * g, c // g, h, w)).reshape(x.shape)
+        wide = x.permute(0, 2, 3, 1).reshape(n, h, w * g, c // g).permute(0, 3, 1, 2)
+        y = super().forward(wide).permute(0, 2, 3, 1)
+        return y.reshape(n, h, w, c).permute(0, 3, 1, 2)
+
+
 def torch_net(net: Net) -> nn.Sequential:
     """`net` in PyTorch (logits, without the softmax), with the same weights.
 
@@ -64,9 +82,14 @@ def _modules(layer: layers.Weighted | object, shape: tuple[int, ...]) -> list[nn
             )
         ]
     if isinstance(layer, layers.LRN):
-        # PyTorch divides alpha by n and knows no groups.
+        # PyTorch divides alpha by n.
         alpha = layer.alpha * (layer.n if layer.alpha_mode == "sum" else 1)
-        return [nn.LocalResponseNorm(layer.n, alpha, layer.beta, layer.k)]
+        options = (layer.n, alpha, layer.beta, layer.k)
+        return [
+            GroupedNorm(layer.groups, *options)
+            if layer.groups > 1
+            else nn.LocalResponseNorm(*options)
+        ]
     if isinstance(layer, layers.ReLU):
         return [nn.ReLU(inplace=True)]
     if isinstance(layer, layers.Tanh) and layer.a == layer.b == 1.0:
