@@ -11,10 +11,8 @@ https://huggingface.co/docs/safetensors: a length, a JSON header, the arrays.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
-import os
 import re
 import struct
 from collections.abc import Callable, Mapping
@@ -25,10 +23,11 @@ from typing import Any
 import numpy as np
 import safetensors
 
+from convnet.files import TEMPORARY, replace, sync_folder
+
 FORMAT = 1
 _DTYPES = {"float32": "F32", "float64": "F64", "int32": "I32", "int64": "I64", "uint8": "U8"}
 _NAME = re.compile(r"step-(\d+)\.safetensors")
-_TEMPORARY = ".tmp"
 
 
 class CheckpointError(ValueError):
@@ -75,34 +74,12 @@ def write(path: Path, state: Mapping[str, Any], arrays: Mapping[str, np.ndarray]
     head = json.dumps(header).encode()
     head += b" " * (-len(head) % 8)
 
-    temporary = path.with_name(f"{path.name}{_TEMPORARY}")
-    try:
-        with temporary.open("wb") as file:
-            file.write(struct.pack("<Q", len(head)) + head)
-            for array in held.values():
-                file.write(_bytes(array))
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-        sync_folder(path.parent)
-    except BaseException as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        if isinstance(error, OSError) and error.errno is not None:
-            raise OSError(error.errno, os.strerror(error.errno), str(path)) from error
-        raise
+    def write_all(file: Any) -> None:
+        file.write(struct.pack("<Q", len(head)) + head)
+        for array in held.values():
+            file.write(_bytes(array))
 
-
-def sync_folder(folder: Path) -> None:
-    """Makes renames in a folder survive a power failure, where the system can."""
-    try:
-        handle = os.open(folder, os.O_RDONLY)
-    except OSError:
-        return  # a system on which folders cannot be opened
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    replace(path, write_all)
 
 
 def _bytes(array: np.ndarray) -> memoryview:
@@ -209,7 +186,7 @@ class Checkpoints:
     def tidy(self) -> None:
         """Removes temporary files that a killed process left."""
         for path in self._files():
-            if path.name.endswith(_TEMPORARY):
+            if path.name.endswith(TEMPORARY):
                 path.unlink(missing_ok=True)
 
     def newest(self, warn: Callable[[str], None]) -> Checkpoint | None:

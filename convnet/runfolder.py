@@ -16,13 +16,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from convnet.checkpoint import Checkpoint, Checkpoints, read, sync_folder
+from convnet.checkpoint import Checkpoint, Checkpoints, read
 from convnet.config import Config, load_config
-
-try:
-    import fcntl
-except ImportError:  # not a POSIX system: runs are then not locked
-    fcntl = None  # type: ignore[assignment]
+from convnet.files import lock, replace
 
 
 class RunError(ValueError):
@@ -66,7 +62,10 @@ class RunFolder:
     def __init__(self, path: Path, keep: int, new: bool) -> None:
         self.path = path
         self.checkpoints = Checkpoints(path / "checkpoints", keep)
-        self._lock = _lock(path)
+        try:
+            self._lock = lock(path)
+        except BlockingIOError:
+            raise RunError(f"{path}: another process is training this run") from None
         try:
             if new:
                 self.check_free(path)
@@ -114,8 +113,8 @@ class RunFolder:
 
     def write_config(self, cfg: Config) -> None:
         """Writes config.toml, with every default."""
-        _replace(self.path / "config.toml", cfg.to_toml())
-        sync_folder(self.path)
+        text = cfg.to_toml()
+        replace(self.path / "config.toml", lambda file: file.write(text.encode()))
 
     def save(self, state: dict[str, Any], arrays: dict[str, Any], best: bool) -> Path:
         """Writes a checkpoint, the metrics before it; returns its path."""
@@ -146,7 +145,8 @@ class RunFolder:
             or (record["step"] == step and (epoch_done or record["kind"] == "step"))
         ]
         self.metrics.close()
-        _replace(self.metrics.path, "".join(json.dumps(record) + "\n" for record in kept))
+        text = "".join(json.dumps(record) + "\n" for record in kept)
+        replace(self.metrics.path, lambda file: file.write(text.encode()))
         self.metrics = LineFile(self.path / "metrics.jsonl")
         return kept
 
@@ -165,33 +165,6 @@ def _dated(name: str) -> Path:
     while path.exists():
         path, number = base.with_name(f"{base.name}-{number}"), number + 1
     return path
-
-
-def _replace(path: Path, text: str) -> None:
-    """Writes a text file so that there is always a whole one."""
-    temporary = path.with_name(f"{path.name}.tmp")
-    try:
-        with temporary.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError as error:
-        raise OSError(error.errno, os.strerror(error.errno or 0), str(path)) from error
-
-
-def _lock(folder: Path) -> int:
-    """A handle of the folder that holds its lock; closing it, or dying, frees the lock."""
-    handle = os.open(folder, os.O_RDONLY)
-    if fcntl is not None:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(handle)
-            raise RunError(f"{folder}: another process is training this run") from None
-        except OSError:
-            pass  # a file system without locks
-    return handle
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:

@@ -18,6 +18,7 @@ from convnet.data.dataset import DataError, shown
 from convnet.data.decoded import Decoder
 from convnet.data.statistics import Sums
 from convnet.data.workers import Pool, auto_workers, warn_plainly
+from convnet.files import replace
 
 if TYPE_CHECKING:
     from convnet.data.packed import PackedDataset
@@ -80,12 +81,7 @@ def _write(root: Path, sums: Sums) -> None:
 
     arrays = {"total": sums.total, "products": sums.products, "count": np.array([sums.count])}
     content = save(arrays, {"manifest": _manifest_digest(root)})
-    temporary = root / f"{SUMS}.tmp"
-    try:
-        temporary.write_bytes(content)
-        temporary.replace(root / SUMS)
-    except OSError as error:
-        raise OSError(error.errno, error.strerror, str(root / SUMS)) from error
+    replace(root / SUMS, lambda file: file.write(content))
 
 
 def read_sums(root: Path) -> Sums | None:

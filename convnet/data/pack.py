@@ -33,8 +33,9 @@ from convnet.data.packed import (
     ppm_head,
 )
 from convnet.data.picture import decode
-from convnet.data.shards import Output, replace
+from convnet.data.shards import Output
 from convnet.data.workers import Pool, auto_workers, warn_plainly
+from convnet.files import replace
 
 _JOB = 16  # pictures a worker does at a time
 

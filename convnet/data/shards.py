@@ -7,7 +7,6 @@ import json
 import os
 import shutil
 import tarfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +16,7 @@ import numpy.typing as npt
 from convnet.data.copies import Digests, digests_of
 from convnet.data.dataset import DataError, shown
 from convnet.data.packed import INDEX, MANIFEST, shard_name
-
-try:
-    import fcntl
-except ImportError:  # not a POSIX system: folders are then not locked
-    fcntl = None  # type: ignore[assignment]
+from convnet.files import lock, replace
 
 WORK = ".packing"  # the folder inside the result for what is not complete
 _BLOCK = 512  # of a tar file
@@ -121,7 +116,10 @@ class Output:
                 f" {shown(min(found))} in it"
             )
         self.work.mkdir(parents=True, exist_ok=True)
-        self._lock = _lock(self.work, shown(out))
+        try:
+            self._lock = lock(self.work)
+        except BlockingIOError:
+            raise DataError(f"{shown(out)}: another process is packing into it") from None
         try:
             self._check_plan(digest)
         except BaseException:
@@ -166,30 +164,3 @@ class Output:
         replace(self.out / MANIFEST, lambda file: file.write(text.encode()))
         self.plan.unlink()
         shutil.rmtree(self.work, ignore_errors=True)
-
-
-def _lock(folder: Path, shown_folder: str) -> int:
-    """A handle that holds the lock of a folder; closing it, or dying, frees the lock."""
-    handle = os.open(folder, os.O_RDONLY)
-    if fcntl is not None:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(handle)
-            raise DataError(f"{shown_folder}: another process is packing into it") from None
-        except OSError:
-            pass  # a file system without locks
-    return handle
-
-
-def replace(path: Path, write: Callable[[Any], object]) -> None:
-    """Writes a file so that there is always a whole one, or none."""
-    temporary = path.with_name(f"{path.name}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError as error:
-        raise OSError(error.errno, error.strerror, str(path)) from error

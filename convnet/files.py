@@ -1,0 +1,71 @@
+"""Files that are whole or not there, and folders that one process has to itself."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+try:
+    import fcntl
+except ImportError:  # not a POSIX system: folders are then not locked
+    fcntl = None  # type: ignore[assignment]
+
+TEMPORARY = ".tmp"  # ends the names of files that are not complete
+
+
+def replace(path: Path, write: Callable[[Any], object]) -> None:
+    """Writes a file so that there is always a whole one, or none, whenever the process ends.
+
+    Args:
+        write: puts the content into the binary file it is given.
+
+    Raises:
+        OSError: naming `path`; what was there before still is.
+    """
+    temporary = path.with_name(f"{path.name}{TEMPORARY}")
+    try:
+        with temporary.open("wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+        sync_folder(path.parent)
+    except BaseException as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        if isinstance(error, OSError) and error.errno is not None:
+            raise OSError(error.errno, os.strerror(error.errno), str(path)) from error
+        raise
+
+
+def sync_folder(folder: Path) -> None:
+    """Makes renames in a folder survive a power failure, where the system can."""
+    try:
+        handle = os.open(folder, os.O_RDONLY)
+    except OSError:
+        return  # a system on which folders cannot be opened
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def lock(folder: Path) -> int:
+    """A handle of the folder that holds its lock; closing it, or dying, frees the lock.
+
+    Raises:
+        BlockingIOError: another process holds it.
+    """
+    handle = os.open(folder, os.O_RDONLY)
+    if fcntl is not None:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(handle)
+            raise
+        except OSError:
+            pass  # a file system without locks
+    return handle
