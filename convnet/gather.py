@@ -138,6 +138,9 @@ class Gather(Layer):
         held = self._buffers.get(name)
         if held is None or held.shape[1:] != shape[1:] or held.shape[0] < shape[0]:
             held = self._buffers[name] = (device or self.device).empty(shape)
+            # Fresh memory may hold what an earlier net received there: a write that is lost would
+            # then not be missed.
+            held.fill(np.nan)
         return held if held.shape[0] == shape[0] else held[: shape[0]]
 
     @property
