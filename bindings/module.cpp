@@ -406,6 +406,45 @@ void bind_lrn(py::module_& m) {
       py::arg("x"), py::arg("dy"), py::arg("dx"), CONVNET_LRN_NAMES, py::arg("stream") = 0);
 }
 
+void bind_lrn_maxpool(py::module_& m) {
+  m.def(
+      "lrn_maxpool_fprop",
+      [](Array x, Array y, Array argmax, CONVNET_LRN_PARAMETERS, CONVNET_POOL_PARAMETERS,
+         std::uintptr_t stream) {
+        const char* op = "lrn_maxpool_fprop";
+        Arguments args(op, stream);
+        const PoolShape pool =
+            maxpool_of(op, array_dims(op, "x", x), size_h, size_w, CONVNET_WINDOW_ARGUMENTS);
+        const LrnShape lrn = lrn_of(op, x_dims(pool), n, k, alpha, beta, groups, alpha_mode);
+        const auto* x_data = args.in<float>("x", x, x_dims(pool));
+        auto* y_data = args.out<float>("y", y, y_dims(pool));
+        auto* argmax_data = args.out<std::uint8_t>("argmax", argmax, y_dims(pool));
+        py::gil_scoped_release release;
+        lrn_maxpool_fprop(lrn, pool, x_data, y_data, argmax_data, args.stream());
+      },
+      py::arg("x"), py::arg("y"), py::arg("argmax"), CONVNET_LRN_NAMES, CONVNET_POOL_NAMES,
+      py::arg("stream") = 0);
+  m.def(
+      "lrn_maxpool_bprop",
+      [](Array x, Array dy, Array argmax, Array dx, bool relu_mask, CONVNET_LRN_PARAMETERS,
+         CONVNET_POOL_PARAMETERS, std::uintptr_t stream) {
+        const char* op = "lrn_maxpool_bprop";
+        Arguments args(op, stream);
+        const PoolShape pool =
+            maxpool_of(op, array_dims(op, "x", x), size_h, size_w, CONVNET_WINDOW_ARGUMENTS);
+        const LrnShape lrn = lrn_of(op, x_dims(pool), n, k, alpha, beta, groups, alpha_mode);
+        const auto* x_data = args.in<float>("x", x, x_dims(pool));
+        const auto* dy_data = args.in<float>("dy", dy, y_dims(pool));
+        const auto* argmax_data = args.in<std::uint8_t>("argmax", argmax, y_dims(pool));
+        auto* dx_data = args.out<float>("dx", dx, x_dims(pool));
+        py::gil_scoped_release release;
+        lrn_maxpool_bprop(lrn, pool, x_data, dy_data, argmax_data, relu_mask, dx_data,
+                          args.stream());
+      },
+      py::arg("x"), py::arg("dy"), py::arg("argmax"), py::arg("dx"), py::arg("relu_mask"),
+      CONVNET_LRN_NAMES, CONVNET_POOL_NAMES, py::arg("stream") = 0);
+}
+
 void bind_elementwise(py::module_& m) {
   m.def("activation_saves_output", [](const std::string& kind) {
     return activation_saves_output(activation_of("activation", kind));
@@ -646,6 +685,7 @@ PYBIND11_MODULE(CONVNET_MODULE, m) {
   bind_dense(m);
   bind_pool(m);
   bind_lrn(m);
+  bind_lrn_maxpool(m);
   bind_elementwise(m);
   bind_softmax(m);
   bind_update(m);

@@ -39,6 +39,7 @@ from convnet.ops.dense import dense_dgrad, dense_fprop, dense_wgrad, dense_works
 from convnet.ops.dropout import dropout_bprop, dropout_fprop
 from convnet.ops.local import local_dgrad, local_fprop, local_output_shape, local_wgrad
 from convnet.ops.lrn import lrn_bprop, lrn_fprop
+from convnet.ops.lrn_maxpool import lrn_maxpool_bprop, lrn_maxpool_fprop
 from convnet.ops.peer import peer_add, peer_copy
 from convnet.ops.pool import (
     avgpool_bprop,
@@ -80,6 +81,8 @@ __all__ = [
     "logistic_fprop",
     "lrn_bprop",
     "lrn_fprop",
+    "lrn_maxpool_bprop",
+    "lrn_maxpool_fprop",
     "maxpool_bprop",
     "maxpool_fprop",
     "peer_add",
