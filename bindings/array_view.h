@@ -39,6 +39,10 @@ inline const char* type_string<std::int32_t>() {
   return "<i4";
 }
 template <>
+inline const char* type_string<std::uint32_t>() {
+  return "<u4";
+}
+template <>
 inline const char* type_string<std::uint8_t>() {
   return "|u1";
 }
@@ -46,6 +50,7 @@ inline const char* type_string<std::uint8_t>() {
 inline std::string type_name(const std::string& type) {
   if (type == "<f4") return "float32";
   if (type == "<i4") return "int32";
+  if (type == "<u4") return "uint32";
   if (type == "|u1") return "uint8";
   if (type == "<f8") return "float64";
   if (type == "<f2") return "float16";
@@ -148,6 +153,13 @@ class Arguments {
     T* data = static_cast<T*>(add<T>(arg, object, Access::kWrite, &dims, in_place));
     check_dims(op_, arg, dims, expected);
     return data;
+  }
+
+  // The step's state, a uint32 array of its words; None gives a null pointer.
+  const StepState* state(py::handle object) {
+    constexpr auto words = static_cast<std::int64_t>(sizeof(StepState) / sizeof(std::uint32_t));
+    return reinterpret_cast<const StepState*>(
+        in<std::uint32_t>("state", object, Dims{words}, true));
   }
 
   Workspace workspace(py::handle object, std::int64_t bytes) {

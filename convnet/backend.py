@@ -121,6 +121,14 @@ class Backend:
         """``array`` as a NumPy array; not copied where it is one already."""
         return _plain(array) if isinstance(array, np.ndarray) else array.get()
 
+    def put(self, array: Array, host: np.ndarray) -> None:
+        """Writes numbers of the host into `array`, in the order of what this device does."""
+        if self.xp is np:
+            np.copyto(_plain(array), host)
+        else:
+            with self.active():
+                array.set(host)
+
     def own(self, array: Array) -> Array:
         """``array``, just made here, marked as memory of this device if that is a logical one."""
         if self.logical:

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from convnet import backend, ops
+from convnet.stepstate import StepState
 
 Array = Any  # numpy.ndarray or cupy.ndarray
 Shape = tuple[int, ...]
@@ -133,12 +134,18 @@ class Randomness:
 
     Numbers are a function of (seed, stream of the layer, step, position), so that a step can be
     repeated and a backward pass draws what the forward pass drew. `first_case` is the place of the
-    batch's first case in a larger batch of which other processes have the rest.
+    batch's first case in a larger batch of which other processes have the rest. `state` is where
+    the devices have seed and step; without it, operations are given them.
     """
 
     seed: int = 0
     step: int = 0
     first_case: int = 0
+    state: StepState | None = None
+
+    def state_for(self, array: Array) -> Array | None:
+        """The state on the device of an array, if there is one."""
+        return None if self.state is None else self.state.on(backend.of(array))
 
 
 class Layer:

@@ -20,6 +20,7 @@ from convnet.memory import training_memory
 from convnet.partition import Partition
 from convnet.passes import Passes
 from convnet.sgd import SGD
+from convnet.stepstate import StepState
 from convnet.summary import summary_table
 
 __all__ = ["Net", "Node"]
@@ -210,8 +211,9 @@ class Net(Passes):
         Returns: the mean loss of the batch before the update.
         Raises: ValueError for x or labels that do not fit.
         """
+        self._write_state(sgd)
         self._compute_gradients(x, labels, None)
-        sgd.update()
+        sgd.update(self._random.state)
         self.step += 1
         return self._mean_loss()
 
@@ -225,6 +227,7 @@ class Net(Passes):
             x, labels: as in `train_step`.
             scale: multiplies the sum of the cases' gradients; 1 / N by default, for their mean.
         """
+        self._write_state()
         self._compute_gradients(x, labels, scale)
         return self._mean_loss()
 
@@ -232,6 +235,7 @@ class Net(Passes):
     def training_loss(self, x: Array, labels: Array) -> float:
         """The mean loss as `gradients` sees it, with the dropout masks of this step."""
         x, labels = map(self.backend.asarray, self._checked(x, labels))
+        self._write_state()
         self._forward(x, True, labels, gradient=False)
         return self._mean_loss()
 
@@ -241,6 +245,12 @@ class Net(Passes):
         if self._rank is None:
             raise RuntimeError("last_rank: nothing has been trained or evaluated yet")
         return np.array(self.backend.to_host(self._rank))
+
+    def _write_state(self, sgd: SGD | None = None) -> None:
+        """Gives the devices what is this step's own; the rates only where an update follows."""
+        if self._random.state is None:
+            self._random.state = StepState(self.backends)
+        self._random.state.write(self.seed, self.step, None if sgd is None else sgd.rates)
 
     def _compute_gradients(self, x: Array, labels: Array, scale: float | None) -> None:
         x, labels = map(self.backend.asarray, self._checked(x, labels))
