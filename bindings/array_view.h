@@ -14,6 +14,7 @@
 
 #include "gpu_array.h"
 #include "ops.h"
+#include "recording.h"
 
 namespace convnet {
 
@@ -119,7 +120,9 @@ inline ArrayView gpu_view(const char* op, const char* arg, const GpuArray& array
 class Arguments {
  public:
   Arguments(const char* op, std::uintptr_t stream, bool peers = false)
-      : op_(op), stream_(reinterpret_cast<Stream>(stream)), peers_(peers) {}
+      : op_(op), stream_(reinterpret_cast<Stream>(stream)), peers_(peers) {
+    if (Recording* recording = Recording::active()) recording->expect(op);
+  }
   ~Arguments() {
     if (device_ >= 0) set_current_device(device_before_);
   }
@@ -197,6 +200,7 @@ class Arguments {
            same ? "the same array" : "overlapping arrays");
     }
     seen_.push_back(now);
+    if (Recording* recording = Recording::active()) recording->keep(object);
     if (dims != nullptr) *dims = view.dims;
     return view.data;
   }

@@ -587,14 +587,12 @@ void bind_update(py::module_& m) {
 
 // ---- between devices, and the module itself ----------------------------------------------------
 
-using PeerOp = void (*)(const PeerShape&, const float*, float*, Stream);
-
-template <PeerOp run>
-void bind_peer(py::module_& m, const char* op) {
+template <class Run>
+void bind_peer(py::module_& m, const char* op, Run run) {
   m.def(
       op,
-      [op](Array src, Array dst, Size src_col, Size dst_col, Size cols, int src_device,
-           int dst_device, std::uintptr_t stream) {
+      [op, run](Array src, Array dst, Size src_col, Size dst_col, Size cols, int src_device,
+                int dst_device, std::uintptr_t stream) {
         Arguments args(op, stream, true);
         Dims src_dims;
         const auto* src_data = args.in<float>("src", src, &src_dims);
@@ -607,6 +605,22 @@ void bind_peer(py::module_& m, const char* op) {
       },
       py::arg("src"), py::arg("dst"), py::arg("src_col"), py::arg("dst_col"), py::arg("cols"),
       py::arg("src_device") = 0, py::arg("dst_device") = 0, py::arg("stream") = 0);
+}
+
+void bind_peers(py::module_& m) {
+  bind_peer(m, "peer_copy", peer_copy);
+  bind_peer(m, "peer_add", peer_add);
+}
+
+// Each module has a Recording of its own: it notes calls of its own operations only.
+void bind_recording(py::module_& m) {
+  py::class_<Recording>(m, "Recording", py::module_local())
+      .def(py::init<>())
+      .def("begin", &Recording::begin)
+      .def("end", &Recording::end)
+      .def("run", &Recording::run)
+      .def_property_readonly("names", &Recording::names)
+      .def_property_readonly("missing", &Recording::missing);
 }
 
 // Random bits at counters, on the host whatever the backend: data order and augmentation use it.
@@ -653,7 +667,7 @@ PYBIND11_MODULE(CONVNET_MODULE, m) {
   bind_elementwise(m);
   bind_softmax(m);
   bind_update(m);
-  bind_peer<peer_copy>(m, "peer_copy");
-  bind_peer<peer_add>(m, "peer_add");
+  bind_peers(m);
+  bind_recording(m);
   bind_philox(m);
 }

@@ -20,6 +20,7 @@ from convnet.memory import training_memory
 from convnet.partition import Partition
 from convnet.passes import Passes
 from convnet.sgd import SGD
+from convnet.stepgraph import StepGraph
 from convnet.stepstate import StepState
 from convnet.summary import summary_table
 
@@ -59,6 +60,7 @@ class Net(Passes):
             "conv1.w@0" and "conv1.w@1".
         backend: the device, or the first one; partition: over two devices, or None.
         seed; step: training steps done, which also counts dropout's masks.
+        step_graph: runs the steps; see `convnet.stepgraph`.
 
     Raises: ValueError for a graph or sizes that do not fit, naming the node.
     """
@@ -94,6 +96,7 @@ class Net(Passes):
         self._fuse = fuse
         self._frozen = None
         self.plan()
+        self.step_graph = StepGraph(self)
 
     # ---- construction ---------------------------------------------------------------------------
 
@@ -211,9 +214,9 @@ class Net(Passes):
         Returns: the mean loss of the batch before the update.
         Raises: ValueError for x or labels that do not fit.
         """
+        x, labels = map(self.backend.asarray, self._checked(x, labels))
         self._write_state(sgd)
-        self._compute_gradients(x, labels, None)
-        sgd.update(self._random.state)
+        self.step_graph.run(x, labels, sgd)
         self.step += 1
         return self._mean_loss()
 
@@ -227,6 +230,7 @@ class Net(Passes):
             x, labels: as in `train_step`.
             scale: multiplies the sum of the cases' gradients; 1 / N by default, for their mean.
         """
+        x, labels = map(self.backend.asarray, self._checked(x, labels))
         self._write_state()
         self._compute_gradients(x, labels, scale)
         return self._mean_loss()
@@ -252,8 +256,12 @@ class Net(Passes):
             self._random.state = StepState(self.backends)
         self._random.state.write(self.seed, self.step, None if sgd is None else sgd.rates)
 
+    def plain_step(self, x: Array, labels: Array, sgd: SGD) -> None:
+        """The operations of a step, node by node, on checked arrays; see `train_step`."""
+        self._compute_gradients(x, labels, None)
+        sgd.update(self._random.state)
+
     def _compute_gradients(self, x: Array, labels: Array, scale: float | None) -> None:
-        x, labels = map(self.backend.asarray, self._checked(x, labels))
         self._forward(x, True, labels, scale)
         for param in self.params:
             param.zero_grad()
