@@ -121,6 +121,14 @@ class Backend:
         """``array`` as a NumPy array; not copied where it is one already."""
         return _plain(array) if isinstance(array, np.ndarray) else array.get()
 
+    def put(self, array: Array, host: np.ndarray) -> None:
+        """Writes numbers of the host into `array`, in the order of what this device does."""
+        if self.xp is np:
+            np.copyto(_plain(array), host)
+        else:
+            with self.active():
+                array.set(host)
+
     def own(self, array: Array) -> Array:
         """``array``, just made here, marked as memory of this device if that is a logical one."""
         if self.logical:
@@ -130,21 +138,26 @@ class Backend:
 
     def stream(self) -> int:
         """The address of this device's current stream (0 on host backends)."""
-        return 0 if self.xp is np else int(self._stream().ptr)
+        return 0 if self.xp is np else int(self.current_stream().ptr)
 
     def wait_for(self, other: Backend) -> None:
         """Let this device's stream begin what comes next only when ``other``'s is done."""
         if self.xp is not np and other is not self:
             with other.active():
-                event = other._stream().record()
+                event = other.current_stream().record()
             with self.active():
-                self._stream().wait_event(event)
+                self.current_stream().wait_event(event)
+
+    @property
+    def threads(self) -> int:
+        """Threads that operations use on the CPU."""
+        return int(self.module.thread_count())
 
     def synchronize(self) -> None:
         """Wait until the device has done all it was given."""
         if self.xp is not np:
             with self.active():
-                self._stream().synchronize()
+                self.current_stream().synchronize()
 
     def workspace(self, size: int) -> Array | None:
         """At least ``size`` bytes of scratch memory, valid until the next call on this thread."""
@@ -168,7 +181,8 @@ class Backend:
         description = self.module.device_description(0 if self.logical else self.index)
         return f"{self.device}: {description}; {self.module.build_description()}"
 
-    def _stream(self) -> Any:
+    def current_stream(self) -> Any:
+        """CuPy's object for this GPU's current stream."""
         return self.xp.cuda.get_current_stream(self.index)
 
     def active(self) -> contextlib.AbstractContextManager[Any]:

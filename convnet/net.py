@@ -20,6 +20,8 @@ from convnet.memory import training_memory
 from convnet.partition import Partition
 from convnet.passes import Passes
 from convnet.sgd import SGD
+from convnet.stepgraph import StepGraph
+from convnet.stepstate import StepState
 from convnet.summary import summary_table
 
 __all__ = ["Net", "Node"]
@@ -58,6 +60,7 @@ class Net(Passes):
             "conv1.w@0" and "conv1.w@1".
         backend: the device, or the first one; partition: over two devices, or None.
         seed; step: training steps done, which also counts dropout's masks.
+        step_graph: runs the steps; see `convnet.stepgraph`.
 
     Raises: ValueError for a graph or sizes that do not fit, naming the node.
     """
@@ -93,6 +96,7 @@ class Net(Passes):
         self._fuse = fuse
         self._frozen = None
         self.plan()
+        self.step_graph = StepGraph(self)
 
     # ---- construction ---------------------------------------------------------------------------
 
@@ -210,8 +214,9 @@ class Net(Passes):
         Returns: the mean loss of the batch before the update.
         Raises: ValueError for x or labels that do not fit.
         """
-        self._compute_gradients(x, labels, None)
-        sgd.update()
+        x, labels = map(self.backend.asarray, self._checked(x, labels))
+        self._write_state(sgd)
+        self.step_graph.run(x, labels, sgd)
         self.step += 1
         return self._mean_loss()
 
@@ -225,6 +230,8 @@ class Net(Passes):
             x, labels: as in `train_step`.
             scale: multiplies the sum of the cases' gradients; 1 / N by default, for their mean.
         """
+        x, labels = map(self.backend.asarray, self._checked(x, labels))
+        self._write_state()
         self._compute_gradients(x, labels, scale)
         return self._mean_loss()
 
@@ -232,6 +239,7 @@ class Net(Passes):
     def training_loss(self, x: Array, labels: Array) -> float:
         """The mean loss as `gradients` sees it, with the dropout masks of this step."""
         x, labels = map(self.backend.asarray, self._checked(x, labels))
+        self._write_state()
         self._forward(x, True, labels, gradient=False)
         return self._mean_loss()
 
@@ -242,8 +250,18 @@ class Net(Passes):
             raise RuntimeError("last_rank: nothing has been trained or evaluated yet")
         return np.array(self.backend.to_host(self._rank))
 
+    def _write_state(self, sgd: SGD | None = None) -> None:
+        """Gives the devices what is this step's own; the rates only where an update follows."""
+        if self._random.state is None:
+            self._random.state = StepState(self.backends)
+        self._random.state.write(self.seed, self.step, None if sgd is None else sgd.rates)
+
+    def plain_step(self, x: Array, labels: Array, sgd: SGD) -> None:
+        """The operations of a step, node by node, on checked arrays; see `train_step`."""
+        self._compute_gradients(x, labels, None)
+        sgd.update(self._random.state)
+
     def _compute_gradients(self, x: Array, labels: Array, scale: float | None) -> None:
-        x, labels = map(self.backend.asarray, self._checked(x, labels))
         self._forward(x, True, labels, scale)
         for param in self.params:
             param.zero_grad()

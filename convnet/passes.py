@@ -10,6 +10,7 @@ from typing import Any
 
 from convnet import backend as backends
 from convnet import fusion, graph, ops
+from convnet.changes import changed
 from convnet.gather import Arriving, arrived
 from convnet.graph import INPUT, Node, input_names
 from convnet.layer import Array, Parameter
@@ -46,6 +47,15 @@ class Passes:
             if self.partition is not None:
                 self.partition.planned(self._plan.learns)
         return self._plan
+
+    @property
+    def left(self) -> tuple[Any, ...]:
+        """What the last pass has left behind: the outputs of nodes, losses and ranks."""
+        return self._values, self._case_losses, self._rank
+
+    @left.setter
+    def left(self, left: tuple[Any, ...]) -> None:
+        self._values, self._case_losses, self._rank = left
 
     def running(self, device: backends.Backend | None = None) -> list[Node]:
         """The nodes that a training step runs: all, or those on one of the devices."""
@@ -140,10 +150,10 @@ class Passes:
             return
         if not own and len(self._readers[name]) > 1:  # the sum must not change what others hold
             held = self._sums.get(name)
-            if held is None or held.shape != part.shape:
+            if held is None or held.shape[1:] != part.shape[1:] or len(held) < len(part):
+                changed()
                 held = self._sums[name] = backends.of(part).empty(part.shape)
-            held[...] = part
-            part = held
+            part = ops.copy(held[: len(part)], part)
         gradients[name] = part
 
     @functools.cached_property

@@ -17,6 +17,7 @@
 #include <cstdint>
 #include <string>
 
+#include "philox.h"
 #include "shapes.h"
 
 namespace convnet {
@@ -29,6 +30,21 @@ struct Workspace {
 };
 
 enum class Pass { kFprop, kDgrad, kWgrad };
+
+// What differs from one training step to the next, in memory of the device: operations read it when
+// they run, so that a step captured once can run again with other numbers. The host writes all but
+// `halt`.
+struct StepState {
+  std::uint32_t seed_low, seed_high;  // of dropout
+  std::uint32_t step;                 // of dropout
+  float lr, momentum, weight_decay;   // of sgd_update
+  std::uint32_t halt;                 // not 0: the step went wrong, and sgd_update changes nothing
+  std::uint32_t reserved;
+};
+
+CONVNET_HOST_DEVICE inline std::uint64_t state_seed(const StepState& state) {
+  return std::uint64_t{state.seed_high} << 32 | state.seed_low;
+}
 
 // ---- the implementation itself ----------------------------------------------------------------
 
@@ -160,8 +176,10 @@ void accumulate(std::int64_t count, const float* src, float* dst, Stream stream)
 // y = x * mask * scale, where mask is 0 with probability `drop`; number `index` of Philox stream
 // (seed, stream_id, step) decides element index = (row + row_offset) * global_cols + col +
 // col_offset. The backward pass is the same operation on dy. y may be x. `drop` is in [0, 1).
+// state may be null; else its seed and step are taken in place of those given.
 void dropout(const DropoutShape& shape, double drop, float scale, std::uint64_t seed,
-             std::uint32_t stream_id, std::uint32_t step, const float* x, float* y, Stream stream);
+             std::uint32_t stream_id, std::uint32_t step, const StepState* state, const float* x,
+             float* y, Stream stream);
 
 // ---- softmax and cross-entropy -----------------------------------------------------------------
 
@@ -186,9 +204,10 @@ struct SgdTensor {
   float lr_mult, decay_mult;
 };
 
-// All parameters in one launch. `tensors` is a host array.
+// All parameters in one launch. `tensors` is a host array. state may be null; else its lr, momentum
+// and weight_decay are taken in place of those given, and nothing is changed where `halt` is set.
 void sgd_update(const SgdTensor* tensors, int tensor_count, float lr, float momentum,
-                float weight_decay, Stream stream);
+                float weight_decay, const StepState* state, Stream stream);
 
 // ---- data augmentation (paper, section 4.1) ----------------------------------------------------
 //   y[n,p,q,c] = scale * (x[n, p + offset_h, q' + offset_w, c] + noise[n,c] - mean[same place])

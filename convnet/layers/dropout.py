@@ -80,6 +80,7 @@ class Dropout(Layer):
             "row_offset": self.random.first_case * rows_per_case,
             "col_offset": first,
             "global_cols": channels,
+            "state": self.random.state_for(x),
         }
 
     def describe(self) -> str:

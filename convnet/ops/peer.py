@@ -30,6 +30,20 @@ def peer_copy(
     return _peer("peer_copy", dst, src, dst_col, src_col, cols, wait)
 
 
+def copy(dst: Array, src: Array) -> Array:
+    """Copy all of src into dst, an array of the same shape on the same device.
+
+    Returns:
+        dst.
+    """
+    shape = dims_of("copy", "src", src)
+    if dims_of("copy", "dst", dst) != shape or not shape:
+        raise ValueError(f"copy: dst: expected shape {shape}, got {dst.shape}")
+    backend_of("copy", dst=dst, src=src)
+    peer_copy(dst.reshape(shape[0], -1), src.reshape(shape[0], -1))
+    return dst
+
+
 def peer_add(
     dst: Array, src: Array, *, dst_col: int = 0, src_col: int = 0, cols: int | None = None
 ) -> Array:

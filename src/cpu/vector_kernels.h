@@ -45,8 +45,8 @@ inline void store_around(float* p, Vec v) {
 // Bytes to integers and back; the compiler would go through memory, lane by lane.
 inline IntVec widen(const std::uint8_t* p) {
 #if defined(__x86_64__) && CONVNET_LANES == 16
-  return (IntVec)_mm512_maskz_cvtepu8_epi32(
-      0xffff, _mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+  return (IntVec)_mm512_maskz_cvtepu8_epi32(0xffff,
+                                            _mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
 #elif defined(__x86_64__) && CONVNET_LANES == 8
   return (IntVec)_mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p)));
 #elif defined(__x86_64__)
@@ -65,7 +65,8 @@ inline void narrow(std::uint8_t* p, IntVec v) {
   _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_maskz_cvtepi32_epi8(0xffff, (__m512i)v));
 #elif defined(__x86_64__) && CONVNET_LANES == 8
   const __m256i all = (__m256i)v;
-  const __m128i words = _mm_packs_epi32(_mm256_castsi256_si128(all), _mm256_extracti128_si256(all, 1));
+  const __m128i words =
+      _mm_packs_epi32(_mm256_castsi256_si128(all), _mm256_extracti128_si256(all, 1));
   _mm_storel_epi64(reinterpret_cast<__m128i*>(p), _mm_packus_epi16(words, words));
 #elif defined(__x86_64__)
   const __m128i words = _mm_packs_epi32((__m128i)v, (__m128i)v);
@@ -77,7 +78,9 @@ inline void narrow(std::uint8_t* p, IntVec v) {
 #endif
 }
 
-inline bool can_stream(const float* p) { return reinterpret_cast<std::uintptr_t>(p) % sizeof(Vec) == 0; }
+inline bool can_stream(const float* p) {
+  return reinterpret_cast<std::uintptr_t>(p) % sizeof(Vec) == 0;
+}
 
 inline void finish_stores() {
 #if defined(__x86_64__)
@@ -282,8 +285,7 @@ struct Best {
     // Greater, or the first NaN.
 #if defined(__x86_64__) && CONVNET_LANES == 16
     const __mmask16 number = _mm512_cmp_ps_mask((__m512)value, (__m512)value, _CMP_ORD_Q);
-    const __mmask16 wins =
-        _mm512_mask_cmp_ps_mask(number, (__m512)x, (__m512)value, _CMP_NLE_UQ);
+    const __mmask16 wins = _mm512_mask_cmp_ps_mask(number, (__m512)x, (__m512)value, _CMP_NLE_UQ);
     value = (Vec)_mm512_mask_mov_ps((__m512)value, wins, (__m512)x);
     code = (IntVec)_mm512_mask_mov_epi32((__m512i)code, wins, _mm512_set1_epi32(new_code));
 #else
