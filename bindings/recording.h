@@ -136,6 +136,8 @@ CONVNET_RECORDED(avgpool_fprop);
 CONVNET_RECORDED(avgpool_bprop);
 CONVNET_RECORDED(lrn_fprop);
 CONVNET_RECORDED(lrn_bprop);
+CONVNET_RECORDED(lrn_maxpool_fprop);
+CONVNET_RECORDED(lrn_maxpool_bprop);
 CONVNET_RECORDED(activation_fprop);
 CONVNET_RECORDED(activation_bprop);
 CONVNET_RECORDED(accumulate);

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from convnet import backend as backends
-from convnet import graph, weights
+from convnet import fusion, graph, weights
 from convnet.gather import arrived
 from convnet.graph import INPUT, Node, input_names
 from convnet.inputs import checked_labels, checked_x
@@ -324,25 +324,14 @@ class Net(Passes):
                 if node.name in needed:
                     with self._at(node):
                         inputs = self._inputs(node)
-                        values[node.name] = self._run_test(node, inputs, node.name in ends)
+                        with fusion.apart(node.layer, node.name in ends):
+                            x_of = inputs if node.layer.several_inputs else inputs[0]
+                            values[node.name] = node.layer.fprop(x_of, False)
             if self.partition is None:
                 output[part] = self.backend.to_host(values[until])
             else:
                 self.partition.collect(until, values, output[part])
         return output
-
-    @staticmethod
-    def _run_test(node: Node, inputs: list[Array], last: bool) -> Array:
-        """A node's output in test mode; for the last one, without the ReLU node fused into it."""
-        layer: Any = node.layer
-        fused = last and getattr(layer, "fuse_relu", False)
-        if fused:
-            layer.fuse_relu = False
-        try:
-            return layer.fprop(inputs if layer.several_inputs else inputs[0], False)
-        finally:
-            if fused:
-                layer.fuse_relu = True
 
     # ---- checks of what is fed in ---------------------------------------------------------------
 

@@ -78,7 +78,10 @@ def test_what_is_fused_in_the_chain():
     layers = {node.name: node.layer for node in make(chain).nodes}
     assert layers["conv1"].fuse_relu
     assert layers["relu1"].fused
-    assert not layers["conv1"].dy_masked  # LRN comes between it and the next convolution
+    assert layers["lrn1"].fused
+    assert layers["pool1"].norm is layers["lrn1"]
+    assert layers["conv1"].dy_masked  # by the pool, with LRN between
+    assert layers["pool1"].mask_dx
     assert not layers["conv1"].need_dx
     assert layers["conv2"].need_dx
     assert layers["conv2"].dy_masked
@@ -93,6 +96,7 @@ def test_what_is_fused_in_the_chain():
 def test_what_is_not_fused_in_branches():
     layers = {node.name: node.layer for node in make(branches).nodes}
     assert not layers["a"].fuse_relu
+    assert not layers["norm"].fused  # others read it
     assert not layers["right"].in_place
     assert layers["relu"].in_place  # after the Sum, whose output nothing else reads
     assert not layers["a"].overwrite_dy
@@ -106,6 +110,8 @@ def test_nothing_is_fused_without_fuse():
         assert not node.layer.in_place
         assert not node.layer.overwrite_dy
         assert not getattr(node.layer, "fuse_relu", False)
+        assert not getattr(node.layer, "fused", False)
+        assert getattr(node.layer, "norm", None) is None
         assert not getattr(node.layer, "dy_masked", False)
 
 
@@ -196,3 +202,16 @@ def test_nothing_is_computed_below_what_learns(rng, monkeypatch):
     train(net, x, labels, steps=1)
     assert seen[-1] == names[0]
     assert not np.array_equal(net.params[0].data, before)
+
+
+def test_the_norm_below_a_pool_takes_no_memory(rng):
+    """LRN's output and its gradient are never stored, and asking for its output still gives it."""
+    fused, plain = make(chain, seed=3), make(chain, seed=3, fuse=False)
+    x, labels = data(rng)
+    train(fused, x, labels, steps=1)
+    train(plain, x, labels, steps=1)
+    layers = [{node.name: node.layer for node in net.nodes} for net in (fused, plain)]
+    assert layers[0]["lrn1"].buffer_bytes == 0
+    assert layers[1]["lrn1"].buffer_bytes == 2 * 4 * BATCH * 8 * 7 * 6
+    np.testing.assert_array_equal(fused.forward(x, "lrn1"), plain.forward(x, "lrn1"))
+    assert layers[0]["lrn1"].fused

@@ -27,6 +27,7 @@ namespace convnet {
 namespace {
 
 struct Array {
+  static constexpr bool kLate = false;
   const float* dy;
 
   __device__ Floats<4> four(int four) const { return load_floats<4>(dy + 4 * four); }

@@ -128,7 +128,9 @@ __device__ inline Floats<4> squares(const Floats<4>& values) {
   return result;
 }
 
-// dx of a lane. `dy` gives the gradients: dy.four(four) those of the lane.
+// dx of a lane. `dy` gives the gradients: dy.four(four) those of the lane. Gradient::kLate: they
+// are asked for when they are needed, as they take many registers to find, and powf is a call,
+// around which registers are saved.
 template <int kWindow, class Gradient>
 __device__ inline void lrn_bprop_lane(const Line& line, const float* x, const Gradient& dy,
                                       bool relu_mask, float* dx) {
@@ -137,10 +139,13 @@ __device__ inline void lrn_bprop_lane(const Line& line, const float* x, const Gr
   Floats<4> values = all_floats<4>(0.0f), grad = values;
   if (lane.inside) {
     values = load_floats<4>(x + 4 * lane.four);
-    grad = dy.four(lane.four);
+    if constexpr (!Gradient::kLate) grad = dy.four(lane.four);
   }
   const Floats<4> sums = window_sums<kLeft, kRight>(lane, squares(values));
   const Powers<4> power = powers(scales(line.k, line.alpha, sums), line.beta);
+  if constexpr (Gradient::kLate) {
+    if (lane.inside) grad = dy.four(lane.four);
+  }
   Floats<4> terms;
   for (int i = 0; i < 4; ++i) {
     terms.v[i] = __fmul_rn(grad.v[i] * values.v[i], power.next.v[i]);
@@ -203,9 +208,14 @@ __device__ inline void lrn_bprop_tile(const Rows& rows, const float* x, const Gr
   float inner[kPerThread] = {}, direct[kPerThread] = {};
   for (unsigned piece = begin; piece < end; piece += kPiece) {
     const unsigned piece_end = min(piece + kPiece, end);
+    // Apart from the loop below, for the registers that a call of powf saves; a thread reads what
+    // it has written itself.
+    for (unsigned j = piece + threadIdx.x; j < piece_end; j += kBlockThreads) {
+      directs[j - piece] = dy.one(j);
+    }
     for (unsigned j = piece + threadIdx.x; j < piece_end; j += kBlockThreads) {
       const Powers<1> power = powers_at(rows, x, j);
-      const float grad = dy.one(j);
+      const float grad = directs[j - piece];
       terms[j - piece] = grad * x[j] * power.next.v[0];
       directs[j - piece] = grad * power.main.v[0];
     }

@@ -194,6 +194,7 @@ __global__ void __launch_bounds__(kBlockThreads)
 
 // dz, in place of an array of gradients.
 struct Gathered {
+  static constexpr bool kLate = true;
   PoolIndex index;  // with channels in fours for four(), singly for one()
   const float* dy;
   const std::uint8_t* argmax;
