@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from convnet.graph import INPUT, Node, consumers, input_names
 from convnet.layer import Layer
 from convnet.layers.activation import Activation, ReLU
+from convnet.layers.dropout import Dropout
 from convnet.layers.lrn import LRN
 from convnet.layers.pool import MaxPool
 from convnet.layers.shape import Sum
@@ -47,8 +48,10 @@ def plan(nodes: Sequence[Node], fuse: bool) -> Plan:
     if fuse:
         _fuse_relus(nodes, uses)
         _fuse_norms(nodes, uses)
-        _hand_masks_up(nodes, uses, learns)
         _run_in_place(nodes, uses)
+        _join_masks(nodes)
+        _hand_masks_up(nodes, uses, learns)
+        _run_in_place(nodes, uses)  # again, as what a mask is taken from may have changed
     return Plan(learns, _find_own_dx(nodes, uses, fuse))
 
 
@@ -77,6 +80,8 @@ def _reset(nodes: Sequence[Node]) -> None:
             layer.fused = layer.dy_masked = False
         if isinstance(layer, LRN):
             layer.fused = False
+        if isinstance(layer, Dropout):
+            layer.masked = False
         if isinstance(layer, MaxPool):
             layer.norm, layer.mask_dx = None, False
 
@@ -113,6 +118,22 @@ def _fuse_norms(nodes: Sequence[Node], uses: dict[str, list[Node]]) -> None:
                 node.layer.fused, above.norm = True, node.layer
 
 
+def _join_masks(nodes: Sequence[Node]) -> None:
+    """A dropout that runs in place over a ReLU's output leaves its mask to the ReLU."""
+    by_name = {node.name: node for node in nodes}
+    for node in nodes:
+        below = by_name.get(input_names(node)[0])
+        if isinstance(node.layer, Dropout) and node.layer.in_place and below is not None:
+            layer = below.layer
+            over_dropout = isinstance(layer, Dropout) and layer.masked
+            node.layer.masked = over_dropout or _has_relu(layer)
+
+
+def _has_relu(layer: Layer) -> bool:
+    """Whether the last thing a layer does is a ReLU; also one that is fused into the layer below."""
+    return isinstance(layer, ReLU) or (isinstance(layer, Weighted) and layer.has_relu)
+
+
 def _hand_masks_up(
     nodes: Sequence[Node], uses: dict[str, list[Node]], learns: frozenset[str]
 ) -> None:
@@ -120,8 +141,7 @@ def _hand_masks_up(
     backward pass of a max-pool that LRN runs in."""
     for node in nodes:
         layer = node.layer
-        is_relu = isinstance(layer, Weighted) and layer.has_relu
-        is_relu = is_relu or (isinstance(layer, ReLU) and not layer.fused)
+        is_relu = _has_relu(layer) and not (isinstance(layer, ReLU) and layer.fused)
         above = _sole_reader(node, uses)
         if not is_relu or node.name not in learns or above is None:
             continue
@@ -132,10 +152,11 @@ def _hand_masks_up(
 
 
 def _sole_reader(node: Node, uses: dict[str, list[Node]]) -> Node | None:
-    """The one node that reads this one's output, past nodes that only hand it on."""
+    """The one node that reads this one's output, past nodes that only hand it on, and past dropouts
+    over it that have left it their mask."""
     while len(uses[node.name]) == 1:
         node = uses[node.name][0]
-        if not node.layer.is_view:
+        if not node.layer.is_view and not (isinstance(node.layer, Dropout) and node.layer.masked):
             return node
     return None
 

@@ -16,9 +16,10 @@ from nets import (
     train,
 )
 
+from convnet import ops
 from convnet.backend import Backend
 from convnet.gradcheck import gradcheck
-from convnet.layers import Dropout, Flatten, ReLU, SoftmaxXent
+from convnet.layers import Dropout, Flatten, ReLU, SoftmaxXent, Sum, Tanh
 from convnet.memory import training_memory
 from convnet.net import Net, Node
 from convnet.sgd import SGD
@@ -90,7 +91,11 @@ def test_what_is_fused_in_the_chain():
     assert not layers["lrn1"].in_place
     assert layers["drop4"].in_place
     assert layers["drop5"].in_place
-    assert not layers["fc5"].mask_dx  # its input is dropout's
+    assert layers["drop4"].masked
+    assert layers["drop5"].masked
+    assert layers["fc5"].mask_dx  # with dropout between: what was dropped is 0
+    assert layers["fc6"].mask_dx
+    assert layers["fc4"].dy_masked
 
 
 def test_what_is_not_fused_in_branches():
@@ -112,6 +117,7 @@ def test_nothing_is_fused_without_fuse():
         assert not getattr(node.layer, "fuse_relu", False)
         assert not getattr(node.layer, "fused", False)
         assert getattr(node.layer, "norm", None) is None
+        assert not getattr(node.layer, "masked", False)
         assert not getattr(node.layer, "dy_masked", False)
 
 
@@ -215,3 +221,54 @@ def test_the_norm_below_a_pool_takes_no_memory(rng):
     assert layers[1]["lrn1"].buffer_bytes == 2 * 4 * BATCH * 8 * 7 * 6
     np.testing.assert_array_equal(fused.forward(x, "lrn1"), plain.forward(x, "lrn1"))
     assert layers[0]["lrn1"].fused
+
+
+def test_no_random_numbers_in_the_backward_pass_over_a_relu(rng, monkeypatch):
+    """Both dropouts of the chain leave their masks to the ReLUs below; alone they draw them again."""
+
+    def drawn(dy, *args, **options):
+        raise AssertionError("dropout_bprop was called")
+
+    monkeypatch.setattr(ops, "dropout_bprop", drawn)
+    x, labels = data(rng)
+    train(make(chain, seed=3), x, labels, steps=1)
+    with pytest.raises(AssertionError, match="dropout_bprop"):
+        train(make(chain, seed=3, fuse=False), x, labels, steps=1)
+
+
+def dropouts():
+    """Dropout over dropout, over an activation that is no ReLU, and over what others read."""
+    return [
+        Node("fc1", dense(14, relu=True)),
+        Node("drop1", Dropout(0.3, "inverted")),
+        Node("again1", Dropout(0.2)),
+        Node("fc2", dense(9)),
+        Node("tanh2", Tanh()),
+        Node("drop2", Dropout(0.4)),
+        Node("fc3", dense(9, relu=True)),
+        Node("drop3", Dropout(0.4)),
+        Node("fc4", dense(9), "fc3"),
+        Node("join", Sum(), ("drop3", "fc4")),
+        Node("relu5", ReLU()),
+        Node("drop5", Dropout(0.3, "inverted")),
+        Node("fc6", dense(CLASSES)),
+        Node("softmax", SoftmaxXent()),
+    ]
+
+
+def test_masks_of_dropouts(backend, rng):
+    x, labels = data(rng)
+    fused, plain = (make(dropouts, backend, seed=3, fuse=fuse) for fuse in (True, False))
+    masked = {n.name: n.layer.masked for n in fused.nodes if isinstance(n.layer, Dropout)}
+    assert masked == {
+        "drop1": True,
+        "again1": True,
+        "drop2": False,
+        "drop3": False,  # fc4 reads what the ReLU gave
+        "drop5": True,
+    }
+    assert train(fused, x, labels) == train(plain, x, labels)
+    for name, array in plain.state().items():
+        np.testing.assert_array_equal(fused.state()[name], array, err_msg=name)
+    rows = gradcheck(fused, x, labels, samples=3)
+    assert all(row.ok for row in rows), rows

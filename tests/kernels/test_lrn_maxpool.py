@@ -133,7 +133,7 @@ def test_bytes_that_point_nowhere_credit_nothing(backend, rng):
 BAD = {
     "size": (
         lambda z: ops.lrn_maxpool_fprop(z(1, 4, 4, 8), 17, 1),
-        "size: expected at most 256 elements|expected",
+        "size|x: expected",
     ),
     "rank": (lambda z: ops.lrn_maxpool_fprop(z(4, 8), 3, 2), "x: expected 4 dimensions"),
     "groups": (
