@@ -21,6 +21,8 @@ from typing import Any
 
 import numpy as np
 
+from convnet.hostmemory import at_cache_line
+
 Array = Any  # numpy.ndarray, cupy.ndarray, or another library's array on a GPU
 
 DLPACK_CPU, DLPACK_CUDA, DLPACK_CUDA_MANAGED = 1, 2, 13  # kinds of devices in DLPack
@@ -91,12 +93,16 @@ class Backend:
         return f"<convnet backend {self.device}>"
 
     def empty(self, shape: tuple[int, ...], dtype: Any = np.float32) -> Array:
-        """An uninitialised C-contiguous array on this device."""
+        """An uninitialised C-contiguous array on this device; on the host, from a cache line on."""
+        if self.xp is np:
+            return self.own(at_cache_line(np.empty, shape, dtype))
         with self.active():
             return self.own(self.xp.empty(shape, dtype))
 
     def zeros(self, shape: tuple[int, ...], dtype: Any = np.float32) -> Array:
-        """An array of zeros on this device."""
+        """An array of zeros on this device; on the host, from a cache line on."""
+        if self.xp is np:
+            return self.own(at_cache_line(np.zeros, shape, dtype))
         with self.active():
             return self.own(self.xp.zeros(shape, dtype))
 
