@@ -51,8 +51,9 @@ def _explain(error: Exception) -> tuple[int, str]:
     """The exit code and the one line for an error."""
     from convnet.backend import DeviceError
     from convnet.links import LinkError
+    from convnet.stepgraph import StepGraphError
 
-    if isinstance(error, LinkError):
+    if isinstance(error, (LinkError, StepGraphError)):
         return FAILED, _one_line(error)
     if isinstance(error, DeviceError):
         return NO_DEVICE, _one_line(error)

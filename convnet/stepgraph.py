@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import contextlib
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -72,6 +72,9 @@ class StepGraph:
         mode: "auto"; "off", all steps are plain; "force", a step that cannot be captured is an
             error.
 
+    Attributes:
+        warn: told, once, why steps are plain after all; it gives a `StepGraphWarning`.
+
     Raises: ValueError for another mode.
     """
 
@@ -79,6 +82,7 @@ class StepGraph:
         if mode not in MODES:
             raise ValueError(f"step.graph: expected one of {', '.join(MODES)}; got {mode!r}")
         self.net, self.mode = net, mode
+        self.warn: Callable[[str], None] = _warn
         self._failed = ""  # why a capture failed
         self._captured: dict[Any, Captured] = {}
         self._seen: dict[Any, tuple[int, Array]] = {}  # what was when a plain step ended
@@ -207,7 +211,7 @@ class StepGraph:
         self._captured.clear()
         if self.mode == "force":
             raise StepGraphError(f"step.graph=force: {problem}")
-        warnings.warn(f"steps are plain launches: {problem}", StepGraphWarning, stacklevel=6)
+        self.warn(f"steps are plain launches: {problem}")
 
     def _capture_cuda(self, recording: Any, x: Array, labels: Array, sgd: SGD) -> tuple[Any, str]:
         """The step as a CUDA graph, which has run once; or why there is none, and then the step
@@ -254,6 +258,10 @@ class StepGraph:
         for device, stream in zip(devices, self._streams, strict=True):
             with device.active():
                 device.current_stream().wait_event(stream.record())
+
+
+def _warn(text: str) -> None:
+    warnings.warn(text, StepGraphWarning, stacklevel=7)
 
 
 @contextlib.contextmanager

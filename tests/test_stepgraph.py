@@ -3,13 +3,16 @@
 import numpy as np
 import pytest
 from nets import BATCH, CLASSES, chain, data, dense, every_graph, make
+from tiny import config, write_data
 
+import convnet
 import convnet.backend
 from convnet.backend import Backend
+from convnet.config import ConfigError
 from convnet.layers import ReLU, SoftmaxXent
 from convnet.net import Net, Node
 from convnet.sgd import SGD
-from convnet.stepgraph import StepGraphError, StepGraphWarning
+from convnet.stepgraph import StepGraph, StepGraphError, StepGraphWarning
 
 
 class Pair:
@@ -350,6 +353,46 @@ def test_a_recording_keeps_its_arrays(rng):
     np.testing.assert_array_equal(out, 6)
 
 
+def lines(capsys, folder, run_dir, **changes):
+    """What a short run prints of its steps, and its last weights."""
+    cfg = config(folder, train={"epochs": 1}, **changes)
+    result = convnet.train(cfg, device="cpu", run_dir=run_dir)
+    out = capsys.readouterr().out
+    return [line for line in out.splitlines() if line.startswith("step  ")], result.net.state()
+
+
+def test_a_run_says_how_its_steps_run(tmp_path, capsys):
+    folder = write_data(tmp_path / "data")
+    found, state = lines(capsys, folder, tmp_path / "auto")
+    assert found == ["step      captured, a list of calls for each batch size"]
+    found, plain = lines(capsys, folder, tmp_path / "off", step={"graph": "off"})
+    assert found == ["step      plain launches: step.graph is off"]
+    for name, array in state.items():
+        np.testing.assert_array_equal(array, plain[name])
+
+
+def test_a_run_captures_once(tmp_path, monkeypatch):
+    """Validation between its epochs, checkpoints and logging leave the captured step be."""
+    captures = []
+    capture = StepGraph._capture
+    monkeypatch.setattr(
+        StepGraph,
+        "_capture",
+        lambda self, *args, **kwargs: (captures.append(1), capture(self, *args, **kwargs)),
+    )
+    cfg = config(write_data(tmp_path / "data"), train={"epochs": 3, "checkpoint_steps": 4})
+    convnet.train(cfg, device="cpu", run_dir=tmp_path / "run", quiet=True)
+    assert len(captures) <= 2
+
+
+def test_a_run_that_must_be_captured_and_cannot(tmp_path):
+    cfg = config(write_data(tmp_path / "data"), step={"graph": "force"})
+    with pytest.raises(ConfigError, match=r"step\.graph: force, but: .* threads of the host"):
+        convnet.train(cfg, device="cpu:0,cpu:1", run_dir=tmp_path / "run", quiet=True)
+    with pytest.raises(ConfigError, match=r"step\.graph"):
+        convnet.train(config(tmp_path, step={"graph": "maybe"}))
+
+
 def test_modes():
     with pytest.raises(ValueError, match=r"step\.graph: expected one of auto, off, force"):
-        type(make(chain).step_graph)(make(chain), "maybe")
+        StepGraph(make(chain), "maybe")
