@@ -11,10 +11,11 @@ from typing import Any
 from convnet import backend as backends
 from convnet import fusion, graph, ops
 from convnet.changes import changed
-from convnet.gather import Arriving, arrived
+from convnet.gather import Arriving, Part, arrived
 from convnet.graph import INPUT, Node, input_names
 from convnet.layer import Array, Parameter
 from convnet.layers.loss import Loss
+from convnet.layers.weighted import Weighted
 from convnet.partition import Partition
 
 
@@ -82,6 +83,10 @@ class Passes:
                     each = layer.coeff * (1.0 / len(x) if scale is None else scale)
                     loss, self._rank = layer.loss(inputs[0], labels, each, gradient)
                     self._case_losses.append((layer.coeff, loss))
+                elif isinstance(inputs[0], Arriving):
+                    assert isinstance(layer, Weighted)
+                    x = values[input_names(node)[0]] = inputs[0].array
+                    values[node.name] = layer.fprop_by_slices(x, inputs[0].slices(), train)
                 else:
                     values[node.name] = layer.fprop(
                         inputs if layer.several_inputs else inputs[0], train
@@ -96,8 +101,12 @@ class Passes:
         return self.partition.device_of[node.name].active()
 
     def _inputs(self, node: Node) -> list[Array]:
-        """The inputs of a node, once they have arrived."""
+        """The inputs of a node, once they have arrived; for a layer that can compute what has
+        arrived while the rest travels, as they are."""
         names = input_names(node)
+        first = self._values[names[0]]
+        if isinstance(first, Arriving) and first.in_slices and isinstance(node.layer, Weighted):
+            return [first]
         for name in names:
             self._values[name] = arrived(self._values[name])
         return [self._values[name] for name in names]
@@ -105,7 +114,7 @@ class Passes:
     def _backward(self) -> None:
         """Runs the bprop of all nodes that learn, in reverse."""
         gradients: dict[str, Array] = {}
-        arriving: dict[str, list[Arriving]] = {}  # parts of gradients from another device
+        arriving: dict[str, list[Part]] = {}  # parts of gradients, from another device
         late: list[Node] = []  # whose parameters' gradients are put off until dx is on its way
         users = Counter(id(p) for node in self._steps for p in node.layer.params)
         for node in reversed(self._steps):
@@ -116,7 +125,7 @@ class Passes:
             with self._at(node):
                 dy = gradients.pop(node.name, None)
                 for part in arriving.pop(node.name, ()):
-                    dy = part.finish() if dy is None else ops.accumulate(dy, part.finish())
+                    dy = part.add_to(dy)
                 dx = node.layer.bprop(dy)
                 late.append(node)
                 if self.partition is None:
@@ -124,7 +133,7 @@ class Passes:
                 parts = dx if node.layer.several_inputs else [dx]
                 own = node.name in self._plan.own_dx
                 for name, part in zip(input_names(node), parts, strict=True):
-                    if isinstance(part, Arriving):
+                    if isinstance(part, Part):
                         arriving.setdefault(name, []).append(part)
                     elif name in self._plan.learns:
                         self._add_gradient(gradients, name, part, own)

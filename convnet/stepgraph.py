@@ -97,11 +97,11 @@ class StepGraph:
             return self._failed
         if self.net.gradient_ready is not None:
             return "gradients are summed over processes while a step runs"
-        device = self.net.backend
-        if device.name == "cuda":
+        partition = self.net.partition
+        if partition is not None and not partition.links.checked:
+            return "the host has a part in transfers between the devices"
+        if self.net.backend.name == "cuda":
             return None
-        if self.net.partition is not None:
-            return f"transfers between logical devices ({device.name}) go by threads of the host"
         for node in self.net.nodes:
             if type(node.layer).__module__.partition(".")[0] != "convnet":
                 return f"node {node.name!r} is a layer of your own, which may do more than call ops"

@@ -248,6 +248,7 @@ def test_a_word_that_changes_on_the_way(devices, words):
     src, dst = devices[0].zeros((4, 6)), devices[1].zeros((4, 6))
     with pytest.raises(LinkError, match="what arrived is not what was sent"):
         link.finish(link.start("block", dst, 0, src, 0, 6))
+        link.verify()
 
 
 def test_a_fault_in_a_run_leaves_the_last_checkpoint(tmp_path, monkeypatch):
