@@ -33,11 +33,10 @@ import weakref
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
-import numpy as np
-
 from convnet import ops
-from convnet.backend import Array, Backend, HostArray
+from convnet.backend import Array, Backend
 from convnet.changes import changed
+from convnet.stamps import Flags, Lane, Transfer, word_sum
 from convnet.stepstate import StepState
 from convnet.transports import HostStaged, Loopback, Peer, Transport, transport_works
 
@@ -53,63 +52,6 @@ class LinkWarning(UserWarning):
 
 
 # ---- links --------------------------------------------------------------------------------------
-
-
-class Flags:
-    """Where devices put what they find wrong: the halt words of the state of a step.
-
-    Attributes:
-        state: of the step.
-        texts: what each code stands for, from 1: (link, what was on its way).
-    """
-
-    def __init__(self, state: StepState) -> None:
-        self.state = state
-        self.texts: list[tuple[Link, str]] = []
-        self._codes: dict[tuple[int, str], int] = {}
-
-    def code(self, link: Link, what: str) -> int:
-        """The word that means: this did not arrive."""
-        key = id(link), what
-        if key not in self._codes:
-            self.texts.append((link, what))
-            self._codes[key] = len(self.texts)
-        return self._codes[key]
-
-    def verify(self) -> None:
-        """Looks whether a device has halted; the host waits for them here. Raises: LinkError."""
-        code = self.state.halted if self.texts else 0
-        if code:
-            link, what = self.texts[code - 1]
-            link.fail(f"a transfer ({what})", "what arrived is not what was sent")
-
-
-class Lane:
-    """Memory for the stamps of one transfer at a time, and the counts at both ends."""
-
-    def __init__(self, source: Backend, target: Backend) -> None:
-        self.sent, self.got = source.zeros((1,), np.uint32), target.zeros((1,), np.uint32)
-        self.stamp = target.zeros((2,), np.uint32)
-
-
-class Transfer:
-    """A block on its way from one device to the other."""
-
-    def __init__(self, number: int, what: str, dst: Array, dst_col: int, cols: int) -> None:
-        self.number = number
-        self.what = what
-        self.dst, self.columns = dst, (dst_col, cols)
-        self.lane: Lane | None = None  # where devices check
-        self.stamp: tuple[int, Any] | None = None  # number and sum, where the host does
-        self.signal = threading.Event()
-        self.event: Any = None  # on CUDA
-        self.error: BaseException | None = None
-
-    @property
-    def block(self) -> Array:
-        """Where it goes."""
-        first, cols = self.columns
-        return self.dst[:, first : first + cols]
 
 
 # A test's fault: called with each transfer before it is sent, it may raise, or return "drop" (the
@@ -199,7 +141,7 @@ class Link:
         try:
             fault = self.fault(transfer) if self.fault is not None else None
             if transfer.lane is None:
-                stamp = transfer.number, _sum(self.source, src[:, src_col : src_col + cols])
+                stamp = transfer.number, word_sum(self.source, src[:, src_col : src_col + cols])
             elif fault != "mute":
                 ends = transfer.lane.sent, transfer.lane.stamp, self.target
                 ops.peer_stamp(src, *ends, src_col=src_col, cols=cols)
@@ -229,7 +171,7 @@ class Link:
             self._fail(transfer, f"no signal within {self.timeout:g} s")
         if transfer.error is not None:
             self._fail(transfer, f"the source failed: {transfer.error}", transfer.error)
-        self._compare(transfer, _sum(self.target, transfer.block))
+        self._compare(transfer, word_sum(self.target, transfer.block))
         return None
 
     def _compare(self, transfer: Transfer, found: Any) -> None:
@@ -312,7 +254,7 @@ class Link:
             if transfer.lane is not None:
                 self._check_on_device(transfer, transfer.lane)
             if not stream.is_capturing():  # the events of a graph cannot be asked
-                found = _sum(self.target, transfer.block) if transfer.lane is None else None
+                found = word_sum(self.target, transfer.block) if transfer.lane is None else None
                 self._unverified.append((transfer, found))
 
 
@@ -320,13 +262,6 @@ def _work(jobs: queue.SimpleQueue[Callable[[], None] | None]) -> None:
     while (job := jobs.get()) is not None:
         job()
         del job  # it holds arrays
-
-
-def _sum(device: Backend, block: Array) -> Any:
-    """The sum of the words of a block, modulo 2^32; on CUDA an array of one on the device."""
-    xp = device.xp
-    block = block.view(np.ndarray) if isinstance(block, HostArray) else block
-    return xp.sum(block.view(np.uint32), dtype=np.uint32)
 
 
 class Links:

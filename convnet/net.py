@@ -216,11 +216,7 @@ class Net(Passes):
         """
         x, labels = map(self.backend.asarray, self._checked(x, labels))
         self._write_state(sgd)
-        if self.partition is not None:
-            self.partition.links.check()
         self.step_graph.run(x, labels, sgd)
-        if self.partition is not None:
-            self.partition.links.verify()
         self.step += 1
         return self._mean_loss()
 
@@ -249,13 +245,6 @@ class Net(Passes):
         self._forward(x, True, labels, gradient=False)
         return self._mean_loss()
 
-    @property
-    def last_rank(self) -> np.ndarray:
-        """Rank of each label in the last step or evaluation, int32 [N]: 0 if it scored highest."""
-        if self._rank is None:
-            raise RuntimeError("last_rank: nothing has been trained or evaluated yet")
-        return np.array(self.backend.to_host(self._rank))
-
     def _write_state(self, sgd: SGD | None = None) -> None:
         """Gives the devices what is this step's own; the rates only where an update follows."""
         assert self._random.state is not None
@@ -273,14 +262,6 @@ class Net(Passes):
         for param in self.params:
             param.zero_grad()
         self._backward()
-
-    def _mean_loss(self) -> float:
-        return float(
-            sum(
-                coeff * self.backend.to_host(loss).mean(dtype=np.float64)
-                for coeff, loss in self._case_losses
-            )
-        )
 
     # ---- testing --------------------------------------------------------------------------------
 

@@ -8,6 +8,8 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
+
 from convnet import backend as backends
 from convnet import fusion, graph, ops
 from convnet.changes import changed
@@ -27,6 +29,7 @@ class Passes:
         gradient_ready: told of each parameter whose gradient is complete, in the backward pass.
     """
 
+    backend: backends.Backend
     partition: Partition | None
     gradient_ready: Callable[[Parameter], None] | None
     params: list[Parameter]
@@ -57,6 +60,21 @@ class Passes:
     @left.setter
     def left(self, left: tuple[Any, ...]) -> None:
         self._values, self._case_losses, self._rank = left
+
+    @property
+    def last_rank(self) -> np.ndarray:
+        """Rank of each label in the last step or evaluation, int32 [N]: 0 if it scored highest."""
+        if self._rank is None:
+            raise RuntimeError("last_rank: nothing has been trained or evaluated yet")
+        return np.array(self.backend.to_host(self._rank))
+
+    def _mean_loss(self) -> float:
+        return float(
+            sum(
+                coeff * self.backend.to_host(loss).mean(dtype=np.float64)
+                for coeff, loss in self._case_losses
+            )
+        )
 
     def running(self, device: backends.Backend | None = None) -> list[Node]:
         """The nodes that a training step runs: all, or those on one of the devices."""

@@ -120,8 +120,17 @@ class StepGraph:
         Args:
             x, labels: checked, on the net's device.
 
-        Raises: StepGraphError where the mode is "force" and the step cannot be captured.
+        Raises: StepGraphError where the mode is "force" and the step cannot be captured; LinkError
+            where a transfer between devices failed: then nothing has been updated.
         """
+        links = None if self.net.partition is None else self.net.partition.links
+        if links is not None:
+            links.check()
+        self._run(x, labels, sgd)
+        if links is not None:
+            links.verify()
+
+    def _run(self, x: Array, labels: Array, sgd: SGD) -> None:
         if self.problem is not None:
             if self.mode == "force":
                 raise StepGraphError(f"step.graph=force: {self.problem}")

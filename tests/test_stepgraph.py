@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from nets import BATCH, CLASSES, chain, data, dense, every_graph, make
+from nets import BATCH, CLASSES, IN_SHAPE, chain, data, dense, every_graph, make
 from tiny import config, write_data
 
 import convnet
@@ -19,7 +19,8 @@ class Pair:
     """The same net twice: one captures its steps, the other does not."""
 
     def __init__(self, graph, device, **options):
-        self.nets = [make(graph, device, seed=3, **options) for _ in range(2)]
+        where = {"devices": device} if isinstance(device, list) else {"device": device}
+        self.nets = [Net(graph(), IN_SHAPE, seed=3, **where, **options) for _ in range(2)]
         self.nets[1].step_graph.mode = "off"
         self.sgds = [SGD(net.params, lr=0.05) for net in self.nets]
 
@@ -67,6 +68,37 @@ def test_steps_are_the_same_to_the_bit(backend, rng, monkeypatch, graph, fuse):
         pair.step(*data(rng), lr=0.05 / (1 + step))
     for step in range(6):
         pair.again(monkeypatch, *data(rng), lr=0.02 / (1 + step))
+    pair.same()
+
+
+@every_graph
+def test_two_devices(rng, monkeypatch, graph):
+    """Transfers and their checks are operations like others, where devices do both."""
+    pair = Pair(graph, two_devices())
+    assert pair.graph.problem is None
+    for _ in range(5):  # each of the two slots of a gradient is made in a step of its own
+        pair.step(*data(rng))
+    for step in range(3):
+        pair.again(monkeypatch, *data(rng), lr=0.02 / (1 + step))
+    pair.same()
+    assert {"peer_copy", "peer_add", "peer_stamp", "peer_check", "peer_halt"} <= {
+        name for held in pair.graph._captured.values() for name in held.recording.names
+    }
+
+
+def two_devices():
+    try:
+        return convnet.backend.get_all("emulator:0,emulator:1")
+    except convnet.DeviceError as error:
+        pytest.skip(str(error))
+
+
+def test_through_the_host_steps_are_plain(monkeypatch, rng):
+    monkeypatch.setenv("CONVNET_P2P", "off")
+    pair = Pair(chain, two_devices())
+    assert pair.graph.problem == "the host has a part in transfers between the devices"
+    for _ in range(3):
+        pair.step(*data(rng))
     pair.same()
 
 
