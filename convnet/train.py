@@ -278,8 +278,8 @@ class _Job:
                 raise
             except OSError as error:
                 raise self._unwritable(trainer, error) from error
-            except LinkError as error:
-                raise LinkError(f"{error}; {self._way_back(trainer)}") from error
+            except (LinkError, distributed.RanksError) as error:
+                raise type(error)(f"{error}; {self._way_back(trainer)}") from error
             finally:
                 trainer.parts.close()
                 reporter.close()
