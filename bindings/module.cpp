@@ -646,9 +646,62 @@ void bind_peer(py::module_& m, const char* op, Run run) {
       py::arg("src_device") = 0, py::arg("dst_device") = 0, py::arg("stream") = 0);
 }
 
+void bind_stamps(py::module_& m) {
+  m.def("peer_stamp_workspace", &peer_stamp_workspace);
+  m.def(
+      "peer_stamp",
+      [](Array src, Array count, Array stamp, Size src_col, Size cols, int device, int other_device,
+         Array workspace, std::uintptr_t stream) {
+        const char* op = "peer_stamp";
+        Arguments args(op, stream, true);
+        Dims dims;
+        const auto* src_data = args.in<float>("src", src, &dims);
+        const PeerShape shape = peer_block(op, dims, src_col, cols, other_device, device);
+        auto* count_data = args.out<std::uint32_t>("count", count, Dims{1});
+        auto* stamp_data = args.out<std::uint32_t>("stamp", stamp, Dims{2});
+        const Workspace space = args.workspace(workspace, peer_stamp_workspace());
+        py::gil_scoped_release release;
+        peer_stamp(shape, src_data + src_col, count_data, stamp_data, space, args.stream());
+      },
+      py::arg("src"), py::arg("count"), py::arg("stamp"), py::arg("src_col"), py::arg("cols"),
+      py::arg("device"), py::arg("other_device"), py::arg("workspace"), py::arg("stream") = 0);
+  m.def(
+      "peer_check",
+      [](Array src, Array count, Array stamp, Array halt, std::uint32_t code, Size src_col,
+         Size cols, int device, Array workspace, std::uintptr_t stream) {
+        const char* op = "peer_check";
+        Arguments args(op, stream, true);
+        Dims dims;
+        const auto* src_data = args.in<float>("src", src, &dims);
+        const PeerShape shape = peer_block(op, dims, src_col, cols, device, device);
+        auto* count_data = args.out<std::uint32_t>("count", count, Dims{1});
+        const auto* stamp_data = args.in<std::uint32_t>("stamp", stamp, Dims{2});
+        auto* halt_data = args.out<std::uint32_t>("halt", halt, Dims{1});
+        const Workspace space = args.workspace(workspace, peer_stamp_workspace());
+        py::gil_scoped_release release;
+        peer_check(shape, src_data + src_col, count_data, stamp_data, code, halt_data, space,
+                   args.stream());
+      },
+      py::arg("src"), py::arg("count"), py::arg("stamp"), py::arg("halt"), py::arg("code"),
+      py::arg("src_col"), py::arg("cols"), py::arg("device"), py::arg("workspace"),
+      py::arg("stream") = 0);
+  m.def(
+      "peer_halt",
+      [](Array halt, Array other, int other_device, std::uintptr_t stream) {
+        const char* op = "peer_halt";
+        Arguments args(op, stream, true);
+        auto* halt_data = args.out<std::uint32_t>("halt", halt, Dims{1});
+        const auto* other_data = args.in<std::uint32_t>("other", other, Dims{1});
+        py::gil_scoped_release release;
+        peer_halt(other_data, other_device, halt_data, args.stream());
+      },
+      py::arg("halt"), py::arg("other"), py::arg("other_device"), py::arg("stream") = 0);
+}
+
 void bind_peers(py::module_& m) {
   bind_peer(m, "peer_copy", peer_copy);
   bind_peer(m, "peer_add", peer_add);
+  bind_stamps(m);
 }
 
 // Each module has a Recording of its own: it notes calls of its own operations only.

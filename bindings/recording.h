@@ -147,6 +147,9 @@ CONVNET_RECORDED(softmax_xent);
 CONVNET_RECORDED(augment);
 CONVNET_RECORDED(peer_copy);
 CONVNET_RECORDED(peer_add);
+CONVNET_RECORDED(peer_stamp);
+CONVNET_RECORDED(peer_check);
+CONVNET_RECORDED(peer_halt);
 #undef CONVNET_RECORDED
 constexpr RecordedUpdate sgd_update;
 

@@ -51,9 +51,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _explain(error: Exception) -> tuple[int, str]:
     """The exit code and the one line for an error."""
     from convnet.backend import DeviceError
+    from convnet.distributed import RanksError
     from convnet.links import LinkError
+    from convnet.stepgraph import StepGraphError
 
-    if isinstance(error, LinkError):
+    if isinstance(error, (LinkError, RanksError, StepGraphError)):
         return FAILED, _one_line(error)
     if isinstance(error, DeviceError):
         return NO_DEVICE, _one_line(error)

@@ -78,7 +78,7 @@ class Net(Passes):
         self.sizes_only = sizes_only
         self.backends = backends.get_all(device if devices is None else devices)
         self.backend = self.backends[0]
-        self._random = Randomness(seed=whole("seed", seed, 0))
+        self._random = Randomness(seed=whole("seed", seed, 0), state=StepState(self.backends))
         self.nodes = graph.resolve(nodes)
         self.in_shape: Shape = tuple(whole("in_shape", size) for size in in_shape)
         self.shapes: dict[str, Shape] = {}
@@ -233,6 +233,8 @@ class Net(Passes):
         x, labels = map(self.backend.asarray, self._checked(x, labels))
         self._write_state()
         self._compute_gradients(x, labels, scale)
+        if self.partition is not None:
+            self.partition.links.verify()  # before anything is made of what arrived
         return self._mean_loss()
 
     @_on_own_backend
@@ -243,22 +245,16 @@ class Net(Passes):
         self._forward(x, True, labels, gradient=False)
         return self._mean_loss()
 
-    @property
-    def last_rank(self) -> np.ndarray:
-        """Rank of each label in the last step or evaluation, int32 [N]: 0 if it scored highest."""
-        if self._rank is None:
-            raise RuntimeError("last_rank: nothing has been trained or evaluated yet")
-        return np.array(self.backend.to_host(self._rank))
-
     def _write_state(self, sgd: SGD | None = None) -> None:
         """Gives the devices what is this step's own; the rates only where an update follows."""
-        if self._random.state is None:
-            self._random.state = StepState(self.backends)
+        assert self._random.state is not None
         self._random.state.write(self.seed, self.step, None if sgd is None else sgd.rates)
 
     def plain_step(self, x: Array, labels: Array, sgd: SGD) -> None:
         """The operations of a step, node by node, on checked arrays; see `train_step`."""
         self._compute_gradients(x, labels, None)
+        if self.partition is not None:
+            self.partition.links.share_halts()
         sgd.update(self._random.state)
 
     def _compute_gradients(self, x: Array, labels: Array, scale: float | None) -> None:
@@ -266,16 +262,6 @@ class Net(Passes):
         for param in self.params:
             param.zero_grad()
         self._backward()
-        if self.partition is not None:
-            self.partition.links.verify()  # before anything is made of what arrived
-
-    def _mean_loss(self) -> float:
-        return float(
-            sum(
-                coeff * self.backend.to_host(loss).mean(dtype=np.float64)
-                for coeff, loss in self._case_losses
-            )
-        )
 
     # ---- testing --------------------------------------------------------------------------------
 
@@ -323,7 +309,7 @@ class Net(Passes):
             for node in self._nodes:
                 if node.name in needed:
                     with self._at(node):
-                        inputs = self._inputs(node)
+                        inputs = [arrived(x) for x in self._inputs(node)]
                         with fusion.apart(node.layer, node.name in ends):
                             x_of = inputs if node.layer.several_inputs else inputs[0]
                             values[node.name] = node.layer.fprop(x_of, False)

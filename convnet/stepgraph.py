@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import contextlib
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -72,6 +72,9 @@ class StepGraph:
         mode: "auto"; "off", all steps are plain; "force", a step that cannot be captured is an
             error.
 
+    Attributes:
+        warn: told, once, why steps are plain after all; it gives a `StepGraphWarning`.
+
     Raises: ValueError for another mode.
     """
 
@@ -79,6 +82,7 @@ class StepGraph:
         if mode not in MODES:
             raise ValueError(f"step.graph: expected one of {', '.join(MODES)}; got {mode!r}")
         self.net, self.mode = net, mode
+        self.warn: Callable[[str], None] = _warn
         self._failed = ""  # why a capture failed
         self._captured: dict[Any, Captured] = {}
         self._seen: dict[Any, tuple[int, Array]] = {}  # what was when a plain step ended
@@ -93,11 +97,11 @@ class StepGraph:
             return self._failed
         if self.net.gradient_ready is not None:
             return "gradients are summed over processes while a step runs"
-        device = self.net.backend
-        if device.name == "cuda":
+        partition = self.net.partition
+        if partition is not None and not partition.links.checked:
+            return "the host has a part in transfers between the devices"
+        if self.net.backend.name == "cuda":
             return None
-        if self.net.partition is not None:
-            return f"transfers between logical devices ({device.name}) go by threads of the host"
         for node in self.net.nodes:
             if type(node.layer).__module__.partition(".")[0] != "convnet":
                 return f"node {node.name!r} is a layer of your own, which may do more than call ops"
@@ -116,8 +120,17 @@ class StepGraph:
         Args:
             x, labels: checked, on the net's device.
 
-        Raises: StepGraphError where the mode is "force" and the step cannot be captured.
+        Raises: StepGraphError where the mode is "force" and the step cannot be captured; LinkError
+            where a transfer between devices failed: then nothing has been updated.
         """
+        links = None if self.net.partition is None else self.net.partition.links
+        if links is not None:
+            links.check()
+        self._run(x, labels, sgd)
+        if links is not None:
+            links.verify()
+
+    def _run(self, x: Array, labels: Array, sgd: SGD) -> None:
         if self.problem is not None:
             if self.mode == "force":
                 raise StepGraphError(f"step.graph=force: {self.problem}")
@@ -207,7 +220,7 @@ class StepGraph:
         self._captured.clear()
         if self.mode == "force":
             raise StepGraphError(f"step.graph=force: {problem}")
-        warnings.warn(f"steps are plain launches: {problem}", StepGraphWarning, stacklevel=6)
+        self.warn(f"steps are plain launches: {problem}")
 
     def _capture_cuda(self, recording: Any, x: Array, labels: Array, sgd: SGD) -> tuple[Any, str]:
         """The step as a CUDA graph, which has run once; or why there is none, and then the step
@@ -254,6 +267,10 @@ class StepGraph:
         for device, stream in zip(devices, self._streams, strict=True):
             with device.active():
                 device.current_stream().wait_event(stream.record())
+
+
+def _warn(text: str) -> None:
+    warnings.warn(text, StepGraphWarning, stacklevel=7)
 
 
 @contextlib.contextmanager

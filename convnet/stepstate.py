@@ -23,6 +23,9 @@ class StepState:
 
     Args:
         devices: that have a copy each, made when it is first needed.
+
+    Devices halt: one that finds that something did not arrive sets its last word but one, and no
+    update is made from then on.
     """
 
     def __init__(self, devices: Sequence[Backend]) -> None:
@@ -32,7 +35,14 @@ class StepState:
 
     def on(self, device: Backend) -> Array:
         """The state in the memory of a device, uint32 [8]."""
+        if device not in self._on:
+            held = self._on[device] = device.zeros((WORDS,), np.uint32)
+            device.put(held[:_HALT], self._words)
         return self._on[device]
+
+    def halt_on(self, device: Backend) -> Array:
+        """The word in the memory of a device that stops the update, uint32 [1]."""
+        return self.on(device)[_HALT : _HALT + 1]
 
     def write(self, seed: int, step: int, rates: tuple[float, float, float] | None = None) -> None:
         """Gives all devices these numbers, in the order of what they are doing.
@@ -45,15 +55,13 @@ class StepState:
         words[:3] = seed & 0xFFFFFFFF, seed >> 32, step
         if rates is not None:
             words[3:6].view(np.float32)[:] = rates
-        if self._on and np.array_equal(words, self._words):
-            return
-        self._words = words
-        for device in self.devices:
-            if device not in self._on:
-                self._on[device] = device.zeros((WORDS,), np.uint32)
-            device.put(self._on[device][:_HALT], words)
+        if not np.array_equal(words, self._words):
+            self._words = words
+            for device, held in self._on.items():
+                device.put(held[:_HALT], words)
 
     @property
-    def halted(self) -> bool:
-        """Whether a device has found that a step went wrong; waits for all they were given."""
-        return any(int(device.to_host(held)[_HALT]) for device, held in self._on.items())
+    def halted(self) -> int:
+        """What a device has found to be wrong, or 0; waits for all that devices were given."""
+        words = [int(device.to_host(held)[_HALT]) for device, held in self._on.items()]
+        return next((word for word in words if word), 0)

@@ -225,4 +225,19 @@ void augment(const AugmentShape& shape, const std::uint8_t* x, const std::int32_
 void peer_copy(const PeerShape& shape, const float* src, float* dst, Stream stream);
 void peer_add(const PeerShape& shape, const float* src, float* dst, Stream stream);
 
+// Whether a block arrived is found out by its stamp: its number among those that go the same way,
+// and the sum of its words, modulo 2^32. Both ends count, in memory of their own.
+//   peer_stamp, at the source:  count[0] += 1;  stamp = {count[0], sum of src}
+//   peer_check, at the target:  count[0] += 1;  where stamp is not {count[0], sum of src}, and
+//                               halt[0] is 0: halt[0] = code
+//   peer_halt:                  where halt[0] is 0: halt[0] = other[0]
+// `src` is the block at this end. stamp [2] and `other` may lie on another device.
+std::int64_t peer_stamp_workspace();
+void peer_stamp(const PeerShape& shape, const float* src, std::uint32_t* count,
+                std::uint32_t* stamp, Workspace workspace, Stream stream);
+void peer_check(const PeerShape& shape, const float* src, std::uint32_t* count,
+                const std::uint32_t* stamp, std::uint32_t code, std::uint32_t* halt,
+                Workspace workspace, Stream stream);
+void peer_halt(const std::uint32_t* other, int other_device, std::uint32_t* halt, Stream stream);
+
 }  // namespace convnet

@@ -2,21 +2,25 @@
 
 import numpy as np
 import pytest
-from nets import BATCH, CLASSES, chain, data, dense, every_graph, make
+from nets import BATCH, CLASSES, IN_SHAPE, chain, data, dense, every_graph, make
+from tiny import config, write_data
 
+import convnet
 import convnet.backend
 from convnet.backend import Backend
+from convnet.config import ConfigError
 from convnet.layers import ReLU, SoftmaxXent
 from convnet.net import Net, Node
 from convnet.sgd import SGD
-from convnet.stepgraph import StepGraphError, StepGraphWarning
+from convnet.stepgraph import StepGraph, StepGraphError, StepGraphWarning
 
 
 class Pair:
     """The same net twice: one captures its steps, the other does not."""
 
     def __init__(self, graph, device, **options):
-        self.nets = [make(graph, device, seed=3, **options) for _ in range(2)]
+        where = {"devices": device} if isinstance(device, list) else {"device": device}
+        self.nets = [Net(graph(), IN_SHAPE, seed=3, **where, **options) for _ in range(2)]
         self.nets[1].step_graph.mode = "off"
         self.sgds = [SGD(net.params, lr=0.05) for net in self.nets]
 
@@ -64,6 +68,37 @@ def test_steps_are_the_same_to_the_bit(backend, rng, monkeypatch, graph, fuse):
         pair.step(*data(rng), lr=0.05 / (1 + step))
     for step in range(6):
         pair.again(monkeypatch, *data(rng), lr=0.02 / (1 + step))
+    pair.same()
+
+
+@every_graph
+def test_two_devices(rng, monkeypatch, graph):
+    """Transfers and their checks are operations like others, where devices do both."""
+    pair = Pair(graph, two_devices())
+    assert pair.graph.problem is None
+    for _ in range(5):  # each of the two slots of a gradient is made in a step of its own
+        pair.step(*data(rng))
+    for step in range(3):
+        pair.again(monkeypatch, *data(rng), lr=0.02 / (1 + step))
+    pair.same()
+    assert {"peer_copy", "peer_add", "peer_stamp", "peer_check", "peer_halt"} <= {
+        name for held in pair.graph._captured.values() for name in held.recording.names
+    }
+
+
+def two_devices():
+    try:
+        return convnet.backend.get_all("emulator:0,emulator:1")
+    except convnet.DeviceError as error:
+        pytest.skip(str(error))
+
+
+def test_through_the_host_steps_are_plain(monkeypatch, rng):
+    monkeypatch.setenv("CONVNET_P2P", "off")
+    pair = Pair(chain, two_devices())
+    assert pair.graph.problem == "the host has a part in transfers between the devices"
+    for _ in range(3):
+        pair.step(*data(rng))
     pair.same()
 
 
@@ -350,6 +385,46 @@ def test_a_recording_keeps_its_arrays(rng):
     np.testing.assert_array_equal(out, 6)
 
 
+def lines(capsys, folder, run_dir, **changes):
+    """What a short run prints of its steps, and its last weights."""
+    cfg = config(folder, train={"epochs": 1}, **changes)
+    result = convnet.train(cfg, device="cpu", run_dir=run_dir)
+    out = capsys.readouterr().out
+    return [line for line in out.splitlines() if line.startswith("step  ")], result.net.state()
+
+
+def test_a_run_says_how_its_steps_run(tmp_path, capsys):
+    folder = write_data(tmp_path / "data")
+    found, state = lines(capsys, folder, tmp_path / "auto")
+    assert found == ["step      captured, a list of calls for each batch size"]
+    found, plain = lines(capsys, folder, tmp_path / "off", step={"graph": "off"})
+    assert found == ["step      plain launches: step.graph is off"]
+    for name, array in state.items():
+        np.testing.assert_array_equal(array, plain[name])
+
+
+def test_a_run_captures_once(tmp_path, monkeypatch):
+    """Validation between its epochs, checkpoints and logging leave the captured step be."""
+    captures = []
+    capture = StepGraph._capture
+    monkeypatch.setattr(
+        StepGraph,
+        "_capture",
+        lambda self, *args, **kwargs: (captures.append(1), capture(self, *args, **kwargs)),
+    )
+    cfg = config(write_data(tmp_path / "data"), train={"epochs": 3, "checkpoint_steps": 4})
+    convnet.train(cfg, device="cpu", run_dir=tmp_path / "run", quiet=True)
+    assert len(captures) <= 2
+
+
+def test_a_run_that_must_be_captured_and_cannot(tmp_path):
+    cfg = config(write_data(tmp_path / "data"), step={"graph": "force"})
+    with pytest.raises(ConfigError, match=r"step\.graph: force, but: the host has a part"):
+        convnet.train(cfg, device="cpu:0,cpu:1", run_dir=tmp_path / "run", quiet=True)
+    with pytest.raises(ConfigError, match=r"step\.graph"):
+        convnet.train(config(tmp_path, step={"graph": "maybe"}))
+
+
 def test_modes():
     with pytest.raises(ValueError, match=r"step\.graph: expected one of auto, off, force"):
-        type(make(chain).step_graph)(make(chain), "maybe")
+        StepGraph(make(chain), "maybe")
