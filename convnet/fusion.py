@@ -130,7 +130,7 @@ def _join_masks(nodes: Sequence[Node]) -> None:
 
 
 def _has_relu(layer: Layer) -> bool:
-    """Whether the last thing a layer does is a ReLU; also one that is fused into the layer below."""
+    """Whether the last thing a layer does is a ReLU, itself or by the layer below."""
     return isinstance(layer, ReLU) or (isinstance(layer, Weighted) and layer.has_relu)
 
 

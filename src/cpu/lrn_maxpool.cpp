@@ -18,7 +18,7 @@
 namespace convnet {
 namespace {
 
-constexpr std::int64_t kPiece = 4096;  // floats of dy gathered at a time
+constexpr std::int64_t kPiece = 1024;  // floats of dy gathered at a time
 
 // Rows of outputs that a task makes: all of an image, fewer where there are few images.
 int rows_per_band(const PoolShape& shape) {

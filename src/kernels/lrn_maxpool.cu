@@ -18,7 +18,7 @@
 //           thread for an output, which makes each z of its window anew.
 // Limits:   at 3/2, 4 bytes read and 1.25 written an element forward, 5.25 and 4 backward; apart
 //           13.25 and 17.25, and 12 for the mask. Rows and columns of z that two tiles share are
-//           made twice: for the paper's norm1, 19 rows for 18 and 58 columns for 55.
+//           made twice: for the paper's norm1, 58 rows and 56 columns for 55.
 #include "lrn.cuh"
 #include "maxpool.cuh"
 
