@@ -224,7 +224,7 @@ def test_the_norm_below_a_pool_takes_no_memory(rng):
 
 
 def test_no_random_numbers_in_the_backward_pass_over_a_relu(rng, monkeypatch):
-    """Both dropouts of the chain leave their masks to the ReLUs below; alone they draw them again."""
+    """Both dropouts of the chain leave their masks to the ReLUs below; alone they draw again."""
 
     def drawn(dy, *args, **options):
         raise AssertionError("dropout_bprop was called")
