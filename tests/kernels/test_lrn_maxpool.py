@@ -190,3 +190,15 @@ def test_with_shorter_vectors(channels):
         results.append(eval(run.stdout))
     for one, other in itertools.pairwise(results):
         np.testing.assert_allclose(one, other, rtol=1e-6)
+
+
+def test_the_ring_is_used_again(backend, rng):
+    """So many pictures that a block of the kernel makes several rows of outputs, by several warps,
+    and writes over rows of its ring that others may still be reading."""
+    x = backend.asarray(cases.floats(rng, (1024, 3, 34, 8)))
+    y, argmax, _ = apart(backend, x, backend.zeros((1024, 2, 17, 8)), (2, (1, 2)), {}, False)
+    for order in ("forward", "reverse", "shuffle:1"):
+        with check.emulator_order(order):
+            got_y, got_argmax = ops.lrn_maxpool_fprop(x, 2, (1, 2))
+        check.same_bits(np.array(backend.to_host(got_y)), np.array(backend.to_host(y)))
+        check.equal(np.array(backend.to_host(got_argmax)), np.array(backend.to_host(argmax)))
