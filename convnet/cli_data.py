@@ -87,14 +87,18 @@ def _add_pack(pack: argparse.ArgumentParser) -> None:
         help="without validation pictures: the part to hold out (default 0.1)",
     )
     pack.add_argument(
-        "--size", type=_whole(8, 4096), default=256, metavar="N", help="side (default 256)"
+        "--size", type=whole_number(8, 4096), default=256, metavar="N", help="side (default 256)"
     )
     pack.add_argument(
-        "--quality", type=_whole(1, 100), default=95, metavar="Q", help="of JPEG (default 95)"
+        "--quality", type=whole_number(1, 100), default=95, metavar="Q", help="of JPEG (default 95)"
     )
     pack.add_argument("--raw", action="store_true", help="uncompressed, for small sets")
     pack.add_argument(
-        "--shard", type=_whole(1, 1_000_000), default=2000, metavar="N", help="pictures a file"
+        "--shard",
+        type=whole_number(1, 1_000_000),
+        default=2000,
+        metavar="N",
+        help="pictures a file",
     )
     pack.add_argument(
         "--bad-files",
@@ -112,7 +116,7 @@ def _add_pack(pack: argparse.ArgumentParser) -> None:
 def _worker_option(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--workers",
-        type=_whole(1, 1024),
+        type=whole_number(1, 1024),
         metavar="N",
         help="processes (default: one for each CPU, at most 16)",
     )
@@ -121,7 +125,9 @@ def _worker_option(command: argparse.ArgumentParser) -> None:
 # ---- arguments -----------------------------------------------------------------------------------
 
 
-def _whole(low: int, high: int) -> Callable[[str], int]:
+def whole_number(low: int, high: int) -> Callable[[str], int]:
+    """The type of an argument that is a whole number from low to high."""
+
     def convert(text: str) -> int:
         number = int(text) if text.isascii() and text.isdecimal() and len(text) < 10 else -1
         if not low <= number <= high:
@@ -134,7 +140,7 @@ def _whole(low: int, high: int) -> Callable[[str], int]:
 
 
 def _counts(text: str) -> list[int]:
-    return [_whole(1, 1024)(word) for word in text.split(",")]
+    return [whole_number(1, 1024)(word) for word in text.split(",")]
 
 
 def _number(text: str) -> float:
