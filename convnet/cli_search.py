@@ -84,7 +84,7 @@ def add_commands(commands: Any, shared: argparse.ArgumentParser) -> None:
         "-k", type=whole_number(1, 10_000), default=10, metavar="N", help="neighbours (10)"
     )
     table.add_argument(
-        "--queries", dest="most", type=whole_number(1, 10**9), metavar="N", help="use so many"
+        "--most", type=whole_number(1, 10**9), metavar="N", help="use so many queries"
     )
     table.add_argument("--no-pixels", action="store_true", help="leave out the raw pixels")
     table.add_argument("--json", action="store_true", help="print a JSON object")

@@ -177,13 +177,14 @@ def write_features(
 
 def _check_same(file: TensorFile, facts: dict[str, Any], path: Path, verb: str) -> None:
     """Raises DataError where a file is of another net or other data than `facts` are."""
-    for key, what in (("format", "format"), ("net", "net or layer"), ("data", "pictures")):
+    whats = {"format": "another kind", "net": "another net or layer", "data": "other pictures"}
+    for key, what in whats.items():
         then, now = file.facts.get(key), facts[key]
         if key == "data" and isinstance(then, dict):  # the same pictures, wherever they lie now
             then, now = ({k: one[k] for k in ("sha256", "pictures")} for one in (then, now))
         if then != now:
             raise DataError(
-                f"{shown(path)}: {verb} features of another {what}; remove it or name another file"
+                f"{shown(path)}: {verb} features of {what}; remove it or name another file"
             )
 
 

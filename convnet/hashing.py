@@ -70,18 +70,17 @@ class Encoder:
         mean: float32 [D]; scale: what the differences from it are divided by.
         layers: (w, b) of the dense layers, float32; a ReLU lies between two of them.
         threshold: float32 [bits].
-        device: the backend it runs on.
+
+    It runs on the CPU, so that bits near their threshold do not depend on where they are computed.
     """
 
     mean: Vectors
     scale: float
     layers: list[tuple[Vectors, Vectors]]
     threshold: Vectors
-    device: str = "cpu"
     _net: list[Layer] = field(default_factory=list, repr=False)
 
     def __post_init__(self) -> None:
-        backend = backends.get(self.device)
         shape: tuple[int, ...] = self.mean.shape
         for number, (w, b) in enumerate(self.layers):
             layer = Dense(len(w), relu=number < len(self.layers) - 1)
@@ -92,7 +91,7 @@ class Encoder:
                     raise DataError(
                         f"encoder: expected weights of shape {param.shape}, got {array.shape}"
                     )
-                param.data = backend.asarray(np.ascontiguousarray(array))
+                param.data = np.ascontiguousarray(array)
             self._net.append(layer)
 
     @property
@@ -102,16 +101,15 @@ class Encoder:
     def activations(self, x: Vectors) -> Vectors:
         """What the thresholds are compared with, float32 [N, bits], for features [N, D]."""
         found = np.empty((len(x), self.bits), np.float32)
-        backend = backends.get(self.device)
-        with backends.use(backend):
+        with backends.use("cpu"):
             for start in range(0, len(x), _ROWS):
                 rows = np.zeros((_ROWS, len(self.mean)), np.float32)
                 part = x[start : start + _ROWS]
                 rows[: len(part)] = (part - self.mean) / np.float32(self.scale)
-                y = backend.asarray(rows)
+                y: Any = rows
                 for layer in self._net:
                     y = layer.fprop(y, False)
-                found[start : start + len(part)] = backend.to_host(y)[: len(part)]
+                found[start : start + len(part)] = y[: len(part)]
         return found
 
     def __call__(self, x: Vectors) -> npt.NDArray[np.uint8]:
@@ -165,7 +163,7 @@ def learn_codes(
                 )
             progress(epoch + 1, settings.epochs)
         layers = trainer.encoder_weights()
-    encoder = Encoder(mean, scale, layers, np.zeros(settings.bits, np.float32), backend.device)
+    encoder = Encoder(mean, scale, layers, np.zeros(settings.bits, np.float32))
     some = x[:: -(-count // _MEDIAN_ROWS)]
     encoder.threshold = np.median(encoder.activations(some), axis=0).astype(np.float32)
     return Learned(encoder, loss)

@@ -32,7 +32,7 @@ class Row:
     Attributes:
         name: "pixels", "features", or "64 bits".
         precision: of the nearest k, how many are of the query's class, 0 .. 1, mean over queries.
-        by_class: the same for the queries of each class; NaN where there are none.
+        by_class: the same for the queries of each class; None where there are none.
         ms: milliseconds a query, the median of single queries; what is searched for is in memory,
             and making it (running the net on a picture) is not counted.
         bytes_per_picture: of what is searched.
@@ -40,7 +40,7 @@ class Row:
 
     name: str
     precision: float
-    by_class: list[float]
+    by_class: list[float | None]
     ms: float
     bytes_per_picture: int
 
@@ -82,7 +82,8 @@ class Report:
         width = max(map(len, names))
         lines = [f"{'by class':{width}}  " + "  ".join(f"{row.name:>9}" for row in self.rows)]
         for number, name in enumerate(names):
-            cells = (f"{100 * row.by_class[number]:7.2f} %" for row in self.rows)
+            shares = [row.by_class[number] for row in self.rows]
+            cells = ("-" if one is None else f"{100 * one:.2f} %" for one in shares)
             lines.append(f"{name:{width}}  " + "  ".join(f"{cell:>9}" for cell in cells))
         return lines
 
@@ -131,7 +132,7 @@ def retrieval(
         found = search.found(chosen)
         right = (index.labels[found] == labels[:, None]).mean(axis=1)
         by_class = [
-            float(right[labels == one].mean()) if (labels == one).any() else float("nan")
+            float(right[labels == one].mean()) if (labels == one).any() else None
             for one in range(len(index.classes))
         ]
         ms, size = search.milliseconds(chosen), search.bytes_per_picture

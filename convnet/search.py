@@ -329,7 +329,8 @@ def draw(found: Sequence[Found], index: Index, out: Run, data: Run | None = None
         for number, distance, label in zip(one.numbers, one.distances, one.labels, strict=True):
             same = None if None in (label, one.query.label) else label == one.query.label
             text = f"{distance:.0f} {unit}" if unit else f"{distance:.4g}"
-            row.append(Tile(_picture(dataset, number), (label or index.name(number), text), same))
+            title = label or Path(index.name(number)).name
+            row.append(Tile(_picture(dataset, number), (title, text), same))
         rows.append(row)
     save_picture(neighbour_rows(rows), Path(out))
 

@@ -16,7 +16,7 @@ from convnet.files import replace
 
 Pixels = npt.NDArray[np.uint8]
 
-WHITE, BLACK, GREY = (255, 255, 255), (0, 0, 0), (110, 110, 110)
+WHITE, BLACK, GREY, PALE = (255, 255, 255), (0, 0, 0), (110, 110, 110), (210, 210, 210)
 RIGHT, WRONG = (30, 140, 60), (200, 40, 40)  # frames of neighbours of the same class, of another
 
 
@@ -150,7 +150,7 @@ def neighbour_rows(rows: Sequence[Sequence[Tile]]) -> Image.Image:
     for i, row in enumerate(rows):
         for j, tile in enumerate(row):
             x, y = _GAP + j * step_x + (_BEFORE if j else 0), _GAP + i * step_y
-            colour = {None: WHITE, True: RIGHT, False: WRONG}[tile.same]
+            colour = {None: PALE, True: RIGHT, False: WRONG}[tile.same]
             edge = _SIDE + 2 * _FRAME
             draw.rectangle((x, y, x + edge - 1, y + edge - 1), fill=colour)
             inside = _fitted(tile.pixels)
