@@ -21,7 +21,7 @@ from convnet import tensorfile
 from convnet.cli import main
 from convnet.data import DataError
 from convnet.evaluate import open_run
-from convnet.features import last_hidden, write_features
+from convnet.features import last_hidden, net_facts, write_features
 from convnet.layers import Conv, Dense, Dropout, ReLU, SoftmaxXent
 from convnet.net import Net, Node
 from convnet.search import open_index
@@ -200,6 +200,19 @@ def test_another_net_layer_or_data_is_refused(run: Run, retrained: Path, tmp_pat
     with pytest.raises(DataError, match="out: holds features of other pictures"):
         write_features(run[0], None, out, part="val", device="cpu")
     assert out.read_bytes() == before
+
+
+def test_what_tells_nets_apart(run: Run) -> None:
+    trained = open_run(run[0])
+    facts = net_facts(trained, "drop2")
+    assert net_facts(open_run(run[0]), "drop2") == facts
+    assert net_facts(trained, "relu2") != facts
+    trained.checkpoint.arrays["fc2.w:velocity"][0, 0] += 1
+    assert net_facts(trained, "drop2") == facts
+    for name in ("fc2.b", "statistics:mean"):
+        trained.checkpoint.arrays[name].reshape(-1)[0] += 1
+        assert net_facts(trained, "drop2") != facts
+        trained.checkpoint.arrays[name].reshape(-1)[0] -= 1
 
 
 def test_an_unfinished_file_of_changed_pictures_is_refused(

@@ -46,7 +46,7 @@ def small_blocks(monkeypatch: pytest.MonkeyPatch):
 def test_euclidean_is_exact(rng: np.random.Generator, small_blocks, engine: str, kind: str) -> None:
     """Also where |x|^2/2 - q.x in float32 has no digit left of the distance."""
     for trial in range(15):
-        count, size, queries = (int(n) for n in rng.integers((1, 1, 1), (200, 40, 20)))
+        count, size, queries = (int(n) for n in rng.integers((1, 1, 1), (200, 40, 60)))
         x = rng.standard_normal((count, size)) * 10.0 ** rng.integers(-3, 4)
         if kind == "integers":
             x = rng.integers(-2, 3, (count, size))
@@ -57,7 +57,7 @@ def test_euclidean_is_exact(rng: np.random.Generator, small_blocks, engine: str,
         x = x.astype(np.float32)
         noise = 1e-4 * rng.standard_normal((queries, size)) * (trial % 2)
         q = (x[rng.integers(0, count, queries)] + noise).astype(np.float32)
-        small_blocks(int(rng.integers(1, 64)), size, int(rng.integers(1, 8)))
+        small_blocks(int(rng.integers(1, 64)), size, int(rng.integers(1, 40)))
         k = int(rng.integers(1, min(count, 12) + 1))
         found = Euclidean(count, rows_of(x), engine).nearest(q, k)
         indices, distances = plain(q, x, k)
@@ -73,6 +73,26 @@ def test_float32_alone_would_be_wrong(rng: np.random.Generator) -> None:
     naive = np.argsort(scores, axis=1, kind="stable")[:, :3]
     assert (naive != plain(q, x, 3)[0]).any()
     assert (Euclidean(500, rows_of(x)).nearest(q, 3).indices == plain(q, x, 3)[0]).all()
+
+
+class RoughFaiss:
+    """A library whose distances have lost what float32 loses of |q|^2 - 2 q.x + |x|^2."""
+
+    @staticmethod
+    def knn(q: np.ndarray, x: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+        far = np.square(q).sum(1)[:, None] - 2 * q @ x.T + np.square(x).sum(1)
+        order = np.argsort(far, axis=1, kind="stable")[:, :k]
+        return np.take_along_axis(far, order, 1), order
+
+
+def test_what_faiss_loses_is_made_good(
+    rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch, small_blocks
+) -> None:
+    monkeypatch.setattr(nearest, "require_faiss", RoughFaiss)
+    small_blocks(100, 16, 30)
+    x = (1000 + 1e-3 * rng.standard_normal((500, 16))).astype(np.float32)
+    found = Euclidean(500, rows_of(x), "faiss").nearest(x[:50], 3)
+    np.testing.assert_array_equal(found.indices, plain(x[:50], x, 3)[0])
 
 
 def test_a_second_search_uses_the_lengths_of_the_first(rng: np.random.Generator) -> None:
