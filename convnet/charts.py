@@ -12,11 +12,12 @@ import numpy as np
 
 from convnet.data.dataset import DataError, Pictures, shown
 from convnet.files import replace
+from convnet.tiles import LOSSY
 from convnet.typecheck import ConfigError
 
 RIGHT, OTHER = "#e4605a", "#9db9d9"  # bars of the right class, and of others
 TRAINING, VALIDATION, FIVE = "#1f77b4", "#d62728", "#2ca02c"
-_FORMATS = ("png", "svg", "pdf")
+_FORMATS = ("png", "svg", "pdf", "jpg", "webp")
 _METADATA: dict[str, dict[str, Any]] = {
     "png": {"Software": None},
     "svg": {"Date": None, "Creator": None},
@@ -50,7 +51,9 @@ def check_name(path: Path) -> str:
     """
     kind = path.suffix.lower().removeprefix(".")
     if kind not in _FORMATS:
-        raise DataError(f"{shown(path)}: expected a name that ends in .png, .svg or .pdf")
+        raise DataError(
+            f"{shown(path)}: expected a name that ends in .png, .svg, .pdf, .jpg or .webp"
+        )
     return kind
 
 
@@ -63,7 +66,8 @@ def save_chart(figure: Any, path: Path) -> None:
     import matplotlib
 
     kind = check_name(path)
-    options = {"format": kind, "dpi": 110, "metadata": _METADATA[kind]}
+    options: dict[str, Any] = {"format": kind, "dpi": 110}
+    options |= {"metadata": _METADATA[kind]} if kind in _METADATA else {"pil_kwargs": LOSSY}
 
     def write(file: Any) -> None:
         with warnings.catch_warnings(), matplotlib.rc_context(_STYLE):
@@ -261,9 +265,8 @@ def confusion_chart(confusion: np.ndarray, classes: Sequence[str], title: str) -
         if count <= _NUMBERED:
             axes.set_xticks(range(count), classes, rotation=45, ha="right", parse_math=False)
             axes.set_yticks(range(count), classes, parse_math=False)
-            for i, j in np.argwhere(share >= 0.5):
-                colour = "white" if share[i, j] > 55 else "black"
-                axes.text(
-                    j, i, f"{share[i, j]:.0f}", ha="center", va="center", fontsize=7, color=colour
-                )
+            for (i, j), per_cent in np.ndenumerate(np.floor(share + 0.5).astype(int)):
+                colour = "white" if per_cent > 55 else "black"
+                text = str(per_cent) if per_cent else ""
+                axes.text(j, i, text, ha="center", va="center", fontsize=7, color=colour)
     return figure

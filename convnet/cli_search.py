@@ -173,7 +173,7 @@ def _hash(arguments: argparse.Namespace) -> int:
 
 def _search(arguments: argparse.Namespace) -> int:
     from convnet.plot import place_for
-    from convnet.search import draw, open_index, search
+    from convnet.search import distance_text, draw, open_index, search
 
     index = open_index(arguments.index, arguments.engine, check=not arguments.no_check)
     found = search(
@@ -186,7 +186,6 @@ def _search(arguments: argparse.Namespace) -> int:
         arguments.device,
         warn,
     )
-    unit = " bits" if index.kind == "codes" else ""
     for one in found:
         if arguments.json:
             print(json.dumps(one.as_dict()))
@@ -194,7 +193,8 @@ def _search(arguments: argparse.Namespace) -> int:
         print(one.query.name + (f" ({one.query.label})" if one.query.label else ""))
         width = max(len(label or "") for label in one.labels)
         for name, label, distance in zip(one.names, one.labels, one.distances, strict=True):
-            print(f"  {distance:10.6g}{unit}  {label or '':{width}}  {name}")
+            far = distance_text(index, distance)
+            print(f"  {far:>8}  {label or '':{width}}  {name}")
     if not arguments.no_picture:
         out = place_for(arguments.run, "search.png", arguments.out)
         draw(found, index, out, arguments.data)

@@ -171,7 +171,8 @@ def plot_predictions(
     Args:
         run: a run folder or a checkpoint file.
         images: picture files; without any, validation pictures.
-        out: the file, .png, .svg or .pdf; by default predictions.png in the run's folder.
+        out: the file, .png, .svg, .pdf, .jpg, .webp; by default predictions.png in the run's
+            folder.
         labels: the right classes of `images`; by default the names of the folders they lie in,
             where these are classes.
         pick: numbers of validation pictures; by default `count`, chosen by the seed of the run.
@@ -218,7 +219,7 @@ def plot_curves(run: Run, out: Run | None = None) -> tuple[Path, str]:
 
     Args:
         run: a run folder; it may still be training.
-        out: the file, .png, .svg or .pdf; by default curves.png in the run's folder.
+        out: the file, .png, .svg, .pdf, .jpg, .webp; by default curves.png in the run's folder.
 
     Returns: the file, and what is in it.
     Raises: RunError: no metrics in that folder. ConfigError: no matplotlib. OSError.
@@ -250,7 +251,8 @@ def plot_confusion(
 
     Args:
         run: a run folder or a checkpoint file.
-        out: the file, .png, .svg or .pdf; by default confusion.png in the run's folder.
+        out: the file, .png, .svg, .pdf, .jpg, .webp; by default confusion.png in the run's
+            folder.
         ten_crop, data, device, warn: as for `convnet.evaluate.evaluate`.
         most: how many of the most frequent confusions to tell.
 

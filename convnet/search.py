@@ -322,17 +322,23 @@ def draw(found: Sequence[Found], index: Index, out: Run, data: Run | None = None
     Raises: DataError: the pictures are gone or have changed. OSError.
     """
     dataset = indexed_pictures(index, data)
-    unit = "bits" if index.kind == "codes" else ""
     rows = []
     for one in found:
         row = [Tile(one.query.shown, (one.query.label or "", "query"))]
         for number, distance, label in zip(one.numbers, one.distances, one.labels, strict=True):
             same = None if None in (label, one.query.label) else label == one.query.label
-            text = f"{distance:.0f} {unit}" if unit else f"{distance:.4g}"
+            text = distance_text(index, distance)
             title = label or Path(index.name(number)).name
             row.append(Tile(_picture(dataset, number), (title, text), same))
         rows.append(row)
     save_picture(neighbour_rows(rows), Path(out))
+
+
+def distance_text(index: Index, distance: float) -> str:
+    """A distance in this index as people read it."""
+    if index.kind == "features":
+        return f"{distance:.4g}"
+    return f"{distance:.0f} bit{'' if distance == 1 else 's'}"
 
 
 def _picture(dataset: Dataset, number: int) -> npt.NDArray[np.uint8]:

@@ -6,6 +6,7 @@ import importlib.util
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +18,7 @@ from convnet.files import replace
 Pixels = npt.NDArray[np.uint8]
 
 WHITE, BLACK, GREY, PALE = (255, 255, 255), (0, 0, 0), (110, 110, 110), (210, 210, 210)
+LOSSY = {"quality": 90}  # of JPEG and WebP files
 RIGHT, WRONG = (30, 140, 60), (200, 40, 40)  # frames of neighbours of the same class, of another
 
 
@@ -30,7 +32,7 @@ def save_picture(picture: Image.Image, path: Path) -> None:
     kind = Image.EXTENSION.get(path.suffix.lower())
     if kind not in Image.SAVE:
         raise DataError(f"{shown(path)}: expected a name that ends in .png or another picture's")
-    options = {"optimize": True} if kind == "PNG" else {}
+    options: dict[str, Any] = {"optimize": True} if kind == "PNG" else LOSSY
     replace(path, lambda file: picture.save(file, format=kind, **options))
 
 

@@ -325,8 +325,8 @@ def test_what_predictions_refuses(
     assert "pick: cannot be given with picture files" in error(image, "--pick", 1)
     assert "expected numbers from 0 to 39, got 40" in error("--pick", "3,40")
     assert "No such file" in error(tmp_path / "none.png")
-    assert "expected a name that ends in .png, .svg or .pdf" in error(
-        image, "-o", tmp_path / "p.jpg"
+    assert "expected a name that ends in .png, .svg, .pdf, .jpg or .webp" in error(
+        image, "-o", tmp_path / "p.doc"
     )
 
 
@@ -389,11 +389,32 @@ def test_cells_hold_shares_of_their_row() -> None:
     assert {(text.get_position(), text.get_text()) for text in axes.texts} == {
         ((0, 0), "75"),
         ((1, 0), "25"),
+        ((0, 1), ""),
         ((1, 1), "100"),
     }
     assert [text.get_text() for text in axes.get_xticklabels()] == ["cat", "dog"]
     many = charts.confusion_chart(np.zeros((300, 300), int), [str(i) for i in range(300)], "")
     assert not many.axes[0].texts
+
+
+@pytest.mark.parametrize("kind", ["jpg", "webp", "pdf", "svg", "png"])
+def test_formats(kind: str, tmp_path: Path) -> None:
+    first = {
+        "jpg": b"\xff\xd8",
+        "webp": b"RIFF",
+        "pdf": b"%PDF",
+        "svg": b"<?xml",
+        "png": b"\x89PNG",
+    }
+    path = tmp_path / f"p.{kind}"
+    charts.save_chart(charts.predictions_chart([guess("a")]), path)
+    content = path.read_bytes()
+    assert content.startswith(first[kind])
+    charts.save_chart(charts.predictions_chart([guess("a")]), path)
+    assert path.read_bytes() == content
+    if kind in ("jpg", "webp", "png"):
+        save_picture(Image.new("RGB", (4, 4)), path)
+        assert path.read_bytes().startswith(first[kind])
 
 
 # ---- libraries and files -------------------------------------------------------------------------
