@@ -113,6 +113,7 @@ def create(
             else:
                 file.truncate(8 + len(head) + offset)
         except OSError as error:
+            path.unlink()
             raise OSError(error.errno, os.strerror(error.errno or 0), str(path)) from error
     return _mapped(path, header, 8 + len(head), "r+")
 

@@ -316,6 +316,26 @@ def test_a_later_version_is_refused(tmp_path: Path) -> None:
         open_index(tmp_path / "h")
 
 
+def test_a_full_disk_is_said_before_the_work(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", full, raising=False)
+    assert main(["features", str(run[0]), "-o", str(tmp_path / "f"), "--device", "cpu"]) == 2
+    error = capsys.readouterr().err
+    assert error == f"convnet: error: {tmp_path / 'f.part'}: No space left on device\n"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_two_devices_give_the_same(run: Run, tmp_path: Path) -> None:
+    for device in ("cpu", "cpu:0,cpu:1"):
+        write_features(run[0], None, tmp_path / device, "relu2", part="val", device=device)
+    one, two = (open_index(tmp_path / device) for device in ("cpu", "cpu:0,cpu:1"))
+    np.testing.assert_allclose(one.rows, two.rows, rtol=1e-5, atol=1e-5)
+
+
 def test_the_file_is_not_held_in_memory(tmp_path: Path) -> None:
     """What is written and read of 64 MiB of features is not the process's own memory."""
     script = f"""
