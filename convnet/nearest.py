@@ -26,6 +26,7 @@ _BLOCK_BYTES = 1 << 25  # of the rows of a block
 _QUERIES = 512  # at a time
 _PAIRS = 1 << 22  # numbers of candidates that are looked at together
 _TIE = 1 << 40  # above every row number
+_MOST_BITS = 1 << 16  # above every number of bits that differ
 
 
 class Neighbours(NamedTuple):
@@ -273,13 +274,15 @@ def nearest_codes(
     Args:
         queries: uint8 [Q, bytes]. codes: uint8 [N, bytes]. k: 1 .. N.
 
-    Raises: DataError: k out of range, or codes of different lengths.
+    Raises: DataError: k out of range, or codes of different lengths, or too long.
     """
     _check_k(k, len(codes))
     if queries.shape[1] != codes.shape[1]:
         raise DataError(
             f"codes: expected queries of {codes.shape[1]} bytes, got {queries.shape[1]}"
         )
+    if 8 * codes.shape[1] >= _MOST_BITS:
+        raise DataError(f"codes: expected fewer than {_MOST_BITS} bits, got {8 * codes.shape[1]}")
     wanted = _words(queries)
     block = max(1, _BLOCK_BYTES // (8 * wanted.shape[1]) // max(1, min(len(queries), 64)))
     best = np.full((len(queries), k), np.iinfo(np.int64).max)
@@ -293,14 +296,17 @@ def nearest_codes(
 
 
 def _merged(
-    best: npt.NDArray[np.int64], bits: npt.NDArray[np.int64], first: int, k: int
+    best: npt.NDArray[np.int64], bits: np.ndarray, first: int, k: int
 ) -> npt.NDArray[np.int64]:
     """The k smallest of what was found before and of a block, as bits * 2^40 + row, sorted.
 
     Of equal distances the row that comes first wins, so a later block must be nearer.
     """
-    column = np.flatnonzero(bits < best[-1] // _TIE)
-    keys = np.concatenate([best, bits[column] * _TIE + (first + column)])
+    limit = int(best[-1]) // _TIE
+    if limit > _MOST_BITS and len(bits) > k:  # nothing found yet
+        limit = int(np.searchsorted(np.cumsum(np.bincount(bits)), k)) + 1
+    column = np.flatnonzero(bits < min(limit, _MOST_BITS))
+    keys = np.concatenate([best, bits[column].astype(np.int64) * _TIE + (first + column)])
     if len(keys) > 4 * k:
         keys = np.partition(keys, k - 1)[:k]
     keys.sort()
@@ -315,12 +321,11 @@ def _words(codes: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint64]:
     return padded.view(np.uint64)
 
 
-def _differing(
-    queries: npt.NDArray[np.uint64], x: npt.NDArray[np.uint64]
-) -> Iterator[npt.NDArray[np.int64]]:
-    """For each query, how many bits differ from each row, int64 [N]."""
+def _differing(queries: npt.NDArray[np.uint64], x: npt.NDArray[np.uint64]) -> Iterator[np.ndarray]:
+    """For each query, how many bits differ from each row: whole numbers [N]."""
     for one in queries:
-        yield _popcount(one ^ x).sum(axis=1, dtype=np.int64)
+        counts = _popcount(one ^ x)
+        yield counts[:, 0] if x.shape[1] == 1 else counts.sum(axis=1, dtype=np.int32)
 
 
 _BITS = np.array([bin(byte).count("1") for byte in range(256)], np.uint8)
