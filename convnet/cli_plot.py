@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from convnet.cli_data import whole_number
+from convnet.cli_data import whole
 
 
 def add_commands(commands: Any, shared: argparse.ArgumentParser) -> None:
@@ -36,10 +36,10 @@ def add_commands(commands: Any, shared: argparse.ArgumentParser) -> None:
     filters = add("filters", _filters, "The kernels of the first layer, towers apart.")
     filters.add_argument("--layer", metavar="NAME", help="another convolution")
     filters.add_argument(
-        "--towers", type=whole_number(1, 1024), metavar="N", help="default: as many as the net has"
+        "--towers", type=whole(1, 1024), metavar="N", help="default: as many as the net has"
     )
     filters.add_argument(
-        "--scale", type=whole_number(1, 1000), default=0, metavar="N", help="pixels a weight"
+        "--scale", type=whole(1, 1000), default=0, metavar="N", help="pixels a weight"
     )
     filters.add_argument(
         "--each", action="store_true", help="full contrast for every filter by itself"
@@ -58,14 +58,12 @@ def add_commands(commands: Any, shared: argparse.ArgumentParser) -> None:
     pick_option(guess)
     guess.add_argument(
         "--count",
-        type=whole_number(1, 400),
+        type=whole(1, 400),
         default=8,
         metavar="N",
         help="validation pictures",
     )
-    guess.add_argument(
-        "--top", type=whole_number(1, 50), default=5, metavar="N", help="bars a picture"
-    )
+    guess.add_argument("--top", type=whole(1, 50), default=5, metavar="N", help="bars a picture")
     confusion = add("confusion", _confusion, "What the pictures of each class are taken for.")
     for kind in (guess, confusion):
         kind.add_argument(

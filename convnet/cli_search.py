@@ -7,7 +7,7 @@ import json
 import sys
 from typing import Any
 
-from convnet.cli_data import shown_progress, whole_number
+from convnet.cli_data import shown_progress, whole
 from convnet.cli_plot import pick_option, warn
 
 
@@ -45,7 +45,7 @@ def add_commands(commands: Any, shared: argparse.ArgumentParser) -> None:
     codes.add_argument("index", metavar="F", help="file of convnet features")
     codes.add_argument("-o", "--out", required=True, metavar="CODES", help=".safetensors file")
     codes.add_argument(
-        "--bits", type=whole_number(1, 4096), default=64, metavar="N", help="of a code (64)"
+        "--bits", type=whole(1, 4096), default=64, metavar="N", help="of a code (64)"
     )
     codes.add_argument(
         "--hidden",
@@ -53,9 +53,9 @@ def add_commands(commands: Any, shared: argparse.ArgumentParser) -> None:
         metavar="N,N,...",
         help='hidden layers of the encoder; "none" for none (default: from the feature\'s size)',
     )
-    codes.add_argument("--epochs", type=whole_number(1, 100_000), default=30, metavar="N")
+    codes.add_argument("--epochs", type=whole(1, 100_000), default=30, metavar="N")
     codes.add_argument("--lr", type=_rate, default=0.01, metavar="R", help="learning rate (0.01)")
-    codes.add_argument("--seed", type=whole_number(0, 2**31 - 1), default=1, metavar="N")
+    codes.add_argument("--seed", type=whole(0, 2**31 - 1), default=1, metavar="N")
     _device(codes)
 
     search = add("search", _search, "Find and draw the pictures nearest to others.")
@@ -63,9 +63,7 @@ def add_commands(commands: Any, shared: argparse.ArgumentParser) -> None:
     search.add_argument("index", metavar="INDEX", help="file of convnet features or convnet hash")
     search.add_argument("images", nargs="*", metavar="IMG", help="picture files")
     pick_option(search)
-    search.add_argument(
-        "-k", type=whole_number(1, 10_000), default=6, metavar="N", help="neighbours (6)"
-    )
+    search.add_argument("-k", type=whole(1, 10_000), default=6, metavar="N", help="neighbours (6)")
     search.add_argument(
         "-o", "--out", metavar="FILE", help="the picture (default: search.png in the run's folder)"
     )
@@ -80,12 +78,8 @@ def add_commands(commands: Any, shared: argparse.ArgumentParser) -> None:
     table.add_argument("index", metavar="F", help="features to search")
     table.add_argument("queries", metavar="QUERIES", help="features to search for, of others")
     table.add_argument("codes", nargs="*", metavar="CODES", help="files of convnet hash, from F")
-    table.add_argument(
-        "-k", type=whole_number(1, 10_000), default=10, metavar="N", help="neighbours (10)"
-    )
-    table.add_argument(
-        "--most", type=whole_number(1, 10**9), metavar="N", help="use so many queries"
-    )
+    table.add_argument("-k", type=whole(1, 10_000), default=10, metavar="N", help="neighbours (10)")
+    table.add_argument("--most", type=whole(1, 10**9), metavar="N", help="use so many queries")
     table.add_argument("--no-pixels", action="store_true", help="leave out the raw pixels")
     table.add_argument("--json", action="store_true", help="print a JSON object")
     _engine(table)
@@ -104,7 +98,7 @@ def _engine(command: argparse.ArgumentParser) -> None:
 def _sizes(text: str) -> tuple[int, ...]:
     if text == "none":
         return ()
-    return tuple(whole_number(1, 1 << 20)(word) for word in text.split(","))
+    return tuple(whole(1, 1 << 20)(word) for word in text.split(","))
 
 
 def _rate(text: str) -> float:
