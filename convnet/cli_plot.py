@@ -53,7 +53,7 @@ def add_commands(commands: Any, shared: argparse.ArgumentParser) -> None:
         type=lambda text: text.split(","),
         default=[],
         metavar="NAME,...",
-        help="their classes (default: the folders they lie in)",
+        help="their classes (default: by the folders they lie in)",
     )
     pick_option(guess)
     guess.add_argument(

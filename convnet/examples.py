@@ -44,7 +44,7 @@ def from_files(
     trained: Trained, images: Sequence[str | os.PathLike[str]], labels: Sequence[str] = ()
 ) -> list[Example]:
     """Picture files. Their classes are `labels`, or else the name of the folder a file lies in,
-    where that is a class of the net.
+    or of one above it, the nearest that is a class of the net.
 
     Raises:
         DataError: a file that is no usable picture, labels that are no classes, or too few of them.
@@ -62,7 +62,8 @@ def from_files(
     for number, (image, one) in enumerate(zip(images, pixels, strict=True)):
         path = Path(image)
         large = read_picture(path, (factor * height, factor * width), channels)
-        name = labels[number] if labels else path.absolute().parent.name
+        above = (folder.name for folder in path.absolute().parents)
+        name = labels[number] if labels else next(filter(trained.classes.__contains__, above), "")
         examples.append(
             Example(shown(image), one, large, name if name in trained.classes else None)
         )

@@ -278,10 +278,10 @@ def test_predictions_of_a_run(
     )
     red = count(pixels_of(run / "predictions.png"), charts.RIGHT)
     assert (red > 0) == (among > 0)
-    (tmp_path / "7").mkdir()
-    for name in ("7/a.png", "b.png"):
+    (tmp_path / "7" / "shoes").mkdir(parents=True)
+    for name in ("7/shoes/a.png", "b.png"):
         Image.fromarray(images[7]).save(tmp_path / name)
-    files = [str(tmp_path / "7" / "a.png"), str(tmp_path / "b.png")]
+    files = [str(tmp_path / "7" / "shoes" / "a.png"), str(tmp_path / "b.png")]
     out = ["-o", str(tmp_path / "p.svg")]
     assert main([*words, *files, *out]) == 0
     assert "2 pictures; of 1 with a known class" in capsys.readouterr().out
