@@ -137,6 +137,7 @@ def test_few_are_kept(rng):
         for _ in range(3):
             pair.step(*data(rng, count))
         assert 1 <= len(pair.graph._captured) <= 4
+        assert 1 <= len(pair.graph._seen) <= 4
     pair.same()
 
 
