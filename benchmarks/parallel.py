@@ -3,10 +3,12 @@
     python benchmarks/parallel.py devices [--device cpu:0,cpu:1 | cuda:0,cuda:1] [--net alexnet]
     mpiexec -n 1 python benchmarks/parallel.py ranks; mpiexec -n 2 ...; mpiexec -n 4 ...
 
-`devices` trains the same net on one device and on two, in turns, and on two with every transfer
-waited for where it begins: what that costs more is what goes on while the devices compute. The
-links are timed on their own, with the blocks of the net, and beside them a plain copy, which is the
-most that the memory of one machine gives. Both devices are checked to compute the same loss first.
+`devices` trains the same net on one device and on two, in turns. Two ways of doing it worse show
+what goes on while the devices compute: with every transfer waited for where it begins, and with
+what travels forward in one piece, so that a layer that reads it cannot begin with the first cases.
+Steps run layer by layer there; where the devices check what arrives, captured ones are timed too.
+The links are timed on their own, with the blocks of the net, and beside them a plain copy, which is
+the most that the memory of one machine gives. Both are checked to compute the same loss first.
 
 `ranks` prints one line for a job of K processes: the same batch whatever K, so that the lines of
 several jobs show the speed-up (seconds of one process over those of K) and the efficiency (that
@@ -24,7 +26,7 @@ from collections.abc import Callable
 import numpy as np
 from timing import interleaved, spread
 
-from convnet import backend, distributed, models
+from convnet import backend, distributed, gather, models
 from convnet.links import Link, Transfer
 from convnet.net import Net
 from convnet.sgd import SGD
@@ -32,9 +34,10 @@ from convnet.sgd import SGD
 Step = Callable[[], float]
 
 
-def make(name: str, device: str, batch: int) -> tuple[Net, Step]:
+def make(name: str, device: str, batch: int, graph: str = "off") -> tuple[Net, Step]:
     """A net with random data, and its training step."""
     net = models.MODELS[name](device=device, seed=1)
+    net.step_graph.mode = graph
     rng = np.random.default_rng(2)
     x = net.backend.asarray(rng.standard_normal((batch, *net.in_shape), dtype=np.float32))
     labels = rng.integers(0, net.shapes[net.nodes[-1].name][0], batch)
@@ -60,6 +63,19 @@ def waiting(net: Net, step: Step) -> Step:
             return step()
         finally:
             Link.start = start  # type: ignore[method-assign]
+
+    return run
+
+
+def in_one_piece(step: Step) -> Step:
+    """The step with what travels forward not cut into slices of the batch."""
+
+    def run() -> float:
+        most, gather.MOST_SLICES = gather.MOST_SLICES, 1
+        try:
+            return step()
+        finally:
+            gather.MOST_SLICES = most
 
     return run
 
@@ -95,13 +111,13 @@ def seconds_of_links(net: Net, batch: int, rounds: int) -> tuple[float, float]:
     """Seconds that all transfers of a step take one after the other, and plain copies of them."""
     assert net.partition is not None
     blocks = []
-    for _, gather in net.partition.gathers():
-        for piece, learns in zip(gather.pieces, gather.learns, strict=True):
-            if piece.device is gather.device:
+    for _, node in net.partition.gathers():
+        for piece, wanted in zip(node.pieces, node.wanted, strict=True):
+            if piece.device is node.device:
                 continue
-            rows = batch * gather.rows
-            there = piece.device, gather.device
-            for source, target in (there, there[::-1]) if learns else (there,):
+            rows = batch * node.rows
+            there = piece.device, node.device
+            for source, target in (there, there[::-1]) if wanted else (there,):
                 link = net.partition.links.between(source, target)
                 blocks.append((link, source.zeros((rows, piece.cols)),
                                target.zeros((rows, piece.cols)), piece.cols))  # fmt: skip
@@ -134,7 +150,16 @@ def devices(args: argparse.Namespace) -> None:
     first, second = step(), both()
     if abs(first - second) > 1e-5 * abs(first):
         raise SystemExit(f"parallel: one device has a loss of {first}, two of {second}")
-    times = interleaved({"one": step, "two": both, "two, waiting": waiting(two, both)}, args.rounds)
+    steps = {
+        "one": step,
+        "two": both,
+        "two, in one piece": in_one_piece(both),
+        "two, waiting": waiting(two, both),
+    }
+    if two.partition.links.checked:
+        steps["one, captured"] = make(args.net, single, args.batch, "force")[1]
+        steps["two, captured"] = make(args.net, args.device, args.batch, "force")[1]
+    times = interleaved(steps, args.rounds, warmup=4)
     links, copies = seconds_of_links(two, args.batch, args.rounds)
     moved = two.partition.moved(args.batch)
     print(f"{args.net}, batch {args.batch}; {pair[0].describe()}")
@@ -142,22 +167,27 @@ def devices(args: argparse.Namespace) -> None:
     middle = {}
     for name, found in times.items():
         low, middle[name], high = spread(found)
-        print(f"{name:14} {1e3 * middle[name]:8.1f} ms ({1e3 * low:.1f} to {1e3 * high:.1f})")
+        print(f"{name:18} {1e3 * middle[name]:8.1f} ms ({1e3 * low:.1f} to {1e3 * high:.1f})")
     gain = middle["one"] / middle["two"]
     print(f"speed-up {gain:.2f}, efficiency {50 * gain:.0f} %")
     hidden = middle["two, waiting"] - middle["two"]
+    early = middle["two, in one piece"] - middle["two"]
     print(
         f"moved {moved / 2**20:.1f} MiB a step, in {1e3 * links:.1f} ms without compute: "
         f"{moved / links / 1e9:.1f} GB/s, checks included; a plain copy {moved / copies / 1e9:.1f}"
     )
-    print(f"a step that waits for each transfer where it begins: {1e3 * hidden:+.1f} ms")
+    print(
+        f"a step that waits for each transfer where it begins: {1e3 * hidden:+.1f} ms; one that "
+        f"sends what travels forward in one piece: {1e3 * early:+.1f} ms"
+    )
     if pair[0].name == "cpu":
-        under_way, waited = overlap(both, args.rounds)
-        print(
-            f"transfers were under way for {1e3 * under_way:.1f} ms of a step and waited for "
-            f"during {1e3 * waited:.1f} ms: {100 * (1 - waited / under_way):.0f} % of that time "
-            "the devices computed"
-        )
+        for name, run in (("in slices", both), ("in one piece", in_one_piece(both))):
+            under_way, waited = overlap(run, args.rounds)
+            print(
+                f"{name}: transfers were under way for {1e3 * under_way:.1f} ms of a step and "
+                f"waited for during {1e3 * waited:.1f} ms: {100 * (1 - waited / under_way):.0f} % "
+                "of that time the devices computed"
+            )
 
 
 def ranks(args: argparse.Namespace) -> None:

@@ -184,9 +184,12 @@ class Gather(Layer):
     def _return(self, index: int, piece: Piece, rows: Array, shape: Shape) -> Array | Part:
         """The gradient of one input, or the promise of it."""
         local = piece.device is self.device
-        turn = 0 if local else self._turn % 2
         with piece.device.active():
-            dx = self._own_buffer(f"dx{index}.{turn}", shape, piece.device)
+            slots = [  # both at once: a step that is captured makes no arrays
+                self._own_buffer(f"dx{index}.{turn}", shape, piece.device)
+                for turn in ((0,) if local else (0, 1))
+            ]
+            dx = slots[self._turn % len(slots)]
             if piece.cols != piece.width:
                 ops.copy(dx, self._own_buffer(f"zeros{index}", shape, piece.device, fill=0.0))
         target = dx.reshape(-1, piece.width)

@@ -146,6 +146,8 @@ class StepGraph:
                 self._capture(key, x, labels, sgd, bound=before is x)
             else:
                 self._plain(x, labels, sgd)
+        if len(self._seen) >= _MOST:
+            self._seen.clear()
         self._seen[key] = changes.count(), x
         return None
 

@@ -31,21 +31,6 @@ struct Workspace {
 
 enum class Pass { kFprop, kDgrad, kWgrad };
 
-// What differs from one training step to the next, in memory of the device: operations read it when
-// they run, so that a step captured once can run again with other numbers. The host writes all but
-// `halt`.
-struct StepState {
-  std::uint32_t seed_low, seed_high;  // of dropout
-  std::uint32_t step;                 // of dropout
-  float lr, momentum, weight_decay;   // of sgd_update
-  std::uint32_t halt;                 // not 0: the step went wrong, and sgd_update changes nothing
-  std::uint32_t reserved;
-};
-
-CONVNET_HOST_DEVICE inline std::uint64_t state_seed(const StepState& state) {
-  return std::uint64_t{state.seed_high} << 32 | state.seed_low;
-}
-
 // ---- the implementation itself ----------------------------------------------------------------
 
 enum class Memory { kHost, kDevice };
@@ -71,6 +56,22 @@ std::string device_description(int device);
 std::string build_description();
 int thread_count();
 void set_thread_count(int threads);  // host implementations; others throw std::invalid_argument
+
+// ---- the state of a training step --------------------------------------------------------------
+// What differs from one training step to the next, in memory of the device: operations read it when
+// they run, so that a step captured once can run again with other numbers. The host writes all but
+// `halt`.
+struct StepState {
+  std::uint32_t seed_low, seed_high;  // of dropout
+  std::uint32_t step;                 // of dropout
+  float lr, momentum, weight_decay;   // of sgd_update
+  std::uint32_t halt;                 // not 0: the step went wrong, and sgd_update changes nothing
+  std::uint32_t reserved;
+};
+
+CONVNET_HOST_DEVICE inline std::uint64_t state_seed(const StepState& state) {
+  return std::uint64_t{state.seed_high} << 32 | state.seed_low;
+}
 
 // ---- convolution: 2-D cross-correlation --------------------------------------------------------
 //   y[n,p,q,k] = b[k] + sum_{r,s,c} x[n, p*stride_h - pad_h + r, q*stride_w - pad_w + s, g*C/G + c]

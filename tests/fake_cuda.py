@@ -3,6 +3,8 @@ and not run, and nothing else may happen; launching the graph runs them."""
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
@@ -12,7 +14,15 @@ PURE = ("_shape", "_workspace", "_count", "_output", "_description", "philox", "
 
 
 class Event:
-    pass
+    """What a stream had been given when it was recorded; on a driver that hangs never done."""
+
+    def __init__(self, stream: Stream) -> None:
+        self.driver, self.known, self.captured = stream.driver, set(stream.known), stream.capturing
+
+    @property
+    def done(self) -> bool:
+        assert not self.captured, "the events of a graph cannot be asked"
+        return not self.driver.hangs
 
 
 class Graph:
@@ -29,19 +39,43 @@ class Graph:
 
 
 class Stream:
-    """As far as convnet uses CuPy's; `Driver.log` notes the order of what streams do."""
+    """As far as convnet uses CuPy's. `known` is the work that what comes next may rely on."""
 
-    def __init__(self, driver: Driver, ptr: int) -> None:
-        self.driver, self.ptr = driver, ptr
+    def __init__(self, driver: Driver, device: int, ptr: int) -> None:
+        self.driver, self.device, self.ptr = driver, device, ptr
+        self.known: set[int] = set()
+        self.capturing = False
 
     def use(self) -> None:
-        self.driver.current = self
+        assert self.driver.device == self.device, "a stream of another device"
+        self.driver.streams[self.device] = self
+
+    def __enter__(self) -> Stream:
+        self.before = self.driver.streams[self.device]
+        self.use()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.driver.streams[self.device] = self.before
+
+    def work(self) -> None:
+        """Takes an operation."""
+        if self.driver.calls is not None:
+            assert self.capturing, "work beside the capture that goes on"
+        self.driver.done += 1
+        self.known.add(self.driver.done)
 
     def record(self) -> Event:
-        return Event()
+        return Event(self)
 
     def wait_event(self, event: Event) -> None:
-        assert isinstance(event, Event)
+        if self.driver.calls is not None:
+            assert event.captured or not self.capturing, "an event from outside the capture"
+            self.capturing = self.capturing or event.captured
+        self.known |= event.known
+
+    def is_capturing(self) -> bool:
+        return self.capturing
 
     def synchronize(self) -> None:
         assert self.driver.calls is None, "the host waits in a capture"
@@ -49,37 +83,81 @@ class Stream:
     def begin_capture(self) -> None:
         if self.ptr == 0:
             raise RuntimeError("cannot capture on the default (legacy) stream")
-        assert self.driver.current is self
-        self.driver.calls = []
+        assert self.driver.streams[self.device] is self
+        self.driver.calls, self.capturing = [], True
+        self.driver.before = self.driver.done
 
     def end_capture(self) -> Graph:
-        calls, self.driver.calls = self.driver.calls, None
-        if self.driver.broken:
-            raise RuntimeError(self.driver.broken)
+        driver = self.driver
+        calls, driver.calls = driver.calls, None
+        work = set(range(driver.before + 1, driver.done + 1))
+        for stream in driver.made:
+            stream.capturing = False
+        if driver.broken:
+            raise RuntimeError(driver.broken)
+        if not work <= self.known:
+            raise RuntimeError("cudaErrorStreamCaptureUnjoined")
         assert calls is not None
-        self.driver.graphs.append(Graph(calls))
-        return self.driver.graphs[-1]
+        driver.graphs.append(Graph(calls))
+        return driver.graphs[-1]
 
 
 class Driver:
     """The state of the stand-in.
 
     Attributes:
-        current: the stream; calls: of the capture that is going on, or None.
-        graphs: made so far; broken: what captures fail with.
+        device: the current one; streams: of each device the current one.
+        calls: of the capture that is going on, or None; graphs: made so far.
+        broken: what captures fail with; hangs: whether what devices are given is never done.
+        done: operations in all; owners: of arrays, by the id of their memory.
     """
 
     def __init__(self) -> None:
-        self.default = self.current = Stream(self, 0)
+        self.device = 0
+        self.defaults = {index: Stream(self, index, 0) for index in (0, 1)}
+        self.streams = dict(self.defaults)
+        self.made: list[Stream] = [*self.defaults.values()]
         self.calls: list[Any] | None = None
         self.graphs: list[Graph] = []
-        self.broken = ""
-        self.streams = 0
+        self.broken, self.hangs = "", False
+        self.done = self.before = 0
+        self.owners: dict[int, tuple[int, Any]] = {}
+
+    @property
+    def idle(self) -> bool:
+        """Whether the default streams are the current ones."""
+        return self.streams == self.defaults and self.device == 0
 
     def stream(self, non_blocking: bool) -> Stream:
         assert non_blocking  # a stream that waits for the default one cannot be captured
-        self.streams += 1
-        return Stream(self, self.streams)
+        self.made.append(Stream(self, self.device, len(self.made)))
+        return self.made[-1]
+
+    def given(self, ptr: int) -> Stream:
+        """The stream of an operation, which must be a current one."""
+        found = self.defaults[self.device] if ptr == 0 else self.made[ptr]
+        assert self.streams[found.device] is found, "not on the current stream"
+        return found
+
+    @contextlib.contextmanager
+    def at(self, index: int) -> Iterator[None]:
+        """CuPy's Device(index), as a context."""
+        before, self.device = self.device, index
+        try:
+            yield
+        finally:
+            self.device = before
+
+    def own(self, array: Any) -> Any:
+        """An array that was made on the current device."""
+        self.owners[id(array.host)] = self.device, array.host
+        return array
+
+    def owner(self, array: Any) -> int:
+        memory = array.host
+        while memory.base is not None:
+            memory = memory.base
+        return self.owners.get(id(memory), (0, None))[0]
 
 
 class CapturedModule:
@@ -94,7 +172,7 @@ class CapturedModule:
             return function
 
         def call(*args: Any) -> Any:
-            assert args[-1] == self.driver.current.ptr, f"{name} is not on the current stream"
+            self.driver.given(args[-1]).work()
             if self.driver.calls is None:
                 return function(*args[:-1], 0)
             self.driver.calls.append((function, (*args[:-1], 0)))
@@ -103,13 +181,20 @@ class CapturedModule:
         return call
 
 
-def install(monkeypatch: pytest.MonkeyPatch, backend: Any, array: type) -> Driver:
-    """Gives a backend, whose arrays are of a type of the tests, streams that can be captured."""
+def install(
+    monkeypatch: pytest.MonkeyPatch, backends: Sequence[Any], xp: Any, array: type
+) -> Driver:
+    """Gives backends, whose arrays are of a type of the tests, streams that can be captured."""
     driver = Driver()
-    xp = backend.xp
-    backend.module = CapturedModule(backend.module, driver)
-    monkeypatch.setattr(xp.cuda, "get_current_stream", lambda index: driver.current)
+    for backend in backends:
+        backend.module = CapturedModule(backend.module, driver)
+    monkeypatch.setattr(
+        xp.cuda,
+        "get_current_stream",
+        lambda index=None: driver.streams[driver.device if index is None else index],
+    )
     monkeypatch.setattr(xp.cuda, "Stream", driver.stream, raising=False)
+    monkeypatch.setattr(xp.cuda, "Device", driver.at)
 
     def refuse_in_captures(owner: Any, name: str) -> None:
         plain = getattr(owner, name)
@@ -122,6 +207,9 @@ def install(monkeypatch: pytest.MonkeyPatch, backend: Any, array: type) -> Drive
 
     for name in ("fill", "get", "set", "__setitem__", "__float__", "__bool__", "copy", "astype"):
         refuse_in_captures(array, name)
-    for name in ("empty", "zeros"):
-        refuse_in_captures(xp, name)
+    for name in ("empty", "zeros", "asarray", "ascontiguousarray"):
+        plain = getattr(xp, name)
+        monkeypatch.setattr(xp, name, lambda *args, plain=plain: driver.own(plain(*args)))
+        if name in ("empty", "zeros"):
+            refuse_in_captures(xp, name)
     return driver

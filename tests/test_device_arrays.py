@@ -6,7 +6,6 @@ methods of CuPy's that convnet may use, and that NumPy can neither read nor conv
 
 from __future__ import annotations
 
-import contextlib
 import types
 from typing import Any
 
@@ -75,8 +74,19 @@ class DeviceArray:
     def __bool__(self) -> bool:
         return bool(self.host)
 
-    def get(self) -> np.ndarray:
-        return self.host.copy()
+    def __int__(self) -> int:
+        return int(self.host)
+
+    def view(self, dtype: Any) -> DeviceArray:
+        return DeviceArray(self.host.view(dtype))
+
+    def get(self, out: np.ndarray | None = None) -> np.ndarray:
+        if out is None:
+            return self.host.copy()
+        assert self.flags.c_contiguous
+        assert out.flags.c_contiguous
+        out[...] = self.host
+        return out
 
     def set(self, host: np.ndarray) -> None:
         assert isinstance(host, np.ndarray)
@@ -124,11 +134,12 @@ XP = types.SimpleNamespace(
     ascontiguousarray=lambda array: DeviceArray(np.ascontiguousarray(array.host)),
     isfinite=lambda array: DeviceArray(np.isfinite(array.host)),
     square=lambda array: DeviceArray(np.square(array.host)),
+    sum=lambda array, dtype: DeviceArray(np.asarray(array.host.sum(dtype=dtype))),
     get_default_memory_pool=lambda: types.SimpleNamespace(free_bytes=lambda: 0),
     cuda=types.SimpleNamespace(
         runtime=types.SimpleNamespace(memGetInfo=lambda: (2**30, 2**30)),
         get_current_stream=None,  # see fake_cuda
-        Device=lambda index: contextlib.nullcontext(),
+        Device=None,
     ),
 )
 
@@ -144,7 +155,7 @@ def emulator() -> Backend:
 def become_device(monkeypatch: pytest.MonkeyPatch, emulator: Backend) -> Backend:
     """From now on all arrays are DeviceArrays, and "cuda" is the emulator working on them."""
     backend = Backend("cuda", Module(emulator.module), XP)  # type: ignore[arg-type]
-    fake_cuda.install(monkeypatch, backend, DeviceArray)
+    fake_cuda.install(monkeypatch, [backend], XP, DeviceArray)
 
     def of(*arrays: Any) -> Backend:
         for array in arrays:

@@ -1,5 +1,8 @@
 """Captured steps compute what plain ones do, to the bit, and without the layers."""
 
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
 from nets import BATCH, CLASSES, IN_SHAPE, chain, data, dense, every_graph, make
@@ -134,6 +137,7 @@ def test_few_are_kept(rng):
         for _ in range(3):
             pair.step(*data(rng, count))
         assert 1 <= len(pair.graph._captured) <= 4
+        assert 1 <= len(pair.graph._seen) <= 4
     pair.same()
 
 
@@ -428,3 +432,14 @@ def test_a_run_that_must_be_captured_and_cannot(tmp_path):
 def test_modes():
     with pytest.raises(ValueError, match=r"step\.graph: expected one of auto, off, force"):
         StepGraph(make(chain), "maybe")
+
+
+def test_every_operation_can_be_recorded():
+    """Those of the contract that run on a stream are all in the list of bindings/recording.h."""
+    root = Path(__file__).parent.parent
+    header = (root / "src" / "ops.h").read_text(encoding="utf-8")
+    operations = re.findall(r"^void (\w+)\([^;]*Stream stream\);", header, re.MULTILINE)
+    assert len(operations) > 20
+    listed = (root / "bindings" / "recording.h").read_text(encoding="utf-8")
+    found = {*re.findall(r"CONVNET_RECORDED\((\w+)\)", listed), "sgd_update"}
+    assert set(operations) - found == set()

@@ -112,8 +112,8 @@ def test_two_runs_of_one_seed_are_equal_and_another_seed_differs(
 def test_the_first_lines(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     train(tiny.config(data), device="cpu", epochs=1, run_dir=tmp_path / "run")
     lines = capsys.readouterr().out.splitlines()
-    starts = [line.split()[0] for line in lines[:7]]
-    assert starts == ["device", "data", "160", "net", "memory", "schedule", "run"]
+    starts = [line.split()[0] for line in lines[:8]]
+    assert starts == ["device", "data", "160", "net", "memory", "step", "schedule", "run"]
     assert "cpu" in lines[0]
     assert str(data) in lines[1]
     assert "40 validation pictures, 8 x 8 x 1, 10 classes" in lines[2]
@@ -122,15 +122,15 @@ def test_the_first_lines(data: Path, tmp_path: Path, capsys: pytest.CaptureFixtu
         r" [\d,.]+ MiB are free",
         lines[4],
     )
-    assert "1 epochs of 10 steps of 16; lr 0.05 plateau" in lines[5]
-    assert str(tmp_path / "run") in lines[6]
-    step = lines[7]
+    assert "1 epochs of 10 steps of 16; lr 0.05 plateau" in lines[6]
+    assert str(tmp_path / "run") in lines[7]
+    step = lines[8]
     for part in ("epoch 1/1", "step  3/10", "loss ", "top-1 ", "images/s", "lr 0.05", "ETA 0:0"):
         assert part in step
-    assert "validation loss" in lines[11]
+    assert "validation loss" in lines[12]
     logged = (tmp_path / "run" / "log.txt").read_text().splitlines()
     ratios = r"last update / weights: conv1 \d\.\de-\d+, fc2 \d\.\de-\d+"
-    assert re.fullmatch(ratios, logged.pop(12))  # in the log alone
+    assert re.fullmatch(ratios, logged.pop(13))  # in the log alone
     assert logged == lines
 
 

@@ -29,11 +29,11 @@ class Weighted(Layer):
 
     reach = "filters"
     late = False
-    _rows = 0  # the first case of the slice that is being computed
 
     fuse_relu = False
     dy_masked = False
     mask_dx = False
+    _rows = 0  # the first case of the slice that is being computed
 
     def __init__(
         self,

@@ -71,6 +71,8 @@ def peer_stamp(
         target: the device it goes to.
     """
     be, cols = _block("peer_stamp", src, src_col, cols)
+    if not isinstance(target, Backend):
+        raise ValueError(f"peer_stamp: target: expected a backend, got {type(target).__name__}")
     space = be.workspace(be.module.peer_stamp_workspace())
     be.module.peer_stamp(
         src, count, stamp, src_col, cols, be.index, target.index, space, be.stream()
