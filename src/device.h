@@ -123,6 +123,21 @@ void launch(OpName op, void (*kernel)(Parameters...), dim3 grid, dim3 block,
 #endif
 }
 
+// The architecture that the code of `kernel` on the current device was compiled for, such as 80. It
+// is older than the device where the driver made the code from PTX. The emulator is an 80.
+template <typename... Parameters>
+int compiled_architecture(OpName op, void (*kernel)(Parameters...)) {
+#ifdef CONVNET_EMULATOR
+  (void)op, (void)kernel;
+  return 80;
+#else
+  cudaFuncAttributes attributes;
+  check_cuda(cudaFuncGetAttributes(&attributes, reinterpret_cast<const void*>(kernel)),
+             "cudaFuncGetAttributes", op);
+  return attributes.ptxVersion;
+#endif
+}
+
 // ---- 128-bit accesses --------------------------------------------------------------------------
 
 // Whether a pointer may be used with load4/store4.

@@ -11,7 +11,7 @@
 #include <cpuid.h>
 #endif
 
-#include "ops.h"
+#include "onednn.h"
 
 namespace convnet {
 namespace {
@@ -104,6 +104,26 @@ std::string device_description(int) {
   text += ", " + std::to_string(count) + (count == 1 ? " thread" : " threads");
   if (!isa.empty()) text += ", " + isa;
   return text;
+}
+
+// oneDNN says what it uses for a small product: another implementation, if it has a unit for it.
+std::string math_description(Math math) {
+  const auto implementation = [](Math mode) {
+    using dnnl::memory;
+    const auto square = [](memory::format_tag tag) {
+      return memory::desc({64, 64}, memory::data_type::f32, tag);
+    };
+    return std::string(dnnl::matmul::primitive_desc(cpu_engine(), square(memory::format_tag::ab),
+                                                    square(memory::format_tag::ab),
+                                                    square(memory::format_tag::ab),
+                                                    user_scratchpad(mode))
+                           .impl_info_str());
+  };
+  const std::string strict = implementation(Math::kFp32), got = implementation(math);
+  if (math == Math::kFp32 || math == Math::kFfma) return "float32, by oneDNN " + got;
+  if (got != strict) return "by oneDNN " + got;
+  return std::string("as fp32: this processor has no unit for ") +
+         (math == Math::kTf32 ? "TF32" : "bfloat16 products of float32 arrays");
 }
 
 std::string build_description() {
