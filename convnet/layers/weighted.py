@@ -10,7 +10,7 @@ import numpy as np
 
 from convnet import init as initialisers
 from convnet import ops
-from convnet.layer import Array, Layer, Parameter, Shape, flag, number
+from convnet.layer import Array, Layer, Parameter, Shape, choice, flag, number
 
 
 class Weighted(Layer):
@@ -28,6 +28,7 @@ class Weighted(Layer):
 
     reach = "filters"
     late = False
+    math: str | None = None  # how products are formed; None: as the net says
 
     fuse_relu = False
     dy_masked = False
@@ -92,6 +93,11 @@ class Weighted(Layer):
         return self.params[1].data if self.bias else None
 
     @property
+    def products(self) -> str:
+        """How products are formed: the `math` of :mod:`convnet.ops`."""
+        return self.math or self.net_math
+
+    @property
     def has_relu(self) -> bool:
         return self.relu or self.fuse_relu
 
@@ -135,6 +141,13 @@ class Weighted(Layer):
 
     def _relu_text(self) -> str:
         return " + relu" if self.has_relu else ""
+
+    def _math_text(self) -> str:
+        return "" if self.products == "fp32" else f" in {self.products}"
+
+
+def checked_math(math: str | None) -> str | None:
+    return None if math is None else choice("math", math, ops.MATHS)
 
 
 def window_text(size: Any, stride: tuple[int, int], pad: tuple[int, int], rounding: str) -> str:

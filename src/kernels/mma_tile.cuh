@@ -36,9 +36,8 @@
 
 namespace convnet {
 
-constexpr int kMmaK = 16;       // of a step
-constexpr int kStages = 4;      // of the ring
-constexpr int kDrainSteps = 2;  // steps between drains: 32 k
+constexpr int kMmaK = 16;   // of a step
+constexpr int kStages = 4;  // of the ring
 
 // kBlocks_: blocks at once on a multiprocessor that the registers must allow.
 template <int kRows, int kColumns, int kWarpRows, int kWarpColumns, int kBlocks_>
@@ -198,11 +197,17 @@ __device__ inline void clear(MmaSums<T>& sums) {
   }
 }
 
-__device__ inline unsigned rounded_to_tf32(unsigned bits) { return to_tf32(__uint_as_float(bits)); }
+// A float as the mma wants it for TF32: rounded to 11 significant bits, halves away from zero, in
+// the bits that the mma does not ignore. cvt.rna.tf32 does the same in three instructions, two of
+// them at half rate. The sum with 0 x keeps NaN, which the first line could make a zero.
+__device__ inline unsigned rounded_to_tf32(unsigned x) {
+  const float rounded = __uint_as_float(x + 0x1000u);
+  return __float_as_uint(rounded + 0.0f * __uint_as_float(x));
+}
 
 // A step is two halves of 8 k. first() may use both, second() the later one only: by then the
-// operands of the next step are on their way into the registers of the earlier one. finish() comes
-// after the last step, and then `sums` is the product.
+// operands of the next step are on their way into the registers of the earlier one. After the last
+// step `sums` is the product.
 template <class T, Math kMath>
 struct WarpProduct;
 
@@ -212,8 +217,7 @@ struct WarpProduct<T, Math::kTf32> {
 
   __device__ void begin() { clear<T>(sums); }
   __device__ void first(const Operands<T>& half, const Operands<T>&) { multiply(half); }
-  __device__ void second(const Operands<T>& half, bool) { multiply(half); }
-  __device__ void finish() {}
+  __device__ void second(const Operands<T>& half) { multiply(half); }
 
  private:
   __device__ void multiply(const Operands<T>& half) {
@@ -243,14 +247,13 @@ struct WarpProduct<T, Math::kBf16> {
     pack(one, 0);
     pack(other, 1);
   }
-  __device__ void second(const Operands<T>&, bool) {
+  __device__ void second(const Operands<T>&) {
 #pragma unroll
     for (int j = 0; j < T::kFragmentsN; ++j) {
 #pragma unroll
       for (int i = 0; i < T::kFragmentsM; ++i) mma_m16n8k16_bf16(sums[i][j], a_[i], b_[j]);
     }
   }
-  __device__ void finish() {}
 
  private:
   unsigned a_[T::kFragmentsM][4], b_[T::kFragmentsN][2];
@@ -269,63 +272,77 @@ struct WarpProduct<T, Math::kBf16> {
   }
 };
 
-// x = high + low to 23 bits. The mma ignores the last bits of `low`. Infinity becomes NaN.
-__device__ inline void split_tf32(unsigned x, unsigned& high, unsigned& low) {
-  high = rounded_to_tf32(x);
-  low = __float_as_uint(__uint_as_float(x) - __uint_as_float(high));
+// x = high + low to 23 bits, as TF32. NaN and infinity become NaN in `low`, so high_part() need not
+// keep them.
+__device__ inline unsigned high_part(unsigned x) { return x + 0x1000u; }
+__device__ inline unsigned low_part(unsigned x) {
+  return __float_as_uint(__uint_as_float(x) - __uint_as_float(high_part(x) & 0xffffe000u));
 }
 
+// Sums of 16 k begin with the small products, low high and high low, of both halves: of the six
+// roundings towards zero that a step has, only the last two are of a full-sized sum.
 template <class T>
 struct WarpProduct<T, Math::kFp32> {
   MmaSums<T> sums;
 
   __device__ void begin() {
     clear<T>(sums);
-    clear<T>(short_sums_);
+    clear<T>(step_sums_);
   }
-  __device__ void first(const Operands<T>& half, const Operands<T>&) { multiply(half); }
-  __device__ void second(const Operands<T>& half, bool drained) {
-    multiply(half);
-    if (drained) drain();
+  __device__ void first(const Operands<T>& one, const Operands<T>& other) {
+    multiply_small(one);
+    multiply_small(other);
+    multiply_high(one);
   }
-  __device__ void finish() { drain(); }
-
- private:
-  MmaSums<T> short_sums_;
-
-  __device__ void drain() {
+  __device__ void second(const Operands<T>& other) {
+    multiply_high(other);
 #pragma unroll
     for (int i = 0; i < T::kFragmentsM; ++i) {
 #pragma unroll
       for (int j = 0; j < T::kFragmentsN; ++j) {
 #pragma unroll
-        for (int l = 0; l < 4; ++l) sums[i][j][l] += short_sums_[i][j][l];
+        for (int l = 0; l < 4; ++l) sums[i][j][l] += step_sums_[i][j][l];
       }
     }
-    clear<T>(short_sums_);
+    clear<T>(step_sums_);
   }
 
-  __device__ void multiply(const Operands<T>& half) {
+ private:
+  MmaSums<T> step_sums_;
+
+  __device__ void multiply_small(const Operands<T>& half) {
     unsigned high[T::kFragmentsM][4], low[T::kFragmentsM][4];
 #pragma unroll
     for (int i = 0; i < T::kFragmentsM; ++i) {
 #pragma unroll
       for (int l = 0; l < 4; ++l) {
-        split_tf32(half.a[2 * i + l % 2][l / 2], high[i][l], low[i][l]);
+        high[i][l] = high_part(half.a[2 * i + l % 2][l / 2]);
+        low[i][l] = low_part(half.a[2 * i + l % 2][l / 2]);
       }
     }
 #pragma unroll
     for (int j = 0; j < T::kFragmentsN; ++j) {
-      unsigned b_high[2], b_low[2];
-      split_tf32(half.b[j][0], b_high[0], b_low[0]);
-      split_tf32(half.b[j][1], b_high[1], b_low[1]);
-      // Small terms first; and no mma waits for the one before it.
+      const unsigned b_high[2] = {high_part(half.b[j][0]), high_part(half.b[j][1])};
+      const unsigned b_low[2] = {low_part(half.b[j][0]), low_part(half.b[j][1])};
 #pragma unroll
-      for (int i = 0; i < T::kFragmentsM; ++i) mma_m16n8k8_tf32(short_sums_[i][j], low[i], b_high);
+      for (int i = 0; i < T::kFragmentsM; ++i) mma_m16n8k8_tf32(step_sums_[i][j], low[i], b_high);
 #pragma unroll
-      for (int i = 0; i < T::kFragmentsM; ++i) mma_m16n8k8_tf32(short_sums_[i][j], high[i], b_low);
+      for (int i = 0; i < T::kFragmentsM; ++i) mma_m16n8k8_tf32(step_sums_[i][j], high[i], b_low);
+    }
+  }
+
+  __device__ void multiply_high(const Operands<T>& half) {
+    unsigned high[T::kFragmentsM][4];
 #pragma unroll
-      for (int i = 0; i < T::kFragmentsM; ++i) mma_m16n8k8_tf32(short_sums_[i][j], high[i], b_high);
+    for (int i = 0; i < T::kFragmentsM; ++i) {
+#pragma unroll
+      for (int l = 0; l < 4; ++l) high[i][l] = high_part(half.a[2 * i + l % 2][l / 2]);
+    }
+#pragma unroll
+    for (int j = 0; j < T::kFragmentsN; ++j) {
+      const unsigned b_high[2] = {high_part(half.b[j][0]), high_part(half.b[j][1])};
+#pragma unroll
+      for (int i = 0; i < T::kFragmentsM; ++i) mma_m16n8k8_tf32(step_sums_[i][j], high[i], b_high);
     }
   }
 };
@@ -377,9 +394,8 @@ __device__ inline void mma_multiply(CopyA& a, CopyB& b, unsigned begin, unsigned
     __syncthreads();
     slot = (slot + 1) % kStages;
     if (step + 1 < end) load(slot, 0, first);
-    product.second(second, (step - begin) % kDrainSteps == kDrainSteps - 1);
+    product.second(second);
   }
-  product.finish();
 }
 
 // ---- to memory ---------------------------------------------------------------------------------
