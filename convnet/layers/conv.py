@@ -10,7 +10,7 @@ import numpy as np
 from convnet import ops
 from convnet.init import Initialiser
 from convnet.layer import Array, Shape, choice, image_shape, pair, whole
-from convnet.layers.weighted import Weighted, checked_math, window_text
+from convnet.layers.weighted import Weighted, window_text
 
 
 class Conv(Weighted):
@@ -65,7 +65,7 @@ class Conv(Weighted):
         self.stride = pair("stride", stride)
         self.pad = pair("pad", pad, 0)
         self.groups = whole("groups", groups)
-        self.math = checked_math(math)
+        self.math = self._checked_math(math)
         self.rounding = choice("rounding", rounding, ("floor", "ceil"))
 
     def block(self, first: int, last: int, channels: int) -> Conv:

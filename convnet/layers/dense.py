@@ -9,7 +9,7 @@ import numpy as np
 from convnet import ops
 from convnet.init import Initialiser
 from convnet.layer import Array, Shape, whole
-from convnet.layers.weighted import Weighted, checked_math
+from convnet.layers.weighted import Weighted
 
 
 class Dense(Weighted):
@@ -37,7 +37,7 @@ class Dense(Weighted):
         math: str | None = None,
     ) -> None:
         super().__init__(bias, relu, init, std, bias_init, (w_lr, w_decay, b_lr, b_decay))
-        self.math = checked_math(math)
+        self.math = self._checked_math(math)
         self.units = whole("units", units)
 
     def block(self, first: int, last: int, channels: int) -> Dense:

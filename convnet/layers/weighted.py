@@ -29,6 +29,7 @@ class Weighted(Layer):
     reach = "filters"
     late = False
     math: str | None = None  # how products are formed; None: as the net says
+    maths: tuple[str, ...] = ops.MATHS  # the ways that there are
 
     fuse_relu = False
     dy_masked = False
@@ -139,15 +140,14 @@ class Weighted(Layer):
         masked = 4 * batch * math.prod(self.out_shape) if masks_apart else 0
         return super().gradient_bytes(batch) + masked
 
+    def _checked_math(self, math: str | None) -> str | None:
+        return None if math is None else choice("math", math, self.maths)
+
     def _relu_text(self) -> str:
         return " + relu" if self.has_relu else ""
 
     def _math_text(self) -> str:
         return "" if self.products == "fp32" else f" in {self.products}"
-
-
-def checked_math(math: str | None) -> str | None:
-    return None if math is None else choice("math", math, ops.MATHS)
 
 
 def window_text(size: Any, stride: tuple[int, int], pad: tuple[int, int], rounding: str) -> str:
