@@ -79,7 +79,7 @@ def test_two_devices_form_products_alike() -> None:
 
 @pytest.mark.parametrize("math", ops.MATHS)
 def test_gradients_of_a_net(backend: Any, math: str) -> None:
-    """Against the float64 reference, as exactly as `math` is. Without ReLU, whose mask differs where
+    """Against the float64 reference, as exactly as `math` is. No ReLU: its mask would differ where
     a rounded sum has another sign."""
     x, labels = batch()
     one = net(backend.name, math, relu=False)

@@ -22,18 +22,20 @@ class MmaTransposedFilters : public CopyAlongRows<T::kN, T::kThreads, kVector> {
 
  public:
   __device__ MmaTransposedFilters(const float* w, const ConvShape& shape, const Taps& taps,
-                                  Axis rows, Axis columns, unsigned first_channel)
+                                  const KOrder& order, Axis rows, Axis columns,
+                                  unsigned first_channel)
       : w_(w),
         shape_(shape),
         taps_(taps),
+        order_(order),
         channels_(shape.c / shape.groups),
         first_channel_(first_channel),
         first_tap_(rows.first_tap * shape.s + columns.first_tap) {}
 
   __device__ void copy(float* stage, unsigned first_k) {
     const unsigned l = first_k + Base::k();
-    unsigned tap = l;
-    const unsigned filter = taps_.by_channels.split(&tap);
+    unsigned tap, filter;
+    order_.split(first_k, Base::k(), &tap, &filter);
     const unsigned u = taps_.by_width.split(&tap);
     const unsigned place = first_tap_ + tap * shape_.stride_h * shape_.s + u * shape_.stride_w;
     const unsigned start = (filter * (shape_.r * shape_.s) + place) * channels_;
@@ -48,12 +50,25 @@ class MmaTransposedFilters : public CopyAlongRows<T::kN, T::kThreads, kVector> {
   const float* w_;
   const ConvShape& shape_;
   const Taps& taps_;
+  const KOrder& order_;
   unsigned channels_, first_channel_, first_tap_;
+};
+
+// What a block needs when its product is done: kept in shared memory meanwhile, as the product
+// takes all registers.
+struct ResultPlace {
+  Axis v, h;
+  unsigned group, first_row, first_channel, split;
+};
+
+struct MmaDgradParameters : DgradParameters {
+  KOrder order;
 };
 
 template <class T, Math kMath, bool kVector>
 __global__ void __launch_bounds__(T::kThreads, T::kBlocks)
-    mma_dgrad_kernel(const DgradParameters parameters, const float* dy, const float* w, float* dx) {
+    mma_dgrad_kernel(const MmaDgradParameters parameters, const float* dy, const float* w,
+                     float* dx) {
   if constexpr (kCompiledForMma) {
     const ConvShape& s = parameters.shape;
     const Place place = block_place(parameters.plan);
@@ -71,7 +86,7 @@ __global__ void __launch_bounds__(T::kThreads, T::kBlocks)
 
     using Pixels = MmaPixelRows<T, kVector, -1>;
     using Filters = MmaTransposedFilters<T, kVector>;
-    Pixels pixels(dy, taps);
+    Pixels pixels(dy, taps, parameters.order);
 #pragma unroll
     for (int load = 0; load < Pixels::kLoads; ++load) {
       const unsigned row = first_row + Pixels::row(load);
@@ -83,34 +98,40 @@ __global__ void __launch_bounds__(T::kThreads, T::kBlocks)
         pixels.skip_row(load);
       }
     }
-    Filters filters(w + group * group_k * (s.r * s.s * group_c), s, taps, v, h, first_channel);
+    Filters filters(w + group * group_k * (s.r * s.s * group_c), s, taps, parameters.order, v, h,
+                    first_channel);
 
+    CONVNET_SHARED(kept, ResultPlace);
+    if (threadIdx.x == 0) kept = {v, h, group, first_row, first_channel, place.split};
+    __syncthreads();
     WarpProduct<T, kMath> product;
     const Steps steps = mma_split_steps(parameters.plan, place.split, taps.length);
     OnlyMma also;
     mma_multiply<T>(pixels, filters, steps.begin, steps.end, product, also);
 
     Output output{};
-    output.out = dx + std::size_t{place.split} * parameters.plan.outputs;
-    output.first_row = first_row;
-    output.first_column = first_channel;
-    output.rows = rows;
-    output.columns = group_c;
+    output.out = dx + std::size_t{kept.split} * parameters.plan.outputs;
+    output.first_row = kept.first_row;
+    output.first_column = kept.first_channel;
+    output.rows = s.n * kept.v.count * kept.h.count;
+    output.columns = s.c / s.groups;
     output.vector = parameters.vector_out;
     output.epilogue = parameters.epilogue;
     const auto start = [&](unsigned row) {
-      const unsigned line = row / h.count;
-      const unsigned y = line / v.count * s.h + v.first + line % v.count * s.stride_h;
-      return (y * s.w + h.first + row % h.count * s.stride_w) * s.c + group * group_c;
+      const unsigned line = row / kept.h.count;
+      const unsigned y =
+          line / kept.v.count * s.h + kept.v.first + line % kept.v.count * s.stride_h;
+      return (y * s.w + kept.h.first + row % kept.h.count * s.stride_w) * s.c +
+             kept.group * output.columns;
     };
     store_mma_tile<T, typename Pixels::Layout, typename Filters::Layout>(
-        product.sums, output, start, SameColumns{group_c});
+        product.sums, output, start, SameColumns{output.columns});
   }
 }
 
 struct Call {
   OpName op;
-  DgradParameters parameters;
+  MmaDgradParameters parameters;
   MmaPlan plan;
   const float *dy, *w;
   float* dx;
@@ -131,19 +152,15 @@ void run_with(Call& call, bool vector) {
   using Tiles = MmaTiles<kMath>;
   const TileKind tile = call.plan.tile;
   if (!vector) {
-    run<typename Tiles::Small, kMath, false>(call);
+    run<typename Tiles::Single, kMath, false>(call);
   } else if (tile == TileKind::kSmall) {
     run<typename Tiles::Small, kMath, true>(call);
   } else if (tile == TileKind::kMedium) {
     run<typename Tiles::Medium, kMath, true>(call);
   } else if (tile == TileKind::kNinetySix) {
     run<typename Tiles::NinetySix, kMath, true>(call);
-  } else if constexpr (kMath == Math::kFp32) {
-    run<typename Tiles::Large, kMath, true>(call);
-  } else if (tile == TileKind::kLarge) {
-    run<typename Tiles::Large, kMath, true>(call);
   } else {
-    run<typename Tiles::Huge, kMath, true>(call);
+    run<typename Tiles::Large, kMath, true>(call);
   }
 }
 
@@ -152,7 +169,11 @@ void run_with(Call& call, bool vector) {
 void mma_dgrad(OpName op, const ConvShape& shape, Math math, const float* dy, const float* w,
                const float* relu_mask, float* dx, Workspace workspace, Stream stream) {
   const int group_c = shape.c / shape.groups, group_k = shape.k / shape.groups;
-  Call call{op, dgrad_parameters(shape), mma_plan(shape, Pass::kDgrad, math), dy, w, dx, stream};
+  // The taps of a class are known to the host where there is one class.
+  const bool one_class = shape.stride_h == 1 && shape.stride_w == 1;
+  const KOrder order = k_order(group_k, one_class ? shape.r * shape.s : 1);
+  Call call{op,    {dgrad_parameters(shape), order}, mma_plan(shape, Pass::kDgrad, math), dy, w, dx,
+            stream};
   float* partials = partials_in(op, call.plan.workspace_floats(), workspace);
   const Epilogue epilogue{nullptr, relu_mask, false};
   if (partials == nullptr) call.parameters.epilogue = epilogue;

@@ -21,6 +21,7 @@ struct FpropParameters {
   Plan plan;
   ConvShape shape;  // as_columns()
   Taps taps;
+  KOrder order;
   Epilogue epilogue;
   bool vector_out;
 };
@@ -36,7 +37,7 @@ __global__ void __launch_bounds__(T::kThreads, T::kBlocks)
 
     using Pixels = MmaPixelRows<T, kVector, 1>;
     using Filters = MmaFilters<T, kVector>;
-    Pixels pixels(x, parameters.taps);
+    Pixels pixels(x, parameters.taps, parameters.order);
 #pragma unroll
     for (int load = 0; load < Pixels::kLoads; ++load) {
       const unsigned row = first_row + Pixels::row(load);
@@ -49,7 +50,8 @@ __global__ void __launch_bounds__(T::kThreads, T::kBlocks)
       }
     }
     const unsigned length = parameters.taps.length;
-    Filters filters(w + place.product * group_k * length, first_filter, group_k, length);
+    Filters filters(w + place.product * group_k * length, first_filter, group_k, s.c / s.groups,
+                    length, parameters.order);
 
     WarpProduct<T, kMath> product;
     const Steps steps = mma_split_steps(parameters.plan, place.split, length);
@@ -105,7 +107,7 @@ void run_with(Call& call, bool vector) {
   using Tiles = MmaTiles<kMath>;
   const TileKind tile = call.plan.tile;
   if (!vector) {
-    run<typename Tiles::Small, kMath, false>(call);
+    run<typename Tiles::Single, kMath, false>(call);
   } else if (tile == TileKind::kSmall) {
     run<typename Tiles::Small, kMath, true>(call);
   } else if (tile == TileKind::kMedium) {
@@ -134,7 +136,7 @@ void mma_fprop(OpName op, const ConvShape& shape, Math math, const float* x, con
   parameters.taps.width = columns.w;
   parameters.taps.pitch = columns.c;
   parameters.taps.length = columns.r * columns.s * group_c;
-  parameters.taps.by_channels = Divider(group_c);
+  parameters.order = k_order(group_c, columns.r * columns.s);
   parameters.taps.by_width = Divider(columns.s);
 
   const std::int64_t filled = filled_floats(shape);

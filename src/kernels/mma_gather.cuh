@@ -11,13 +11,40 @@
 
 namespace convnet {
 
+// The order of k = (t, u, c) in a product. With channels in sixteens a step is 16 channels of one
+// tap, and the taps run first: then consecutive steps read the same pixels but for a shift by one,
+// and find them in L1. L2, which tensor cores outrun, is read about once instead of R S times. Else
+// the order is that of the filters in memory.
+struct KOrder {
+  bool in_sixteens;
+  Divider by_channels, by_taps;
+
+  // Tap and channel of k = first_k + i, where first_k is where a step begins.
+  __device__ void split(unsigned first_k, unsigned i, unsigned* tap, unsigned* channel) const {
+    if (in_sixteens) {
+      unsigned sixteen = first_k / kMmaK;
+      *tap = by_taps.split(&sixteen);
+      *channel = sixteen * kMmaK + i;
+    } else {
+      *tap = first_k + i;
+      *channel = by_channels.split(tap);
+    }
+  }
+};
+
+// Of a convolution with so many channels (in dgrad: filters) in a group, and taps.
+inline KOrder k_order(unsigned channels, unsigned taps) {
+  return {channels % kMmaK == 0 && taps > 1, Divider(channels), Divider(taps)};
+}
+
 // The pixels that a filter sees: PixelRows of gather.cuh.
 template <class T, bool kVector, int kSign>
-class MmaPixelRows : public CopyAlongK<T::kM, T::kThreads, kVector> {
-  using Base = CopyAlongK<T::kM, T::kThreads, kVector>;
+class MmaPixelRows : public CopyAlongK<T::kM, T::kThreads, kVector, true> {
+  using Base = CopyAlongK<T::kM, T::kThreads, kVector, true>;
 
  public:
-  __device__ MmaPixelRows(const float* image, const Taps& taps) : image_(image), taps_(taps) {}
+  __device__ MmaPixelRows(const float* image, const Taps& taps, const KOrder& order)
+      : image_(image), taps_(taps), order_(order) {}
 
   __device__ void begin_row(int load, unsigned n, unsigned top, unsigned left,
                             unsigned first_channel) {
@@ -33,8 +60,8 @@ class MmaPixelRows : public CopyAlongK<T::kM, T::kThreads, kVector> {
 
   __device__ void copy(float* stage, unsigned first_k) {
     const unsigned k = first_k + Base::k();
-    unsigned tap = k;
-    const unsigned channel = taps_.by_channels.split(&tap);
+    unsigned tap, channel;
+    order_.split(first_k, Base::k(), &tap, &channel);
     unsigned u = taps_.by_width.split(&tap), t = tap;
     if constexpr (kSign < 0) {
       u = 0u - u;
@@ -52,6 +79,7 @@ class MmaPixelRows : public CopyAlongK<T::kM, T::kThreads, kVector> {
  private:
   const float* image_;
   const Taps& taps_;
+  const KOrder& order_;
   unsigned top_[Base::kLoads], left_[Base::kLoads], start_[Base::kLoads];
 };
 
@@ -61,22 +89,35 @@ class MmaFilters : public CopyAlongK<T::kN, T::kThreads, kVector> {
   using Base = CopyAlongK<T::kN, T::kThreads, kVector>;
 
  public:
-  // `filters` are left from `w` on.
-  __device__ MmaFilters(const float* w, unsigned first, unsigned filters, unsigned length)
-      : w_(w), first_(first), filters_(filters), length_(length) {}
+  // `filters` are left from `w` on, each of taps of `channels`.
+  __device__ MmaFilters(const float* w, unsigned first, unsigned filters, unsigned channels,
+                        unsigned length, const KOrder& order)
+      : w_(w),
+        first_(first),
+        filters_(filters),
+        channels_(channels),
+        length_(length),
+        order_(order) {}
 
   __device__ void copy(float* stage, unsigned first_k) {
     const unsigned k = first_k + Base::k();
+    unsigned place = k;
+    if (order_.in_sixteens) {
+      unsigned tap, channel;
+      order_.split(first_k, Base::k(), &tap, &channel);
+      place = tap * channels_ + channel;
+    }
 #pragma unroll
     for (int load = 0; load < Base::kLoads; ++load) {
       const unsigned filter = first_ + Base::row(load);
-      Base::copy(stage, load, w_ + (filter * length_ + k), filter < filters_ && k < length_);
+      Base::copy(stage, load, w_ + (filter * length_ + place), filter < filters_ && k < length_);
     }
   }
 
  private:
   const float* w_;
-  unsigned first_, filters_, length_;
+  unsigned first_, filters_, channels_, length_;
+  const KOrder& order_;
 };
 
 }  // namespace convnet

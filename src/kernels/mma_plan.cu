@@ -7,22 +7,24 @@ namespace {
 // Sums shorter than this are left to FFMA: there a step of 16 is mostly empty, and three roundings
 // of TF32 weigh more than a short chain of FFMA.
 constexpr std::int64_t kFewestProducts = 32;
-// Splits bring a product to so many threads: 256 on each of 132 multiprocessors, which is what the
-// large tiles' registers allow.
-constexpr std::int64_t kThreadsWanted = 132 * 256;
+// Splits are made for a GPU of so many multiprocessors, and at most so many blocks (which also
+// keeps the workspace below 20 MB), or as many as run at once.
+constexpr std::int64_t kMultiprocessors = 132, kMostBlocks = 264;
 constexpr std::int64_t kFewestSteps = 8;  // of a split: 128 products, for one sum written and read
 
 std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
 
 // The table. `length` is the long side of a product, `width` the other.
-TileKind choose_tile(Math math, std::int64_t length, std::int64_t width, std::int64_t products) {
+TileKind choose_tile(Pass pass, Math math, std::int64_t length, std::int64_t width,
+                     std::int64_t products) {
   if (length <= 64 || width <= 32) return TileKind::kSmall;
   if (width <= 64) return TileKind::kMedium;
   if (width <= 96) return TileKind::kNinetySix;
   if (width % 128 >= 1 && width % 128 <= 64) return TileKind::kMedium;  // 192
-  // Huge tiles move three quarters of what large ones do, and need two waves of blocks.
+  // Huge tiles move three quarters of what large ones do, and need two waves of blocks. With all
+  // that dgrad has to remember they would spill registers.
   const std::int64_t huge = ceil_div(length, 256) * ceil_div(width, 128) * products;
-  if (math != Math::kFp32 && huge >= 2 * 132) return TileKind::kHuge;
+  if (math != Math::kFp32 && pass != Pass::kDgrad && huge >= 2 * 132) return TileKind::kHuge;
   return TileKind::kLarge;
 }
 
@@ -30,9 +32,16 @@ template <class T>
 std::int64_t splits_with(const Product& product) {
   const std::int64_t tiles =
       ceil_div(product.m, T::kM) * ceil_div(product.n, T::kN) * product.products;
-  const std::int64_t wanted = kThreadsWanted / (T::kThreads * tiles);
-  const std::int64_t possible = ceil_div(product.k, kMmaK) / kFewestSteps;
-  return max(std::int64_t{1}, min(wanted, possible));
+  const std::int64_t at_once = kMultiprocessors * T::kBlocks;
+  const std::int64_t most = min(max(at_once, kMostBlocks) / tiles,  // by blocks, and by steps
+                                ceil_div(product.k, kMmaK) / kFewestSteps);
+  // The fewest that take the least time: waves of blocks, each of 1 / splits of the sum.
+  std::int64_t best = 1;
+  const auto waves = [&](std::int64_t splits) { return ceil_div(tiles * splits, at_once); };
+  for (std::int64_t splits = 2; splits <= most; ++splits) {
+    if (waves(splits) * best < waves(best) * splits) best = splits;
+  }
+  return best;
 }
 
 template <class Tiles>
@@ -101,8 +110,8 @@ MmaPlan mma_plan(const ConvShape& shape, Pass pass, Math math) {
   plan.product = conv_product(pass == Pass::kDgrad ? shape : as_columns(shape), pass);
   const Product& product = plan.product;
   const bool across = pass == Pass::kWgrad;
-  plan.tile = choose_tile(math, across ? product.n : product.m, across ? product.m : product.n,
-                          product.products);
+  plan.tile = choose_tile(pass, math, across ? product.n : product.m,
+                          across ? product.m : product.n, product.products);
   plan.splits = static_cast<unsigned>(
       math == Math::kFp32 ? splits_of<MmaTiles<Math::kFp32>>(plan.tile, across, product)
                           : splits_of<MmaTiles<Math::kTf32>>(plan.tile, across, product));

@@ -19,6 +19,7 @@ struct MmaTiles {
   using NinetySix = MmaTile<128, 96, 64, 32, 2>;
   using Medium = MmaTile<128, 64, 64, 32, 3>;
   using Small = MmaTile<64, 32, 32, 32, 6>;
+  using Single = MmaTile<64, 32, 32, 32, 4>;  // for copies of single floats, which need registers
 };
 template <>
 struct MmaTiles<Math::kFp32> {
@@ -26,6 +27,7 @@ struct MmaTiles<Math::kFp32> {
   using NinetySix = MmaTile<128, 96, 64, 32, 1>;
   using Medium = MmaTile<128, 64, 64, 32, 2>;
   using Small = MmaTile<64, 32, 32, 32, 4>;
+  using Single = Small;
 };
 
 template <class T>

@@ -134,7 +134,7 @@ struct MmaAlongRows {
 // ---- how the threads of a block share the copying of kRows x kMmaK elements --------------------
 
 // For memory that is contiguous along k: a thread copies 4 (or 1) successive k of kLoads rows.
-template <int kRows, int kThreads, bool kVector>
+template <int kRows, int kThreads, bool kVector, bool kThroughL1 = false>
 struct CopyAlongK {
   using Layout = MmaAlongK<kRows>;
   static constexpr int kWidth = kVector ? 4 : 1;
@@ -149,12 +149,12 @@ struct CopyAlongK {
     const int offset = kRowsAtOnce % 16 == 0
                            ? Layout::offset(row(0), k()) + load * kRowsAtOnce * kMmaK
                            : Layout::offset(row(load), k());
-    cp_async<4 * kWidth>(stage + offset, source, valid);
+    cp_async<4 * kWidth, kThroughL1>(stage + offset, source, valid);
   }
 };
 
 // For memory that is contiguous along the tile: a thread copies pieces of 4 (or 1) rows at one k.
-template <int kRows, int kThreads, bool kVector>
+template <int kRows, int kThreads, bool kVector, bool kThroughL1 = false>
 struct CopyAlongRows {
   using Layout = MmaAlongRows<kRows>;
   static constexpr int kWidth = kVector ? 4 : 1;
@@ -170,7 +170,7 @@ struct CopyAlongRows {
     // The permutation repeats every 32 rows.
     const int offset = kRowsAtOnce % 32 == 0 ? Layout::offset(row(0), k()) + load * kRowsAtOnce
                                              : Layout::offset(row(load), k());
-    cp_async<4 * kWidth>(stage + offset, source, valid);
+    cp_async<4 * kWidth, kThroughL1>(stage + offset, source, valid);
   }
 };
 
@@ -383,10 +383,10 @@ __device__ inline void mma_multiply(CopyA& a, CopyB& b, unsigned begin, unsigned
   load(0, 0, first);
   unsigned slot = 0;
   for (unsigned step = begin; step < end; ++step) {
-    load(slot, 1, second);
     // To the stage of the step before, whose last readers have passed that step's barrier.
     if (step + kStages - 1 < end) copy((slot + kStages - 1) % kStages, step + kStages - 1);
     cp_async_commit();
+    load(slot, 1, second);  // after the addresses of the copies have given up their registers
     product.first(first, second);
     also(shared + slot * T::kStageFloats);
     // The next step has arrived when all groups but the newest kStages - 2 have.

@@ -52,8 +52,8 @@ struct Windows {
 // B[j, i] = x[window of pixel i, tap and channel j]. Columns past the last tap are read too, as far
 // as they lie on the image: what becomes of them is not stored.
 template <class T, bool kVector>
-class MmaWindowColumns : public CopyAlongRows<T::kN, T::kThreads, kVector> {
-  using Base = CopyAlongRows<T::kN, T::kThreads, kVector>;
+class MmaWindowColumns : public CopyAlongRows<T::kN, T::kThreads, kVector, true> {
+  using Base = CopyAlongRows<T::kN, T::kThreads, kVector, true>;
 
  public:
   // `x` points to the group's first channel.
@@ -203,7 +203,7 @@ void run_with(Call& call, bool vector) {
   using Tiles = MmaTiles<kMath>;
   const TileKind tile = call.plan.tile;
   if (!vector) {
-    run<Across<typename Tiles::Small>, kMath, false>(call);
+    run<Across<typename Tiles::Single>, kMath, false>(call);
   } else if (tile == TileKind::kSmall) {
     run<Across<typename Tiles::Small>, kMath, true>(call);
   } else if (tile == TileKind::kMedium) {
