@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from convnet.cli_bench import add_commands as add_bench_commands
 from convnet.cli_data import add_commands as add_data_commands
 
 DONE, FAILED, BAD_INPUT, NO_DEVICE = 0, 1, 2, 3
@@ -163,7 +164,8 @@ def _parser() -> argparse.ArgumentParser:
     check.add_argument("--batch", type=_positive, default=4, metavar="N", help="random pictures")
     _config_options(check)
 
-    add_data_commands(commands, shared, _config_options)
+    add_data_commands(commands, shared)
+    add_bench_commands(commands, shared, _config_options)
     add("presets", _presets, "List the packaged configurations.")
     doctor = add("doctor", _doctor, "Show what is installed and which devices can be used.")
     doctor.add_argument("--json", action="store_true", help="print a JSON object")

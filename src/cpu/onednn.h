@@ -38,6 +38,9 @@ inline dnnl::fpmath_mode fpmath_mode(Math math) {
   return dnnl::fpmath_mode::strict;
 }
 
+// Whether oneDNN finds a unit for `math` here: one of lower precision. In backend.cpp.
+bool has_unit(Math math);
+
 inline dnnl::primitive_attr user_scratchpad(Math math, bool relu = false) {
   dnnl::primitive_attr attr;
   attr.set_fpmath_mode(fpmath_mode(math));
@@ -101,6 +104,8 @@ class Scratch {
     left_ -= need;
     return piece;
   }
+
+  Workspace rest() const { return {next_, left_}; }
 
  private:
   static constexpr std::size_t kAlign = 64;

@@ -26,6 +26,12 @@ struct FpropParameters {
   bool vector_out;
 };
 
+// What a block needs when its product is done: kept in shared memory meanwhile, as the product
+// takes all registers.
+struct ResultPlace {
+  unsigned first_row, first_filter, first_channel, split;
+};
+
 template <class T, Math kMath, bool kVector>
 __global__ void __launch_bounds__(T::kThreads, T::kBlocks)
     mma_fprop_kernel(const FpropParameters parameters, const float* x, const float* w, float* y) {
@@ -53,24 +59,29 @@ __global__ void __launch_bounds__(T::kThreads, T::kBlocks)
     Filters filters(w + place.product * group_k * length, first_filter, group_k, s.c / s.groups,
                     length, parameters.order);
 
+    CONVNET_SHARED(kept, ResultPlace);
+    if (threadIdx.x == 0) {
+      kept = {first_row, first_filter, place.product * group_k, place.split};
+    }
+    __syncthreads();
     WarpProduct<T, kMath> product;
     const Steps steps = mma_split_steps(parameters.plan, place.split, length);
     OnlyMma also;
     mma_multiply<T>(pixels, filters, steps.begin, steps.end, product, also);
 
     Output output{};
-    output.out = y + std::size_t{place.split} * parameters.plan.outputs;
-    output.first_row = first_row;
-    output.first_column = first_filter;
-    output.rows = rows;
-    output.columns = group_k;
-    output.first_channel = place.product * group_k;
+    output.out = y + std::size_t{kept.split} * parameters.plan.outputs;
+    output.first_row = kept.first_row;
+    output.first_column = kept.first_filter;
+    output.rows = s.n * s.p * s.q;
+    output.columns = s.k / s.groups;
+    output.first_channel = kept.first_channel;
     output.vector = parameters.vector_out;
     output.epilogue = parameters.epilogue;
     const unsigned pitch = s.k, first_channel = output.first_channel;
     store_mma_tile<T, typename Pixels::Layout, typename Filters::Layout>(
         product.sums, output, [=](unsigned row) { return row * pitch + first_channel; },
-        SameColumns{group_k});
+        SameColumns{output.columns});
   }
 }
 

@@ -133,6 +133,12 @@ struct WgradParameters {
   bool vector_out;
 };
 
+// What a block needs when its product is done: kept in shared memory meanwhile, as the product
+// takes all registers.
+struct ResultPlace {
+  unsigned group_filter, first_filter, first_column, split;
+};
+
 // dw and db are the results, or with splits the first split's sums of them, each followed by the
 // next split's.
 template <class T, Math kMath, bool kVector>
@@ -151,17 +157,22 @@ __global__ void __launch_bounds__(T::kThreads, T::kBlocks)
     Gradients gradients(dy + place.product * group_k, s.k, pixels, first_filter, group_k);
     Inputs inputs(x + place.product * group_c, parameters.windows, pixels, first_column);
 
+    CONVNET_SHARED(kept, ResultPlace);
+    if (threadIdx.x == 0) {
+      kept = {place.product * group_k, first_filter, first_column, place.split};
+    }
+    __syncthreads();
     WarpProduct<T, kMath> product;
     const Steps steps = mma_split_steps(parameters.plan, place.split, pixels);
     MmaRowSums<T> bias{db != nullptr && place.tile_n == 0 && threadIdx.x < T::kM};
     mma_multiply<T>(gradients, inputs, steps.begin, steps.end, product, bias);
 
-    const unsigned group_filter = place.product * group_k, length = parameters.filter_length;
+    const unsigned group_filter = kept.group_filter, length = parameters.filter_length;
     Output output{};
-    output.out = dw + std::size_t{place.split} * parameters.plan.outputs;
-    output.first_row = first_filter;
-    output.first_column = first_column;
-    output.rows = group_k;
+    output.out = dw + std::size_t{kept.split} * parameters.plan.outputs;
+    output.first_row = kept.first_filter;
+    output.first_column = kept.first_column;
+    output.rows = s.k / s.groups;
     output.columns = parameters.columns.columns;
     output.vector = parameters.vector_out;
     const auto start = [=](unsigned row) { return (group_filter + row) * length; };
@@ -173,9 +184,9 @@ __global__ void __launch_bounds__(T::kThreads, T::kBlocks)
     } else {
       store_mma_tile<T, LayoutA, LayoutB>(product.sums, output, start, parameters.columns);
     }
-    const unsigned filter = first_filter + threadIdx.x;
-    if (bias.wanted && filter < group_k) {
-      db[std::size_t{place.split} * s.k + group_filter + filter] = bias.sum;
+    const unsigned filter = kept.first_filter + threadIdx.x;
+    if (bias.wanted && filter < output.rows) {
+      db[std::size_t{kept.split} * s.k + group_filter + filter] = bias.sum;
     }
   }
 }
