@@ -64,6 +64,14 @@ Pass pass_of(const char* op, const std::string& pass) {
   fail(op, "pass", "\"fprop\", \"dgrad\" or \"wgrad\"", "\"" + pass + "\"");
 }
 
+Math math_of(const char* op, const std::string& math) {
+  if (math == "fp32") return Math::kFp32;
+  if (math == "ffma") return Math::kFfma;
+  if (math == "tf32") return Math::kTf32;
+  if (math == "bf16") return Math::kBf16;
+  fail(op, "math", "\"fp32\", \"ffma\", \"tf32\" or \"bf16\"", "\"" + math + "\"");
+}
+
 Activation activation_of(const char* op, const std::string& kind) {
   static const std::pair<const char*, Activation> kinds[] = {
       {"relu", Activation::kRelu},         {"tanh", Activation::kTanh},
@@ -96,68 +104,79 @@ void bind_conv(py::module_& m) {
     return as_tuple(y_dims(conv_shape(op, dims_of(op, "x", x_shape), dims_of(op, "w", w_shape),
                                       window_of(op, CONVNET_WINDOW_ARGUMENTS), groups)));
   });
-  m.def("conv_workspace", [](const std::string& pass, const py::object& x_shape,
-                             const py::object& w_shape, CONVNET_WINDOW_PARAMETERS, Size groups) {
-    const std::string name = "conv_" + pass;
-    const char* op = name.c_str();
-    return conv_workspace(conv_shape(op, dims_of(op, "x", x_shape), dims_of(op, "w", w_shape),
-                                     window_of(op, CONVNET_WINDOW_ARGUMENTS), groups),
-                          pass_of(op, pass));
-  });
+  m.def(
+      "conv_workspace",
+      [](const std::string& pass, const py::object& x_shape, const py::object& w_shape,
+         CONVNET_WINDOW_PARAMETERS, Size groups, const std::string& math) {
+        const std::string name = "conv_" + pass;
+        const char* op = name.c_str();
+        return conv_workspace(conv_shape(op, dims_of(op, "x", x_shape), dims_of(op, "w", w_shape),
+                                         window_of(op, CONVNET_WINDOW_ARGUMENTS), groups),
+                              pass_of(op, pass), math_of(op, math));
+      },
+      py::arg("pass"), py::arg("x_shape"), py::arg("w_shape"), CONVNET_WINDOW_NAMES,
+      py::arg("groups"), py::arg("math") = "fp32");
   m.def(
       "conv_fprop",
       [](Array x, Array w, Array b, Array y, CONVNET_WINDOW_PARAMETERS, Size groups, bool relu,
-         Array workspace, std::uintptr_t stream) {
+         Array workspace, std::uintptr_t stream, const std::string& math_name) {
         const char* op = "conv_fprop";
         Arguments args(op, stream);
+        const Math math = math_of(op, math_name);
         const ConvShape shape = conv_shape(op, array_dims(op, "x", x), array_dims(op, "w", w),
                                            window_of(op, CONVNET_WINDOW_ARGUMENTS), groups);
         const auto* x_data = args.in<float>("x", x, x_dims(shape));
         const auto* w_data = args.in<float>("w", w, w_dims(shape));
         const auto* b_data = args.in<float>("b", b, Dims{shape.k}, true);
         auto* y_data = args.out<float>("y", y, y_dims(shape));
-        const Workspace space = args.workspace(workspace, conv_workspace(shape, Pass::kFprop));
+        const Workspace space =
+            args.workspace(workspace, conv_workspace(shape, Pass::kFprop, math));
         py::gil_scoped_release release;
-        conv_fprop(shape, x_data, w_data, b_data, relu, y_data, space, args.stream());
+        conv_fprop(shape, math, x_data, w_data, b_data, relu, y_data, space, args.stream());
       },
       py::arg("x"), py::arg("w"), py::arg("b"), py::arg("y"), CONVNET_WINDOW_NAMES,
-      py::arg("groups"), py::arg("relu"), py::arg("workspace"), py::arg("stream") = 0);
+      py::arg("groups"), py::arg("relu"), py::arg("workspace"), py::arg("stream") = 0,
+      py::arg("math") = "fp32");
   m.def(
       "conv_dgrad",
       [](Array dy, Array w, Array relu_mask, Array dx, CONVNET_WINDOW_PARAMETERS, Size groups,
-         Array workspace, std::uintptr_t stream) {
+         Array workspace, std::uintptr_t stream, const std::string& math_name) {
         const char* op = "conv_dgrad";
         Arguments args(op, stream);
+        const Math math = math_of(op, math_name);
         const ConvShape shape = conv_shape(op, array_dims(op, "dx", dx), array_dims(op, "w", w),
                                            window_of(op, CONVNET_WINDOW_ARGUMENTS), groups);
         const auto* dy_data = args.in<float>("dy", dy, y_dims(shape));
         const auto* w_data = args.in<float>("w", w, w_dims(shape));
         const auto* mask = args.in<float>("relu_mask", relu_mask, x_dims(shape), true);
         auto* dx_data = args.out<float>("dx", dx, x_dims(shape));
-        const Workspace space = args.workspace(workspace, conv_workspace(shape, Pass::kDgrad));
+        const Workspace space =
+            args.workspace(workspace, conv_workspace(shape, Pass::kDgrad, math));
         py::gil_scoped_release release;
-        conv_dgrad(shape, dy_data, w_data, mask, dx_data, space, args.stream());
+        conv_dgrad(shape, math, dy_data, w_data, mask, dx_data, space, args.stream());
       },
       py::arg("dy"), py::arg("w"), py::arg("relu_mask"), py::arg("dx"), CONVNET_WINDOW_NAMES,
-      py::arg("groups"), py::arg("workspace"), py::arg("stream") = 0);
+      py::arg("groups"), py::arg("workspace"), py::arg("stream") = 0, py::arg("math") = "fp32");
   m.def(
       "conv_wgrad",
       [](Array x, Array dy, Array dw, Array db, CONVNET_WINDOW_PARAMETERS, Size groups,
-         Array workspace, std::uintptr_t stream) {
+         Array workspace, std::uintptr_t stream, const std::string& math_name) {
         const char* op = "conv_wgrad";
         Arguments args(op, stream);
+        const Math math = math_of(op, math_name);
         const ConvShape shape = conv_shape(op, array_dims(op, "x", x), array_dims(op, "dw", dw),
                                            window_of(op, CONVNET_WINDOW_ARGUMENTS), groups);
         const auto* x_data = args.in<float>("x", x, x_dims(shape));
         const auto* dy_data = args.in<float>("dy", dy, y_dims(shape));
         auto* dw_data = args.out<float>("dw", dw, w_dims(shape));
         auto* db_data = args.out<float>("db", db, Dims{shape.k}, false, true);
-        const Workspace space = args.workspace(workspace, conv_workspace(shape, Pass::kWgrad));
+        const Workspace space =
+            args.workspace(workspace, conv_workspace(shape, Pass::kWgrad, math));
         py::gil_scoped_release release;
-        conv_wgrad(shape, x_data, dy_data, dw_data, db_data, space, args.stream());
+        conv_wgrad(shape, math, x_data, dy_data, dw_data, db_data, space, args.stream());
       },
       py::arg("x"), py::arg("dy"), py::arg("dw"), py::arg("db"), CONVNET_WINDOW_NAMES,
-      py::arg("groups"), py::arg("workspace"), py::arg("stream") = 0);
+      py::arg("groups"), py::arg("workspace"), py::arg("stream") = 0, py::arg("math") = "fp32");
 }
 
 void bind_local(py::module_& m) {
@@ -223,61 +242,71 @@ void bind_local(py::module_& m) {
 // ---- dense -------------------------------------------------------------------------------------
 
 void bind_dense(py::module_& m) {
-  m.def("dense_workspace", [](const std::string& pass, const py::object& x_shape,
-                              const py::object& w_shape) {
-    const std::string name = "dense_" + pass;
-    const char* op = name.c_str();
-    return dense_workspace(dense_shape(op, dims_of(op, "x", x_shape), dims_of(op, "w", w_shape)),
-                           pass_of(op, pass));
-  });
+  m.def(
+      "dense_workspace",
+      [](const std::string& pass, const py::object& x_shape, const py::object& w_shape,
+         const std::string& math) {
+        const std::string name = "dense_" + pass;
+        const char* op = name.c_str();
+        return dense_workspace(
+            dense_shape(op, dims_of(op, "x", x_shape), dims_of(op, "w", w_shape)),
+            pass_of(op, pass), math_of(op, math));
+      },
+      py::arg("pass"), py::arg("x_shape"), py::arg("w_shape"), py::arg("math") = "fp32");
   m.def(
       "dense_fprop",
-      [](Array x, Array w, Array b, Array y, bool relu, Array workspace, std::uintptr_t stream) {
+      [](Array x, Array w, Array b, Array y, bool relu, Array workspace, std::uintptr_t stream,
+         const std::string& math_name) {
         const char* op = "dense_fprop";
         Arguments args(op, stream);
+        const Math math = math_of(op, math_name);
         const DenseShape s = dense_shape(op, array_dims(op, "x", x), array_dims(op, "w", w));
         const auto* x_data = args.in<float>("x", x, Dims{s.n, s.c});
         const auto* w_data = args.in<float>("w", w, Dims{s.k, s.c});
         const auto* b_data = args.in<float>("b", b, Dims{s.k}, true);
         auto* y_data = args.out<float>("y", y, Dims{s.n, s.k});
-        const Workspace space = args.workspace(workspace, dense_workspace(s, Pass::kFprop));
+        const Workspace space = args.workspace(workspace, dense_workspace(s, Pass::kFprop, math));
         py::gil_scoped_release release;
-        dense_fprop(s, x_data, w_data, b_data, relu, y_data, space, args.stream());
+        dense_fprop(s, math, x_data, w_data, b_data, relu, y_data, space, args.stream());
       },
       py::arg("x"), py::arg("w"), py::arg("b"), py::arg("y"), py::arg("relu"), py::arg("workspace"),
-      py::arg("stream") = 0);
+      py::arg("stream") = 0, py::arg("math") = "fp32");
   m.def(
       "dense_dgrad",
-      [](Array dy, Array w, Array relu_mask, Array dx, Array workspace, std::uintptr_t stream) {
+      [](Array dy, Array w, Array relu_mask, Array dx, Array workspace, std::uintptr_t stream,
+         const std::string& math_name) {
         const char* op = "dense_dgrad";
         Arguments args(op, stream);
+        const Math math = math_of(op, math_name);
         const DenseShape s = dense_shape(op, array_dims(op, "dx", dx), array_dims(op, "w", w));
         const auto* dy_data = args.in<float>("dy", dy, Dims{s.n, s.k});
         const auto* w_data = args.in<float>("w", w, Dims{s.k, s.c});
         const auto* mask = args.in<float>("relu_mask", relu_mask, Dims{s.n, s.c}, true);
         auto* dx_data = args.out<float>("dx", dx, Dims{s.n, s.c});
-        const Workspace space = args.workspace(workspace, dense_workspace(s, Pass::kDgrad));
+        const Workspace space = args.workspace(workspace, dense_workspace(s, Pass::kDgrad, math));
         py::gil_scoped_release release;
-        dense_dgrad(s, dy_data, w_data, mask, dx_data, space, args.stream());
+        dense_dgrad(s, math, dy_data, w_data, mask, dx_data, space, args.stream());
       },
       py::arg("dy"), py::arg("w"), py::arg("relu_mask"), py::arg("dx"), py::arg("workspace"),
-      py::arg("stream") = 0);
+      py::arg("stream") = 0, py::arg("math") = "fp32");
   m.def(
       "dense_wgrad",
-      [](Array x, Array dy, Array dw, Array db, Array workspace, std::uintptr_t stream) {
+      [](Array x, Array dy, Array dw, Array db, Array workspace, std::uintptr_t stream,
+         const std::string& math_name) {
         const char* op = "dense_wgrad";
         Arguments args(op, stream);
+        const Math math = math_of(op, math_name);
         const DenseShape s = dense_shape(op, array_dims(op, "x", x), array_dims(op, "dw", dw));
         const auto* x_data = args.in<float>("x", x, Dims{s.n, s.c});
         const auto* dy_data = args.in<float>("dy", dy, Dims{s.n, s.k});
         auto* dw_data = args.out<float>("dw", dw, Dims{s.k, s.c});
         auto* db_data = args.out<float>("db", db, Dims{s.k}, false, true);
-        const Workspace space = args.workspace(workspace, dense_workspace(s, Pass::kWgrad));
+        const Workspace space = args.workspace(workspace, dense_workspace(s, Pass::kWgrad, math));
         py::gil_scoped_release release;
-        dense_wgrad(s, x_data, dy_data, dw_data, db_data, space, args.stream());
+        dense_wgrad(s, math, x_data, dy_data, dw_data, db_data, space, args.stream());
       },
       py::arg("x"), py::arg("dy"), py::arg("dw"), py::arg("db"), py::arg("workspace"),
-      py::arg("stream") = 0);
+      py::arg("stream") = 0, py::arg("math") = "fp32");
 }
 
 // ---- pooling -----------------------------------------------------------------------------------
@@ -740,6 +769,10 @@ void bind_backend(py::module_& m) {
   m.def("device_count", &device_count);
   m.def("device_description", &device_description, py::arg("device") = 0);
   m.def("build_description", &build_description);
+  m.def(
+      "math_description",
+      [](const std::string& math) { return math_description(math_of("math_description", math)); },
+      py::arg("math"));
   m.def("thread_count", &thread_count);
   m.def("set_thread_count", &set_thread_count, py::arg("threads"));
 }

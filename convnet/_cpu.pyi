@@ -14,6 +14,7 @@ def backend_name() -> str: ...
 def device_count() -> int: ...
 def device_description(device: int = 0) -> str: ...
 def build_description() -> str: ...
+def math_description(math: str) -> str: ...
 def thread_count() -> int: ...
 def set_thread_count(threads: int) -> None: ...
 def conv_output_shape(
@@ -59,9 +60,12 @@ def conv_workspace(
     pad_w: int,
     rounding: str,
     groups: int,
+    math: str = "fp32",
     /,
 ) -> int: ...
-def dense_workspace(pass_: str, x_shape: Sequence[int], w_shape: Sequence[int], /) -> int: ...
+def dense_workspace(
+    pass_: str, x_shape: Sequence[int], w_shape: Sequence[int], math: str = "fp32", /
+) -> int: ...
 def conv_fprop(
     x: _Array,
     w: _Array,
@@ -76,6 +80,7 @@ def conv_fprop(
     relu: bool,
     workspace: _Array | None,
     stream: int = 0,
+    math: str = "fp32",
 ) -> None: ...
 def conv_dgrad(
     dy: _Array,
@@ -90,6 +95,7 @@ def conv_dgrad(
     groups: int,
     workspace: _Array | None,
     stream: int = 0,
+    math: str = "fp32",
 ) -> None: ...
 def conv_wgrad(
     x: _Array,
@@ -104,6 +110,7 @@ def conv_wgrad(
     groups: int,
     workspace: _Array | None,
     stream: int = 0,
+    math: str = "fp32",
 ) -> None: ...
 def local_fprop(
     x: _Array,
@@ -153,6 +160,7 @@ def dense_fprop(
     relu: bool,
     workspace: _Array | None,
     stream: int = 0,
+    math: str = "fp32",
 ) -> None: ...
 def dense_dgrad(
     dy: _Array,
@@ -161,6 +169,7 @@ def dense_dgrad(
     dx: _Array,
     workspace: _Array | None,
     stream: int = 0,
+    math: str = "fp32",
 ) -> None: ...
 def dense_wgrad(
     x: _Array,
@@ -169,6 +178,7 @@ def dense_wgrad(
     db: _Array | None,
     workspace: _Array | None,
     stream: int = 0,
+    math: str = "fp32",
 ) -> None: ...
 def maxpool_fprop(
     x: _Array,

@@ -73,7 +73,7 @@ def build_net(
     """The net of a configuration, with fresh weights.
 
     Args:
-        cfg: its `net` (but for `net.init`), `augment` and `seed` are used.
+        cfg: its `net` (but for `net.init`), `augment`, `seed` and `train.math` are used.
         picture: (H, W, C) of the data, before the crop.
         classes: of the data; the net must have as many outputs. None: as many as it has by itself.
         device: as for `convnet.backend.get_all`.
@@ -86,7 +86,12 @@ def build_net(
     """
     in_shape = (*crop_size(picture, cfg.augment), picture[2])
     backends.get_all(device)  # so that what is wrong with it is not taken for the net's
-    common: dict[str, Any] = {"device": device, "seed": cfg.seed, "sizes_only": sizes_only}
+    common: dict[str, Any] = {
+        "device": device,
+        "seed": cfg.seed,
+        "math": cfg.train.math,
+        "sizes_only": sizes_only,
+    }
     try:
         if cfg.net.layers:
             nodes = [

@@ -32,7 +32,7 @@ from convnet.typecheck import (
 
 LAYER_WORDS = ("name", "type", "inputs", "share")  # of [[net.layers]]; the rest belong to the layer
 # What a model gets from the data and the command.
-MODEL_GETS = {"in_shape", "classes", "device", "devices", "seed", "fuse"}
+MODEL_GETS = {"in_shape", "classes", "device", "devices", "seed", "fuse", "math"}
 
 
 def _setting(
@@ -140,7 +140,8 @@ class TrainConfig:
     `checkpoint_steps`: steps between checkpoints, besides those at the end of an epoch (0: only
     those). `keep`: checkpoints kept besides the best one. `log_steps`: steps a line of
     metrics.jsonl sums up. `threads`: CPU threads (0: all cores). `tensorboard`: also write event
-    files for TensorBoard.
+    files for TensorBoard. `math`: how products are formed (see `convnet.ops`) where a layer does
+    not say.
     """
 
     batch: int = _setting(128, low=1)
@@ -150,6 +151,7 @@ class TrainConfig:
     log_steps: int = _setting(50, low=1)
     threads: int = _setting(0, low=0, high=1024)
     tensorboard: bool = False
+    math: Literal["fp32", "ffma", "tf32", "bf16"] = "fp32"
 
 
 @dataclass(frozen=True)

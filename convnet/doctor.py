@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from convnet import backend as backends
+from convnet.ops.products import MATHS
 
 _PACKAGES = ("numpy", "pillow", "safetensors", "rich")
 _CUPY = ("cupy", "cupy-cuda12x", "cupy-cuda13x")
@@ -92,7 +93,10 @@ def _build(problems: list[str]) -> dict[str, Any]:
 
 def _device(name: str) -> dict[str, Any]:
     try:
-        return {"usable": True, "description": backends.get(name).describe()}
+        device = backends.get(name)
+        description = device.describe()
+        math = {each: device.module.math_description(each) for each in MATHS}
+        return {"usable": True, "description": description, "math": math}
     except (backends.DeviceError, ImportError) as error:
         return {"usable": False, "reason": " ".join(str(error).split())}
 
@@ -156,6 +160,7 @@ def show(report: dict[str, Any]) -> str:
         text = state["description"] if state["usable"] else f"no: {state['reason']}"
         lines.append(f"  {name:13} {text}")
         lines += [f"  {'':13} {device}" for device in state.get("devices", [])[1:]]
+        lines += [f"  {'':13} math {key}: {text}" for key, text in state.get("math", {}).items()]
     lines += [f"  {'auto':13} would use {_auto(report)}"]
     lines += ["data sets"]
     lines += [f"  {name:13} {text}" for name, text in report["data"].items()]

@@ -170,6 +170,7 @@ class Layer:
         in_place: `fprop` may overwrite x.
         overwrite_dy: `bprop` may overwrite dy.
         sizes_only: `setup` makes parameters that have a shape and take no memory.
+        net_math: how products are formed where the layer's own `math` does not say.
     """
 
     several_inputs = False  # True: setup, fprop and bprop take and return lists, one item per input
@@ -195,6 +196,7 @@ class Layer:
         self.in_place = False
         self.overwrite_dy = False
         self.sizes_only = False
+        self.net_math = "fp32"
         self.saved: Any = None
         self._buffers: dict[str, Array] = {}
 

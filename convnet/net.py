@@ -10,11 +10,11 @@ from typing import Any, TypeVar
 import numpy as np
 
 from convnet import backend as backends
-from convnet import fusion, graph, weights
+from convnet import fusion, graph, ops, weights
 from convnet.gather import arrived
 from convnet.graph import INPUT, Node, input_names
 from convnet.inputs import checked_labels, checked_x
-from convnet.layer import Array, Parameter, Randomness, Shape, whole
+from convnet.layer import Array, Parameter, Randomness, Shape, choice, whole
 from convnet.layers.loss import Loss
 from convnet.memory import training_memory
 from convnet.partition import Partition
@@ -53,6 +53,7 @@ class Net(Passes):
         fuse: false runs every layer by itself, with the same results.
         sizes_only: the parameters have shapes and take no memory: a net to describe, not to run.
         devices: the devices as a sequence, in place of `device`.
+        math: how layers that do not say form products: see :mod:`convnet.ops`.
 
     Attributes:
         nodes: in the order they run; shapes: name -> output shape without the batch.
@@ -74,7 +75,9 @@ class Net(Passes):
         fuse: bool = True,
         sizes_only: bool = False,
         devices: Sequence[str | backends.Backend] | None = None,
+        math: str = "fp32",
     ) -> None:
+        self.math = choice("math", math, ops.MATHS)
         self.sizes_only = sizes_only
         self.backends = backends.get_all(device if devices is None else devices)
         self.backend = self.backends[0]
@@ -106,6 +109,7 @@ class Net(Passes):
         for node in self.nodes:
             layer = node.layer
             layer.random, layer.sizes_only = self._random, self.sizes_only
+            layer.net_math = self.math
             layer.stream = zlib.crc32(node.name.encode())
             in_shapes = [shapes[name] for name in input_names(node)]
             rng = np.random.default_rng([self.seed, layer.stream])

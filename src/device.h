@@ -123,6 +123,21 @@ void launch(OpName op, void (*kernel)(Parameters...), dim3 grid, dim3 block,
 #endif
 }
 
+// The architecture that the code of `kernel` on the current device was compiled for, such as 80. It
+// is older than the device where the driver made the code from PTX. The emulator is an 80.
+template <typename... Parameters>
+int compiled_architecture(OpName op, void (*kernel)(Parameters...)) {
+#ifdef CONVNET_EMULATOR
+  (void)op, (void)kernel;
+  return 80;
+#else
+  cudaFuncAttributes attributes;
+  check_cuda(cudaFuncGetAttributes(&attributes, reinterpret_cast<const void*>(kernel)),
+             "cudaFuncGetAttributes", op);
+  return attributes.ptxVersion;
+#endif
+}
+
 // ---- 128-bit accesses --------------------------------------------------------------------------
 
 // Whether a pointer may be used with load4/store4.
@@ -175,8 +190,9 @@ __device__ inline float inverse_root_22(float x) {
 // before sm_80 copy at once.
 
 // Copies `bytes` (4, 8 or 16, both addresses aligned to that) from global to shared memory; where
-// `predicate` is false, writes zeros and does not read `source`.
-template <int bytes>
+// `predicate` is false, writes zeros and does not read `source`. 16 bytes pass L1 by, unless
+// `through_l1`: for what this block will read again soon, and no kernel is writing.
+template <int bytes, bool through_l1 = false>
 __device__ inline void cp_async(void* shared_destination, const void* source,
                                 bool predicate CONVNET_CALLER) {
   static_assert(bytes == 4 || bytes == 8 || bytes == 16, "cp_async copies 4, 8 or 16 bytes");
@@ -185,7 +201,7 @@ __device__ inline void cp_async(void* shared_destination, const void* source,
 #elif defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
   const unsigned destination = static_cast<unsigned>(__cvta_generic_to_shared(shared_destination));
   const int read_bytes = predicate ? bytes : 0;
-  if constexpr (bytes == 16) {
+  if constexpr (bytes == 16 && !through_l1) {
     asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(destination), "l"(source),
                  "r"(read_bytes)
                  : "memory");

@@ -11,6 +11,14 @@
 
 namespace convnet {
 
+// Whether the architecture being compiled for has the instructions: a kernel that needs them is
+// empty where it has not.
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 800
+constexpr bool kCompiledForMma = false;
+#else
+constexpr bool kCompiledForMma = true;
+#endif
+
 #ifdef CONVNET_EMULATOR
 namespace emulator {
 

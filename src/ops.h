@@ -31,6 +31,14 @@ struct Workspace {
 
 enum class Pass { kFprop, kDgrad, kWgrad };
 
+// How the products of convolutions and dense layers are formed. Memory and sums are float32 in all.
+enum class Math {
+  kFp32,  // to float32 accuracy, in the fastest way that has it
+  kFfma,  // by float32 multiply-adds, one after the other; for comparison with kFp32
+  kTf32,  // operands rounded to 11 significant bits
+  kBf16,  // operands rounded to 8 significant bits
+};
+
 // ---- the implementation itself ----------------------------------------------------------------
 
 enum class Memory { kHost, kDevice };
@@ -51,6 +59,9 @@ void wait_for_stream(const char* op, Stream stream, Stream other);
 
 // One line naming the device, for example "AMD EPYC, 2 threads, AVX-512".
 std::string device_description(int device);
+// What `math` comes to on the current device, for example "3xTF32 on tensor cores" or "as fp32: no
+// bfloat16 unit".
+std::string math_description(Math math);
 // What the implementation was built with: "oneDNN 3.2.0, OpenMP" or "CUDA 13.0; sm_80 sm_90 PTX
 // 90".
 std::string build_description();
@@ -77,21 +88,21 @@ CONVNET_HOST_DEVICE inline std::uint64_t state_seed(const StepState& state) {
 //   y[n,p,q,k] = b[k] + sum_{r,s,c} x[n, p*stride_h - pad_h + r, q*stride_w - pad_w + s, g*C/G + c]
 //                                   * w[k,r,s,c],     g = k / (K/G); reads outside x are zero
 
-std::int64_t conv_workspace(const ConvShape& shape, Pass pass);
+std::int64_t conv_workspace(const ConvShape& shape, Pass pass, Math math);
 
 // b [K] may be null. relu: y = max(0, y) in the epilogue; a NaN may come out as 0 there (fmaxf and
 // vmaxps drop it), so divergence has to be looked for in the parameters too.
-void conv_fprop(const ConvShape& shape, const float* x, const float* w, const float* b, bool relu,
-                float* y, Workspace workspace, Stream stream);
+void conv_fprop(const ConvShape& shape, Math math, const float* x, const float* w, const float* b,
+                bool relu, float* y, Workspace workspace, Stream stream);
 
 // relu_mask [N, H, W, C] may be null; else dx is zeroed where relu_mask <= 0, which is the backward
 // pass of a ReLU whose output is x.
-void conv_dgrad(const ConvShape& shape, const float* dy, const float* w, const float* relu_mask,
-                float* dx, Workspace workspace, Stream stream);
+void conv_dgrad(const ConvShape& shape, Math math, const float* dy, const float* w,
+                const float* relu_mask, float* dx, Workspace workspace, Stream stream);
 
 // db [K] may be null; else db[k] = sum over n, p, q of dy.
-void conv_wgrad(const ConvShape& shape, const float* x, const float* dy, float* dw, float* db,
-                Workspace workspace, Stream stream);
+void conv_wgrad(const ConvShape& shape, Math math, const float* x, const float* dy, float* dw,
+                float* db, Workspace workspace, Stream stream);
 
 // ---- locally connected: every output position has filters of its own ---------------------------
 //   as convolution, with w[p,q,k,r,s,c] and b[p,q,k]
@@ -105,13 +116,13 @@ void local_wgrad(const ConvShape& shape, const float* x, const float* dy, float*
 
 // ---- dense (fully connected): y = x w^T + b ----------------------------------------------------
 
-std::int64_t dense_workspace(const DenseShape& shape, Pass pass);
-void dense_fprop(const DenseShape& shape, const float* x, const float* w, const float* b, bool relu,
-                 float* y, Workspace workspace, Stream stream);
-void dense_dgrad(const DenseShape& shape, const float* dy, const float* w, const float* relu_mask,
-                 float* dx, Workspace workspace, Stream stream);
-void dense_wgrad(const DenseShape& shape, const float* x, const float* dy, float* dw, float* db,
-                 Workspace workspace, Stream stream);
+std::int64_t dense_workspace(const DenseShape& shape, Pass pass, Math math);
+void dense_fprop(const DenseShape& shape, Math math, const float* x, const float* w, const float* b,
+                 bool relu, float* y, Workspace workspace, Stream stream);
+void dense_dgrad(const DenseShape& shape, Math math, const float* dy, const float* w,
+                 const float* relu_mask, float* dx, Workspace workspace, Stream stream);
+void dense_wgrad(const DenseShape& shape, Math math, const float* x, const float* dy, float* dw,
+                 float* db, Workspace workspace, Stream stream);
 
 // ---- pooling -----------------------------------------------------------------------------------
 // Windows are clipped to the image.

@@ -126,6 +126,7 @@ def valid_binding() -> list[Call]:
         for _, function, args, kwargs in valid_ops():
             function(*args, **kwargs)
         recorder.set_thread_count(2)
+        recorder.math_description("bf16")
         recorder.device_description(0)
     finally:
         backend.module = module

@@ -71,6 +71,41 @@ def test_finds_what_is_wrong(changed, problem):
     assert problem in "; ".join(kernel(**changed).problems())
 
 
+MMA = (
+    "_ZN7convnet45_GLOBAL__N__00001234_12_mma_fprop_cu_0123456716mma_fprop_kernelINS_7MmaTileILi128ELi64E"
+    "Li64ELi32ELi2EEELNS_4MathE0ELb1EEEvNS0_15FpropParametersEPKfS6_Pf"
+)
+MMA_SASS = (
+    "  HMMA.1688.F32.TF32 R4, R8, R2, R4 ;\n" * 96
+    + "  LDGSTS.E.BYPASS.LTC128B.128 [R1], desc[UR4][R2.64], P0 ;\n  LDSM.16.M88.4 R8, [R3] ;\n"
+)
+
+
+def mma_problems(name=MMA, sass=MMA_SASS, registers=40) -> str:
+    found = kernel(name, sass=sass)
+    found.registers = registers
+    return "; ".join(found.problems())
+
+
+def test_tensor_core_kernels():
+    assert mma_problems() == ""
+    assert check_build.readable(MMA) == "mma_fprop_kernel<128x64 fp32 128-bit>"
+    assert "has 95 HMMA.1688.F32.TF32, expected 96" in mma_problems(sass=MMA_SASS.split("\n", 1)[1])
+    assert "copies of 128 bits" in mma_problems(sass=MMA_SASS.replace("LTC128B.128", "LTC128B"))
+    narrow = MMA.replace("Lb1E", "Lb0E")
+    assert mma_problems(narrow, MMA_SASS.replace("LTC128B.128", "LTC128B")) == ""
+    assert "no asynchronous copies" in mma_problems(narrow, MMA_SASS.replace("LDGSTS", "LDG"))
+    assert "fragments by LDSM" in mma_problems(sass=MMA_SASS.replace("LDSM", "LDS"))
+    assert "fragments by LDS.128" in mma_problems(MMA.replace("fprop", "wgrad"))
+    assert "has 0 HMMA.16816.F32.BF16, expected 16" in mma_problems(
+        MMA.replace("MathE0E", "MathE3E")
+    )
+    assert mma_problems(registers=255) == ""  # two blocks of 128 threads
+    three = MMA.replace("Li2EEE", "Li3EEE")
+    assert "takes 22528 registers a block; 3 blocks" in mma_problems(three, registers=169)
+    assert mma_problems(three, registers=168) == ""
+
+
 def test_single_loads_are_right_where_they_are_meant():
     assert not list(kernel(SCALAR, sass="  LDG.E.CONSTANT R4, desc[UR4][R2.64] ;\n").problems())
 

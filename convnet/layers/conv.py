@@ -35,6 +35,7 @@ class Conv(Weighted):
         bias_init: initial value of b.
         w_lr, w_decay, b_lr, b_decay: multipliers of learning rate and weight decay. Biases do not
             decay by default, as in cuda-convnet.
+        math: how products are formed (see :mod:`convnet.ops`); None: as the net says.
 
     Source: paper, section 3.5.
     """
@@ -56,6 +57,7 @@ class Conv(Weighted):
         w_decay: float = 1.0,
         b_lr: float = 1.0,
         b_decay: float = 0.0,
+        math: str | None = None,
     ) -> None:
         super().__init__(bias, relu, init, std, bias_init, (w_lr, w_decay, b_lr, b_decay))
         self.filters = whole("filters", filters)
@@ -63,6 +65,7 @@ class Conv(Weighted):
         self.stride = pair("stride", stride)
         self.pad = pair("pad", pad, 0)
         self.groups = whole("groups", groups)
+        self.math = self._checked_math(math)
         self.rounding = choice("rounding", rounding, ("floor", "ceil"))
 
     def block(self, first: int, last: int, channels: int) -> Conv:
@@ -81,6 +84,10 @@ class Conv(Weighted):
             "rounding": self.rounding,
         }
 
+    @property
+    def _options(self) -> dict[str, Any]:
+        return {**self._window, "math": self.products}
+
     def setup(self, in_shape: Shape, rng: np.random.Generator) -> Shape:
         height, width, channels = image_shape(in_shape, "a convolution")
         w_shape = (self.filters, *self.size, channels // self.groups)
@@ -94,18 +101,18 @@ class Conv(Weighted):
 
     def _fprop(self, x: Array, relu: bool) -> Array:
         y = self.buffer("y", (x.shape[0], *self.out_shape), x)
-        return ops.conv_fprop(x, self.w.data, self.b_data, **self._window, relu=relu, out=y)
+        return ops.conv_fprop(x, self.w.data, self.b_data, **self._options, relu=relu, out=y)
 
     def _dgrad(self, dy: Array, relu_mask: Array | None, dx: Array) -> None:
-        window = self._window
-        ops.conv_dgrad(dy, self.w.data, dx.shape, **window, relu_mask=relu_mask, out=dx)
+        options = self._options
+        ops.conv_dgrad(dy, self.w.data, dx.shape, **options, relu_mask=relu_mask, out=dx)
 
     def _wgrad(self, x: Array, dy: Array, out: tuple[Array, Array | None]) -> None:
-        ops.conv_wgrad(x, dy, self.w.shape, **self._window, bias=self.bias, out=out)
+        ops.conv_wgrad(x, dy, self.w.shape, **self._options, bias=self.bias, out=out)
 
     def workspace_bytes(self, batch: int) -> int:
         shapes = (batch, *self.in_shape), self.w.shape
-        return ops.conv_workspace(*shapes, **self._window, dgrad=self.need_dx)
+        return ops.conv_workspace(*shapes, **self._options, dgrad=self.need_dx)
 
     @property
     def macs(self) -> int:
@@ -115,4 +122,4 @@ class Conv(Weighted):
     def describe(self) -> str:
         window = window_text(self.size, self.stride, self.pad, self.rounding)
         groups = f" groups {self.groups}" if self.groups > 1 else ""
-        return f"conv {window}{groups}{self._relu_text()}"
+        return f"conv {window}{groups}{self._relu_text()}{self._math_text()}"

@@ -19,7 +19,7 @@ class Dense(Weighted):
 
     Args:
         units: number of outputs, K; w is [K, C].
-        bias, relu, init, std, bias_init, w_lr, w_decay, b_lr, b_decay: as in `Conv`.
+        bias, relu, init, std, bias_init, w_lr, w_decay, b_lr, b_decay, math: as in `Conv`.
     """
 
     def __init__(
@@ -34,8 +34,10 @@ class Dense(Weighted):
         w_decay: float = 1.0,
         b_lr: float = 1.0,
         b_decay: float = 0.0,
+        math: str | None = None,
     ) -> None:
         super().__init__(bias, relu, init, std, bias_init, (w_lr, w_decay, b_lr, b_decay))
+        self.math = self._checked_math(math)
         self.units = whole("units", units)
 
     def block(self, first: int, last: int, channels: int) -> Dense:
@@ -53,25 +55,26 @@ class Dense(Weighted):
 
     def _fprop(self, x: Array, relu: bool) -> Array:
         y = self.buffer("y", (x.shape[0], self.units), x)
-        return ops.dense_fprop(_rows(x), self.w.data, self.b_data, relu=relu, out=y)
+        w, b = self.w.data, self.b_data
+        return ops.dense_fprop(_rows(x), w, b, relu=relu, math=self.products, out=y)
 
     def _dgrad(self, dy: Array, relu_mask: Array | None, dx: Array) -> None:
         mask = None if relu_mask is None else _rows(relu_mask)
-        ops.dense_dgrad(dy, self.w.data, relu_mask=mask, out=_rows(dx))
+        ops.dense_dgrad(dy, self.w.data, relu_mask=mask, math=self.products, out=_rows(dx))
 
     def _wgrad(self, x: Array, dy: Array, out: tuple[Array, Array | None]) -> None:
-        ops.dense_wgrad(_rows(x), dy, bias=self.bias, out=out)
+        ops.dense_wgrad(_rows(x), dy, bias=self.bias, math=self.products, out=out)
 
     def workspace_bytes(self, batch: int) -> int:
         shapes = (batch, math.prod(self.in_shape)), self.w.shape
-        return ops.dense_workspace(*shapes, dgrad=self.need_dx)
+        return ops.dense_workspace(*shapes, dgrad=self.need_dx, math=self.products)
 
     @property
     def macs(self) -> int:
         return self.w.size
 
     def describe(self) -> str:
-        return f"dense{self._relu_text()}"
+        return f"dense{self._relu_text()}{self._math_text()}"
 
 
 def _rows(x: Array) -> Array:

@@ -14,12 +14,18 @@ from convnet.layers.conv import Conv
 class Local(Conv):
     """As `Conv`, with filters and biases of its own at every output position.
 
-    w is [P, Q, K, R, S, C / groups] and b is [P, Q, K]. Arguments are those of `Conv`.
+    w is [P, Q, K, R, S, C / groups] and b is [P, Q, K]. Arguments are those of `Conv`; products
+    are formed in float32 only, so `math` is "fp32" or "ffma", whatever the net says.
 
     Source: paper, footnote 3; cuda-convnet's `local` layer.
     """
 
     channel_axis = 2
+    maths = ("fp32", "ffma")
+
+    @property
+    def products(self) -> str:
+        return "fp32"
 
     def setup(self, in_shape: Shape, rng: np.random.Generator) -> Shape:
         height, width, channels = image_shape(in_shape, "a locally connected layer")

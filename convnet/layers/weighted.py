@@ -11,7 +11,7 @@ import numpy as np
 
 from convnet import init as initialisers
 from convnet import ops
-from convnet.layer import Array, Layer, Parameter, Shape, flag, number
+from convnet.layer import Array, Layer, Parameter, Shape, choice, flag, number
 
 
 class Weighted(Layer):
@@ -29,6 +29,8 @@ class Weighted(Layer):
 
     reach = "filters"
     late = False
+    math: str | None = None  # how products are formed; None: as the net says
+    maths: tuple[str, ...] = ops.MATHS  # the ways that there are
 
     fuse_relu = False
     dy_masked = False
@@ -92,6 +94,11 @@ class Weighted(Layer):
     @property
     def b_data(self) -> Array | None:
         return self.params[1].data if self.bias else None
+
+    @property
+    def products(self) -> str:
+        """How products are formed: the `math` of :mod:`convnet.ops`."""
+        return self.math or self.net_math
 
     @property
     def has_relu(self) -> bool:
@@ -160,8 +167,14 @@ class Weighted(Layer):
         masked = 4 * batch * math.prod(self.out_shape) if masks_apart else 0
         return super().gradient_bytes(batch) + masked
 
+    def _checked_math(self, math: str | None) -> str | None:
+        return None if math is None else choice("math", math, self.maths)
+
     def _relu_text(self) -> str:
         return " + relu" if self.has_relu else ""
+
+    def _math_text(self) -> str:
+        return "" if self.products == "fp32" else f" in {self.products}"
 
 
 def window_text(size: Any, stride: tuple[int, int], pad: tuple[int, int], rounding: str) -> str:

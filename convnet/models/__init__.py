@@ -1,4 +1,4 @@
-"""Nets as functions: each returns a `Net`, and takes in_shape, classes, device, seed and fuse
+"""Nets as functions: each returns a `Net`, and takes in_shape, classes, device, seed, fuse and math
 besides its own options."""
 
 from collections.abc import Callable

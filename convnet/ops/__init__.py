@@ -9,6 +9,19 @@ Shapes: N batch, H W C input, K R S filters, P Q output, G groups. Activations a
 KRSC with C/G channels. ``stride``, ``pad`` and ``size`` take a number or a pair (height, width).
 ``rounding`` is ``"floor"`` (the last incomplete window is dropped) or ``"ceil"`` (it may overhang
 on the right and the bottom). ``out=`` takes the array(s) to write the result to.
+
+``math`` says how the products of convolutions and dense layers are formed; arrays and sums are
+float32 in any case.
+
+- ``"fp32"``, the default: to float32 accuracy. GPUs with tensor cores (sm_80 and up) add up three
+  TF32 products for one, which is faster and no less accurate than FFMA.
+- ``"ffma"``: the same by float32 multiply-adds, on any GPU; to compare with.
+- ``"tf32"``: operands rounded to 11 significant bits (relative error of a result about 3e-4).
+- ``"bf16"``: operands rounded to 8 significant bits (about 2.3e-3).
+
+A device without a unit for ``tf32`` or ``bf16`` computes as for ``fp32``: GPUs before sm_80, and
+CPUs but for ``bf16`` where oneDNN can use AMX. :func:`math_description` and ``convnet doctor`` say
+what it comes to. Sums of fewer than 32 products are formed by FFMA on every GPU.
 """
 
 from convnet.ops.activation import (
@@ -48,11 +61,13 @@ from convnet.ops.pool import (
     maxpool_fprop,
     pool_output_shape,
 )
+from convnet.ops.products import MATHS, math_description
 from convnet.ops.random import philox
 from convnet.ops.sgd import sgd_update
 from convnet.ops.softmax import softmax_fprop, softmax_xent
 
 __all__ = [
+    "MATHS",
     "abs_bprop",
     "abs_fprop",
     "accumulate",
@@ -84,6 +99,7 @@ __all__ = [
     "lrn_fprop",
     "lrn_maxpool_bprop",
     "lrn_maxpool_fprop",
+    "math_description",
     "maxpool_bprop",
     "maxpool_fprop",
     "peer_add",

@@ -13,6 +13,7 @@ from convnet.ops.arguments import (
     dims_of,
     outputs,
     shape_of,
+    text_of,
     whole_of,
     windows_of,
 )
@@ -44,6 +45,7 @@ def conv_workspace(
     groups: int = 1,
     rounding: str = "floor",
     dgrad: bool = True,
+    math: str = "fp32",
 ) -> int:
     """The most scratch memory that a pass of this convolution takes, in bytes, on the backend that
     is in use; `dgrad`: whether the gradient of x counts."""
@@ -51,8 +53,9 @@ def conv_workspace(
     groups = whole_of("conv", "groups", groups)
     shapes = shape_of("conv", "x", x_shape), shape_of("conv", "w", w_shape)
     module = _backend.of().module
+    math = text_of("conv", "math", math)
     passes = ("fprop", "dgrad", "wgrad") if dgrad else ("fprop", "wgrad")
-    return max(int(module.conv_workspace(each, *shapes, *windows, groups)) for each in passes)
+    return max(int(module.conv_workspace(each, *shapes, *windows, groups, math)) for each in passes)
 
 
 def conv_fprop(
@@ -65,6 +68,7 @@ def conv_fprop(
     groups: int = 1,
     rounding: str = "floor",
     relu: bool = False,
+    math: str = "fp32",
     out: Array | None = None,
 ) -> Array:
     """2-D cross-correlation (paper, section 3.5).
@@ -81,6 +85,7 @@ def conv_fprop(
         groups: divides both C and K; group g of the filters sees group g of the channels.
         rounding: ``"floor"`` or ``"ceil"``; ceil makes 224, 11, stride 4 give 55.
         relu: return max(0, y).
+        math: how products are formed; see :mod:`convnet.ops`.
         out: [N, P, Q, K], written and returned.
 
     Returns:
@@ -90,14 +95,15 @@ def conv_fprop(
         ValueError: an argument does not fit; the message names it.
     """
     op = "conv_fprop"
+    math = text_of(op, "math", math)
     be = backend_of(op, x=x, w=w, b=b, out=out)
     windows = windows_of(op, stride, pad, rounding)
     groups = whole_of(op, "groups", groups)
     shapes = dims_of(op, "x", x), dims_of(op, "w", w)
-    space = be.workspace(be.module.conv_workspace("fprop", *shapes, *windows, groups))
+    space = be.workspace(be.module.conv_workspace("fprop", *shapes, *windows, groups, math))
     if out is None:
         out = be.empty(be.module.conv_output_shape(*shapes, *windows, groups))
-    be.module.conv_fprop(x, w, b, out, *windows, groups, bool(relu), space, be.stream())
+    be.module.conv_fprop(x, w, b, out, *windows, groups, bool(relu), space, be.stream(), math)
     return out
 
 
@@ -111,6 +117,7 @@ def conv_dgrad(
     groups: int = 1,
     rounding: str = "floor",
     relu_mask: Array | None = None,
+    math: str = "fp32",
     out: Array | None = None,
 ) -> Array:
     """Gradient of :func:`conv_fprop` with respect to x.
@@ -121,20 +128,22 @@ def conv_dgrad(
         x_shape: (N, H, W, C).
         relu_mask: [N, H, W, C], or None. Where it is <= 0, dx becomes 0: the backward pass of the
             ReLU that x came out of, for free.
+        math: how products are formed; see :mod:`convnet.ops`.
         out: [N, H, W, C].
 
     Returns:
         dx [N, H, W, C].
     """
     op = "conv_dgrad"
+    math = text_of(op, "math", math)
     be = backend_of(op, dy=dy, w=w, relu_mask=relu_mask, out=out)
     windows = windows_of(op, stride, pad, rounding)
     groups = whole_of(op, "groups", groups)
     shapes = shape_of(op, "x_shape", x_shape), dims_of(op, "w", w)
-    space = be.workspace(be.module.conv_workspace("dgrad", *shapes, *windows, groups))
+    space = be.workspace(be.module.conv_workspace("dgrad", *shapes, *windows, groups, math))
     if out is None:
         out = be.empty(shapes[0])
-    be.module.conv_dgrad(dy, w, relu_mask, out, *windows, groups, space, be.stream())
+    be.module.conv_dgrad(dy, w, relu_mask, out, *windows, groups, space, be.stream(), math)
     return out
 
 
@@ -148,6 +157,7 @@ def conv_wgrad(
     groups: int = 1,
     rounding: str = "floor",
     bias: bool = True,
+    math: str = "fp32",
     out: tuple[Array, Array | None] | None = None,
 ) -> tuple[Array, Array | None]:
     """Gradients of :func:`conv_fprop` with respect to w and b.
@@ -157,19 +167,21 @@ def conv_wgrad(
         dy: [N, P, Q, K].
         w_shape: (K, R, S, C/groups).
         bias: whether db is wanted.
+        math: how products are formed; see :mod:`convnet.ops`.
         out: (dw, db), written and returned; db may be None.
 
     Returns:
         dw [K, R, S, C/groups], and db [K] or None.
     """
     op = "conv_wgrad"
+    math = text_of(op, "math", math)
     dw, db = outputs(op, out, 2)
     be = backend_of(op, x=x, dy=dy, dw=dw, db=db)
     windows = windows_of(op, stride, pad, rounding)
     groups = whole_of(op, "groups", groups)
     shapes = dims_of(op, "x", x), shape_of(op, "w_shape", w_shape)
-    space = be.workspace(be.module.conv_workspace("wgrad", *shapes, *windows, groups))
+    space = be.workspace(be.module.conv_workspace("wgrad", *shapes, *windows, groups, math))
     if out is None:
         dw, db = be.empty(shapes[1]), be.empty(shapes[1][:1]) if bias else None
-    be.module.conv_wgrad(x, dy, dw, db, *windows, groups, space, be.stream())
+    be.module.conv_wgrad(x, dy, dw, db, *windows, groups, space, be.stream(), math)
     return dw, db

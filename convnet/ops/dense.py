@@ -6,20 +6,29 @@ from collections.abc import Sequence
 
 from convnet import backend as _backend
 from convnet.backend import Array
-from convnet.ops.arguments import backend_of, dims_of, outputs, shape_of
+from convnet.ops.arguments import backend_of, dims_of, outputs, shape_of, text_of
 
 
-def dense_workspace(x_shape: Sequence[int], w_shape: Sequence[int], *, dgrad: bool = True) -> int:
+def dense_workspace(
+    x_shape: Sequence[int], w_shape: Sequence[int], *, dgrad: bool = True, math: str = "fp32"
+) -> int:
     """The most scratch memory that a pass over x [N, C] and w [K, C] takes, in bytes, on the
     backend that is in use; `dgrad`: whether the gradient of x counts."""
     shapes = shape_of("dense", "x", x_shape), shape_of("dense", "w", w_shape)
     module = _backend.of().module
     passes = ("fprop", "dgrad", "wgrad") if dgrad else ("fprop", "wgrad")
-    return max(int(module.dense_workspace(each, *shapes)) for each in passes)
+    math = text_of("dense", "math", math)
+    return max(int(module.dense_workspace(each, *shapes, math)) for each in passes)
 
 
 def dense_fprop(
-    x: Array, w: Array, b: Array | None = None, *, relu: bool = False, out: Array | None = None
+    x: Array,
+    w: Array,
+    b: Array | None = None,
+    *,
+    relu: bool = False,
+    math: str = "fp32",
+    out: Array | None = None,
 ) -> Array:
     """Fully connected layer: ``y = x w^T + b``.
 
@@ -28,23 +37,30 @@ def dense_fprop(
         w: [K, C].
         b: [K], or None.
         relu: return max(0, y).
+        math: how products are formed; see :mod:`convnet.ops`.
         out: [N, K].
 
     Returns:
         y [N, K].
     """
     op = "dense_fprop"
+    math = text_of(op, "math", math)
     be = backend_of(op, x=x, w=w, b=b, out=out)
     shapes = dims_of(op, "x", x), dims_of(op, "w", w)
-    space = be.workspace(be.module.dense_workspace("fprop", *shapes))
+    space = be.workspace(be.module.dense_workspace("fprop", *shapes, math))
     if out is None:
         out = be.empty((shapes[0][0], shapes[1][0]))
-    be.module.dense_fprop(x, w, b, out, bool(relu), space, be.stream())
+    be.module.dense_fprop(x, w, b, out, bool(relu), space, be.stream(), math)
     return out
 
 
 def dense_dgrad(
-    dy: Array, w: Array, *, relu_mask: Array | None = None, out: Array | None = None
+    dy: Array,
+    w: Array,
+    *,
+    relu_mask: Array | None = None,
+    math: str = "fp32",
+    out: Array | None = None,
 ) -> Array:
     """Gradient of :func:`dense_fprop` with respect to x: ``dx = dy w`` [N, C].
 
@@ -52,20 +68,27 @@ def dense_dgrad(
         dy: [N, K].
         w: [K, C].
         relu_mask: [N, C], or None; dx becomes 0 where it is <= 0.
+        math: how products are formed; see :mod:`convnet.ops`.
         out: [N, C].
     """
     op = "dense_dgrad"
+    math = text_of(op, "math", math)
     be = backend_of(op, dy=dy, w=w, relu_mask=relu_mask, out=out)
     shapes = (dims_of(op, "dy", dy, 2)[0], dims_of(op, "w", w, 2)[1]), dims_of(op, "w", w)
-    space = be.workspace(be.module.dense_workspace("dgrad", *shapes))
+    space = be.workspace(be.module.dense_workspace("dgrad", *shapes, math))
     if out is None:
         out = be.empty(shapes[0])
-    be.module.dense_dgrad(dy, w, relu_mask, out, space, be.stream())
+    be.module.dense_dgrad(dy, w, relu_mask, out, space, be.stream(), math)
     return out
 
 
 def dense_wgrad(
-    x: Array, dy: Array, *, bias: bool = True, out: tuple[Array, Array | None] | None = None
+    x: Array,
+    dy: Array,
+    *,
+    bias: bool = True,
+    math: str = "fp32",
+    out: tuple[Array, Array | None] | None = None,
 ) -> tuple[Array, Array | None]:
     """Gradients of :func:`dense_fprop`: ``dw = dy^T x`` [K, C], and db [K] or None.
 
@@ -73,15 +96,17 @@ def dense_wgrad(
         x: [N, C].
         dy: [N, K].
         bias: whether db is wanted.
+        math: how products are formed; see :mod:`convnet.ops`.
         out: (dw, db), written and returned; db may be None.
     """
     op = "dense_wgrad"
+    math = text_of(op, "math", math)
     dw, db = outputs(op, out, 2)
     be = backend_of(op, x=x, dy=dy, dw=dw, db=db)
     x_shape = dims_of(op, "x", x, 2)
     w_shape = dims_of(op, "dy", dy, 2)[1], x_shape[1]
-    space = be.workspace(be.module.dense_workspace("wgrad", x_shape, w_shape))
+    space = be.workspace(be.module.dense_workspace("wgrad", x_shape, w_shape, math))
     if out is None:
         dw, db = be.empty(w_shape), be.empty(w_shape[:1]) if bias else None
-    be.module.dense_wgrad(x, dy, dw, db, space, be.stream())
+    be.module.dense_wgrad(x, dy, dw, db, space, be.stream(), math)
     return dw, db

@@ -11,7 +11,7 @@
 #include <cpuid.h>
 #endif
 
-#include "ops.h"
+#include "onednn.h"
 
 namespace convnet {
 namespace {
@@ -81,6 +81,14 @@ std::atomic<int>& threads() {
 // libgomp ends the process when it cannot start a thread, so absurd numbers are refused.
 int thread_limit() { return std::max(64, 4 * omp_get_num_procs()); }
 
+// What oneDNN uses for a small product: another implementation, if it has a unit for `math`.
+std::string product_implementation(Math math) {
+  using dnnl::memory;
+  const memory::desc square({64, 64}, memory::data_type::f32, memory::format_tag::ab);
+  return dnnl::matmul::primitive_desc(cpu_engine(), square, square, square, user_scratchpad(math))
+      .impl_info_str();
+}
+
 }  // namespace
 
 const char* backend_name() { return "cpu"; }
@@ -104,6 +112,24 @@ std::string device_description(int) {
   text += ", " + std::to_string(count) + (count == 1 ? " thread" : " threads");
   if (!isa.empty()) text += ", " + isa;
   return text;
+}
+
+bool has_unit(Math math) {
+  static const bool bf16 =
+      product_implementation(Math::kBf16) != product_implementation(Math::kFp32);
+  static const bool tf32 =
+      product_implementation(Math::kTf32) != product_implementation(Math::kFp32);
+  return math == Math::kBf16 ? bf16 : math == Math::kTf32 && tf32;
+}
+
+std::string math_description(Math math) {
+  if (math == Math::kFp32)
+    return "float32 accuracy; products by oneDNN " + product_implementation(math);
+  if (math == Math::kFfma)
+    return "float32 multiply-adds; by oneDNN " + product_implementation(math);
+  if (has_unit(math)) return "by oneDNN " + product_implementation(math);
+  return std::string("as fp32: this processor has no unit for ") +
+         (math == Math::kTf32 ? "TF32" : "bfloat16 products of float32 arrays");
 }
 
 std::string build_description() {

@@ -53,7 +53,8 @@ ConvGeometry geometry(const ConvShape& s) {
   return g;
 }
 
-std::shared_ptr<const ConvPlan> make_plan(const ConvShape& s, Pass pass, bool bias, bool relu) {
+std::shared_ptr<const ConvPlan> make_plan(const ConvShape& s, Pass pass, Math math, bool bias,
+                                          bool relu) {
   using dnnl::prop_kind;
   const auto algorithm = dnnl::algorithm::convolution_direct;
   const ConvGeometry g = geometry(s);
@@ -66,7 +67,7 @@ std::shared_ptr<const ConvPlan> make_plan(const ConvShape& s, Pass pass, bool bi
   // The backward passes want the forward one as a hint.
   const dnnl::convolution_forward::primitive_desc forward(
       cpu_engine(), prop_kind::forward_training, algorithm, g.x, g.w_any, b, g.y, g.strides,
-      g.pad_l, g.pad_r, user_scratchpad(relu && pass == Pass::kFprop));
+      g.pad_l, g.pad_r, user_scratchpad(math, relu && pass == Pass::kFprop));
   if (pass == Pass::kFprop) {
     plan->conv = dnnl::convolution_forward(forward);
     plan->w = forward.weights_desc();
@@ -74,14 +75,14 @@ std::shared_ptr<const ConvPlan> make_plan(const ConvShape& s, Pass pass, bool bi
   } else if (pass == Pass::kDgrad) {
     const dnnl::convolution_backward_data::primitive_desc backward(
         cpu_engine(), algorithm, g.x, g.w_any, g.y, g.strides, g.pad_l, g.pad_r, forward,
-        user_scratchpad());
+        user_scratchpad(math));
     plan->conv = dnnl::convolution_backward_data(backward);
     plan->w = backward.weights_desc();
     plan->scratchpad = backward.scratchpad_desc();
   } else {
     const dnnl::convolution_backward_weights::primitive_desc backward(
         cpu_engine(), algorithm, g.x, g.w_any, b, g.y, g.strides, g.pad_l, g.pad_r, forward,
-        user_scratchpad());
+        user_scratchpad(math));
     plan->conv = dnnl::convolution_backward_weights(backward);
     plan->w = backward.diff_weights_desc();
     plan->scratchpad = backward.scratchpad_desc();
@@ -95,16 +96,19 @@ std::shared_ptr<const ConvPlan> make_plan(const ConvShape& s, Pass pass, bool bi
   return plan;
 }
 
-std::shared_ptr<const ConvPlan> conv_plan(const ConvShape& s, Pass pass, bool bias, bool relu) {
+std::shared_ptr<const ConvPlan> conv_plan(const ConvShape& s, Pass pass, Math math, bool bias,
+                                          bool relu) {
   static PlanCache<ConvPlan> cache;
-  return cache.get({static_cast<int>(pass), bias, relu, s.n, s.h, s.w, s.c, s.k, s.r, s.s, s.p, s.q,
-                    s.groups, s.stride_h, s.stride_w, s.pad_h, s.pad_w},
-                   [&] { return make_plan(s, pass, bias, relu); });
+  return cache.get({static_cast<int>(pass), static_cast<int>(math), bias, relu, s.n, s.h, s.w, s.c,
+                    s.k, s.r, s.s, s.p, s.q, s.groups, s.stride_h, s.stride_w, s.pad_h, s.pad_w},
+                   [&] { return make_plan(s, pass, math, bias, relu); });
 }
 
 enum class Algorithm { kDirect, kWinograd, kSpaceToDepth };
 
-Algorithm algorithm_for(const ConvShape& shape, Pass pass) {
+// kFfma asks for plain sums, and a unit for lower precision is faster than any algorithm here.
+Algorithm algorithm_for(const ConvShape& shape, Pass pass, Math math) {
+  if (math == Math::kFfma || has_unit(math)) return Algorithm::kDirect;
   if (winograd_suits(shape, pass, direct_cost(shape))) return Algorithm::kWinograd;
   return space_to_depth_suits(shape, pass) ? Algorithm::kSpaceToDepth : Algorithm::kDirect;
 }
@@ -120,15 +124,15 @@ memory reordered_filters(const ConvPlan& plan, const float* w, Scratch& scratch)
 
 }  // namespace
 
-std::int64_t conv_workspace(const ConvShape& shape, Pass pass) {
-  const Algorithm algorithm = algorithm_for(shape, pass);
+std::int64_t conv_workspace(const ConvShape& shape, Pass pass, Math math) {
+  const Algorithm algorithm = algorithm_for(shape, pass, math);
   if (algorithm == Algorithm::kWinograd) return winograd_workspace(shape, pass);
   if (algorithm == Algorithm::kSpaceToDepth) return space_to_depth_workspace(shape, pass);
   std::int64_t bytes = 0;
   // oneDNN may choose differently with and without bias and ReLU; ask for the most.
   for (const bool bias : {false, true}) {
     for (const bool relu : {false, true}) {
-      const auto plan = conv_plan(shape, pass, bias, relu && pass == Pass::kFprop);
+      const auto plan = conv_plan(shape, pass, math, bias, relu && pass == Pass::kFprop);
       bytes = std::max(bytes, (plan->reordered ? Scratch::padded(plan->w.get_size()) : 0) +
                                   Scratch::padded(plan->scratchpad.get_size()));
     }
@@ -136,16 +140,16 @@ std::int64_t conv_workspace(const ConvShape& shape, Pass pass) {
   return bytes;
 }
 
-void conv_fprop(const ConvShape& shape, const float* x, const float* w, const float* b, bool relu,
-                float* y, Workspace workspace, Stream) {
-  const Algorithm algorithm = algorithm_for(shape, Pass::kFprop);
+void conv_fprop(const ConvShape& shape, Math math, const float* x, const float* w, const float* b,
+                bool relu, float* y, Workspace workspace, Stream) {
+  const Algorithm algorithm = algorithm_for(shape, Pass::kFprop, math);
   if (algorithm == Algorithm::kWinograd) {
     return winograd_fprop(shape, x, w, b, relu, y, workspace);
   }
   if (algorithm == Algorithm::kSpaceToDepth) {
     return space_to_depth_fprop(shape, x, w, b, relu, y, workspace);
   }
-  const auto plan = conv_plan(shape, Pass::kFprop, b != nullptr, relu);
+  const auto plan = conv_plan(shape, Pass::kFprop, math, b != nullptr, relu);
   Scratch scratch("conv_fprop", workspace);
   std::unordered_map<int, memory> args{
       {DNNL_ARG_SRC, memory_at(plan->x, x)},
@@ -158,16 +162,16 @@ void conv_fprop(const ConvShape& shape, const float* x, const float* w, const fl
   cpu_stream().wait();
 }
 
-void conv_dgrad(const ConvShape& shape, const float* dy, const float* w, const float* relu_mask,
-                float* dx, Workspace workspace, Stream) {
-  const Algorithm algorithm = algorithm_for(shape, Pass::kDgrad);
+void conv_dgrad(const ConvShape& shape, Math math, const float* dy, const float* w,
+                const float* relu_mask, float* dx, Workspace workspace, Stream) {
+  const Algorithm algorithm = algorithm_for(shape, Pass::kDgrad, math);
   if (algorithm == Algorithm::kWinograd) {
     return winograd_dgrad(shape, dy, w, relu_mask, dx, workspace);
   }
   if (algorithm == Algorithm::kSpaceToDepth) {
     return space_to_depth_dgrad(shape, dy, w, relu_mask, dx, workspace);
   }
-  const auto plan = conv_plan(shape, Pass::kDgrad, false, false);
+  const auto plan = conv_plan(shape, Pass::kDgrad, math, false, false);
   Scratch scratch("conv_dgrad", workspace);
   plan->conv.execute(cpu_stream(),
                      {{DNNL_ARG_DIFF_DST, memory_at(plan->y, dy)},
@@ -179,16 +183,16 @@ void conv_dgrad(const ConvShape& shape, const float* dy, const float* w, const f
   apply_relu_mask(count(x_dims(shape)), relu_mask, dx);
 }
 
-void conv_wgrad(const ConvShape& shape, const float* x, const float* dy, float* dw, float* db,
-                Workspace workspace, Stream) {
-  const Algorithm algorithm = algorithm_for(shape, Pass::kWgrad);
+void conv_wgrad(const ConvShape& shape, Math math, const float* x, const float* dy, float* dw,
+                float* db, Workspace workspace, Stream) {
+  const Algorithm algorithm = algorithm_for(shape, Pass::kWgrad, math);
   if (algorithm == Algorithm::kWinograd) {
     return winograd_wgrad(shape, x, dy, dw, db, workspace);
   }
   if (algorithm == Algorithm::kSpaceToDepth) {
     return space_to_depth_wgrad(shape, x, dy, dw, db, workspace);
   }
-  const auto plan = conv_plan(shape, Pass::kWgrad, db != nullptr, false);
+  const auto plan = conv_plan(shape, Pass::kWgrad, math, db != nullptr, false);
   Scratch scratch("conv_wgrad", workspace);
   const memory krsc = memory_at(plan->krsc, dw);
   memory blocked = plan->reordered ? memory_at(plan->w, scratch.take(plan->w.get_size())) : krsc;

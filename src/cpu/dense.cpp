@@ -22,7 +22,8 @@ struct DensePlan {
 
 constexpr int kFewRows = 3;
 
-std::shared_ptr<const DensePlan> make_matmul_plan(const DenseShape& s, bool bias, bool relu) {
+std::shared_ptr<const DensePlan> make_matmul_plan(const DenseShape& s, Math math, bool bias,
+                                                  bool relu) {
   const auto f32 = memory::data_type::f32;
   auto plan = std::make_shared<DensePlan>();
   plan->x = memory::desc({s.n, s.c}, f32, Tag::ab);
@@ -31,14 +32,15 @@ std::shared_ptr<const DensePlan> make_matmul_plan(const DenseShape& s, bool bias
   plan->y = memory::desc({s.n, s.k}, f32, Tag::ab);
   const dnnl::matmul::primitive_desc product(cpu_engine(), plan->x, plan->w,
                                              bias ? plan->b : memory::desc(), plan->y,
-                                             user_scratchpad(relu));
+                                             user_scratchpad(math, relu));
   plan->product = dnnl::matmul(product);
   plan->scratchpad = product.scratchpad_desc();
   return plan;
 }
 
-std::shared_ptr<const DensePlan> make_plan(const DenseShape& s, Pass pass, bool bias, bool relu) {
-  if (pass == Pass::kFprop && s.n > kFewRows) return make_matmul_plan(s, bias, relu);
+std::shared_ptr<const DensePlan> make_plan(const DenseShape& s, Pass pass, Math math, bool bias,
+                                           bool relu) {
+  if (pass == Pass::kFprop && s.n > kFewRows) return make_matmul_plan(s, math, bias, relu);
   const auto f32 = memory::data_type::f32;
   auto plan = std::make_shared<DensePlan>();
   plan->x = memory::desc({s.n, s.c}, f32, Tag::nc);
@@ -48,28 +50,29 @@ std::shared_ptr<const DensePlan> make_plan(const DenseShape& s, Pass pass, bool 
   const memory::desc none, b = bias ? plan->b : none;
   const dnnl::inner_product_forward::primitive_desc forward(
       cpu_engine(), dnnl::prop_kind::forward_training, plan->x, plan->w, b, plan->y,
-      user_scratchpad(relu && pass == Pass::kFprop));
+      user_scratchpad(math, relu && pass == Pass::kFprop));
   if (pass == Pass::kFprop) {
     plan->product = dnnl::inner_product_forward(forward);
     plan->scratchpad = forward.scratchpad_desc();
   } else if (pass == Pass::kDgrad) {
     const dnnl::inner_product_backward_data::primitive_desc backward(
-        cpu_engine(), plan->x, plan->w, plan->y, forward, user_scratchpad());
+        cpu_engine(), plan->x, plan->w, plan->y, forward, user_scratchpad(math));
     plan->product = dnnl::inner_product_backward_data(backward);
     plan->scratchpad = backward.scratchpad_desc();
   } else {
     const dnnl::inner_product_backward_weights::primitive_desc backward(
-        cpu_engine(), plan->x, plan->w, b, plan->y, forward, user_scratchpad());
+        cpu_engine(), plan->x, plan->w, b, plan->y, forward, user_scratchpad(math));
     plan->product = dnnl::inner_product_backward_weights(backward);
     plan->scratchpad = backward.scratchpad_desc();
   }
   return plan;
 }
 
-std::shared_ptr<const DensePlan> dense_plan(const DenseShape& s, Pass pass, bool bias, bool relu) {
+std::shared_ptr<const DensePlan> dense_plan(const DenseShape& s, Pass pass, Math math, bool bias,
+                                            bool relu) {
   static PlanCache<DensePlan> cache;
-  return cache.get({static_cast<int>(pass), bias, relu, s.n, s.c, s.k},
-                   [&] { return make_plan(s, pass, bias, relu); });
+  return cache.get({static_cast<int>(pass), static_cast<int>(math), bias, relu, s.n, s.c, s.k},
+                   [&] { return make_plan(s, pass, math, bias, relu); });
 }
 
 memory scratchpad(const DensePlan& plan, const char* op, Workspace workspace) {
@@ -79,20 +82,20 @@ memory scratchpad(const DensePlan& plan, const char* op, Workspace workspace) {
 
 }  // namespace
 
-std::int64_t dense_workspace(const DenseShape& shape, Pass pass) {
+std::int64_t dense_workspace(const DenseShape& shape, Pass pass, Math math) {
   std::int64_t bytes = 0;
   for (const bool bias : {false, true}) {
     for (const bool relu : {false, true}) {
-      const auto plan = dense_plan(shape, pass, bias, relu && pass == Pass::kFprop);
+      const auto plan = dense_plan(shape, pass, math, bias, relu && pass == Pass::kFprop);
       bytes = std::max(bytes, Scratch::padded(plan->scratchpad.get_size()));
     }
   }
   return bytes;
 }
 
-void dense_fprop(const DenseShape& shape, const float* x, const float* w, const float* b, bool relu,
-                 float* y, Workspace workspace, Stream) {
-  const auto plan = dense_plan(shape, Pass::kFprop, b != nullptr, relu);
+void dense_fprop(const DenseShape& shape, Math math, const float* x, const float* w, const float* b,
+                 bool relu, float* y, Workspace workspace, Stream) {
+  const auto plan = dense_plan(shape, Pass::kFprop, math, b != nullptr, relu);
   std::unordered_map<int, memory> args{
       {DNNL_ARG_SRC, memory_at(plan->x, x)},
       {DNNL_ARG_WEIGHTS, memory_at(plan->w, w)},
@@ -103,9 +106,9 @@ void dense_fprop(const DenseShape& shape, const float* x, const float* w, const 
   cpu_stream().wait();
 }
 
-void dense_dgrad(const DenseShape& shape, const float* dy, const float* w, const float* relu_mask,
-                 float* dx, Workspace workspace, Stream) {
-  const auto plan = dense_plan(shape, Pass::kDgrad, false, false);
+void dense_dgrad(const DenseShape& shape, Math math, const float* dy, const float* w,
+                 const float* relu_mask, float* dx, Workspace workspace, Stream) {
+  const auto plan = dense_plan(shape, Pass::kDgrad, math, false, false);
   plan->product.execute(cpu_stream(),
                         {{DNNL_ARG_DIFF_DST, memory_at(plan->y, dy)},
                          {DNNL_ARG_WEIGHTS, memory_at(plan->w, w)},
@@ -115,9 +118,9 @@ void dense_dgrad(const DenseShape& shape, const float* dy, const float* w, const
   apply_relu_mask(static_cast<std::int64_t>(shape.n) * shape.c, relu_mask, dx);
 }
 
-void dense_wgrad(const DenseShape& shape, const float* x, const float* dy, float* dw, float* db,
-                 Workspace workspace, Stream) {
-  const auto plan = dense_plan(shape, Pass::kWgrad, db != nullptr, false);
+void dense_wgrad(const DenseShape& shape, Math math, const float* x, const float* dy, float* dw,
+                 float* db, Workspace workspace, Stream) {
+  const auto plan = dense_plan(shape, Pass::kWgrad, math, db != nullptr, false);
   std::unordered_map<int, memory> args{
       {DNNL_ARG_SRC, memory_at(plan->x, x)},
       {DNNL_ARG_DIFF_DST, memory_at(plan->y, dy)},

@@ -5,7 +5,10 @@ Compiles every .cu file of this folder for each architecture, as the build does,
 report and the disassembly. Exits with 1, naming the kernel and the architecture, when
 
 - a kernel uses local memory: registers were spilled, or an array is indexed at run time;
-- a matrix product that should read 128 bits at a time does not.
+- a matrix product that should read 128 bits at a time does not;
+- a tensor-core kernel lacks its instructions: as many HMMA as a step has, LDGSTS (of 128 bits where
+  it should be), LDSM or LDS.128; or its registers do not allow the blocks on a multiprocessor that
+  its tile is planned for.
 
     python src/kernels/check_build.py --archs 80,90        # all: every one that we support
 
@@ -35,6 +38,20 @@ FLAGS = ("-std=c++17", "-O3", "-lineinfo", f"-I{KERNELS.parent}")  # those of cu
 # Kernels whose last template argument says that they read whole vectors, by their mangled names.
 READS_VECTORS = re.compile(r"\d(conv|local)_(fprop|dgrad|wgrad)_kernelI.*?Lb1EEE")
 
+# Tensor-core kernels: pass, tile (rows, columns, those of a warp, blocks), math, 16-byte copies.
+MMA = re.compile(
+    r"\dmma_(fprop|dgrad|wgrad)_kernelI.*?MmaTileILi(\d+)ELi(\d+)ELi(\d+)ELi(\d+)ELi(\d+)EEE"
+    r"LNS\w*?4MathE(\d)ELb(\d)E"
+)
+# By the number of a math in ops.h: its name, instruction, and how many of those a 16 x 8 piece of C
+# needs in a step of 16.
+MATHS = {
+    0: ("fp32", "HMMA.1688.F32.TF32", 6),
+    2: ("tf32", "HMMA.1688.F32.TF32", 2),
+    3: ("bf16", "HMMA.16816.F32.BF16", 1),
+}
+REGISTERS = 65536  # of a multiprocessor
+
 
 @dataclass
 class Kernel:
@@ -62,6 +79,26 @@ class Kernel:
             yield "has no 128-bit loads from global memory (LDG.E.128)"
         if not self.sass:
             yield "is not in the disassembly"
+        elif int(self.arch) >= 80 and (match := MMA.search(self.name)):
+            yield from self._mma_problems(match[1], *map(int, match.groups()[1:]))
+
+    def _mma_problems(
+        self, step: str, m: int, n: int, warp_m: int, warp_n: int, blocks: int, math: int, wide: int
+    ) -> Iterator[str]:
+        _, instruction, each = MATHS[math]
+        products = self.count(instruction)
+        expected = warp_m // 16 * (warp_n // 8) * each
+        if products < expected:
+            yield f"has {products} {instruction}, expected {expected} in a step"
+        if not re.search(r"\bLDGSTS\S*\.128\b" if wide else r"\bLDGSTS\b", self.sass):
+            yield "has no asynchronous copies" + (" of 128 bits" if wide else "") + " (LDGSTS)"
+        fragments = "LDS.128" if step == "wgrad" else "LDSM.16.M88.4"
+        if not self.count(fragments):
+            yield f"does not load fragments by {fragments}"
+        threads = 32 * (m // warp_m) * (n // warp_n)
+        taken = threads * (-(-self.registers // 8) * 8)  # handed out to warps in eights
+        if taken * blocks > REGISTERS:
+            yield f"takes {taken} registers a block; {blocks} blocks were to share {REGISTERS}"
 
 
 # ---- compiling ----------------------------------------------------------------------------------
@@ -151,6 +188,9 @@ def readable(name: str) -> str:
         last, rest = rest[match.end() : end], rest[end:]
     if not rest.startswith("I"):
         return last
+    if match := MMA.search(name):
+        tile, math = "x".join(match.groups()[1:3]), MATHS[int(match[7])][0]
+        return f"{last}<{tile} {math} {'128-bit' if match[8] == '1' else 'single'}>"
     arguments = re.findall(r"(?:L[bijl]|E)(\d+)E", rest.split("EEv")[0] + "E")
     return f"{last}<{' '.join(arguments)}>"
 
@@ -200,7 +240,10 @@ def main() -> int:
     for problem in problems:
         print(f"check_build: {problem}", file=sys.stderr)
     if not problems:
-        print(f"{len(kernels)} kernels: no local memory, 128-bit loads where they belong")
+        print(
+            f"{len(kernels)} kernels: no local memory; 128-bit loads, asynchronous copies and "
+            "tensor cores where they belong"
+        )
     return 1 if problems else 0
 
 

@@ -10,6 +10,7 @@
 #include "conv.cuh"
 
 #include "divider.cuh"
+#include "mma_plan.cuh"
 #include "warp.cuh"
 
 namespace convnet {
@@ -21,18 +22,6 @@ constexpr std::int64_t kBlocks = 256;
 constexpr std::int64_t kFewestSteps = 8;  // of a split: 64 products, for one sum written and read
 
 std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
-
-Product conv_product(const ConvShape& s, Pass pass) {
-  const std::int64_t group_c = s.c / s.groups, group_k = s.k / s.groups;
-  const std::int64_t taps = std::int64_t{s.r} * s.s, outputs = std::int64_t{s.n} * s.p * s.q;
-  if (pass == Pass::kFprop) return {outputs, group_k, taps * group_c, s.groups};
-  if (pass == Pass::kWgrad) return {group_k, taps * group_c, outputs, s.groups};
-  const std::int64_t pixels = s.n * ceil_div(s.h, s.stride_h) * ceil_div(s.w, s.stride_w);
-  const std::int64_t class_taps = ceil_div(s.r, s.stride_h) * ceil_div(s.s, s.stride_w);
-  const std::int64_t classes =
-      std::int64_t{class_count(s.stride_h, s.h)} * class_count(s.stride_w, s.w);
-  return {pixels, group_c, class_taps * group_k, s.groups * classes};
-}
 
 // `length` is the product's long side, `width` the one that decides: in wgrad, where the sum runs
 // over the pixels, the tiles lie across.
@@ -70,6 +59,24 @@ __global__ void __launch_bounds__(kBlockThreads)
 
 }  // namespace
 
+Product conv_product(const ConvShape& s, Pass pass) {
+  const std::int64_t group_c = s.c / s.groups, group_k = s.k / s.groups;
+  const std::int64_t taps = std::int64_t{s.r} * s.s, outputs = std::int64_t{s.n} * s.p * s.q;
+  if (pass == Pass::kFprop) return {outputs, group_k, taps * group_c, s.groups};
+  if (pass == Pass::kWgrad) return {group_k, taps * group_c, outputs, s.groups};
+  const std::int64_t pixels = s.n * ceil_div(s.h, s.stride_h) * ceil_div(s.w, s.stride_w);
+  const std::int64_t class_taps = ceil_div(s.r, s.stride_h) * ceil_div(s.s, s.stride_w);
+  const std::int64_t classes =
+      std::int64_t{class_count(s.stride_h, s.h)} * class_count(s.stride_w, s.w);
+  return {pixels, group_c, class_taps * group_k, s.groups * classes};
+}
+
+std::int64_t conv_outputs(const ConvShape& shape, Pass pass) {
+  return count(pass == Pass::kFprop   ? y_dims(shape)
+               : pass == Pass::kDgrad ? x_dims(shape)
+                                      : w_dims(shape));
+}
+
 Plan conv_plan(const ConvShape& shape, Pass pass) {
   const Product product = conv_product(shape, pass);
   Plan plan{};
@@ -86,16 +93,19 @@ Plan conv_plan(const ConvShape& shape, Pass pass) {
   } else {
     cut<NarrowTile>(product, &plan);
   }
-  plan.outputs = count(pass == Pass::kFprop   ? y_dims(shape)
-                       : pass == Pass::kDgrad ? x_dims(shape)
-                                              : w_dims(shape));
+  plan.outputs = conv_outputs(shape, pass);
   return plan;
 }
 
-// 16 bytes more than the floats need, as the array may begin anywhere.
-std::int64_t conv_workspace(const ConvShape& shape, Pass pass) {
+// Enough for the FFMA kernels and for those of tensor cores: which of them run is decided by the
+// device. 16 bytes more than the floats need, as the array may begin anywhere.
+std::int64_t conv_workspace(const ConvShape& shape, Pass pass, Math math) {
   const std::int64_t db = pass == Pass::kWgrad ? shape.k : 0;
-  const std::int64_t floats = conv_plan(shape, pass).workspace_floats(db);
+  std::int64_t floats = conv_plan(shape, pass).workspace_floats(db);
+  if (mma_serves(shape, pass, math)) {
+    const std::int64_t filled = pass == Pass::kFprop ? filled_floats(shape) : 0;
+    floats = max(floats, filled + mma_plan(shape, pass, math).workspace_floats(db));
+  }
   return floats == 0 ? 0 : floats * 4 + 16;
 }
 

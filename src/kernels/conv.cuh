@@ -11,8 +11,9 @@
 
 namespace convnet {
 
-// kLarge is LargeTile; the others MediumTile and NarrowTile, in wgrad MediumWideTile and WideTile.
-enum class TileKind { kLarge, kMedium, kSmall };
+// For FFMA, kLarge is LargeTile; kMedium and kSmall are MediumTile and NarrowTile, in wgrad
+// MediumWideTile and WideTile. For tensor cores see MmaTiles.
+enum class TileKind { kHuge, kLarge, kNinetySix, kMedium, kSmall };
 
 // C[m, n] = sum_k A[m, k] B[n, k], `products` of them side by side.
 struct Product {
@@ -59,7 +60,9 @@ __device__ inline Steps split_steps(const Plan& plan, unsigned split, unsigned l
   return {begin, min(begin + each, steps)};
 }
 
-// In conv.cu.
+// In conv.cu. conv_plan() is the plan of the FFMA kernels.
+Product conv_product(const ConvShape& shape, Pass pass);
+std::int64_t conv_outputs(const ConvShape& shape, Pass pass);  // elements of the result
 Plan conv_plan(const ConvShape& shape, Pass pass);
 // Room for so many floats in the workspace, aligned to 16 bytes; null for none. Throws
 // std::invalid_argument when it is too small.
@@ -69,11 +72,11 @@ float* partials_in(OpName op, std::int64_t floats, Workspace workspace);
 inline int class_count(int stride, int extent) { return stride < extent ? stride : extent; }
 
 // conv_fprop() and its like, with the name that errors begin with.
-void conv_fprop_as(OpName op, const ConvShape& shape, const float* x, const float* w,
+void conv_fprop_as(OpName op, const ConvShape& shape, Math math, const float* x, const float* w,
                    const float* b, bool relu, float* y, Workspace workspace, Stream stream);
-void conv_dgrad_as(OpName op, const ConvShape& shape, const float* dy, const float* w,
+void conv_dgrad_as(OpName op, const ConvShape& shape, Math math, const float* dy, const float* w,
                    const float* relu_mask, float* dx, Workspace workspace, Stream stream);
-void conv_wgrad_as(OpName op, const ConvShape& shape, const float* x, const float* dy, float* dw,
-                   float* db, Workspace workspace, Stream stream);
+void conv_wgrad_as(OpName op, const ConvShape& shape, Math math, const float* x, const float* dy,
+                   float* dw, float* db, Workspace workspace, Stream stream);
 
 }  // namespace convnet

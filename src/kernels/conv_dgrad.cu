@@ -21,29 +21,11 @@
 // Ragged edges: all as in conv_fprop.cu. Pixels that no window saw, and classes without a tap, get
 // 0. 128-bit loads need C/G and K/G to be multiples of 4 and aligned arrays. Cost: 2 N P Q K R S
 // C/G flops, less what falls beyond the image, plus ragged tiles of each class.
-#include "conv.cuh"
-#include "gather.cuh"
+#include "dgrad.cuh"
+#include "mma_plan.cuh"
 
 namespace convnet {
 namespace {
-
-// One axis of a class of pixels.
-struct Axis {
-  unsigned first, count;  // pixels first + stride i, i < count
-  unsigned first_tap, taps,
-      place;  // taps first_tap + stride t; tap 0 of pixel 0 is at `place` of dy
-};
-
-__device__ inline Axis class_axis(unsigned a, unsigned stride, unsigned pad, unsigned extent,
-                                  unsigned filter) {
-  Axis axis;
-  axis.first = a;
-  axis.count = (extent - a + stride - 1) / stride;
-  axis.first_tap = (a + pad) % stride;
-  axis.taps = axis.first_tap < filter ? (filter - axis.first_tap + stride - 1) / stride : 0;
-  axis.place = (a + pad) / stride;
-  return axis;
-}
 
 // B[j, l] = w[k, tap, j]: the filters, read across.
 template <class T, bool kVector>
@@ -79,17 +61,6 @@ class TransposedFilters : public AlongRows<T::kN, T::kThreads, kVector> {
   const ConvShape& shape_;
   const Taps& taps_;
   unsigned channels_, first_channel_, first_tap_;
-};
-
-struct DgradParameters {
-  Plan plan;
-  ConvShape shape;
-  Taps taps;  // of dy, but for what depends on the class: `length` and `by_width`
-  unsigned classes_w, classes;
-  unsigned most_taps_w;     // taps in a row: so many,
-  Divider by_fewer_taps_w;  // or in some classes one less
-  Epilogue epilogue;
-  bool vector_out;
 };
 
 template <class T, bool kVector>
@@ -153,29 +124,17 @@ void run(OpName op, const DgradParameters& parameters, const float* dy, const fl
          parameters, dy, w, dx);
 }
 
-DgradParameters dgrad_parameters(const ConvShape& shape) {
-  DgradParameters parameters{};
-  parameters.plan = conv_plan(shape, Pass::kDgrad);
-  parameters.shape = shape;
-  parameters.taps.height = shape.p;
-  parameters.taps.width = shape.q;
-  parameters.taps.pitch = shape.k;
-  parameters.taps.by_channels = Divider(shape.k / shape.groups);
-  parameters.classes_w = class_count(shape.stride_w, shape.w);
-  parameters.classes = class_count(shape.stride_h, shape.h) * parameters.classes_w;
-  const int most = (shape.s + shape.stride_w - 1) / shape.stride_w;
-  parameters.most_taps_w = most;
-  parameters.taps.by_width = Divider(most);
-  parameters.by_fewer_taps_w = Divider(most > 1 ? most - 1 : 1);
-  return parameters;
-}
-
 }  // namespace
 
-void conv_dgrad_as(OpName op, const ConvShape& shape, const float* dy, const float* w,
+void conv_dgrad_as(OpName op, const ConvShape& shape, Math math, const float* dy, const float* w,
                    const float* relu_mask, float* dx, Workspace workspace, Stream stream) {
+  if (mma_serves(shape, Pass::kDgrad, math) && device_has_mma(op)) {
+    mma_dgrad(op, shape, math, dy, w, relu_mask, dx, workspace, stream);
+    return;
+  }
   const int group_c = shape.c / shape.groups, group_k = shape.k / shape.groups;
   DgradParameters parameters = dgrad_parameters(shape);
+  parameters.plan = conv_plan(shape, Pass::kDgrad);
   const Plan& plan = parameters.plan;
   float* partials = partials_in(op, plan.workspace_floats(), workspace);
   const Epilogue epilogue{nullptr, relu_mask, false};
@@ -202,9 +161,9 @@ void conv_dgrad_as(OpName op, const ConvShape& shape, const float* dy, const flo
   }
 }
 
-void conv_dgrad(const ConvShape& shape, const float* dy, const float* w, const float* relu_mask,
-                float* dx, Workspace workspace, Stream stream) {
-  conv_dgrad_as("conv_dgrad", shape, dy, w, relu_mask, dx, workspace, stream);
+void conv_dgrad(const ConvShape& shape, Math math, const float* dy, const float* w,
+                const float* relu_mask, float* dx, Workspace workspace, Stream stream) {
+  conv_dgrad_as("conv_dgrad", shape, math, dy, w, relu_mask, dx, workspace, stream);
 }
 
 }  // namespace convnet

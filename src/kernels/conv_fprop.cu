@@ -15,6 +15,7 @@
 // flops; x is read about K/G / tile columns times, mostly from L2.
 #include "conv.cuh"
 #include "gather.cuh"
+#include "mma_plan.cuh"
 
 namespace convnet {
 namespace {
@@ -102,8 +103,12 @@ void run(OpName op, const FpropParameters& parameters, const float* x, const flo
 
 }  // namespace
 
-void conv_fprop_as(OpName op, const ConvShape& shape, const float* x, const float* w,
+void conv_fprop_as(OpName op, const ConvShape& shape, Math math, const float* x, const float* w,
                    const float* b, bool relu, float* y, Workspace workspace, Stream stream) {
+  if (mma_serves(shape, Pass::kFprop, math) && device_has_mma(op)) {
+    mma_fprop(op, shape, math, x, w, b, relu, y, workspace, stream);
+    return;
+  }
   const unsigned group_c = shape.c / shape.groups, group_k = shape.k / shape.groups;
   FpropParameters parameters{};
   const Plan plan = parameters.plan = conv_plan(shape, Pass::kFprop);
@@ -140,9 +145,9 @@ void conv_fprop_as(OpName op, const ConvShape& shape, const float* x, const floa
   }
 }
 
-void conv_fprop(const ConvShape& shape, const float* x, const float* w, const float* b, bool relu,
-                float* y, Workspace workspace, Stream stream) {
-  conv_fprop_as("conv_fprop", shape, x, w, b, relu, y, workspace, stream);
+void conv_fprop(const ConvShape& shape, Math math, const float* x, const float* w, const float* b,
+                bool relu, float* y, Workspace workspace, Stream stream) {
+  conv_fprop_as("conv_fprop", shape, math, x, w, b, relu, y, workspace, stream);
 }
 
 }  // namespace convnet

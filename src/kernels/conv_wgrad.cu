@@ -16,6 +16,7 @@
 // is written and read once.
 #include "conv.cuh"
 #include "divider.cuh"
+#include "mma_plan.cuh"
 
 namespace convnet {
 namespace {
@@ -162,8 +163,12 @@ void run(OpName op, const WgradParameters& parameters, const float* x, const flo
 
 }  // namespace
 
-void conv_wgrad_as(OpName op, const ConvShape& shape, const float* x, const float* dy, float* dw,
-                   float* db, Workspace workspace, Stream stream) {
+void conv_wgrad_as(OpName op, const ConvShape& shape, Math math, const float* x, const float* dy,
+                   float* dw, float* db, Workspace workspace, Stream stream) {
+  if (mma_serves(shape, Pass::kWgrad, math) && device_has_mma(op)) {
+    mma_wgrad(op, shape, math, x, dy, dw, db, workspace, stream);
+    return;
+  }
   const int group_c = shape.c / shape.groups, group_k = shape.k / shape.groups;
   WgradParameters parameters{};
   const Plan plan = parameters.plan = conv_plan(shape, Pass::kWgrad);
@@ -202,9 +207,9 @@ void conv_wgrad_as(OpName op, const ConvShape& shape, const float* x, const floa
   }
 }
 
-void conv_wgrad(const ConvShape& shape, const float* x, const float* dy, float* dw, float* db,
-                Workspace workspace, Stream stream) {
-  conv_wgrad_as("conv_wgrad", shape, x, dy, dw, db, workspace, stream);
+void conv_wgrad(const ConvShape& shape, Math math, const float* x, const float* dy, float* dw,
+                float* db, Workspace workspace, Stream stream) {
+  conv_wgrad_as("conv_wgrad", shape, math, x, dy, dw, db, workspace, stream);
 }
 
 }  // namespace convnet

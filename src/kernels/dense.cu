@@ -28,23 +28,24 @@ ConvShape as_convolution(const DenseShape& dense) {
 
 }  // namespace
 
-std::int64_t dense_workspace(const DenseShape& shape, Pass pass) {
-  return conv_workspace(as_convolution(shape), pass);
+std::int64_t dense_workspace(const DenseShape& shape, Pass pass, Math math) {
+  return conv_workspace(as_convolution(shape), pass, math);
 }
 
-void dense_fprop(const DenseShape& shape, const float* x, const float* w, const float* b, bool relu,
-                 float* y, Workspace workspace, Stream stream) {
-  conv_fprop_as("dense_fprop", as_convolution(shape), x, w, b, relu, y, workspace, stream);
+void dense_fprop(const DenseShape& shape, Math math, const float* x, const float* w, const float* b,
+                 bool relu, float* y, Workspace workspace, Stream stream) {
+  conv_fprop_as("dense_fprop", as_convolution(shape), math, x, w, b, relu, y, workspace, stream);
 }
 
-void dense_dgrad(const DenseShape& shape, const float* dy, const float* w, const float* relu_mask,
-                 float* dx, Workspace workspace, Stream stream) {
-  conv_dgrad_as("dense_dgrad", as_convolution(shape), dy, w, relu_mask, dx, workspace, stream);
+void dense_dgrad(const DenseShape& shape, Math math, const float* dy, const float* w,
+                 const float* relu_mask, float* dx, Workspace workspace, Stream stream) {
+  conv_dgrad_as("dense_dgrad", as_convolution(shape), math, dy, w, relu_mask, dx, workspace,
+                stream);
 }
 
-void dense_wgrad(const DenseShape& shape, const float* x, const float* dy, float* dw, float* db,
-                 Workspace workspace, Stream stream) {
-  conv_wgrad_as("dense_wgrad", as_convolution(shape), x, dy, dw, db, workspace, stream);
+void dense_wgrad(const DenseShape& shape, Math math, const float* x, const float* dy, float* dw,
+                 float* db, Workspace workspace, Stream stream) {
+  conv_wgrad_as("dense_wgrad", as_convolution(shape), math, x, dy, dw, db, workspace, stream);
 }
 
 }  // namespace convnet

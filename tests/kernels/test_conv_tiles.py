@@ -1,8 +1,8 @@
 """Convolutions of the shapes that decide which tile a GPU kernel takes, and how a sum is split.
 
-The kernels choose by the numbers of pixels, of filters and of channels (src/kernels/conv.cu). These
-cases go through every branch, for 128-bit loads and without, with ragged edges; test_conv.py has
-the geometry.
+The kernels choose by the numbers of pixels, of filters and of channels (src/kernels/conv.cu for
+FFMA, mma_plan.cu for tensor cores). These cases go through every branch of the former, for 128-bit
+loads and without, with ragged edges; test_conv.py has the geometry, test_math.py the other tiles.
 """
 
 from __future__ import annotations
@@ -45,43 +45,49 @@ SPLITS = (
     same(33, 10, n=5, stride=2),
 )
 DENSE_SPLITS = (DenseCase("wide", 3, 1030, 17), DenseCase("deep", 1100, 20, 9))
+both_ways = pytest.mark.parametrize(
+    "math", ["ffma", "fp32"]
+)  # of float32; test_math.py has the rest
 every_tile = pytest.mark.parametrize("case", TILES, ids=str)
 every_split = pytest.mark.parametrize("case", SPLITS, ids=str)
 
 
-def check_exactly(backend, rng, case: ConvCase) -> None:
+def check_exactly(backend, rng, case: ConvCase, math: str) -> None:
     """All passes, with everything that an epilogue can do, on whole numbers."""
     x, w, dy = (cases.integers(rng, s) for s in (case.x_shape, case.w_shape, case.y_shape))
     b, mask = cases.integers(rng, (case.k,)), cases.integers(rng, case.x_shape)
-    y = check.call(backend, ops.conv_fprop, x, w, b, relu=True, **case.options)
+    y = check.call(backend, ops.conv_fprop, x, w, b, relu=True, math=math, **case.options)
     check.equal(y, reference.conv_fprop(x, w, b, relu=True, **case.options))
     masked = {"relu_mask": mask, **case.options}
-    dx = check.call(backend, ops.conv_dgrad, dy, w, case.x_shape, **masked)
+    dx = check.call(backend, ops.conv_dgrad, dy, w, case.x_shape, math=math, **masked)
     check.equal(dx, reference.conv_dgrad(dy, w, case.x_shape, **masked))
-    results = check.call(backend, ops.conv_wgrad, x, dy, case.w_shape, **case.options)
+    results = check.call(backend, ops.conv_wgrad, x, dy, case.w_shape, math=math, **case.options)
     expected = reference.conv_wgrad(x, dy, case.w_shape, **case.options)
     for result, value in zip(results, expected, strict=True):
         check.equal(result, value)
 
 
+@both_ways
 @every_tile
-def test_every_tile_is_exact_on_integers(backend, rng, case):
-    check_exactly(backend, rng, case)
+def test_every_tile_is_exact_on_integers(backend, rng, case, math):
+    check_exactly(backend, rng, case, math)
 
 
+@both_ways
 @every_split
-def test_split_sums_are_exact_on_integers(backend, rng, case):
-    check_exactly(backend, rng, case)
+def test_split_sums_are_exact_on_integers(backend, rng, case, math):
+    check_exactly(backend, rng, case, math)
 
 
+@both_ways
 @every_split
-def test_split_sums_on_floats(backend, rng, case):
+def test_split_sums_on_floats(backend, rng, case, math):
     x, w, dy = (cases.floats(rng, s) for s in (case.x_shape, case.w_shape, case.y_shape))
-    y = check.call(backend, ops.conv_fprop, x, w, **case.options)
+    y = check.call(backend, ops.conv_fprop, x, w, math=math, **case.options)
     magnitude = reference.conv_fprop(abs(x), abs(w), **case.options)
     length = 9 * case.c // case.groups
     check.close(y, reference.conv_fprop(x, w, **case.options), magnitude, length)
-    results = check.call(backend, ops.conv_wgrad, x, dy, case.w_shape, **case.options)
+    results = check.call(backend, ops.conv_wgrad, x, dy, case.w_shape, math=math, **case.options)
     expected = reference.conv_wgrad(x, dy, case.w_shape, **case.options)
     magnitudes = reference.conv_wgrad(abs(x), abs(dy), case.w_shape, **case.options)
     length = case.n * case.output[0] * case.output[1]
@@ -89,50 +95,53 @@ def test_split_sums_on_floats(backend, rng, case):
         check.close(result, value, magnitude, length)
 
 
+@both_ways
 @pytest.mark.parametrize("case", DENSE_SPLITS, ids=str)
-def test_split_dense_sums_are_exact_on_integers(backend, rng, case):
+def test_split_dense_sums_are_exact_on_integers(backend, rng, case, math):
     x, w = cases.integers(rng, (case.n, case.c)), cases.integers(rng, (case.k, case.c))
     b, dy = cases.integers(rng, (case.k,)), cases.integers(rng, (case.n, case.k))
-    y = check.call(backend, ops.dense_fprop, x, w, b, relu=True)
+    y = check.call(backend, ops.dense_fprop, x, w, b, relu=True, math=math)
     check.equal(y, reference.dense_fprop(x, w, b, relu=True))
-    dx = check.call(backend, ops.dense_dgrad, dy, w, relu_mask=x)
+    dx = check.call(backend, ops.dense_dgrad, dy, w, relu_mask=x, math=math)
     check.equal(dx, reference.dense_dgrad(dy, w, relu_mask=x))
-    results = check.call(backend, ops.dense_wgrad, x, dy)
+    results = check.call(backend, ops.dense_wgrad, x, dy, math=math)
     for result, value in zip(results, reference.dense_wgrad(x, dy), strict=True):
         check.equal(result, value)
 
 
+@both_ways
 @pytest.mark.parametrize("case", [*TILES[:2], *SPLITS[:2]], ids=str)
-def test_alignment_does_not_change_a_bit(kernels_backend, rng, case):
+def test_alignment_does_not_change_a_bit(kernels_backend, rng, case, math):
     """Single loads instead of 128-bit ones, and the same sums in the same order."""
     x, w, dy = (cases.floats(rng, s) for s in (case.x_shape, case.w_shape, case.y_shape))
     aligned = [kernels_backend.asarray(array) for array in (x, w, dy)]
     unaligned = [check.unaligned(kernels_backend, array) for array in (x, w, dy)]
     results = []
     for x, w, dy in (aligned, unaligned):
-        y = ops.conv_fprop(x, w, **case.options)
-        dx = ops.conv_dgrad(dy, w, case.x_shape, **case.options)
-        dw, db = ops.conv_wgrad(x, dy, case.w_shape, **case.options)
+        y = ops.conv_fprop(x, w, math=math, **case.options)
+        dx = ops.conv_dgrad(dy, w, case.x_shape, math=math, **case.options)
+        dw, db = ops.conv_wgrad(x, dy, case.w_shape, math=math, **case.options)
         results.append([np.array(kernels_backend.to_host(array)) for array in (y, dx, dw, db)])
     for one, other in zip(*results, strict=True):
         check.same_bits(one, other)
 
 
-def test_a_sum_in_one_part_needs_no_workspace_and_a_long_one_does(kernels_backend):
+@both_ways
+def test_a_sum_in_one_part_needs_no_workspace_and_a_long_one_does(kernels_backend, math):
     """The cases above are what they claim to be."""
     for case in SPLITS:
-        assert workspace_bytes(kernels_backend, "fprop", case) > 0
-        assert workspace_bytes(kernels_backend, "dgrad", case) > 0 or case.n > 2
-    assert workspace_bytes(kernels_backend, "wgrad", same(40, 40, n=7)) > 0
-    assert workspace_bytes(kernels_backend, "fprop", same(8, 8)) == 0
-    assert workspace_bytes(kernels_backend, "wgrad", same(8, 8, n=1)) == 0
+        assert workspace_bytes(kernels_backend, math, "fprop", case) > 0
+        assert workspace_bytes(kernels_backend, math, "dgrad", case) > 0 or case.n > 2
+    assert workspace_bytes(kernels_backend, math, "wgrad", same(40, 40, n=7)) > 0
+    assert workspace_bytes(kernels_backend, math, "fprop", same(8, 8)) == 0
+    assert workspace_bytes(kernels_backend, math, "wgrad", same(8, 8, n=1)) == 0
 
 
 def test_a_workspace_may_begin_anywhere(kernels_backend, rng):
     case = SPLITS[0]
     x, dy = (kernels_backend.asarray(cases.integers(rng, s)) for s in (case.x_shape, case.y_shape))
     dw, db = kernels_backend.empty(case.w_shape), kernels_backend.empty((case.k,))
-    size = workspace_bytes(kernels_backend, "wgrad", case)
+    size = workspace_bytes(kernels_backend, "fp32", "wgrad", case)
     space = kernels_backend.asarray(np.full(size + 32, 165, np.uint8))
     for first in (1, 16):
         args = (1, 1, 1, 1, "floor", 1, space[first : first + size])
@@ -145,6 +154,7 @@ def test_a_workspace_may_begin_anywhere(kernels_backend, rng):
     assert (margins[16 + size :] == 165).all()
 
 
-def workspace_bytes(backend, step: str, case: ConvCase) -> int:
+def workspace_bytes(backend, math: str, step: str, case: ConvCase) -> int:
     window = (*case.options["stride"], *case.options["pad"], case.options["rounding"])
-    return backend.module.conv_workspace(step, case.x_shape, case.w_shape, *window, case.groups)
+    shapes = case.x_shape, case.w_shape
+    return backend.module.conv_workspace(step, *shapes, *window, case.groups, math)

@@ -1,0 +1,226 @@
+"""The ways to form products: `math` of convolutions and dense layers, each to its accuracy.
+
+Whole numbers up to 4 are the same in TF32 and bfloat16, so every way is exact on them. On floats,
+what counts is the relative error of a whole result (the L2 norm) against float64.
+"""
+
+from __future__ import annotations
+
+import cases
+import check
+import numpy as np
+import pytest
+import reference
+from cases import ConvCase, DenseCase
+
+from convnet import ops
+
+# Every tile of src/kernels/mma_plan.cuh, by the width of the result: up to 32, 64, 96, more; with
+# 16-byte copies and single ones, ragged along each side. Sums of 32 products at least.
+CONV = (
+    ConvCase("small-tiles", 3, 7, 6, 8, 24, 3, 3, pad=(1, 1)),
+    ConvCase("medium-tiles", 3, 7, 6, 40, 44, 3, 3, pad=(1, 1)),
+    ConvCase("ninety-six", 2, 7, 6, 72, 92, 3, 3, pad=(1, 1)),
+    ConvCase("large-tiles", 2, 7, 6, 100, 136, 3, 3, pad=(1, 1)),
+    ConvCase("medium-for-192", 2, 7, 5, 4, 180, 3, 3, pad=(1, 1)),
+    ConvCase("single-copies", 2, 7, 6, 17, 35, 3, 3, pad=(1, 1)),
+    ConvCase("single-copies-wide", 2, 7, 5, 5, 101, 3, 3, pad=(1, 1)),
+    ConvCase("groups-2", 2, 9, 8, 16, 80, 5, 5, pad=(2, 2), groups=2),
+    ConvCase("groups-3-odd", 2, 7, 7, 15, 21, 3, 3, pad=(1, 1), groups=3),
+    ConvCase("stride-2x3", 3, 11, 13, 12, 40, 4, 3, stride=(2, 3), pad=(1, 2)),
+    ConvCase("ceil-overhang", 2, 10, 9, 8, 40, 3, 3, stride=(4, 4), rounding="ceil"),
+    ConvCase("splits", 2, 5, 5, 64, 40, 3, 3, pad=(1, 1)),
+    ConvCase("wgrad-splits", 7, 9, 8, 8, 12, 3, 3, pad=(1, 1)),
+    # Three channels and stride 4: taken by columns, with and without padding and overhang.
+    ConvCase("by-columns", 2, 24, 24, 3, 96, 11, 11, stride=(4, 4), rounding="ceil"),
+    ConvCase("by-columns-pad", 3, 15, 16, 3, 40, 5, 5, stride=(2, 4), pad=(1, 4)),
+    ConvCase("by-columns-one-channel", 5, 12, 20, 1, 33, 6, 7, stride=(3, 4)),
+    ConvCase("by-columns-two-channels", 5, 9, 10, 2, 20, 4, 5, stride=(1, 2)),
+    ConvCase("not-by-columns", 2, 23, 23, 3, 40, 11, 11, stride=(4, 4)),  # 69 floats in a row
+)
+DENSE = (
+    DenseCase("fc", 65, 200, 130),
+    DenseCase("fc-odd", 33, 77, 41),
+    DenseCase("fc-one-image", 1, 1030, 17),
+    DenseCase("fc-deep", 70, 2304, 36),
+)
+# The relative error of a result, and the least: a device that claims TF32 must not do something
+# else. GPU literature and the emulator agree on 2.9e-4 and 2.3e-3 for normally distributed numbers.
+ERRORS = {"tf32": (2.6e-4, 3.4e-4), "bf16": (2.0e-3, 2.8e-3)}
+every_math = pytest.mark.parametrize("math", ops.MATHS)
+
+
+def relative_error(actual: np.ndarray, expected: np.ndarray) -> float:
+    return float(np.linalg.norm(actual - expected) / np.linalg.norm(expected))
+
+
+def conv_passes(backend, case: ConvCase, make, rng, math: str, call=check.call):
+    """(name, result, float64 reference) of each pass."""
+    shapes = case.x_shape, case.w_shape, (case.k,), case.y_shape
+    x, w, b, dy = (make(rng, shape) for shape in shapes)
+    options = {"math": math, **case.options}
+    y = call(backend, ops.conv_fprop, x, w, b, **options)
+    yield "y", y, reference.conv_fprop(x, w, b, **case.options)
+    mask = {"relu_mask": make(rng, case.x_shape)}
+    dx = call(backend, ops.conv_dgrad, dy, w, case.x_shape, **mask, **options)
+    yield "dx", dx, reference.conv_dgrad(dy, w, case.x_shape, **mask, **case.options)
+    dw, db = call(backend, ops.conv_wgrad, x, dy, case.w_shape, **options)
+    expected = reference.conv_wgrad(x, dy, case.w_shape, **case.options)
+    yield "dw", dw, expected[0]
+    yield "db", db, expected[1]
+
+
+def dense_passes(backend, case: DenseCase, make, rng, math: str, call=check.call):
+    shapes = (case.n, case.c), (case.k, case.c), (case.k,), (case.n, case.k)
+    x, w, b, dy = (make(rng, shape) for shape in shapes)
+    y = call(backend, ops.dense_fprop, x, w, b, relu=True, math=math)
+    yield "y", y, reference.dense_fprop(x, w, b, relu=True)
+    yield "dx", call(backend, ops.dense_dgrad, dy, w, math=math), reference.dense_dgrad(dy, w)
+    dw, db = call(backend, ops.dense_wgrad, x, dy, math=math)
+    expected = reference.dense_wgrad(x, dy)
+    yield "dw", dw, expected[0]
+    yield "db", db, expected[1]
+
+
+def once(backend, function, *args, **kwargs):
+    """As check.call, without its repetitions."""
+    moved = [backend.asarray(a) if isinstance(a, np.ndarray) else a for a in args]
+    kwargs = {k: backend.asarray(v) if isinstance(v, np.ndarray) else v for k, v in kwargs.items()}
+    results = function(*moved, **kwargs)
+    hosts = [
+        np.array(backend.to_host(r))
+        for r in (results if isinstance(results, tuple) else (results,))
+    ]
+    return tuple(hosts) if isinstance(results, tuple) else hosts[0]
+
+
+@every_math
+@pytest.mark.parametrize("case", CONV, ids=str)
+def test_convolution_is_exact_on_integers(backend, rng, case, math):
+    for _, actual, expected in conv_passes(backend, case, cases.integers, rng, math):
+        check.equal(actual, expected)
+
+
+@every_math
+@pytest.mark.parametrize("case", DENSE, ids=str)
+def test_dense_is_exact_on_integers(backend, rng, case, math):
+    for _, actual, expected in dense_passes(backend, case, cases.integers, rng, math):
+        check.equal(actual, expected)
+
+
+def check_accuracy(passes, reduced: str, claims: bool) -> None:
+    """Of a lower precision: within its bounds, and not better than it can be where it `claims` to
+    be that. db is a plain float32 sum in any case."""
+    least, most = ERRORS[reduced]
+    for name, actual, expected in passes:
+        error = relative_error(actual, expected)
+        if name == "db":
+            assert error < 1e-6
+        else:
+            assert error < most, f"{name}: {error:.2e}"
+            assert error > least or not claims, f"{name}: {error:.2e} is not {reduced}"
+
+
+@pytest.mark.parametrize("math", list(ERRORS))
+@pytest.mark.parametrize("case", [CONV[2], CONV[5], CONV[7], CONV[13]], ids=str)
+def test_lower_precision_is_what_it_says(backend, rng, case, math):
+    claims = "as fp32" not in ops.math_description(math)
+    # wgrad of one of them has few pixels, which FFMA takes
+    passes = conv_passes(backend, case, cases.floats, rng, math, call=once)
+    wanted = [p for p in passes if p[0] != "dw" or case.n * np.prod(case.output) >= 32]
+    check_accuracy(wanted, math, claims)
+
+
+@pytest.mark.parametrize("math", list(ERRORS))
+@pytest.mark.parametrize("case", [DENSE[0], DENSE[3]], ids=str)
+def test_lower_precision_of_dense_layers(backend, rng, case, math):
+    claims = "as fp32" not in ops.math_description(math)
+    check_accuracy(dense_passes(backend, case, cases.floats, rng, math, once), math, claims)
+
+
+LONG = (
+    ConvCase("k-32", 2, 9, 9, 32, 24, 1, 1),
+    ConvCase("k-363", 2, 24, 24, 3, 40, 11, 11, stride=(4, 4), rounding="ceil"),
+    ConvCase("k-1200", 2, 5, 6, 48, 40, 5, 5, pad=(2, 2)),
+    DenseCase("k-9216", 20, 9216, 33),
+)
+
+
+@pytest.mark.parametrize("case", LONG, ids=str)
+def test_fp32_is_no_worse_than_ffma(kernels_backend, case):
+    """Against float64, and against what a single chain of float32 additions comes to: its error
+    grows as the root of its length, 1.8e-8 each; FFMA may do better by splitting the sum."""
+    passes = conv_passes if isinstance(case, ConvCase) else dense_passes
+    errors = {}
+    for math in ("fp32", "ffma"):
+        rng = np.random.default_rng(3)
+        results = passes(kernels_backend, case, cases.floats, rng, math, once)
+        errors[math] = {name: relative_error(a, e) for name, a, e in results}
+    length = case.r * case.s * case.c if isinstance(case, ConvCase) else case.c
+    assert errors["fp32"]["y"] < max(1.3e-7, 1.8e-8 * np.sqrt(length)), errors
+    for name in ("y", "dx", "dw"):
+        assert errors["fp32"][name] < 1.1 * errors["ffma"][name], (name, errors)
+
+
+@pytest.mark.parametrize("math", ["fp32", "tf32", "bf16"])
+def test_not_a_number_stays_one(backend, rng, math):
+    """In x or w, whatever its bits: rounding must not make a number of it."""
+    x, w = cases.floats(rng, (70, 64)), cases.floats(rng, (40, 64))
+    for bits in (0x7FC00000, 0x7FFFFFFF, 0xFFFFFFFF, 0x7F800001):
+        damaged = x.copy()
+        damaged.view(np.uint32)[3, 5] = bits
+        y = once(backend, ops.dense_fprop, damaged, w, math=math)
+        assert np.isnan(y[3]).all()
+        assert np.isfinite(np.delete(y, 3, axis=0)).all()
+    x[3, 5] = np.inf
+    y = once(backend, ops.dense_fprop, x, w, math=math)
+    assert not np.isfinite(y[3]).any()
+
+
+@pytest.mark.parametrize("case", [CONV[1], CONV[3], CONV[7], CONV[13]], ids=str)
+@pytest.mark.parametrize("math", ["fp32", "tf32", "bf16"])
+def test_alignment_does_not_change_a_bit(kernels_backend, rng, case, math):
+    """Single copies instead of 16 bytes, other tiles, and the same sums in the same order."""
+    x, w, dy = (cases.floats(rng, s) for s in (case.x_shape, case.w_shape, case.y_shape))
+    results = []
+    for place in (kernels_backend.asarray, lambda a: check.unaligned(kernels_backend, a)):
+        x_there, w_there, dy_there = place(x), place(w), place(dy)
+        options = {"math": math, **case.options}
+        y = ops.conv_fprop(x_there, w_there, **options)
+        dx = ops.conv_dgrad(dy_there, w_there, case.x_shape, **options)
+        dw, db = ops.conv_wgrad(x_there, dy_there, case.w_shape, **options)
+        results.append([np.array(kernels_backend.to_host(array)) for array in (y, dx, dw, db)])
+    for one, other in zip(*results, strict=True):
+        check.same_bits(one, other)
+
+
+@pytest.mark.parametrize("math", ["tf32", "bf16"])
+@pytest.mark.parametrize("step", ["fprop", "wgrad"])
+def test_huge_tiles(kernels_backend, rng, step, math):
+    """256 x 128, taken where there are 264 of them: here by one each for as many groups."""
+    groups, k = 264, 100
+    n, c = (65, 32) if step == "fprop" else (33, 68)
+    x = cases.integers(rng, (n, 1, 1, groups * c))
+    w = cases.integers(rng, (groups * k, 1, 1, c))
+    dy = cases.integers(rng, (n, 1, 1, groups * k))
+    by_group = x.reshape(n, groups, c)
+    if step == "fprop":
+        y = once(kernels_backend, ops.conv_fprop, x, w, groups=groups, math=math)
+        expected = np.einsum("ngc,gkc->ngk", by_group, w.reshape(groups, k, c))
+        check.equal(y.reshape(n, groups, k), expected)
+    else:
+        options = {"groups": groups, "math": math}
+        dw, db = once(kernels_backend, ops.conv_wgrad, x, dy, w.shape, **options)
+        expected = np.einsum("ngk,ngc->gkc", dy.reshape(n, groups, k), by_group)
+        check.equal(dw.reshape(groups, k, c), expected)
+        check.equal(db, dy.sum((0, 1, 2)))
+
+
+@pytest.mark.parametrize("function", [ops.conv_fprop, ops.dense_fprop])
+def test_unknown_math(backend, function):
+    ones = np.ones((1, 1, 1, 1) if function is ops.conv_fprop else (1, 1), np.float32)
+    for math in ("fp16", 32, None):
+        with pytest.raises(ValueError, match=r"math: expected .*got"):
+            function(backend.asarray(ones), backend.asarray(ones), math=math)
+    with pytest.raises(ValueError, match="math: expected"):
+        ops.math_description("fp64")
