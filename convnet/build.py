@@ -102,11 +102,11 @@ def build_net(
             net = model(in_shape=in_shape, **common, **given, **cfg.net.options)
     except ValueError as error:
         raise ConfigError(f"{cfg.origin}: net: {error}") from None
-    losses = [node.name for node in net.nodes if isinstance(node.layer, Loss)]
+    losses = [(node.name, node.layer) for node in net.nodes if isinstance(node.layer, Loss)]
     if not losses:
         raise ConfigError(f"{cfg.origin}: net: expected a softmax layer at the end, got none")
-    for name in losses:
-        if classes is not None and net.shapes[name] != (classes,):
+    for name, layer in losses:
+        if layer.classifies and classes is not None and net.shapes[name] != (classes,):
             raise ConfigError(
                 f"{cfg.origin}: net: node {name!r}: expected {classes} outputs, one for each class "
                 f"of the data, got {net.shapes[name][0]}"

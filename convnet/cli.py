@@ -308,7 +308,7 @@ def _gradcheck(arguments: argparse.Namespace) -> int:
     net = net_of(cfg, arguments.device or "auto", arguments.data)
     rng = np.random.default_rng(cfg.seed)
     x = rng.standard_normal((arguments.batch, *net.in_shape), dtype=np.float32)
-    labels = rng.integers(0, net.shapes[net.nodes[-1].name][0], arguments.batch)
+    labels = rng.integers(0, net.classes or 1, arguments.batch)
     rows = gradcheck(net, x, labels, arguments.samples)
     print(table(rows))
     wrong = [row.parameter for row in rows if not row.ok]
