@@ -23,6 +23,7 @@ from convnet.data.dataset import expanded
 from convnet.data.sources import PACKAGED
 from convnet.data.workers import auto_workers, usable_cpus
 from convnet.distributed import Parallel, Ranks, threads
+from convnet.groups import Groups
 from convnet.layers import LAYER_TYPES, Loss
 from convnet.memory import Fit, checked
 from convnet.net import Net, Node
@@ -112,6 +113,7 @@ def build_net(
                 f"of the data, got {net.shapes[name][0]}"
             )
     _multiply_rates(cfg, net)
+    Groups(cfg, net)  # so that what is wrong with them is said before training
     return net
 
 
@@ -169,6 +171,7 @@ class Parts:
     net: Net
     sgd: SGD
     schedule: schedule.Schedule
+    groups: Groups
     loader: Loader
     validation_loader: Loader
     prepare: Preparer
@@ -301,6 +304,7 @@ def build(
         schedule=schedule.build(
             settings.kind, cfg.sgd.lr, settings.warmup_steps, **settings.options
         ),
+        groups=Groups(cfg, net),
         loader=feed(train, train=True),
         validation_loader=feed(validation, train=False),
         parallel=Parallel(net, ranks),

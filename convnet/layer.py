@@ -26,10 +26,13 @@ Shape = tuple[int, ...]
 
 @dataclass
 class Rates:
-    """The multipliers of a parameter, which the parts of one on two devices share."""
+    """The multipliers of a parameter, which the parts of one on two devices share; and its own
+    learning rate and momentum, where it has them in place of the optimiser's."""
 
     lr_mult: float
     decay_mult: float
+    lr: float | None = None
+    momentum: float | None = None
 
 
 class Parameter:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -25,7 +25,8 @@ class SGD:
         w <- w + v
 
     where lr_mult and decay_mult belong to each parameter. A parameter whose lr_mult is 0 is left
-    alone, its velocity included.
+    alone, its velocity included. One that has a learning rate or a momentum of its own (see
+    `convnet.groups`) is updated by these, in another launch.
 
     Args:
         params: the parameters to update, usually `net.params`.
@@ -52,15 +53,16 @@ class SGD:
 
     def update(self) -> None:
         """One step: changes `data` and `velocity` of every parameter by its `grad`."""
-        tensors = [
-            (p.data, p.velocity, p.grad, p.lr_mult, p.decay_mult)
-            for p in self.params
-            if p.lr_mult != 0.0
-        ]
-        for device in dict.fromkeys(backends.of(entry[0]) for entry in tensors):
-            own = [entry for entry in tensors if backends.of(entry[0]) is device]
+        tensors: dict[tuple[backends.Backend, float, float], list[Any]] = {}
+        for p in self.params:
+            if p.lr_mult != 0.0:
+                lr = self.lr if p.rates.lr is None else p.rates.lr
+                momentum = self.momentum if p.rates.momentum is None else p.rates.momentum
+                own = tensors.setdefault((backends.of(p.data), lr, momentum), [])
+                own.append((p.data, p.velocity, p.grad, p.lr_mult, p.decay_mult))
+        for (device, lr, momentum), own in tensors.items():
             with device.active():
-                ops.sgd_update(own, self.lr, self.momentum, self.weight_decay)
+                ops.sgd_update(own, lr, momentum, self.weight_decay)
 
 
 def update_ratios(net: Net) -> dict[str, float]:

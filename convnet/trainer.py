@@ -270,6 +270,7 @@ class Trainer:
     def _step(self, batch: Any) -> None:
         self.lr = self.parts.schedule.lr(self.net.step, self.total_steps)
         self.parts.sgd.lr = self.lr
+        self.parts.groups.begin_step(self.net.step, self.total_steps)
         x = self.parts.prepare(batch)
         loss, rank = self.parts.parallel.train_step(
             x, batch.labels, self.parts.sgd, self.cfg.train.batch
