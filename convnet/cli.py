@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from convnet.cli_data import add_commands as add_data_commands
+from convnet.cli_import import add_commands as add_import_commands
 
 DONE, FAILED, BAD_INPUT, NO_DEVICE = 0, 1, 2, 3
 
@@ -164,6 +165,7 @@ def _parser() -> argparse.ArgumentParser:
     _config_options(check)
 
     add_data_commands(commands, shared, _config_options)
+    add_import_commands(commands, shared)
     add("presets", _presets, "List the packaged configurations.")
     doctor = add("doctor", _doctor, "Show what is installed and which devices can be used.")
     doctor.add_argument("--json", action="store_true", help="print a JSON object")

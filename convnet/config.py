@@ -364,7 +364,6 @@ def _layers(items: Any, types: Mapping[str, type], origin: str) -> tuple[LayerCo
 
 
 def _sgd(table: Mapping[str, Any], key: str, origin: str) -> SGDConfig:
-    plain = section(SGDConfig, {k: v for k, v in table.items() if k != "groups"}, key, origin)
     items, groups = table.get("groups", []), []
     if not isinstance(items, list):
         raise ConfigError(f"{origin}: {key}.groups: expected [[sgd.groups]] tables")
@@ -377,11 +376,11 @@ def _sgd(table: Mapping[str, Any], key: str, origin: str) -> SGDConfig:
             own = _schedule(item["schedule"], f"{here}.schedule", origin)
             if own.kind == "plateau":
                 raise ConfigError(f"{origin}: {here}.schedule.kind: plateau is for [schedule] only")
-        group = dataclasses.replace(section(GroupConfig, rest, here, origin), schedule=own)
-        if not group.params:
+        groups.append(dataclasses.replace(section(GroupConfig, rest, here, origin), schedule=own))
+        if not groups[-1].params:
             raise ConfigError(f"{origin}: {here}.params: missing; name some, as conv1.b")
-        groups.append(group)
-    return dataclasses.replace(plain, groups=tuple(groups))
+    rest = {k: v for k, v in table.items() if k != "groups"}
+    return dataclasses.replace(section(SGDConfig, rest, key, origin), groups=tuple(groups))
 
 
 def _schedule(table: Mapping[str, Any], key: str, origin: str) -> ScheduleConfig:
