@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import configparser
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
@@ -18,6 +18,16 @@ from convnet.importers.report import Report
 from convnet.typecheck import ConfigError, did_you_mean
 
 Value = TypeVar("Value", int, float, bool)
+
+# All that cuda-convnet ever read, so that one of these is never taken for another misspelt.
+_ALL_KEYS = """
+    type inputs gpu neuron dataIdx start end outputs initW initB initWFunc initBFunc initCFunc
+    weightSource channels filters filterSize padding stride groups sharedBiases partialSum
+    sumWidth randSparse modulesX pool sizeX outputsX sum size blocked keep coeffs children
+    startX startY crossMap epsW epsB momW momB wc wball superEps superMom updatePeriod
+    wcNormMin wcNormMax scale pow minDiv enable coeff topk posWeight
+"""
+KEYS = tuple(re.findall(r"\w+", _ALL_KEYS))
 
 _TRUE, _FALSE = ("1", "yes", "true", "on"), ("0", "no", "false", "off")
 
@@ -56,7 +66,9 @@ class Section:
             return self.items[key.lower()]
         if default is not None:
             return default
-        near = did_you_mean(key.lower(), self.unknown()) if self.unknown() else ""
+        known = [name.lower() for name in KEYS]
+        strange = [name for name in self.unknown() if name.lower() not in known]
+        near = did_you_mean(key, strange) if strange else ""
         near = near.replace("did you mean", "is it the unknown key") if "did you" in near else ""
         raise self.error(key, f"missing{near}")
 
@@ -119,13 +131,15 @@ class Section:
         """The keys that nothing has asked for, as they are spelt in the file."""
         return [self._spelling.get(key, key) for key in self.items if key not in self._asked]
 
-    def tell_unknown(self, report: Report, known: Iterable[str] = ()) -> None:
+    def tell_unknown(self, report: Report) -> None:
         """Reports the keys that nothing has asked for."""
-        names = {*self._asked.values(), *known}
+        known = [name.lower() for name in KEYS]
         for key in self.unknown():
-            near = did_you_mean(key, names) if names else ""
-            hint = near if "did you mean" in near else ""
-            report.ignored(self.origin, self.name, key, f"unknown key, ignored{hint}")
+            near = did_you_mean(key, KEYS)
+            text = f"unknown key, ignored{near if 'did you mean' in near else ''}"
+            if key.lower() in known:
+                text = "means nothing in this layer, ignored"
+            report.ignored(self.origin, self.name, key, text)
 
 
 def _flag(word: str) -> bool:
