@@ -135,8 +135,12 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument(
         "run", nargs="+", metavar="RUN", help="run folder or checkpoint file; several are averaged"
     )
-    evaluate.add_argument(
+    crops = evaluate.add_mutually_exclusive_group()
+    crops.add_argument(
         "--ten-crop", action="store_true", help="average over corners, centre and mirror images"
+    )
+    crops.add_argument(
+        "--nine-crop", action="store_true", help="average over nine crops, as cuda-convnet did"
     )
     evaluate.add_argument(
         "--csv", metavar="DIR", help="write classes.csv and confusion.csv to this folder"
@@ -253,6 +257,7 @@ def _eval(arguments: argparse.Namespace) -> int:
         warn=_warn,
         ten_crop=arguments.ten_crop,
         csv=arguments.csv,
+        nine_crop=arguments.nine_crop,
     )
     if arguments.json:
         print(json.dumps(result))
@@ -261,7 +266,8 @@ def _eval(arguments: argparse.Namespace) -> int:
     several = len(nets) > 1
     for net in nets if several else []:
         print(f"{net['run']}: {_figures(net)}")
-    ways = ["ten crops"] * (result["views"] == 10) + [f"average of {len(nets)} nets"] * several
+    ways = [{1: "", 9: "nine crops", 10: "ten crops"}[result["views"]]] * (result["views"] > 1)
+    ways += [f"average of {len(nets)} nets"] * several
     cases = f"{result['cases']} pictures ({result['data']})"
     print(f"{', '.join([cases, *ways])}: {_figures(result)}")
     if arguments.csv:

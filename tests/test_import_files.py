@@ -321,6 +321,15 @@ BAD = [
 ]
 
 
+def test_an_indented_line_is_part_of_the_one_above(tmp_path: Path) -> None:
+    layers, params = (d.text(part) for part in changed(lambda n, p: None))
+    with pytest.raises(ConfigError) as caught:
+        d.imported(tmp_path, layers.replace("\nfilters=", "\n filters="), params)
+    message = str(caught.value)
+    assert "[conv1] channels: " in message
+    assert message.endswith("; the line below is indented, and so continues this one")
+
+
 @pytest.mark.parametrize(("change", "expected"), BAD)
 def test_bad_definitions_name_file_section_and_key(
     tmp_path: Path, change: Any, expected: str

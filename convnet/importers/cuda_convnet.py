@@ -141,7 +141,10 @@ def import_files(
         table["data"]["size"] = [size, size]
     _assumed(report, source, picture, crop, batch, epochs)
     table = {key: value for key, value in table.items() if value != {}}
-    cfg = replace(load_config(table), origin=str(definition))
+    try:
+        cfg = replace(load_config(table), origin=str(definition))
+    except ConfigError as error:
+        raise ConfigError(str(error).replace("configuration", str(definition), 1)) from None
     net = build_net(cfg, picture, None, "cpu", sizes_only=True)
     return Imported(cfg, to_toml(table), report, builder.gpus, net)
 

@@ -49,8 +49,10 @@ class Section:
         self._asked: dict[str, str] = {}  # in lower case -> as cuda-convnet writes it
 
     def error(self, key: str, text: str) -> ConfigError:
-        """What is wrong with a key of this section."""
-        return ConfigError(f"{self.origin}: [{self.name}] {key}: {text}")
+        """What is wrong with a key of this section, in one line."""
+        if "\n" in self.items.get(key.lower(), ""):
+            text += "; the line below is indented, and so continues this one"
+        return ConfigError(f"{self.origin}: [{self.name}] {key}: {' '.join(text.split())}")
 
     def __contains__(self, key: str) -> bool:
         self._asked[key.lower()] = key
