@@ -396,18 +396,22 @@ def test_the_command_writes_a_configuration_and_a_report(
     cfg = load_config(output)
     assert (cfg.name, cfg.train.batch, cfg.train.epochs) == ("net", 64, 3)
     assert (cfg.augment.crop, cfg.augment.mirror) == ((24, 24), True)
-    assert output.read_text().startswith("# cuda-convnet's layers.cfg and params.cfg\n")
+    assert output.read_text().startswith(
+        "# cuda-convnet's layers.cfg and params.cfg; convnet train"
+    )
     printed = capsys.readouterr().out
     report = (tmp_path / "net.report.txt").read_text()
     assert report in printed
     assert "[conv1] typo: unknown key, ignored" in report
     assert "crops of 24x24, mirrored at random; batches of 64; 3 epochs" in report
-    assert f"convnet train {output}" in printed
+    assert f"convnet train {output}\n" in printed
 
     assert run(*files, "-o", output) == 2
     assert "net.toml: is there already; --force writes over it" in capsys.readouterr().err
-    assert run(*files, "-o", output, "--force") == 0
+    layers["conv2"]["gpu"], layers["conv1"]["gpu"] = "1", "0"
+    assert run(*d.write(tmp_path, layers, params), "-o", output, "--force") == 0
     assert load_config(output).train.batch == 128
+    assert f"convnet train {output} --device cuda:0,cuda:1\n" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
