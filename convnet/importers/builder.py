@@ -219,19 +219,10 @@ class Builder:
                 self.report.changed(
                     section.origin, name, "", "leads to no cost: left out (cuda-convnet refused it)"
                 )
-        self._repair(needed, by_name)
+        # What is left out is the input of nothing that is left, so that a node without `inputs`
+        # still has the node above it for one.
         return [
             {key: item for key, item in node.items() if not key.startswith("_")}
             for node in self.nodes
             if node["name"] in needed
         ]
-
-    def _repair(self, needed: set[str], by_name: dict[str, dict[str, Any]]) -> None:
-        """Names the inputs of nodes whose neighbour above is left out."""
-        above = INPUT
-        for node in self.nodes:
-            if node["name"] in needed:
-                if node["_inputs"] != [above]:
-                    rest = {key: node.pop(key) for key in list(node) if key not in ("name", "type")}
-                    node.update({**rest, "inputs": node.get("inputs", rest["_inputs"])})
-                above = node["name"]
