@@ -44,8 +44,7 @@ def _setting(
     below: float | None = None,
 ) -> Any:
     """A field with limits: low and high are allowed values themselves, above and below are not."""
-    limits = {"low": low, "above": above, "high": high, "below": below}
-    return field(default=default, metadata=limits)
+    return field(default=default, metadata=dict(low=low, above=above, high=high, below=below))
 
 
 @dataclass(frozen=True)
@@ -364,7 +363,8 @@ def _layers(items: Any, types: Mapping[str, type], origin: str) -> tuple[LayerCo
 
 
 def _sgd(table: Mapping[str, Any], key: str, origin: str) -> SGDConfig:
-    items, groups = table.get("groups", []), []
+    table, groups = dict(table), []
+    items = table.pop("groups", [])
     if not isinstance(items, list):
         raise ConfigError(f"{origin}: {key}.groups: expected [[sgd.groups]] tables")
     for number, item in enumerate(items):
@@ -379,8 +379,7 @@ def _sgd(table: Mapping[str, Any], key: str, origin: str) -> SGDConfig:
         groups.append(dataclasses.replace(section(GroupConfig, rest, here, origin), schedule=own))
         if not groups[-1].params:
             raise ConfigError(f"{origin}: {here}.params: missing; name some, as conv1.b")
-    rest = {k: v for k, v in table.items() if k != "groups"}
-    return dataclasses.replace(section(SGDConfig, rest, key, origin), groups=tuple(groups))
+    return dataclasses.replace(section(SGDConfig, table, key, origin), groups=tuple(groups))
 
 
 def _schedule(table: Mapping[str, Any], key: str, origin: str) -> ScheduleConfig:
