@@ -44,7 +44,8 @@ def _setting(
     below: float | None = None,
 ) -> Any:
     """A field with limits: low and high are allowed values themselves, above and below are not."""
-    return field(default=default, metadata=dict(low=low, above=above, high=high, below=below))
+    limits = {"low": low, "above": above, "high": high, "below": below}
+    return field(default=default, metadata=limits)
 
 
 @dataclass(frozen=True)
@@ -252,8 +253,7 @@ def _read(source: Any) -> tuple[dict[str, Any], str]:
             raise ConfigError(f"{text}: expected a TOML file, got a folder") from None
         except UnicodeDecodeError as error:
             raise ConfigError(f"{text}: not UTF-8 text (byte {error.start})") from None
-    known = presets()
-    if text not in known:
+    if text not in (known := presets()):
         raise ConfigError(f'"{text}": no such file or preset{did_you_mean(text, known)}')
     packaged = resources.files("convnet").joinpath("configs", f"{text}.toml")
     return _parse(packaged.read_text(encoding="utf-8"), text), text
