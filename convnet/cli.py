@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from convnet.cli_bench import add_commands as add_bench_commands
 from convnet.cli_data import add_commands as add_data_commands
 from convnet.cli_import import add_commands as add_import_commands
 
@@ -168,7 +169,8 @@ def _parser() -> argparse.ArgumentParser:
     check.add_argument("--batch", type=_positive, default=4, metavar="N", help="random pictures")
     _config_options(check)
 
-    add_data_commands(commands, shared, _config_options)
+    add_data_commands(commands, shared)
+    add_bench_commands(commands, shared, _config_options)
     add_import_commands(commands, shared)
     add("presets", _presets, "List the packaged configurations.")
     doctor = add("doctor", _doctor, "Show what is installed and which devices can be used.")

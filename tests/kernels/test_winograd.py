@@ -38,8 +38,8 @@ STRIDED = (
 WITH_FORM = [case for case in (*cases.CONV, *STRIDED) if has_form(case)]
 every_case = pytest.mark.parametrize("case", WITH_FORM, ids=str)
 
-PAYS = ConvCase("3x3-48-channels", 8, 13, 13, 48, 64, 3, 3, pad=(1, 1), emulator=False)
-PAYS_STRIDED = ConvCase("conv1", 2, 63, 63, 3, 96, 11, 11, (4, 4), emulator=False)
+PAYS = ConvCase("3x3-48-channels", 32, 13, 13, 48, 64, 3, 3, pad=(1, 1), emulator=False)
+PAYS_STRIDED = ConvCase("conv1", 16, 63, 63, 3, 96, 11, 11, (4, 4), emulator=False)
 DOES_NOT_PAY = next(case for case in cases.CONV if case.name == "3x3-same")
 
 
@@ -131,13 +131,11 @@ def test_unaligned_arrays():
     check.same_bits(again[1], db)
 
 
-def test_the_results_of_one_image_do_not_depend_on_the_others():
+def test_the_results_of_some_images_do_not_depend_on_the_others():
     x, w, b, _ = arrays(PAYS)
     together = ops.conv_fprop(x, w, b, **PAYS.options)
-    for i in (0, 3, 7):
-        check.same_bits(
-            ops.conv_fprop(x[i : i + 1].copy(), w, b, **PAYS.options), together[i : i + 1]
-        )
+    for part in (slice(0, 16), slice(9, 32)):
+        check.same_bits(ops.conv_fprop(x[part].copy(), w, b, **PAYS.options), together[part])
 
 
 def test_relu_keeps_nan():
