@@ -15,6 +15,8 @@ from typing import Any
 from convnet.cli_bench import add_commands as add_bench_commands
 from convnet.cli_data import add_commands as add_data_commands
 from convnet.cli_import import add_commands as add_import_commands
+from convnet.cli_plot import add_commands as add_plot_commands
+from convnet.cli_search import add_commands as add_search_commands
 
 DONE, FAILED, BAD_INPUT, NO_DEVICE = 0, 1, 2, 3
 
@@ -172,6 +174,8 @@ def _parser() -> argparse.ArgumentParser:
     add_data_commands(commands, shared)
     add_bench_commands(commands, shared, _config_options)
     add_import_commands(commands, shared)
+    add_plot_commands(commands, shared)
+    add_search_commands(commands, shared)
     add("presets", _presets, "List the packaged configurations.")
     doctor = add("doctor", _doctor, "Show what is installed and which devices can be used.")
     doctor.add_argument("--json", action="store_true", help="print a JSON object")

@@ -146,12 +146,12 @@ def _check(arguments: argparse.Namespace) -> int:
 
     root = expanded(arguments.folder)
     if is_packed(root):
-        with _progress("checking", "shards") as progress:
+        with shown_progress("checking", "shards") as progress:
             text = check_packed(root, progress)
         print(json.dumps({"packed": True, "text": text}) if arguments.json else text)
         return 0
     parts = find_listings(root, unlabelled=True)
-    with _progress("checking", "files") as progress:
+    with shown_progress("checking", "files") as progress:
         report = check(root, parts, arguments.workers, progress, _warn)
     print(json.dumps(report.as_dict()) if arguments.json else report.text(arguments.all))
     return 1 if report.bad else 0
@@ -189,7 +189,7 @@ def _pack(arguments: argparse.Namespace) -> int:
         bad_files=arguments.bad_files,
     )
     start = time.monotonic()
-    with _progress("packing", "pictures") as progress:
+    with shown_progress("packing", "pictures") as progress:
         try:
             report = pack(train, val, out, settings, arguments.workers, progress, _warn)
         except BadDataError as error:  # of a picture
@@ -240,7 +240,7 @@ def _mean(arguments: argparse.Namespace) -> int:
 
     root = expanded(arguments.packed)
     train, _ = open_packed(root, cache_bytes=0)
-    with _progress("averaging", "pictures") as progress:
+    with shown_progress("averaging", "pictures") as progress:
         sums = compute_sums(train, arguments.workers, progress, _warn)
     stats = sums.statistics("channel", colour=True)
     mean, values = stats.mean.reshape(-1).tolist(), stats.eigenvalues.tolist()
@@ -265,7 +265,7 @@ def _row(numbers: list[float], form: str) -> str:
 
 
 @contextlib.contextmanager
-def _progress(what: str, unit: str) -> Iterator[Callable[[int, int], None]]:
+def shown_progress(what: str, unit: str) -> Iterator[Callable[[int, int], None]]:
     """Shows how far something is and how long it will take: a bar on a terminal, else lines."""
     from rich.console import Console
 

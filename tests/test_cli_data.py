@@ -174,7 +174,7 @@ def test_progress_lines(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(cli_data._Lines, "EVERY", 0.0)
-    with cli_data._progress("packing", "pictures") as progress:
+    with cli_data.shown_progress("packing", "pictures") as progress:
         progress(10, 100)
         progress(60, 100)
     lines = capsys.readouterr().err.splitlines()
