@@ -221,7 +221,7 @@ def _score_centre(net: Trained, loader: Loader, tables: bool) -> Scores:
 
 
 def _score_average(
-    nets: Sequence[Trained], loaders: Sequence[Loader], ten_crop: bool, nine_crop: bool
+    nets: Sequence[Trained], loaders: Sequence[Loader], ten_crop: bool, nine_crop: bool = False
 ) -> tuple[Scores, list[Scores]]:
     """The average of nets and views, and what each net comes to by itself."""
     together, own = Scores(nets[0].classes), [Scores(net.classes) for net in nets]
