@@ -23,6 +23,7 @@ from convnet.data.dataset import expanded
 from convnet.data.sources import PACKAGED
 from convnet.data.workers import auto_workers, usable_cpus
 from convnet.distributed import Parallel, Ranks, threads
+from convnet.groups import Groups
 from convnet.layers import LAYER_TYPES, Loss
 from convnet.memory import Fit, checked
 from convnet.net import Net, Node
@@ -107,16 +108,17 @@ def build_net(
             net = model(in_shape=in_shape, **common, **given, **cfg.net.options)
     except ValueError as error:
         raise ConfigError(f"{cfg.origin}: net: {error}") from None
-    losses = [node.name for node in net.nodes if isinstance(node.layer, Loss)]
+    losses = [(node.name, node.layer) for node in net.nodes if isinstance(node.layer, Loss)]
     if not losses:
         raise ConfigError(f"{cfg.origin}: net: expected a softmax layer at the end, got none")
-    for name in losses:
-        if classes is not None and net.shapes[name] != (classes,):
+    for name, layer in losses:
+        if layer.classifies and classes is not None and net.shapes[name] != (classes,):
             raise ConfigError(
                 f"{cfg.origin}: net: node {name!r}: expected {classes} outputs, one for each class "
                 f"of the data, got {net.shapes[name][0]}"
             )
     _multiply_rates(cfg, net)
+    Groups(cfg, net)  # so that what is wrong with them is said before training
     return net
 
 
@@ -174,6 +176,7 @@ class Parts:
     net: Net
     sgd: SGD
     schedule: schedule.Schedule
+    groups: Groups
     loader: Loader
     validation_loader: Loader
     prepare: Preparer
@@ -306,6 +309,7 @@ def build(
         schedule=schedule.build(
             settings.kind, cfg.sgd.lr, settings.warmup_steps, **settings.options
         ),
+        groups=Groups(cfg, net),
         loader=feed(train, train=True),
         validation_loader=feed(validation, train=False),
         parallel=Parallel(net, ranks),

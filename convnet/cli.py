@@ -14,6 +14,7 @@ from typing import Any
 
 from convnet.cli_bench import add_commands as add_bench_commands
 from convnet.cli_data import add_commands as add_data_commands
+from convnet.cli_import import add_commands as add_import_commands
 from convnet.cli_plot import add_commands as add_plot_commands
 from convnet.cli_search import add_commands as add_search_commands
 
@@ -139,8 +140,12 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument(
         "run", nargs="+", metavar="RUN", help="run folder or checkpoint file; several are averaged"
     )
-    evaluate.add_argument(
+    crops = evaluate.add_mutually_exclusive_group()
+    crops.add_argument(
         "--ten-crop", action="store_true", help="average over corners, centre and mirror images"
+    )
+    crops.add_argument(
+        "--nine-crop", action="store_true", help="average over nine crops, as cuda-convnet did"
     )
     evaluate.add_argument(
         "--csv", metavar="DIR", help="write classes.csv and confusion.csv to this folder"
@@ -170,6 +175,7 @@ def _parser() -> argparse.ArgumentParser:
 
     add_data_commands(commands, shared)
     add_bench_commands(commands, shared, _config_options)
+    add_import_commands(commands, shared)
     add_plot_commands(commands, shared)
     add_search_commands(commands, shared)
     add("presets", _presets, "List the packaged configurations.")
@@ -259,6 +265,7 @@ def _eval(arguments: argparse.Namespace) -> int:
         warn=_warn,
         ten_crop=arguments.ten_crop,
         csv=arguments.csv,
+        nine_crop=arguments.nine_crop,
     )
     if arguments.json:
         print(json.dumps(result))
@@ -267,7 +274,8 @@ def _eval(arguments: argparse.Namespace) -> int:
     several = len(nets) > 1
     for net in nets if several else []:
         print(f"{net['run']}: {_figures(net)}")
-    ways = ["ten crops"] * (result["views"] == 10) + [f"average of {len(nets)} nets"] * several
+    ways = [{1: "", 9: "nine crops", 10: "ten crops"}[result["views"]]] * (result["views"] > 1)
+    ways += [f"average of {len(nets)} nets"] * several
     cases = f"{result['cases']} pictures ({result['data']})"
     print(f"{', '.join([cases, *ways])}: {_figures(result)}")
     if arguments.csv:
@@ -316,7 +324,7 @@ def _gradcheck(arguments: argparse.Namespace) -> int:
     net = net_of(cfg, arguments.device or "auto", arguments.data)
     rng = np.random.default_rng(cfg.seed)
     x = rng.standard_normal((arguments.batch, *net.in_shape), dtype=np.float32)
-    labels = rng.integers(0, net.shapes[net.nodes[-1].name][0], arguments.batch)
+    labels = rng.integers(0, net.classes or 1, arguments.batch)
     rows = gradcheck(net, x, labels, arguments.samples)
     print(table(rows))
     wrong = [row.parameter for row in rows if not row.ok]

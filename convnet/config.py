@@ -56,8 +56,8 @@ class DataConfig:
     sets, the user's cache, the packaged sample). `size` (height, width) is for folders of
     pictures: the shorter side is scaled to it and the centre taken; `val_fraction` is held out
     where there are no train/ and val/ folders; `bad_files` says what becomes of files that cannot
-    be decoded. `mean` says what is
-    subtracted: an image, one value a channel, or nothing; `scale` multiplies the difference.
+    be decoded. `mean` says what is subtracted: an image, one value a channel, or nothing; `scale`
+    multiplies the difference.
     `workers` is how many processes decode pictures that do not fit in memory (0: threads of the
     training process; "auto": by the number of CPUs); it changes no result.
     """
@@ -115,15 +115,6 @@ class NetConfig:
 
 
 @dataclass(frozen=True)
-class SGDConfig:
-    """The update rule of the paper, section 5."""
-
-    lr: float = _setting(0.01, above=0)
-    momentum: float = _setting(0.9, low=0, below=1)
-    weight_decay: float = _setting(0.0005, low=0)
-
-
-@dataclass(frozen=True)
 class ScheduleConfig:
     """How the learning rate moves: a kind and that kind's own keys (see `convnet.schedule`);
     over the first `warmup_steps` steps the rate grows from near zero."""
@@ -131,6 +122,25 @@ class ScheduleConfig:
     kind: str = "constant"
     warmup_steps: int = _setting(0, low=0)
     options: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class GroupConfig:
+    """Parameters ("conv1.b", "*.b") with a momentum or a schedule of their own."""
+
+    params: tuple[str, ...] = ()
+    momentum: float | None = _setting(None, low=0, below=1)
+    schedule: ScheduleConfig | None = None
+
+
+@dataclass(frozen=True)
+class SGDConfig:
+    """The update rule of the paper, section 5; `groups` are exceptions, by parameter."""
+
+    lr: float = _setting(0.01, above=0)
+    momentum: float = _setting(0.9, low=0, below=1)
+    weight_decay: float = _setting(0.0005, low=0)
+    groups: tuple[GroupConfig, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -201,9 +211,10 @@ def _plain(value: Any) -> Any:
         table = {item.name: getattr(value, item.name) for item in dataclasses.fields(value)}
         options = table.pop("options")
         return {key: _plain(item) for key, item in {**table, **options}.items() if item is not None}
-    if dataclasses.is_dataclass(value):
-        return {item.name: _plain(getattr(value, item.name)) for item in dataclasses.fields(value)}
-    return list(value) if isinstance(value, tuple) else value
+    if dataclasses.is_dataclass(value):  # None and () stand for keys that are not there
+        items = {item.name: getattr(value, item.name) for item in dataclasses.fields(value)}
+        return {key: _plain(item) for key, item in items.items() if item not in (None, ())}
+    return [_plain(item) for item in value] if isinstance(value, tuple) else value
 
 
 # ---- reading ------------------------------------------------------------------------------------
@@ -255,8 +266,7 @@ def _read(source: Any) -> tuple[dict[str, Any], str]:
             raise ConfigError(f"{text}: expected a TOML file, got a folder") from None
         except UnicodeDecodeError as error:
             raise ConfigError(f"{text}: not UTF-8 text (byte {error.start})") from None
-    known = presets()
-    if text not in known:
+    if text not in (known := presets()):
         raise ConfigError(f'"{text}": no such file or preset{did_you_mean(text, known)}')
     packaged = resources.files("convnet").joinpath("configs", f"{text}.toml")
     return _parse(packaged.read_text(encoding="utf-8"), text), text
@@ -279,7 +289,7 @@ def _config(table: Mapping[str, Any], origin: str) -> Config:
         "data": lambda value, key, where: section(DataConfig, value, key, where),
         "augment": lambda value, key, where: section(AugmentConfig, value, key, where),
         "net": _net,
-        "sgd": lambda value, key, where: section(SGDConfig, value, key, where),
+        "sgd": _sgd,
         "schedule": _schedule,
         "train": lambda value, key, where: section(TrainConfig, value, key, where),
         "step": lambda value, key, where: section(StepConfig, value, key, where),
@@ -364,6 +374,26 @@ def _layers(items: Any, types: Mapping[str, type], origin: str) -> tuple[LayerCo
             share = typed(share, str, f"{key}.share", origin)
         found.append(LayerConfig(name, kind, inputs, share, options))
     return tuple(found)
+
+
+def _sgd(table: Mapping[str, Any], key: str, origin: str) -> SGDConfig:
+    table, groups = dict(table), []
+    items = table.pop("groups", [])
+    if not isinstance(items, list):
+        raise ConfigError(f"{origin}: {key}.groups: expected [[sgd.groups]] tables")
+    for number, item in enumerate(items):
+        here = f"{key}.groups[{number}]"
+        expect_table(item, here, origin)
+        rest, own = {k: v for k, v in item.items() if k != "schedule"}, None
+        if "schedule" in item:
+            expect_table(item["schedule"], f"{here}.schedule", origin)
+            own = _schedule(item["schedule"], f"{here}.schedule", origin)
+            if own.kind == "plateau":
+                raise ConfigError(f"{origin}: {here}.schedule.kind: plateau is for [schedule] only")
+        groups.append(dataclasses.replace(section(GroupConfig, rest, here, origin), schedule=own))
+        if not groups[-1].params:
+            raise ConfigError(f"{origin}: {here}.params: missing; name some, as conv1.b")
+    return dataclasses.replace(section(SGDConfig, table, key, origin), groups=tuple(groups))
 
 
 def _schedule(table: Mapping[str, Any], key: str, origin: str) -> ScheduleConfig:

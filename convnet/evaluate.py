@@ -221,11 +221,11 @@ def _score_centre(net: Trained, loader: Loader, tables: bool) -> Scores:
 
 
 def _score_average(
-    nets: Sequence[Trained], loaders: Sequence[Loader], ten_crop: bool
+    nets: Sequence[Trained], loaders: Sequence[Loader], ten_crop: bool, nine_crop: bool = False
 ) -> tuple[Scores, list[Scores]]:
     """The average of nets and views, and what each net comes to by itself."""
     together, own = Scores(nets[0].classes), [Scores(net.classes) for net in nets]
-    seen = [views(net.picture, net.cfg.augment, ten_crop) for net in nets]
+    seen = [views(net.picture, net.cfg.augment, ten_crop, nine_crop) for net in nets]
     for batches in zip(*(loader.epoch(0) for loader in loaders), strict=True):
         labels = batches[0].labels
         total = np.zeros((len(labels), len(together.classes)))
@@ -260,6 +260,7 @@ def evaluate(
     warn: Callable[[str], None] = _warn,
     ten_crop: bool = False,
     csv: str | os.PathLike[str] | None = None,
+    nine_crop: bool = False,
 ) -> dict[str, Any]:
     """Measures a trained net, or the average of several, on validation data.
 
@@ -272,6 +273,7 @@ def evaluate(
         ten_crop: average over four corners, the centre and their mirror images (paper, section
             4.1), and not only look at the centre.
         csv: a folder to write classes.csv and confusion.csv to; see `convnet.scores`.
+        nine_crop: average over three by three crops, not mirrored, as cuda-convnet did on CIFAR-10.
 
     Returns:
         {"loss", "top1", "top5" (per cent), "cases", "data", "views", "nets"}; "nets" is a list of
@@ -299,10 +301,10 @@ def evaluate(
         }
         for each, net in zip(runs, nets, strict=True)
     ]
-    if len(nets) == 1 and not ten_crop:
+    if len(nets) == 1 and not ten_crop and not nine_crop:
         scores = _score_centre(nets[0], loaders[0], tables=csv is not None)
     else:
-        scores, own = _score_average(nets, loaders, ten_crop)
+        scores, own = _score_average(nets, loaders, ten_crop, nine_crop)
         if len(nets) > 1:
             for fact, one in zip(facts, own, strict=True):
                 fact.update(one.means())
@@ -312,7 +314,7 @@ def evaluate(
         **scores.means(),
         "cases": len(sets[0]),
         "data": sets[0].description,
-        "views": 10 if ten_crop else 1,
+        "views": 10 if ten_crop else 9 if nine_crop else 1,
         "nets": facts,
         **({key: facts[0][key] for key in ("checkpoint", "step")} if len(nets) == 1 else {}),
     }

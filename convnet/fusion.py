@@ -185,7 +185,7 @@ def _find_own_dx(nodes: Sequence[Node], uses: dict[str, list[Node]], fuse: bool)
         readers = uses[node.name]
         own_dy = len(readers) != 1 or readers[0].name in own_dx
         node.layer.overwrite_dy = fuse and own_dy
-        if isinstance(node.layer, Sum):
+        if isinstance(node.layer, Sum) and node.layer.passes_dy:
             continue
         if own_dy or not node.layer.passes_dy:
             own_dx.add(node.name)

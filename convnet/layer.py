@@ -28,10 +28,13 @@ Shape = tuple[int, ...]
 
 @dataclass
 class Rates:
-    """The multipliers of a parameter, which the parts of one on two devices share."""
+    """The multipliers of a parameter, which the parts of one on two devices share; and its own
+    learning rate and momentum, where it has them in place of the optimiser's."""
 
     lr_mult: float
     decay_mult: float
+    lr: float | None = None
+    momentum: float | None = None
 
 
 class Parameter:
@@ -177,6 +180,7 @@ class Layer:
     is_view = False  # True: y is x, perhaps in another shape
     passes_dy = False  # True: dx is dy, perhaps in another shape
     can_run_in_place = False  # True: fprop can write y over x, and bprop does not need x
+    works_on_arrays = False  # True: does more than call convnet.ops, so steps are not captured
     dx_over_dy = False  # True: bprop writes dx over dy where it may (overwrite_dy)
     keeps_relu_mask = False  # True: what a ReLU wrote may be replaced by y, and y > 0 be its mask
     # Which input channels an output channel depends on: "own" the same one only; "groups" those of

@@ -15,7 +15,7 @@ from convnet.gather import arrived
 from convnet.graph import INPUT, Node, input_names
 from convnet.inputs import checked_labels, checked_x
 from convnet.layer import Array, Parameter, Randomness, Shape, choice, whole
-from convnet.layers.loss import Loss
+from convnet.layers.loss import UNRANKED, Loss
 from convnet.memory import training_memory
 from convnet.partition import Partition
 from convnet.passes import Passes
@@ -88,6 +88,7 @@ class Net(Passes):
         self.params: list[Parameter] = []
         self._by_name = {node.name: node for node in self.nodes}
         self._losses = [node for node in self.nodes if isinstance(node.layer, Loss)]
+        self._classifiers = [node for node in self._losses if node.layer.classifies]  # type: ignore[attr-defined]
         self._values, self._sums, self._case_losses = {}, {}, []
         self._rank = None
         self.gradient_ready = None
@@ -175,6 +176,11 @@ class Net(Passes):
     @first_case.setter
     def first_case(self, case: int) -> None:
         self._random.first_case = whole("first_case", case, 0)
+
+    @property
+    def classes(self) -> int | None:
+        """How many classes its losses tell apart; None where none of them does."""
+        return min((self.shapes[node.name][0] for node in self._classifiers), default=None)
 
     @property
     def parameter_count(self) -> int:
@@ -294,9 +300,9 @@ class Net(Passes):
     def predict(self, x: Array, batch: int = 256) -> np.ndarray:
         """Probabilities of the classes, float32 [N, classes] on the host.
 
-        For a net without a loss: the output of its last node.
+        For a net that does not classify, the input of its last loss, or else its last output.
         """
-        last = self._losses[-1] if self._losses else self.nodes[-1]
+        last = [self.nodes[-1], *self._losses, *self._classifiers][-1]
         return self.forward(x, last.name, batch)
 
     @_on_own_backend
@@ -330,8 +336,7 @@ class Net(Passes):
         if not self._losses:
             raise ValueError("the net has no loss; end it with a SoftmaxXent layer to train it")
         x = checked_x(x, self.in_shape, self.backend)
-        classes = min(self.shapes[node.name][0] for node in self._losses)
-        return x, checked_labels(labels, len(x), classes, self.backend)
+        return x, checked_labels(labels, len(x), self.classes or UNRANKED, self.backend)
 
     @_on_own_backend
     def check_finite(self) -> str | None:

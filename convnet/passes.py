@@ -16,7 +16,7 @@ from convnet.changes import changed
 from convnet.gather import Arriving, Part, arrived
 from convnet.graph import INPUT, Node, input_names
 from convnet.layer import Array, Parameter
-from convnet.layers.loss import Loss
+from convnet.layers.loss import UNRANKED, Loss
 from convnet.layers.weighted import Weighted
 from convnet.partition import Partition
 
@@ -92,14 +92,15 @@ class Passes:
         """Runs all nodes; the losses compare with `labels`."""
         self.plan()
         values = self._values = {INPUT: x}
-        self._case_losses = []
+        self._case_losses, self._rank = [], None
         for node in self._steps:
             layer = node.layer
             with self._at(node):
                 inputs = self._inputs(node)
                 if isinstance(layer, Loss):
                     each = layer.coeff * (1.0 / len(x) if scale is None else scale)
-                    loss, self._rank = layer.loss(inputs[0], labels, each, gradient)
+                    loss, rank = layer.loss(inputs[0], labels, each, gradient)
+                    self._rank = self._rank if rank is None else rank
                     self._case_losses.append((layer.coeff, loss))
                 elif isinstance(inputs[0], Arriving):
                     assert isinstance(layer, Weighted)
@@ -109,6 +110,8 @@ class Passes:
                     values[node.name] = layer.fprop(
                         inputs if layer.several_inputs else inputs[0], train
                     )
+        if self._rank is None and self._case_losses:
+            self._rank = np.full(len(x), UNRANKED, np.int32)
         if self.partition is not None and not gradient:
             self.partition.links.verify()
 

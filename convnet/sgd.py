@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -26,7 +26,8 @@ class SGD:
         w <- w + v
 
     where lr_mult and decay_mult belong to each parameter. A parameter whose lr_mult is 0 is left
-    alone, its velocity included.
+    alone, its velocity included. One that has a learning rate or a momentum of its own (see
+    `convnet.groups`) is updated by these, in another launch.
 
     Args:
         params: the parameters to update, usually `net.params`.
@@ -60,18 +61,24 @@ class SGD:
         """One step: changes `data` and `velocity` of every parameter by its `grad`.
 
         Args:
-            state: where the devices have `rates`; without it, they are given them.
+            state: where the devices have `rates`; without it, they are given them. Parameters with
+                rates of their own are given those.
         """
-        tensors = [
-            (p.data, p.velocity, p.grad, p.lr_mult, p.decay_mult)
-            for p in self.params
-            if p.lr_mult != 0.0
-        ]
-        for device in dict.fromkeys(backends.of(entry[0]) for entry in tensors):
-            own = [entry for entry in tensors if backends.of(entry[0]) is device]
+        tensors: dict[tuple[backends.Backend, float, float], list[Any]] = {}
+        for p in self.params:
+            if p.lr_mult != 0.0:
+                lr = self.lr if p.rates.lr is None else p.rates.lr
+                momentum = self.momentum if p.rates.momentum is None else p.rates.momentum
+                own = tensors.setdefault((backends.of(p.data), lr, momentum), [])
+                own.append((p.data, p.velocity, p.grad, p.lr_mult, p.decay_mult))
+        for (device, lr, momentum), own in tensors.items():
+            held = None if state is None else state.on(device)
+            if held is not None and (lr, momentum) != (self.lr, self.momentum):
+                if state is not None and state.halted:
+                    continue
+                held = None
             with device.active():
-                held = None if state is None else state.on(device)
-                ops.sgd_update(own, *self.rates, state=held)
+                ops.sgd_update(own, lr, momentum, self.weight_decay, state=held)
 
 
 def update_ratios(net: Net) -> dict[str, float]:

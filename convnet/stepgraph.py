@@ -100,6 +100,12 @@ class StepGraph:
         partition = self.net.partition
         if partition is not None and not partition.links.checked:
             return "the host has a part in transfers between the devices"
+        for param in self.net.params:
+            if param.rates.lr is not None or param.rates.momentum is not None:
+                return f"{param.name} has a learning rate or a momentum of its own"
+        for node in self.net.nodes:
+            if node.layer.works_on_arrays:
+                return f"node {node.name!r} works on arrays itself, beside the operations"
         if self.net.backend.name == "cuda":
             return None
         for node in self.net.nodes:

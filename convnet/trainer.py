@@ -165,7 +165,7 @@ class Trainer:
         self.epoch_tally, self.window_tally = Tally(), Tally()
         self.epoch_clock, self.window_clock, self.run_clock = Clock(), Clock(), Clock()
         self.validation_seconds = 0.0
-        self.stuck = StuckHint(len(parts.train.classes))
+        self.stuck = StuckHint(self.net.classes or 1)
         self.stop_asked = False
         self.lr = cfg.sgd.lr
 
@@ -270,6 +270,7 @@ class Trainer:
     def _step(self, batch: Any) -> None:
         self.lr = self.parts.schedule.lr(self.net.step, self.total_steps)
         self.parts.sgd.lr = self.lr
+        self.parts.groups.begin_step(self.net.step, self.total_steps)
         x = self.parts.prepare(batch)
         loss, rank = self.parts.parallel.train_step(
             x, batch.labels, self.parts.sgd, self.cfg.train.batch
@@ -314,11 +315,11 @@ class Trainer:
             **{f"val_{name}": result[name] for name in ("loss", "top1", "top5")},
             "update_ratio": update_ratios(self.net),
         }
-        best = self.best is None or record["val_top1"] > self.best["val_top1"]
+        best = self.best is None or self._error(record) < self._error(self.best)
         if best:
             self.best = record
         self._show_epoch(record, best)
-        message = self.parts.schedule.observe(100.0 - record["val_top1"])
+        message = self.parts.schedule.observe(self._error(record))
         if message:
             self.reporter.line(message)
         self.epoch, self.step_in_epoch = self.epoch + 1, 0
@@ -330,6 +331,10 @@ class Trainer:
         if self.parts.schedule.finished:
             return "done"
         return "stopped" if self.ranks.any(self.stop_asked) else None
+
+    def _error(self, record: Record) -> float:
+        """What validation is judged by: the error in per cent; the loss where nothing is named."""
+        return float(record["val_loss"] if self.net.classes is None else 100.0 - record["val_top1"])
 
     # ---- showing --------------------------------------------------------------------------------
 

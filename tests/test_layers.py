@@ -97,6 +97,13 @@ def test_layers_have_a_description(name, rng):
         "dense": {"units": 3},
         "maxpool": {"size": 3, "stride": 2},
         "avgpool": {"size": 3, "stride": 2},
+        "sumpool": {"size": 3, "stride": 2},
+        "maxabspool": {"size": 3, "stride": 2},
+        "rnorm": {"n": 3, "alpha": 0.1},
+        "cnorm": {"n": 3, "alpha": 0.1},
+        "crop": {"height": 3, "width": 2},
+        "slice": {"start": 0, "stop": 2},
+        "image": {"channels": 4},
     }
     assert LAYER_TYPES[name](**required.get(name, {})).describe()
 

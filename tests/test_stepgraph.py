@@ -443,3 +443,36 @@ def test_every_operation_can_be_recorded():
     listed = (root / "bindings" / "recording.h").read_text(encoding="utf-8")
     found = {*re.findall(r"CONVNET_RECORDED\((\w+)\)", listed), "sgd_update"}
     assert set(operations) - found == set()
+
+
+def test_layers_that_work_on_arrays_themselves_say_so():
+    """A list of calls would leave out what a layer does beside them."""
+    for name in layers.__all__:
+        layer = getattr(layers, name)
+        bodies = "".join(
+            inspect.getsource(method)
+            for kind in layer.__mro__
+            if kind.__module__.startswith("convnet.layers")
+            for method in vars(kind).values()
+            if inspect.isfunction(method) and method.__name__ not in ("setup", "__init__")
+        )
+        touches = any(sign in bodies for sign in (".xp", "[...] =", ".sum(", "xp = "))
+        assert layer.works_on_arrays or not touches, name
+
+
+def test_steps_with_such_a_layer_are_plain_and_train():
+    nodes = [Node("conv", Conv(4, 3)), Node("b", layers.Bias()), Node("fc", Dense(3)), loss_node()]
+    net = Net(nodes, (6, 6, 2), device="cpu")
+    assert "node 'b' works on arrays itself" in StepGraph(net).problem
+
+
+def test_steps_with_a_rate_of_a_parameter_s_own_are_plain():
+    nodes = [Node("conv", Conv(4, 3)), Node("fc", Dense(3)), loss_node()]
+    net = Net(nodes, (6, 6, 2), device="cpu")
+    assert StepGraph(net).problem is None
+    net.params[1].rates.momentum = 0.5
+    assert "conv.b has a learning rate or a momentum of its own" in StepGraph(net).problem
+
+
+def loss_node():
+    return Node("loss", layers.SoftmaxXent())

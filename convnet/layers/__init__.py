@@ -15,23 +15,34 @@ from convnet.layers.activation import (
     Square,
     Tanh,
 )
+from convnet.layers.bias import Bias
 from convnet.layers.conv import Conv
+from convnet.layers.crop import Crop, Image, Planes, Slice
 from convnet.layers.dense import Dense
 from convnet.layers.dropout import Dropout
 from convnet.layers.local import Local
 from convnet.layers.loss import Loss, SoftmaxXent
+from convnet.layers.losses import BinaryXent, SumSquares
 from convnet.layers.lrn import LRN
-from convnet.layers.pool import AvgPool, MaxPool
+from convnet.layers.mapnorm import ContrastNorm, MapNorm
+from convnet.layers.max import Max
+from convnet.layers.pool import AvgPool, MaxAbsPool, MaxPool, SumPool
 from convnet.layers.shape import Concat, Flatten, Sum
+from convnet.layers.softmax import Softmax
 from convnet.layers.weighted import Weighted
 
 LAYER_TYPES: dict[str, type[Layer]] = {
     "conv": Conv,
     "local": Local,
     "dense": Dense,
+    "bias": Bias,
     "maxpool": MaxPool,
     "avgpool": AvgPool,
+    "sumpool": SumPool,
+    "maxabspool": MaxAbsPool,
     "lrn": LRN,
+    "rnorm": MapNorm,
+    "cnorm": ContrastNorm,
     "relu": ReLU,
     "tanh": Tanh,
     "logistic": Logistic,
@@ -45,9 +56,17 @@ LAYER_TYPES: dict[str, type[Layer]] = {
     "drelu": DReLU,
     "dropout": Dropout,
     "flatten": Flatten,
+    "planes": Planes,
+    "image": Image,
+    "crop": Crop,
+    "slice": Slice,
     "sum": Sum,
+    "max": Max,
     "concat": Concat,
+    "probabilities": Softmax,
     "softmax": SoftmaxXent,
+    "bce": BinaryXent,
+    "sumsquares": SumSquares,
 }
 
 __all__ = [
@@ -57,24 +76,37 @@ __all__ = [
     "Activation",
     "AvgPool",
     "BReLU",
+    "Bias",
+    "BinaryXent",
     "Concat",
+    "ContrastNorm",
     "Conv",
+    "Crop",
     "DReLU",
     "Dense",
     "Dropout",
     "Flatten",
+    "Image",
     "LinearUnit",
     "Local",
     "Log",
     "Logistic",
     "Loss",
+    "MapNorm",
+    "Max",
+    "MaxAbsPool",
     "MaxPool",
+    "Planes",
     "ReLU",
+    "Slice",
     "SoftReLU",
+    "Softmax",
     "SoftmaxXent",
     "Sqrt",
     "Square",
     "Sum",
+    "SumPool",
+    "SumSquares",
     "Tanh",
     "Weighted",
 ]

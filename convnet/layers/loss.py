@@ -1,4 +1,4 @@
-"""What training minimises."""
+"""What training minimises: the base, and the softmax."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import numpy as np
 
 from convnet import ops
 from convnet.layer import Array, Layer, Shape, number
+
+UNRANKED = 2**31 - 1  # the rank of a label that no loss compared with anything: never right
 
 
 class Loss(Layer):
@@ -17,6 +19,8 @@ class Loss(Layer):
     Args:
         coeff: weight of this loss in that sum.
     """
+
+    classifies = True  # its input has one number for each class, and it compares it with labels
 
     def __init__(self, coeff: float = 1.0) -> None:
         super().__init__()
@@ -33,7 +37,8 @@ class Loss(Layer):
             scale: multiplies the gradient, `coeff` included: coeff / N for the mean of a batch.
             gradient: false where no `bprop` follows.
 
-        Returns: (loss float32 [N], rank int32 [N] of the label, 0 if it scores highest).
+        Returns: (loss float32 [N], rank int32 [N] of the label, 0 if it scores highest; None where
+        the loss does not classify).
         """
         raise NotImplementedError
 

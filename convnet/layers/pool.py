@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from convnet import ops
+from convnet import backend, ops
 from convnet.layer import Array, Layer, Shape, choice, image_shape, pair
 from convnet.layers.lrn import LRN
 from convnet.layers.weighted import window_text
@@ -111,3 +111,87 @@ class AvgPool(_Pool):
         x_shape = self.recall()
         dx = self.buffer("dx", x_shape, dy)
         return ops.avgpool_bprop(dy, x_shape, *self._window, out=dx)
+
+
+class SumPool(AvgPool):
+    """y[n,p,q,c] = the sum of x over window (p, q), clipped to the image.
+
+    An average pool times the number of pixels in each window. Source: cuda-convnet, `sum=1`.
+    """
+
+    works_on_arrays = True
+
+    kind = "sum"
+
+    def setup(self, in_shape: Shape, rng: np.random.Generator) -> Shape:
+        super().setup(in_shape, rng)
+        sides = []
+        for axis in (0, 1):
+            first = np.arange(self.out_shape[axis]) * self.stride[axis] - self.pad[axis]
+            last = np.minimum(first + self.size[axis], self.in_shape[axis])
+            sides.append(last - np.maximum(first, 0))
+        self._counts = np.multiply.outer(*sides)[:, :, None].astype(np.float32)
+        self._held: dict[Any, Array] = {}
+        return self.out_shape
+
+    def _count(self, x: Array) -> Array:
+        device = backend.of(x)
+        if device not in self._held:
+            self._held[device] = device.asarray(self._counts)
+        return self._held[device]
+
+    def fprop(self, x: Array, train: bool) -> Array:
+        y = super().fprop(x, train)
+        y *= self._count(x)
+        return y
+
+    def bprop(self, dy: Array) -> Array:
+        scaled = self.buffer("scaled", dy.shape, dy)
+        backend.of(dy).xp.multiply(dy, self._count(dy), out=scaled)
+        return super().bprop(scaled)
+
+    def gradient_bytes(self, batch: int) -> int:
+        scaled = 4 * batch * math.prod(self.out_shape)  # made whether or not there is a dx
+        return super().gradient_bytes(batch) + scaled
+
+
+class MaxAbsPool(MaxPool):
+    """y[n,p,q,c] = the x in window (p, q) that is furthest from 0; the gradient goes to it.
+
+    A max pool of x and one of -x, of which each y takes the larger, x where they are equal.
+    Source: cuda-convnet, `pool=maxabs`.
+    """
+
+    works_on_arrays = True
+
+    kind = "max abs"
+
+    def fprop(self, x: Array, train: bool) -> Array:
+        xp, shape = backend.of(x).xp, (x.shape[0], *self.out_shape)
+        y, low = self.buffer("y", shape, x), self.buffer("low", shape, x)
+        at_high = self.buffer("argmax", shape, x, np.uint8)
+        at_low = self.buffer("argmin", shape, x, np.uint8)
+        is_low = self.buffer("is_low", shape, x, np.bool_)
+        turned = self.buffer("turned", x.shape, x)
+        ops.maxpool_fprop(x, *self._window, out=(y, at_high))
+        ops.maxpool_fprop(xp.negative(x, out=turned), *self._window, out=(low, at_low))
+        xp.greater(low, y, out=is_low)
+        xp.copyto(y, xp.negative(low, out=low), where=is_low)
+        self.saved = (at_high, at_low, is_low, x.shape) if train else None
+        return y
+
+    def bprop(self, dy: Array) -> Array:
+        at_high, at_low, is_low, x_shape = self.recall()
+        xp = backend.of(dy).xp
+        high, low = (self.buffer(f"d{name}", dy.shape, dy) for name in ("high", "low"))
+        xp.multiply(dy, is_low, out=low)
+        xp.subtract(dy, low, out=high)
+        dx, other = self.buffer("dx", x_shape, dy), self.buffer("turned", x_shape, dy)
+        ops.maxpool_bprop(high, at_high, x_shape, *self._window, out=dx)
+        return ops.accumulate(dx, ops.maxpool_bprop(low, at_low, x_shape, *self._window, out=other))
+
+    def output_bytes(self, batch: int) -> int:
+        return batch * (11 * math.prod(self.out_shape) + 4 * math.prod(self.in_shape))
+
+    def gradient_bytes(self, batch: int) -> int:
+        return super().gradient_bytes(batch) + 8 * batch * math.prod(self.out_shape)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 
 from convnet import ops
-from convnet.layer import Array, Layer, Shape
+from convnet.layer import Array, Layer, Shape, number
 
 
 class Flatten(Layer):
@@ -30,29 +31,69 @@ class Flatten(Layer):
 
 
 class Sum(Layer):
-    """y = the sum of all inputs, which have one shape."""
+    """y = the sum of all inputs, which have one shape.
+
+    Args:
+        coeffs: one number for each input, which multiplies it; none: 1 for all.
+    """
 
     reach = "own"
     several_inputs = True
-    passes_dy = True
+
+    def __init__(self, coeffs: Sequence[float] = ()) -> None:
+        super().__init__()
+        self.coeffs = tuple(number("coeffs", coeff) for coeff in coeffs)
+
+    @property
+    def passes_dy(self) -> bool:  # type: ignore[override]
+        return not self.coeffs
 
     def setup(self, in_shape: list[Shape], rng: np.random.Generator) -> Shape:
         if len(set(in_shape)) != 1:
             shapes = " and ".join(map(str, dict.fromkeys(in_shape)))
             raise ValueError(f"expected inputs of one shape, got {shapes}")
+        if self.coeffs and len(self.coeffs) != len(in_shape):
+            raise ValueError(
+                f"coeffs: expected one for each of {len(in_shape)} inputs, got {len(self.coeffs)}"
+            )
         self.in_shape = self.out_shape = in_shape[0]
         self.inputs = len(in_shape)
         return self.out_shape
 
     def fprop(self, x: list[Array], train: bool) -> Array:
         y = self.buffer("y", x[0].shape, x[0])
+        if self.coeffs:
+            return self._weighted(x, y)
         ops.copy(y, x[0])
         for other in x[1:]:
             ops.accumulate(y, other)
         return y
 
+    def _weighted(self, x: list[Array], y: Array) -> Array:
+        scaled = self.buffer("scaled", y.shape, y)
+        ops.activation_fprop("linear", x[0], self.coeffs[0], 0.0, out=y)
+        for other, coeff in zip(x[1:], self.coeffs[1:], strict=True):
+            ops.accumulate(y, ops.activation_fprop("linear", other, coeff, 0.0, out=scaled))
+        return y
+
     def bprop(self, dy: Array) -> list[Array]:
-        return [dy] * self.inputs
+        if not self.coeffs:
+            return [dy] * self.inputs
+        return [
+            ops.activation_fprop(
+                "linear", dy, coeff, 0.0, out=self.buffer(f"dx{index}", dy.shape, dy)
+            )
+            for index, coeff in enumerate(self.coeffs)
+        ]
+
+    def output_bytes(self, batch: int) -> int:
+        return super().output_bytes(batch) * (2 if self.coeffs else 1)
+
+    def gradient_bytes(self, batch: int) -> int:
+        return super().gradient_bytes(batch) * self.inputs
+
+    def describe(self) -> str:
+        return " ".join(["sum", *(f"{coeff:g}" for coeff in self.coeffs)])
 
 
 class Concat(Layer):

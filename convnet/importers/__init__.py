@@ -1,0 +1,1 @@
+"""Nets of other programs, as configurations of this one."""

@@ -1,0 +1,65 @@
+"""A bias on its own, for layers whose weights are shared or whose biases are not."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from convnet import backend
+from convnet import init as initialisers
+from convnet.layer import Array, Layer, Parameter, Shape, flag, number
+
+
+class Bias(Layer):
+    """y = x + b, where b is [C], or [H, W, C] where it is not tied.
+
+    Args:
+        tied: one bias for each channel; else one for each output of the layer below, as with
+            cuda-convnet's `sharedBiases=0`.
+        bias_init: initial value of b.
+        b_lr, b_decay: multipliers of learning rate and weight decay, as in `Conv`.
+    """
+
+    works_on_arrays = True
+
+    reach = "own"
+    passes_dy = True
+    can_run_in_place = True
+
+    def __init__(
+        self, tied: bool = True, bias_init: float = 0.0, b_lr: float = 1.0, b_decay: float = 0.0
+    ) -> None:
+        super().__init__()
+        self.tied = flag("tied", tied)
+        self.bias_init = number("bias_init", bias_init)
+        self.b_lr = number("b_lr", b_lr, 0.0)
+        self.b_decay = number("b_decay", b_decay, 0.0)
+
+    @property
+    def channel_axis(self) -> int:  # type: ignore[override]
+        return 0 if self.tied else len(self.in_shape) - 1
+
+    def setup(self, in_shape: Shape, rng: np.random.Generator) -> Shape:
+        self.in_shape = self.out_shape = tuple(in_shape)
+        shape = self.in_shape[-1:] if self.tied else self.in_shape
+        b: Any = np.broadcast_to(np.float32(0), shape)
+        if not self.sizes_only:
+            b = initialisers.constant(rng, shape, 1, 1, self.bias_init)
+        self.params = [Parameter("b", b, self.b_lr, self.b_decay)]
+        return self.out_shape
+
+    def fprop(self, x: Array, train: bool) -> Array:
+        y = x if self.in_place else self.buffer("y", x.shape, x)
+        backend.of(x).xp.add(x, self.params[0].data, out=y)
+        return y
+
+    def bprop(self, dy: Array) -> Array:
+        if self.learns:
+            rows = dy.reshape(-1, *self.params[0].shape)
+            with self.params[0].gradient() as db:
+                db[...] = rows.sum(axis=0, dtype=np.float64)
+        return dy
+
+    def describe(self) -> str:
+        return "bias" if self.tied else "bias, untied"
