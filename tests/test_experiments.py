@@ -1,0 +1,545 @@
+"""The scripts in experiments/: what they measure, that they go on where they were killed, what they
+refuse, and that the tables in docs/experiments.md are those of the results files."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import ablations
+import numpy as np
+import pytest
+import relu_vs_tanh
+import tiny
+from drawing import Curve, Row, curves, rows, ticks
+from options import ended
+from parts import Part, chosen
+from series import Results, Series, SeriesError, Sets
+from tables import Measured, difference, markdown, measured
+
+import convnet
+from convnet.data import ArrayDataset, DataError
+from convnet.data.idx import write_idx
+
+ROOT = Path(__file__).parents[1]
+SVG = "{http://www.w3.org/2000/svg}"
+
+
+@pytest.fixture(autouse=True)
+def _threads() -> Iterator[None]:
+    before = convnet.backend.get("cpu").module.thread_count()
+    yield
+    convnet.backend.set_threads(before)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The pictures of `tiny`, twice as large."""
+    folder = tmp_path_factory.mktemp("data")
+    for stem, count, seed in (("train", tiny.TRAIN, 1), ("t10k", tiny.TEST, 2)):
+        images, labels = tiny.pictures(count, seed)
+        write_idx(folder / f"{stem}-images-idx3-ubyte", images.repeat(2, axis=1).repeat(2, axis=2))
+        write_idx(folder / f"{stem}-labels-idx1-ubyte", labels)
+    return folder
+
+
+def words(data: Path, folder: Path, *more: str) -> list[str]:
+    """Arguments of a tiny series."""
+    common = ["--source", "mnist", "--data", str(data), "--batch", "16", "--threads", "1"]
+    common += ["--results", str(folder / "results.jsonl"), "--runs", str(folder / "runs")]
+    return [*common, "--sample", "80", "--epochs", "2", "--seeds", "2", "--device", "cpu", *more]
+
+
+def lines(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def curve(*errors: float) -> list[dict[str, Any]]:
+    return [{"epoch": number, "error": error} for number, error in enumerate(errors, start=1)]
+
+
+# ---- arithmetic ---------------------------------------------------------------------------------
+
+
+def test_mean_and_spread() -> None:
+    found = measured([9.0, 10.0, 14.0])
+    assert found == Measured(11.0, pytest.approx(math.sqrt(7.0)), 3)  # (4 + 1 + 9) / 2
+    assert str(found) == "11.00 ± 2.65"
+    assert str(measured([9.0])) == "9.00"
+    assert measured([1.0, math.inf]).mean == math.inf
+    with pytest.raises(ValueError, match="expected at least one value, got none"):
+        measured([])
+
+
+def test_difference() -> None:
+    apart = difference(Measured(12.0, 3.0, 3), Measured(10.0, 4.0, 5))
+    assert apart == Measured(2.0, 5.0, 3)
+
+
+@pytest.mark.parametrize(
+    ("values", "reading"),
+    [
+        ([10.0, 14.0], "within the spread"),  # 12 ± 2.83 beside 10 ± 1.41
+        ([20.0, 22.0], "worse"),
+        ([2.0, 4.0], "better"),
+        ([20.0], "one seed"),
+    ],
+)
+def test_reading(values: list[float], reading: str) -> None:
+    assert ablations.compared(measured(values), measured([9.0, 11.0]))[1] == reading
+
+
+def test_markdown() -> None:
+    assert markdown(["a", "b"], [["1", "2"]]) == "| a | b |\n| :-- | --: |\n| 1 | 2 |"
+
+
+@pytest.mark.parametrize(
+    ("target", "epochs"),
+    [
+        (70.0, 0.5),  # half way between guessing, 90 %, and 50 %
+        (50.0, 1.0),
+        (25.0, 2.25),  # a quarter of the way from 30 to 10, in the third epoch
+        (10.0, 3.0),
+        (9.0, math.inf),
+        (95.0, 0.0),  # guessing does it
+    ],
+)
+def test_epochs_to_the_target(target: float, epochs: float) -> None:
+    found = relu_vs_tanh.epochs_to(target, curve(50.0, 30.0, 10.0, 40.0), chance=90.0)
+    assert found == pytest.approx(epochs)
+
+
+def test_a_worse_epoch_before_the_target_does_not_count() -> None:
+    found = relu_vs_tanh.epochs_to(20.0, curve(30.0, 40.0, 10.0, 5.0), chance=90.0)
+    assert found == pytest.approx(2.0 + 20.0 / 30.0)
+
+
+# ---- pictures -----------------------------------------------------------------------------------
+
+
+def test_part_of_a_set() -> None:
+    images = np.arange(5 * 4 * 6, dtype=np.uint8).reshape(5, 4, 6, 1)
+    whole = ArrayDataset(images, [0, 1, 0, 1, 1], ["a", "b"])
+    part = Part(whole, np.array([4, 1]), crop=(2, 2))
+    assert part.shape == (2, 2, 1)
+    assert part.labels.tolist() == [1, 1]
+    np.testing.assert_array_equal(part.read([1]), images[1:2, 1:3, 2:4])
+    with pytest.raises(DataError, match="crop: expected at most 4 x 6, got 5 x 2"):
+        Part(whole, crop=(5, 2))
+
+
+def test_chosen_pictures() -> None:
+    found = chosen(10, 100, "--pictures")
+    assert len(set(found.tolist())) == 10
+    assert found.tolist() == sorted(found.tolist())
+    assert found.tolist() == chosen(10, 100, "--pictures").tolist()
+    assert found.tolist() != list(range(10))
+    assert chosen(0, 7, "--pictures").tolist() == list(range(7))
+    with pytest.raises(DataError, match=r"--sample: expected at most 7, .* got 8"):
+        chosen(8, 7, "--sample")
+
+
+def test_ticks() -> None:
+    assert ticks(0.0, 24.0) == [0.0, 5.0, 10.0, 15.0, 20.0, 25.0]
+    assert ticks(10.1, 10.9) == [10.0, 10.2, 10.4, 10.6, 10.8, 11.0]
+    assert len(ticks(3.0, 3.0)) == 2
+    with pytest.raises(ValueError, match="expected finite numbers"):
+        ticks(0.0, math.inf)
+
+
+def test_curves_lie_where_they_should() -> None:
+    text = curves("t", [Curve([(0, 100), (10, 0)], "a < b")], "x", "y", level=50.0)
+    root = ElementTree.fromstring(text)
+    path = next(root.iter(f"{SVG}polyline")).attrib["points"].split()
+    assert path == ["64.0,44.0", "700.0,368.0"]
+    assert "a < b" in [found.text for found in root.iter(f"{SVG}text")]
+
+
+def test_rows_have_a_dot_for_each_value() -> None:
+    root = ElementTree.fromstring(rows("t", [Row("a", [1, 2, 3]), Row("b", [3, 5])], "x"))
+    places = [float(dot.attrib["cx"]) for dot in root.iter(f"{SVG}circle")]
+    assert len(places) == 5
+    assert places[0] < places[1] < places[2] == places[3] < places[4]
+
+
+# ---- ReLU and tanh ------------------------------------------------------------------------------
+
+
+def test_figure_from_end_to_end(data: Path, tmp_path: Path, capsys: Any) -> None:
+    given = words(data, tmp_path, "--target", "60", "--picture", str(tmp_path / "figure.svg"))
+    assert relu_vs_tanh.main(given) == 0
+    printed = capsys.readouterr().out
+    held = lines(tmp_path / "results.jsonl")
+    assert held[0]["settings"]["target"] == 60.0
+    assert held[0]["settings"]["train"].startswith("160 pictures")
+    for neuron in ("relu", "tanh"):
+        found = [run for run in held[1:] if run["run"].startswith(neuron)]
+        assert [run["run"].split("-")[-1] for run in found] == ["seed1", "seed2"]
+        assert len({run["run"].split("-seed")[0] for run in found}) == 1  # one learning rate
+        assert all(len(run["epochs"]) == 2 and run["status"] == "done" for run in found)
+        assert all(0.0 <= run["test_error"] <= 100.0 for run in found)
+        assert sum(run["run"].startswith(f"search-{neuron}-") for run in held[1:]) >= 4
+    assert "| 60 % |" in printed
+    root = ElementTree.parse(tmp_path / "figure.svg").getroot()
+    assert len(list(root.iter(f"{SVG}polyline"))) == 2 * (2 + 1) + 2  # runs, means, legend
+
+    before = (tmp_path / "results.jsonl").read_bytes()
+    assert relu_vs_tanh.main(given) == 0  # nothing is made again
+    again = capsys.readouterr().out
+    assert "done after" not in again
+    assert (tmp_path / "results.jsonl").read_bytes() == before
+    assert printed.endswith(again.lstrip("\n"))
+    assert relu_vs_tanh.main([*given, "--report"]) == 0
+
+
+def figure(scores: dict[float, float], seen: list[float], monkeypatch: Any) -> relu_vs_tanh.Figure:
+    """A figure whose runs take as many epochs as `scores` says, by power of ten; others never."""
+    made = object.__new__(relu_vs_tanh.Figure)
+
+    def score(neuron: str, rate: float, limit: float) -> tuple[float, float]:
+        power = math.log10(rate / relu_vs_tanh.FIRST_RATE)
+        nearest = min(scores, key=lambda at: abs(at - power))
+        seen.append(rate)
+        return (scores[nearest] if abs(nearest - power) < 0.01 else math.inf), abs(power)
+
+    monkeypatch.setattr(made, "score", score, raising=False)
+    return made
+
+
+def test_search_goes_on_at_its_edge(monkeypatch: Any) -> None:
+    seen: list[float] = []
+    scores = {0.0: 9.0, 0.5: 8.0, 1.0: 5.0, 1.5: 7.0, 0.75: 4.0, 1.25: 6.0}
+    assert figure(scores, seen, monkeypatch).best_rate("relu") == 0.0562  # 0.01 * 10**0.75
+    assert len(seen) == len(set(seen))  # each rate once
+    assert max(seen) == 0.316  # beyond the best: a worse one on both sides
+    assert {0.0316, 0.1, 0.178} <= set(seen)
+
+
+def test_search_turns_to_smaller_rates(monkeypatch: Any) -> None:
+    seen: list[float] = []
+    scores = {-1.0: 3.0, -0.5: 4.0, 0.0: 5.0, -1.5: 8.0, -1.25: 6.0, -0.75: 3.5}
+    assert figure(scores, seen, monkeypatch).best_rate("tanh") == 0.001
+
+
+def test_search_ends_where_nothing_learns(monkeypatch: Any) -> None:
+    seen: list[float] = []
+    assert figure({99.0: 1.0}, seen, monkeypatch).best_rate("relu") == 0.01
+    assert all(1e-5 <= rate <= 10.0 for rate in seen)
+
+
+def test_rank_prefers_the_target_then_the_error() -> None:
+    def run(status: str, *errors: float) -> dict[str, Any]:
+        return {"status": status, "epochs": curve(*errors)}
+
+    ranks = [
+        relu_vs_tanh.rank(run("stopped", 40.0, 9.0), 10.0, 90.0),
+        relu_vs_tanh.rank(run("done", 40.0, 30.0, 9.0), 10.0, 90.0),
+        relu_vs_tanh.rank(run("done", 40.0, 11.0), 10.0, 90.0),
+        relu_vs_tanh.rank(run("done", 40.0, 12.0), 10.0, 90.0),
+        relu_vs_tanh.rank(run("diverged"), 10.0, 90.0),
+    ]
+    assert ranks == sorted(ranks)
+
+
+@pytest.mark.parametrize(("shape", "stride"), [((28, 28, 1), 1), ((64, 64, 3), 2)])
+def test_four_layers(shape: tuple[int, ...], stride: int) -> None:
+    for weights in ("own", "2012"):
+        for neuron in ("relu", "tanh"):
+            layers = relu_vs_tanh.four_layers(shape, 10, neuron, weights)
+            assert [layer["type"] for layer in layers].count("conv") == 3
+            assert [layer["type"] for layer in layers].count(neuron) == 3
+            assert layers[0]["stride"] == stride
+            assert (layers[0]["init"] == "gaussian") == (weights == "2012")
+
+
+# ---- ablations ----------------------------------------------------------------------------------
+
+
+def test_ablations_from_end_to_end(data: Path, tmp_path: Path, capsys: Any) -> None:
+    given = words(data, tmp_path, "--epochs", "1", "--picture", str(tmp_path / "table.svg"))
+    assert ablations.main([*given, "--only", "no-lrn,no-crops"]) == 0
+    names = [run["run"] for run in lines(tmp_path / "results.jsonl")[1:]]
+    assert names == [f"{name}-seed{n}" for n in (1, 2) for name in ("whole", "no-lrn", "no-crops")]
+    printed = capsys.readouterr().out
+    assert "| without response normalization | 3.3 |" in printed
+    assert ablations.TEN_CROPS in printed
+    assert "convolution" not in printed
+    assert len(list(ElementTree.parse(tmp_path / "table.svg").getroot().iter(f"{SVG}circle"))) == 8
+
+    assert ablations.main([*given, "--only", "no-conv3"]) == 0  # only what is not there yet
+    printed = capsys.readouterr().out
+    assert [line.split(":")[0] for line in printed.splitlines() if ": done" in line] == [
+        "no-conv3-seed1",
+        "no-conv3-seed2",
+    ]
+    assert "| without convolution 3 | 7 |" in printed
+
+
+def planned(source: str, shape: tuple[int, int, int], *more: str) -> ablations.Ablations:
+    """Ablations on empty pictures of this shape."""
+    images = np.zeros((20, *shape), np.uint8)
+    part = Part(ArrayDataset(images, np.arange(20) % 4, ["a", "b", "c", "d"]))
+    arguments = argparse.Namespace(
+        source=source, data="", size=None, net="small", lr=0.02, batch=4, epochs=1, overrides=[]
+    )
+    for word in more:
+        arguments.net = word
+    return ablations.Ablations(arguments, None, Sets(part, part, part))  # type: ignore[arg-type]
+
+
+def test_each_variant_differs_in_its_part_only() -> None:
+    plan = planned("folder", (64, 64, 3))
+    whole = plan.config(ablations.VARIANTS["whole"], 1)
+    assert whole.augment.crop == (56, 56)
+    assert whole.augment.mirror
+    assert whole.augment.colour_noise == 0.1
+    types = [layer.type for layer in whole.net.layers]
+    assert [types.count(kind) for kind in ("conv", "lrn", "maxpool", "dropout")] == [5, 2, 3, 2]
+    for name, variant in ablations.VARIANTS.items():
+        made = plan.config(variant, 1)
+        assert (made.sgd, made.schedule, made.train) == (whole.sgd, whole.schedule, whole.train)
+        assert (made.augment != whole.augment) == bool(variant.augment)
+        assert (made.net != whole.net) == bool(variant.net), name
+        if name.startswith("no-conv"):
+            gone = {layer.name for layer in whole.net.layers} - {
+                layer.name for layer in made.net.layers
+            }
+            assert gone == {name.removeprefix("no-"), f"relu{name[-1]}"}
+    crops = plan.config(ablations.VARIANTS["no-crops"], 1)
+    assert crops.augment.crop == (0, 0)
+    assert plan.centre.train.shape == (56, 56, 3)
+
+
+def test_pools_without_overlap_give_the_same_sizes() -> None:
+    from convnet.build import build_net
+
+    plan = planned("folder", (28, 28, 1))
+    sizes = []
+    for name in ("whole", "no-overlap"):
+        net = build_net(plan.config(ablations.VARIANTS[name], 1), (28, 28, 1), 4, "cpu", True)
+        sizes.append([net.shapes[f"pool{i}"] for i in (1, 2, 5)])
+    assert sizes[0] == sizes[1]
+    assert sizes[0][-1] == (3, 3, 40)
+
+
+def test_ablations_of_the_paper_s_net() -> None:
+    plan = planned("folder", (256, 256, 3), "alexnet")
+    made = {name: plan.config(variant, 1) for name, variant in ablations.VARIANTS.items()}
+    assert made["whole"].augment.crop == (224, 224)
+    assert made["whole"].schedule.kind == "plateau"
+    assert made["no-lrn"].net.options["lrn"] is False
+    assert made["no-conv4"].net.options["without"] == ["conv4"]
+    assert made["no-crops"].augment.crop == (0, 0)
+    assert made["no-crops"].augment.mirror
+
+
+def test_variants_that_fit_the_pictures() -> None:
+    assert "no-colour-noise" not in ablations.wanted(None, 1)
+    assert "no-colour-noise" in ablations.wanted(None, 3)
+    assert ablations.wanted("no-conv1,no-lrn", 1) == ["whole", "no-lrn", "no-conv1"]
+
+
+def test_a_run_that_diverged_counts_as_guessing(tmp_path: Path) -> None:
+    results = Results(tmp_path / "r.jsonl", {"classes": 4})
+    done = {"status": "done", "epochs": curve(9.0), "test_error": 11.0, "ten_crop_error": 10.0}
+    results.add({"run": "whole-seed1", **done})
+    results.add({"run": "no-lrn-seed1", "status": "diverged", "epochs": []})
+    assert ablations.errors(results, "no-lrn") == [75.0]
+    assert ablations.errors(results, "no-lrn", "training_error") == [75.0]
+    assert ablations.errors(results, "whole", "training_error") == [9.0]
+    assert "| without response normalization | 3.3 | 75.00 | +64.00 |" in ablations.table(results)
+
+
+# ---- going on -----------------------------------------------------------------------------------
+
+
+def test_killed_series_goes_on(data: Path, tmp_path: Path) -> None:
+    """SIGKILL after the first run; the second process makes the rest, and the results are those of
+    a series that was never killed."""
+    killed, whole = tmp_path / "killed", tmp_path / "whole"
+    script = [sys.executable, str(ROOT / "experiments" / "ablations.py")]
+    more = ["--only", "no-dropout", "--epochs", "6"]
+    command = [*script, *words(data, killed, *more)]
+    process = subprocess.Popen(command, env=tiny.environment(), stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    first = process.stdout.readline()
+    assert first.startswith("whole-seed1: done")
+    deadline = time.monotonic() + 60.0  # into the second run, past its first checkpoint
+    while not list(killed.glob("runs/*/no-dropout-seed1-*/checkpoints/*.safetensors")):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait(timeout=60)
+    process.stdout.close()
+    assert len(lines(killed / "results.jsonl")) == 2
+    run = subprocess.run(
+        command, env=tiny.environment(), capture_output=True, text=True, timeout=120, check=True
+    )
+    assert "whole-seed1" not in run.stdout
+    ablations.main(words(data, whole, *more))
+    assert (killed / "results.jsonl").read_bytes() == (whole / "results.jsonl").read_bytes()
+
+
+def test_interrupted_series_says_how_to_go_on(
+    data: Path, tmp_path: Path, monkeypatch: Any, capsys: Any
+) -> None:
+    real = Series.run
+
+    def interrupted(self: Series, *args: Any, **more: Any) -> Any:
+        stop = lambda epoch: os.kill(os.getpid(), signal.SIGTERM)  # noqa: E731
+        return real(self, *args, **{**more, "stop": stop})
+
+    monkeypatch.setattr(Series, "run", interrupted)
+    given = words(data, tmp_path, "--only", "whole")
+    assert ended(lambda: ablations.main(given), "ablations.py") == 143
+    assert "the same command goes on" in capsys.readouterr().err
+    assert not (tmp_path / "results.jsonl").exists()
+    monkeypatch.setattr(Series, "run", real)
+    assert ablations.main(given) == 0
+    assert len(lines(tmp_path / "results.jsonl")) == 3
+
+
+def test_a_stopped_run_that_was_killed_ends_where_it_stopped(data: Path, tmp_path: Path) -> None:
+    """Killed after its last step and before its line: it is stopped again at the same epoch."""
+    arguments = words(data, tmp_path)
+    plan = planned("mnist", (16, 16, 1))
+    sets = Sets(*(Part(each) for each in _sets(data)))
+    cfg = plan.config(ablations.VARIANTS["whole"], 1)
+    cfg = convnet.load_config(cfg, ["train.epochs=3", "train.batch=16"])
+    table = cfg.to_dict()
+    table["net"] = {"layers": ablations.small_alexnet((14, 14, 1), 10)}
+    made = []
+    for number in range(2):
+        results = Results(tmp_path / f"{number}.jsonl", {"classes": 10})
+        with Series(results, tmp_path / "runs", "cpu", 1) as series:
+            made.append(series.run("a", table, sets, stop=lambda epoch: epoch["epoch"] == 1))
+    assert made[0] == made[1]
+    assert made[0]["status"] == "stopped"
+    assert len(made[0]["epochs"]) == 1
+    assert arguments
+
+
+def _sets(data: Path) -> list[Any]:
+    from convnet.config import DataConfig
+    from convnet.data import open_data
+
+    train, test = open_data(DataConfig(source="mnist", path=str(data)))
+    return [train, train, test]
+
+
+# ---- bad input ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (["--only", "no-lnr"], 'unknown variant "no-lnr"; did you mean "no-lrn"?'),
+        (["--only", "no-colour-noise"], "expected pictures in colour, got 1 channel"),
+        (["--pictures", "999"], "--pictures: expected at most 160"),
+        (["--sample", "999"], "--sample: expected at most 160"),
+        (["--net", "fashion-mnist"], 'expected "small" or a preset of the model "alexnet"'),
+        (["--net", "alexnte"], 'did you mean "alexnet"?'),
+        (["--data", "/nowhere"], "/nowhere: expected train-images-idx3-ubyte"),
+        (["--set", "sgd.rl=1"], "sgd.rl"),
+        (["--lr", "-1"], "sgd.lr"),
+        (["--report"], "expected the results of a series, got none"),
+        (["--device", "cuda:77"], ""),
+    ],
+)
+def test_bad_input_is_one_line(
+    data: Path, tmp_path: Path, capsys: Any, given: list[str], message: str
+) -> None:
+    def command() -> int:
+        return ablations.main(words(data, tmp_path, *given))
+
+    assert ended(command, "ablations.py") == (3 if "--device" in given else 2)
+    told = capsys.readouterr().err
+    assert message in told
+    assert told.startswith("ablations.py: error: ")
+    assert told.count("\n") == 1
+
+
+@pytest.mark.parametrize("given", [["--epochs", "0"], ["--seeds", "x"], ["--target", "0"], ["x"]])
+def test_bad_arguments_are_one_line(capsys: Any, given: list[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        relu_vs_tanh.main(given)
+    assert caught.value.code == 2
+    told = capsys.readouterr().err
+    assert "error: " in told
+    assert told.count("\n") == 1
+
+
+def test_other_settings_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "r.jsonl"
+    Results(path, {"lr": 0.1, "epochs": 3}).add({"run": "a"})
+    assert Results(path, {"lr": 0.1, "epochs": 3}).runs == {"a": {"run": "a"}}
+    with pytest.raises(SeriesError, match=r"lr: expected 0\.1 as in the runs it holds, got 0\.2"):
+        Results(path, {"lr": 0.2, "epochs": 3})
+    with pytest.raises(SeriesError, match=r"epochs: expected 3 .* got null"):
+        Results(path, {"lr": 0.1})
+
+
+def test_another_configuration_is_refused(data: Path, tmp_path: Path) -> None:
+    given = words(data, tmp_path, "--only", "whole", "--epochs", "1", "--seeds", "1")
+    assert ablations.main(given) == 0
+    path = tmp_path / "results.jsonl"
+    path.write_text(path.read_text().replace('"config": "', '"config": "0'))
+    with pytest.raises(SeriesError, match="whole-seed1: was made with another configuration"):
+        ablations.main(given)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{}\n", 'line 1: expected a "settings", got none'),
+        ('{"settings": {}}\nnonsense\n', "line 2: expected JSON"),
+        ('{"settings": {}}\n[]\n', 'line 2: expected a "run", got none'),
+    ],
+)
+def test_damaged_results_are_refused(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "r.jsonl"
+    path.write_text(text)
+    with pytest.raises(SeriesError, match=message):
+        Results(path)
+
+
+def test_two_processes_at_one_series(tmp_path: Path) -> None:
+    results = Results(tmp_path / "r.jsonl", {})
+    with (
+        Series(results, tmp_path / "runs", "cpu", 1),
+        pytest.raises(SeriesError, match="another process is making these runs"),
+    ):
+        Series(results, tmp_path / "runs", "cpu", 1)
+
+
+def test_report_of_a_series_that_has_only_begun(tmp_path: Path) -> None:
+    path = tmp_path / "r.jsonl"
+    settings = {"classes": 10, "target": 10.0, "source": "mnist"}
+    Results(path, settings).add({"run": "search-relu-lr0.01", "status": "done", "epochs": []})
+    with pytest.raises(SeriesError, match="expected runs of relu, got none yet"):
+        relu_vs_tanh.main(["--report", "--results", str(path)])
+    with pytest.raises(SeriesError, match="expected runs of the whole net, got none yet"):
+        ablations.main(["--report", "--results", str(path)])
+
+
+# ---- the documents ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "experiments" / "results").glob("*.jsonl")))
+def test_tables_in_the_documents_are_those_of_the_results(path: Path) -> None:
+    text = (ROOT / "docs" / "experiments.md").read_text(encoding="utf-8")
+    results = Results(path)
+    study = relu_vs_tanh if path.name.startswith("relu") else ablations
+    assert study.table(results) in text
+    picture = ROOT / "docs" / f"{path.stem}.svg"
+    assert picture.read_text(encoding="utf-8") == study.picture(results)
