@@ -176,9 +176,10 @@ def reported(results: Results, neuron: str) -> list[Record]:
 
 def table(results: Results) -> str:
     """Epochs to several training errors, and how many times sooner ReLU got there; Markdown."""
-    target = results.settings["target"]
-    found = []
+    target, found = results.settings["target"], []
     for wanted in (target * factor for factor in (2.0, 1.5, 1.0, 0.75, 0.5)):
+        if wanted >= chance(results.settings):
+            continue
         row, means = [f"{wanted:g} %"], []
         for neuron in NEURONS:
             runs = reported(results, neuron)
@@ -253,6 +254,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     else:
         sets = open_pictures(arguments, data_table(arguments))
         results = Results(path, {**settings(arguments), **sets.facts()})
+        if arguments.target >= chance(results.settings):
+            raise ValueError(
+                f"--target: expected less than {chance(results.settings):g}, the error of guessing "
+                f"one of {results.settings['classes']} classes, got {arguments.target:g}"
+            )
         folder = arguments.runs / path.stem
         with Series(results, folder, arguments.device, arguments.threads) as series:
             Figure(arguments, series, sets).run()
