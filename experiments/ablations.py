@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from drawing import Row, rows
-from options import data_table, ended, open_pictures, parser, results_path, stride_for
+from options import data_table, ended, open_pictures, parser, results_path, stride_for, title_of
 from series import Results, Series, SeriesError, Sets
 from tables import Measured, difference, markdown, measured
 
@@ -229,7 +229,8 @@ def picture(results: Results) -> str:
             found.append(Row(variant.label, errors(results, name)))
         if name == "whole":
             found.append(Row(TEN_CROPS, errors(results, name, "ten_crop_error")))
-    title = f"A small AlexNet without one of its parts, {results.settings['source']}"
+    net = {"small": "A small AlexNet"}.get(results.settings["net"], results.settings["net"])
+    title = f"{net} without one of its parts: {title_of(results)}"
     return rows(title, found, "test error, %: a dot for each seed, a stroke for their mean")
 
 

@@ -41,15 +41,16 @@ class Row:
 def curves(
     title: str, found: Sequence[Curve], x_label: str, y_label: str, level: float | None = None
 ) -> str:
-    """A picture of curves; the y axis starts at 0. `level` is a horizontal line."""
+    """A picture of curves; both axes start at 0. `level` is a horizontal line."""
     points = [point for curve in found for point in curve.points]
-    x_ticks = ticks(0.0, max(x for x, _ in points))
+    last = max(x for x, _ in points)
+    x_ticks = [tick for tick in ticks(0.0, last) if tick <= last]
     y_ticks = ticks(0.0, max([y for _, y in points] + [level or 0.0]))
     right, low = WIDTH - RIGHT, HEIGHT - BOTTOM
 
     def place(x: float, y: float) -> tuple[float, float]:
         return (
-            LEFT + x / x_ticks[-1] * (right - LEFT),
+            LEFT + x / last * (right - LEFT),
             low - y / y_ticks[-1] * (low - TOP),
         )
 

@@ -12,14 +12,20 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from parts import Part, chosen
-from series import Sets, Stopped
+from series import Results, Sets, Stopped
 
 from convnet import DeviceError
 from convnet.build import open_sets
 from convnet.config import load_config
 
 RESULTS = Path(__file__).parent / "results"
-SOURCES = ("fashion-mnist", "mnist", "cifar10", "cifar100", "folder")
+SOURCES = {
+    "fashion-mnist": "Fashion-MNIST",
+    "mnist": "MNIST",
+    "cifar10": "CIFAR-10",
+    "cifar100": "CIFAR-100",
+    "folder": "a folder",
+}
 SIDE = 64  # of the pictures of a folder
 
 
@@ -36,7 +42,7 @@ def parser(
     """The options of every experiment; `study` names its results files, the others are defaults."""
     made = Parser(description=(doc or "").partition("\n")[0])
     add = made.add_argument
-    add("--source", choices=SOURCES, default="fashion-mnist", help="kind of data")
+    add("--source", choices=list(SOURCES), default="fashion-mnist", help="kind of data")
     add("--data", metavar="PATH", default="", help="where they are (see docs/configs.md)")
     add("--size", type=positive, metavar="N", help="folders: side of the pictures")
     add("--pictures", type=natural, metavar="N", help=f"to train on (up to {pictures}); 0: all")
@@ -84,6 +90,12 @@ def data_table(arguments: argparse.Namespace) -> dict[str, Any]:
     if arguments.source == "folder":
         table["size"] = [arguments.size or SIDE] * 2
     return table
+
+
+def title_of(results: Results) -> str:
+    """The data of a results file, as they are called in titles."""
+    pictures = str(results.settings["train"]).partition(" ")[0]
+    return f"{int(pictures):,} pictures of {SOURCES[results.settings['source']]}"
 
 
 def stride_for(shape: Sequence[int]) -> int:

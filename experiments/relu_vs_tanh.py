@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from drawing import Curve, curves
-from options import data_table, ended, open_pictures, parser, results_path, stride_for
+from options import data_table, ended, open_pictures, parser, results_path, stride_for, title_of
 from series import Record, Results, Series, SeriesError, Sets
 from tables import markdown, measured
 
@@ -222,8 +222,7 @@ def picture(results: Results) -> str:
     found = []
     for colour, (neuron, title) in enumerate(TITLES.items()):
         runs = [run["epochs"] for run in reported(results, neuron)]
-        start = (0.0, chance(results.settings))
-        points = [[start, *((e["epoch"], e["error"]) for e in run)] for run in runs]
+        points = [[(epoch["epoch"], epoch["error"]) for epoch in run] for run in runs]
         dashed = neuron == "tanh"
         found += [Curve(line, colour=colour, dashed=dashed) for line in points]
         mean = [
@@ -231,9 +230,9 @@ def picture(results: Results) -> str:
             for step in zip(*points, strict=True)
         ]
         found.append(Curve(mean, f"{title}, mean of {len(runs)}", colour, dashed))
-    source = results.settings["source"]
+    weights = {"own": "each its own initial weights", "2012": "initial weights of 2012"}
     return curves(
-        f"ReLU and tanh, four layers, {source}",
+        f"ReLU and tanh: {title_of(results)}, {weights[results.settings['weights']]}",
         found,
         "epochs",
         "training error, %",

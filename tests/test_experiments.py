@@ -280,6 +280,26 @@ def test_each_variant_differs_in_its_part_only() -> None:
     assert plan.centre.train.shape == (56, 56, 3)
 
 
+def test_which_pictures_a_variant_sees() -> None:
+    """Without random crops training and test see the centre; ten crops are only for the whole."""
+    plan = planned("folder", (64, 64, 3))
+    seen: dict[str, Any] = {}
+
+    class Noted:
+        def run(self, name: str, config: Any, sets: Any, ten_crop: bool) -> None:
+            seen[name] = (sets.train.shape[:2], sets.test.shape[:2], config.seed, ten_crop)
+
+    plan.series = Noted()  # type: ignore[assignment]
+    plan.arguments.seeds = 2
+    plan.run(["whole", "no-crops"])
+    assert seen == {
+        "whole-seed1": ((64, 64), (64, 64), 1, True),
+        "no-crops-seed1": ((56, 56), (56, 56), 1, False),
+        "whole-seed2": ((64, 64), (64, 64), 2, True),
+        "no-crops-seed2": ((56, 56), (56, 56), 2, False),
+    }
+
+
 def test_pools_without_overlap_give_the_same_sizes() -> None:
     from convnet.build import build_net
 
