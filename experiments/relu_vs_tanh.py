@@ -1,16 +1,18 @@
 """Figure 1 of the paper: how many times sooner a net with ReLUs learns than the same with tanh.
 
     python experiments/relu_vs_tanh.py                                   # Fashion-MNIST
+    python experiments/relu_vs_tanh.py --weights own                     # other initial weights
     python experiments/relu_vs_tanh.py --source cifar10 --data DIR --target 25 --pictures 0
     python experiments/relu_vs_tanh.py --source folder --data DIR --size 64 --target 50
-    python experiments/relu_vs_tanh.py --report                          # from the results file
+    python experiments/relu_vs_tanh.py --report --picture FILE           # from the results file
 
 Four layers, as in the paper: three convolutions with pools and a dense layer; no regularization, a
 constant learning rate. For each kind of neuron by itself the learning rate is searched with which a
 run reaches the target training error soonest: from 0.01 on in steps of the square root of ten until
 the best rate has a worse one on both sides, then once more between them. The rate found then trains
 nets from other seeds, whose curves are the result. Training error is measured in test mode after
-every epoch.
+every epoch. Initial weights are those of cuda-convnet's net of four layers for CIFAR-10, or for each
+kind of neuron those that suit it: He's for ReLUs, Glorot's for tanh.
 """
 
 from __future__ import annotations
@@ -44,7 +46,7 @@ def four_layers(
 ) -> list[dict[str, Any]]:
     """The net as [[net.layers]]: cuda-convnet's filters, 32, 32 and 64 of 5 x 5, and pools 3/2.
 
-    `weights` is "own", those that suit the neuron, or "2012", cuda-convnet's for both.
+    `weights` is "2012", cuda-convnet's for both, or "own", those that suit the neuron.
     """
     start: list[dict[str, Any]] = [{"init": NEURONS[neuron]}] * 3 + [{"init": "xavier"}]
     if weights == "2012":
@@ -243,10 +245,12 @@ def picture(results: Results) -> str:
 def main(argv: Sequence[str] | None = None) -> int:
     options = parser(__doc__, "relu-vs-tanh", epochs=16, batch=32, pictures=6000, sample=1000)
     options.add_argument("--target", type=float, default=10.0, help="training error in per cent")
-    options.add_argument("--weights", choices=("own", "2012"), default="own", help="initial ones")
+    options.add_argument("--weights", choices=("2012", "own"), default="2012", help="initial ones")
     arguments = options.parse_args(argv)
     if not 0.0 < arguments.target < 100.0:
         options.error(f"--target: expected a number between 0 and 100, got {arguments.target:g}")
+    if arguments.weights != "2012":
+        arguments.study += f"-{arguments.weights}"
     path = results_path(arguments)
     if arguments.report:
         results = Results(path)

@@ -361,7 +361,7 @@ def test_cifar10(tmp_path: Path) -> None:
     given = ["--source", "cifar10", "--data", str(tmp_path / "data"), "--batch", "15"]
     given += ["--epochs", "1", "--seeds", "1", "--threads", "1", "--runs", str(tmp_path / "runs")]
     given += ["--results", str(tmp_path / "results.jsonl"), "--device", "cpu"]
-    assert relu_vs_tanh.main([*given, "--target", "25", "--weights", "2012"]) == 0
+    assert relu_vs_tanh.main([*given, "--target", "25", "--weights", "own"]) == 0
     settings = lines(tmp_path / "results.jsonl")[0]["settings"]
     assert settings["shape"] == [32, 32, 3]
     assert settings["source"] == "cifar10"
