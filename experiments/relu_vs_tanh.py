@@ -11,8 +11,8 @@ constant learning rate. For each kind of neuron by itself the learning rate is s
 run reaches the target training error soonest: from 0.01 on in steps of the square root of ten until
 the best rate has a worse one on both sides, then once more between them. The rate found then trains
 nets from other seeds, whose curves are the result. Training error is measured in test mode after
-every epoch. Initial weights are those of cuda-convnet's net of four layers for CIFAR-10, or for each
-kind of neuron those that suit it: He's for ReLUs, Glorot's for tanh.
+every epoch. Initial weights are those of cuda-convnet's net of four layers for CIFAR-10, or for
+each kind of neuron those that suit it: He's for ReLUs, Glorot's for tanh.
 """
 
 from __future__ import annotations
