@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -43,7 +44,7 @@ class Part(Dataset):
         self.shape = (rows, columns, channels)
         self.description = f"{len(self)} of: {whole.description}"
 
-    def read(self, indices: npt.NDArray[np.int64] | list[int]) -> npt.NDArray[np.uint8]:
+    def read(self, indices: npt.NDArray[np.int64] | Sequence[int]) -> npt.NDArray[np.uint8]:
         """The pictures at these indices of the part, uint8 [len(indices), H, W, C]."""
         found = self.whole.read(self.indices[np.asarray(indices, np.int64)])
         (top, left), (rows, columns, _) = self.place, self.shape
