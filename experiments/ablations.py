@@ -25,7 +25,7 @@ from typing import Any
 from drawing import Row, rows
 from options import data_table, ended, open_pictures, parser, results_path, stride_for, title_of
 from series import Results, Series, SeriesError, Sets
-from tables import Measured, difference, markdown, measured
+from tables import Measured, difference, markdown, measured, put_into
 
 from convnet.config import Config, ConfigError, load_config
 from convnet.typecheck import did_you_mean
@@ -276,6 +276,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(f"\n{table(results)}")
     if arguments.picture:
         arguments.picture.write_text(picture(results), encoding="utf-8")
+    if arguments.document:
+        put_into(arguments.document, path.stem, table(results))
     return 0
 
 

@@ -58,6 +58,7 @@ def parser(
     add("--runs", type=Path, default=Path("runs/experiments"), help="for checkpoints")
     add("--report", action="store_true", help="train nothing: table and picture of --results")
     add("--picture", type=Path, metavar="SVG", help="where to draw the result")
+    add("--document", type=Path, metavar="MD", help="a document to put the table into")
     made.set_defaults(study=study, most=(pictures, sample))
     return made
 

@@ -27,7 +27,7 @@ from typing import Any
 from drawing import Curve, curves
 from options import data_table, ended, open_pictures, parser, results_path, stride_for, title_of
 from series import Record, Results, Series, SeriesError, Sets
-from tables import markdown, measured
+from tables import markdown, measured, put_into
 
 from convnet.config import Config, load_config
 
@@ -268,6 +268,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(f"\n{searched(results)}\n\n{table(results)}")
     if arguments.picture:
         arguments.picture.write_text(picture(results), encoding="utf-8")
+    if arguments.document:
+        put_into(arguments.document, path.stem, table(results))
     return 0
 
 

@@ -6,6 +6,7 @@ import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 
 @dataclass(frozen=True)
@@ -49,3 +50,19 @@ def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A table; the first column to the left, the others to the right."""
     lines = [head, [":--", *["--:"] * (len(head) - 1)], *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def put_into(document: Path, name: str, table: str) -> None:
+    """Replaces a table in a document: what stands between `<!-- name -->` and `<!-- end -->`.
+
+    Raises:
+        ValueError: there is no such place.
+    """
+    text = document.read_text(encoding="utf-8")
+    before, begin, rest = text.partition(f"<!-- {name} -->\n")
+    _, end, after = rest.partition("<!-- end -->")
+    if not (begin and end):
+        raise ValueError(
+            f"{document}: expected <!-- {name} --> and <!-- end -->, got no such place"
+        )
+    document.write_text(f"{before}{begin}{table}\n{end}{after}", encoding="utf-8")

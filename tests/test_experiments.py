@@ -17,7 +17,7 @@ import trees
 from drawing import Curve, Row, curves, rows, ticks
 from parts import Part, chosen
 from series import Results
-from tables import Measured, difference, markdown, measured
+from tables import Measured, difference, markdown, measured, put_into
 from test_data_cifar import write_binary
 from tiny_series import curve, lines, planned, words, write_data
 
@@ -73,6 +73,18 @@ def test_reading(values: list[float], reading: str) -> None:
 
 def test_markdown() -> None:
     assert markdown(["a", "b"], [["1", "2"]]) == "| a | b |\n| :-- | --: |\n| 1 | 2 |"
+
+
+def test_table_in_a_document(tmp_path: Path) -> None:
+    document = tmp_path / "text.md"
+    document.write_text("a\n<!-- one -->\nold\n<!-- end -->\nb\n<!-- two -->\n<!-- end -->\n")
+    put_into(document, "one", "| new |")
+    put_into(document, "two", "| 2 |")
+    assert document.read_text() == (
+        "a\n<!-- one -->\n| new |\n<!-- end -->\nb\n<!-- two -->\n| 2 |\n<!-- end -->\n"
+    )
+    with pytest.raises(ValueError, match="expected <!-- three --> and <!-- end -->"):
+        put_into(document, "three", "")
 
 
 @pytest.mark.parametrize(
