@@ -199,13 +199,13 @@ def table(results: Results) -> str:
     for name, variant in VARIANTS.items():
         if errors(results, name):
             test = measured(errors(results, name))
-            row = [variant.label, variant.section, str(test)]
+            row = [variant.label, variant.section, str(test.count), str(test)]
             row += ["", ""] if name == "whole" else compared(test, base)
             found.append([*row, str(measured(errors(results, name, "training_error")))])
         if name == "whole":
             test = measured(errors(results, name, "ten_crop_error"))
-            found.append([TEN_CROPS, "4.1", str(test), *compared(test, base), ""])
-    head = ["", "section", "test error, %", "difference", "reading", "training error, %"]
+            found.append([TEN_CROPS, "4.1", str(test.count), str(test), *compared(test, base), ""])
+    head = ["", "section", "seeds", "test error, %", "difference", "reading", "training error, %"]
     return markdown(head, found)
 
 

@@ -192,9 +192,10 @@ def table(results: Results) -> str:
                 text = f"{reached} of {len(runs)} in {max(len(run['epochs']) for run in runs)}"
             row.append(text)
             means.append(measured(taken).mean)
-        ratio = f"{means[1] / means[0]:.1f}" if all(map(math.isfinite, means)) else ""
+        ratio = f"{means[1] / means[0]:.2f}" if all(map(math.isfinite, means)) else ""
         found.append([*row, f"**{ratio}**" if ratio and wanted == target else ratio])
-    return markdown(["training error", "ReLU, epochs", "tanh, epochs", "times sooner"], found)
+    heads = [f"{TITLES[name]}, epochs ({len(reported(results, name))} seeds)" for name in NEURONS]
+    return markdown(["training error", *heads, "ReLU is sooner by"], found)
 
 
 def searched(results: Results) -> str:

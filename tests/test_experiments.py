@@ -349,7 +349,9 @@ def test_a_run_that_diverged_counts_as_guessing(tmp_path: Path) -> None:
     assert ablations.errors(results, "no-lrn") == [75.0]
     assert ablations.errors(results, "no-lrn", "training_error") == [75.0]
     assert ablations.errors(results, "whole", "training_error") == [9.0]
-    assert "| without response normalization | 3.3 | 75.00 | +64.00 |" in ablations.table(results)
+    assert "| without response normalization | 3.3 | 1 | 75.00 | +64.00 |" in ablations.table(
+        results
+    )
 
 
 # ---- other data ---------------------------------------------------------------------------------
