@@ -177,7 +177,8 @@ def reported(results: Results, neuron: str) -> list[Record]:
 
 
 def table(results: Results) -> str:
-    """Epochs to several training errors, and how many times sooner ReLU got there; Markdown."""
+    """Epochs to several training errors, and how many times sooner ReLU got there (more than 1) or
+    tanh (less); Markdown."""
     target, found = results.settings["target"], []
     for wanted in (target * factor for factor in (2.0, 1.5, 1.0, 0.75, 0.5)):
         if wanted >= chance(results.settings):
@@ -194,8 +195,8 @@ def table(results: Results) -> str:
             means.append(measured(taken).mean)
         ratio = f"{means[1] / means[0]:.2f}" if all(map(math.isfinite, means)) else ""
         found.append([*row, f"**{ratio}**" if ratio and wanted == target else ratio])
-    heads = [f"{TITLES[name]}, epochs ({len(reported(results, name))} seeds)" for name in NEURONS]
-    return markdown(["training error", *heads, "ReLU is sooner by"], found)
+    heads = [f"{TITLES[name]}, epochs (seeds: {len(reported(results, name))})" for name in NEURONS]
+    return markdown(["training error", *heads, "tanh / ReLU"], found)
 
 
 def searched(results: Results) -> str:
