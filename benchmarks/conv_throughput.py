@@ -3,7 +3,7 @@
     python benchmarks/conv_throughput.py                     # the paper's convolutions, batch 128
     python benchmarks/conv_throughput.py --net fashion-mnist --picture 28,28,1
     python benchmarks/conv_throughput.py --shape 128,13,13,256,384,3,3 --pad 1
-    python benchmarks/conv_throughput.py --ops lrn,maxpool,dense
+    python benchmarks/conv_throughput.py --ops lrn,maxpool,lrn_maxpool,dense
 
 Each pass of each layer is first checked against float64 at a sample of its results, then timed in
 turns with PyTorch's two memory layouts (where PyTorch is installed; `cudnn.benchmark` is on). The
@@ -75,7 +75,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--pad", type=int, default=0, help="of --shape")
     parser.add_argument("--groups", type=int, default=1, help="of --shape")
     parser.add_argument("--batch", type=int, default=128)
-    parser.add_argument("--ops", default="conv", help="comma list of conv, dense, lrn, maxpool")
+    parser.add_argument("--ops", default="conv", help=f"comma list of {', '.join(KINDS)}")
     parser.add_argument("--passes", default="", help="comma list of fprop, dgrad, wgrad, bprop")
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--device", default="auto")
@@ -90,7 +90,7 @@ def arguments() -> argparse.Namespace:
     return args
 
 
-KINDS = ("conv", "dense", "lrn", "maxpool")
+KINDS = ("conv", "dense", "lrn", "maxpool", "lrn_maxpool")
 PASSES = ("fprop", "dgrad", "wgrad", "bprop")
 
 

@@ -27,7 +27,8 @@ def describe(backend: Backend) -> str:
 
 def contenders(work: Work, ready: Ready) -> dict[str, Callable[[], object]]:
     """The work in each layout, computing on the same numbers."""
-    make = {"conv": _conv, "dense": _dense, "lrn": _lrn, "maxpool": _maxpool}[work.kind]
+    makers = {"conv": _conv, "dense": _dense, "lrn": _lrn, "maxpool": _maxpool}
+    make = (makers | {"lrn_maxpool": _lrn_maxpool})[work.kind]
     layouts = LAYOUTS if work.kind != "dense" else {"NCHW": LAYOUTS["NCHW"]}
     return {
         f"PyTorch {name}": synchronized(make(work, ready, layout))
@@ -122,6 +123,23 @@ def _maxpool(work: Work, ready: Ready, layout: torch.memory_format) -> Callable[
         gradient,
         lambda value: functional.max_pool2d(value, **args, ceil_mode=o["ceil"]),
     )
+
+
+def _lrn_maxpool(work: Work, ready: Ready, layout: torch.memory_format) -> Callable[[], object]:
+    """ReLU, LRN without groups (a little less work) and pool, as the layers of a net."""
+    picture, gradient = (tensor(ready.inputs[name], layout) for name in ("x", "dy"))
+    o = work.options
+    alpha = o["alpha"] * (o["n"] if o["alpha_mode"] == "sum" else 1)
+    norm = (o["n"], alpha, o["beta"], o["k"])
+    pool = {"kernel_size": o["size"], "stride": o["stride"], "padding": o["pad"]}
+
+    def layers(value: torch.Tensor) -> torch.Tensor:
+        if work.step == "bprop":
+            value = functional.relu(value)
+        value = functional.local_response_norm(value, *norm)
+        return functional.max_pool2d(value, **pool, ceil_mode=o["ceil"])
+
+    return _passes(work, picture, gradient, layers)
 
 
 def _passes(

@@ -37,7 +37,7 @@ class Work:
     """One pass of one layer: `prepare` makes it ready; flops and bytes are the least it takes."""
 
     name: str
-    kind: str  # conv, dense, lrn, maxpool
+    kind: str  # conv, dense, lrn, maxpool, lrn_maxpool
     step: str  # fprop, dgrad, wgrad, bprop
     text: str
     flops: float
@@ -67,8 +67,11 @@ def of_net(backend: Backend, net: Net, batch: int, kinds: Iterable[str]) -> list
             works += _conv(backend, node.name, (batch, inputs), (units, inputs), {}, first)
         elif isinstance(layer, layers.LRN) and "lrn" in kinds:
             works += _lrn(backend, node.name, x_shape, layer)
-        elif isinstance(layer, layers.MaxPool) and "maxpool" in kinds:
-            works += _maxpool(backend, node.name, x_shape, layer)
+        elif isinstance(layer, layers.MaxPool):
+            if "maxpool" in kinds:
+                works += _maxpool(backend, node.name, x_shape, layer)
+            if "lrn_maxpool" in kinds and layer.norm is not None:
+                works += _lrn_maxpool(backend, node.name, x_shape, layer)
     return works
 
 
@@ -332,4 +335,56 @@ def _maxpool(
     return [
         Work(name, "maxpool", step, text, 0.0, moved, prepare(step), shapes, options)
         for step in ("fprop", "bprop")
+    ]
+
+
+def _lrn_maxpool(
+    backend: Backend, name: str, x_shape: tuple[int, ...], layer: layers.MaxPool
+) -> list[Work]:
+    """LRN and the pool in one operation; backward with the mask of the ReLU below."""
+    assert layer.norm is not None
+    window = (layer.size, layer.stride, layer.pad, layer.rounding)
+    terms = layer.norm.terms
+
+    def prepare(step: str) -> Callable[[], Ready]:
+        def make() -> Ready:
+            rng = np.random.default_rng(0)
+            x_host = np.maximum(rng.standard_normal(x_shape, dtype=np.float32), 0)
+            x = backend.asarray(x_host)
+            y, argmax = ops.lrn_maxpool_fprop(x, *window, **terms)
+            dy_host = rng.standard_normal(y.shape, dtype=np.float32)
+            dy, dx = backend.asarray(dy_host), backend.empty(x_shape)
+
+            def run() -> None:
+                if step == "fprop":
+                    ops.lrn_maxpool_fprop(x, *window, **terms, out=(y, argmax))
+                else:
+                    ops.lrn_maxpool_bprop(x, dy, argmax, *window, **terms, relu_mask=True, out=dx)
+                backend.synchronize()
+
+            def check() -> float:
+                """Against the operations one by one, which are checked in rows of their own."""
+                run()
+                z, winners = ops.maxpool_fprop(ops.lrn_fprop(x, **terms), *window)
+                got, expected = y, z
+                if step == "bprop":
+                    dz = ops.maxpool_bprop(dy, winners, x_shape, *window)
+                    got, expected = dx, ops.relu_bprop(x, ops.lrn_bprop(x, dz, **terms))
+                error = float(np.abs(backend.to_host(got) - backend.to_host(expected)).max())
+                if error != 0.0:
+                    raise SystemExit(f"lrn_maxpool_{step} differs by {error:.1e}; nothing timed")
+                return error
+
+            return Ready(run, check, {"x": x_host, "dy": dy_host})
+
+        return make
+
+    shapes = {"x": x_shape, "y": (x_shape[0], *layer.out_shape)}
+    options = {"size": layer.size, "stride": layer.stride, "pad": layer.pad, **terms}
+    options["ceil"] = layer.rounding == "ceil"
+    large, small = 4.0 * np.prod(x_shape), 5.0 * np.prod(shapes["y"])
+    text = f"{'x'.join(map(str, x_shape))} lrn {layer.size[0]}/{layer.stride[0]}"
+    return [
+        Work(name, "lrn_maxpool", step, text, 0.0, moved, prepare(step), shapes, options)
+        for step, moved in (("fprop", large + small), ("bprop", 2 * large + small))
     ]

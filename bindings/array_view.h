@@ -14,6 +14,7 @@
 
 #include "gpu_array.h"
 #include "ops.h"
+#include "recording.h"
 
 namespace convnet {
 
@@ -39,6 +40,10 @@ inline const char* type_string<std::int32_t>() {
   return "<i4";
 }
 template <>
+inline const char* type_string<std::uint32_t>() {
+  return "<u4";
+}
+template <>
 inline const char* type_string<std::uint8_t>() {
   return "|u1";
 }
@@ -46,6 +51,7 @@ inline const char* type_string<std::uint8_t>() {
 inline std::string type_name(const std::string& type) {
   if (type == "<f4") return "float32";
   if (type == "<i4") return "int32";
+  if (type == "<u4") return "uint32";
   if (type == "|u1") return "uint8";
   if (type == "<f8") return "float64";
   if (type == "<f2") return "float16";
@@ -114,7 +120,9 @@ inline ArrayView gpu_view(const char* op, const char* arg, const GpuArray& array
 class Arguments {
  public:
   Arguments(const char* op, std::uintptr_t stream, bool peers = false)
-      : op_(op), stream_(reinterpret_cast<Stream>(stream)), peers_(peers) {}
+      : op_(op), stream_(reinterpret_cast<Stream>(stream)), peers_(peers) {
+    if (Recording* recording = Recording::active()) recording->expect(op);
+  }
   ~Arguments() {
     if (device_ >= 0) set_current_device(device_before_);
   }
@@ -148,6 +156,13 @@ class Arguments {
     T* data = static_cast<T*>(add<T>(arg, object, Access::kWrite, &dims, in_place));
     check_dims(op_, arg, dims, expected);
     return data;
+  }
+
+  // The step's state, a uint32 array of its words; None gives a null pointer.
+  const StepState* state(py::handle object) {
+    constexpr auto words = static_cast<std::int64_t>(sizeof(StepState) / sizeof(std::uint32_t));
+    return reinterpret_cast<const StepState*>(
+        in<std::uint32_t>("state", object, Dims{words}, true));
   }
 
   Workspace workspace(py::handle object, std::int64_t bytes) {
@@ -185,6 +200,7 @@ class Arguments {
            same ? "the same array" : "overlapping arrays");
     }
     seen_.push_back(now);
+    if (Recording* recording = Recording::active()) recording->keep(object);
     if (dims != nullptr) *dims = view.dims;
     return view.data;
   }

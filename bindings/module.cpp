@@ -406,6 +406,45 @@ void bind_lrn(py::module_& m) {
       py::arg("x"), py::arg("dy"), py::arg("dx"), CONVNET_LRN_NAMES, py::arg("stream") = 0);
 }
 
+void bind_lrn_maxpool(py::module_& m) {
+  m.def(
+      "lrn_maxpool_fprop",
+      [](Array x, Array y, Array argmax, CONVNET_LRN_PARAMETERS, CONVNET_POOL_PARAMETERS,
+         std::uintptr_t stream) {
+        const char* op = "lrn_maxpool_fprop";
+        Arguments args(op, stream);
+        const PoolShape pool =
+            maxpool_of(op, array_dims(op, "x", x), size_h, size_w, CONVNET_WINDOW_ARGUMENTS);
+        const LrnShape lrn = lrn_of(op, x_dims(pool), n, k, alpha, beta, groups, alpha_mode);
+        const auto* x_data = args.in<float>("x", x, x_dims(pool));
+        auto* y_data = args.out<float>("y", y, y_dims(pool));
+        auto* argmax_data = args.out<std::uint8_t>("argmax", argmax, y_dims(pool));
+        py::gil_scoped_release release;
+        lrn_maxpool_fprop(lrn, pool, x_data, y_data, argmax_data, args.stream());
+      },
+      py::arg("x"), py::arg("y"), py::arg("argmax"), CONVNET_LRN_NAMES, CONVNET_POOL_NAMES,
+      py::arg("stream") = 0);
+  m.def(
+      "lrn_maxpool_bprop",
+      [](Array x, Array dy, Array argmax, Array dx, bool relu_mask, CONVNET_LRN_PARAMETERS,
+         CONVNET_POOL_PARAMETERS, std::uintptr_t stream) {
+        const char* op = "lrn_maxpool_bprop";
+        Arguments args(op, stream);
+        const PoolShape pool =
+            maxpool_of(op, array_dims(op, "x", x), size_h, size_w, CONVNET_WINDOW_ARGUMENTS);
+        const LrnShape lrn = lrn_of(op, x_dims(pool), n, k, alpha, beta, groups, alpha_mode);
+        const auto* x_data = args.in<float>("x", x, x_dims(pool));
+        const auto* dy_data = args.in<float>("dy", dy, y_dims(pool));
+        const auto* argmax_data = args.in<std::uint8_t>("argmax", argmax, y_dims(pool));
+        auto* dx_data = args.out<float>("dx", dx, x_dims(pool));
+        py::gil_scoped_release release;
+        lrn_maxpool_bprop(lrn, pool, x_data, dy_data, argmax_data, relu_mask, dx_data,
+                          args.stream());
+      },
+      py::arg("x"), py::arg("dy"), py::arg("argmax"), py::arg("dx"), py::arg("relu_mask"),
+      CONVNET_LRN_NAMES, CONVNET_POOL_NAMES, py::arg("stream") = 0);
+}
+
 void bind_elementwise(py::module_& m) {
   m.def("activation_saves_output", [](const std::string& kind) {
     return activation_saves_output(activation_of("activation", kind));
@@ -459,7 +498,7 @@ void bind_elementwise(py::module_& m) {
   m.def(
       "dropout",
       [](Array x, Array y, double drop, float scale, std::uint64_t seed, std::uint32_t stream_id,
-         std::uint32_t step, Size row_offset, Size col_offset, Size global_cols,
+         std::uint32_t step, Size row_offset, Size col_offset, Size global_cols, Array state,
          std::uintptr_t stream) {
         const char* op = "dropout";
         Arguments args(op, stream);
@@ -468,12 +507,14 @@ void bind_elementwise(py::module_& m) {
         const DropoutShape shape =
             dropout_shape(op, dims, drop, row_offset, col_offset, global_cols);
         auto* y_data = args.out<float>("y", y, dims, true);
+        const StepState* step_state = args.state(state);
         py::gil_scoped_release release;
-        dropout(shape, drop, scale, seed, stream_id, step, x_data, y_data, args.stream());
+        dropout(shape, drop, scale, seed, stream_id, step, step_state, x_data, y_data,
+                args.stream());
       },
       py::arg("x"), py::arg("y"), py::arg("drop"), py::arg("scale"), py::arg("seed"),
       py::arg("stream_id"), py::arg("step"), py::arg("row_offset"), py::arg("col_offset"),
-      py::arg("global_cols"), py::arg("stream") = 0);
+      py::arg("global_cols"), py::arg("state"), py::arg("stream") = 0);
 }
 
 // ---- softmax, update, augmentation -------------------------------------------------------------
@@ -530,7 +571,7 @@ void bind_update(py::module_& m) {
       "sgd_update",
       [](const py::list& w, const py::list& velocity, const py::list& grad,
          const std::vector<float>& lr_mult, const std::vector<float>& decay_mult, float lr,
-         float momentum, float weight_decay, std::uintptr_t stream) {
+         float momentum, float weight_decay, Array state, std::uintptr_t stream) {
         const char* op = "sgd_update";
         const std::size_t tensors = w.size();
         if (velocity.size() != tensors || grad.size() != tensors || lr_mult.size() != tensors ||
@@ -553,12 +594,14 @@ void bind_update(py::module_& m) {
           auto* v_data = args.out<float>(v_arg.c_str(), velocity[i], dims);
           table.push_back(SgdTensor{w_data, v_data, g, count(dims), lr_mult[i], decay_mult[i]});
         }
+        const StepState* step_state = args.state(state);
         py::gil_scoped_release release;
-        sgd_update(table.data(), static_cast<int>(tensors), lr, momentum, weight_decay,
+        sgd_update(table.data(), static_cast<int>(tensors), lr, momentum, weight_decay, step_state,
                    args.stream());
       },
       py::arg("w"), py::arg("velocity"), py::arg("grad"), py::arg("lr_mult"), py::arg("decay_mult"),
-      py::arg("lr"), py::arg("momentum"), py::arg("weight_decay"), py::arg("stream") = 0);
+      py::arg("lr"), py::arg("momentum"), py::arg("weight_decay"), py::arg("state"),
+      py::arg("stream") = 0);
   m.def(
       "augment",
       [](Array x, Array offsets, Array mirror, Array noise, Array mean, Array y, Size crop_h,
@@ -583,14 +626,12 @@ void bind_update(py::module_& m) {
 
 // ---- between devices, and the module itself ----------------------------------------------------
 
-using PeerOp = void (*)(const PeerShape&, const float*, float*, Stream);
-
-template <PeerOp run>
-void bind_peer(py::module_& m, const char* op) {
+template <class Run>
+void bind_peer(py::module_& m, const char* op, Run run) {
   m.def(
       op,
-      [op](Array src, Array dst, Size src_col, Size dst_col, Size cols, int src_device,
-           int dst_device, std::uintptr_t stream) {
+      [op, run](Array src, Array dst, Size src_col, Size dst_col, Size cols, int src_device,
+                int dst_device, std::uintptr_t stream) {
         Arguments args(op, stream, true);
         Dims src_dims;
         const auto* src_data = args.in<float>("src", src, &src_dims);
@@ -603,6 +644,75 @@ void bind_peer(py::module_& m, const char* op) {
       },
       py::arg("src"), py::arg("dst"), py::arg("src_col"), py::arg("dst_col"), py::arg("cols"),
       py::arg("src_device") = 0, py::arg("dst_device") = 0, py::arg("stream") = 0);
+}
+
+void bind_stamps(py::module_& m) {
+  m.def("peer_stamp_workspace", &peer_stamp_workspace);
+  m.def(
+      "peer_stamp",
+      [](Array src, Array count, Array stamp, Size src_col, Size cols, int device, int other_device,
+         Array workspace, std::uintptr_t stream) {
+        const char* op = "peer_stamp";
+        Arguments args(op, stream, true);
+        Dims dims;
+        const auto* src_data = args.in<float>("src", src, &dims);
+        const PeerShape shape = peer_block(op, dims, src_col, cols, other_device, device);
+        auto* count_data = args.out<std::uint32_t>("count", count, Dims{1});
+        auto* stamp_data = args.out<std::uint32_t>("stamp", stamp, Dims{2});
+        const Workspace space = args.workspace(workspace, peer_stamp_workspace());
+        py::gil_scoped_release release;
+        peer_stamp(shape, src_data + src_col, count_data, stamp_data, space, args.stream());
+      },
+      py::arg("src"), py::arg("count"), py::arg("stamp"), py::arg("src_col"), py::arg("cols"),
+      py::arg("device"), py::arg("other_device"), py::arg("workspace"), py::arg("stream") = 0);
+  m.def(
+      "peer_check",
+      [](Array src, Array count, Array stamp, Array halt, std::uint32_t code, Size src_col,
+         Size cols, int device, Array workspace, std::uintptr_t stream) {
+        const char* op = "peer_check";
+        Arguments args(op, stream, true);
+        Dims dims;
+        const auto* src_data = args.in<float>("src", src, &dims);
+        const PeerShape shape = peer_block(op, dims, src_col, cols, device, device);
+        auto* count_data = args.out<std::uint32_t>("count", count, Dims{1});
+        const auto* stamp_data = args.in<std::uint32_t>("stamp", stamp, Dims{2});
+        auto* halt_data = args.out<std::uint32_t>("halt", halt, Dims{1});
+        const Workspace space = args.workspace(workspace, peer_stamp_workspace());
+        py::gil_scoped_release release;
+        peer_check(shape, src_data + src_col, count_data, stamp_data, code, halt_data, space,
+                   args.stream());
+      },
+      py::arg("src"), py::arg("count"), py::arg("stamp"), py::arg("halt"), py::arg("code"),
+      py::arg("src_col"), py::arg("cols"), py::arg("device"), py::arg("workspace"),
+      py::arg("stream") = 0);
+  m.def(
+      "peer_halt",
+      [](Array halt, Array other, int other_device, std::uintptr_t stream) {
+        const char* op = "peer_halt";
+        Arguments args(op, stream, true);
+        auto* halt_data = args.out<std::uint32_t>("halt", halt, Dims{1});
+        const auto* other_data = args.in<std::uint32_t>("other", other, Dims{1});
+        py::gil_scoped_release release;
+        peer_halt(other_data, other_device, halt_data, args.stream());
+      },
+      py::arg("halt"), py::arg("other"), py::arg("other_device"), py::arg("stream") = 0);
+}
+
+void bind_peers(py::module_& m) {
+  bind_peer(m, "peer_copy", peer_copy);
+  bind_peer(m, "peer_add", peer_add);
+  bind_stamps(m);
+}
+
+// Each module has a Recording of its own: it notes calls of its own operations only.
+void bind_recording(py::module_& m) {
+  py::class_<Recording>(m, "Recording", py::module_local())
+      .def(py::init<>())
+      .def("begin", &Recording::begin)
+      .def("end", &Recording::end)
+      .def("run", &Recording::run)
+      .def_property_readonly("names", &Recording::names)
+      .def_property_readonly("missing", &Recording::missing);
 }
 
 // Random bits at counters, on the host whatever the backend: data order and augmentation use it.
@@ -646,10 +756,11 @@ PYBIND11_MODULE(CONVNET_MODULE, m) {
   bind_dense(m);
   bind_pool(m);
   bind_lrn(m);
+  bind_lrn_maxpool(m);
   bind_elementwise(m);
   bind_softmax(m);
   bind_update(m);
-  bind_peer<peer_copy>(m, "peer_copy");
-  bind_peer<peer_add>(m, "peer_add");
+  bind_peers(m);
+  bind_recording(m);
   bind_philox(m);
 }

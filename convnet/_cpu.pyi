@@ -243,6 +243,46 @@ def lrn_bprop(
     alpha_mode: str,
     stream: int = 0,
 ) -> None: ...
+def lrn_maxpool_fprop(
+    x: _Array,
+    y: _Array,
+    argmax: _Array,
+    n: int,
+    k: float,
+    alpha: float,
+    beta: float,
+    groups: int,
+    alpha_mode: str,
+    size_h: int,
+    size_w: int,
+    stride_h: int,
+    stride_w: int,
+    pad_h: int,
+    pad_w: int,
+    rounding: str,
+    stream: int = 0,
+) -> None: ...
+def lrn_maxpool_bprop(
+    x: _Array,
+    dy: _Array,
+    argmax: _Array,
+    dx: _Array,
+    relu_mask: bool,
+    n: int,
+    k: float,
+    alpha: float,
+    beta: float,
+    groups: int,
+    alpha_mode: str,
+    size_h: int,
+    size_w: int,
+    stride_h: int,
+    stride_w: int,
+    pad_h: int,
+    pad_w: int,
+    rounding: str,
+    stream: int = 0,
+) -> None: ...
 def activation_saves_output(kind: str, /) -> bool: ...
 def activation_fprop(
     kind: str, x: _Array, y: _Array, a: float, b: float, stream: int = 0

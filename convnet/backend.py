@@ -21,6 +21,8 @@ from typing import Any
 
 import numpy as np
 
+from convnet.hostmemory import at_cache_line
+
 Array = Any  # numpy.ndarray, cupy.ndarray, or another library's array on a GPU
 
 DLPACK_CPU, DLPACK_CUDA, DLPACK_CUDA_MANAGED = 1, 2, 13  # kinds of devices in DLPack
@@ -91,12 +93,16 @@ class Backend:
         return f"<convnet backend {self.device}>"
 
     def empty(self, shape: tuple[int, ...], dtype: Any = np.float32) -> Array:
-        """An uninitialised C-contiguous array on this device."""
+        """An uninitialised C-contiguous array on this device; on the host, from a cache line on."""
+        if self.xp is np:
+            return self.own(at_cache_line(np.empty, shape, dtype))
         with self.active():
             return self.own(self.xp.empty(shape, dtype))
 
     def zeros(self, shape: tuple[int, ...], dtype: Any = np.float32) -> Array:
-        """An array of zeros on this device."""
+        """An array of zeros on this device; on the host, from a cache line on."""
+        if self.xp is np:
+            return self.own(at_cache_line(np.zeros, shape, dtype))
         with self.active():
             return self.own(self.xp.zeros(shape, dtype))
 
@@ -121,6 +127,14 @@ class Backend:
         """``array`` as a NumPy array; not copied where it is one already."""
         return _plain(array) if isinstance(array, np.ndarray) else array.get()
 
+    def put(self, array: Array, host: np.ndarray) -> None:
+        """Writes numbers of the host into `array`, in the order of what this device does."""
+        if self.xp is np:
+            np.copyto(_plain(array), host)
+        else:
+            with self.active():
+                array.set(host)
+
     def own(self, array: Array) -> Array:
         """``array``, just made here, marked as memory of this device if that is a logical one."""
         if self.logical:
@@ -130,21 +144,26 @@ class Backend:
 
     def stream(self) -> int:
         """The address of this device's current stream (0 on host backends)."""
-        return 0 if self.xp is np else int(self._stream().ptr)
+        return 0 if self.xp is np else int(self.current_stream().ptr)
 
     def wait_for(self, other: Backend) -> None:
         """Let this device's stream begin what comes next only when ``other``'s is done."""
         if self.xp is not np and other is not self:
             with other.active():
-                event = other._stream().record()
+                event = other.current_stream().record()
             with self.active():
-                self._stream().wait_event(event)
+                self.current_stream().wait_event(event)
+
+    @property
+    def threads(self) -> int:
+        """Threads that operations use on the CPU."""
+        return int(self.module.thread_count())
 
     def synchronize(self) -> None:
         """Wait until the device has done all it was given."""
         if self.xp is not np:
             with self.active():
-                self._stream().synchronize()
+                self.current_stream().synchronize()
 
     def workspace(self, size: int) -> Array | None:
         """At least ``size`` bytes of scratch memory, valid until the next call on this thread."""
@@ -168,7 +187,8 @@ class Backend:
         description = self.module.device_description(0 if self.logical else self.index)
         return f"{self.device}: {description}; {self.module.build_description()}"
 
-    def _stream(self) -> Any:
+    def current_stream(self) -> Any:
+        """CuPy's object for this GPU's current stream."""
         return self.xp.cuda.get_current_stream(self.index)
 
     def active(self) -> contextlib.AbstractContextManager[Any]:

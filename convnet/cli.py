@@ -12,7 +12,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from convnet.cli_bench import add_commands as add_bench_commands
 from convnet.cli_data import add_commands as add_data_commands
+from convnet.cli_plot import add_commands as add_plot_commands
+from convnet.cli_search import add_commands as add_search_commands
 
 DONE, FAILED, BAD_INPUT, NO_DEVICE = 0, 1, 2, 3
 
@@ -50,9 +53,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _explain(error: Exception) -> tuple[int, str]:
     """The exit code and the one line for an error."""
     from convnet.backend import DeviceError
+    from convnet.distributed import RanksError
     from convnet.links import LinkError
+    from convnet.stepgraph import StepGraphError
 
-    if isinstance(error, LinkError):
+    if isinstance(error, (LinkError, RanksError, StepGraphError)):
         return FAILED, _one_line(error)
     if isinstance(error, DeviceError):
         return NO_DEVICE, _one_line(error)
@@ -163,7 +168,10 @@ def _parser() -> argparse.ArgumentParser:
     check.add_argument("--batch", type=_positive, default=4, metavar="N", help="random pictures")
     _config_options(check)
 
-    add_data_commands(commands, shared, _config_options)
+    add_data_commands(commands, shared)
+    add_bench_commands(commands, shared, _config_options)
+    add_plot_commands(commands, shared)
+    add_search_commands(commands, shared)
     add("presets", _presets, "List the packaged configurations.")
     doctor = add("doctor", _doctor, "Show what is installed and which devices can be used.")
     doctor.add_argument("--json", action="store_true", help="print a JSON object")

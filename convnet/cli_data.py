@@ -1,4 +1,4 @@
-"""The commands `convnet data ...` and `convnet bench data`."""
+"""The commands `convnet data ...`."""
 
 from __future__ import annotations
 
@@ -13,15 +13,14 @@ from typing import Any
 Add = Callable[[str, Any, str], argparse.ArgumentParser]
 
 
-def add_commands(commands: Any, shared: argparse.ArgumentParser, options: Any) -> None:
-    """Adds `data` and `bench` to the sub-commands of `convnet`.
+def add_commands(commands: Any, shared: argparse.ArgumentParser) -> None:
+    """Adds `data` to the sub-commands of `convnet`.
 
     Args:
         commands: what `add_subparsers` returned.
         shared: a parser with the options of all commands.
-        options: adds the options of a command that takes a configuration.
     """
-    group = _Group(commands, shared, "data", "Check, pack and measure folders of pictures.")
+    group = Group(commands, shared, "data", "Check, pack and measure folders of pictures.")
     _add_check(group.add("check", _check, "Look for damaged, huge and duplicate pictures."))
     _add_pack(group.add("pack", _pack, "Scale pictures once and pack them in a few large files."))
     mean = group.add("mean", _mean, "Compute mean image and colour covariance of packed pictures.")
@@ -29,18 +28,8 @@ def add_commands(commands: Any, shared: argparse.ArgumentParser, options: Any) -
     mean.add_argument("--json", action="store_true", help="print a JSON object")
     _worker_option(mean)
 
-    group = _Group(commands, shared, "bench", "Measure speed.")
-    bench = group.add("data", _bench, "Measure the data pipeline alone, by stage.")
-    bench.add_argument("config", metavar="CFG|PRESET")
-    bench.add_argument("--seconds", type=_seconds, default=3.0, metavar="S", help="a measurement")
-    bench.add_argument(
-        "--workers", type=_counts, default=[], metavar="N,N", help="numbers of workers to try"
-    )
-    bench.add_argument("--json", action="store_true", help="print a JSON object")
-    options(bench)
 
-
-class _Group:
+class Group:
     """A command that has commands below it."""
 
     def __init__(
@@ -87,14 +76,14 @@ def _add_pack(pack: argparse.ArgumentParser) -> None:
         help="without validation pictures: the part to hold out (default 0.1)",
     )
     pack.add_argument(
-        "--size", type=_whole(8, 4096), default=256, metavar="N", help="side (default 256)"
+        "--size", type=whole(8, 4096), default=256, metavar="N", help="side (default 256)"
     )
     pack.add_argument(
-        "--quality", type=_whole(1, 100), default=95, metavar="Q", help="of JPEG (default 95)"
+        "--quality", type=whole(1, 100), default=95, metavar="Q", help="of JPEG (default 95)"
     )
     pack.add_argument("--raw", action="store_true", help="uncompressed, for small sets")
     pack.add_argument(
-        "--shard", type=_whole(1, 1_000_000), default=2000, metavar="N", help="pictures a file"
+        "--shard", type=whole(1, 1_000_000), default=2000, metavar="N", help="pictures a file"
     )
     pack.add_argument(
         "--bad-files",
@@ -112,7 +101,7 @@ def _add_pack(pack: argparse.ArgumentParser) -> None:
 def _worker_option(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--workers",
-        type=_whole(1, 1024),
+        type=whole(1, 1024),
         metavar="N",
         help="processes (default: one for each CPU, at most 16)",
     )
@@ -121,7 +110,7 @@ def _worker_option(command: argparse.ArgumentParser) -> None:
 # ---- arguments -----------------------------------------------------------------------------------
 
 
-def _whole(low: int, high: int) -> Callable[[str], int]:
+def whole(low: int, high: int) -> Callable[[str], int]:
     def convert(text: str) -> int:
         number = int(text) if text.isascii() and text.isdecimal() and len(text) < 10 else -1
         if not low <= number <= high:
@@ -133,11 +122,7 @@ def _whole(low: int, high: int) -> Callable[[str], int]:
     return convert
 
 
-def _counts(text: str) -> list[int]:
-    return [_whole(1, 1024)(word) for word in text.split(",")]
-
-
-def _number(text: str) -> float:
+def number(text: str) -> float:
     try:
         return float(text)
     except ValueError:
@@ -145,15 +130,9 @@ def _number(text: str) -> float:
 
 
 def _fraction(text: str) -> float:
-    if not 0 < _number(text) < 1:
+    if not 0 < number(text) < 1:
         raise argparse.ArgumentTypeError(f'expected a number above 0 and below 1, got "{text}"')
-    return _number(text)
-
-
-def _seconds(text: str) -> float:
-    if not 0 < _number(text) <= 3600:
-        raise argparse.ArgumentTypeError(f'expected a number above 0, up to 3600; got "{text}"')
-    return _number(text)
+    return number(text)
 
 
 # ---- commands ------------------------------------------------------------------------------------
@@ -167,12 +146,12 @@ def _check(arguments: argparse.Namespace) -> int:
 
     root = expanded(arguments.folder)
     if is_packed(root):
-        with _progress("checking", "shards") as progress:
+        with shown_progress("checking", "shards") as progress:
             text = check_packed(root, progress)
         print(json.dumps({"packed": True, "text": text}) if arguments.json else text)
         return 0
     parts = find_listings(root, unlabelled=True)
-    with _progress("checking", "files") as progress:
+    with shown_progress("checking", "files") as progress:
         report = check(root, parts, arguments.workers, progress, _warn)
     print(json.dumps(report.as_dict()) if arguments.json else report.text(arguments.all))
     return 1 if report.bad else 0
@@ -210,7 +189,7 @@ def _pack(arguments: argparse.Namespace) -> int:
         bad_files=arguments.bad_files,
     )
     start = time.monotonic()
-    with _progress("packing", "pictures") as progress:
+    with shown_progress("packing", "pictures") as progress:
         try:
             report = pack(train, val, out, settings, arguments.workers, progress, _warn)
         except BadDataError as error:  # of a picture
@@ -261,7 +240,7 @@ def _mean(arguments: argparse.Namespace) -> int:
 
     root = expanded(arguments.packed)
     train, _ = open_packed(root, cache_bytes=0)
-    with _progress("averaging", "pictures") as progress:
+    with shown_progress("averaging", "pictures") as progress:
         sums = compute_sums(train, arguments.workers, progress, _warn)
     stats = sums.statistics("channel", colour=True)
     mean, values = stats.mean.reshape(-1).tolist(), stats.eigenvalues.tolist()
@@ -282,32 +261,11 @@ def _row(numbers: list[float], form: str) -> str:
     return " ".join(format(number, form) for number in numbers)
 
 
-def _bench(arguments: argparse.Namespace) -> int:
-    from convnet.bench_data import Rate, bench_data
-    from convnet.config import load_config
-
-    def show(rate: Rate) -> None:
-        if not arguments.json:
-            print(f"{rate.stage:28} {rate.images_per_s:12,.0f} images/s", flush=True)
-
-    cfg = load_config(arguments.config, arguments.overrides)
-    device = arguments.device or "auto"
-    description, rates = bench_data(
-        cfg, device, arguments.data, arguments.workers, arguments.seconds, show
-    )
-    if arguments.json:
-        stages = [vars(rate) for rate in rates]
-        print(json.dumps({"data": description, "batch": cfg.train.batch, "stages": stages}))
-    else:
-        print(description)
-    return 0
-
-
 # ---- showing -------------------------------------------------------------------------------------
 
 
 @contextlib.contextmanager
-def _progress(what: str, unit: str) -> Iterator[Callable[[int, int], None]]:
+def shown_progress(what: str, unit: str) -> Iterator[Callable[[int, int], None]]:
     """Shows how far something is and how long it will take: a bar on a terminal, else lines."""
     from rich.console import Console
 

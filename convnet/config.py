@@ -153,6 +153,16 @@ class TrainConfig:
 
 
 @dataclass(frozen=True)
+class StepConfig:
+    """How a step runs. `graph`: captured once and then run again without Python's part in it, as a
+    CUDA graph or, on the CPU, a list of calls; "auto" where that can be, "off" never, "force" or
+    else an error. It changes no result.
+    """
+
+    graph: Literal["auto", "off", "force"] = "auto"
+
+
+@dataclass(frozen=True)
 class Config:
     """A whole run. `origin` is the file it came from, for messages; it is not part of the file."""
 
@@ -164,6 +174,7 @@ class Config:
     sgd: SGDConfig = field(default_factory=SGDConfig)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
+    step: StepConfig = field(default_factory=StepConfig)
     origin: str = field(default="configuration", compare=False)
 
     def to_dict(self) -> dict[str, Any]:
@@ -269,6 +280,7 @@ def _config(table: Mapping[str, Any], origin: str) -> Config:
         "sgd": lambda value, key, where: section(SGDConfig, value, key, where),
         "schedule": _schedule,
         "train": lambda value, key, where: section(TrainConfig, value, key, where),
+        "step": lambda value, key, where: section(StepConfig, value, key, where),
     }
     values: dict[str, Any] = {}
     for key, value in table.items():

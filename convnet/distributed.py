@@ -9,18 +9,22 @@ another order. Gradients are added up in buckets while the backward pass still r
 sent as soon as the gradients in it are complete. All processes then make the same update.
 
 Rank 0 alone writes the run's folder and prints. What it reads there the others get from it. A rank
-that fails ends the job (MPI_Abort); `--resume` continues from the last checkpoint with any K.
+that fails ends the job (MPI_Abort), and so do the others when one hangs; `--resume` continues from
+the last checkpoint with any K.
 
 The transport is MPI's (mpi4py, extra "mpi"), and for nets on GPUs NCCL through CuPy.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
+import pickle
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import numpy as np
 
@@ -32,8 +36,13 @@ from convnet.sgd import SGD
 T = TypeVar("T")
 
 BUCKET = 4 << 20  # bytes of gradients that are sent together
+_WAITING = 77  # tag of the messages of ranks that have waited too long
 # Set by mpiexec of MPICH and its relatives, of Open MPI, and by srun.
 _SIZES = ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "PMIX_SIZE", "MPI_LOCALNRANKS")
+
+
+class RanksError(RuntimeError):
+    """A process of the job does not take part any more; the message says which."""
 
 
 class Ranks:
@@ -76,6 +85,14 @@ class Ranks:
         """Begins to add up an array over all ranks, in place; call the result until it is true."""
         return lambda: True
 
+    def wait(self, done: Callable[[], bool], what: str) -> None:
+        """Waits until it is true; `what` the ranks do together.
+
+        Raises: RanksError where some rank has not taken part within the time-out.
+        """
+        while not done():
+            os.sched_yield()  # there may be more processes than cores
+
     def abort(self, code: int) -> None:
         """Ends all processes of the job, where there are others."""
 
@@ -101,12 +118,17 @@ class _Guard:
 
 
 class MpiRanks(Ranks):
-    """The processes that mpiexec started."""
+    """The processes that mpiexec started.
+
+    No rank waits for another for ever: all that they do together is begun and then asked for until
+    CONVNET_MPI_TIMEOUT seconds have passed (300 by default).
+    """
 
     def __init__(self) -> None:
         from mpi4py import MPI
 
         self._mpi = MPI
+        self.timeout = _timeout()
         self.comm = MPI.COMM_WORLD
         self.rank, self.size = self.comm.Get_rank(), self.comm.Get_size()
         near = self.comm.Split_type(MPI.COMM_TYPE_SHARED)
@@ -114,28 +136,81 @@ class MpiRanks(Ranks):
         near.Free()
 
     def from_first(self, make: Callable[[], T]) -> T:
-        found: T = self.comm.bcast(make() if self.first else None)
+        data = pickle.dumps(make()) if self.first else b""
+        size = np.array([len(data)], np.int64)
+        self._end(self.comm.Ibcast(size), "what rank 0 tells")
+        held = np.frombuffer(bytearray(data) if self.first else bytearray(int(size[0])), np.uint8)
+        self._end(self.comm.Ibcast(held), "what rank 0 tells")
+        found: T = pickle.loads(held.tobytes())
         return found
 
     def total(self, values: Sequence[float]) -> list[float]:
         sums = np.array(values, np.float64)
-        self.comm.Allreduce(self._mpi.IN_PLACE, sums)
+        self._end(self.comm.Iallreduce(self._mpi.IN_PLACE, sums), "a sum")
         return [float(value) for value in sums]
 
     def any(self, value: bool) -> bool:
-        return bool(self.comm.allreduce(bool(value), self._mpi.LOR))
+        found = np.array([value], np.int32)
+        request = self.comm.Iallreduce(self._mpi.IN_PLACE, found, self._mpi.MAX)
+        self._end(request, "a question to all")
+        return bool(found[0])
 
     def each(self, value: T) -> list[T]:
-        found: list[T] = self.comm.allgather(value)
-        return found
+        data = np.frombuffer(pickle.dumps(value), np.uint8)
+        sizes = np.zeros(self.size, np.int64)
+        own = np.array([data.size], np.int64)
+        self._end(self.comm.Iallgather(own, sizes), "what all tell")
+        held = np.empty(int(sizes.sum()), np.uint8)
+        self._end(self.comm.Iallgatherv(data, [held, sizes.tolist()]), "what all tell")
+        parts = np.split(held, np.cumsum(sizes)[:-1])
+        return [pickle.loads(part.tobytes()) for part in parts]
 
     def start_sum(self, flat: Array) -> Callable[[], bool]:
         request = self.comm.Iallreduce(self._mpi.IN_PLACE, flat)
         return lambda: bool(request.Test())
 
+    def wait(self, done: Callable[[], bool], what: str) -> None:
+        start = time.monotonic()
+        while not done():
+            waited = time.monotonic() - start
+            if waited > self.timeout:
+                self._late(what)
+            if waited < 0.01:
+                os.sched_yield()
+            else:
+                time.sleep(1e-4)
+
+    def _end(self, request: Any, what: str) -> None:
+        self.wait(lambda: bool(request.Test()), what)
+
+    def _late(self, what: str) -> NoReturn:
+        """Finds out who does not wait as this rank does: all who do tell all others."""
+        others = [rank for rank in range(self.size) if rank != self.rank]
+        word, heard = np.zeros(1, np.uint8), set[int]()
+        sent = [self.comm.Isend(word, rank, _WAITING) for rank in others]
+        end = time.monotonic() + min(10.0, max(1.0, self.timeout / 4))
+        while len(heard) < len(others) and time.monotonic() < end:
+            for rank in others:
+                if rank not in heard and self.comm.Iprobe(rank, _WAITING):
+                    self.comm.Recv(np.empty(1, np.uint8), rank, _WAITING)
+                    heard.add(rank)
+            time.sleep(1e-3)
+        del sent
+        missing = [str(rank) for rank in others if rank not in heard]
+        who = f"rank {' and '.join(missing)} of {self.size}" if missing else "no rank alone"
+        raise RanksError(f"{who} did not take part in {what} within {self.timeout:g} s")
+
     def abort(self, code: int) -> None:
         self.comm.Abort(code)
         os._exit(code)  # the call may come back before the process is ended
+
+
+def _timeout() -> float:
+    text = os.environ.get("CONVNET_MPI_TIMEOUT") or "300"
+    with contextlib.suppress(ValueError):
+        if 0.0 < float(text) < 1e6:
+            return float(text)
+    raise ValueError(f"CONVNET_MPI_TIMEOUT: expected a number of seconds, got {text!r}")
 
 
 def ranks() -> Ranks:
@@ -227,10 +302,9 @@ class Bucket:
             self._done = None
         return self._done is None
 
-    def finish(self) -> None:
+    def finish(self, among: Ranks) -> None:
         """Waits for the sum and puts it into the gradients."""
-        while not self.poll():
-            os.sched_yield()  # there may be more processes than cores
+        among.wait(self.poll, "the sum of gradients")
         for param, part in self._parts():
             device = backends.of(param.data)
             if device.xp is np:
@@ -279,7 +353,7 @@ class Parallel:
         loss = net.gradients(x, labels, scale=1.0 / batch)
         self._close_bucket()
         for bucket in self._buckets[: self._started]:
-            bucket.finish()
+            bucket.finish(self.among)
         with backends.use(net.backend):
             sgd.update()
         net.step += 1

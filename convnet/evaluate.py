@@ -237,6 +237,22 @@ def _score_average(
     return together, own
 
 
+def score(
+    run: Run,
+    data: Data = None,
+    device: str | None = None,
+    warn: Callable[[str], None] = _warn,
+    ten_crop: bool = False,
+) -> tuple[Scores, Dataset]:
+    """The tables of one net on its validation data, and these; arguments as for `evaluate`."""
+    net = open_run(run, device, warn)
+    (validation,) = validation_sets([net], data)
+    loader = _loader(net, validation, min(len(validation), net.cfg.train.batch), warn)
+    if ten_crop:
+        return _score_average([net], [loader], ten_crop)[0], validation
+    return _score_centre(net, loader, tables=True), validation
+
+
 def evaluate(
     run: Run | Sequence[Run],
     data: Data = None,

@@ -6,11 +6,16 @@ buffers into its own buffers, and the results are the same.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from convnet.graph import INPUT, Node, consumers, input_names
+from convnet.layer import Layer
 from convnet.layers.activation import Activation, ReLU
+from convnet.layers.dropout import Dropout
+from convnet.layers.lrn import LRN
+from convnet.layers.pool import MaxPool
 from convnet.layers.shape import Sum
 from convnet.layers.weighted import Weighted
 
@@ -42,9 +47,27 @@ def plan(nodes: Sequence[Node], fuse: bool) -> Plan:
     _reset(nodes)
     if fuse:
         _fuse_relus(nodes, uses)
-        _hand_masks_up(nodes, uses, learns)
+        _fuse_norms(nodes, uses)
         _run_in_place(nodes, uses)
+        _join_masks(nodes)
+        _hand_masks_up(nodes, uses, learns)
+        _run_in_place(nodes, uses)  # again, as what a mask is taken from may have changed
     return Plan(learns, _find_own_dx(nodes, uses, fuse))
+
+
+@contextmanager
+def apart(layer: Layer, really: bool = True) -> Iterator[None]:
+    """Within the block, fprop gives the layer's own output: without the ReLU that is fused into it,
+    and not left to the pool that it is fused into."""
+    flag = "fuse_relu" if isinstance(layer, Weighted) else "fused"
+    if not (really and isinstance(layer, (Weighted, LRN)) and getattr(layer, flag)):
+        yield
+        return
+    setattr(layer, flag, False)
+    try:
+        yield
+    finally:
+        setattr(layer, flag, True)
 
 
 def _reset(nodes: Sequence[Node]) -> None:
@@ -55,6 +78,12 @@ def _reset(nodes: Sequence[Node]) -> None:
             layer.fuse_relu = layer.dy_masked = layer.mask_dx = False
         if isinstance(layer, Activation):
             layer.fused = layer.dy_masked = False
+        if isinstance(layer, LRN):
+            layer.fused = False
+        if isinstance(layer, Dropout):
+            layer.masked = False
+        if isinstance(layer, MaxPool):
+            layer.norm, layer.mask_dx = None, False
 
 
 def _find_learning(nodes: Sequence[Node]) -> frozenset[str]:
@@ -79,25 +108,55 @@ def _fuse_relus(nodes: Sequence[Node], uses: dict[str, list[Node]]) -> None:
             layer.fuse_relu = node.layer.fused = True
 
 
+def _fuse_norms(nodes: Sequence[Node], uses: dict[str, list[Node]]) -> None:
+    """LRN runs in the operations of a max-pool that is all that reads it."""
+    for node in nodes:
+        readers = uses[node.name]
+        if isinstance(node.layer, LRN) and len(readers) == 1:
+            above = readers[0].layer
+            if isinstance(above, MaxPool):
+                node.layer.fused, above.norm = True, node.layer
+
+
+def _join_masks(nodes: Sequence[Node]) -> None:
+    """A dropout that runs in place over a ReLU's output leaves its mask to the ReLU."""
+    by_name = {node.name: node for node in nodes}
+    for node in nodes:
+        below = by_name.get(input_names(node)[0])
+        if isinstance(node.layer, Dropout) and node.layer.in_place and below is not None:
+            layer = below.layer
+            over_dropout = isinstance(layer, Dropout) and layer.masked
+            node.layer.masked = over_dropout or _has_relu(layer)
+
+
+def _has_relu(layer: Layer) -> bool:
+    """Whether the last thing a layer does is a ReLU, itself or by the layer below."""
+    return isinstance(layer, ReLU) or (isinstance(layer, Weighted) and layer.has_relu)
+
+
 def _hand_masks_up(
     nodes: Sequence[Node], uses: dict[str, list[Node]], learns: frozenset[str]
 ) -> None:
-    """The mask of a ReLU is applied by the dgrad of the layer above it, where that can."""
+    """The mask of a ReLU is applied by the dgrad of the layer above it, where that can; or by the
+    backward pass of a max-pool that LRN runs in."""
     for node in nodes:
         layer = node.layer
-        is_relu = isinstance(layer, Weighted) and layer.has_relu
-        is_relu = is_relu or (isinstance(layer, ReLU) and not layer.fused)
+        is_relu = _has_relu(layer) and not (isinstance(layer, ReLU) and layer.fused)
         above = _sole_reader(node, uses)
-        if is_relu and node.name in learns and above and isinstance(above.layer, Weighted):
+        if not is_relu or node.name not in learns or above is None:
+            continue
+        masks = above.layer
+        if isinstance(masks, Weighted) or (isinstance(masks, MaxPool) and masks.norm is not None):
             assert isinstance(layer, (Weighted, Activation))
-            layer.dy_masked = above.layer.mask_dx = True
+            layer.dy_masked = masks.mask_dx = True
 
 
 def _sole_reader(node: Node, uses: dict[str, list[Node]]) -> Node | None:
-    """The one node that reads this one's output, past nodes that only hand it on."""
+    """The one node that reads this one's output, past nodes that only hand it on, and past dropouts
+    over it that have left it their mask."""
     while len(uses[node.name]) == 1:
         node = uses[node.name][0]
-        if not node.layer.is_view:
+        if not node.layer.is_view and not (isinstance(node.layer, Dropout) and node.layer.masked):
             return node
     return None
 

@@ -19,6 +19,8 @@ from typing import Any
 import numpy as np
 
 from convnet import backend, ops
+from convnet.changes import changed
+from convnet.stepstate import StepState
 
 Array = Any  # numpy.ndarray or cupy.ndarray
 Shape = tuple[int, ...]
@@ -49,7 +51,7 @@ class Parameter:
         self, name: str, data: Array, lr_mult: float = 1.0, decay_mult: float = 1.0
     ) -> None:
         self.name = name
-        self.data = data
+        self._data = data
         self.rates = Rates(lr_mult, decay_mult)
         self.grad_is_zero = True  # then the contents of _grad are stale and stand for zeros
         self._grad: Array | None = None
@@ -57,11 +59,22 @@ class Parameter:
         self._velocity: Array | None = None
 
     @property
+    def data(self) -> Array:
+        """The values."""
+        return self._data
+
+    @data.setter
+    def data(self, data: Array) -> None:
+        changed()
+        self._data = data
+
+    @property
     def lr_mult(self) -> float:
         return self.rates.lr_mult
 
     @lr_mult.setter
     def lr_mult(self, value: float) -> None:
+        changed()
         self.rates.lr_mult = value
 
     @property
@@ -70,6 +83,7 @@ class Parameter:
 
     @decay_mult.setter
     def decay_mult(self, value: float) -> None:
+        changed()
         self.rates.decay_mult = value
 
     @property
@@ -133,12 +147,18 @@ class Randomness:
 
     Numbers are a function of (seed, stream of the layer, step, position), so that a step can be
     repeated and a backward pass draws what the forward pass drew. `first_case` is the place of the
-    batch's first case in a larger batch of which other processes have the rest.
+    batch's first case in a larger batch of which other processes have the rest. `state` is where
+    the devices have seed and step; without it, operations are given them.
     """
 
     seed: int = 0
     step: int = 0
     first_case: int = 0
+    state: StepState | None = None
+
+    def state_for(self, array: Array) -> Array | None:
+        """The state on the device of an array, if there is one."""
+        return None if self.state is None else self.state.on(backend.of(array))
 
 
 class Layer:
@@ -177,6 +197,11 @@ class Layer:
         self.sizes_only = False
         self.saved: Any = None
         self._buffers: dict[str, Array] = {}
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name != "saved" and not name.startswith("_"):  # these are the passes' own
+            changed()
+        object.__setattr__(self, name, value)
 
     def setup(self, in_shape: Any, rng: np.random.Generator) -> Shape:
         """Checks the sizes and makes the parameters.
@@ -228,6 +253,7 @@ class Layer:
             or held.shape[0] < shape[0]
             or type(held) is not type(like)
         ):
+            changed()
             held = self._buffers[name] = backend.of(like).empty(shape, dtype)
         return held if held.shape[0] == shape[0] else held[: shape[0]]
 

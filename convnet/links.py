@@ -12,9 +12,13 @@ GPUs it runs on a stream of its own, ordered with the others by events, so that 
 host and a step can be captured in a graph; between logical CPU devices it runs in a thread.
 
 With every block goes a stamp: its number and the sum of its words (modulo 2^32) as the source had
-them. The target adds up what it got. A write that was lost, a signal that does not come in time and
-a source that fails all end in a `LinkError` that names the two devices; a link that failed once
-carries nothing more, so that a late write cannot be taken for a good one.
+them. The target counts too and adds up what it got. By the peer transport the devices do this
+themselves (`ops.peer_stamp`, `ops.peer_check`): a block that did not arrive halts the step, which
+then changes no weight (`convnet.stepstate`), and the host finds out when the step is over. By the
+others the host compares, and waits for each block at most `timeout` seconds. A write that was lost,
+a signal that does not come in time and a source that fails all end in a `LinkError` that names the
+two devices; a link that failed once carries nothing more, so that a late write cannot be taken for
+a good one.
 """
 
 from __future__ import annotations
@@ -29,9 +33,11 @@ import weakref
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
-import numpy as np
-
-from convnet.backend import Array, Backend, HostArray
+from convnet import ops
+from convnet.backend import Array, Backend
+from convnet.changes import changed
+from convnet.stamps import Flags, Lane, Transfer, word_sum
+from convnet.stepstate import StepState
 from convnet.transports import HostStaged, Loopback, Peer, Transport, transport_works
 
 MODES = ("auto", "off", "force")  # of CONVNET_P2P
@@ -48,19 +54,6 @@ class LinkWarning(UserWarning):
 # ---- links --------------------------------------------------------------------------------------
 
 
-class Transfer:
-    """A block on its way from one device to the other."""
-
-    def __init__(self, number: int, what: str, dst: Array, dst_col: int, cols: int) -> None:
-        self.number = number
-        self.what = what
-        self.block = dst[:, dst_col : dst_col + cols]
-        self.stamp: tuple[int, Any] | None = None  # number and sum, as the source had them
-        self.signal = threading.Event()
-        self.event: Any = None  # on CUDA
-        self.error: BaseException | None = None
-
-
 # A test's fault: called with each transfer before it is sent, it may raise, or return "drop" (the
 # data are not written) or "mute" (they are, but no signal follows).
 Fault = Callable[[Transfer], str | None]
@@ -73,21 +66,31 @@ class Link:
         source, target: the devices.
         transport: by which it goes.
         timeout: seconds to wait for a signal.
+        flags: shared by the links of a net.
 
     Attributes:
+        checked: whether the devices check what arrives, and not the host.
         bytes_sent: so far.
         fault: for tests, see `Fault`.
     """
 
     def __init__(
-        self, source: Backend, target: Backend, transport: Transport, timeout: float
+        self,
+        source: Backend,
+        target: Backend,
+        transport: Transport,
+        timeout: float,
+        flags: Flags | None = None,
     ) -> None:
         self.source, self.target, self.transport = source, target, transport
         self.timeout = timeout
+        self.flags = flags or Flags(StepState([source, target]))
+        self.checked = transport.name == "peer" and source.name != "cpu"
         self.bytes_sent = 0
         self.fault: Fault | None = None
         self._number = 0
         self._broken = ""
+        self._lanes: list[Lane] = []  # that no transfer uses
         self._unverified: list[tuple[Transfer, Any]] = []  # with the sum of what arrived, on CUDA
         self._jobs: queue.SimpleQueue[Callable[[], None] | None] | None = None
         self._side: Any = None
@@ -103,11 +106,12 @@ class Link:
 
         Neither may be written before `finish`. `what` is named in errors.
         """
-        if self._broken:
-            raise LinkError(self._broken)
+        self.check()
         self._number += 1
         self.bytes_sent += 4 * src.shape[0] * cols
         transfer = Transfer(self._number, what, dst, dst_col, cols)
+        if self.checked:
+            transfer.lane = self._lanes.pop() if self._lanes else self._lane()
 
         def send() -> None:
             self._send(transfer, dst, dst_col, src, src_col, cols)
@@ -118,17 +122,33 @@ class Link:
             self._worker().put(send)
         else:
             send()
+        if transfer.error is not None and not self.transport.threaded:
+            self._fail(transfer, f"the source failed: {transfer.error}", transfer.error)
         return transfer
+
+    def _lane(self) -> Lane:
+        changed()
+        return Lane(self.source, self.target)
+
+    def check(self) -> None:
+        """Raises: LinkError where the link has failed before."""
+        if self._broken:
+            raise LinkError(self._broken)
 
     def _send(
         self, transfer: Transfer, dst: Array, dst_col: int, src: Array, src_col: int, cols: int
     ) -> None:
         try:
             fault = self.fault(transfer) if self.fault is not None else None
-            stamp = transfer.number, _sum(self.source, src[:, src_col : src_col + cols])
+            if transfer.lane is None:
+                stamp = transfer.number, word_sum(self.source, src[:, src_col : src_col + cols])
+            elif fault != "mute":
+                ends = transfer.lane.sent, transfer.lane.stamp, self.target
+                ops.peer_stamp(src, *ends, src_col=src_col, cols=cols)
             if fault != "drop":
                 self.transport.copy(dst, dst_col, src, src_col, cols)
-            transfer.stamp = stamp
+            if transfer.lane is None:
+                transfer.stamp = stamp
         except BaseException as error:
             transfer.error = error
         else:
@@ -139,17 +159,19 @@ class Link:
     def finish(self, transfer: Transfer) -> None:
         """Waits until the block is there, and checks it.
 
-        On CUDA only the target's stream waits, and the check is made by `verify`.
+        Where the devices check, only the target's stream waits, and `verify` tells.
 
         Raises: LinkError naming the devices.
         """
         if self.source.name == "cuda":
             return self._finish_cuda(transfer)
+        if transfer.lane is not None:
+            return self._check_on_device(transfer, transfer.lane)
         if not transfer.signal.wait(self.timeout):
             self._fail(transfer, f"no signal within {self.timeout:g} s")
         if transfer.error is not None:
             self._fail(transfer, f"the source failed: {transfer.error}", transfer.error)
-        self._compare(transfer, _sum(self.target, transfer.block))
+        self._compare(transfer, word_sum(self.target, transfer.block))
         return None
 
     def _compare(self, transfer: Transfer, found: Any) -> None:
@@ -157,27 +179,43 @@ class Link:
         if expected != (transfer.number, int(found)):
             self._fail(transfer, "what arrived is not what was sent")
 
+    def _check_on_device(self, transfer: Transfer, lane: Lane) -> None:
+        """Lets the target compare what arrived with its stamp."""
+        first, cols = transfer.columns
+        halt = self.flags.state.halt_on(self.target)
+        code = self.flags.code(self, transfer.what)
+        with self.target.active():
+            ops.peer_check(transfer.dst, lane.got, lane.stamp, halt, code, src_col=first, cols=cols)
+        self._lanes.append(lane)
+
     def _fail(self, transfer: Transfer, what: str, cause: BaseException | None = None) -> NoReturn:
-        self._broken = (
-            f"{self.pair}: transfer {transfer.number} ({transfer.what}) failed: {what}"
-            f" ({self.transport.name})"
-        )
+        self.fail(f"transfer {transfer.number} ({transfer.what})", what, cause)
+
+    def fail(self, transfer: str, what: str, cause: BaseException | None = None) -> NoReturn:
+        """Gives the link up. Raises: LinkError."""
+        self._broken = f"{self.pair}: {transfer} failed: {what} ({self.transport.name})"
         raise LinkError(self._broken) from cause
 
     def verify(self) -> None:
-        """Checks what has arrived since the last call. The host waits for it here, on CUDA; on
-        other devices `finish` has done it.
+        """Checks what has arrived since the last call. The host waits for it here where devices
+        check, and on CUDA; else `finish` has done it.
 
         Raises: LinkError naming the devices.
         """
+        self.wait_for_signals(self.timeout)
+        self.flags.verify()
+
+    def wait_for_signals(self, timeout: float) -> None:
+        """On CUDA: what `verify` waits for. Raises: LinkError."""
         waiting, self._unverified = self._unverified, []
-        end = time.monotonic() + self.timeout
+        end = time.monotonic() + timeout
         for transfer, found in waiting:
             while not transfer.event.done:
                 if time.monotonic() > end:
                     self._fail(transfer, f"no signal within {self.timeout:g} s")
                 time.sleep(1e-5)
-            self._compare(transfer, found)
+            if transfer.lane is None:
+                self._compare(transfer, found)
 
     def _worker(self) -> queue.SimpleQueue[Callable[[], None] | None]:
         """The queue of the thread that sends; the thread ends with this object."""
@@ -207,14 +245,17 @@ class Link:
             with self._side:
                 send()
                 transfer.event = self._side.record()
-        if transfer.error is not None:
-            self._fail(transfer, f"the source failed: {transfer.error}", transfer.error)
 
     def _finish_cuda(self, transfer: Transfer) -> None:
         cuda = self.source.xp.cuda
         with self.target.active():
-            cuda.get_current_stream().wait_event(transfer.event)
-            self._unverified.append((transfer, _sum(self.target, transfer.block)))
+            stream = cuda.get_current_stream()
+            stream.wait_event(transfer.event)
+            if transfer.lane is not None:
+                self._check_on_device(transfer, transfer.lane)
+            if not stream.is_capturing():  # the events of a graph cannot be asked
+                found = word_sum(self.target, transfer.block) if transfer.lane is None else None
+                self._unverified.append((transfer, found))
 
 
 def _work(jobs: queue.SimpleQueue[Callable[[], None] | None]) -> None:
@@ -223,18 +264,12 @@ def _work(jobs: queue.SimpleQueue[Callable[[], None] | None]) -> None:
         del job  # it holds arrays
 
 
-def _sum(device: Backend, block: Array) -> Any:
-    """The sum of the words of a block, modulo 2^32; on CUDA an array of one on the device."""
-    xp = device.xp
-    block = block.view(np.ndarray) if isinstance(block, HostArray) else block
-    return xp.sum(block.view(np.uint32), dtype=np.uint32)
-
-
 class Links:
     """The links between all devices of a net, each tested with a pattern when they are opened.
 
     Args:
         devices: two or more of a kind.
+        state: of the net's steps, which the devices halt; one of their own by default.
 
     The environment variable CONVNET_P2P says how: "auto" (peer access, or a plain copy between
     logical devices; where the pattern does not arrive, through the host, with a `LinkWarning`),
@@ -245,16 +280,18 @@ class Links:
         that makes no sense.
     """
 
-    def __init__(self, devices: Sequence[Backend]) -> None:
+    def __init__(self, devices: Sequence[Backend], state: StepState | None = None) -> None:
         mode = os.environ.get("CONVNET_P2P") or "auto"
         if mode not in MODES:
             raise ValueError(f"CONVNET_P2P: expected one of {', '.join(MODES)}; got {mode!r}")
         timeout = _timeout()
         self.devices = tuple(devices)
+        self.timeout = timeout
         self.notes: list[str] = []
+        self.flags = Flags(state or StepState(devices))
         self._links = {
             (source.index, target.index): Link(
-                source, target, self._transport(source, target, mode), timeout
+                source, target, self._transport(source, target, mode), timeout, self.flags
             )
             for source in devices
             for target in devices
@@ -283,10 +320,48 @@ class Links:
             raise LinkError(f"{pair}: a pattern did not arrive through the memory of the host")
         return staged
 
+    @property
+    def checked(self) -> bool:
+        """Whether the devices check all that arrives, so that the host has no part in a step."""
+        return all(link.checked for link in self)
+
+    def check(self) -> None:
+        """Raises: LinkError where a link has failed before."""
+        for link in self:
+            link.check()
+
+    def share_halts(self) -> None:
+        """Before an update: what one device has found stops the others too. On the devices."""
+        if not self.checked:
+            return
+        state = self.flags.state
+        for device in self.devices:
+            for other in self.devices:
+                if other is not device:
+                    device.wait_for(other)
+                    with device.active():
+                        ops.peer_halt(state.halt_on(device), state.halt_on(other))
+
     def verify(self) -> None:
         """Checks all that arrived; see `Link.verify`."""
+        if self.devices[0].name == "cuda":
+            self._wait()
         for link in self:
             link.verify()
+
+    def _wait(self) -> None:
+        """Waits until all devices are done, but not for ever. Not yet run on two GPUs."""
+        end = time.monotonic() + self.timeout
+        for device in self.devices:
+            with device.active():
+                event = device.current_stream().record()
+            while not event.done:
+                if time.monotonic() > end:
+                    for link in self:  # names the transfer, where that is known
+                        link.wait_for_signals(0.0)
+                    pair = next(iter(self))
+                    pair.fail("a step", f"{device.device} did not end it in {self.timeout:g} s")
+                time.sleep(1e-5)
 
     def describe(self) -> str:
         """One line: each pair and how it is linked."""

@@ -39,7 +39,7 @@ class NcclBucket:
         """The stream needs no help."""
         return True
 
-    def finish(self) -> None:
+    def finish(self, among: Ranks) -> None:
         """Puts the sums into the gradients, on the net's stream."""
         with self.device.active():
             current = self.device.xp.cuda.get_current_stream()

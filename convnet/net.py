@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from convnet import backend as backends
-from convnet import graph, weights
+from convnet import fusion, graph, weights
 from convnet.gather import arrived
 from convnet.graph import INPUT, Node, input_names
 from convnet.inputs import checked_labels, checked_x
@@ -20,6 +20,8 @@ from convnet.memory import training_memory
 from convnet.partition import Partition
 from convnet.passes import Passes
 from convnet.sgd import SGD
+from convnet.stepgraph import StepGraph
+from convnet.stepstate import StepState
 from convnet.summary import summary_table
 
 __all__ = ["Net", "Node"]
@@ -58,6 +60,7 @@ class Net(Passes):
             "conv1.w@0" and "conv1.w@1".
         backend: the device, or the first one; partition: over two devices, or None.
         seed; step: training steps done, which also counts dropout's masks.
+        step_graph: runs the steps; see `convnet.stepgraph`.
 
     Raises: ValueError for a graph or sizes that do not fit, naming the node.
     """
@@ -75,7 +78,7 @@ class Net(Passes):
         self.sizes_only = sizes_only
         self.backends = backends.get_all(device if devices is None else devices)
         self.backend = self.backends[0]
-        self._random = Randomness(seed=whole("seed", seed, 0))
+        self._random = Randomness(seed=whole("seed", seed, 0), state=StepState(self.backends))
         self.nodes = graph.resolve(nodes)
         self.in_shape: Shape = tuple(whole("in_shape", size) for size in in_shape)
         self.shapes: dict[str, Shape] = {}
@@ -93,6 +96,7 @@ class Net(Passes):
         self._fuse = fuse
         self._frozen = None
         self.plan()
+        self.step_graph = StepGraph(self)
 
     # ---- construction ---------------------------------------------------------------------------
 
@@ -210,8 +214,9 @@ class Net(Passes):
         Returns: the mean loss of the batch before the update.
         Raises: ValueError for x or labels that do not fit.
         """
-        self._compute_gradients(x, labels, None)
-        sgd.update()
+        x, labels = map(self.backend.asarray, self._checked(x, labels))
+        self._write_state(sgd)
+        self.step_graph.run(x, labels, sgd)
         self.step += 1
         return self._mean_loss()
 
@@ -225,39 +230,38 @@ class Net(Passes):
             x, labels: as in `train_step`.
             scale: multiplies the sum of the cases' gradients; 1 / N by default, for their mean.
         """
+        x, labels = map(self.backend.asarray, self._checked(x, labels))
+        self._write_state()
         self._compute_gradients(x, labels, scale)
+        if self.partition is not None:
+            self.partition.links.verify()  # before anything is made of what arrived
         return self._mean_loss()
 
     @_on_own_backend
     def training_loss(self, x: Array, labels: Array) -> float:
         """The mean loss as `gradients` sees it, with the dropout masks of this step."""
         x, labels = map(self.backend.asarray, self._checked(x, labels))
+        self._write_state()
         self._forward(x, True, labels, gradient=False)
         return self._mean_loss()
 
-    @property
-    def last_rank(self) -> np.ndarray:
-        """Rank of each label in the last step or evaluation, int32 [N]: 0 if it scored highest."""
-        if self._rank is None:
-            raise RuntimeError("last_rank: nothing has been trained or evaluated yet")
-        return np.array(self.backend.to_host(self._rank))
+    def _write_state(self, sgd: SGD | None = None) -> None:
+        """Gives the devices what is this step's own; the rates only where an update follows."""
+        assert self._random.state is not None
+        self._random.state.write(self.seed, self.step, None if sgd is None else sgd.rates)
+
+    def plain_step(self, x: Array, labels: Array, sgd: SGD) -> None:
+        """The operations of a step, node by node, on checked arrays; see `train_step`."""
+        self._compute_gradients(x, labels, None)
+        if self.partition is not None:
+            self.partition.links.share_halts()
+        sgd.update(self._random.state)
 
     def _compute_gradients(self, x: Array, labels: Array, scale: float | None) -> None:
-        x, labels = map(self.backend.asarray, self._checked(x, labels))
         self._forward(x, True, labels, scale)
         for param in self.params:
             param.zero_grad()
         self._backward()
-        if self.partition is not None:
-            self.partition.links.verify()  # before anything is made of what arrived
-
-    def _mean_loss(self) -> float:
-        return float(
-            sum(
-                coeff * self.backend.to_host(loss).mean(dtype=np.float64)
-                for coeff, loss in self._case_losses
-            )
-        )
 
     # ---- testing --------------------------------------------------------------------------------
 
@@ -305,26 +309,15 @@ class Net(Passes):
             for node in self._nodes:
                 if node.name in needed:
                     with self._at(node):
-                        inputs = self._inputs(node)
-                        values[node.name] = self._run_test(node, inputs, node.name in ends)
+                        inputs = [arrived(x) for x in self._inputs(node)]
+                        with fusion.apart(node.layer, node.name in ends):
+                            x_of = inputs if node.layer.several_inputs else inputs[0]
+                            values[node.name] = node.layer.fprop(x_of, False)
             if self.partition is None:
                 output[part] = self.backend.to_host(values[until])
             else:
                 self.partition.collect(until, values, output[part])
         return output
-
-    @staticmethod
-    def _run_test(node: Node, inputs: list[Array], last: bool) -> Array:
-        """A node's output in test mode; for the last one, without the ReLU node fused into it."""
-        layer: Any = node.layer
-        fused = last and getattr(layer, "fuse_relu", False)
-        if fused:
-            layer.fuse_relu = False
-        try:
-            return layer.fprop(inputs if layer.several_inputs else inputs[0], False)
-        finally:
-            if fused:
-                layer.fuse_relu = True
 
     # ---- checks of what is fed in ---------------------------------------------------------------
 

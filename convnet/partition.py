@@ -120,7 +120,7 @@ class Partition:
         devices: Sequence[Backend],
         random: Randomness,
     ) -> None:
-        self.devices, self.links = list(devices), Links(devices)
+        self.devices, self.links = list(devices), Links(devices, random.state)
         self.nodes: list[Node] = []
         self.device_of: dict[str, Backend] = {INPUT: devices[0]}
         self.origin: dict[str, str] = {INPUT: INPUT}

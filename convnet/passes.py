@@ -8,12 +8,16 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
+
 from convnet import backend as backends
 from convnet import fusion, graph, ops
-from convnet.gather import Arriving, arrived
+from convnet.changes import changed
+from convnet.gather import Arriving, Part, arrived
 from convnet.graph import INPUT, Node, input_names
 from convnet.layer import Array, Parameter
 from convnet.layers.loss import Loss
+from convnet.layers.weighted import Weighted
 from convnet.partition import Partition
 
 
@@ -25,6 +29,7 @@ class Passes:
         gradient_ready: told of each parameter whose gradient is complete, in the backward pass.
     """
 
+    backend: backends.Backend
     partition: Partition | None
     gradient_ready: Callable[[Parameter], None] | None
     params: list[Parameter]
@@ -46,6 +51,30 @@ class Passes:
             if self.partition is not None:
                 self.partition.planned(self._plan.learns)
         return self._plan
+
+    @property
+    def left(self) -> tuple[Any, ...]:
+        """What the last pass has left behind: the outputs of nodes, losses and ranks."""
+        return self._values, self._case_losses, self._rank
+
+    @left.setter
+    def left(self, left: tuple[Any, ...]) -> None:
+        self._values, self._case_losses, self._rank = left
+
+    @property
+    def last_rank(self) -> np.ndarray:
+        """Rank of each label in the last step or evaluation, int32 [N]: 0 if it scored highest."""
+        if self._rank is None:
+            raise RuntimeError("last_rank: nothing has been trained or evaluated yet")
+        return np.array(self.backend.to_host(self._rank))
+
+    def _mean_loss(self) -> float:
+        return float(
+            sum(
+                coeff * self.backend.to_host(loss).mean(dtype=np.float64)
+                for coeff, loss in self._case_losses
+            )
+        )
 
     def running(self, device: backends.Backend | None = None) -> list[Node]:
         """The nodes that a training step runs: all, or those on one of the devices."""
@@ -72,6 +101,10 @@ class Passes:
                     each = layer.coeff * (1.0 / len(x) if scale is None else scale)
                     loss, self._rank = layer.loss(inputs[0], labels, each, gradient)
                     self._case_losses.append((layer.coeff, loss))
+                elif isinstance(inputs[0], Arriving):
+                    assert isinstance(layer, Weighted)
+                    x = values[input_names(node)[0]] = inputs[0].array
+                    values[node.name] = layer.fprop_by_slices(x, inputs[0].slices(), train)
                 else:
                     values[node.name] = layer.fprop(
                         inputs if layer.several_inputs else inputs[0], train
@@ -86,8 +119,12 @@ class Passes:
         return self.partition.device_of[node.name].active()
 
     def _inputs(self, node: Node) -> list[Array]:
-        """The inputs of a node, once they have arrived."""
+        """The inputs of a node, once they have arrived; for a layer that can compute what has
+        arrived while the rest travels, as they are."""
         names = input_names(node)
+        first = self._values[names[0]]
+        if isinstance(first, Arriving) and first.in_slices and isinstance(node.layer, Weighted):
+            return [first]
         for name in names:
             self._values[name] = arrived(self._values[name])
         return [self._values[name] for name in names]
@@ -95,7 +132,7 @@ class Passes:
     def _backward(self) -> None:
         """Runs the bprop of all nodes that learn, in reverse."""
         gradients: dict[str, Array] = {}
-        arriving: dict[str, list[Arriving]] = {}  # parts of gradients from another device
+        arriving: dict[str, list[Part]] = {}  # parts of gradients, from another device
         late: list[Node] = []  # whose parameters' gradients are put off until dx is on its way
         users = Counter(id(p) for node in self._steps for p in node.layer.params)
         for node in reversed(self._steps):
@@ -106,7 +143,7 @@ class Passes:
             with self._at(node):
                 dy = gradients.pop(node.name, None)
                 for part in arriving.pop(node.name, ()):
-                    dy = part.finish() if dy is None else ops.accumulate(dy, part.finish())
+                    dy = part.add_to(dy)
                 dx = node.layer.bprop(dy)
                 late.append(node)
                 if self.partition is None:
@@ -114,7 +151,7 @@ class Passes:
                 parts = dx if node.layer.several_inputs else [dx]
                 own = node.name in self._plan.own_dx
                 for name, part in zip(input_names(node), parts, strict=True):
-                    if isinstance(part, Arriving):
+                    if isinstance(part, Part):
                         arriving.setdefault(name, []).append(part)
                     elif name in self._plan.learns:
                         self._add_gradient(gradients, name, part, own)
@@ -140,10 +177,10 @@ class Passes:
             return
         if not own and len(self._readers[name]) > 1:  # the sum must not change what others hold
             held = self._sums.get(name)
-            if held is None or held.shape != part.shape:
+            if held is None or held.shape[1:] != part.shape[1:] or len(held) < len(part):
+                changed()
                 held = self._sums[name] = backends.of(part).empty(part.shape)
-            held[...] = part
-            part = held
+            part = ops.copy(held[: len(part)], part)
         gradients[name] = part
 
     @functools.cached_property

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from convnet.data import ArrayDataset, Loader
+from convnet.data import ArrayDataset, Batch, Loader
+from convnet.data.dataset import Pictures
 from convnet.data.picture import read_picture
-from convnet.evaluate import _warn, open_run
+from convnet.evaluate import Trained, _warn, open_run
 from convnet.views import probabilities, views
 
 _BAR = 24  # characters of a probability of 1
@@ -58,20 +59,41 @@ def predict(
         DataError: a file that is not a usable picture. CheckpointError, RunError, DeviceError.
     """
     trained = open_run(run, device, warn)
-    height, width, channels = trained.picture
-    pixels = np.stack([read_picture(Path(image), (height, width), channels) for image in images])
-    pictures = ArrayDataset(pixels, np.zeros(len(pixels), np.int32), trained.classes, "pictures")
-    cfg = trained.cfg
-    batch = min(cfg.train.batch, len(pictures))
-    loader = Loader(pictures, batch, cfg.seed, cfg.augment, trained.stats, train=False)
-    seen = views(trained.picture, cfg.augment, ten_crop)
-    rows = [probabilities(trained.net, trained.prepare, each, seen) for each in loader.epoch(0)]
+    rows = classify(trained, read_pictures(trained, images), ten_crop)
     found = []
-    for image, row in zip(images, np.concatenate(rows), strict=True):
+    for image, row in zip(images, rows, strict=True):
         order = np.argsort(-row, kind="stable")[:top]
         names = tuple(trained.classes[index] for index in order)
         found.append(Prediction(os.fspath(image), names, tuple(float(row[i]) for i in order)))
     return found
+
+
+def read_pictures(trained: Trained, images: Sequence[str | os.PathLike[str]]) -> Pictures:
+    """Picture files as the net takes them before the crop, uint8 [N, H, W, C].
+
+    Raises:
+        DataError: a file that is not a usable picture.
+    """
+    height, width, channels = trained.picture
+    return np.stack([read_picture(Path(image), (height, width), channels) for image in images])
+
+
+def batches(trained: Trained, pixels: Pictures) -> Iterator[Batch]:
+    """Pictures in the batches of the net's training, in order."""
+    labels = np.zeros(len(pixels), np.int32)
+    pictures = ArrayDataset(pixels, labels, trained.classes, "pictures")
+    cfg = trained.cfg
+    batch = min(cfg.train.batch, len(pictures))
+    return Loader(pictures, batch, cfg.seed, cfg.augment, trained.stats, train=False).epoch(0)
+
+
+def classify(trained: Trained, pixels: Pictures, ten_crop: bool = False) -> np.ndarray:
+    """Probabilities of the classes, float64 [N, classes], of pictures uint8 [N, H, W, C]."""
+    seen = views(trained.picture, trained.cfg.augment, ten_crop)
+    found = [
+        probabilities(trained.net, trained.prepare, each, seen) for each in batches(trained, pixels)
+    ]
+    return np.concatenate(found)
 
 
 def show(prediction: Prediction) -> str:

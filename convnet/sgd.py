@@ -11,6 +11,7 @@ import numpy as np
 from convnet import backend as backends
 from convnet import ops
 from convnet.layer import Array, Parameter, number
+from convnet.stepstate import StepState
 
 if TYPE_CHECKING:
     from convnet.net import Net
@@ -50,8 +51,17 @@ class SGD:
             raise ValueError(f"momentum: expected a number in [0, 1), got {momentum!r}")
         self.weight_decay = number("weight_decay", weight_decay, 0.0)
 
-    def update(self) -> None:
-        """One step: changes `data` and `velocity` of every parameter by its `grad`."""
+    @property
+    def rates(self) -> tuple[float, float, float]:
+        """lr, momentum and weight decay."""
+        return self.lr, self.momentum, self.weight_decay
+
+    def update(self, state: StepState | None = None) -> None:
+        """One step: changes `data` and `velocity` of every parameter by its `grad`.
+
+        Args:
+            state: where the devices have `rates`; without it, they are given them.
+        """
         tensors = [
             (p.data, p.velocity, p.grad, p.lr_mult, p.decay_mult)
             for p in self.params
@@ -60,7 +70,8 @@ class SGD:
         for device in dict.fromkeys(backends.of(entry[0]) for entry in tensors):
             own = [entry for entry in tensors if backends.of(entry[0]) is device]
             with device.active():
-                ops.sgd_update(own, self.lr, self.momentum, self.weight_decay)
+                held = None if state is None else state.on(device)
+                ops.sgd_update(own, *self.rates, state=held)
 
 
 def update_ratios(net: Net) -> dict[str, float]:

@@ -44,7 +44,7 @@ def summary_table(net: Net, batch: int) -> str:
         rows = [row[:2] + row[3:] for row in rows]
     split = "" if net.partition is None else f"\n\n{partition_table(net.partition, batch)}"
     return (
-        f"{_table(rows, left=len(rows[0]) - 3)}\n"
+        f"{aligned(rows, left=len(rows[0]) - 3)}\n"
         f"{net.flops / 1e6:,.1f} MFLOP per image forward; "
         f"{net.memory_bytes(batch) / 2**20:,.1f} MiB to train with a batch of {batch}"
         f"{split}"
@@ -71,7 +71,7 @@ def partition_table(partition: Partition, batch: int) -> str:
     totals = [sum(pair[way] for pair in sent.values()) for way in (0, 1)]
     rows.append(("total", *[""] * len(devices), *map(_bytes, totals)))
     return (
-        f"{_table(rows, left=1 + len(devices))}\n"
+        f"{aligned(rows, left=1 + len(devices))}\n"
         f"channels on each device; {_bytes(sum(totals))} cross in a step of {batch} "
         f"({partition.links.describe()})"
     )
@@ -87,7 +87,7 @@ def _times(shape: Shape) -> str:
     return " x ".join(map(str, shape))
 
 
-def _table(rows: list[tuple[str, ...]], left: int) -> str:
+def aligned(rows: list[tuple[str, ...]], left: int) -> str:
     """Rows as aligned text, the first `left` columns set to the left, the others to the right."""
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = []

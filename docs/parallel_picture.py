@@ -9,7 +9,8 @@ from pathlib import Path
 
 from convnet import models
 
-WIDTH, LEFT, RIGHT, BOX, STEP, TOP = 760, 130, 430, 200, 46, 64
+WIDTH, LEFT, RIGHT, BOX, STEP, TOP = 690, 16, 316, 220, 52, 52
+OWN, LINK = "#4a6fa5", "#c0504d"
 SHOWN = ("input", "conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7", "fc8", "softmax")
 
 
@@ -29,7 +30,8 @@ def main() -> None:
         for x, held in zip((LEFT, RIGHT), value.held, strict=True):
             if held is None:
                 continue
-            label = f"{name}   {held.first} .. {held.last - 1}"
+            what = "channels" if name == "input" or name.startswith("conv") else "units"
+            label = f"{name}: {what} {held.first} to {held.last - 1}"
             lines.append(
                 f'<rect x="{x}" y="{y}" width="{BOX}" height="26" rx="5" class="box"/>'
                 f'<text x="{x + BOX / 2}" y="{y + 17.5}" class="mid">{label}</text>'
@@ -40,20 +42,29 @@ def main() -> None:
     text = f"""<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" \
 font-family="sans-serif" font-size="13">
 <title>The paper's net over two devices</title>
-<defs><marker id="tip" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" markerHeight="7" \
-orient="auto"><path d="M0 0L8 4L0 8z" fill="context-stroke"/></marker></defs>
-<style>.box{{fill:#eef3fa;stroke:#4a6fa5}} .mid{{text-anchor:middle;fill:#1b2a41}}
-.own{{stroke:#4a6fa5;marker-end:url(#tip)}}
-.link{{stroke:#c0504d;marker-end:url(#tip);stroke-width:1.6}}
-.note{{fill:#c0504d}}</style>
+<defs>{tip("own", OWN)}{tip("link", LINK)}</defs>
+<style>.box{{fill:#eef3fa;stroke:{OWN}}} .mid{{text-anchor:middle;fill:#1b2a41}}
+.own{{stroke:{OWN};stroke-width:1.4;marker-end:url(#own)}}
+.link{{stroke:{LINK};stroke-width:1.4;marker-end:url(#link)}}
+.note{{fill:{LINK}}}</style>
 <rect width="{WIDTH}" height="{height}" fill="#ffffff"/>
 <text x="{LEFT + BOX / 2}" y="30" class="mid" font-size="15">first device</text>
 <text x="{RIGHT + BOX / 2}" y="30" class="mid" font-size="15">second device</text>
-<text x="{WIDTH - 8}" y="30" class="note" text-anchor="end">crosses</text>
+<text x="{WIDTH - 12}" y="22" class="note" text-anchor="end">crosses in a step</text>
+<text x="{WIDTH - 12}" y="38" class="note" text-anchor="end">of 128 pictures</text>
 {chr(10).join(lines)}
 </svg>
 """
     Path(__file__).with_name("parallel.svg").write_text(text, encoding="utf-8")
+
+
+def tip(name: str, colour: str) -> str:
+    """An arrow head."""
+    return (
+        f'<marker id="{name}" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="8" '
+        f'markerHeight="8" markerUnits="userSpaceOnUse" orient="auto">'
+        f'<path d="M0 0L8 4L0 8z" fill="{colour}"/></marker>'
+    )
 
 
 def arrows(name: str, y: int, mib: float | None, held: list) -> list[str]:
@@ -71,7 +82,7 @@ def arrows(name: str, y: int, mib: float | None, held: list) -> list[str]:
         if name != "conv1":
             found.append(line(second - 40, above, first + 40, here))
         found.append(
-            f'<text x="{WIDTH - 8}" y="{y + 17}" class="note" text-anchor="end">'
+            f'<text x="{WIDTH - 12}" y="{y + 17}" class="note" text-anchor="end">'
             f"{mib:.1f} MiB</text>"
         )
     return found

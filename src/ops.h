@@ -17,6 +17,7 @@
 #include <cstdint>
 #include <string>
 
+#include "philox.h"
 #include "shapes.h"
 
 namespace convnet {
@@ -29,6 +30,21 @@ struct Workspace {
 };
 
 enum class Pass { kFprop, kDgrad, kWgrad };
+
+// What differs from one training step to the next, in memory of the device: operations read it when
+// they run, so that a step captured once can run again with other numbers. The host writes all but
+// `halt`.
+struct StepState {
+  std::uint32_t seed_low, seed_high;  // of dropout
+  std::uint32_t step;                 // of dropout
+  float lr, momentum, weight_decay;   // of sgd_update
+  std::uint32_t halt;                 // not 0: the step went wrong, and sgd_update changes nothing
+  std::uint32_t reserved;
+};
+
+CONVNET_HOST_DEVICE inline std::uint64_t state_seed(const StepState& state) {
+  return std::uint64_t{state.seed_high} << 32 | state.seed_low;
+}
 
 // ---- the implementation itself ----------------------------------------------------------------
 
@@ -118,6 +134,15 @@ void avgpool_bprop(const PoolShape& shape, const float* dy, float* dx, Stream st
 void lrn_fprop(const LrnShape& shape, const float* x, float* y, Stream stream);
 void lrn_bprop(const LrnShape& shape, const float* x, const float* dy, float* dx, Stream stream);
 
+// lrn_fprop, and maxpool_fprop of its output, which is not stored; the same bits. lrn has the pixels
+// and channels of the pool's x.
+void lrn_maxpool_fprop(const LrnShape& lrn, const PoolShape& pool, const float* x, float* y,
+                       std::uint8_t* argmax, Stream stream);
+// maxpool_bprop, then lrn_bprop; the same bits. relu_mask: dx is zeroed where x <= 0, which is the
+// backward pass of a ReLU whose output is x.
+void lrn_maxpool_bprop(const LrnShape& lrn, const PoolShape& pool, const float* x, const float* dy,
+                       const std::uint8_t* argmax, bool relu_mask, float* dx, Stream stream);
+
 // ---- elementwise -------------------------------------------------------------------------------
 
 enum class Activation {
@@ -151,8 +176,10 @@ void accumulate(std::int64_t count, const float* src, float* dst, Stream stream)
 // y = x * mask * scale, where mask is 0 with probability `drop`; number `index` of Philox stream
 // (seed, stream_id, step) decides element index = (row + row_offset) * global_cols + col +
 // col_offset. The backward pass is the same operation on dy. y may be x. `drop` is in [0, 1).
+// state may be null; else its seed and step are taken in place of those given.
 void dropout(const DropoutShape& shape, double drop, float scale, std::uint64_t seed,
-             std::uint32_t stream_id, std::uint32_t step, const float* x, float* y, Stream stream);
+             std::uint32_t stream_id, std::uint32_t step, const StepState* state, const float* x,
+             float* y, Stream stream);
 
 // ---- softmax and cross-entropy -----------------------------------------------------------------
 
@@ -177,9 +204,10 @@ struct SgdTensor {
   float lr_mult, decay_mult;
 };
 
-// All parameters in one launch. `tensors` is a host array.
+// All parameters in one launch. `tensors` is a host array. state may be null; else its lr, momentum
+// and weight_decay are taken in place of those given, and nothing is changed where `halt` is set.
 void sgd_update(const SgdTensor* tensors, int tensor_count, float lr, float momentum,
-                float weight_decay, Stream stream);
+                float weight_decay, const StepState* state, Stream stream);
 
 // ---- data augmentation (paper, section 4.1) ----------------------------------------------------
 //   y[n,p,q,c] = scale * (x[n, p + offset_h, q' + offset_w, c] + noise[n,c] - mean[same place])
@@ -196,5 +224,20 @@ void augment(const AugmentShape& shape, const std::uint8_t* x, const std::int32_
 
 void peer_copy(const PeerShape& shape, const float* src, float* dst, Stream stream);
 void peer_add(const PeerShape& shape, const float* src, float* dst, Stream stream);
+
+// Whether a block arrived is found out by its stamp: its number among those that go the same way,
+// and the sum of its words, modulo 2^32. Both ends count, in memory of their own.
+//   peer_stamp, at the source:  count[0] += 1;  stamp = {count[0], sum of src}
+//   peer_check, at the target:  count[0] += 1;  where stamp is not {count[0], sum of src}, and
+//                               halt[0] is 0: halt[0] = code
+//   peer_halt:                  where halt[0] is 0: halt[0] = other[0]
+// `src` is the block at this end. stamp [2] and `other` may lie on another device.
+std::int64_t peer_stamp_workspace();
+void peer_stamp(const PeerShape& shape, const float* src, std::uint32_t* count,
+                std::uint32_t* stamp, Workspace workspace, Stream stream);
+void peer_check(const PeerShape& shape, const float* src, std::uint32_t* count,
+                const std::uint32_t* stamp, std::uint32_t code, std::uint32_t* halt,
+                Workspace workspace, Stream stream);
+void peer_halt(const std::uint32_t* other, int other_device, std::uint32_t* halt, Stream stream);
 
 }  // namespace convnet

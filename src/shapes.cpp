@@ -282,6 +282,14 @@ PeerShape peer_shape(const char* op, const Dims& dst, std::int64_t dst_offset, c
   return PeerShape{dst[0], cols, dst[1], src[1], dst_device, src_device};
 }
 
+PeerShape peer_block(const char* op, const Dims& src, std::int64_t src_offset, std::int64_t cols,
+                     int other_device, int device) {
+  check_rank(op, "src", src, 2, "[rows, columns]");
+  check_range(op, "cols", cols, 1, src[1]);
+  check_range(op, "src_col", src_offset, 0, src[1] - cols);
+  return PeerShape{src[0], cols, 0, src[1], other_device, device};
+}
+
 Dims x_dims(const ConvShape& shape) { return {shape.n, shape.h, shape.w, shape.c}; }
 Dims w_dims(const ConvShape& shape) { return {shape.k, shape.r, shape.s, shape.c / shape.groups}; }
 Dims local_w_dims(const ConvShape& shape) {

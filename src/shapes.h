@@ -102,6 +102,9 @@ DropoutShape dropout_shape(const char* op, const Dims& x, double drop, std::int6
 SoftmaxShape softmax_shape(const char* op, const Dims& logits);
 AugmentShape augment_shape(const char* op, const Dims& x, const Dims& mean, std::int64_t p,
                            std::int64_t q);
+// A block at one end of a transfer: dst_stride is 0, and dst_device that of the other end.
+PeerShape peer_block(const char* op, const Dims& src, std::int64_t src_offset, std::int64_t cols,
+                     int other_device, int device);
 PeerShape peer_shape(const char* op, const Dims& dst, std::int64_t dst_offset, const Dims& src,
                      std::int64_t src_offset, std::int64_t cols, int dst_device, int src_device);
 

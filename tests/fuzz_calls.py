@@ -71,6 +71,8 @@ def valid_ops() -> list[Call]:
         ("avgpool_bprop", (pooled, image.shape, *pool), {}),
         ("lrn_fprop", (matrix, 5, 2.0, 1e-4, 0.75, 1, "sum"), {"out": array(3, 7)}),
         ("lrn_bprop", (matrix, matrix, 4, 2.0, 1e-4, 0.75, 7, "mean"), {}),
+        ("lrn_maxpool_fprop", (image, *pool), {"n": 3, "out": (pooled, winners)}),
+        ("lrn_maxpool_bprop", (image, pooled, winners, *pool), {"relu_mask": True}),
         ("activation_saves_output", ("tanh",), {}),
         ("activation_fprop", ("drelu", matrix, 1.0, 1.0), {"out": array(3, 7)}),
         ("activation_bprop", ("tanh", matrix, matrix, 1.0, 1.0), {}),

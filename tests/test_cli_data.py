@@ -174,7 +174,7 @@ def test_progress_lines(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(cli_data._Lines, "EVERY", 0.0)
-    with cli_data._progress("packing", "pictures") as progress:
+    with cli_data.shown_progress("packing", "pictures") as progress:
         progress(10, 100)
         progress(60, 100)
     lines = capsys.readouterr().err.splitlines()
@@ -203,7 +203,7 @@ def test_progress_lines(
         (["bench"], "the following arguments are required: COMMAND"),
         (["bench", "data", "nothing"], '"nothing": no such file or preset'),
         (["bench", "data", "folder", "--seconds", "0"], "expected a number above 0, up to 3600"),
-        (["bench", "data", "folder", "--workers", "1,x"], "expected a whole number from 1 to 1024"),
+        (["bench", "data", "folder", "--workers", "1,x"], "expected a whole number from 1 to"),
         (["bench", "data", "folder", "--data", "absent"], "absent: expected a folder of pictures"),
     ],
 )  # fmt: skip

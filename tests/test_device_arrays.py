@@ -10,6 +10,7 @@ import contextlib
 import types
 from typing import Any
 
+import fake_cuda
 import numpy as np
 import pytest
 from nets import GRAPHS, data, every_graph, make, train
@@ -126,7 +127,7 @@ XP = types.SimpleNamespace(
     get_default_memory_pool=lambda: types.SimpleNamespace(free_bytes=lambda: 0),
     cuda=types.SimpleNamespace(
         runtime=types.SimpleNamespace(memGetInfo=lambda: (2**30, 2**30)),
-        get_current_stream=lambda index: types.SimpleNamespace(ptr=0, synchronize=lambda: None),
+        get_current_stream=None,  # see fake_cuda
         Device=lambda index: contextlib.nullcontext(),
     ),
 )
@@ -143,6 +144,7 @@ def emulator() -> Backend:
 def become_device(monkeypatch: pytest.MonkeyPatch, emulator: Backend) -> Backend:
     """From now on all arrays are DeviceArrays, and "cuda" is the emulator working on them."""
     backend = Backend("cuda", Module(emulator.module), XP)  # type: ignore[arg-type]
+    fake_cuda.install(monkeypatch, backend, DeviceArray)
 
     def of(*arrays: Any) -> Backend:
         for array in arrays:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -22,6 +23,7 @@ from convnet.checkpoint import read
 from convnet.config import AugmentConfig
 from convnet.data.loader import Loader
 from convnet.distributed import Parallel, Ranks
+from convnet.runfolder import RunError
 from convnet.sgd import SGD
 
 # Of the largest element of a tensor, after 30 steps: the ranks' sums of gradients are rounded in
@@ -52,12 +54,12 @@ def mpiexec_is_hydra():
     return "HYDRA" in subprocess.run(words, capture_output=True, text=True, check=False).stdout
 
 
-def mpirun(ranks, *words, cwd, timeout=100):
-    """Runs a command in several processes."""
+def mpirun(ranks, *words, cwd, timeout=100, **variables):
+    """Runs a command in several processes; `variables` are added to the environment."""
     return subprocess.run(
         [MPIEXEC, "-n", str(ranks), *words],
         cwd=cwd,
-        env=environment(**OPEN_MPI),
+        env=environment(**OPEN_MPI, **variables),
         capture_output=True,
         text=True,
         timeout=timeout,
@@ -280,6 +282,65 @@ def test_a_rank_that_dies_ends_the_job(one, tmp_path):
     resume = command("train", "--resume", run, "--device", "cpu")
     assert mpirun(2, *resume, cwd=tmp_path).returncode == 0
     assert_close(newest(run), newest(one / "one"))
+
+
+@needs_mpi
+@pytest.mark.parametrize("where", ["gradients", "_finish_epoch"])
+@pytest.mark.parametrize("rank", [0, 2])
+def test_a_rank_that_hangs_ends_the_job(one, tmp_path, where, rank):
+    """It is alive and does nothing: in the middle of a step, or before validation."""
+    run = tmp_path / "run"
+    script = tmp_path / "hangs.py"
+    script.write_text(
+        textwrap.dedent(f"""
+        import os, signal, sys
+        from convnet import cli
+        from convnet.net import Net
+        from convnet.trainer import Trainer
+        from mpi4py import MPI
+
+        owner = Net if {where!r} == "gradients" else Trainer
+        plain = getattr(owner, {where!r})
+
+        def hanging(self, *arguments, **options):
+            step = self.step if owner is Net else self.net.step
+            if MPI.COMM_WORLD.rank == {rank} and step >= 14:
+                os.kill(os.getpid(), signal.SIGSTOP)
+            return plain(self, *arguments, **options)
+
+        setattr(owner, {where!r}, hanging)
+        sys.exit(cli.main(sys.argv[1:]))
+    """)
+    )
+    words = ["train", one / "tiny.toml", "--device", "cpu", "--run-dir", run]
+    start = time.monotonic()
+    result = mpirun(
+        3, sys.executable, str(script), *map(str, words), cwd=tmp_path, timeout=60,
+        CONVNET_MPI_TIMEOUT="3",
+    )  # fmt: skip
+    assert time.monotonic() - start < 40
+    assert result.returncode != 0
+    assert re.search(
+        rf"convnet: error: rank \d of 3: rank {rank} of 3 did not take part in .* within 3 s; "
+        r"the last checkpoint is .*step-0",
+        result.stderr,
+    ), result.stderr
+    assert "Traceback" not in result.stderr
+    resumed = None
+    while resumed is None:
+        try:
+            resumed = convnet.train(resume=run, device="cpu", quiet=True)
+        except RunError:  # the process that hangs has not been killed yet
+            assert time.monotonic() - start < 60
+            time.sleep(0.2)
+    assert_close(newest(run), newest(one / "one"))
+
+
+@pytest.mark.parametrize("text", ["soon", "-1", "nan"])
+def test_a_timeout_that_makes_no_sense(monkeypatch, text):
+    monkeypatch.setenv("CONVNET_MPI_TIMEOUT", text)
+    with pytest.raises(ValueError, match="CONVNET_MPI_TIMEOUT: expected a number of seconds"):
+        distributed._timeout()
 
 
 @needs_mpi

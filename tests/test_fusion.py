@@ -16,9 +16,10 @@ from nets import (
     train,
 )
 
+from convnet import ops
 from convnet.backend import Backend
 from convnet.gradcheck import gradcheck
-from convnet.layers import Dropout, Flatten, ReLU, SoftmaxXent
+from convnet.layers import Dropout, Flatten, ReLU, SoftmaxXent, Sum, Tanh
 from convnet.memory import training_memory
 from convnet.net import Net, Node
 from convnet.sgd import SGD
@@ -78,7 +79,10 @@ def test_what_is_fused_in_the_chain():
     layers = {node.name: node.layer for node in make(chain).nodes}
     assert layers["conv1"].fuse_relu
     assert layers["relu1"].fused
-    assert not layers["conv1"].dy_masked  # LRN comes between it and the next convolution
+    assert layers["lrn1"].fused
+    assert layers["pool1"].norm is layers["lrn1"]
+    assert layers["conv1"].dy_masked  # by the pool, with LRN between
+    assert layers["pool1"].mask_dx
     assert not layers["conv1"].need_dx
     assert layers["conv2"].need_dx
     assert layers["conv2"].dy_masked
@@ -87,12 +91,17 @@ def test_what_is_fused_in_the_chain():
     assert not layers["lrn1"].in_place
     assert layers["drop4"].in_place
     assert layers["drop5"].in_place
-    assert not layers["fc5"].mask_dx  # its input is dropout's
+    assert layers["drop4"].masked
+    assert layers["drop5"].masked
+    assert layers["fc5"].mask_dx  # with dropout between: what was dropped is 0
+    assert layers["fc6"].mask_dx
+    assert layers["fc4"].dy_masked
 
 
 def test_what_is_not_fused_in_branches():
     layers = {node.name: node.layer for node in make(branches).nodes}
     assert not layers["a"].fuse_relu
+    assert not layers["norm"].fused  # others read it
     assert not layers["right"].in_place
     assert layers["relu"].in_place  # after the Sum, whose output nothing else reads
     assert not layers["a"].overwrite_dy
@@ -106,6 +115,9 @@ def test_nothing_is_fused_without_fuse():
         assert not node.layer.in_place
         assert not node.layer.overwrite_dy
         assert not getattr(node.layer, "fuse_relu", False)
+        assert not getattr(node.layer, "fused", False)
+        assert getattr(node.layer, "norm", None) is None
+        assert not getattr(node.layer, "masked", False)
         assert not getattr(node.layer, "dy_masked", False)
 
 
@@ -196,3 +208,67 @@ def test_nothing_is_computed_below_what_learns(rng, monkeypatch):
     train(net, x, labels, steps=1)
     assert seen[-1] == names[0]
     assert not np.array_equal(net.params[0].data, before)
+
+
+def test_the_norm_below_a_pool_takes_no_memory(rng):
+    """LRN's output and its gradient are never stored, and asking for its output still gives it."""
+    fused, plain = make(chain, seed=3), make(chain, seed=3, fuse=False)
+    x, labels = data(rng)
+    train(fused, x, labels, steps=1)
+    train(plain, x, labels, steps=1)
+    layers = [{node.name: node.layer for node in net.nodes} for net in (fused, plain)]
+    assert layers[0]["lrn1"].buffer_bytes == 0
+    assert layers[1]["lrn1"].buffer_bytes == 2 * 4 * BATCH * 8 * 7 * 6
+    np.testing.assert_array_equal(fused.forward(x, "lrn1"), plain.forward(x, "lrn1"))
+    assert layers[0]["lrn1"].fused
+
+
+def test_no_random_numbers_in_the_backward_pass_over_a_relu(rng, monkeypatch):
+    """Both dropouts of the chain leave their masks to the ReLUs below; alone they draw again."""
+
+    def drawn(dy, *args, **options):
+        raise AssertionError("dropout_bprop was called")
+
+    monkeypatch.setattr(ops, "dropout_bprop", drawn)
+    x, labels = data(rng)
+    train(make(chain, seed=3), x, labels, steps=1)
+    with pytest.raises(AssertionError, match="dropout_bprop"):
+        train(make(chain, seed=3, fuse=False), x, labels, steps=1)
+
+
+def dropouts():
+    """Dropout over dropout, over an activation that is no ReLU, and over what others read."""
+    return [
+        Node("fc1", dense(14, relu=True)),
+        Node("drop1", Dropout(0.3, "inverted")),
+        Node("again1", Dropout(0.2)),
+        Node("fc2", dense(9)),
+        Node("tanh2", Tanh()),
+        Node("drop2", Dropout(0.4)),
+        Node("fc3", dense(9, relu=True)),
+        Node("drop3", Dropout(0.4)),
+        Node("fc4", dense(9), "fc3"),
+        Node("join", Sum(), ("drop3", "fc4")),
+        Node("relu5", ReLU()),
+        Node("drop5", Dropout(0.3, "inverted")),
+        Node("fc6", dense(CLASSES)),
+        Node("softmax", SoftmaxXent()),
+    ]
+
+
+def test_masks_of_dropouts(backend, rng):
+    x, labels = data(rng)
+    fused, plain = (make(dropouts, backend, seed=3, fuse=fuse) for fuse in (True, False))
+    masked = {n.name: n.layer.masked for n in fused.nodes if isinstance(n.layer, Dropout)}
+    assert masked == {
+        "drop1": True,
+        "again1": True,
+        "drop2": False,
+        "drop3": False,  # fc4 reads what the ReLU gave
+        "drop5": True,
+    }
+    assert train(fused, x, labels) == train(plain, x, labels)
+    for name, array in plain.state().items():
+        np.testing.assert_array_equal(fused.state()[name], array, err_msg=name)
+    rows = gradcheck(fused, x, labels, samples=3)
+    assert all(row.ok for row in rows), rows

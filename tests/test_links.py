@@ -246,8 +246,117 @@ def test_a_word_that_changes_on_the_way(devices, words):
 
     link.transport.copy = corrupt
     src, dst = devices[0].zeros((4, 6)), devices[1].zeros((4, 6))
+    sent = link.start("block", dst, 0, src, 0, 6)
+    found = link.verify if link.checked else lambda: None
     with pytest.raises(LinkError, match="what arrived is not what was sent"):
-        link.finish(link.start("block", dst, 0, src, 0, 6))
+        (link.finish(sent), found())
+
+
+# ---- checked by the devices ---------------------------------------------------------------------
+
+EMULATED = "emulator:0,emulator:1"
+
+
+@pytest.fixture
+def emulated():
+    """A net over two devices that check what arrives; its steps, and the same net unharmed."""
+    try:
+        convnet.backend.get_all(EMULATED)
+    except convnet.DeviceError as error:
+        pytest.skip(str(error))
+    nets = [make(chain, EMULATED, seed=3) for _ in range(2)]
+    sgds = [SGD(net.params, lr=0.05) for net in nets]
+    return nets, [
+        lambda batch, net=net, sgd=sgd: net.train_step(*batch, sgd)
+        for net, sgd in zip(nets, sgds, strict=True)
+    ]
+
+
+@pytest.mark.parametrize("pair", PAIRS)
+@pytest.mark.parametrize("fault", ["drop", "mute"])
+@pytest.mark.parametrize("at", ["relu2", "gradient of tanh3", "gradient of drop5"])
+def test_a_device_halts_the_step(emulated, rng, pair, fault, at):
+    """Neither device changes a weight, and the error names the pair."""
+    (net, _), (step, _) = emulated
+    net.step_graph.mode = "off"
+    step(data(rng))
+    before, steps = net.state(), net.step
+    link = net.partition.links.between(*(net.backends[i] for i in pair))
+    link.fault = lambda transfer: fault if transfer.what == at else None
+    with pytest.raises(LinkError) as caught:
+        step(data(rng))
+    source, target = (f"emulator:{i}" for i in pair)
+    assert str(caught.value) == (
+        f"{source} -> {target}: a transfer ({at}) failed: what arrived is not what was sent (peer)"
+    )
+    assert net.step == steps
+    link.fault = None
+    with pytest.raises(LinkError, match=f"{source} -> {target}"):
+        step(data(rng))
+    after = net.state()
+    for name, array in before.items():
+        np.testing.assert_array_equal(after[name], array)
+
+
+def test_a_device_that_fails(emulated, rng):
+    (net, _), (step, _) = emulated
+    step(data(rng))
+    before = net.state()
+    net.partition.links.between(*net.backends).fault = lambda transfer: fail()
+    with pytest.raises(LinkError, match=r"emulator:0 -> emulator:1: .* the source failed: it"):
+        step(data(rng))
+    for name, array in net.state().items():
+        np.testing.assert_array_equal(before[name], array)
+
+
+@pytest.mark.parametrize("pair", PAIRS)
+def test_a_captured_step_halts_too(emulated, rng, pair):
+    """A transfer that one side has missed, in a step that Python has no part in."""
+    (net, other), (step, right) = emulated
+    for _ in range(5):
+        batch = data(rng)
+        assert step(batch) == right(batch)
+    assert net.step_graph._captured
+    link = net.partition.links.between(*(net.backends[i] for i in pair))
+    before = net.state()
+    link._lanes[0].got[0] += 1
+    with pytest.raises(
+        LinkError, match=rf"emulator:{pair[0]} -> emulator:{pair[1]}: a transfer \("
+    ):
+        step(data(rng))
+    with pytest.raises(LinkError):
+        step(data(rng))
+    for name, array in before.items():
+        np.testing.assert_array_equal(net.state()[name], array)
+        np.testing.assert_array_equal(other.state()[name], array)
+
+
+def test_a_halted_net_tells_when_it_is_evaluated(emulated, rng):
+    (net, _), _ = emulated
+    x, labels = data(rng)
+    link = net.partition.links.between(*net.backends)
+    link.fault = lambda transfer: "drop"
+    for run in (
+        lambda: net.evaluate(x, labels),
+        lambda: net.predict(x),
+        lambda: net.gradients(x, labels),
+    ):
+        with pytest.raises(LinkError, match="emulator:0 -> emulator:1"):
+            run()
+
+
+def test_a_pass_that_was_broken_off_does_no_harm(emulated, rng, monkeypatch):
+    """Transfers that began and were never waited for leave the counts of the others right."""
+    (net, _), (step, right) = emulated
+    batch = data(rng)
+    assert step(batch) == right(batch)
+    layer = next(node.layer for node in net._steps if node.name == "conv3@0")
+    with monkeypatch.context() as patch:
+        patch.setattr(type(layer), "_fprop", lambda *_: fail())
+        with pytest.raises(RuntimeError, match="fell off"):
+            step(batch)
+    for _ in range(4):
+        assert step(batch) == right(batch)
 
 
 def test_a_fault_in_a_run_leaves_the_last_checkpoint(tmp_path, monkeypatch):

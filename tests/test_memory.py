@@ -43,15 +43,14 @@ def test_a_net_of_sizes_only_takes_no_memory() -> None:
 def test_the_parts_of_the_papers_net() -> None:
     need = training_memory(alexnet(device="cpu", sizes_only=True), 128, 6 * 256 * 256 * 3)
     assert need.parameters == need.gradients == need.velocities == 4 * 60_965_224
-    # conv1 to conv5, fc6 to fc8 (SEMANTICS: 659,272), and what norms and pools write besides;
-    # the ReLUs and dropout work in place. Of the loss: gradient, loss and rank.
-    norms = 290_400 + 186_624
+    # conv1 to conv5, fc6 to fc8 (SEMANTICS: 659,272), and what pools write besides; norms run in
+    # the pools, the ReLUs and dropout in place. Of the loss: gradient, loss and rank.
     pools = (27 * 27 * 96 + 13 * 13 * 256 + 6 * 6 * 256) * 5 // 4  # and a byte for each maximum
     layers = 290_400 + 186_624 + 2 * 64_896 + 43_264 + 2 * 4096 + 1000
-    assert need.outputs == 128 * (4 * (layers + norms + pools) + 4 * 1002)
+    assert need.outputs == 128 * (4 * (layers + pools) + 4 * 1002)
     assert need.batch == 128 * (224 * 224 * 3 * 4 + 4 + 6 * 256 * 256 * 3)
-    assert 0 < need.workspace < 50e6
-    text = r"2,16\d MiB \(parameters 233, gradients 233, velocities 233, .*, batch 218\)"
+    assert 0 < need.workspace < 100e6
+    text = r"1,[78]\d\d MiB \(parameters 233, gradients 233, velocities 233, .*, batch 218\)"
     assert re.fullmatch(text, str(need))
 
 

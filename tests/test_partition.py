@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from nets import CLASSES, GRAPHS, chain, conv, data, dense, make, train
+from nets import CLASSES, GRAPHS, chain, conv, data, dense, make, pool_first, residual, train
 from tiny import config, metrics, write_config, write_data
 
 import convnet
@@ -23,6 +23,7 @@ from convnet.layers import (
     Tanh,
 )
 from convnet.layers.loss import Loss
+from convnet.links import Link
 from convnet.net import Net, Node
 from convnet.sgd import SGD
 
@@ -348,6 +349,49 @@ def test_the_links_carry_what_the_summary_says(rng):
     x = rng.standard_normal((3, *net.in_shape)).astype(np.float32)
     net.train_step(x, np.zeros(3, int), SGD(net.params))
     assert sum(link.bytes_sent for link in net.partition.links) == net.partition.moved(3)
+
+
+@pytest.mark.parametrize("graph", [chain, residual, pool_first, uneven])
+def test_slices_of_the_batch_change_no_bit(graph, backend, rng, monkeypatch):
+    """What is there is computed while the rest travels: the same as all at once. oneDNN may choose
+    another way to add for other sizes of batch."""
+    name = backend.name
+    if name == "cuda" and backend.module.device_count() < 2:
+        pytest.skip("needs two GPUs")
+    x, labels = data(rng)
+    found = []
+    for size in (1 << 30, 1):
+        monkeypatch.setattr(convnet.gather, "SLICE_BYTES", size)
+        net = make(graph, f"{name}:0,{name}:1", seed=3)
+        slices = [gather._slices(len(x)) for _, gather in net.partition.gathers()]
+        assert {len(parts) for parts in slices} <= {1, 4 if size == 1 else 1}
+        assert all(parts[0][0] == 0 and parts[-1][1] == len(x) for parts in slices)
+        loss = net.gradients(x, labels)
+        tested = net.evaluate(x, labels)[0], net.predict(x)
+        found.append((loss, *tested, *(net.backend.to_host(p.grad) for p in net.params)))
+    for whole, sliced in zip(*found, strict=True):
+        whole, sliced = np.asarray(whole), np.asarray(sliced)
+        if name == "cpu":
+            np.testing.assert_allclose(sliced, whole, rtol=0, atol=2e-6 * np.abs(whole).max())
+        else:
+            np.testing.assert_array_equal(sliced, whole)
+
+
+def test_a_layer_begins_with_what_is_there(monkeypatch, rng):
+    """conv3 computes the first cases before the last ones have been sent."""
+    monkeypatch.setattr(convnet.gather, "SLICE_BYTES", 1)
+    net = make(chain, "cpu:0,cpu:1", seed=3)
+    order = []
+    finish, fprop = Link.finish, Conv._fprop
+    monkeypatch.setattr(
+        Link, "finish", lambda self, sent: (finish(self, sent), order.append(sent.what))[0]
+    )
+    monkeypatch.setattr(
+        Conv, "_fprop", lambda self, x, relu: (order.append(len(x)), fprop(self, x, relu))[1]
+    )
+    net.evaluate(*data(rng))
+    at = order.index("relu2")
+    assert order[at : at + 8] == ["relu2", 1, "relu2", 2, "relu2", 1, "relu2", 2]
 
 
 def test_gradients_travel_into_two_slots_in_turn(rng):

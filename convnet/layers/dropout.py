@@ -21,6 +21,10 @@ class Dropout(Layer):
         mode: "paper" multiplies by the mask when training and by 1 - drop when testing;
             "inverted" multiplies by mask / (1 - drop) when training and does nothing when testing.
 
+    Attributes that a net sets when it fuses nodes:
+        masked: y lies over the output of a ReLU, whose mask is taken from it: what was dropped is 0
+            there, so that mask is this layer's too, and bprop draws no random numbers.
+
     Source: paper, section 4.2.
     """
 
@@ -30,6 +34,7 @@ class Dropout(Layer):
     dx_over_dy = True
     # A dropped element is 0 and so not positive; its gradient is 0 with either mask.
     keeps_relu_mask = True
+    masked = False
 
     def __init__(self, drop: float = 0.5, mode: str = "paper") -> None:
         super().__init__()
@@ -37,6 +42,10 @@ class Dropout(Layer):
         if self.drop == 1.0:
             raise ValueError("drop: expected a number in [0, 1), got 1")
         self.mode = choice("mode", mode, ("paper", "inverted"))
+
+    @property
+    def passes_dy(self) -> bool:  # type: ignore[override]
+        return self.masked and self.mode == "paper"
 
     def block(self, first: int, last: int, channels: int) -> Layer:
         part = super().block(first, last, channels)
@@ -59,7 +68,11 @@ class Dropout(Layer):
         return y
 
     def bprop(self, dy: Array) -> Array:
+        if self.passes_dy:
+            return dy
         dx = dy if self.overwrite_dy else self.buffer("dx", dy.shape, dy)
+        if self.masked:
+            return ops.activation_bprop("linear", dy, dy, 1.0 / (1.0 - self.drop), out=dx)
         ops.dropout_bprop(self._rows(dy), self.drop, **self._draw(dy), out=self._rows(dx))
         return dx
 
@@ -80,6 +93,7 @@ class Dropout(Layer):
             "row_offset": self.random.first_case * rows_per_case,
             "col_offset": first,
             "global_cols": channels,
+            "state": self.random.state_for(x),
         }
 
     def describe(self) -> str:

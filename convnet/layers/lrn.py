@@ -19,10 +19,14 @@ class LRN(Layer):
         groups: channels are in this many parts, and a window never reaches into another one.
         alpha_mode: "sum" as in the equation; "mean" divides alpha by n.
 
+    Attributes that a net sets when it fuses nodes:
+        fused: the max-pool above normalises what it reads; this node passes x and dx on.
+
     Source: paper, section 3.3.
     """
 
     reach = "groups"
+    fused = False
 
     def __init__(
         self,
@@ -50,7 +54,16 @@ class LRN(Layer):
         return part
 
     @property
-    def _terms(self) -> dict[str, Any]:
+    def is_view(self) -> bool:  # type: ignore[override]
+        return self.fused
+
+    @property
+    def passes_dy(self) -> bool:  # type: ignore[override]
+        return self.fused
+
+    @property
+    def terms(self) -> dict[str, Any]:
+        """The keyword arguments of the operations."""
         return {
             "n": self.n,
             "k": self.k,
@@ -69,13 +82,17 @@ class LRN(Layer):
         return self.out_shape
 
     def fprop(self, x: Array, train: bool) -> Array:
+        if self.fused:
+            return x
         self.saved = x if train else None
-        return ops.lrn_fprop(x, **self._terms, out=self.buffer("y", x.shape, x))
+        return ops.lrn_fprop(x, **self.terms, out=self.buffer("y", x.shape, x))
 
     def bprop(self, dy: Array) -> Array:
+        if self.fused:
+            return dy  # the gradient of x, from the pool
         x = self.recall()
-        return ops.lrn_bprop(x, dy, **self._terms, out=self.buffer("dx", x.shape, x))
+        return ops.lrn_bprop(x, dy, **self.terms, out=self.buffer("dx", x.shape, x))
 
     def describe(self) -> str:
         groups = f" groups {self.groups}" if self.groups > 1 else ""
-        return f"lrn {self.n}{groups}"
+        return f"lrn {self.n}{groups}" + (" (fused)" if self.fused else "")

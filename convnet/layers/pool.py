@@ -9,6 +9,7 @@ import numpy as np
 
 from convnet import ops
 from convnet.layer import Array, Layer, Shape, choice, image_shape, pair
+from convnet.layers.lrn import LRN
 from convnet.layers.weighted import window_text
 
 
@@ -54,10 +55,16 @@ class _Pool(Layer):
 class MaxPool(_Pool):
     """y[n,p,q,c] = the largest x in window (p, q); the gradient goes to the first largest.
 
+    Attributes that a net sets when it fuses nodes:
+        norm: the LRN below, which runs in this layer's operations; x is then what it normalises.
+        mask_dx: with `norm`: x is the output of a ReLU, whose mask is applied to dx.
+
     Source: paper, section 3.4.
     """
 
     kind = "max"
+    norm: LRN | None = None
+    mask_dx = False
 
     def setup(self, in_shape: Shape, rng: np.random.Generator) -> Shape:
         if math.prod(self.size) > 256:
@@ -70,14 +77,21 @@ class MaxPool(_Pool):
         shape = (x.shape[0], *self.out_shape)
         y = self.buffer("y", shape, x)
         argmax = self.buffer("argmax", shape, x, np.uint8)
-        ops.maxpool_fprop(x, *self._window, out=(y, argmax))
-        self.saved = (argmax, x.shape) if train else None
+        if self.norm is not None:
+            ops.lrn_maxpool_fprop(x, *self._window, **self.norm.terms, out=(y, argmax))
+        else:
+            ops.maxpool_fprop(x, *self._window, out=(y, argmax))
+        self.saved = (argmax, x) if train else None
         return y
 
     def bprop(self, dy: Array) -> Array:
-        argmax, x_shape = self.recall()
-        dx = self.buffer("dx", x_shape, dy)
-        return ops.maxpool_bprop(dy, argmax, x_shape, *self._window, out=dx)
+        argmax, x = self.recall()
+        dx = self.buffer("dx", x.shape, dy)
+        if self.norm is None:
+            return ops.maxpool_bprop(dy, argmax, x.shape, *self._window, out=dx)
+        terms, mask = self.norm.terms, self.mask_dx
+        ops.lrn_maxpool_bprop(x, dy, argmax, *self._window, **terms, relu_mask=mask, out=dx)
+        return dx
 
     def output_bytes(self, batch: int) -> int:
         return super().output_bytes(batch) + batch * math.prod(self.out_shape)

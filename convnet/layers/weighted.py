@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
 from typing import Any
 
@@ -28,6 +29,7 @@ class Weighted(Layer):
 
     reach = "filters"
     late = False
+    _rows = 0  # the first case of the slice that is being computed
 
     fuse_relu = False
     dy_masked = False
@@ -103,6 +105,31 @@ class Weighted(Layer):
         y = self._fprop(x, self.has_relu)
         self.saved = (x, y) if train else None
         return y
+
+    def fprop_by_slices(self, x: Array, slices: Iterable[tuple[int, int]], train: bool) -> Array:
+        """As `fprop`, case by case: the same bits, wherever the operations give each case those.
+
+        Args:
+            x: [N, ...], of which a part may still be on its way.
+            slices: first and last + 1 of cases that are there, one slice after the other.
+        """
+        y = self.buffer("y", (x.shape[0], *self.out_shape), x)
+        try:
+            for first, last in slices:
+                self._rows = first
+                self._fprop(x[first:last], self.has_relu)
+        finally:
+            self._rows = 0
+        self.saved = (x, y) if train else None
+        return y
+
+    def buffer(
+        self, name: str, shape: Sequence[int], like: Array, dtype: Any = np.float32
+    ) -> Array:
+        """As ever; while cases are computed by slices, the rows of those."""
+        if not self._rows:
+            return super().buffer(name, shape, like, dtype)
+        return self._buffers[name][self._rows : self._rows + shape[0]]
 
     def bprop(self, dy: Array) -> Array | None:
         x, y = self.recall()

@@ -39,7 +39,8 @@ from convnet.ops.dense import dense_dgrad, dense_fprop, dense_wgrad, dense_works
 from convnet.ops.dropout import dropout_bprop, dropout_fprop
 from convnet.ops.local import local_dgrad, local_fprop, local_output_shape, local_wgrad
 from convnet.ops.lrn import lrn_bprop, lrn_fprop
-from convnet.ops.peer import peer_add, peer_copy
+from convnet.ops.lrn_maxpool import lrn_maxpool_bprop, lrn_maxpool_fprop
+from convnet.ops.peer import copy, peer_add, peer_check, peer_copy, peer_halt, peer_stamp
 from convnet.ops.pool import (
     avgpool_bprop,
     avgpool_fprop,
@@ -66,6 +67,7 @@ __all__ = [
     "conv_output_shape",
     "conv_wgrad",
     "conv_workspace",
+    "copy",
     "dense_dgrad",
     "dense_fprop",
     "dense_wgrad",
@@ -80,10 +82,15 @@ __all__ = [
     "logistic_fprop",
     "lrn_bprop",
     "lrn_fprop",
+    "lrn_maxpool_bprop",
+    "lrn_maxpool_fprop",
     "maxpool_bprop",
     "maxpool_fprop",
     "peer_add",
+    "peer_check",
     "peer_copy",
+    "peer_halt",
+    "peer_stamp",
     "philox",
     "pool_output_shape",
     "relu_bprop",

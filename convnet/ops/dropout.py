@@ -17,6 +17,7 @@ def dropout_fprop(
     row_offset: int = 0,
     col_offset: int = 0,
     global_cols: int | None = None,
+    state: Array | None = None,
     out: Array | None = None,
 ) -> Array:
     """Dropout in training (paper, section 4.2): elements become 0 with probability ``drop``.
@@ -31,10 +32,12 @@ def dropout_fprop(
             at test time); ``"inverted"`` divides them by 1 - drop (and leaves test time alone).
         row_offset, col_offset, global_cols: where x lies as a block of a larger [rows, global_cols]
             tensor; the block gets its part of the whole's mask.
+        state: uint32 [8] on the same device (see :mod:`convnet.stepstate`): seed and step are taken
+            from it, as they are when the operation runs, in place of those given.
         out: same shape; may be x.
     """
     return _dropout("dropout_fprop", x, drop, seed, layer, step, mode, row_offset, col_offset,
-                    global_cols, out)  # fmt: skip
+                    global_cols, state, out)  # fmt: skip
 
 
 def dropout_bprop(
@@ -48,11 +51,12 @@ def dropout_bprop(
     row_offset: int = 0,
     col_offset: int = 0,
     global_cols: int | None = None,
+    state: Array | None = None,
     out: Array | None = None,
 ) -> Array:
     """Gradient of :func:`dropout_fprop`: the same mask, drawn again. ``out`` may be dy."""
     return _dropout("dropout_bprop", dy, drop, seed, layer, step, mode, row_offset, col_offset,
-                    global_cols, out)  # fmt: skip
+                    global_cols, state, out)  # fmt: skip
 
 
 def _dropout(
@@ -66,9 +70,10 @@ def _dropout(
     row_offset: int,
     col_offset: int,
     global_cols: int | None,
+    state: Array | None,
     out: Array | None,
 ) -> Array:
-    be = backend_of(op, x=x, out=out)
+    be = backend_of(op, x=x, out=out, state=state)
     if text_of(op, "mode", mode) not in ("paper", "inverted"):
         raise ValueError(f'{op}: mode: expected "paper" or "inverted", got {mode!r}')
     drop = real_of(op, "drop", drop)
@@ -88,5 +93,5 @@ def _dropout(
     if out is None:
         out = be.empty(shape)
     scale = 1.0 / (1.0 - drop) if mode == "inverted" else 1.0
-    be.module.dropout(x, out, drop, scale, *counters, be.stream())
+    be.module.dropout(x, out, drop, scale, *counters, state, be.stream())
     return out

@@ -6,7 +6,10 @@ from convnet.backend import Array
 from convnet.ops.arguments import backend_of, dims_of, real_of, text_of, whole_of
 
 
-def _lrn(op: str, n: int, k: float, alpha: float, beta: float, groups: int, mode: str) -> tuple:
+def lrn_arguments(
+    op: str, n: int, k: float, alpha: float, beta: float, groups: int, mode: str
+) -> tuple:
+    """What the compiled operations take, of checked types."""
     return (
         whole_of(op, "n", n),
         real_of(op, "k", k),
@@ -44,7 +47,7 @@ def lrn_fprop(
     """
     op = "lrn_fprop"
     be = backend_of(op, x=x, out=out)
-    parameters = _lrn(op, n, k, alpha, beta, groups, alpha_mode)
+    parameters = lrn_arguments(op, n, k, alpha, beta, groups, alpha_mode)
     if out is None:
         out = be.empty(dims_of(op, "x", x))
     be.module.lrn_fprop(x, out, *parameters, be.stream())
@@ -66,7 +69,7 @@ def lrn_bprop(
     """Gradient of :func:`lrn_fprop` with respect to x, from x and dy [..., C]."""
     op = "lrn_bprop"
     be = backend_of(op, x=x, dy=dy, out=out)
-    parameters = _lrn(op, n, k, alpha, beta, groups, alpha_mode)
+    parameters = lrn_arguments(op, n, k, alpha, beta, groups, alpha_mode)
     if out is None:
         out = be.empty(dims_of(op, "x", x))
     be.module.lrn_bprop(x, dy, out, *parameters, be.stream())

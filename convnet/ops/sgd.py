@@ -14,6 +14,7 @@ def sgd_update(
     lr: float,
     momentum: float = 0.9,
     weight_decay: float = 5e-4,
+    state: Array | None = None,
 ) -> None:
     """The update rule of the paper (section 5), in place, for all parameters in one launch.
 
@@ -23,6 +24,9 @@ def sgd_update(
         tensors: (w, velocity, grad, lr_mult, decay_mult) per parameter; w, velocity and grad of
             equal shape.
         lr: learning rate.
+        state: uint32 [8] on the same device (see :mod:`convnet.stepstate`): lr, momentum and weight
+            decay are taken from it, as they are when the operation runs, in place of those given;
+            where its `halt` is set nothing is changed.
     """
     op = "sgd_update"
     columns: list[list[Any]] = [[], [], [], [], []]
@@ -39,6 +43,7 @@ def sgd_update(
             column.append(array)
     if not columns[0]:
         return
-    be = backend_of(op, w=columns[0][0], velocity=columns[1][0], grad=columns[2][0])
+    be = backend_of(op, w=columns[0][0], velocity=columns[1][0], grad=columns[2][0], state=state)
     hyper = (real_of(op, "lr", lr), real_of(op, "momentum", momentum))
-    be.module.sgd_update(*columns, *hyper, real_of(op, "weight_decay", weight_decay), be.stream())
+    decay = real_of(op, "weight_decay", weight_decay)
+    be.module.sgd_update(*columns, *hyper, decay, state, be.stream())

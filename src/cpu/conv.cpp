@@ -1,4 +1,5 @@
-// Convolution on the host, by oneDNN, in NHWC throughout.
+// Convolution on the host, in NHWC throughout: by Winograd's algorithm where that pays
+// (winograd.cpp, space_to_depth.cpp), else directly by oneDNN.
 //
 //   fprop  y  = x * w + b      (equations in ops.h)
 //   dgrad  dx = dy * flipped w
@@ -8,6 +9,8 @@
 // reorders them (K R S C / G numbers: little next to the convolution) into the workspace. `ceil`
 // rounding needs no special case: the overhang is right padding, which oneDNN reads as zeros.
 #include "onednn.h"
+#include "space_to_depth.h"
+#include "winograd.h"
 
 namespace convnet {
 namespace {
@@ -99,6 +102,13 @@ std::shared_ptr<const ConvPlan> conv_plan(const ConvShape& s, Pass pass, bool bi
                    [&] { return make_plan(s, pass, bias, relu); });
 }
 
+enum class Algorithm { kDirect, kWinograd, kSpaceToDepth };
+
+Algorithm algorithm_for(const ConvShape& shape, Pass pass) {
+  if (winograd_suits(shape, pass, direct_cost(shape))) return Algorithm::kWinograd;
+  return space_to_depth_suits(shape, pass) ? Algorithm::kSpaceToDepth : Algorithm::kDirect;
+}
+
 // The filters in the layout the primitive wants.
 memory reordered_filters(const ConvPlan& plan, const float* w, Scratch& scratch) {
   memory krsc = memory_at(plan.krsc, w);
@@ -111,6 +121,9 @@ memory reordered_filters(const ConvPlan& plan, const float* w, Scratch& scratch)
 }  // namespace
 
 std::int64_t conv_workspace(const ConvShape& shape, Pass pass) {
+  const Algorithm algorithm = algorithm_for(shape, pass);
+  if (algorithm == Algorithm::kWinograd) return winograd_workspace(shape, pass);
+  if (algorithm == Algorithm::kSpaceToDepth) return space_to_depth_workspace(shape, pass);
   std::int64_t bytes = 0;
   // oneDNN may choose differently with and without bias and ReLU; ask for the most.
   for (const bool bias : {false, true}) {
@@ -125,6 +138,13 @@ std::int64_t conv_workspace(const ConvShape& shape, Pass pass) {
 
 void conv_fprop(const ConvShape& shape, const float* x, const float* w, const float* b, bool relu,
                 float* y, Workspace workspace, Stream) {
+  const Algorithm algorithm = algorithm_for(shape, Pass::kFprop);
+  if (algorithm == Algorithm::kWinograd) {
+    return winograd_fprop(shape, x, w, b, relu, y, workspace);
+  }
+  if (algorithm == Algorithm::kSpaceToDepth) {
+    return space_to_depth_fprop(shape, x, w, b, relu, y, workspace);
+  }
   const auto plan = conv_plan(shape, Pass::kFprop, b != nullptr, relu);
   Scratch scratch("conv_fprop", workspace);
   std::unordered_map<int, memory> args{
@@ -140,6 +160,13 @@ void conv_fprop(const ConvShape& shape, const float* x, const float* w, const fl
 
 void conv_dgrad(const ConvShape& shape, const float* dy, const float* w, const float* relu_mask,
                 float* dx, Workspace workspace, Stream) {
+  const Algorithm algorithm = algorithm_for(shape, Pass::kDgrad);
+  if (algorithm == Algorithm::kWinograd) {
+    return winograd_dgrad(shape, dy, w, relu_mask, dx, workspace);
+  }
+  if (algorithm == Algorithm::kSpaceToDepth) {
+    return space_to_depth_dgrad(shape, dy, w, relu_mask, dx, workspace);
+  }
   const auto plan = conv_plan(shape, Pass::kDgrad, false, false);
   Scratch scratch("conv_dgrad", workspace);
   plan->conv.execute(cpu_stream(),
@@ -154,6 +181,13 @@ void conv_dgrad(const ConvShape& shape, const float* dy, const float* w, const f
 
 void conv_wgrad(const ConvShape& shape, const float* x, const float* dy, float* dw, float* db,
                 Workspace workspace, Stream) {
+  const Algorithm algorithm = algorithm_for(shape, Pass::kWgrad);
+  if (algorithm == Algorithm::kWinograd) {
+    return winograd_wgrad(shape, x, dy, dw, db, workspace);
+  }
+  if (algorithm == Algorithm::kSpaceToDepth) {
+    return space_to_depth_wgrad(shape, x, dy, dw, db, workspace);
+  }
   const auto plan = conv_plan(shape, Pass::kWgrad, db != nullptr, false);
   Scratch scratch("conv_wgrad", workspace);
   const memory krsc = memory_at(plan->krsc, dw);

@@ -56,7 +56,12 @@ void dropout_run(const Mask& mask, std::int64_t index, std::int64_t count, const
 }  // namespace
 
 void dropout(const DropoutShape& shape, double drop, float scale, std::uint64_t seed,
-             std::uint32_t stream_id, std::uint32_t step, const float* x, float* y, Stream) {
+             std::uint32_t stream_id, std::uint32_t step, const StepState* state, const float* x,
+             float* y, Stream) {
+  if (state != nullptr) {
+    seed = state_seed(*state);
+    step = state->step;
+  }
   const Mask mask{seed, stream_id, step, dropout_threshold(drop), scale};
   // Whole rows of the tensor follow each other without a gap and count as one long row.
   const bool whole_rows = shape.cols == shape.global_cols;

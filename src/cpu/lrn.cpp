@@ -4,17 +4,18 @@
 //   dx_i = dy_i s_i^-beta - 2 alpha beta x_i sum_{j : i in window(j)} dy_j x_j s_j^(-beta-1)
 // both windows clipped to the group of i.
 //
-// Method: the squares of a few pixels are laid out in a line, with n - 1 zeros between one group
-// and the next, so that no window needs clipping. A window sum is then n shifted additions over the
-// whole line, whatever C and the groups are, and s^-beta one more pass. The line stays in the L1
-// cache. The backward pass computes s again: cheaper than reading it.
+// Method: where a window has 3 or 5 channels, beta is 3/4 and vectors fill the groups, in registers
+// (vector_kernels.h). Elsewhere by lines: the squares of a few pixels are laid out in a line, with
+// n - 1 zeros between one group and the next, so that no window needs clipping. A window sum is
+// then n shifted additions over the whole line, whatever C and the groups are, and s^-beta one more
+// pass. The line stays in the L1 cache. The backward pass computes s again: cheaper than reading
+// it.
 //
-// Cost: one read and one write per element (backward: two and one), and arithmetic that takes about
-// as long; the next block is prefetched meanwhile.
-#include <vector>
+// Cost: one read and one write per element (backward: two and one): limited by memory, by lines
+// about as much by arithmetic; the next block is prefetched meanwhile.
+#include "lrn.h"
 
 #include "elementary.h"
-#include "ops.h"
 #include "parallel.h"
 
 namespace convnet {
@@ -24,15 +25,7 @@ constexpr std::int64_t kLine = 1024;  // floats; four such arrays fit in the L1 
 constexpr std::int64_t kPiece = 256;  // floats computed between two rounds of prefetching
 constexpr float kLargest = std::numeric_limits<float>::max();
 
-// Where things are in a line: channel c of group g of the block's pixel m has its window sum at
-// (m * groups + g) * step + c.
-struct Line {
-  int channels, groups;         // channels per group
-  int left, right, window;      // the window, no wider than the group needs
-  std::int64_t step;            // floats from one group to the next
-  std::int64_t pixels, length;  // pixels per block, floats of the sums of a block
-  std::int64_t storage() const { return length + window; }  // with the zeros
-};
+using Line = LrnLine;
 
 Line make_line(const LrnShape& shape) {
   Line line{};
@@ -133,15 +126,13 @@ CONVNET_INLINE void powers(const LrnShape& shape, std::int64_t length, int windo
   }
 }
 
-// Zero-filled arrays of line.storage() floats. The zeros between groups are never written to.
+// Four arrays of line.storage() floats.
 struct Scratch {
-  explicit Scratch(const Line& line)
-      : memory(4 * static_cast<std::size_t>(line.storage()), 0.0f),
-        squares(memory.data()),
+  Scratch(const Line& line, float* memory)
+      : squares(memory),
         terms(squares + line.storage()),
         power(terms + line.storage()),
         next(power + line.storage()) {}
-  std::vector<float> memory;
   float *squares, *terms, *power, *next;
 };
 
@@ -233,34 +224,83 @@ CONVNET_CLONES void bprop_block(const LrnShape& shape, const Line& line, const B
   }
 }
 
-// run(block, scratch, offset of the block in the tensor) for all of the tensor.
+CONVNET_CLONES void mask_block(std::int64_t count, const float* __restrict x,
+                               float* __restrict dx) {
+  for (std::int64_t i = 0; i < count; ++i) dx[i] = x[i] <= 0.0f ? 0.0f : dx[i];
+}
+
+// run(block, offset of the block) for all of the pixels.
 template <class Run>
-void for_blocks(const LrnShape& shape, const Line& line, const Run& run) {
-  const std::int64_t pixels_per_task =
-      line.pixels * std::max<std::int64_t>(1, 2 * kChunk / (line.pixels * shape.c));
-  const auto task = [&](std::int64_t first, std::int64_t pixels) {
-    const Scratch scratch(line);
-    for (std::int64_t m = first; m < first + pixels; m += line.pixels) {
-      const std::int64_t size = std::min(line.pixels, first + pixels - m);
-      run(Block{size * line.groups, (shape.pixels - m - size) * shape.c}, scratch, m * shape.c);
-    }
-  };
-  parallel_chunks(shape.pixels, pixels_per_task, task);
+void for_blocks(const LrnShape& shape, const Line& line, std::int64_t pixels, const Run& run) {
+  for (std::int64_t m = 0; m < pixels; m += line.pixels) {
+    const std::int64_t size = std::min(line.pixels, pixels - m);
+    run(Block{size * line.groups, (pixels - m - size) * shape.c}, m * shape.c);
+  }
+}
+
+const VectorKernels* kernels_of(const LrnShape& shape) {
+  const bool usual = shape.beta == 0.75f && (shape.n == 3 || shape.n == 5);
+  return usual ? kernels_for(shape.c / shape.groups, true) : nullptr;
+}
+
+// task(LrnPixels, first pixel, number of pixels) for all pixels.
+template <class Task>
+void for_pixels(const LrnShape& shape, const Task& task) {
+  const bool stream = std::int64_t{shape.pixels} * shape.c * 4 > kCacheBytes;
+  const std::int64_t pixels_per_task = std::max<std::int64_t>(1, 2 * kChunk / shape.c);
+  parallel_chunks(shape.pixels, pixels_per_task, [&](std::int64_t first, std::int64_t pixels) {
+    task(LrnPixels(shape, stream), first * shape.c, pixels);
+  });
 }
 
 }  // namespace
 
+LrnPixels::LrnPixels(const LrnShape& shape, bool stream)
+    : shape_(shape), kernels_(kernels_of(shape)), line_(make_line(shape)) {
+  run_.k = shape.k;
+  run_.alpha = shape.alpha;
+  run_.beta_factor = 2.0f * shape.alpha * shape.beta;
+  run_.channels = shape.c / shape.groups;
+  run_.relu_mask = false;
+  run_.stream = stream;
+  if (kernels_ == nullptr) memory_.resize(4 * static_cast<std::size_t>(line_.storage()), 0.0f);
+}
+
+void LrnPixels::fprop(std::int64_t pixels, const float* x, float* y) const {
+  if (kernels_ != nullptr) {
+    kernels_->lrn_fprop(run_, shape_.n, pixels * shape_.groups, x, y);
+    return;
+  }
+  const Scratch scratch(line_, memory_.data());
+  for_blocks(shape_, line_, pixels, [&](const Block& block, std::int64_t at) {
+    fprop_block(shape_, line_, block, scratch, x + at, y + at);
+  });
+}
+
+void LrnPixels::bprop(std::int64_t pixels, const float* x, const float* dy, bool relu_mask,
+                      float* dx) const {
+  if (kernels_ != nullptr) {
+    LrnRun run = run_;
+    run.relu_mask = relu_mask;
+    kernels_->lrn_bprop(run, shape_.n, pixels * shape_.groups, x, dy, dx);
+    return;
+  }
+  const Scratch scratch(line_, memory_.data());
+  for_blocks(shape_, line_, pixels, [&](const Block& block, std::int64_t at) {
+    bprop_block(shape_, line_, block, scratch, x + at, dy + at, dx + at);
+    if (relu_mask) mask_block(block.rows * line_.channels, x + at, dx + at);
+  });
+}
+
 void lrn_fprop(const LrnShape& shape, const float* x, float* y, Stream) {
-  const Line line = make_line(shape);
-  for_blocks(shape, line, [&](const Block& block, const Scratch& scratch, std::int64_t at) {
-    fprop_block(shape, line, block, scratch, x + at, y + at);
+  for_pixels(shape, [&](const LrnPixels& lrn, std::int64_t at, std::int64_t pixels) {
+    lrn.fprop(pixels, x + at, y + at);
   });
 }
 
 void lrn_bprop(const LrnShape& shape, const float* x, const float* dy, float* dx, Stream) {
-  const Line line = make_line(shape);
-  for_blocks(shape, line, [&](const Block& block, const Scratch& scratch, std::int64_t at) {
-    bprop_block(shape, line, block, scratch, x + at, dy + at, dx + at);
+  for_pixels(shape, [&](const LrnPixels& lrn, std::int64_t at, std::int64_t pixels) {
+    lrn.bprop(pixels, x + at, dy + at, false, dx + at);
   });
 }
 

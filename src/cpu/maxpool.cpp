@@ -2,38 +2,39 @@
 //   y[n,p,q,c] = max over r, s of x[n, p*stride_h - pad_h + r, q*stride_w - pad_w + s, c]
 //   dx[n,h,w,c] = sum of dy[n,p,q,c] over the windows whose argmax is (h, w)
 //
-// Vectorised over channels. Forward, each output pixel runs over its window and keeps the best
-// value and its index. Backward gathers: each input pixel adds up the windows that hold it, in
-// row-major order, so rows of the image are independent and nothing is written twice. Limited by
-// memory at the usual sizes.
+// Vectorised over channels, in vector_kernels.h where the channels fill a vector; what is here
+// serves the rest. Forward, each output pixel runs over its window and keeps the best value and its
+// index. Backward gathers: each input pixel adds up the windows that hold it, in row-major order,
+// so rows of the image are independent and nothing is written twice. Limited by memory at the
+// usual sizes.
+#include "maxpool.h"
+
 #include "elementary.h"
-#include "ops.h"
 #include "parallel.h"
 #include "pool.h"
 
 namespace convnet {
 namespace {
 
-// One output pixel: its window is rows x cols of `image`.
+// One output pixel: its window is rows x cols of the image.
 struct Winner {
   const PoolShape& shape;
   Span rows, cols;
-  const float* image;
+  const float* const* row_starts;  // of rows.begin and those after it
   float* y;
   std::uint8_t* argmax;
 
   template <int kBlock>
   CONVNET_INLINE void run(int channel) const {
-    const float* x = image + channel;
     float best[kBlock];
     std::int32_t index[kBlock];  // as wide as the floats it is blended beside
     for (int c = 0; c < kBlock; ++c) {
-      best[c] = x[pixel(rows.begin, cols.begin) + c];
+      best[c] = pixel(rows.begin, cols.begin)[channel + c];
       index[c] = code(rows.begin, cols.begin);
     }
     for (int h = rows.begin; h < rows.end; ++h) {
       for (int w = cols.begin; w < cols.end; ++w) {
-        const float* values = x + pixel(h, w);
+        const float* values = pixel(h, w) + channel;
         const std::int32_t here = code(h, w);
         CONVNET_SIMD_16
         for (int c = 0; c < kBlock; ++c) {
@@ -48,22 +49,21 @@ struct Winner {
     for (int c = 0; c < kBlock; ++c) argmax[channel + c] = static_cast<std::uint8_t>(index[c]);
   }
 
-  CONVNET_INLINE std::int64_t pixel(int h, int w) const {
-    return (std::int64_t{h} * shape.w + w) * shape.c;
+  CONVNET_INLINE const float* pixel(int h, int w) const {
+    return row_starts[h - rows.begin] + std::int64_t{w} * shape.c;
   }
   CONVNET_INLINE std::int32_t code(int h, int w) const {
     return (h - rows.start) * shape.size_w + w - cols.start;
   }
 };
 
-// One row of outputs.
-CONVNET_CLONES void maxpool_row(const PoolShape& shape, int p, const float* image, float* y,
-                                std::uint8_t* argmax) {
-  const Span rows = window_span(p, shape.stride_h, shape.pad_h, shape.size_h, shape.h);
+CONVNET_CLONES void maxpool_row(const PoolRun& run, float* y, std::uint8_t* argmax) {
+  const PoolShape& shape = *run.shape;
+  const Span rows = window_span(run.p, shape.stride_h, shape.pad_h, shape.size_h, shape.h);
   for (int q = 0; q < shape.q; ++q) {
     const Span cols = window_span(q, shape.stride_w, shape.pad_w, shape.size_w, shape.w);
     const std::int64_t at = std::int64_t{q} * shape.c;
-    for_channels(shape.c, Winner{shape, rows, cols, image, y + at, argmax + at});
+    for_channels(shape.c, Winner{shape, rows, cols, run.rows, y + at, argmax + at});
   }
 }
 
@@ -78,21 +78,20 @@ CONVNET_INLINE void add_where(int channels, int code, const std::uint8_t* argmax
   }
 }
 
-// One row of the image.
-CONVNET_CLONES void maxpool_bprop_row(const PoolShape& shape, int h, const float* dy,
-                                      const std::uint8_t* argmax, float* dx) {
+CONVNET_CLONES void maxpool_bprop_row(const GatherRun& run, float* dx) {
+  const PoolShape& shape = *run.shape;
   const int channels = shape.c;
-  const Span ps = covering_span(h, shape.stride_h, shape.pad_h, shape.size_h, shape.p);
-  std::fill(dx, dx + std::int64_t{shape.w} * channels, 0.0f);
-  for (int w = 0; w < shape.w; ++w) {
+  const Span ps = covering_span(run.h, shape.stride_h, shape.pad_h, shape.size_h, shape.p);
+  std::fill(dx, dx + std::int64_t{run.end - run.begin} * channels, 0.0f);
+  for (int w = run.begin; w < run.end; ++w) {
     const Span qs = covering_span(w, shape.stride_w, shape.pad_w, shape.size_w, shape.q);
-    float* out = dx + std::int64_t{w} * channels;
+    float* out = dx + std::int64_t{w - run.begin} * channels;
     for (int p = ps.begin; p < ps.end; ++p) {
-      const int r = h + shape.pad_h - p * shape.stride_h;
+      const int r = run.h + shape.pad_h - p * shape.stride_h;
       for (int q = qs.begin; q < qs.end; ++q) {
         const int s = w + shape.pad_w - q * shape.stride_w;
         const std::int64_t at = (std::int64_t{p} * shape.q + q) * channels;
-        add_where(channels, r * shape.size_w + s, argmax + at, dy + at, out);
+        add_where(channels, r * shape.size_w + s, run.argmax + at, run.dy + at, out);
       }
     }
   }
@@ -100,15 +99,36 @@ CONVNET_CLONES void maxpool_bprop_row(const PoolShape& shape, int h, const float
 
 }  // namespace
 
+void maxpool_fprop_row(const PoolRun& run, float* y, std::uint8_t* argmax) {
+  if (const VectorKernels* kernels = kernels_for(run.shape->c, false)) {
+    kernels->maxpool_fprop(run, y, argmax);
+  } else {
+    maxpool_row(run, y, argmax);
+  }
+}
+
+void maxpool_bprop_pixels(const GatherRun& run, float* dx) {
+  if (const VectorKernels* kernels = kernels_for(run.shape->c, false)) {
+    kernels->maxpool_bprop(run, dx);
+  } else {
+    maxpool_bprop_row(run, dx);
+  }
+}
+
 void maxpool_fprop(const PoolShape& shape, const float* x, float* y, std::uint8_t* argmax, Stream) {
-  const std::int64_t image = std::int64_t{shape.h} * shape.w * shape.c;
+  const std::int64_t image_row = std::int64_t{shape.w} * shape.c;
   const std::int64_t row = std::int64_t{shape.q} * shape.c;
   const std::int64_t work = row * shape.size_h * shape.size_w;
   const std::int64_t rows_per_task = std::max<std::int64_t>(1, kChunk / work);
   const auto task = [&](std::int64_t first, std::int64_t rows) {
     for (std::int64_t i = first; i < first + rows; ++i) {
       const auto p = static_cast<int>(i % shape.p);
-      maxpool_row(shape, p, x + i / shape.p * image, y + i * row, argmax + i * row);
+      const Span span = window_span(p, shape.stride_h, shape.pad_h, shape.size_h, shape.h);
+      const float* starts[256];  // a window has no more elements
+      for (int h = span.begin; h < span.end; ++h) {
+        starts[h - span.begin] = x + (i / shape.p * shape.h + h) * image_row;
+      }
+      maxpool_fprop_row({&shape, p, starts}, y + i * row, argmax + i * row);
     }
   };
   parallel_chunks(std::int64_t{shape.n} * shape.p, rows_per_task, task);
@@ -122,8 +142,9 @@ void maxpool_bprop(const PoolShape& shape, const float* dy, const std::uint8_t* 
   const auto task = [&](std::int64_t first, std::int64_t rows) {
     for (std::int64_t i = first; i < first + rows; ++i) {
       const std::int64_t n = i / shape.h;
-      maxpool_bprop_row(shape, static_cast<int>(i % shape.h), dy + n * outputs,
-                        argmax + n * outputs, dx + i * row);
+      const auto h = static_cast<int>(i % shape.h);
+      maxpool_bprop_pixels({&shape, h, 0, shape.w, dy + n * outputs, argmax + n * outputs},
+                           dx + i * row);
     }
   };
   parallel_chunks(std::int64_t{shape.n} * shape.h, rows_per_task, task);

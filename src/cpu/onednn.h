@@ -93,6 +93,8 @@ class Scratch {
     return piece;
   }
 
+  Workspace rest() const { return {next_, left_}; }
+
  private:
   static constexpr std::size_t kAlign = 64;
   const char* op_;

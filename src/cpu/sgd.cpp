@@ -26,7 +26,13 @@ CONVNET_CLONES void update_chunk(std::int64_t count, float momentum, float decay
 }  // namespace
 
 void sgd_update(const SgdTensor* tensors, int tensor_count, float lr, float momentum,
-                float weight_decay, Stream) {
+                float weight_decay, const StepState* state, Stream) {
+  if (state != nullptr) {
+    if (state->halt != 0) return;
+    lr = state->lr;
+    momentum = state->momentum;
+    weight_decay = state->weight_decay;
+  }
   // first_chunk[t]: the number of the first chunk of tensor t.
   std::vector<std::int64_t> first_chunk(static_cast<std::size_t>(tensor_count) + 1, 0);
   for (int t = 0; t < tensor_count; ++t) {

@@ -27,16 +27,19 @@
 
 #if defined(__GNUC__)  // also Clang
 #define CONVNET_INLINE inline __attribute__((always_inline))
+#define CONVNET_LAMBDA_INLINE __attribute__((always_inline))
 #define CONVNET_SIMD _Pragma("omp simd")
 // For loops over bytes and floats together: 16 elements a step. The compiler would fill a vector
 // with bytes, 64 of them, and leave a row of 50 channels to its scalar tail.
 #define CONVNET_SIMD_16 _Pragma("omp simd simdlen(16)")
 #elif defined(_MSC_VER)
 #define CONVNET_INLINE __forceinline
+#define CONVNET_LAMBDA_INLINE
 #define CONVNET_SIMD
 #define CONVNET_SIMD_16
 #else
 #define CONVNET_INLINE inline
+#define CONVNET_LAMBDA_INLINE
 #define CONVNET_SIMD
 #define CONVNET_SIMD_16
 #endif

@@ -38,9 +38,13 @@ __device__ float masked(const Mask& mask, std::uint32_t bits, float x) {
 }
 
 __global__ void __launch_bounds__(kBlockThreads)
-    dropout_kernel(Mask mask, Place place, const float* x, float* y) {
+    dropout_kernel(Mask mask, Place place, const StepState* state, const float* x, float* y) {
   unsigned row = global_thread();
   if (row >= place.rows * place.fours) return;
+  if (state != nullptr) {
+    mask.seed = state_seed(*state);
+    mask.step = state->step;
+  }
   const auto four = static_cast<unsigned>(place.by_fours.split(&row));
   const std::uint64_t row_begin = place.origin + row * place.global_cols;
   const std::uint64_t index4 = row_begin / 4 + four;
@@ -62,7 +66,8 @@ __global__ void __launch_bounds__(kBlockThreads)
 }  // namespace
 
 void dropout(const DropoutShape& shape, double drop, float scale, std::uint64_t seed,
-             std::uint32_t stream_id, std::uint32_t step, const float* x, float* y, Stream stream) {
+             std::uint32_t stream_id, std::uint32_t step, const StepState* state, const float* x,
+             float* y, Stream stream) {
   const Mask mask{seed, stream_id, step, dropout_threshold(drop), scale};
   Place place;
   place.origin =
@@ -78,7 +83,7 @@ void dropout(const DropoutShape& shape, double drop, float scale, std::uint64_t 
   place.by_fours = Divider(place.fours);
   const std::int64_t threads = std::int64_t{place.rows} * place.fours;
   launch("dropout", dropout_kernel, blocks_for(threads), dim3(kBlockThreads), 0, stream, mask,
-         place, x, y);
+         place, state, x, y);
 }
 
 }  // namespace convnet

@@ -15,54 +15,11 @@
 // Limits:   forward 4 bytes read an input, 5 written an output; backward 5 read an output, 4
 //           written an input. Overlapping windows (3/2: 2.25 reads of an input, up to 4 of an
 //           output) read again from the L1 and L2 caches.
-#include "device.h"
-#include "floats.cuh"
-#include "ops.h"
-#include "pool.cuh"
+#include "maxpool.cuh"
 #include "warp.cuh"
 
 namespace convnet {
 namespace {
-
-// The winners of kChannels neighbouring channels, as bytes; four are one 32-bit access.
-template <int kChannels>
-__device__ void store_codes(std::uint8_t* argmax, const int (&code)[kChannels]) {
-  if constexpr (kChannels == 4) {
-    const auto byte = [](int value) { return static_cast<unsigned char>(value); };
-    *reinterpret_cast<uchar4*>(argmax) =
-        make_uchar4(byte(code[0]), byte(code[1]), byte(code[2]), byte(code[3]));
-  } else {
-    *argmax = static_cast<std::uint8_t>(code[0]);
-  }
-}
-
-template <int kChannels>
-__device__ void load_codes(const std::uint8_t* argmax, int (&code)[kChannels]) {
-  if constexpr (kChannels == 4) {
-    const uchar4 four = *reinterpret_cast<const uchar4*>(argmax);
-    code[0] = four.x;
-    code[1] = four.y;
-    code[2] = four.z;
-    code[3] = four.w;
-  } else {
-    code[0] = *argmax;
-  }
-}
-
-template <int kChannels>
-struct Best {
-  Floats<kChannels> value;
-  int code[kChannels];
-
-  __device__ void offer(const Floats<kChannels>& x, int new_code) {
-    for (int t = 0; t < kChannels; ++t) {
-      // Greater, or the first NaN.
-      const bool wins = !(x.v[t] <= value.v[t]) && value.v[t] == value.v[t];
-      value.v[t] = wins ? x.v[t] : value.v[t];
-      code[t] = wins ? new_code : code[t];
-    }
-  }
-};
 
 // kSize: the side of a square window, or 0 for any.
 template <int kChannels, int kSize>
@@ -111,32 +68,12 @@ __global__ void __launch_bounds__(kBlockThreads)
                          const std::uint8_t* __restrict__ argmax, float* __restrict__ dx) {
   const unsigned thread = global_thread();
   if (thread >= threads) return;
-  const PoolShape& shape = index.shape;
   unsigned n = thread;
   const int channel = kChannels * index.by_channels.split(&n);
   const int w = index.by_w.split(&n);
   const int h = index.by_h.split(&n);
-  const Span ps = covering_span(h, index.by_stride_h, shape.pad_h, shape.size_h, shape.p);
-  const Span qs = covering_span(w, index.by_stride_w, shape.pad_w, shape.size_w, shape.q);
-  Floats<kChannels> sum = all_floats<kChannels>(0.0f);
-  for (int p = ps.begin; p < ps.end; ++p) {
-    const int r = h + shape.pad_h - p * shape.stride_h;
-    for (int q = qs.begin; q < qs.end; ++q) {
-      const int here = r * shape.size_w + w + shape.pad_w - q * shape.stride_w;
-      const std::int64_t at = ((n * shape.p + p) * shape.q + q) * std::int64_t{shape.c} + channel;
-      int code[kChannels];
-      load_codes<kChannels>(argmax + at, code);
-      const Floats<kChannels> grad = load_floats<kChannels>(dy + at);
-      for (int t = 0; t < kChannels; ++t) sum.v[t] += code[t] == here ? grad.v[t] : 0.0f;
-    }
-  }
+  const Floats<kChannels> sum = gathered<kChannels>(index, n, h, w, channel, dy, argmax);
   store_floats(dx + std::int64_t{kChannels} * thread, sum);
-}
-
-bool four_channels(const PoolShape& shape, const float* a, const float* b,
-                   const std::uint8_t* argmax) {
-  return shape.c % 4 == 0 && aligned16(a) && aligned16(b) &&
-         reinterpret_cast<std::uintptr_t>(argmax) % 4 == 0;
 }
 
 template <int kChannels, int kSize>

@@ -16,6 +16,7 @@
 #include "divider.cuh"
 #include "floats.cuh"
 #include "ops.h"
+#include "peer.cuh"
 #include "warp.cuh"
 
 namespace convnet {
@@ -50,19 +51,6 @@ __global__ void __launch_bounds__(kBlockThreads)
   } else {
     for (unsigned t = 0; col + t < block.cols; ++t) transfer<kAdd, 1>(from + t, to + t);
   }
-}
-
-// Lets kernels on the current device touch the memory of `device`.
-void open_way(OpName op, int device) {
-  int current = 0;
-  check_cuda(cudaGetDevice(&current), "cudaGetDevice", op);
-  if (current == device) return;
-  const cudaError_t error = cudaDeviceEnablePeerAccess(device, 0);
-  if (error == cudaErrorPeerAccessAlreadyEnabled) {
-    cudaGetLastError();  // else the launch would report it
-    return;
-  }
-  check_cuda(error, "access from one device to another", op);
 }
 
 template <bool kAdd>

@@ -27,13 +27,18 @@ struct Entry {
   float* velocity;
   const float* grad;
   unsigned first_block, count;
-  float rate, decay;  // the factors of g and w
+  float lr_mult, decay_mult;
 };
 
 struct Table {
   Entry entries[kTableSize];
   int size;
-  float momentum;
+  float lr, momentum, weight_decay;
+};
+
+// The factors of v, g and w in a block's tensor.
+struct Factors {
+  float momentum, rate, decay;
 };
 
 // The entry that a block works on: the last one whose first block is not after it.
@@ -51,54 +56,63 @@ __device__ int find_entry(const Table& table, unsigned block) {
 }
 
 template <int kCount>
-__device__ void update(const Entry& entry, float momentum, unsigned i) {
+__device__ void update(const Entry& entry, const Factors& by, unsigned i) {
   const Floats<kCount> grad = load_floats<kCount>(entry.grad + i);
   Floats<kCount> velocity = load_floats<kCount>(entry.velocity + i);
   Floats<kCount> w = load_floats<kCount>(entry.w + i);
   for (int t = 0; t < kCount; ++t) {
-    velocity.v[t] = momentum * velocity.v[t] - entry.decay * w.v[t] - entry.rate * grad.v[t];
+    velocity.v[t] = by.momentum * velocity.v[t] - by.decay * w.v[t] - by.rate * grad.v[t];
     w.v[t] += velocity.v[t];
   }
   store_floats(entry.velocity + i, velocity);
   store_floats(entry.w + i, w);
 }
 
-__global__ void __launch_bounds__(kBlockThreads) sgd_update_kernel(const Table table) {
+__global__ void __launch_bounds__(kBlockThreads)
+    sgd_update_kernel(const Table table, const StepState* state) {
+  if (state != nullptr && state->halt != 0) return;
   const Entry entry = table.entries[find_entry(table, blockIdx.x)];
+  const float weight_decay = state != nullptr ? state->weight_decay : table.weight_decay;
+  Factors by;
+  by.momentum = state != nullptr ? state->momentum : table.momentum;
+  by.rate = (state != nullptr ? state->lr : table.lr) * entry.lr_mult;
+  by.decay = by.rate * weight_decay * entry.decay_mult;
   const unsigned begin = (blockIdx.x - entry.first_block) * kTile;
   const unsigned end = min(begin + kTile, entry.count);
   const bool aligned = aligned16(entry.w) && aligned16(entry.velocity) && aligned16(entry.grad);
   const unsigned fours_end = aligned ? begin + (end - begin) / 4 * 4 : begin;
   for (unsigned i = begin + 4 * threadIdx.x; i < fours_end; i += 4 * kBlockThreads) {
-    update<4>(entry, table.momentum, i);
+    update<4>(entry, by, i);
   }
   for (unsigned i = fours_end + threadIdx.x; i < end; i += kBlockThreads) {
-    update<1>(entry, table.momentum, i);
+    update<1>(entry, by, i);
   }
 }
 
 }  // namespace
 
 void sgd_update(const SgdTensor* tensors, int tensor_count, float lr, float momentum,
-                float weight_decay, Stream stream) {
+                float weight_decay, const StepState* state, Stream stream) {
   for (int first = 0; first < tensor_count; first += kTableSize) {
     Table table{};
     table.size = tensor_count - first < kTableSize ? tensor_count - first : kTableSize;
+    table.lr = lr;
     table.momentum = momentum;
+    table.weight_decay = weight_decay;
     unsigned blocks = 0;
     for (int t = 0; t < table.size; ++t) {
       const SgdTensor& tensor = tensors[first + t];
-      const float rate = lr * tensor.lr_mult;
       table.entries[t] = {tensor.w,
                           tensor.velocity,
                           tensor.grad,
                           blocks,
                           static_cast<unsigned>(tensor.count),
-                          rate,
-                          rate * weight_decay * tensor.decay_mult};
+                          tensor.lr_mult,
+                          tensor.decay_mult};
       blocks += blocks_for(tensor.count, kTile).x;
     }
-    launch("sgd_update", sgd_update_kernel, dim3(blocks), dim3(kBlockThreads), 0, stream, table);
+    launch("sgd_update", sgd_update_kernel, dim3(blocks), dim3(kBlockThreads), 0, stream, table,
+           state);
   }
 }
 

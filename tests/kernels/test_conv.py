@@ -11,6 +11,13 @@ from cases import ConvCase
 
 from convnet import ops
 
+
+@pytest.fixture(autouse=True)
+def direct(monkeypatch):
+    """Whole numbers stay whole: what the CPU does by Winograd's algorithm is in test_winograd."""
+    monkeypatch.setenv("CONVNET_WINOGRAD", "off")
+
+
 every_case = pytest.mark.parametrize("case", cases.CONV, ids=str)
 GROUPS = next(case for case in cases.CONV if case.name == "5x5-groups-2")
 OVERHANG = next(case for case in cases.CONV if case.name == "ceil-overhang-pad")

@@ -9,6 +9,7 @@ import pytest
 import reference
 
 from convnet import ops
+from convnet.stepstate import StepState
 
 SHAPES = [(1, 1), (1, 5), (3, 7), (4, 64), (33, 129), (2, 3, 5, 6), (5,), (65, 4096)]
 shapes = pytest.mark.parametrize("shape", SHAPES, ids=str)
@@ -118,3 +119,16 @@ def test_unaligned_arrays(backend, rng):
     x = cases.integers(rng, (17, 33))
     y = ops.dropout_fprop(check.unaligned(backend, x), 0.3, seed=SEED)
     check.equal(backend.to_host(y), x * reference.dropout_mask(x.shape, 0.3, seed=SEED))
+
+
+@pytest.mark.parametrize("shape", [(3, 7), (65, 4096)], ids=str)
+def test_seed_and_step_of_the_step_state(backend, rng, shape):
+    """They are read when the operation runs, and the numbers beside them do not matter."""
+    x = cases.floats(rng, shape)
+    expected = check.call(backend, ops.dropout_fprop, x, 0.3, seed=SEED, layer=3, step=2**32 - 2)
+    state = StepState([backend])
+    state.write(SEED, 5)
+    state.write(SEED, 2**32 - 2)
+    for op in (ops.dropout_fprop, ops.dropout_bprop):
+        y = check.call(backend, op, x, 0.3, seed=1, layer=3, state=state.on(backend))
+        check.same_bits(y, expected)

@@ -69,3 +69,88 @@ def test_unaligned_arrays(backend, rng):
     expected = dst.copy()
     expected[:, 1:8] += src
     check.equal(np.array(backend.to_host(target)), expected)
+
+
+# ---- stamps -------------------------------------------------------------------------------------
+
+
+def words_of(backend, *numbers):
+    return backend.asarray(np.array(numbers, np.uint32))
+
+
+def read(backend, array):
+    return np.array(backend.to_host(array)).tolist()
+
+
+def stamped(backend, src, src_col=0, cols=None, count=0):
+    """(count, stamp) after a block has been stamped."""
+    counted, stamp = words_of(backend, count), words_of(backend, 77, 77)
+    ops.peer_stamp(backend.asarray(src), counted, stamp, backend, src_col=src_col, cols=cols)
+    return read(backend, counted), read(backend, stamp)
+
+
+def checked(backend, src, stamp, count=0, halt=0, code=9, **columns):
+    """(count, halt) after a block has been compared with a stamp."""
+    counted, halted = words_of(backend, count), words_of(backend, halt)
+    stamp = words_of(backend, *stamp)
+    ops.peer_check(backend.asarray(src), counted, stamp, halted, code, **columns)
+    return read(backend, counted), read(backend, halted)
+
+
+def word_sum(block):
+    return int(np.ascontiguousarray(block).view(np.uint32).sum(dtype=np.uint32))
+
+
+@pytest.mark.parametrize(
+    ("rows", "width", "first", "cols"),
+    [
+        (1, 1, 0, 1),
+        (5, 4, 0, 4),
+        (7, 13, 2, 5),
+        (33, 65, 64, 1),
+        (300, 96, 48, 48),
+        (2, 4000, 1, 3999),
+    ],
+)
+def test_stamp_and_check(backend, rng, rows, width, first, cols):
+    src = cases.floats(rng, (rows, width))
+    total = word_sum(src[:, first : first + cols])
+    count, stamp = stamped(backend, src, first, cols, count=41)
+    assert count == [42]
+    assert stamp == [42, total]
+    place = {"src_col": first, "cols": cols}
+    assert checked(backend, src, stamp, count=41, **place) == ([42], [0])
+    for wrong in ([41, total], [43, total], [42, total ^ 1], [0, 0]):
+        assert checked(backend, src, wrong, count=41, **place) == ([42], [9])
+    assert checked(backend, src, [0, 0], count=41, halt=3, **place) == ([42], [3])
+    assert checked(backend, src, stamp, count=41, halt=3, **place) == ([42], [3])
+    other = src.copy()
+    other[rows - 1, first + cols - 1] += 1
+    assert checked(backend, other, stamp, count=41, **place) == ([42], [9])
+
+
+def test_counts_wrap_around(backend, rng):
+    src = cases.floats(rng, (3, 4))
+    count, stamp = stamped(backend, src, count=2**32 - 1)
+    assert count == [0]
+    assert checked(backend, src, stamp, count=2**32 - 1) == ([0], [0])
+
+
+@pytest.mark.parametrize(("ours", "theirs", "then"), [(0, 0, 0), (0, 5, 5), (4, 5, 4), (4, 0, 4)])
+def test_halt(backend, ours, theirs, then):
+    halt, other = words_of(backend, ours), words_of(backend, theirs)
+    ops.peer_halt(halt, other)
+    assert read(backend, halt) == [then]
+    assert read(backend, other) == [theirs]
+
+
+def test_stamps_that_do_not_fit(backend):
+    src, word, stamp = backend.zeros((3, 4)), words_of(backend, 0), words_of(backend, 0, 0)
+    with pytest.raises(ValueError, match="peer_stamp: count: expected"):
+        ops.peer_stamp(src, stamp, words_of(backend, 0, 0), backend)
+    with pytest.raises(ValueError, match="peer_stamp: cols: expected between 1 and 4"):
+        ops.peer_stamp(src, word, stamp, backend, cols=5)
+    with pytest.raises(ValueError, match="peer_check: src_col: expected between 0 and 3"):
+        ops.peer_check(src, word, stamp, words_of(backend, 0), 1, src_col=4, cols=1)
+    with pytest.raises(ValueError, match="peer_check: code: expected 1 to"):
+        ops.peer_check(src, word, stamp, words_of(backend, 0), 0)

@@ -1,0 +1,348 @@
+"""Searching files of features and codes: the pictures that are nearest to others.
+
+An index is what `convnet features` or `convnet hash` has written. Source: paper, section 6.1 and
+figure 4, right.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from convnet import tensorfile
+from convnet.config import DataConfig
+from convnet.data import DataError, Dataset
+from convnet.data.dataset import shown
+from convnet.evaluate import _warn, open_run, validation_sets
+from convnet.examples import Example, from_files, from_set, large_picture
+from convnet.features import FORMAT, VERSION, features_of, net_facts
+from convnet.hashing import Encoder, HashSettings, learn_codes
+from convnet.nearest import Euclidean, Neighbours, Vectors, nearest_codes
+from convnet.pictureset import Joined, Source, data_facts, open_source, picture_names
+from convnet.tensorfile import TensorFile
+from convnet.tiles import Tile, neighbour_rows, save_picture
+
+CODES = "convnet codes"
+Run = str | os.PathLike[str]
+
+
+class Index:
+    """An open file of features or codes.
+
+    Args:
+        file: what `convnet.features` or `write_codes` has written.
+        engine: as for `convnet.nearest.Euclidean`; for features.
+
+    Attributes:
+        kind: "features" or "codes"; facts: what the file says of itself.
+        labels: int32 [N], -1 where there are none; classes: their names.
+    """
+
+    def __init__(self, file: TensorFile, engine: str = "numpy") -> None:
+        self.file, self.facts, self.path = file, file.facts, file.path
+        self.kind = "codes" if self.facts.get("format") == CODES else "features"
+        try:
+            self.rows = file.arrays[self.kind]
+            self.labels: npt.NDArray[np.int32] = np.asarray(file.arrays["labels"])
+            self.classes: tuple[str, ...] = tuple(self.facts["classes"])
+            self.encoder = _encoder(file) if self.kind == "codes" else None
+        except (KeyError, TypeError, ValueError) as error:
+            raise DataError(
+                f"{shown(self.path)}: expected an index, got a file without {error}"
+            ) from None
+        if self.rows.ndim != 2 or len(self.rows) != len(self.labels) or not len(self.rows):
+            raise DataError(f"{shown(self.path)}: damaged index (its arrays do not fit)")
+        self._search = Euclidean(len(self.rows), self._read, engine)
+
+    def _read(self, first: int, last: int) -> Vectors:
+        part: Vectors = self.rows[first:last]
+        return part
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @property
+    def bytes_per_picture(self) -> int:
+        return int(self.rows.shape[1]) * self.rows.dtype.itemsize
+
+    def encode(self, features: Vectors) -> np.ndarray:
+        """Features as this index compares them: themselves, or their codes."""
+        return features if self.encoder is None else self.encoder(features)
+
+    def nearest(self, features: Vectors, k: int) -> Neighbours:
+        """The k nearest pictures for features float32 [Q, D] of the same layer.
+
+        Raises: DataError: k out of range, or features of another size.
+        """
+        return self.nearest_encoded(self.encode(features), k)
+
+    def nearest_encoded(self, queries: np.ndarray, k: int) -> Neighbours:
+        """As `nearest`, for what `encode` has returned."""
+        if self.kind == "codes":
+            return nearest_codes(queries, self.rows, k)
+        return self._search.nearest(queries, k)
+
+    def name(self, number: int) -> str:
+        """The file that a picture was made from, or its part and number."""
+        if "name_ends" not in self.file.arrays:
+            return f"{self.facts['data']['part']} {number}"
+        ends = self.file.arrays["name_ends"]
+        start = int(ends[number - 1]) if number else 0
+        text = self.file.arrays["names"][start : int(ends[number])].tobytes()
+        return shown(text.decode(errors="surrogateescape"))
+
+    def label(self, number: int) -> str | None:
+        """The name of a picture's class, or None."""
+        label = int(self.labels[number])
+        return self.classes[label] if 0 <= label < len(self.classes) else None
+
+
+def open_index(path: Run, engine: str = "numpy", check: bool = True) -> Index:
+    """Opens a file of features or codes.
+
+    Args:
+        path: the file.
+        engine: as for `Index`.
+        check: read all of it and compare its checksum (about a second a gigabyte).
+
+    Raises: DataError: missing, unfinished, damaged, of a later version, or no index at all.
+    """
+    place = Path(path)
+    unfinished = place.with_name(place.name + ".part")
+    if not place.exists() and unfinished.exists():
+        raise DataError(
+            f"{shown(place)}: not complete yet ({shown(unfinished)}); the same convnet features"
+            " command goes on with it"
+        )
+    file = tensorfile.open_tensors(place)
+    if file.facts.get("format") not in (FORMAT, CODES):
+        raise DataError(f"{shown(place)}: expected features or codes, got another file")
+    if file.facts.get("version") != VERSION:
+        raise DataError(
+            f"{shown(place)}: expected version {VERSION}, got {file.facts.get('version')}; a newer"
+            " convnet has made it"
+        )
+    if check:
+        file.verify()
+    return Index(file, engine)
+
+
+def _encoder(file: TensorFile) -> Encoder:
+    arrays = file.arrays
+    layers = [
+        (np.array(arrays[f"encoder{i}.w"]), np.array(arrays[f"encoder{i}.b"]))
+        for i in range(file.facts["encoder"]["layers"])
+    ]
+    mean, threshold = np.array(arrays["mean"]), np.array(arrays["threshold"])
+    return Encoder(mean, float(file.facts["encoder"]["scale"]), layers, threshold)
+
+
+# ---- codes ---------------------------------------------------------------------------------------
+
+
+def write_codes(
+    features: Run,
+    out: Run,
+    settings: HashSettings,
+    device: str = "auto",
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> tuple[Index, float]:
+    """Learns codes from a file of features and writes them, with their encoder.
+
+    Args:
+        features: what `convnet features` has written.
+        out: the file, .safetensors; must not be there yet.
+        settings, device, progress: as for `convnet.hashing.learn_codes`.
+
+    Returns: the open index of codes, and the part of the variance that they leave unexplained.
+    Raises: DataError: unsuitable features, or `out` is there; DeviceError; OSError.
+    """
+    path = Path(out)
+    if path.exists():
+        raise DataError(
+            f"{shown(path)}: expected a new file, got one that is there; remove it first"
+        )
+    index = open_index(features)
+    if index.kind != "features":
+        raise DataError(f"{shown(index.path)}: expected features, got codes")
+    learned = learn_codes(index.rows, settings, device, progress)
+    encoder = learned.encoder
+    about = {**vars(settings), "hidden": list(settings.sizes(index.rows.shape[1]))}
+    about |= {"layers": len(encoder.layers), "scale": encoder.scale, "unexplained": learned.loss}
+    about["size"] = len(encoder.mean)
+    facts = {**index.facts, "format": CODES, "encoder": about}
+    weights = {
+        f"encoder{i}.{name}": array
+        for i, pair in enumerate(encoder.layers)
+        for name, array in zip("wb", pair, strict=True)
+    }
+    arrays = {**weights, "mean": encoder.mean, "threshold": encoder.threshold}
+    arrays |= {
+        name: index.file.arrays[name]
+        for name in ("labels", "names", "name_ends")
+        if name in index.file.arrays
+    }
+    tensors = {name: (array.dtype.name, array.shape) for name, array in arrays.items()}
+    tensors["codes"] = ("uint8", (len(index), -(-encoder.bits // 8)))
+    temporary = path.with_name(path.name + ".tmp")
+    try:
+        file = tensorfile.create(temporary, facts, tensors)
+        for name, array in arrays.items():
+            file.arrays[name][...] = array
+        for start in range(0, len(index), 8192):
+            rows = index.rows[start : start + 8192]
+            file.arrays["codes"][start : start + len(rows)] = encoder(rows)
+        file.seal()
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return open_index(path, check=False), learned.loss
+
+
+# ---- queries -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Found:
+    """A query and its nearest pictures, nearest first.
+
+    Attributes:
+        query: the picture.
+        numbers, distances: of its neighbours in the index: Euclidean distances, or bits.
+        names, labels: of its neighbours.
+    """
+
+    query: Example
+    numbers: tuple[int, ...]
+    distances: tuple[float, ...]
+    names: tuple[str, ...]
+    labels: tuple[str | None, ...]
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON values."""
+        neighbours = [
+            {"number": number, "distance": distance, "name": name, "class": label}
+            for number, distance, name, label in zip(
+                self.numbers, self.distances, self.names, self.labels, strict=True
+            )
+        ]
+        return {"query": self.query.name, "class": self.query.label, "neighbours": neighbours}
+
+
+def search(
+    run: Run,
+    index: Index,
+    images: Sequence[Run] = (),
+    pick: Sequence[int] = (),
+    k: int = 6,
+    data: Run | None = None,
+    device: str | None = None,
+    warn: Callable[[str], None] = _warn,
+) -> list[Found]:
+    """The pictures of an index that are nearest to others in a layer of a net.
+
+    Args:
+        run: the run that the index was made with.
+        index: features or codes.
+        images: picture files.
+        pick: numbers of validation pictures of the run.
+        k: how many neighbours.
+        data: where the validation pictures are, if no longer where the run had them.
+        device, warn: as for `convnet.evaluate.open_run`.
+
+    Raises: DataError: an index of another net, no query, or a picture that cannot be used;
+        CheckpointError, RunError, DeviceError.
+    """
+    trained = open_run(run, device, warn)
+    layer = str(index.facts["net"]["layer"])
+    if layer not in trained.net.shapes or net_facts(trained, layer) != index.facts["net"]:
+        raise DataError(
+            f"{shown(index.path)}: expected features of {trained.checkpoint.path}, got those of"
+            " another net"
+        )
+    examples = list(from_files(trained, images)) if images else []
+    if pick:
+        (validation,) = validation_sets([trained], data)
+        examples += from_set(validation, pick, "validation")
+    if not examples:
+        raise DataError(
+            "search: expected pictures to search for (IMG... or --pick N,N,...), got none"
+        )
+    queries = features_of(trained, layer, np.stack([one.pixels for one in examples]))
+    near = index.nearest(queries, k)
+    return [
+        Found(
+            example,
+            tuple(map(int, numbers)),
+            tuple(map(float, distances)),
+            tuple(index.name(int(number)) for number in numbers),
+            tuple(index.label(int(number)) for number in numbers),
+        )
+        for example, numbers, distances in zip(examples, near.indices, near.distances, strict=True)
+    ]
+
+
+def indexed_pictures(index: Index, data: Run | None = None) -> Dataset:
+    """The pictures of an index, opened where they were, or at `data`.
+
+    Raises: DataError: they are not there, or are others.
+    """
+    said = index.facts["data"]
+    cfg = DataConfig(
+        source=said["source"],
+        path=said["path"] if data is None else os.fspath(data),
+        size=(said["size"][0], said["size"][1]),
+        val_fraction=said["val_fraction"],
+        bad_files=said["bad_files"],
+    )
+    dataset, _ = open_source(Source(cfg, said["part"]))
+    if data_facts(dataset, picture_names(dataset))["sha256"] != said["sha256"]:
+        raise DataError(
+            f"{shown(index.path)}: the pictures have changed since it was made"
+            f" ({dataset.description})"
+        )
+    return dataset
+
+
+def draw(found: Sequence[Found], index: Index, out: Run, data: Run | None = None) -> None:
+    """A picture with a row for each query: the query, then its neighbours (paper, figure 4).
+
+    Args:
+        found: what `search` has returned.
+        index: in which.
+        out: the file, .png or another of Pillow's.
+        data: where the pictures of the index are now.
+
+    Raises: DataError: the pictures are gone or have changed. OSError.
+    """
+    dataset = indexed_pictures(index, data)
+    rows = []
+    for one in found:
+        row = [Tile(one.query.shown, (one.query.label or "", "query"))]
+        for number, distance, label in zip(one.numbers, one.distances, one.labels, strict=True):
+            same = None if None in (label, one.query.label) else label == one.query.label
+            text = distance_text(index, distance)
+            title = label or Path(index.name(number)).name
+            row.append(Tile(_picture(dataset, number), (title, text), same))
+        rows.append(row)
+    save_picture(neighbour_rows(rows), Path(out))
+
+
+def distance_text(index: Index, distance: float) -> str:
+    """A distance in this index as people read it."""
+    if index.kind == "features":
+        return f"{distance:.4g}"
+    return f"{distance:.0f} bit{'' if distance == 1 else 's'}"
+
+
+def _picture(dataset: Dataset, number: int) -> npt.NDArray[np.uint8]:
+    one: Dataset = dataset
+    if isinstance(dataset, Joined):
+        one, number = dataset.place(number)
+    return large_picture(one, number, one.read([number])[0])

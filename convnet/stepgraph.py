@@ -1,0 +1,300 @@
+"""The training step, captured once and then run again without Python's part in it.
+
+A step of a net is always the same operations on the same arrays; what changes is the batch, which
+is written into the array that the first layer reads, and a few numbers, which the operations read
+in memory (`convnet.stepstate`). So after a first step with a batch of some shape, which makes all
+arrays, the second one is captured, and those that follow run what was captured:
+
+    on CUDA      a CUDA graph, taken from the streams of the step by CuPy: one launch a step
+    on the host  the list of the operations with their pointers, run without going through the
+                 layers (`Recording` in bindings/recording.h)
+
+Both compute, to the bit, what a plain step computes. Where a step cannot be captured, steps are
+plain, and `StepGraph.problem` says why. On CUDA this has not run yet: it is tested with a stand-in
+for CuPy.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from convnet import changes
+from convnet.backend import Array, Backend
+from convnet.sgd import SGD
+
+if TYPE_CHECKING:
+    from convnet.net import Net
+
+MODES = ("auto", "off", "force")
+_MOST = 4  # shapes of batches whose steps are kept
+
+
+class StepGraphError(RuntimeError):
+    """A step that must be captured cannot be; the message says why."""
+
+
+class StepGraphWarning(UserWarning):
+    """Steps could not be captured and are plain; the message says why."""
+
+
+@dataclass
+class Captured:
+    """A step that can run again.
+
+    Attributes:
+        changes: of `convnet.changes` when it was captured.
+        sgd, params: which update it makes, of which parameters.
+        x, labels: the arrays that it reads the batch from; `own`: whether they were made for it.
+        recording: of the operations, which also keeps their arrays; graph: on CUDA, CuPy's.
+        passed: what the passes of the net leave behind (`Passes.left`).
+    """
+
+    changes: int
+    sgd: SGD
+    params: list[Any]
+    x: Array
+    labels: Array
+    own: bool
+    recording: Any
+    graph: Any
+    passed: tuple[Any, ...]
+
+
+class StepGraph:
+    """Runs the training steps of a net, and captures them where it can.
+
+    Args:
+        net: whose steps.
+        mode: "auto"; "off", all steps are plain; "force", a step that cannot be captured is an
+            error.
+
+    Attributes:
+        warn: told, once, why steps are plain after all; it gives a `StepGraphWarning`.
+
+    Raises: ValueError for another mode.
+    """
+
+    def __init__(self, net: Net, mode: str = "auto") -> None:
+        if mode not in MODES:
+            raise ValueError(f"step.graph: expected one of {', '.join(MODES)}; got {mode!r}")
+        self.net, self.mode = net, mode
+        self.warn: Callable[[str], None] = _warn
+        self._failed = ""  # why a capture failed
+        self._captured: dict[Any, Captured] = {}
+        self._seen: dict[Any, tuple[int, Array]] = {}  # what was when a plain step ended
+        self._streams: list[Any] | None = None
+
+    @property
+    def problem(self) -> str | None:
+        """Why steps are plain, or None where they are captured."""
+        if self.mode == "off":
+            return "step.graph is off"
+        if self._failed:
+            return self._failed
+        if self.net.gradient_ready is not None:
+            return "gradients are summed over processes while a step runs"
+        partition = self.net.partition
+        if partition is not None and not partition.links.checked:
+            return "the host has a part in transfers between the devices"
+        if self.net.backend.name == "cuda":
+            return None
+        for node in self.net.nodes:
+            if type(node.layer).__module__.partition(".")[0] != "convnet":
+                return f"node {node.name!r} is a layer of your own, which may do more than call ops"
+        return None
+
+    def describe(self) -> str:
+        """One line: how steps run."""
+        if self.problem is not None:
+            return f"plain launches: {self.problem}"
+        cuda = self.net.backend.name == "cuda"
+        return f"captured, {'one CUDA graph' if cuda else 'a list of calls'} for each batch size"
+
+    def run(self, x: Array, labels: Array, sgd: SGD) -> None:
+        """One step: forward, backward, update; the state of the step has been written.
+
+        Args:
+            x, labels: checked, on the net's device.
+
+        Raises: StepGraphError where the mode is "force" and the step cannot be captured; LinkError
+            where a transfer between devices failed: then nothing has been updated.
+        """
+        links = None if self.net.partition is None else self.net.partition.links
+        if links is not None:
+            links.check()
+        self._run(x, labels, sgd)
+        if links is not None:
+            links.verify()
+
+    def _run(self, x: Array, labels: Array, sgd: SGD) -> None:
+        if self.problem is not None:
+            if self.mode == "force":
+                raise StepGraphError(f"step.graph=force: {self.problem}")
+            return self._plain(x, labels, sgd)
+        key = (x.shape, self.net.first_case, self.net.backend.threads)
+        held = self._captured.get(key)
+        if held is not None and self._fits(held, x, sgd):
+            return self._again(held, x, labels)
+        self._captured.pop(key, None)
+        count, before = self._seen.get(key, (-1, None))
+        with self._on_streams():
+            if count == changes.count():
+                self._capture(key, x, labels, sgd, bound=before is x)
+            else:
+                self._plain(x, labels, sgd)
+        self._seen[key] = changes.count(), x
+        return None
+
+    def _plain(self, x: Array, labels: Array, sgd: SGD) -> None:
+        self.net.plain_step(x, labels, sgd)
+
+    def _fits(self, held: Captured, x: Array, sgd: SGD) -> bool:
+        """Whether a captured step is still this one."""
+        return (
+            held.changes == changes.count()
+            and held.sgd is sgd
+            and held.params == sgd.params
+            and (held.own or held.x is x)
+        )
+
+    def _again(self, held: Captured, x: Array, labels: Array) -> None:
+        """Runs a captured step with another batch."""
+        if held.x is not x:
+            held.x[...] = x
+        held.labels[...] = labels
+        self.net.left = held.passed
+        if held.graph is None:
+            held.recording.run()
+            return
+        first, *others = self.net.backends
+        for device in others:
+            first.wait_for(device)
+        with first.active():
+            held.graph.launch()
+        for device in others:
+            device.wait_for(first)
+
+    # ---- capturing ------------------------------------------------------------------------------
+
+    def _capture(self, key: Any, x: Array, labels: Array, sgd: SGD, bound: bool) -> None:
+        """One step, captured. `bound`: the batch has come in this very array before, and will
+        again, so that it need not be copied."""
+        device = self.net.backend
+        own_x = x if bound else device.empty(x.shape)
+        own_labels = device.empty(labels.shape, labels.dtype)
+        if not bound:
+            own_x[...] = x
+        own_labels[...] = labels
+        recording = device.module.Recording()
+        graph, problem = None, ""
+        if device.name == "cuda":
+            graph, problem = self._capture_cuda(recording, own_x, own_labels, sgd)
+        else:
+            with _noted(recording):
+                self._plain(own_x, own_labels, sgd)
+            if recording.missing:
+                problem = f"{recording.missing} cannot be recorded"
+        if problem:
+            return self._give_up(problem)
+        if len(self._captured) >= _MOST:
+            self._captured.clear()
+        self._captured[key] = Captured(
+            changes=changes.count(),
+            sgd=sgd,
+            params=list(sgd.params),
+            x=own_x,
+            labels=own_labels,
+            own=not bound,
+            recording=recording,
+            graph=graph,
+            passed=self.net.left,
+        )
+        return None
+
+    def _give_up(self, problem: str) -> None:
+        self._failed = problem
+        self._captured.clear()
+        if self.mode == "force":
+            raise StepGraphError(f"step.graph=force: {problem}")
+        self.warn(f"steps are plain launches: {problem}")
+
+    def _capture_cuda(self, recording: Any, x: Array, labels: Array, sgd: SGD) -> tuple[Any, str]:
+        """The step as a CUDA graph, which has run once; or why there is none, and then the step
+        has been a plain one."""
+        assert self._streams is not None
+        origin, *others = self._streams
+        graph, problem = None, ""
+        try:
+            origin.begin_capture()
+            try:
+                for stream in others:
+                    stream.wait_event(origin.record())
+                with _noted(recording):
+                    self._plain(x, labels, sgd)
+                for stream in others:
+                    origin.wait_event(stream.record())
+            finally:
+                graph = origin.end_capture()
+            graph.launch()
+        except RuntimeError as error:  # CuPy's errors of the driver are such
+            problem = str(error).strip().partition("\n")[0] or type(error).__name__
+        if problem:
+            self._plain(x, labels, sgd)
+            return None, f"the step could not be captured: {problem}"
+        return graph, ""
+
+    @contextlib.contextmanager
+    def _on_streams(self) -> Iterator[None]:
+        """On CUDA, a step that is captured, and the plain one before it, run on streams of their
+        own, since the default ones cannot be captured; in the order of what comes before and after
+        on those. Nothing on the host."""
+        devices: list[Backend] = self.net.backends
+        if devices[0].name != "cuda":
+            yield
+            return
+        if self._streams is None:
+            self._streams = [_stream(device) for device in devices]
+        with contextlib.ExitStack() as stack:
+            for device, stream in zip(devices, self._streams, strict=True):
+                with device.active():
+                    stream.wait_event(device.current_stream().record())
+                    stack.enter_context(_using(device, stream))
+            yield
+        for device, stream in zip(devices, self._streams, strict=True):
+            with device.active():
+                device.current_stream().wait_event(stream.record())
+
+
+def _warn(text: str) -> None:
+    warnings.warn(text, StepGraphWarning, stacklevel=7)
+
+
+@contextlib.contextmanager
+def _noted(recording: Any) -> Iterator[None]:
+    recording.begin()
+    try:
+        yield
+    finally:
+        recording.end()
+
+
+def _stream(device: Backend) -> Any:
+    with device.active():
+        return device.xp.cuda.Stream(non_blocking=True)
+
+
+@contextlib.contextmanager
+def _using(device: Backend, stream: Any) -> Iterator[None]:
+    """Within the block, this is the device's current stream; CuPy keeps one for each device."""
+    before = device.current_stream()
+    with device.active():
+        stream.use()
+    try:
+        yield
+    finally:
+        with device.active():
+            before.use()

@@ -1,0 +1,67 @@
+"""The state of a training step: the few numbers that change from one step to the next.
+
+They lie in the memory of each device, 32 bytes of it, and the operations read them there when they
+run (`StepState` in src/ops.h). A step that was captured, as a CUDA graph or as a list of calls, can
+therefore run again with another learning rate and other dropout masks: only these words and the
+batch are written anew.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from convnet.backend import Array, Backend
+
+WORDS = 8
+_HALT = 6  # the word that a device sets when a step went wrong; the words before it are the host's
+
+
+class StepState:
+    """Seed, step, learning rate, momentum and weight decay, the same on all devices.
+
+    Args:
+        devices: that have a copy each, made when it is first needed.
+
+    Devices halt: one that finds that something did not arrive sets its last word but one, and no
+    update is made from then on.
+    """
+
+    def __init__(self, devices: Sequence[Backend]) -> None:
+        self.devices = tuple(devices)
+        self._words = np.zeros(_HALT, np.uint32)
+        self._on: dict[Backend, Array] = {}
+
+    def on(self, device: Backend) -> Array:
+        """The state in the memory of a device, uint32 [8]."""
+        if device not in self._on:
+            held = self._on[device] = device.zeros((WORDS,), np.uint32)
+            device.put(held[:_HALT], self._words)
+        return self._on[device]
+
+    def halt_on(self, device: Backend) -> Array:
+        """The word in the memory of a device that stops the update, uint32 [1]."""
+        return self.on(device)[_HALT : _HALT + 1]
+
+    def write(self, seed: int, step: int, rates: tuple[float, float, float] | None = None) -> None:
+        """Gives all devices these numbers, in the order of what they are doing.
+
+        Args:
+            seed, step: of dropout.
+            rates: learning rate, momentum and weight decay; those of before if left out.
+        """
+        words = self._words.copy()
+        words[:3] = seed & 0xFFFFFFFF, seed >> 32, step
+        if rates is not None:
+            words[3:6].view(np.float32)[:] = rates
+        if not np.array_equal(words, self._words):
+            self._words = words
+            for device, held in self._on.items():
+                device.put(held[:_HALT], words)
+
+    @property
+    def halted(self) -> int:
+        """What a device has found to be wrong, or 0; waits for all that devices were given."""
+        words = [int(device.to_host(held)[_HALT]) for device, held in self._on.items()]
+        return next((word for word in words if word), 0)

@@ -1,0 +1,25 @@
+// Strided convolutions as convolutions of stride 1: blocks of d x d pixels, d being the stride,
+// become single pixels of d * d * C channels. The paper's first layer, 11 x 11 x 3 at stride 4, is
+// then one of 3 x 3 x 48 at stride 1, with zeros where the filter was not 12 wide, and Winograd's
+// algorithm serves it.
+//
+// conv.cpp asks `space_to_depth_suits`; the functions are as conv_fprop and so on in ops.h.
+#pragma once
+
+#include "ops.h"
+
+namespace convnet {
+
+// Whether this convolution is cheaper so than directly.
+bool space_to_depth_suits(const ConvShape& shape, Pass pass);
+
+std::int64_t space_to_depth_workspace(const ConvShape& shape, Pass pass);
+
+void space_to_depth_fprop(const ConvShape& shape, const float* x, const float* w, const float* b,
+                          bool relu, float* y, Workspace workspace);
+void space_to_depth_dgrad(const ConvShape& shape, const float* dy, const float* w,
+                          const float* relu_mask, float* dx, Workspace workspace);
+void space_to_depth_wgrad(const ConvShape& shape, const float* x, const float* dy, float* dw,
+                          float* db, Workspace workspace);
+
+}  // namespace convnet

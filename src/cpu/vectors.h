@@ -1,0 +1,53 @@
+// Kernels over explicit vectors: for the loops that the compiler does not vectorise well.
+//
+// vector_kernels.h holds them, written once over a vector type of any length; vector_kernels.cpp
+// compiles it for each instruction set, and kernels_for() picks one when it is called. So there is
+// no -march, as with CONVNET_CLONES (simd.h), which serves where a plain loop is fast.
+#pragma once
+
+#include <cstdint>
+
+#include "ops.h"
+
+namespace convnet {
+
+// Rows of `channels` floats, one group of channels after the other, that LRN treats apart.
+struct LrnRun {
+  float k, alpha, beta_factor;  // beta_factor = 2 alpha beta, of the backward pass
+  int channels;                 // per group
+  bool relu_mask;               // dx = 0 where x <= 0
+  bool stream;                  // write around the cache: the output is larger than it
+};
+
+// One row of outputs of a max-pool. rows[i] is where row `first_row + i` of the image starts.
+struct PoolRun {
+  const PoolShape* shape;
+  int p;
+  const float* const* rows;
+};
+
+// Pixels [begin, end) of row h of the image, from dy and argmax of the whole image. dx is that of
+// pixel `begin`.
+struct GatherRun {
+  const PoolShape* shape;
+  int h, begin, end;
+  const float* dy;
+  const std::uint8_t* argmax;
+};
+
+// All of them for beta = 3/4 and a window of `n` channels, 3 or 5.
+struct VectorKernels {
+  int lanes;  // floats in a vector
+  void (*lrn_fprop)(const LrnRun& run, int n, std::int64_t rows, const float* x, float* y);
+  void (*lrn_bprop)(const LrnRun& run, int n, std::int64_t rows, const float* x, const float* dy,
+                    float* dx);
+  void (*maxpool_fprop)(const PoolRun& run, float* y, std::uint8_t* argmax);
+  void (*maxpool_bprop)(const GatherRun& run, float* dx);
+};
+
+// The kernels with the longest vectors that this machine has and that fit: whole ones into
+// `channels` where `whole`, else at least one. Null where there are none; the caller has a loop of
+// its own for that. CONVNET_VECTOR_LANES in the environment sets a limit, for tests.
+const VectorKernels* kernels_for(int channels, bool whole);
+
+}  // namespace convnet

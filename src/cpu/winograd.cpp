@@ -1,0 +1,424 @@
+// Convolution by Winograd's minimal filtering; the transforms are in winograd_tiles.h.
+//
+//   fprop  y  = A^T [ sum_c (G w G^T) . (B^T x B) ] A        tile by tile
+//   dgrad  the same on dy, with the filters turned by 180 degrees and C and K exchanged
+//   wgrad  dw = G^T [ sum_tiles (A dy A^T) . (B^T x B) ] G
+//
+// Over channels (or tiles) the elementwise products are a * a matrix products, which oneDNN does.
+// 3x3 filters need 25 multiplications for 9 outputs instead of 81 (or 16 for 4 instead of 36), 5x5
+// filters 36 for 4 instead of 100. Rounding errors are up to about twice those of direct sums
+// (docs/architecture.md). An infinity or NaN spreads over its whole tile.
+//
+// Work is cut by the shape alone and every sum has one order, so results do not depend on the
+// number of threads.
+#include "winograd.h"
+
+#include <cstdlib>
+#include <cstring>
+
+#include "parallel.h"
+#include "winograd_tiles.h"
+
+namespace convnet {
+namespace {
+
+using namespace winograd;
+using dnnl::memory;
+using Tag = memory::format_tag;
+using Input = Picture<const float>;
+
+// ---- transforms, compiled for several instruction sets -----------------------------------------
+
+enum class Algorithm { kF2x3, kF3x3, kF2x5 };
+enum class Role { kData, kFilter, kGradient };
+
+CONVNET_CLONES
+void scatter(Algorithm algorithm, Role role, const Input& from, std::int64_t begin, int count,
+             const Matrices<float>& to) {
+  const auto as = [&](auto f) CONVNET_LAMBDA_INLINE {
+    using F = decltype(f);
+    if (role == Role::kData) {
+      scatter_tiles<Data<F>>(from, begin, count, to);
+    } else if (role == Role::kFilter) {
+      scatter_tiles<Filter<F>>(from, begin, count, to);
+    } else {
+      scatter_tiles<Transposed<Output<F>>>(from, begin, count, to);
+    }
+  };
+  if (algorithm == Algorithm::kF2x3) as(F2x3());
+  if (algorithm == Algorithm::kF3x3) as(F3x3());
+  if (algorithm == Algorithm::kF2x5) as(F2x5());
+}
+
+CONVNET_CLONES
+void gather(Algorithm algorithm, Role role, const Matrices<const float>& from, std::int64_t begin,
+            int count, const Picture<float>& to, const Epilogue& epilogue) {
+  const auto as = [&](auto f) CONVNET_LAMBDA_INLINE {
+    using F = decltype(f);
+    if (role == Role::kData) {
+      gather_tiles<Output<F>>(from, begin, count, to, epilogue);
+    } else {
+      gather_tiles<Transposed<Filter<F>>>(from, begin, count, to, epilogue);
+    }
+  };
+  if (algorithm == Algorithm::kF2x3) as(F2x3());
+  if (algorithm == Algorithm::kF3x3) as(F3x3());
+  if (algorithm == Algorithm::kF2x5) as(F2x5());
+}
+
+CONVNET_CLONES
+void add_rows(const float* rows, int count, int columns, std::int64_t stride, float* sum) {
+  for (int i = 0; i < count; ++i) {
+    const float* row = rows + i * stride;
+    CONVNET_SIMD
+    for (int j = 0; j < columns; ++j) sum[j] += row[j];
+  }
+}
+
+// ---- shapes
+// --------------------------------------------------------------------------------------
+
+// F(m x m, r x r) of winograd_tiles.h.
+struct Sort {
+  Algorithm algorithm;
+  int m, r;
+  int numbers() const { return (m + r - 1) * (m + r - 1); }
+};
+
+constexpr Sort kSorts[] = {
+    {Algorithm::kF2x3, 2, 3}, {Algorithm::kF3x3, 3, 3}, {Algorithm::kF2x5, 2, 5}};
+
+// One convolution as tiles: `in` channels of a picture to `out` channels of another, per group.
+struct Plan {
+  Sort sort;
+  int numbers;
+  int groups, in, out;
+  int tiles_h, tiles_w;
+  std::int64_t tiles;
+  int block;  // tiles of one matrix product
+  dnnl::matmul product;
+  memory::desc left, right, right_as_made, result, scratchpad;
+  dnnl::reorder reorder;
+  bool reordered = false;
+};
+
+struct Sizes {
+  int groups, in, out, out_h, out_w;
+
+  std::int64_t tiles(int n, int m) const { return n * ceil_div(out_h, m) * ceil_div(out_w, m); }
+};
+
+Sizes sizes(const ConvShape& s, Pass pass) {
+  const int c = s.c / s.groups, k = s.k / s.groups;
+  if (pass == Pass::kDgrad) return {s.groups, k, c, s.h, s.w};
+  return {s.groups, c, k, s.p, s.q};
+}
+
+// What transforming one number costs, in multiplications of a matrix product. Measured: 18 to 26
+// for pictures, about 180 for filters, whose numbers lie far apart and are laid out once more.
+constexpr double kTransformCost = 25, kFilterCost = 200;
+
+// The cost in multiplications.
+double cost(const ConvShape& s, Pass pass, const Sort& sort) {
+  const Sizes z = sizes(s, pass);
+  const double filters = 1.0 * z.in * z.out * z.groups;
+  const double transforms = kTransformCost * z.groups * (z.in + z.out);
+  const auto tiles = static_cast<double>(z.tiles(s.n, sort.m));
+  return sort.numbers() * (tiles * (filters + transforms) + kFilterCost * filters);
+}
+
+// The cheapest of those for filters of this size; null where there is none.
+const Sort* best_sort(const ConvShape& s, Pass pass) {
+  const Sort* best = nullptr;
+  for (const Sort& sort : kSorts) {
+    if (sort.r != s.r || sort.r != s.s) continue;
+    if (best == nullptr || cost(s, pass, sort) < cost(s, pass, *best)) best = &sort;
+  }
+  return best;
+}
+
+// Tiles of one matrix product. Between 32 and 128 (wgrad: 96 and 192) it makes little difference.
+constexpr int kBlock = 64, kWgradBlock = 128;
+
+// fprop, dgrad: [tiles, in] x [in, out]; wgrad: [out, tiles] x [tiles, in], added to the result.
+std::shared_ptr<const Plan> make_plan(const ConvShape& s, Pass pass) {
+  const Sizes z = sizes(s, pass);
+  const auto f32 = memory::data_type::f32;
+  auto plan = std::make_shared<Plan>();
+  plan->sort = *best_sort(s, pass);
+  plan->numbers = plan->sort.numbers();
+  plan->groups = z.groups, plan->in = z.in, plan->out = z.out;
+  plan->tiles_h = static_cast<int>(ceil_div(z.out_h, plan->sort.m));
+  plan->tiles_w = static_cast<int>(ceil_div(z.out_w, plan->sort.m));
+  plan->tiles = z.tiles(s.n, plan->sort.m);
+  dnnl::primitive_attr attr = user_scratchpad();
+  if (pass == Pass::kWgrad) {
+    const memory::dim batch = plan->numbers * z.groups;
+    plan->block = static_cast<int>(std::min<std::int64_t>(plan->tiles, kWgradBlock));
+    plan->left = memory::desc({batch, z.out, plan->block}, f32, Tag::acb);
+    plan->right = memory::desc({batch, plan->block, z.in}, f32, Tag::abc);
+    plan->result = memory::desc({batch, z.out, z.in}, f32, Tag::abc);
+    dnnl::post_ops add;
+    add.append_sum(1.0f);
+    attr.set_post_ops(add);
+  } else {
+    const memory::dim batch = plan->numbers;
+    plan->block = static_cast<int>(std::min<std::int64_t>(plan->tiles, kBlock));
+    plan->left = memory::desc({batch, plan->block, z.in}, f32, Tag::abc);
+    plan->right = memory::desc({batch, z.in, z.out}, f32, Tag::any);
+    plan->result = memory::desc({batch, plan->block, z.out}, f32, Tag::abc);
+    omp_set_num_threads(1);  // each thread multiplies blocks of its own
+  }
+  const dnnl::matmul::primitive_desc product(cpu_engine(), plan->left, plan->right, plan->result,
+                                             attr);
+  omp_set_num_threads(thread_count());
+  plan->product = dnnl::matmul(product);
+  plan->right = product.weights_desc();
+  plan->scratchpad = product.scratchpad_desc();
+  if (pass != Pass::kWgrad) {
+    // Filters are transformed as they lie, K x C: right for dgrad, turned for fprop.
+    plan->right_as_made =
+        memory::desc({plan->numbers, z.in, z.out}, f32, pass == Pass::kFprop ? Tag::acb : Tag::abc);
+    plan->reordered = plan->right != plan->right_as_made;
+    if (plan->reordered) {
+      plan->reorder = dnnl::reorder(dnnl::reorder::primitive_desc(cpu_engine(), plan->right_as_made,
+                                                                  cpu_engine(), plan->right));
+    }
+  }
+  return plan;
+}
+
+std::shared_ptr<const Plan> winograd_plan(const ConvShape& s, Pass pass) {
+  static PlanCache<Plan> cache;
+  return cache.get({static_cast<int>(pass), s.n, s.h, s.w, s.c, s.k, s.r, s.p, s.q, s.groups},
+                   [&] { return make_plan(s, pass); });
+}
+
+std::size_t floats(std::int64_t count) { return static_cast<std::size_t>(count) * sizeof(float); }
+
+// Pictures of one group. Tiles of inputs overlap; those of outputs do not.
+template <class Float>
+Picture<Float> picture(const Plan& plan, Float* data, int h, int w, int channels, int pad_h,
+                       int pad_w) {
+  const std::int64_t row = std::int64_t{w} * channels;
+  return {data,         h * row,      row,         channels, h,    w,
+          plan.tiles_h, plan.tiles_w, plan.sort.m, pad_h,    pad_w};
+}
+
+// The filters [K, R, S, C/G] from k = `first` on, one tile each.
+template <class Float>
+Picture<Float> filters(const Plan& plan, Float* w, int first, int channels, bool turned) {
+  const int r = plan.sort.r;
+  const std::int64_t row = std::int64_t{r} * channels, filter = r * row;
+  Float* data = w + first * filter;
+  if (turned) return {data + filter - channels, filter, -row, -channels, r, r, 1, 1, r, 0, 0};
+  return {data, filter, row, channels, r, r, 1, 1, r, 0, 0};
+}
+
+constexpr int kFiltersAtOnce = 8;
+
+// ---- fprop and dgrad
+// -------------------------------------------------------------------------------
+
+// The transformed filters of every group, as the matrix product wants them.
+std::vector<memory> transformed_filters(const Plan& plan, const float* w, bool turned,
+                                        Scratch& scratch) {
+  const int c = turned ? plan.out : plan.in, k = turned ? plan.in : plan.out;
+  const std::int64_t size = std::int64_t{plan.numbers} * c * k;
+  float* made = static_cast<float*>(scratch.take(floats(size)));
+  std::vector<memory> results;
+  for (int g = 0; g < plan.groups; ++g) {
+    const Input from = filters(plan, w, g * k, c, turned);
+    parallel_chunks(k, kFiltersAtOnce, [&](std::int64_t begin, std::int64_t count) {
+      scatter(plan.sort.algorithm, Role::kFilter, from, begin, static_cast<int>(count),
+              {made + begin * c, std::int64_t{c} * k, c});
+    });
+    const memory as_made = memory_at(plan.right_as_made, made);
+    memory result = as_made;
+    if (plan.reordered) {
+      result = memory_at(plan.right, scratch.take(plan.right.get_size()));
+      memory source = as_made;
+      plan.reorder.execute(cpu_stream(), source, result);
+      cpu_stream().wait();
+    } else if (g + 1 < plan.groups) {
+      made = static_cast<float*>(scratch.take(floats(size)));
+    }
+    results.push_back(result);
+  }
+  return results;
+}
+
+void correlate(const Plan& plan, const std::vector<memory>& right, const Input& from,
+               const Picture<float>& to, const Epilogue& epilogue, Scratch& scratch) {
+  const std::int64_t blocks = ceil_div(plan.tiles, plan.block);
+  struct Buffers {
+    float *left, *result;
+    void* scratchpad;
+  };
+  std::vector<Buffers> buffers;
+  for (int i = 0; i < thread_count(); ++i) {
+    buffers.push_back({static_cast<float*>(scratch.take(plan.left.get_size())),
+                       static_cast<float*>(scratch.take(plan.result.get_size())),
+                       scratch.take(plan.scratchpad.get_size())});
+  }
+  parallel_for(blocks * plan.groups, [&](std::int64_t task) {
+    const Buffers& mine = buffers[omp_get_thread_num()];
+    const int g = static_cast<int>(task % plan.groups);
+    const std::int64_t begin = task / plan.groups * plan.block;
+    const int count = static_cast<int>(std::min<std::int64_t>(plan.block, plan.tiles - begin));
+    Input source = from;
+    source.data += static_cast<std::int64_t>(g) * plan.in;
+    scatter(plan.sort.algorithm, Role::kData, source, begin, count,
+            {mine.left, std::int64_t{plan.block} * plan.in, plan.in});
+    // Rows past `count` hold what they held; nobody reads their products.
+    plan.product.execute(cpu_stream(),
+                         {{DNNL_ARG_SRC, memory_at(plan.left, mine.left)},
+                          {DNNL_ARG_WEIGHTS, right[g]},
+                          {DNNL_ARG_DST, memory_at(plan.result, mine.result)},
+                          {DNNL_ARG_SCRATCHPAD, memory_at(plan.scratchpad, mine.scratchpad)}});
+    cpu_stream().wait();
+    Picture<float> target = to;
+    const std::int64_t channel = static_cast<std::int64_t>(g) * plan.out;
+    target.data += channel;
+    Epilogue part = epilogue;
+    if (part.bias != nullptr) part.bias += channel;
+    if (part.mask != nullptr) part.mask += channel;
+    gather(plan.sort.algorithm, Role::kData,
+           {mine.result, std::int64_t{plan.block} * plan.out, plan.out}, begin, count, target,
+           part);
+  });
+}
+
+// ---- wgrad
+// -----------------------------------------------------------------------------------------
+
+// db[k] = the sum of dy over rows: partial sums of fixed pieces, then those in order.
+constexpr int kRowsAtOnce = 512;
+
+void sum_rows(const float* dy, std::int64_t rows, int k, float* partial, float* db) {
+  parallel_chunks(rows, kRowsAtOnce, [&](std::int64_t begin, std::int64_t count) {
+    float* sum = partial + begin / kRowsAtOnce * k;
+    std::memset(sum, 0, floats(k));
+    add_rows(dy + begin * k, static_cast<int>(count), k, k, sum);
+  });
+  std::memset(db, 0, floats(k));
+  add_rows(partial, static_cast<int>(ceil_div(rows, kRowsAtOnce)), k, k, db);
+}
+
+constexpr int kTilesAtOnce = 8;
+
+// Rows [count, block) of the matrices, so that the last, shorter block adds nothing for them.
+void clear_rest(const Matrices<float>& matrices, int number, int count, int block) {
+  std::memset(matrices.data + number * matrices.stride +
+                  static_cast<std::int64_t>(count) * matrices.channels,
+              0, floats(static_cast<std::int64_t>(block - count) * matrices.channels));
+}
+
+// Tiles [begin, begin + count) of every group into `to`, the groups' matrices one after the other.
+void scatter_block(const Plan& plan, Role role, const Input& from, std::int64_t begin, int count,
+                   int channels, float* to) {
+  const std::int64_t stride = std::int64_t{plan.block} * channels;
+  for (int g = 0; g < plan.groups; ++g) {
+    Input source = from;
+    source.data += static_cast<std::int64_t>(g) * channels;
+    float* matrices = to + g * plan.numbers * stride;
+    parallel_chunks(count, kTilesAtOnce, [&](std::int64_t first, std::int64_t some) {
+      scatter(plan.sort.algorithm, role, source, begin + first, static_cast<int>(some),
+              {matrices + first * channels, stride, channels});
+    });
+    if (count == plan.block) continue;
+    for (int i = 0; i < plan.numbers; ++i) {
+      clear_rest({matrices, stride, channels}, i, count, plan.block);
+    }
+  }
+}
+
+}  // namespace
+
+double direct_cost(const ConvShape& s) {
+  return 1.0 * s.n * s.p * s.q * s.k * s.r * s.s * (s.c / s.groups);
+}
+
+bool winograd_suits(const ConvShape& s, Pass pass, double otherwise) {
+  if (s.stride_h != 1 || s.stride_w != 1 || s.pad_h >= s.r || s.pad_w >= s.s) return false;
+  const Sort* sort = best_sort(s, pass);
+  if (sort == nullptr) return false;
+  const char* choice = std::getenv("CONVNET_WINOGRAD");
+  if (choice != nullptr && std::strcmp(choice, "off") == 0) return false;
+  if (choice != nullptr && std::strcmp(choice, "always") == 0) return true;
+  return cost(s, pass, *sort) < otherwise;
+}
+
+std::int64_t winograd_workspace(const ConvShape& s, Pass pass) {
+  const auto plan = winograd_plan(s, pass);
+  const auto size = [](std::size_t bytes) { return Scratch::padded(bytes); };
+  const std::int64_t product = size(plan->left.get_size()) + size(plan->result.get_size()) +
+                               size(plan->scratchpad.get_size());
+  if (pass == Pass::kWgrad) {
+    const std::int64_t pieces = ceil_div(std::int64_t{s.n} * s.p * s.q, kRowsAtOnce);
+    return product + size(plan->right.get_size()) + size(floats(pieces * s.k));
+  }
+  const std::int64_t made = size(floats(std::int64_t{plan->numbers} * plan->in * plan->out));
+  return thread_count() * product + (plan->reordered ? made : 0) +
+         plan->groups * (plan->reordered ? size(plan->right.get_size()) : made);
+}
+
+void winograd_fprop(const ConvShape& s, const float* x, const float* w, const float* b, bool relu,
+                    float* y, Workspace workspace) {
+  const auto plan = winograd_plan(s, Pass::kFprop);
+  Scratch scratch("conv_fprop", workspace);
+  const auto right = transformed_filters(*plan, w, false, scratch);
+  correlate(*plan, right, picture(*plan, x, s.h, s.w, s.c, s.pad_h, s.pad_w),
+            picture(*plan, y, s.p, s.q, s.k, 0, 0), {b, relu, nullptr}, scratch);
+}
+
+void winograd_dgrad(const ConvShape& s, const float* dy, const float* w, const float* relu_mask,
+                    float* dx, Workspace workspace) {
+  const auto plan = winograd_plan(s, Pass::kDgrad);
+  Scratch scratch("conv_dgrad", workspace);
+  const auto right = transformed_filters(*plan, w, true, scratch);
+  const int pad_h = s.r - 1 - s.pad_h, pad_w = s.s - 1 - s.pad_w;
+  correlate(*plan, right, picture(*plan, dy, s.p, s.q, s.k, pad_h, pad_w),
+            picture(*plan, dx, s.h, s.w, s.c, 0, 0), {nullptr, false, relu_mask}, scratch);
+}
+
+void winograd_wgrad(const ConvShape& s, const float* x, const float* dy, float* dw, float* db,
+                    Workspace workspace) {
+  const auto plan = winograd_plan(s, Pass::kWgrad);
+  Scratch scratch("conv_wgrad", workspace);
+  float* left = static_cast<float*>(scratch.take(plan->left.get_size()));
+  float* right = static_cast<float*>(scratch.take(plan->right.get_size()));
+  float* sums = static_cast<float*>(scratch.take(plan->result.get_size()));
+  const memory scratchpad = memory_at(plan->scratchpad, scratch.take(plan->scratchpad.get_size()));
+  const int in = plan->in, out = plan->out;
+  const std::int64_t matrix = std::int64_t{in} * out;
+  parallel_chunks(
+      matrix * plan->numbers * plan->groups, kChunk,
+      [&](std::int64_t begin, std::int64_t count) { std::memset(sums + begin, 0, floats(count)); });
+  const Input inputs = picture(*plan, x, s.h, s.w, s.c, s.pad_h, s.pad_w);
+  const Input gradients = picture(*plan, dy, s.p, s.q, s.k, 0, 0);
+  for (std::int64_t begin = 0; begin < plan->tiles; begin += plan->block) {
+    const int count = static_cast<int>(std::min<std::int64_t>(plan->block, plan->tiles - begin));
+    scatter_block(*plan, Role::kGradient, gradients, begin, count, out, left);
+    scatter_block(*plan, Role::kData, inputs, begin, count, in, right);
+    plan->product.execute(cpu_stream(), {{DNNL_ARG_SRC, memory_at(plan->left, left)},
+                                         {DNNL_ARG_WEIGHTS, memory_at(plan->right, right)},
+                                         {DNNL_ARG_DST, memory_at(plan->result, sums)},
+                                         {DNNL_ARG_SCRATCHPAD, scratchpad}});
+    cpu_stream().wait();
+  }
+  for (int g = 0; g < plan->groups; ++g) {
+    const Picture<float> target = filters(*plan, dw, g * out, in, false);
+    const float* group = sums + g * plan->numbers * matrix;
+    parallel_chunks(out, kFiltersAtOnce, [&](std::int64_t begin, std::int64_t count) {
+      gather(plan->sort.algorithm, Role::kFilter, {group + begin * in, matrix, in}, begin,
+             static_cast<int>(count), target, {nullptr, false, nullptr});
+    });
+  }
+  if (db == nullptr) return;
+  const std::int64_t rows = std::int64_t{s.n} * s.p * s.q;
+  float* partial = static_cast<float*>(scratch.take(floats(ceil_div(rows, kRowsAtOnce) * s.k)));
+  sum_rows(dy, rows, s.k, partial, db);
+}
+
+}  // namespace convnet
