@@ -135,7 +135,7 @@ def _mean(values: Sequence[float]) -> float:
 
 
 def _axes(title: str, x_label: str, y_label: str, height: int, left: int = LEFT) -> list[str]:
-    lines = [_text(left, 24, title, "title")]
+    lines = [_text(24 if left > LEFT else left, 24, title, "title")]
     lines.append(_text((left + WIDTH - RIGHT) / 2, height - 12, x_label, "tick", "middle"))
     if y_label:
         y = (TOP + height - BOTTOM) / 2
