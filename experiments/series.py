@@ -240,11 +240,20 @@ def _epoch(line: Mapping[str, Any]) -> Record:
 
 
 def digest(cfg: Config) -> str:
-    """A short name for everything in a configuration that a run's result depends on."""
-    table = cfg.to_dict()
-    for section, keys in _FREE.items():
-        for key in keys:
-            del table[section][key]
+    """A short name for everything in a configuration that a run's result depends on.
+
+    What has its default is left out, so that a key that is added to configurations later changes
+    no name.
+    """
+    table, defaults = cfg.to_dict(), Config().to_dict()
+    for section, held in table.items():
+        if section != "net" and isinstance(held, dict):
+            default = defaults[section]
+            table[section] = {
+                key: value
+                for key, value in held.items()
+                if key not in _FREE.get(section, ()) and (key, value) not in default.items()
+            }
     return hashlib.sha256(json.dumps(table, sort_keys=True).encode()).hexdigest()[:12]
 
 

@@ -18,7 +18,7 @@ import relu_vs_tanh
 import tiny
 from options import ended
 from parts import Part
-from series import Results, Series, SeriesError, Sets
+from series import Results, Series, SeriesError, Sets, digest
 from tiny_series import lines, planned, words, write_data
 
 import convnet
@@ -192,6 +192,16 @@ def test_damaged_results_are_refused(tmp_path: Path, text: str, message: str) ->
     path.write_text(text)
     with pytest.raises(SeriesError, match=message):
         Results(path)
+
+
+def test_the_name_of_a_configuration() -> None:
+    """It depends on what changes a result, and not on defaults, places and threads."""
+    base = {"net": {"model": "small"}, "sgd": {"lr": 0.02}}
+    name = digest(convnet.load_config(base))
+    for text in ("train.threads=3", "data.path=/there", "sgd.momentum=0.9", "train.batch=128"):
+        assert digest(convnet.load_config(base, [text])) == name
+    for text in ("sgd.lr=0.03", "seed=2", "train.batch=64", "net.options.width=8", "augment.pad=1"):
+        assert digest(convnet.load_config(base, [text])) != name
 
 
 def test_two_processes_at_one_series(tmp_path: Path) -> None:
