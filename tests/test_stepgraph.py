@@ -1,5 +1,6 @@
 """Captured steps compute what plain ones do, to the bit, and without the layers."""
 
+import inspect
 import re
 from pathlib import Path
 
@@ -10,9 +11,10 @@ from tiny import config, write_data
 
 import convnet
 import convnet.backend
+from convnet import layers
 from convnet.backend import Backend
 from convnet.config import ConfigError
-from convnet.layers import ReLU, SoftmaxXent
+from convnet.layers import Conv, Dense, ReLU, SoftmaxXent
 from convnet.net import Net, Node
 from convnet.sgd import SGD
 from convnet.stepgraph import StepGraph, StepGraphError, StepGraphWarning
