@@ -451,6 +451,8 @@ def test_layers_that_work_on_arrays_themselves_say_so():
     """A list of calls would leave out what a layer does beside them."""
     for name in layers.__all__:
         layer = getattr(layers, name)
+        if not isinstance(layer, type):
+            continue
         bodies = "".join(
             inspect.getsource(method)
             for kind in layer.__mro__

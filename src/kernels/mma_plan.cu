@@ -22,14 +22,16 @@ TileKind choose_tile(Pass pass, Math math, std::int64_t length, std::int64_t wid
   if (width <= 96) return TileKind::kNinetySix;
   if (width % 128 >= 1 && width % 128 <= 64) return TileKind::kMedium;  // 192
   // Huge tiles move three quarters of what large ones do, and need two waves of blocks. With all
-  // that dgrad has to remember they would spill registers.
+  // that dgrad has to remember they would spill registers, and with TF32 in wgrad too.
   const std::int64_t huge = ceil_div(length, 256) * ceil_div(width, 128) * products;
-  if (math != Math::kFp32 && pass != Pass::kDgrad && huge >= 2 * 132) return TileKind::kHuge;
+  const bool fits =
+      pass == Pass::kFprop ? math != Math::kFp32 : pass == Pass::kWgrad && math == Math::kBf16;
+  if (fits && huge >= 2 * 132) return TileKind::kHuge;
   return TileKind::kLarge;
 }
 
 template <class T>
-std::int64_t splits_with(const Product& product) {
+unsigned splits_with(const Product& product) {
   const std::int64_t tiles =
       ceil_div(product.m, T::kM) * ceil_div(product.n, T::kN) * product.products;
   const std::int64_t at_once = kMultiprocessors * T::kBlocks;
@@ -41,11 +43,11 @@ std::int64_t splits_with(const Product& product) {
   for (std::int64_t splits = 2; splits <= most; ++splits) {
     if (waves(splits) * best < waves(best) * splits) best = splits;
   }
-  return best;
+  return static_cast<unsigned>(best);
 }
 
 template <class Tiles>
-std::int64_t splits_of(TileKind tile, bool across, const Product& product) {
+unsigned splits_of(TileKind tile, bool across, const Product& product) {
   if (tile == TileKind::kLarge) {
     return splits_with<typename Tiles::Large>(product);  // lies across as it lies along
   }
@@ -112,9 +114,13 @@ MmaPlan mma_plan(const ConvShape& shape, Pass pass, Math math) {
   const bool across = pass == Pass::kWgrad;
   plan.tile = choose_tile(pass, math, across ? product.n : product.m,
                           across ? product.m : product.n, product.products);
-  plan.splits = static_cast<unsigned>(
-      math == Math::kFp32 ? splits_of<MmaTiles<Math::kFp32>>(plan.tile, across, product)
-                          : splits_of<MmaTiles<Math::kTf32>>(plan.tile, across, product));
+  if (math == Math::kFp32) {
+    plan.splits = splits_of<MmaTiles<Math::kFp32>>(plan.tile, across, product);
+  } else if (math == Math::kTf32 && pass == Pass::kWgrad) {
+    plan.splits = splits_of<WgradTiles<Math::kTf32>>(plan.tile, across, product);
+  } else {
+    plan.splits = splits_of<MmaTiles<Math::kBf16>>(plan.tile, across, product);
+  }
   plan.outputs = conv_outputs(shape, pass);
   return plan;
 }

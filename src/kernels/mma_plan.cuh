@@ -17,7 +17,7 @@ struct MmaTiles {
   using Huge = MmaTile<256, 128, 64, 64, 1>;
   using Large = MmaTile<128, 128, 64, 64, 2>;
   using NinetySix = MmaTile<128, 96, 64, 32, 2>;
-  using Medium = MmaTile<128, 64, 64, 32, 3>;
+  using Medium = MmaTile<128, 64, 64, 32, 2>;
   using Small = MmaTile<64, 32, 32, 32, 6>;
   using Single = MmaTile<64, 32, 32, 32, 4>;  // for copies of single floats, which need registers
 };
@@ -28,6 +28,16 @@ struct MmaTiles<Math::kFp32> {
   using Medium = MmaTile<128, 64, 64, 32, 2>;
   using Small = MmaTile<64, 32, 32, 32, 4>;
   using Single = Small;
+};
+
+// In wgrad both operands are found pixel by pixel, which takes registers: with TF32, warps of 64x64
+// would spill on sm_100 and sm_120, so they have half the tile there too.
+template <Math kMath>
+struct WgradTiles : MmaTiles<kMath> {};
+template <>
+struct WgradTiles<Math::kTf32> : MmaTiles<Math::kTf32> {
+  using Large = MmaTile<128, 128, 64, 32, 1>;
+  using Medium = MmaTile<128, 64, 64, 32, 2>;
 };
 
 template <class T>

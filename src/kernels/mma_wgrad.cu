@@ -211,7 +211,7 @@ void run(Call& call) {
 // The ladder. Single copies have one tile only.
 template <Math kMath>
 void run_with(Call& call, bool vector) {
-  using Tiles = MmaTiles<kMath>;
+  using Tiles = WgradTiles<kMath>;
   const TileKind tile = call.plan.tile;
   if (!vector) {
     run<Across<typename Tiles::Single>, kMath, false>(call);
@@ -221,7 +221,7 @@ void run_with(Call& call, bool vector) {
     run<Across<typename Tiles::Medium>, kMath, true>(call);
   } else if (tile == TileKind::kNinetySix) {
     run<Across<typename Tiles::NinetySix>, kMath, true>(call);
-  } else if constexpr (kMath == Math::kFp32) {
+  } else if constexpr (kMath != Math::kBf16) {
     run<Across<typename Tiles::Large>, kMath, true>(call);
   } else if (tile == TileKind::kLarge) {
     run<Across<typename Tiles::Large>, kMath, true>(call);
