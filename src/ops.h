@@ -146,8 +146,8 @@ void avgpool_bprop(const PoolShape& shape, const float* dy, float* dx, Stream st
 void lrn_fprop(const LrnShape& shape, const float* x, float* y, Stream stream);
 void lrn_bprop(const LrnShape& shape, const float* x, const float* dy, float* dx, Stream stream);
 
-// lrn_fprop, and maxpool_fprop of its output, which is not stored; the same bits. lrn has the pixels
-// and channels of the pool's x.
+// lrn_fprop, and maxpool_fprop of its output, which is not stored; the same bits. lrn has the
+// pixels and channels of the pool's x.
 void lrn_maxpool_fprop(const LrnShape& lrn, const PoolShape& pool, const float* x, float* y,
                        std::uint8_t* argmax, Stream stream);
 // maxpool_bprop, then lrn_bprop; the same bits. relu_mask: dx is zeroed where x <= 0, which is the
