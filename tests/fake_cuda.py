@@ -172,10 +172,13 @@ class CapturedModule:
             return function
 
         def call(*args: Any) -> Any:
-            self.driver.given(args[-1]).work()
+            at = -2 if isinstance(args[-1], str) else -1  # the stream; `math` may follow it
+            self.driver.given(args[at]).work()
+            on_host = [*args]
+            on_host[at] = 0
             if self.driver.calls is None:
-                return function(*args[:-1], 0)
-            self.driver.calls.append((function, (*args[:-1], 0)))
+                return function(*on_host)
+            self.driver.calls.append((function, tuple(on_host)))
             return None
 
         return call

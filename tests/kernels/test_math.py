@@ -197,7 +197,8 @@ def test_alignment_does_not_change_a_bit(kernels_backend, rng, case, math):
 @pytest.mark.parametrize("math", ["tf32", "bf16"])
 @pytest.mark.parametrize("step", ["fprop", "wgrad"])
 def test_huge_tiles(kernels_backend, rng, step, math):
-    """256 x 128, taken where there are 264 of them: here by one each for as many groups."""
+    """256 x 128, taken where there are 264 of them: here by one each for as many groups (in wgrad
+    with bf16 only; tf32 has twice as many of half the size)."""
     groups, k = 264, 100
     n, c = (65, 32) if step == "fprop" else (33, 68)
     x = cases.integers(rng, (n, 1, 1, groups * c))
