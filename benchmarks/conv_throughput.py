@@ -4,6 +4,7 @@
     python benchmarks/conv_throughput.py --net fashion-mnist --picture 28,28,1
     python benchmarks/conv_throughput.py --shape 128,13,13,256,384,3,3 --pad 1
     python benchmarks/conv_throughput.py --ops lrn,maxpool,lrn_maxpool,dense
+    python benchmarks/conv_throughput.py --math fp32,tf32,bf16
 
 Each pass of each layer is first checked against float64 at a sample of its results, then timed in
 turns with PyTorch's two memory layouts (where PyTorch is installed; `cudnn.benchmark` is on). The
@@ -30,6 +31,7 @@ from timing import interleaved, spread
 from workloads import Work, of_net, of_shape
 
 import convnet
+from convnet import ops
 from convnet.backend import Backend
 from convnet.build import build_net
 from convnet.config import load_config
@@ -40,9 +42,16 @@ def main() -> None:
     backend = convnet.backend.get(args.device)
     if backend.name == "cpu":
         convnet.backend.set_threads(args.threads)
+    with convnet.backend.use(backend):  # NumPy arrays are the CPU's, unless it is said
+        run(args, backend)
+
+
+def run(args: argparse.Namespace, backend: Backend) -> None:
     print(f"device  {backend.describe()}")
-    machine = limits.measure(backend)
-    print(f"limits  {machine}")
+    args.math = modes(args.math)
+    machines = {mode: limits.measure(backend, math=mode) for mode in args.math}
+    for mode, machine in machines.items():
+        print(f"limits  {mode}: {machine}")
     peers = importlib.util.find_spec("torch") is not None
     if peers:
         import peer_ops
@@ -53,17 +62,32 @@ def main() -> None:
     print(f"\n{HEADER}", flush=True)
     rows = []
     for work in works(args, backend):
-        rows.append(measure(work, machine, peers, args))
+        rows.append(measure(work, machines[work.math], peers, args))
         print(line(rows[-1]), flush=True)
     summary(rows)
     if args.json:
-        record = header(backend, machine, args) | {"rows": rows}
+        record = header(backend, machines, args) | {"rows": rows}
         args.json.parent.mkdir(parents=True, exist_ok=True)
         args.json.write_text(json.dumps(record, indent=2) + "\n")
     if args.plot:
         from roofline import draw
 
-        draw(rows, machine, backend.describe(), args.plot)
+        draw(rows, machines[args.math[0]], backend.describe(), args.plot)
+
+
+def modes(wanted: str) -> list[str]:
+    """Those of the modes of math that are something of their own on the device in use."""
+    found = []
+    for mode in wanted.split(","):
+        said = ops.math_description(mode)
+        if said.startswith("as "):
+            print(f"math    {mode}: left out, {said}")
+        else:
+            print(f"math    {mode}: {said}")
+            found.append(mode)
+    if not found:
+        sys.exit(f"--math: expected a mode that this device has, got {wanted}")
+    return found
 
 
 def arguments() -> argparse.Namespace:
@@ -76,6 +100,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--groups", type=int, default=1, help="of --shape")
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--ops", default="conv", help=f"comma list of {', '.join(KINDS)}")
+    parser.add_argument("--math", default="fp32", help="comma list of fp32, ffma, tf32, bf16")
     parser.add_argument("--passes", default="", help="comma list of fprop, dgrad, wgrad, bprop")
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--device", default="auto")
@@ -83,7 +108,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--json", type=Path)
     parser.add_argument("--plot", type=Path, help="a picture, needs matplotlib")
     args = parser.parse_args()
-    for text, choices in ((args.ops, KINDS), (args.passes, PASSES)):
+    for text, choices in ((args.ops, KINDS), (args.passes, PASSES), (args.math, MATHS)):
         for name in filter(None, text.split(",")):
             if name not in choices:
                 parser.error(f"expected some of {', '.join(choices)}, got {name!r}")
@@ -92,16 +117,17 @@ def arguments() -> argparse.Namespace:
 
 KINDS = ("conv", "dense", "lrn", "maxpool", "lrn_maxpool")
 PASSES = ("fprop", "dgrad", "wgrad", "bprop")
+MATHS = ("fp32", "ffma", "tf32", "bf16")
 
 
 def works(args: argparse.Namespace, backend: Backend) -> list[Work]:
     if args.shape:
         sizes = numbers(args.shape, 7, "--shape")
-        found = of_shape(backend, sizes, args.stride, args.pad, args.groups)
+        found = of_shape(backend, sizes, args.stride, args.pad, args.groups, args.math)
     else:
         picture = numbers(args.picture, 3, "--picture")
         net = build_net(load_config(args.net), picture, 1000, "cpu")
-        found = of_net(backend, net, args.batch, args.ops.split(","))
+        found = of_net(backend, net, args.batch, args.ops.split(","), args.math)
     passes = args.passes.split(",") if args.passes else PASSES
     return [work for work in found if work.step in passes]
 
@@ -140,6 +166,7 @@ def measure(work: Work, machine: limits.Limits, peers: bool, args: argparse.Name
     return {
         "layer": work.name,
         "pass": work.step,
+        "math": work.math,
         "shape": work.text,
         "ms": middle * 1e3,
         "q1_ms": low * 1e3,
@@ -165,7 +192,7 @@ def repeated(call, times: int):  # type: ignore[no-untyped-def]
 
 
 HEADER = (
-    f"{'layer':9}{'pass':7}{'shape':40}{'ms':>9}{'GFLOP/s':>9}{'GB/s':>7}{'limit':>13}"
+    f"{'layer':9}{'pass':7}{'math':6}{'shape':40}{'ms':>9}{'GFLOP/s':>9}{'GB/s':>7}{'limit':>13}"
     f"{'error':>9}{'NCHW ms':>10}{'NHWC ms':>10}{'ratio':>7}"
 )
 
@@ -173,7 +200,7 @@ HEADER = (
 def line(row: dict) -> str:
     limit = f"{row['limit_share']:.0%} {row['bound']}"
     text = (
-        f"{row['layer']:9}{row['pass']:7}{row['shape']:40}{row['ms']:9.2f}{row['gflops']:9.0f}"
+        f"{row['layer']:9}{row['pass']:7}{row['math']:6}{row['shape']:40}{row['ms']:9.2f}{row['gflops']:9.0f}"
         f"{row['gbytes']:7.1f}{limit:>13}{row['error']:9.1e}"
     )
     for name in ("NCHW", "NHWC"):
@@ -193,7 +220,9 @@ def summary(rows: list[dict]) -> None:
         print(f"all: {math.exp(sum(map(math.log, ratios)) / len(ratios)):.2f}x (geometric mean)")
 
 
-def header(backend: Backend, machine: limits.Limits, args: argparse.Namespace) -> dict:
+def header(backend: Backend, machines: dict[str, limits.Limits], args: argparse.Namespace) -> dict:
+    machine = machines[args.math[0]]
+
     def git() -> str:
         here = Path(__file__).parent
         command = ["git", "-C", str(here), "rev-parse", "--short", "HEAD"]
@@ -214,6 +243,7 @@ def header(backend: Backend, machine: limits.Limits, args: argparse.Namespace) -
         "copy_gbytes": machine.copy,
         "gemm_gflops": machine.gemm,
         "gemm_by": machine.gemm_by,
+        "gemm_gflops_of": {math: each.gemm for math, each in machines.items()},
     }
 
 

@@ -88,11 +88,11 @@ racecheck() { sanitize racecheck; }
 initcheck() { sanitize initcheck; }
 
 conv() {
-  local size=(--batch 128 --rounds 20)
-  [ $dry = 0 ] || size=(--shape 1,6,6,8,8,3,3 --rounds 1)
+  local size=(--batch 128 --rounds 10 --math fp32,ffma,tf32,bf16)
+  [ $dry = 0 ] || size=(--shape 1,6,6,8,8,3,3 --rounds 1 --math fp32,ffma,tf32,bf16)
   logged conv 300 "$python" benchmarks/conv_throughput.py --device "$device" "${size[@]}" --json "$out/conv.json" || return
   [ $dry = 1 ] || logged conv 200 "$python" benchmarks/conv_throughput.py --device "$device" "${size[@]}" \
-    --ops lrn,maxpool,dense --json "$out/layers.json"
+    --ops lrn,maxpool,lrn_maxpool,dense --json "$out/layers.json"
 }
 
 step() {

@@ -36,15 +36,16 @@ class Limits:
         return f"copy {self.copy:.1f} GB/s, matrix product {self.gemm:.0f} GFLOP/s ({self.gemm_by})"
 
 
-def measure(backend: Backend, rounds: int = 5) -> Limits:
-    """The limits of this device, now: of several ways to do it, the fastest median."""
+def measure(backend: Backend, rounds: int = 5, math: str = "fp32") -> Limits:
+    """The limits of this device, now: of several ways to do it, the fastest median. `math` is how
+    the matrix product forms its products."""
     scale = TINY if backend.name == "emulator" else 1
     copied, square, batch = COPY_BYTES // scale, SQUARE // scale, BATCH // scale
     copies = interleaved(_copies(backend, copied), rounds)
     fastest_copy = min(statistics.median(seconds) for seconds in copies.values())
     rates = {
         name: 2.0 * square * square * batch / statistics.median(seconds) / 1e9
-        for name, seconds in interleaved(_products(backend, batch, square), rounds).items()
+        for name, seconds in interleaved(_products(backend, batch, square, math), rounds).items()
     }
     best = max(rates, key=rates.__getitem__)
     return Limits(2 * copied / fastest_copy / 1e9, rates[best], best)
@@ -71,7 +72,9 @@ def _copies(backend: Backend, size: int) -> dict[str, Callable[[], object]]:
     return {"convnet": copy, backend.xp.__name__: library}
 
 
-def _products(backend: Backend, batch: int, square: int) -> dict[str, Callable[[], object]]:
+def _products(
+    backend: Backend, batch: int, square: int, math: str
+) -> dict[str, Callable[[], object]]:
     rng = np.random.default_rng(0)
     x_host = rng.standard_normal((batch, square), dtype=np.float32)
     w_host = rng.standard_normal((square, square), dtype=np.float32)
@@ -79,25 +82,27 @@ def _products(backend: Backend, batch: int, square: int) -> dict[str, Callable[[
     y = backend.empty((batch, square))
 
     def own() -> None:
-        ops.dense_fprop(x, w, out=y)
+        ops.dense_fprop(x, w, math=math, out=y)
         backend.synchronize()
 
     def library() -> None:
         backend.xp.matmul(x, w.T, out=y)
         backend.synchronize()
 
-    products: dict[str, Callable[[], object]] = {
-        "convnet's dense layer": own,
-        backend.xp.__name__: library,
-    }
+    products: dict[str, Callable[[], object]] = {"convnet's dense layer": own}
+    if math in ("fp32", "ffma"):
+        products[backend.xp.__name__] = library
     if importlib.util.find_spec("torch") is not None:
         import torch
 
         device = f"cuda:{backend.index}" if backend.name == "cuda" else "cpu"
         torch_x, torch_w = (torch.from_numpy(a).to(device) for a in (x_host, w_host))
         torch_y = torch.empty((batch, square), device=device)
+        if math == "bf16":
+            torch_x, torch_w, torch_y = (a.bfloat16() for a in (torch_x, torch_w, torch_y))
 
         def peer() -> None:
+            torch.backends.cuda.matmul.allow_tf32 = math == "tf32"
             torch.mm(torch_x, torch_w.T, out=torch_y)
             if device != "cpu":
                 torch.cuda.synchronize()

@@ -19,7 +19,6 @@ def describe(backend: Backend) -> str:
     """What it is; also makes it use the same device and threads."""
     if backend.name == "cuda":
         torch.backends.cudnn.benchmark = True
-        torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
         return f"PyTorch {torch.__version__}, cuDNN {torch.backends.cudnn.version()}"
     torch.set_num_threads(backend.module.thread_count())
     return f"PyTorch {torch.__version__}, oneDNN {torch.backends.mkldnn.is_available()}"
@@ -31,7 +30,7 @@ def contenders(work: Work, ready: Ready) -> dict[str, Callable[[], object]]:
     make = (makers | {"lrn_maxpool": _lrn_maxpool})[work.kind]
     layouts = LAYOUTS if work.kind != "dense" else {"NCHW": LAYOUTS["NCHW"]}
     return {
-        f"PyTorch {name}": synchronized(make(work, ready, layout))
+        f"PyTorch {name}": synchronized(make(work, ready, layout), work.math == "tf32")
         for name, layout in layouts.items()
     }
 
@@ -40,11 +39,12 @@ def _device() -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def synchronized(call: Callable[[], object]) -> Callable[[], object]:
+def synchronized(call: Callable[[], object], tf32: bool = False) -> Callable[[], object]:
     if _device() == "cpu":
         return call
 
     def run() -> None:
+        torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = tf32
         call()
         torch.cuda.synchronize()
 
@@ -60,6 +60,8 @@ def tensor(array: np.ndarray, layout: torch.memory_format) -> torch.Tensor:
 def _conv(work: Work, ready: Ready, layout: torch.memory_format) -> Callable[[], object]:
     x, w, dy = (tensor(ready.inputs[name], layout) for name in ("x", "w", "dy"))
     b = torch.from_numpy(ready.inputs["b"]).to(_device())
+    if work.math == "bf16":  # which PyTorch also stores in 16 bits
+        x, w, dy, b = (value.bfloat16() for value in (x, w, dy, b))
     stride, pad = (list(work.options[key]) for key in ("stride", "pad"))
     groups = work.options["groups"]
     # What `ceil` adds on the right and the bottom is there before the clock starts.
@@ -83,6 +85,8 @@ def _conv(work: Work, ready: Ready, layout: torch.memory_format) -> Callable[[],
 
 def _dense(work: Work, ready: Ready, layout: torch.memory_format) -> Callable[[], object]:
     x, w, b, dy = (torch.from_numpy(ready.inputs[n]).to(_device()) for n in ("x", "w", "b", "dy"))
+    if work.math == "bf16":
+        x, w, b, dy = (value.bfloat16() for value in (x, w, b, dy))
     if work.step == "fprop":
         return lambda: functional.linear(x, w, b)
     if work.step == "dgrad":

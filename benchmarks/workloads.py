@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -45,10 +45,18 @@ class Work:
     prepare: Callable[[], Ready]
     shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
     options: dict[str, Any] = field(default_factory=dict)
+    math: str = "fp32"
 
 
-def of_net(backend: Backend, net: Net, batch: int, kinds: Iterable[str]) -> list[Work]:
-    """The work of a net's layers of these kinds, in order."""
+# How far a result may be off, as a share of the sum of its absolute terms. Operands are rounded to
+# 11 bits with TF32 and 8 with bfloat16.
+ALLOWED = {"fp32": 1e-5, "ffma": 1e-5, "tf32": 1e-3, "bf16": 1e-2}
+
+
+def of_net(
+    backend: Backend, net: Net, batch: int, kinds: Iterable[str], maths: Sequence[str] = ("fp32",)
+) -> list[Work]:
+    """The work of a net's layers of these kinds, in order; products in each of these modes."""
     works: list[Work] = []
     for node in net.nodes:
         layer, above = node.layer, input_names(node)[0]
@@ -61,10 +69,11 @@ def of_net(backend: Backend, net: Net, batch: int, kinds: Iterable[str]) -> list
                 "groups": layer.groups,
                 "rounding": layer.rounding,
             }
-            works += _conv(backend, node.name, x_shape, layer.w.shape, options, first)
+            works += _conv(backend, node.name, x_shape, layer.w.shape, options, first, maths)
         elif isinstance(layer, layers.Dense) and "dense" in kinds:
             units, inputs = layer.w.shape
-            works += _conv(backend, node.name, (batch, inputs), (units, inputs), {}, first)
+            shapes = (batch, inputs), (units, inputs)
+            works += _conv(backend, node.name, *shapes, {}, first, maths)
         elif isinstance(layer, layers.LRN) and "lrn" in kinds:
             works += _lrn(backend, node.name, x_shape, layer)
         elif isinstance(layer, layers.MaxPool):
@@ -76,12 +85,17 @@ def of_net(backend: Backend, net: Net, batch: int, kinds: Iterable[str]) -> list
 
 
 def of_shape(
-    backend: Backend, sizes: tuple[int, ...], stride: int, pad: int, groups: int
+    backend: Backend,
+    sizes: tuple[int, ...],
+    stride: int,
+    pad: int,
+    groups: int,
+    maths: Sequence[str] = ("fp32",),
 ) -> list[Work]:
     """The passes of one convolution; sizes N, H, W, C, K, R, S."""
     n, h, w, c, k, r, s = sizes
     options = {"stride": (stride,) * 2, "pad": (pad,) * 2, "groups": groups, "rounding": "floor"}
-    return _conv(backend, "conv", (n, h, w, c), (k, r, s, c // groups), options, False)
+    return _conv(backend, "conv", (n, h, w, c), (k, r, s, c // groups), options, False, maths)
 
 
 def _conv(
@@ -91,6 +105,7 @@ def _conv(
     w_shape: tuple[int, ...],
     options: dict[str, Any],
     first: bool,
+    maths: Sequence[str],
 ) -> list[Work]:
     """A convolution, or without options a dense layer."""
     kind = "conv" if options else "dense"
@@ -106,13 +121,15 @@ def _conv(
         text += f" /{options['stride'][0]}" * (options["stride"][0] > 1)
         text += f" g{options['groups']}" * (options["groups"] > 1)
 
-    def prepare(step: str) -> Callable[[], Ready]:
-        return lambda: _ready_conv(backend, kind, step, shapes, options)
+    def prepare(step: str, math: str) -> Callable[[], Ready]:
+        return lambda: _ready_conv(backend, kind, step, shapes, options, math)
 
+    sizes = text, 2 * macs, 4 * floats
     return [
-        Work(name, kind, step, text, 2 * macs, 4 * floats, prepare(step), shapes, options)
+        Work(name, kind, step, *sizes, prepare(step, math), shapes, options, math)
         for step in ("fprop", "dgrad", "wgrad")
         if not (first and step == "dgrad")
+        for math in maths
     ]
 
 
@@ -122,6 +139,7 @@ def _ready_conv(
     step: str,
     shapes: dict[str, tuple[int, ...]],
     options: dict[str, Any],
+    math: str,
 ) -> Ready:
     rng = np.random.default_rng(0)
     host = {
@@ -140,7 +158,7 @@ def _ready_conv(
         out = (out, backend.empty(shapes["w"][:1]))
 
     def run() -> None:
-        call(*args, out=out, **options)
+        call(*args, out=out, math=math, **options)
         backend.synchronize()
 
     def check() -> float:
@@ -151,7 +169,7 @@ def _ready_conv(
         views = {n: host[n].reshape(one_pixel[n]) for n in ("x", "w", "y")}
         window = options or {"stride": (1, 1), "pad": (0, 0), "groups": 1}
         shape = one_pixel[{"fprop": "y", "dgrad": "x", "wgrad": "w"}[step]]
-        return _sampled_error(step, result.reshape(shape), views, host["b"], window)
+        return _sampled_error(step, result.reshape(shape), views, host["b"], window, math)
 
     return Ready(run, check, {**host, "dy": host["y"]})
 
@@ -162,6 +180,7 @@ def _sampled_error(
     host: dict[str, np.ndarray],
     bias: np.ndarray,
     options: dict[str, Any],
+    math: str,
 ) -> float:
     """Compares some results with sums in float64 over exactly the terms that belong to them."""
     rng = np.random.default_rng(1)
@@ -174,8 +193,8 @@ def _sampled_error(
         if step == "fprop":
             expected, size = expected + bias[place[3]], size + abs(bias[place[3]])
         worst = max(worst, abs(float(result[place]) - expected) / max(size, 1e-30))
-    if not worst < 1e-5:
-        raise SystemExit(f"{step} is wrong by {worst:.1e}; nothing was timed")
+    if not worst < ALLOWED[math]:
+        raise SystemExit(f"{step} ({math}) is wrong by {worst:.1e}; nothing was timed")
     return worst
 
 
