@@ -63,7 +63,7 @@ def torch_net(net: Net) -> nn.Sequential:
 
 
 def _modules(layer: layers.Weighted | object, shape: tuple[int, ...]) -> list[nn.Module]:
-    if isinstance(layer, layers.Conv):
+    if type(layer) is layers.Conv:  # what derives from it shares no filters
         return _conv(layer, shape)
     if isinstance(layer, layers.Dense):
         return _dense(layer, shape)

@@ -161,6 +161,7 @@ def profile(
     Raises: as `bench_train`.
     """
     net = net_of(cfg, device, data)
+    net.step_graph.mode = "off"  # a captured step does not pass through the layers
     batch = batch or cfg.train.batch
     step, sgd = _step(net, cfg, batch)
     watch = _Watch(net)

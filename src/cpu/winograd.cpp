@@ -115,14 +115,16 @@ Sizes sizes(const ConvShape& s, Pass pass) {
 }
 
 // What transforming one number costs, in multiplications of a matrix product. Measured: 18 to 26
-// for pictures, about 180 for filters, whose numbers lie far apart and are laid out once more.
-constexpr double kTransformCost = 25, kFilterCost = 200;
+// for pictures, 30 to 45 in wgrad, where what is transformed leaves the cache before it is used,
+// and about 180 for filters, whose numbers lie far apart and are laid out once more.
+constexpr double kTransformCost = 25, kWgradTransformCost = 40, kFilterCost = 200;
 
 // The cost in multiplications.
 double cost(const ConvShape& s, Pass pass, const Sort& sort) {
   const Sizes z = sizes(s, pass);
   const double filters = 1.0 * z.in * z.out * z.groups;
-  const double transforms = kTransformCost * z.groups * (z.in + z.out);
+  const double each = pass == Pass::kWgrad ? kWgradTransformCost : kTransformCost;
+  const double transforms = each * z.groups * (z.in + z.out);
   const auto tiles = static_cast<double>(z.tiles(s.n, sort.m));
   return sort.numbers() * (tiles * (filters + transforms) + kFilterCost * filters);
 }
