@@ -185,7 +185,9 @@ def test_with_shorter_vectors(channels):
     code, results = SHORTER.format(channels=channels), []
     for lanes in ("16", "8", "4", "1"):
         env = os.environ | {"CONVNET_VECTOR_LANES": lanes}
-        run = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True)
+        run = subprocess.run(
+            [sys.executable, "-P", "-c", code], env=env, capture_output=True, text=True
+        )
         assert run.returncode == 0, run.stderr
         results.append(eval(run.stdout))
     for one, other in itertools.pairwise(results):
