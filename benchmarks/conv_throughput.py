@@ -235,6 +235,7 @@ def header(backend: Backend, machines: dict[str, limits.Limits], args: argparse.
         versions["torch"] = torch.__version__
     return {
         "benchmark": "conv_throughput",
+        "ops": args.ops,
         "device": backend.describe(),
         "commit": git(),
         "versions": versions,

@@ -24,9 +24,10 @@ BLOCK = re.compile(r"(<!-- results: (\S+) -->\n).*?(<!-- end of results -->)", r
 # What gpu_check.sh leaves, in the order of the page: a step's log, or a benchmark's JSON.
 LOGS = ("tests", "memcheck", "racecheck", "initcheck", "fashion", "alexnet")
 COMMANDS = {
-    "conv_throughput": "python benchmarks/conv_throughput.py --rounds {rounds} --batch {batch}",
-    "train_throughput": "python benchmarks/train_throughput.py {preset} --rounds {rounds} "
+    "conv_throughput": "python benchmarks/conv_throughput.py --ops {ops} --rounds {rounds} "
     "--batch {batch}",
+    "train_throughput": "python benchmarks/train_throughput.py {preset} --picture {size} "
+    "--classes {classes} --rounds {rounds} --batch {batch}",
 }
 
 
@@ -89,7 +90,8 @@ def record_text(record: dict[str, Any], path: str) -> str:
     if kind not in TABLES:
         raise SystemExit(f"{path}: expected the JSON of one of {', '.join(TABLES)}, got {kind!r}")
     versions = ", ".join(f"{name} {version}" for name, version in record["versions"].items())
-    command = COMMANDS[kind].format(**record)
+    size = ",".join(map(str, record.get("picture", ())))
+    command = COMMANDS[kind].format(**record, size=size)
     command += "".join(f" --set {text}" for text in record.get("set", ()))
     command += " --infer" if record.get("work") == "inference" else ""
     said = f"`{command}` on {record['device']}; commit {record['commit']}; {versions}."

@@ -247,6 +247,8 @@ def record(rows: dict, args: argparse.Namespace, backend: Any) -> dict:
     return {
         "benchmark": "train_throughput",
         "preset": args.preset,
+        "picture": list(args.picture),
+        "classes": args.classes,
         "set": args.set,
         "work": "inference" if args.infer else "training step",
         "batch": args.batch,

@@ -29,6 +29,7 @@ ROW = {
 CONV = {
     **BASE,
     "benchmark": "conv_throughput",
+    "ops": "conv",
     "batch": 128,
     "copy_gbytes": 4000.0,
     "gemm_gflops": 50000.0,
@@ -39,6 +40,8 @@ STEP = {
     **BASE,
     "benchmark": "train_throughput",
     "preset": "alexnet",
+    "picture": [224, 224, 3],
+    "classes": 1000,
     "batch": 64,
     "set": ["net.options.lrn=false"],
     "work": "training step",
@@ -76,7 +79,7 @@ def test_modes_of_math_are_a_column_where_there_are_several(tmp_path):
 def test_a_table_of_steps(tmp_path):
     (tmp_path / "step.json").write_text(json.dumps(STEP))
     text = results_page.filled(page("step.json"), tmp_path)
-    assert "train_throughput.py alexnet --rounds 3 --batch 64 --set net.options.lrn=false`" in text
+    assert "alexnet --picture 224,224,3 --classes 1000 --rounds 3 --batch 64 --set net.opt" in text
     assert "| PyTorch NHWC | 20.0 | 19.0 - 21.0 | 3,200 |  | 2.00x |" in text
     assert "| convnet | 10.0 | 9.0 - 11.0 | 6,400 | 100 | 1.00x |" in text
 
