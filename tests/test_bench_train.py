@@ -88,7 +88,7 @@ def test_a_net_is_as_before_when_its_profile_has_been_taken(tmp_path, capsys):
 
 
 def test_a_net_whose_steps_would_be_captured():
-    lines = bench_train.profile(load_config("fashion-mnist"), "cpu", batch=8, steps=3)
+    lines = bench_train.profile(load_config("fashion-mnist"), "cpu", batch=8, steps=7)
     by_name = {line.node: line for line in lines}
     assert all(by_name[name].forward_ms > 0 for name in ("conv1", "pool1", "fc5", "softmax"))
     assert all(by_name[name].backward_ms > 0 for name in ("conv1", "pool1", "fc5", "update"))
