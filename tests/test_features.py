@@ -156,7 +156,7 @@ def test_killed_by_sigkill(run: Run, tmp_path: Path) -> None:
         "slow = lambda done, total: (print(done, flush=True), time.sleep(0.2))\n"
         f"features.write_features({str(run[0])!r}, None, {str(out)!r}, device='cpu', progress=slow)"
     )
-    words = [tiny.command()[0], "-c", script]
+    words = [tiny.command()[0], "-P", "-c", script]
     with subprocess.Popen(words, stdout=subprocess.PIPE, env=tiny.environment()) as process:
         assert process.stdout is not None
         for _ in range(3):
