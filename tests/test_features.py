@@ -357,7 +357,7 @@ assert held() - before < 16e6, held() - before
 """
     if not Path("/proc/self/statm").is_file():
         pytest.skip("needs Linux's /proc")
-    words = [tiny.command()[0], "-c", script]
+    words = [tiny.command()[0], "-P", "-c", script]
     subprocess.run(words, env=tiny.environment(), check=True, timeout=120)
 
 
