@@ -13,7 +13,7 @@ double direct_cost(const ConvShape& shape);
 
 // Whether this convolution has a Winograd form here and it costs less than `otherwise`, by a model.
 // The environment variable CONVNET_WINOGRAD overrules the model: "off", or "always" where there is
-// a form at all; anything else is "auto".
+// a form at all; other values but "auto" are refused.
 bool winograd_suits(const ConvShape& shape, Pass pass, double otherwise);
 
 std::int64_t winograd_workspace(const ConvShape& shape, Pass pass);

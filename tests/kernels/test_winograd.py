@@ -168,6 +168,15 @@ def test_it_is_not_taken_where_it_does_not_pay(step, monkeypatch):
     check.same_bits(run(DOES_NOT_PAY, step), direct)
 
 
+def test_a_misspelt_choice_is_refused(monkeypatch):
+    monkeypatch.setenv("CONVNET_WINOGRAD", "of")
+    for step in ("fprop", "dgrad", "wgrad"):
+        with pytest.raises(
+            ValueError, match="CONVNET_WINOGRAD: expected auto, off or always, got of"
+        ):
+            run(PAYS, step)
+
+
 def run(case, step):
     x, w, b, dy = arrays(case)
     if step == "fprop":
