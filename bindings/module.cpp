@@ -307,6 +307,29 @@ void bind_dense(py::module_& m) {
       },
       py::arg("x"), py::arg("dy"), py::arg("dw"), py::arg("db"), py::arg("workspace"),
       py::arg("stream") = 0, py::arg("math") = "fp32");
+  m.def(
+      "dense_wgrad_sgd",
+      [](Array x, Array dy, Array w, Array velocity, Array db, float lr, float momentum,
+         float weight_decay, float lr_mult, float decay_mult, Array state, Array workspace,
+         std::uintptr_t stream, const std::string& math_name) {
+        const char* op = "dense_wgrad_sgd";
+        Arguments args(op, stream);
+        const Math math = math_of(op, math_name);
+        const DenseShape s = dense_shape(op, array_dims(op, "x", x), array_dims(op, "w", w));
+        const auto* x_data = args.in<float>("x", x, Dims{s.n, s.c});
+        const auto* dy_data = args.in<float>("dy", dy, Dims{s.n, s.k});
+        const SgdRule rule{lr, momentum, weight_decay, lr_mult, decay_mult, args.state(state)};
+        auto* w_data = args.out<float>("w", w, Dims{s.k, s.c});
+        auto* v_data = args.out<float>("velocity", velocity, Dims{s.k, s.c});
+        auto* db_data = args.out<float>("db", db, Dims{s.k}, false, true);
+        const Workspace space = args.workspace(workspace, dense_workspace(s, Pass::kWgrad, math));
+        py::gil_scoped_release release;
+        dense_wgrad_sgd(s, math, x_data, dy_data, rule, w_data, v_data, db_data, space,
+                        args.stream());
+      },
+      py::arg("x"), py::arg("dy"), py::arg("w"), py::arg("velocity"), py::arg("db"), py::arg("lr"),
+      py::arg("momentum"), py::arg("weight_decay"), py::arg("lr_mult"), py::arg("decay_mult"),
+      py::arg("state"), py::arg("workspace"), py::arg("stream") = 0, py::arg("math") = "fp32");
 }
 
 // ---- pooling -----------------------------------------------------------------------------------

@@ -130,6 +130,7 @@ CONVNET_RECORDED(local_wgrad);
 CONVNET_RECORDED(dense_fprop);
 CONVNET_RECORDED(dense_dgrad);
 CONVNET_RECORDED(dense_wgrad);
+CONVNET_RECORDED(dense_wgrad_sgd);
 CONVNET_RECORDED(maxpool_fprop);
 CONVNET_RECORDED(maxpool_bprop);
 CONVNET_RECORDED(avgpool_fprop);

@@ -208,6 +208,15 @@ void softmax_xent(const SoftmaxShape& shape, const float* logits, const std::int
 // ---- the update rule of the paper, section 5 ---------------------------------------------------
 //   v = momentum v - weight_decay decay_mult lr lr_mult w - lr lr_mult g;   w = w + v
 
+// How one tensor is updated. state may be null; else its lr, momentum and weight_decay are taken in
+// place of those given, as they are when the operation runs, and nothing is changed where `halt` is
+// set.
+struct SgdRule {
+  float lr, momentum, weight_decay;
+  float lr_mult, decay_mult;
+  const StepState* state;
+};
+
 struct SgdTensor {
   float* w;
   float* velocity;
@@ -220,6 +229,13 @@ struct SgdTensor {
 // and weight_decay are taken in place of those given, and nothing is changed where `halt` is set.
 void sgd_update(const SgdTensor* tensors, int tensor_count, float lr, float momentum,
                 float weight_decay, const StepState* state, Stream stream);
+
+// dense_wgrad, and sgd_update of w by the gradient, which is not stored: w, velocity [K, C] and db
+// get the bits that the two would give them. It takes the workspace of dense_wgrad. db [K] may be
+// null; else it is the gradient of the bias, which is left to sgd_update.
+void dense_wgrad_sgd(const DenseShape& shape, Math math, const float* x, const float* dy,
+                     const SgdRule& rule, float* w, float* velocity, float* db, Workspace workspace,
+                     Stream stream);
 
 // ---- data augmentation (paper, section 4.1) ----------------------------------------------------
 //   y[n,p,q,c] = scale * (x[n, p + offset_h, q' + offset_w, c] + noise[n,c] - mean[same place])

@@ -68,6 +68,7 @@ def valid_ops() -> list[Call]:
         ("dense_fprop", (matrix, array(4, 7), array(4)), {"relu": True}),
         ("dense_dgrad", (array(3, 4), array(4, 7)), {"relu_mask": matrix}),
         ("dense_wgrad", (matrix, array(3, 4)), {"out": (array(4, 7), array(4))}),
+        ("dense_wgrad_sgd", (matrix, array(3, 4), array(4, 7), array(4, 7), 0.1), {"state": None}),
         ("pool_output_shape", (image.shape, *pool), {}),
         ("maxpool_fprop", (image, *pool), {"out": (pooled, winners)}),
         ("maxpool_bprop", (pooled, winners, image.shape, *pool), {}),

@@ -68,9 +68,9 @@ def test_training_memory_is_what_training_takes(graph, fuse, backend, rng, monke
     layers = sum(node.layer.buffer_bytes for node in net.nodes)
     assert memory.outputs + memory.output_gradients == layers + sums
     arrays = [getattr(p, key) for p in net.params for key in ("data", "_grad", "_velocity")]
-    scratch = [p._scratch for p in net.params if p._scratch is not None]
+    arrays += [p._scratch for p in net.params]
     assert memory.parameters + memory.gradients + memory.velocities == sum(
-        array.nbytes for array in [*arrays, *scratch]
+        array.nbytes for array in arrays if array is not None
     )
     assert net.memory_bytes(BATCH) == memory.total
 

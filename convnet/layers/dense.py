@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import nullcontext
 
 import numpy as np
 
@@ -64,6 +65,25 @@ class Dense(Weighted):
 
     def _wgrad(self, x: Array, dy: Array, out: tuple[Array, Array | None]) -> None:
         ops.dense_wgrad(_rows(x), dy, bias=self.bias, math=self.products, out=out)
+
+    def _add_gradients(self, x: Array, dy: Array) -> None:
+        if self._update is None:
+            return super()._add_gradients(x, dy)
+        with self.b.gradient() if self.b else nullcontext() as db:
+            ops.dense_wgrad_sgd(
+                _rows(x),
+                dy,
+                self.w.data,
+                self.w.velocity,
+                *self._update,
+                lr_mult=self.w.lr_mult,
+                decay_mult=self.w.decay_mult,
+                bias=self.bias,
+                math=self.products,
+                state=self.random.state_for(x),
+                out=db,
+            )
+        return self.w.use_up_gradient()
 
     def workspace_bytes(self, batch: int) -> int:
         shapes = (batch, math.prod(self.in_shape)), self.w.shape

@@ -48,7 +48,13 @@ from convnet.ops.conv import (
     conv_wgrad,
     conv_workspace,
 )
-from convnet.ops.dense import dense_dgrad, dense_fprop, dense_wgrad, dense_workspace
+from convnet.ops.dense import (
+    dense_dgrad,
+    dense_fprop,
+    dense_wgrad,
+    dense_wgrad_sgd,
+    dense_workspace,
+)
 from convnet.ops.dropout import dropout_bprop, dropout_fprop
 from convnet.ops.local import local_dgrad, local_fprop, local_output_shape, local_wgrad
 from convnet.ops.lrn import lrn_bprop, lrn_fprop
@@ -86,6 +92,7 @@ __all__ = [
     "dense_dgrad",
     "dense_fprop",
     "dense_wgrad",
+    "dense_wgrad_sgd",
     "dense_workspace",
     "dropout_bprop",
     "dropout_fprop",

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from convnet import backend as _backend
 from convnet.backend import Array
-from convnet.ops.arguments import backend_of, dims_of, outputs, shape_of, text_of
+from convnet.ops.arguments import backend_of, dims_of, outputs, real_of, shape_of, text_of
 
 
 def dense_workspace(
@@ -110,3 +110,50 @@ def dense_wgrad(
         dw, db = be.empty(w_shape), be.empty(w_shape[:1]) if bias else None
     be.module.dense_wgrad(x, dy, dw, db, space, be.stream(), math)
     return dw, db
+
+
+def dense_wgrad_sgd(
+    x: Array,
+    dy: Array,
+    w: Array,
+    velocity: Array,
+    lr: float,
+    momentum: float = 0.9,
+    weight_decay: float = 5e-4,
+    *,
+    lr_mult: float = 1.0,
+    decay_mult: float = 1.0,
+    bias: bool = True,
+    math: str = "fp32",
+    state: Array | None = None,
+    out: Array | None = None,
+) -> Array | None:
+    """:func:`dense_wgrad`, and :func:`convnet.ops.sgd_update` of w by it, in one pass.
+
+    The gradient of w is never stored. w and velocity have the bits that the two would give them.
+
+    Args:
+        x: [N, C].
+        dy: [N, K].
+        w, velocity: [K, C], written in place.
+        lr, momentum, weight_decay, lr_mult, decay_mult, state: as for `sgd_update`.
+        bias: whether db is wanted.
+        math: how products are formed; see :mod:`convnet.ops`.
+        out: db [K].
+
+    Returns:
+        db [K], the gradient of the bias, with which nothing has been done; or None.
+    """
+    op = "dense_wgrad_sgd"
+    math = text_of(op, "math", math)
+    be = backend_of(op, x=x, dy=dy, w=w, velocity=velocity, state=state, out=out)
+    rates = {"lr": lr, "momentum": momentum, "weight_decay": weight_decay}
+    rates |= {"lr_mult": lr_mult, "decay_mult": decay_mult}
+    numbers = [real_of(op, name, value) for name, value in rates.items()]
+    x_shape = dims_of(op, "x", x, 2)
+    w_shape = dims_of(op, "dy", dy, 2)[1], x_shape[1]
+    space = be.workspace(be.module.dense_workspace("wgrad", x_shape, w_shape, math))
+    if out is None and bias:
+        out = be.empty(w_shape[:1])
+    be.module.dense_wgrad_sgd(x, dy, w, velocity, out, *numbers, state, space, be.stream(), math)
+    return out

@@ -71,6 +71,9 @@ float* partials_in(OpName op, std::int64_t floats, Workspace workspace);
 // Classes of pixels that dgrad takes apart; see conv_dgrad.cu.
 inline int class_count(int stride, int extent) { return stride < extent ? stride : extent; }
 
+// A dense layer as the convolution that it is. In dense.cu.
+ConvShape as_convolution(const DenseShape& dense);
+
 // conv_fprop() and its like, with the name that errors begin with.
 void conv_fprop_as(OpName op, const ConvShape& shape, Math math, const float* x, const float* w,
                    const float* b, bool relu, float* y, Workspace workspace, Stream stream);
