@@ -1,13 +1,14 @@
 """The Hopper kernel: convolutions of stride 1, forward and towards the data, by wgmma and TMA.
 
-CONVNET_WGMMA=always makes it take whatever it can do; on a GPU that is none of Hopper's, and on
-hosts without a GPU's kernels, these are tests of whatever is taken there.
+CONVNET_WGMMA=always makes it take whatever it can do. On another GPU, and on the CPU, these are
+tests of what is taken there.
 """
 
 from __future__ import annotations
 
 import cases
 import check
+import numpy as np
 import pytest
 import reference
 from cases import ConvCase
@@ -68,3 +69,26 @@ def test_accuracy(kernels_backend, rng, case, math):
             least, most = check.REDUCED_ERRORS[math]
             assert error < most, f"{name}: {error:.2e}"
             assert error > 0.8 * least or not claims, f"{name}: {error:.2e} is not {math}"
+
+
+@pytest.mark.parametrize("value", ["", "on", "Always"])
+def test_misspelt_choice(kernels_backend, rng, monkeypatch, value):
+    monkeypatch.setenv("CONVNET_WGMMA", value)
+    x, w = cases.integers(rng, (1, 9, 9, 16)), cases.integers(rng, (8, 3, 3, 16))
+    with pytest.raises(
+        ValueError, match=f"CONVNET_WGMMA: expected auto, off or always, got {value}"
+    ):
+        check.call(kernels_backend, ops.conv_fprop, x, w, np.zeros(8, np.float32), math="tf32")
+
+
+def test_pictures_that_no_tensor_map_takes(kernels_backend, rng):
+    """A picture that does not begin at a multiple of 16 bytes goes to the kernels of mma.sync."""
+    x, w = cases.integers(rng, (1, 9, 9, 16)), cases.integers(rng, (8, 3, 3, 16))
+    b = np.zeros(8, np.float32)
+    unaligned = kernels_backend.asarray(np.concatenate([[0], x.ravel()]).astype(np.float32))
+    moved = unaligned[1:].reshape(x.shape)
+    y = ops.conv_fprop(moved, kernels_backend.asarray(w), kernels_backend.asarray(b), math="tf32")
+    check.equal(
+        np.array(kernels_backend.to_host(y)),
+        reference.conv_fprop(x, w, b, stride=(1, 1), pad=(0, 0)),
+    )
