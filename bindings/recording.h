@@ -128,6 +128,7 @@ CONVNET_RECORDED(local_fprop);
 CONVNET_RECORDED(local_dgrad);
 CONVNET_RECORDED(local_wgrad);
 CONVNET_RECORDED(dense_fprop);
+CONVNET_RECORDED(dense_fprop_dropout);
 CONVNET_RECORDED(dense_dgrad);
 CONVNET_RECORDED(dense_wgrad);
 CONVNET_RECORDED(dense_wgrad_sgd);

@@ -193,6 +193,22 @@ void dropout(const DropoutShape& shape, double drop, float scale, std::uint64_t 
              std::uint32_t stream_id, std::uint32_t step, const StepState* state, const float* x,
              float* y, Stream stream);
 
+// What dropout() is told besides its arrays.
+struct DropoutRule {
+  DropoutShape shape;
+  double drop;
+  float scale;
+  std::uint64_t seed;
+  std::uint32_t stream_id, step;
+  const StepState* state;  // may be null
+};
+
+// dense_fprop, and dropout of its output (rule.shape is y's); the same bits. It takes the workspace
+// of dense_fprop.
+void dense_fprop_dropout(const DenseShape& shape, Math math, const float* x, const float* w,
+                         const float* b, bool relu, const DropoutRule& rule, float* y,
+                         Workspace workspace, Stream stream);
+
 // ---- softmax and cross-entropy -----------------------------------------------------------------
 
 void softmax_fprop(const SoftmaxShape& shape, const float* logits, float* probs, Stream stream);

@@ -75,7 +75,7 @@ class Weighted(Layer):
         if self.bias:
             self.params.append(Parameter("b", b, self.b_lr, self.b_decay))
 
-    def _fprop(self, x: Array, relu: bool) -> Array:
+    def _fprop(self, x: Array, relu: bool, train: bool) -> Array:
         raise NotImplementedError
 
     def _dgrad(self, dy: Array, relu_mask: Array | None, dx: Array) -> None:
@@ -112,7 +112,7 @@ class Weighted(Layer):
         return 1 if self.has_relu and not self.dy_masked else 0
 
     def fprop(self, x: Array, train: bool) -> Array:
-        y = self._fprop(x, self.has_relu)
+        y = self._fprop(x, self.has_relu, train)
         self.saved = (x, y) if train else None
         return y
 
@@ -127,7 +127,7 @@ class Weighted(Layer):
         try:
             for first, last in slices:
                 self._rows = first
-                self._fprop(x[first:last], self.has_relu)
+                self._fprop(x[first:last], self.has_relu, train)
         finally:
             self._rows = 0
         self.saved = (x, y) if train else None

@@ -51,6 +51,7 @@ from convnet.ops.conv import (
 from convnet.ops.dense import (
     dense_dgrad,
     dense_fprop,
+    dense_fprop_dropout,
     dense_wgrad,
     dense_wgrad_sgd,
     dense_workspace,
@@ -91,6 +92,7 @@ __all__ = [
     "copy",
     "dense_dgrad",
     "dense_fprop",
+    "dense_fprop_dropout",
     "dense_wgrad",
     "dense_wgrad_sgd",
     "dense_workspace",

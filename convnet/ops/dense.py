@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from convnet import backend as _backend
 from convnet.backend import Array
 from convnet.ops.arguments import backend_of, dims_of, outputs, real_of, shape_of, text_of
+from convnet.ops.dropout import mask_of
 
 
 def dense_workspace(
@@ -51,6 +52,48 @@ def dense_fprop(
     if out is None:
         out = be.empty((shapes[0][0], shapes[1][0]))
     be.module.dense_fprop(x, w, b, out, bool(relu), space, be.stream(), math)
+    return out
+
+
+def dense_fprop_dropout(
+    x: Array,
+    w: Array,
+    b: Array | None = None,
+    drop: float = 0.5,
+    *,
+    seed: int,
+    layer: int = 0,
+    step: int = 0,
+    mode: str = "paper",
+    row_offset: int = 0,
+    col_offset: int = 0,
+    global_cols: int | None = None,
+    state: Array | None = None,
+    relu: bool = False,
+    math: str = "fp32",
+    out: Array | None = None,
+) -> Array:
+    """:func:`dense_fprop`, and :func:`convnet.ops.dropout_fprop` of its output, in one pass.
+
+    Args:
+        x, w, b, relu, math: as for `dense_fprop`.
+        drop, seed, layer, step, mode, row_offset, col_offset, global_cols, state: as for
+            `dropout_fprop` of y.
+        out: [N, K].
+
+    Returns:
+        y [N, K], with the bits that the two would give it.
+    """
+    op = "dense_fprop_dropout"
+    math = text_of(op, "math", math)
+    be = backend_of(op, x=x, w=w, b=b, state=state, out=out)
+    x_shape, units = dims_of(op, "x", x, 2), dims_of(op, "w", w, 2)[0]
+    y_shape, w_shape = (x_shape[0], units), (units, x_shape[1])
+    mask = mask_of(op, y_shape, drop, seed, layer, step, mode, row_offset, col_offset, global_cols)
+    space = be.workspace(be.module.dense_workspace("fprop", x_shape, w_shape, math))
+    if out is None:
+        out = be.empty(y_shape)
+    be.module.dense_fprop_dropout(x, w, b, out, bool(relu), *mask, state, space, be.stream(), math)
     return out
 
 

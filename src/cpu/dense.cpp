@@ -103,6 +103,15 @@ void dense_fprop(const DenseShape& shape, Math math, const float* x, const float
   cpu_stream().wait();
 }
 
+void dense_fprop_dropout(const DenseShape& shape, Math math, const float* x, const float* w,
+                         const float* b, bool relu, const DropoutRule& rule, float* y,
+                         Workspace workspace, Stream stream) {
+  // oneDNN's epilogues cannot draw; y is small beside w, and still in the caches.
+  dense_fprop(shape, math, x, w, b, relu, y, workspace, stream);
+  dropout(rule.shape, rule.drop, rule.scale, rule.seed, rule.stream_id, rule.step, rule.state, y, y,
+          stream);
+}
+
 void dense_dgrad(const DenseShape& shape, Math math, const float* dy, const float* w,
                  const float* relu_mask, float* dx, Workspace workspace, Stream) {
   const auto plan = dense_plan(shape, Pass::kDgrad, math, false, false);

@@ -10,6 +10,7 @@
 #include "conv.cuh"
 
 #include "divider.cuh"
+#include "dropout.cuh"
 #include "mma_plan.cuh"
 #include "warp.cuh"
 #include "wgmma_plan.cuh"
@@ -56,6 +57,29 @@ __global__ void __launch_bounds__(kBlockThreads)
   unsigned rest = i;
   const unsigned channel = by_channels.split(&rest);
   out[i] = finish(sum, epilogue, channel, i);
+}
+
+// A thread for each four numbers of the mask that lie in a row, as in dropout.cu.
+__global__ void __launch_bounds__(kBlockThreads)
+    split_dropout_kernel(const float* partials, unsigned splits, unsigned rows, unsigned channels,
+                         Divider by_fours, unsigned fours, Epilogue epilogue, DropoutDraw draw,
+                         float* out) {
+  unsigned row = global_thread();
+  if (row >= rows * fours) return;
+  draw.begin();
+  const auto four = static_cast<unsigned>(by_fours.split(&row));
+  const std::uint64_t begin = draw.origin + row * draw.global_cols;
+  const Philox4 bits = draw.four(begin / 4 + four);
+  const unsigned first = 4 * four - static_cast<unsigned>(begin % 4);  // may be negative
+  const std::size_t count = std::size_t{rows} * channels;
+#pragma unroll
+  for (unsigned t = 0; t < 4; ++t) {
+    const unsigned channel = first + t, i = row * channels + channel;
+    if (channel >= channels) continue;
+    float sum = 0.0f;
+    for (unsigned split = 0; split < splits; ++split) sum += partials[split * count + i];
+    out[i] = draw.masked(bits.v[t], finish(sum, epilogue, channel, i));
+  }
 }
 
 }  // namespace
@@ -128,6 +152,15 @@ void sum_splits(OpName op, const float* partials, unsigned splits, std::int64_t 
                 std::int64_t channels, const Epilogue& epilogue, float* out, void* stream) {
   launch(op, split_sum_kernel, blocks_for(count), dim3(kBlockThreads), 0, stream, partials, splits,
          static_cast<unsigned>(count), Divider(channels), epilogue, out);
+}
+
+void sum_splits_and_drop(OpName op, const float* partials, unsigned splits, std::int64_t count,
+                         std::int64_t channels, const Epilogue& epilogue, const DropoutDraw& draw,
+                         float* out, void* stream) {
+  const std::int64_t rows = count / channels, fours = (channels + 6) / 4;
+  launch(op, split_dropout_kernel, blocks_for(rows * fours), dim3(kBlockThreads), 0, stream,
+         partials, splits, static_cast<unsigned>(rows), static_cast<unsigned>(channels),
+         Divider(fours), static_cast<unsigned>(fours), epilogue, draw, out);
 }
 
 }  // namespace convnet

@@ -34,6 +34,13 @@ void dense_fprop(const DenseShape& shape, Math math, const float* x, const float
   conv_fprop_as("dense_fprop", as_convolution(shape), math, x, w, b, relu, y, workspace, stream);
 }
 
+void dense_fprop_dropout(const DenseShape& shape, Math math, const float* x, const float* w,
+                         const float* b, bool relu, const DropoutRule& rule, float* y,
+                         Workspace workspace, Stream stream) {
+  conv_fprop_as("dense_fprop_dropout", as_convolution(shape), math, x, w, b, relu, y, workspace,
+                stream, &rule);
+}
+
 void dense_dgrad(const DenseShape& shape, Math math, const float* dy, const float* w,
                  const float* relu_mask, float* dx, Workspace workspace, Stream stream) {
   conv_dgrad_as("dense_dgrad", as_convolution(shape), math, dy, w, relu_mask, dx, workspace,

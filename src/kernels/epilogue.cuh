@@ -78,4 +78,10 @@ __device__ inline void store_tile(const float (&sum)[T::kThreadM][T::kThreadN],
 void sum_splits(OpName op, const float* partials, unsigned splits, std::int64_t count,
                 std::int64_t channels, const Epilogue& epilogue, float* out, void* stream);
 
+// The same for out [count / channels, channels], and then dropout of it.
+struct DropoutDraw;
+void sum_splits_and_drop(OpName op, const float* partials, unsigned splits, std::int64_t count,
+                         std::int64_t channels, const Epilogue& epilogue, const DropoutDraw& draw,
+                         float* out, void* stream);
+
 }  // namespace convnet

@@ -84,13 +84,8 @@ void mma_wgrad_sgd(const WgradSgdCall& call) {
   WgradSgdParameters parameters = wgrad_sgd_parameters(call, plan.splits, plan.outputs);
   const DenseShape& s = call.shape;
   const bool vector = s.c % 4 == 0 && s.k % 4 == 0 && aligned16(call.x) && aligned16(call.dy);
-  if (call.math == Math::kTf32) {
-    run_with<Math::kTf32>(call, plan, vector, parameters);
-  } else if (call.math == Math::kBf16) {
-    run_with<Math::kBf16>(call, plan, vector, parameters);
-  } else {
-    run_with<Math::kFp32>(call, plan, vector, parameters);
-  }
+  with_math(call.math,
+            [&](auto mode) { run_with<decltype(mode)::value>(call, plan, vector, parameters); });
   finish_splits(call, parameters);
 }
 
