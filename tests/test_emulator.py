@@ -65,8 +65,8 @@ def test_missing_barrier(programs: Programs, case: str) -> None:
     ("case", "nans", "message"),
     [
         ("unwritten_shared", 1, "reads shared memory that nobody wrote: tile + 256 bytes"),
-        ("async_without_wait", 64, "shared memory that a cp_async has not been waited for"),
-        ("async_wait_too_few", 64, "shared memory that a cp_async has not been waited for"),
+        ("async_without_wait", 64, "shared memory that an asynchronous copy has not filled yet"),
+        ("async_wait_too_few", 64, "shared memory that an asynchronous copy has not filled yet"),
     ],
 )
 def test_read_of_what_is_not_there(programs: Programs, case: str, nans: int, message: str) -> None:
