@@ -19,15 +19,17 @@ namespace {
 
 using dnnl::memory;
 
-// Of a slab: small enough for a shared cache, and large enough that cutting the product costs
-// little. Nearly all layers are one slab.
-constexpr std::int64_t kSlabBytes = std::int64_t{16} << 20;
+// Bytes of a slab: small enough for a shared cache, and large enough that cutting the product costs
+// little, which takes the more the longer its sums are. Most layers are one slab.
+constexpr std::int64_t kBytesPerCase = 128 << 10;
+constexpr std::int64_t kFewestBytes = 4 << 20, kMostBytes = 16 << 20;
 constexpr std::int64_t kRowStep = 16;       // slabs begin at multiples of it
 constexpr std::int64_t kBiasColumns = 256;  // of db, for a thread
 
 // Rows of a slab; the last one may have fewer.
 std::int64_t slab_rows(const DenseShape& s) {
-  const std::int64_t slabs = ceil_div(std::int64_t{s.k} * s.c * 4, kSlabBytes);
+  const std::int64_t bytes = std::clamp(s.n * kBytesPerCase, kFewestBytes, kMostBytes);
+  const std::int64_t slabs = ceil_div(std::int64_t{s.k} * s.c * 4, bytes);
   return std::min<std::int64_t>(s.k, ceil_div(ceil_div(s.k, slabs), kRowStep) * kRowStep);
 }
 
