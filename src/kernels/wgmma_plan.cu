@@ -135,9 +135,10 @@ bool wgmma_takes(OpName op, const ConvShape& shape, Pass pass, Math math, const 
   if (chosen == Choice::kOff || !wgmma_serves(shape, pass, math) || !aligned16(image)) return false;
   if (!device_has_wgmma(op)) return false;
   if (chosen == Choice::kAlways) return true;
-  if (pass == Pass::kWgrad) {
+  if (pass == Pass::kWgrad) {  // blocks that are busy for a slab or two at least
     const WgmmaWgradPlan plan = wgmma_wgrad_plan(shape, math);
-    return plan.tiles_c * plan.tiles_k * shape.groups * plan.splits >= kMultiprocessors;
+    const std::int64_t slabs = std::int64_t{plan.splits} * plan.each;
+    return plan.tiles_c * plan.tiles_k * shape.groups * slabs >= 2 * kMultiprocessors;
   }
   return wgmma_plan(shape, pass, math).tiles(shape.groups) >= kMultiprocessors;
 }

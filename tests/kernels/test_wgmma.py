@@ -141,6 +141,24 @@ def test_the_table_for_alexnet(monkeypatch, layer, pass_name, fp32, tf32):
         assert kernel_of(layer, pass_name, "tf32").startswith("mma.sync, ")
 
 
+@pytest.mark.parametrize(
+    ("layer", "kernel"),
+    [
+        ("conv2", "wgmma, 64 x 400, 11 splits"),
+        ("conv3", "wgmma, 64 x 288, 5 splits"),
+        ("conv4", "wgmma, 64 x 432, 5 splits"),
+        ("conv5", "wgmma, 64 x 432, 8 splits"),
+    ],
+)
+@pytest.mark.parametrize("math", ["tf32", "bf16"])
+def test_the_table_of_wgrad(monkeypatch, layer, kernel, math):
+    monkeypatch.setenv("CONVNET_WGMMA", "auto")
+    pytest.importorskip("convnet._emulator", reason="built without the emulator")
+    with convnet.backend.use("emulator"):
+        assert kernel_of(layer, "wgrad", math) == kernel
+        assert kernel_of(layer, "wgrad", "fp32").startswith("mma.sync, ")
+
+
 def test_what_it_leaves_to_others(monkeypatch):
     pytest.importorskip("convnet._emulator", reason="built without the emulator")
     with convnet.backend.use("emulator"):
