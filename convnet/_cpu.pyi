@@ -63,6 +63,19 @@ def conv_workspace(
     math: str = "fp32",
     /,
 ) -> int: ...
+def conv_kernel(
+    pass_: str,
+    x_shape: Sequence[int],
+    w_shape: Sequence[int],
+    stride_h: int,
+    stride_w: int,
+    pad_h: int,
+    pad_w: int,
+    rounding: str,
+    groups: int,
+    math: str = "fp32",
+    /,
+) -> str: ...
 def dense_workspace(
     pass_: str, x_shape: Sequence[int], w_shape: Sequence[int], math: str = "fp32", /
 ) -> int: ...
@@ -162,6 +175,25 @@ def dense_fprop(
     stream: int = 0,
     math: str = "fp32",
 ) -> None: ...
+def dense_fprop_dropout(
+    x: _Array,
+    w: _Array,
+    b: _Array | None,
+    y: _Array,
+    relu: bool,
+    drop: float,
+    scale: float,
+    seed: int,
+    stream_id: int,
+    step: int,
+    row_offset: int,
+    col_offset: int,
+    global_cols: int,
+    state: _Array | None,
+    workspace: _Array | None,
+    stream: int = 0,
+    math: str = "fp32",
+) -> None: ...
 def dense_dgrad(
     dy: _Array,
     w: _Array,
@@ -176,6 +208,22 @@ def dense_wgrad(
     dy: _Array,
     dw: _Array,
     db: _Array | None,
+    workspace: _Array | None,
+    stream: int = 0,
+    math: str = "fp32",
+) -> None: ...
+def dense_wgrad_sgd(
+    x: _Array,
+    dy: _Array,
+    w: _Array,
+    velocity: _Array,
+    db: _Array | None,
+    lr: float,
+    momentum: float,
+    weight_decay: float,
+    lr_mult: float,
+    decay_mult: float,
+    state: _Array | None,
     workspace: _Array | None,
     stream: int = 0,
     math: str = "fp32",

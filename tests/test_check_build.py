@@ -124,6 +124,21 @@ def test_hopper_kernels():
     assert "has 3 HGMMA.64x96x8.F32.TF32, expected 4" in mma_problems(WGMMA, fewer)
     for needed in ("UTMALDG", "UBLKCP", "LDSM", "USETMAXREG"):
         assert f"({needed}" in mma_problems(WGMMA, WGMMA_SASS.replace(needed, "NOP"))
+    wgrad = (
+        "_ZN7convnet47_GLOBAL__N__f3e524da_14_wgmma_wgrad_cu_ed4ed67018wgmma_wgrad_kernel"
+        "ILNS_4MathE3EEEvNS0_15WgradParametersE14CUtensorMap_stPKfPfS7_"
+    )
+    sass = "  HGMMA.64x64x16.F32.BF16 R24, R152, gdesc[UR24], R24 ;\n" * 4
+    sass += (
+        "  UTMALDG.4D [UR8], [UR4] ;\n  LDS.64 R8, [R3] ;\n  STS.128 [R3], R8 ;\n  USETMAXREG 72\n"
+    )
+    assert mma_problems(wgrad, sass) == ""
+    assert check_build.readable(wgrad) == "wgmma_wgrad_kernel<bf16>"
+    assert "has 0 HGMMA.64x64x8.F32.TF32, expected 8" in mma_problems(
+        wgrad.replace("MathE3E", "MathE2E"), sass
+    )
+    for needed in ("UTMALDG", "LDS.64", "STS.128", "USETMAXREG"):
+        assert f"({needed}" in mma_problems(wgrad, sass.replace(needed, "NOP"))
     elsewhere = kernel(WGMMA, sass="  EXIT ;\n")
     elsewhere.arch = "100"
     assert not list(elsewhere.problems())

@@ -54,8 +54,18 @@ MATHS = {
 }
 REGISTERS = 65536  # of a multiprocessor
 
-# The Hopper kernel: tile (pixels, filters), math. A wgmma is 64 pixels, by two warpgroups.
+# The Hopper kernels: tile (pixels, filters) and math; of wgrad, math. A wgmma is 64 pixels, by two
+# warpgroups; in wgrad 64 rows of dw, four of them by each warpgroup.
 WGMMA = re.compile(r"\dwgmma_conv_kernelI.*?WgmmaTileILi(\d+)ELi(\d+)ELNS_4MathE(\d)E")
+WGMMA_WGRAD = re.compile(r"\dwgmma_wgrad_kernelILNS_4MathE(\d)E")
+WGMMA_NEEDS = {
+    "UTMALDG.4D": "slabs by TMA",
+    "UBLKCP": "filters by bulk copies",
+    "LDSM.16.M88.4": "fragments by ldmatrix",
+    "LDS.64": "pairs of channels",
+    "STS.128": "gradients by 16 bytes",
+    "USETMAXREG": "registers handed over",
+}
 WGMMA_SHAPES = {0: "x8.F32.TF32", 2: "x8.F32.TF32", 3: "x16.F32.BF16"}
 
 
@@ -89,7 +99,10 @@ class Kernel:
         elif int(self.arch) >= 80 and (match := MMA.search(self.name)):
             yield from self._mma_problems(match[1], *map(int, match.groups()[1:]))
         elif self.arch == "90" and (match := WGMMA.search(self.name)):
-            yield from self._wgmma_problems(*map(int, match.groups()))
+            m, n, math = map(int, match.groups())
+            yield from self._wgmma_problems(m // 128, n, math, ("LDS.64", "STS.128"))
+        elif self.arch == "90" and (match := WGMMA_WGRAD.search(self.name)):
+            yield from self._wgmma_problems(4, 64, int(match[1]), ("UBLKCP", "LDSM.16.M88.4"))
 
     def _mma_problems(
         self, step: str, m: int, n: int, warp_m: int, warp_n: int, blocks: int, math: int, wide: int
@@ -109,19 +122,14 @@ class Kernel:
         if taken * blocks > REGISTERS:
             yield f"takes {taken} registers a block; {blocks} blocks were to share {REGISTERS}"
 
-    def _wgmma_problems(self, m: int, n: int, math: int) -> Iterator[str]:
+    def _wgmma_problems(self, each: int, n: int, math: int, without: tuple) -> Iterator[str]:
         instruction = f"HGMMA.64x{n}{WGMMA_SHAPES[math]}"
-        expected = m // 128 * MATHS[math][2]
+        expected = each * MATHS[math][2]
         products = self.count(instruction)
         if products != expected:
             yield f"has {products} {instruction}, expected {expected} in a step"
-        for needed, what in (
-            ("UTMALDG.4D", "slabs by TMA"),
-            ("UBLKCP", "filters by bulk copies"),
-            ("LDSM.16.M88.4", "fragments by ldmatrix"),
-            ("USETMAXREG", "registers handed over"),
-        ):
-            if not self.count(needed):
+        for needed, what in WGMMA_NEEDS.items():
+            if needed not in without and not self.count(needed):
                 yield f"does not have {what} ({needed})"
         if self.remarks:
             yield f"is compiled with a remark: {self.remarks}"
@@ -226,6 +234,8 @@ def readable(name: str) -> str:
         return f"{last}<{tile} {math} {'128-bit' if match[8] == '1' else 'single'}>"
     if match := WGMMA.search(name):
         return f"{last}<{match[1]}x{match[2]} {MATHS[int(match[3])][0]}>"
+    if match := WGMMA_WGRAD.search(name):
+        return f"{last}<{MATHS[int(match[1])][0]}>"
     arguments = re.findall(r"(?:L[bijl]|E)(\d+)E", rest.split("EEv")[0] + "E")
     return f"{last}<{' '.join(arguments)}>"
 

@@ -1,10 +1,12 @@
-"""The Hopper kernel: convolutions of stride 1, forward and towards the data, by wgmma and TMA.
+"""The Hopper kernels: convolutions of stride 1 by wgmma and TMA.
 
-CONVNET_WGMMA=always makes it take whatever it can do. On another GPU, and on the CPU, these are
+CONVNET_WGMMA=always makes them take whatever they can do. On another GPU, and on the CPU, these are
 tests of what is taken there.
 """
 
 from __future__ import annotations
+
+import re
 
 import cases
 import check
@@ -13,6 +15,7 @@ import pytest
 import reference
 from cases import ConvCase
 
+import convnet.backend
 from convnet import ops
 
 MATHS = ("fp32", "tf32", "bf16")
@@ -39,7 +42,7 @@ def always(monkeypatch):
     monkeypatch.setenv("CONVNET_WGMMA", "always")
 
 
-def both_passes(backend, case, make, rng, math):
+def all_passes(backend, case, make, rng, math):
     """(name, result, float64 reference)."""
     x, w, b = (make(rng, shape) for shape in (case.x_shape, case.w_shape, (case.k,)))
     dy, mask = make(rng, case.y_shape), {"relu_mask": make(rng, case.x_shape)}
@@ -48,12 +51,16 @@ def both_passes(backend, case, make, rng, math):
     yield "y", y, reference.conv_fprop(x, w, b, relu=True, **case.options)
     dx = check.call(backend, ops.conv_dgrad, dy, w, case.x_shape, **mask, **options)
     yield "dx", dx, reference.conv_dgrad(dy, w, case.x_shape, **mask, **case.options)
+    dw, db = check.call(backend, ops.conv_wgrad, x, dy, case.w_shape, **options)
+    expected = reference.conv_wgrad(x, dy, case.w_shape, **case.options)
+    yield "dw", dw, expected[0]
+    yield "db", db, expected[1]
 
 
 @pytest.mark.parametrize("math", MATHS)
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_exact_on_integers(backend, rng, case, math):
-    for _, actual, expected in both_passes(backend, case, cases.integers, rng, math):
+    for _, actual, expected in all_passes(backend, case, cases.integers, rng, math):
         check.equal(actual, expected)
 
 
@@ -61,9 +68,9 @@ def test_exact_on_integers(backend, rng, case, math):
 @pytest.mark.parametrize("case", [CASES[2], CASES[5]], ids=str)
 def test_accuracy(kernels_backend, rng, case, math):
     claims = "as fp32" not in ops.math_description(math)
-    for name, actual, expected in both_passes(kernels_backend, case, cases.floats, rng, math):
+    for name, actual, expected in all_passes(kernels_backend, case, cases.floats, rng, math):
         error = check.relative_error(actual, expected)
-        if math == "fp32":
+        if math == "fp32" or name == "db":
             assert error < 5e-7, f"{name}: {error:.2e}"
         else:
             least, most = check.REDUCED_ERRORS[math]
@@ -92,3 +99,82 @@ def test_pictures_that_no_tensor_map_takes(kernels_backend, rng):
         np.array(kernels_backend.to_host(y)),
         reference.conv_fprop(x, w, b, stride=(1, 1), pad=(0, 0)),
     )
+
+
+ALEXNET = {  # x, w, pad, groups; at a batch of 128
+    "conv1": ((128, 224, 224, 3), (96, 11, 11, 3), 0, 1),
+    "conv2": ((128, 27, 27, 96), (256, 5, 5, 48), 2, 2),
+    "conv3": ((128, 13, 13, 256), (384, 3, 3, 256), 1, 1),
+    "conv4": ((128, 13, 13, 384), (384, 3, 3, 192), 1, 2),
+    "conv5": ((128, 13, 13, 384), (256, 3, 3, 192), 1, 2),
+}
+
+
+def kernel_of(layer: str, pass_name: str, math: str) -> str:
+    x, w, pad, groups = ALEXNET[layer]
+    stride = 4 if layer == "conv1" else 1
+    options = {"stride": stride, "pad": pad, "groups": groups, "rounding": "ceil", "math": math}
+    return ops.conv_kernel(pass_name, x, w, **options)
+
+
+@pytest.mark.parametrize(
+    ("layer", "pass_name", "fp32", "tf32"),
+    [
+        ("conv2", "fprop", "wgmma, 128 x 128", "wgmma, 256 x 128"),
+        ("conv2", "dgrad", "wgmma, 128 x 48", "wgmma, 256 x 48"),
+        ("conv3", "fprop", "wgmma, 128 x 128", "wgmma, 256 x 128"),
+        ("conv3", "dgrad", "wgmma, 128 x 128", "wgmma, 128 x 128"),
+        ("conv4", "fprop", "wgmma, 128 x 96", "wgmma, 256 x 96"),
+        ("conv5", "fprop", "wgmma, 128 x 128", "wgmma, 128 x 128"),
+        ("conv5", "dgrad", "wgmma, 128 x 96", "wgmma, 256 x 96"),
+    ],
+)
+def test_the_table_for_alexnet(monkeypatch, layer, pass_name, fp32, tf32):
+    monkeypatch.setenv("CONVNET_WGMMA", "auto")
+    pytest.importorskip("convnet._emulator", reason="built without the emulator")
+    with convnet.backend.use("emulator"):
+        assert kernel_of(layer, pass_name, "fp32") == fp32
+        assert kernel_of(layer, pass_name, "tf32") == tf32
+        assert kernel_of(layer, pass_name, "bf16") == tf32
+        assert kernel_of(layer, pass_name, "ffma").startswith("FFMA, ")
+        monkeypatch.setenv("CONVNET_WGMMA", "off")
+        assert kernel_of(layer, pass_name, "tf32").startswith("mma.sync, ")
+
+
+@pytest.mark.parametrize(
+    ("layer", "kernel"),
+    [
+        ("conv2", "wgmma, 64 x 400, 11 splits"),
+        ("conv3", "wgmma, 64 x 288, 5 splits"),
+        ("conv4", "wgmma, 64 x 432, 5 splits"),
+        ("conv5", "wgmma, 64 x 432, 8 splits"),
+    ],
+)
+@pytest.mark.parametrize("math", ["tf32", "bf16"])
+def test_the_table_of_wgrad(monkeypatch, layer, kernel, math):
+    monkeypatch.setenv("CONVNET_WGMMA", "auto")
+    pytest.importorskip("convnet._emulator", reason="built without the emulator")
+    with convnet.backend.use("emulator"):
+        assert kernel_of(layer, "wgrad", math) == kernel
+        assert kernel_of(layer, "wgrad", "fp32").startswith("mma.sync, ")
+
+
+def test_what_it_leaves_to_others(monkeypatch):
+    pytest.importorskip("convnet._emulator", reason="built without the emulator")
+    with convnet.backend.use("emulator"):
+        assert kernel_of("conv1", "fprop", "tf32") == "mma.sync, 128 x 96"
+        assert kernel_of("conv3", "wgrad", "fp32").startswith("mma.sync, 128 x 128, ")
+        small = (2, 13, 13, 256), (384, 3, 3, 256)
+        assert ops.conv_kernel("fprop", *small, pad=1).startswith("wgmma, ")
+        monkeypatch.setenv("CONVNET_WGMMA", "auto")
+        assert ops.conv_kernel("fprop", *small, pad=1).startswith("mma.sync, ")
+        with pytest.raises(ValueError, match='expected "fprop", "dgrad" or "wgrad"'):
+            ops.conv_kernel("forward", *small)
+
+
+def test_algorithms_of_the_cpu(monkeypatch):
+    shapes = (8, 27, 27, 48), (64, 3, 3, 48)
+    monkeypatch.setenv("CONVNET_WINOGRAD", "always")
+    assert re.match(r"Winograd, F\(\d x \d, 3 x 3\)", ops.conv_kernel("fprop", *shapes, pad=1))
+    monkeypatch.setenv("CONVNET_WINOGRAD", "off")
+    assert ops.conv_kernel("fprop", *shapes, pad=1) == "direct"
