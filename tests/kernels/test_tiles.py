@@ -6,7 +6,6 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import cases
@@ -158,19 +157,25 @@ def test_what_tune_tiles_writes_is_a_table(tmp_path, monkeypatch):
 
     rows = [
         tiles_table.TunedRow("A GPU", "fprop", "tf32", (64, 32, 96, 2), "256x128", 1, "conv2"),
-        tiles_table.TunedRow("A GPU", "wgrad", "fp32", (8, 9, 1000, 1), "64x32", 7, 'say "x" \\'),
+        tiles_table.TunedRow("A GPU", "wgrad", "fp32", (8, 9, 1000, 1), "64x32", 7, "fc6: 0.1 ms"),
     ]
     (tmp_path / "mma_tuned.inc").write_text(tiles_table.table_text(rows))
     assert tiles_table.read_table(tmp_path / "mma_tuned.inc") == rows
     kernels = ROOT / "src" / "kernels"
     (tmp_path / "mma_tuned.cu").write_text((kernels / "mma_tuned.cu").read_text())
     (tmp_path / "main.cpp").write_text(MAIN)
-    command = ["g++", "-std=c++17", "-O0", "-DCONVNET_EMULATOR", f"-I{kernels}", f"-I{ROOT / 'src'}"]
+    command = [
+        "g++",
+        "-std=c++17",
+        "-O0",
+        "-DCONVNET_EMULATOR",
+        f"-I{kernels}",
+        f"-I{ROOT / 'src'}",
+    ]
     command += ["-Wno-unknown-pragmas", "-x", "c++", "main.cpp", "-o", "main"]
     subprocess.run(command, cwd=tmp_path, check=True, env={**os.environ, "LC_ALL": "C"})
     said = subprocess.run([tmp_path / "main"], check=True, capture_output=True, text=True).stdout
     assert said.split() == ["1", "0", "1", "1", "4", "7", "0"], said
-    assert sys.platform == "linux"
 
 
 # find_tuned() alone, with nothing else of the kernels.
@@ -192,6 +197,9 @@ namespace convnet {
 MmaPlan mma_plan(const ConvShape&, Pass, Math) { return {}; }
 bool mma_serves(const ConvShape&, Pass, Math) { return false; }
 bool has_huge_tiles(Pass, Math) { return false; }
-[[noreturn]] void fail(const std::string&, const std::string&, const std::string&, const std::string&) { throw 1; }
+[[noreturn]] void fail(const char*, const char*, const std::string&, const std::string&,
+                       const std::string&) {
+  throw 1;
+}
 }
 """
