@@ -65,13 +65,16 @@ using SharedType = T;
   __VA_ARGS__* const name = ::convnet::emulator::dynamic_shared_array<__VA_ARGS__>( \
       #name, ::convnet::emulator::CallSite::here())
 // Ends the parameter list of functions below that may fail: the caller's file and line.
-#define CONVNET_CALLER , ::convnet::emulator::CallSite where = ::convnet::emulator::CallSite::here()
+#define CONVNET_CALLER , CONVNET_ONLY_CALLER
+#define CONVNET_ONLY_CALLER \
+  ::convnet::emulator::CallSite where = ::convnet::emulator::CallSite::here()
 #else
 #define CONVNET_SHARED(name, ...) __shared__ __align__(16)::convnet::SharedType<__VA_ARGS__> name
 #define CONVNET_DYNAMIC_SHARED(name, ...)                                  \
   extern __shared__ __align__(128) unsigned char convnet_dynamic_shared[]; \
   __VA_ARGS__* const name = reinterpret_cast<__VA_ARGS__*>(convnet_dynamic_shared)
 #define CONVNET_CALLER
+#define CONVNET_ONLY_CALLER
 #endif
 
 // ---- launch ------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@
 #include <stdexcept>
 #include <string>
 
+#include "hopper.h"
 #include "memory.h"
 
 namespace convnet::emulator {
@@ -15,7 +16,8 @@ namespace convnet::emulator {
 __thread Thread* current = nullptr;
 
 Block::Block()
-    : signal_stack(map_stack()),
+    : async(*new AsyncState),
+      signal_stack(map_stack()),
       landing_stack(map_stack()),
       threads_(kMaxBlockThreads),
       extras_(kMaxBlockThreads),
@@ -26,6 +28,7 @@ Block::~Block() {
   for (char* stack : free_stacks_) unmap_stack(stack);
   unmap_stack(signal_stack);
   unmap_stack(landing_stack);
+  delete &async;
 }
 
 void Block::begin(const Launch& new_launch) {
@@ -70,6 +73,7 @@ void Block::reset(std::uint64_t block_number) {
     }
     extras_used_ = false;
   }
+  async.clear();
   ready_warps_ = warp_count_ == 32 ? ~0u : (1u << warp_count_) - 1;
   for (int w = 0; w < warp_count_; ++w) {
     Warp& warp = warps_[w];
@@ -101,6 +105,7 @@ void Block::run(std::uint64_t block_number) {
   current = nullptr;
   if (error[0] == 0 && exited_ < thread_count_) report_stall();
   if (error[0] == 0) check_canaries();
+  if (error[0] == 0) check_async();
   if (error[0] != 0) {
     reclaim_stacks();
     throw std::runtime_error(error);
@@ -211,6 +216,13 @@ bool Block::exit_thread() {
   free_stacks_.push_back(self->fiber.stack);
   switch_fiber(&self->fiber, next != nullptr ? &next->fiber : &host, true);
   __builtin_unreachable();
+}
+
+void Block::sleep() { suspend(); }
+
+void Block::wake(Thread* thread) {
+  thread->warp->ready |= lane_bit(thread);
+  ready_warps_ |= 1u << (thread->warp - warps_.data());
 }
 
 void Block::abandon() {
@@ -325,6 +337,14 @@ void* Block::shared(const void* key, const char* name, std::size_t bytes, CallSi
   allocate_shared_array(&array);
   arrays.push_back(array);
   return array.data;
+}
+
+void Block::check_async() {
+  CallSite where{};
+  const char* left = async.left_over(&where);
+  if (left == nullptr) return;
+  std::snprintf(error, sizeof error, "%s:%d: block (%u, %u, %u) ends with %s", where.file,
+                where.line, index.x, index.y, index.z, left);
 }
 
 void Block::check_canaries() {

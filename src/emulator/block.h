@@ -64,6 +64,7 @@ struct AsyncCopy {
 };
 
 class Block;
+struct AsyncState;  // hopper.h
 struct Warp;
 
 // One cache line: all that a switch touches.
@@ -142,8 +143,10 @@ class Block {
                       Combine combine, CallSite where);
   void* shared(const void* key, const char* name, std::size_t bytes, CallSite where);
   [[noreturn]] void abandon();  // leaves the current fiber after `error` was set
-  void run_threads();           // body of a fiber: this thread, then fresh ones
-  ThreadExtra& extra();         // of the current thread
+  void sleep();                 // until somebody calls wake() for the current thread
+  void wake(Thread* thread);
+  void run_threads();    // body of a fiber: this thread, then fresh ones
+  ThreadExtra& extra();  // of the current thread
 
   const Launch* launch = nullptr;
   uint3 index{};             // blockIdx
@@ -151,6 +154,7 @@ class Block {
   unsigned epoch = 0;        // counts barriers, over all blocks, for the race check
   unsigned first_epoch = 0;  // epoch in which this block began
   std::vector<SharedArray> arrays;
+  AsyncState& async;
   char error[1024];
   Fiber host;
   char* signal_stack;   // for the handler of a fault
@@ -167,6 +171,7 @@ class Block {
   void complete(Warp* warp, int meeting);
   void reclaim_stacks();
   void check_canaries();
+  void check_async();
   void report_stall();
   void describe_wait(const Thread* thread, char* text, std::size_t bytes) const;
 

@@ -5,11 +5,21 @@
 #include <string>
 
 #include "block.h"
+#include "hopper.h"
 
 namespace convnet::emulator {
 
 // Nobody is ready and somebody waits: says who waits where, and for whom.
 void Block::report_stall() {
+  if (!async.waiters.empty()) {
+    const Waiter& waiter = async.waiters[0];
+    std::snprintf(error, sizeof error,
+                  "%s:%d: deadlock: thread (%u, %u, %u) of block (%u, %u, %u) waits in "
+                  "mbarrier_wait for a phase that nobody completes",
+                  waiter.where.file, waiter.where.line, waiter.thread->index.x,
+                  waiter.thread->index.y, waiter.thread->index.z, index.x, index.y, index.z);
+    return;
+  }
   const Thread* waiting = nullptr;
   const Thread* absent = nullptr;
   const Meeting* meeting = nullptr;

@@ -12,6 +12,7 @@
 #include "divider.cuh"
 #include "mma_plan.cuh"
 #include "warp.cuh"
+#include "wgmma_plan.cuh"
 
 namespace convnet {
 namespace {
@@ -105,6 +106,9 @@ std::int64_t conv_workspace(const ConvShape& shape, Pass pass, Math math) {
   if (mma_serves(shape, pass, math)) {
     const std::int64_t filled = pass == Pass::kFprop ? filled_floats(shape) : 0;
     floats = max(floats, filled + mma_plan(shape, pass, math).workspace_floats(db));
+  }
+  if (wgmma_serves(shape, pass, math)) {
+    floats = max(floats, wgmma_plan(shape, pass, math).filter_bytes / 4);
   }
   return floats == 0 ? 0 : floats * 4 + 16;
 }

@@ -23,6 +23,7 @@
 // C/G flops, less what falls beyond the image, plus ragged tiles of each class.
 #include "dgrad.cuh"
 #include "mma_plan.cuh"
+#include "wgmma_plan.cuh"
 
 namespace convnet {
 namespace {
@@ -128,6 +129,11 @@ void run(OpName op, const DgradParameters& parameters, const float* dy, const fl
 
 void conv_dgrad_as(OpName op, const ConvShape& shape, Math math, const float* dy, const float* w,
                    const float* relu_mask, float* dx, Workspace workspace, Stream stream) {
+  if (wgmma_takes(op, shape, Pass::kDgrad, math, dy)) {
+    wgmma_conv(op, shape, Pass::kDgrad, math, dy, w, {nullptr, relu_mask, false}, dx, workspace,
+               stream);
+    return;
+  }
   if (mma_serves(shape, Pass::kDgrad, math) && device_has_mma(op)) {
     mma_dgrad(op, shape, math, dy, w, relu_mask, dx, workspace, stream);
     return;

@@ -16,6 +16,7 @@
 #include "conv.cuh"
 #include "gather.cuh"
 #include "mma_plan.cuh"
+#include "wgmma_plan.cuh"
 
 namespace convnet {
 namespace {
@@ -105,6 +106,10 @@ void run(OpName op, const FpropParameters& parameters, const float* x, const flo
 
 void conv_fprop_as(OpName op, const ConvShape& shape, Math math, const float* x, const float* w,
                    const float* b, bool relu, float* y, Workspace workspace, Stream stream) {
+  if (wgmma_takes(op, shape, Pass::kFprop, math, x)) {
+    wgmma_conv(op, shape, Pass::kFprop, math, x, w, {b, nullptr, relu}, y, workspace, stream);
+    return;
+  }
   if (mma_serves(shape, Pass::kFprop, math) && device_has_mma(op)) {
     mma_fprop(op, shape, math, x, w, b, relu, y, workspace, stream);
     return;

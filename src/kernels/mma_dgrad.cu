@@ -181,13 +181,7 @@ void mma_dgrad(OpName op, const ConvShape& shape, Math math, const float* dy, co
   call.parameters.vector_out = group_c % 4 == 0 && aligned16(call.dx);
   const bool vector = group_c % 4 == 0 && group_k % 4 == 0 && aligned16(dy) && aligned16(w);
 
-  if (math == Math::kTf32) {
-    run_with<Math::kTf32>(call, vector);
-  } else if (math == Math::kBf16) {
-    run_with<Math::kBf16>(call, vector);
-  } else {
-    run_with<Math::kFp32>(call, vector);
-  }
+  with_math(math, [&](auto mode) { run_with<decltype(mode)::value>(call, vector); });
   if (partials != nullptr) {
     sum_splits(op, partials, call.plan.splits, call.plan.outputs, shape.c, epilogue, dx, stream);
   }

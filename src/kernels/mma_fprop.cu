@@ -166,13 +166,7 @@ void mma_fprop(OpName op, const ConvShape& shape, Math math, const float* x, con
   const bool vector = fours && aligned16(x) && aligned16(call.w);
   parameters.vector_out = group_k % 4 == 0 && aligned16(call.y);
 
-  if (math == Math::kTf32) {
-    run_with<Math::kTf32>(call, vector);
-  } else if (math == Math::kBf16) {
-    run_with<Math::kBf16>(call, vector);
-  } else {
-    run_with<Math::kFp32>(call, vector);
-  }
+  with_math(math, [&](auto mode) { run_with<decltype(mode)::value>(call, vector); });
   if (partials != nullptr) {
     sum_splits(op, partials, call.plan.splits, call.plan.outputs, shape.k, epilogue, y, stream);
   }

@@ -2,6 +2,8 @@
 // serve. In mma_plan.cu. As in conv.cuh, a plan is a function of shape and `math` alone.
 #pragma once
 
+#include <type_traits>
+
 #include "conv.cuh"
 #include "mma_tile.cuh"
 
@@ -104,6 +106,18 @@ bool by_columns(const ConvShape& shape);
 ConvShape as_columns(const ConvShape& shape);
 // What fprop needs in the workspace for filters with filled-up rows: 0 where not by_columns().
 std::int64_t filled_floats(const ConvShape& shape);
+
+// Calls run(mode), where decltype(mode)::value is `math` as a constant.
+template <class Run>
+void with_math(Math math, const Run& run) {
+  if (math == Math::kTf32) {
+    run(std::integral_constant<Math, Math::kTf32>());
+  } else if (math == Math::kBf16) {
+    run(std::integral_constant<Math, Math::kBf16>());
+  } else {
+    run(std::integral_constant<Math, Math::kFp32>());
+  }
+}
 
 // ---- launchers ---------------------------------------------------------------------------------
 // As conv_fprop_as() and its like, for what mma_serves(). In mma_*.cu.

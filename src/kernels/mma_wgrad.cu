@@ -256,13 +256,7 @@ void mma_wgrad(OpName op, const ConvShape& shape, Math math, const float* x, con
   const bool vector =
       (group_c % 4 == 0 || !as_it_is) && group_k % 4 == 0 && aligned16(x) && aligned16(dy);
 
-  if (math == Math::kTf32) {
-    run_with<Math::kTf32>(call, vector);
-  } else if (math == Math::kBf16) {
-    run_with<Math::kBf16>(call, vector);
-  } else {
-    run_with<Math::kFp32>(call, vector);
-  }
+  with_math(math, [&](auto mode) { run_with<decltype(mode)::value>(call, vector); });
   if (partials != nullptr) {
     sum_splits(op, partials, call.plan.splits, call.plan.outputs, group_c, Epilogue{}, dw, stream);
     if (db != nullptr) {

@@ -44,14 +44,7 @@ DENSE = (
     DenseCase("fc-one-image", 1, 1030, 17),
     DenseCase("fc-deep", 70, 2304, 36),
 )
-# The relative error of a result, and the least: a device that claims TF32 must not do something
-# else. GPU literature and the emulator agree on 2.9e-4 and 2.3e-3 for normally distributed numbers.
-ERRORS = {"tf32": (2.6e-4, 3.4e-4), "bf16": (2.0e-3, 2.8e-3)}
 every_math = pytest.mark.parametrize("math", ops.MATHS)
-
-
-def relative_error(actual: np.ndarray, expected: np.ndarray) -> float:
-    return float(np.linalg.norm(actual - expected) / np.linalg.norm(expected))
 
 
 def conv_passes(backend, case: ConvCase, make, rng, math: str, call=check.call):
@@ -111,9 +104,9 @@ def test_dense_is_exact_on_integers(backend, rng, case, math):
 def check_accuracy(passes, reduced: str, claims: bool) -> None:
     """Of a lower precision: within its bounds, and not better than it can be where it `claims` to
     be that. db is a plain float32 sum in any case."""
-    least, most = ERRORS[reduced]
+    least, most = check.REDUCED_ERRORS[reduced]
     for name, actual, expected in passes:
-        error = relative_error(actual, expected)
+        error = check.relative_error(actual, expected)
         if name == "db":
             assert error < 1e-6
         else:
@@ -121,7 +114,7 @@ def check_accuracy(passes, reduced: str, claims: bool) -> None:
             assert error > least or not claims, f"{name}: {error:.2e} is not {reduced}"
 
 
-@pytest.mark.parametrize("math", list(ERRORS))
+@pytest.mark.parametrize("math", list(check.REDUCED_ERRORS))
 @pytest.mark.parametrize("case", [CONV[2], CONV[5], CONV[7], CONV[13]], ids=str)
 def test_lower_precision_is_what_it_says(backend, rng, case, math):
     claims = "as fp32" not in ops.math_description(math)
@@ -131,7 +124,7 @@ def test_lower_precision_is_what_it_says(backend, rng, case, math):
     check_accuracy(wanted, math, claims)
 
 
-@pytest.mark.parametrize("math", list(ERRORS))
+@pytest.mark.parametrize("math", list(check.REDUCED_ERRORS))
 @pytest.mark.parametrize("case", [DENSE[0], DENSE[3]], ids=str)
 def test_lower_precision_of_dense_layers(backend, rng, case, math):
     claims = "as fp32" not in ops.math_description(math)
@@ -155,7 +148,7 @@ def test_fp32_is_no_worse_than_ffma(kernels_backend, case):
     for math in ("fp32", "ffma"):
         rng = np.random.default_rng(3)
         results = passes(kernels_backend, case, cases.floats, rng, math, once)
-        errors[math] = {name: relative_error(a, e) for name, a, e in results}
+        errors[math] = {name: check.relative_error(a, e) for name, a, e in results}
     length = case.r * case.s * case.c if isinstance(case, ConvCase) else case.c
     assert errors["fp32"]["y"] < max(1.3e-7, 1.8e-8 * np.sqrt(length)), errors
     for name in ("y", "dx", "dw"):

@@ -1,0 +1,70 @@
+// Tensor maps for device_hopper.h, on the host: the driver encodes them.
+#include <cstring>
+
+#include "device_hopper.h"
+
+namespace convnet {
+namespace {
+
+constexpr int kChannels = 16;  // of a box: a row of 64 bytes in shared memory
+
+#ifndef CONVNET_EMULATOR
+using Encode = decltype(&cuTensorMapEncodeTiled);
+
+// The driver's function. Found at run time, as libcuda is not linked with: where there is no GPU,
+// there is none.
+Encode encode_function(OpName op) {
+  void* function = nullptr;
+  cudaDriverEntryPointQueryResult found = cudaDriverEntryPointSymbolNotFound;
+#if CUDART_VERSION >= 12050
+  check_cuda(cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &function, 12000,
+                                              cudaEnableDefault, &found),
+             "cudaGetDriverEntryPointByVersion", op);
+#else
+  check_cuda(
+      cudaGetDriverEntryPoint("cuTensorMapEncodeTiled", &function, cudaEnableDefault, &found),
+      "cudaGetDriverEntryPoint", op);
+#endif
+  if (found != cudaDriverEntryPointSuccess || function == nullptr) {
+    throw std::runtime_error(std::string(op.name) +
+                             ": the CUDA driver has no cuTensorMapEncodeTiled; expected one of "
+                             "CUDA 12.0 or newer");
+  }
+  return reinterpret_cast<Encode>(function);
+}
+#endif
+
+}  // namespace
+
+TensorMap pixel_row_map(OpName op, const float* x, int n, int h, int w, int c, int pixels) {
+  if (!aligned16(x) || c % 4 != 0 || pixels < 1 || pixels > 256) {
+    throw std::runtime_error(std::string(op.name) + ": no tensor map for " + std::to_string(c) +
+                             " channels and boxes of " + std::to_string(pixels) + " pixels");
+  }
+#ifdef CONVNET_EMULATOR
+  const std::int64_t pixel = 4 * std::int64_t{c};
+  return TensorMap{reinterpret_cast<const char*>(x),
+                   {c, w, h, n},
+                   {4, pixel, pixel * w, pixel * w * h},
+                   {kChannels, pixels, 1, 1}};
+#else
+  const cuuint64_t sizes[4] = {static_cast<cuuint64_t>(c), static_cast<cuuint64_t>(w),
+                               static_cast<cuuint64_t>(h), static_cast<cuuint64_t>(n)};
+  const cuuint64_t strides[3] = {4 * sizes[0], 4 * sizes[0] * sizes[1],
+                                 4 * sizes[0] * sizes[1] * sizes[2]};
+  const cuuint32_t box[4] = {kChannels, static_cast<cuuint32_t>(pixels), 1, 1};
+  const cuuint32_t every[4] = {1, 1, 1, 1};
+  TensorMap map;
+  const CUresult result = encode_function(op)(
+      &map, CU_TENSOR_MAP_DATA_TYPE_FLOAT32, 4, const_cast<float*>(x), sizes, strides, box, every,
+      CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_64B, CU_TENSOR_MAP_L2_PROMOTION_L2_128B,
+      CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
+  if (result != CUDA_SUCCESS) {
+    throw std::runtime_error(std::string(op.name) + ": cuTensorMapEncodeTiled failed with error " +
+                             std::to_string(static_cast<int>(result)));
+  }
+  return map;
+#endif
+}
+
+}  // namespace convnet

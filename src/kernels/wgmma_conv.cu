@@ -1,0 +1,564 @@
+// Convolution of stride 1, forward and towards the data, with Hopper's wgmma and TMA.
+//
+//   fprop  y[n,p,q,k] = relu(b[k] + sum_{r,s,c} x[n, p - pad_h + r, q - pad_w + s, gC + c]
+//   w[k,r,s,c]) dgrad  dx = the same of dy with padding R - 1 - pad, w transposed and turned
+//   around, then masked C[m, j] = sum_i A[m, i] B[j, i]:   m = (n,p,q),  j = filter of the group,
+//   i = (c,r,s)
+//
+// Tensors: x [N,H,W,C], w [K,R,S,C/G], b [K] or null: read. y [N,P,Q,K]: written. In dgrad dy is x
+// and dx is y, with the mask in b's place (Epilogue). The workspace holds the filters in the order
+// in which they are read.
+//
+// Mapping. A block computes tiles of kM pixels x kN filters, one after the other: blocks are as
+// many as multiprocessors. For each sixteen channels it holds a *slab*: all pixels that the filters
+// see from the tile, fetched once by TMA, a picture's row at a time, zeros around the picture
+// included. Products of a tap are those of the slab shifted by it. The usual implicit product reads
+// each pixel R S times from L2, which tensor cores outrun; this one about once.
+//
+//   producer      one thread of a warpgroup: slabs, two in turn, and through a ring the filters of
+//                 one tap and 16 channels, which fill_filters_kernel has rounded, permuted and laid
+//                 side by side, so that each is one copy
+//   2 warpgroups  kM / 2 pixels each. A is read from the slab by ldmatrix, at any shift, and
+//   rounded in
+//                 registers, from where wgmma takes it; B is in shared memory. The A of the next
+//                 step is read while the products of this one are under way.
+//
+// fp32 is 3xTF32 as in mma_tile.cuh, its tensor-core sums drained after each 16 k. Sums run over
+// channels in sixteens, in each over taps: the bits depend on math alone, not on the tile. Which
+// shapes it takes: wgmma_plan.cuh. Cost: 2 N P Q K R S C/G flops; for a tile and 16 channels a slab
+// is fetched (in AlexNet 1.1-1.9 times its pixels) and 16 kN R S filter elements.
+#include "device_hopper.h"
+#include "divider.cuh"
+#include "mma_plan.cuh"
+#include "warp.cuh"
+#include "wgmma_plan.cuh"
+
+namespace convnet {
+namespace {
+
+// ---- tiles -------------------------------------------------------------------------------------
+
+template <int kPixels, int kFilters, Math kMath_>
+struct WgmmaTile {
+  static constexpr Math kMath = kMath_;
+  static constexpr int kM = kPixels, kN = kFilters;
+  static constexpr int kConsumers = 256, kThreads = kConsumers + 128;
+  static constexpr int kFragmentsM = kM / 128, kFragmentsN = kN / 8;  // of a warp: 16 and 8 wide
+  static constexpr int kParts = kMath == Math::kFp32 ? 2 : 1;         // high and low
+  static constexpr int kRowBytes = kSlabK * (kMath == Math::kBf16 ? 2 : 4);
+  static constexpr int kPartBytes = kN * kRowBytes, kStageBytes = kParts * kPartBytes;
+  static constexpr int kFit = kFilterRingBytes / kStageBytes;
+  static constexpr int kStages = kFit < kMostFilterStages ? kFit : kMostFilterStages;
+
+  // Of the tile, for store_mma_tile(): wgmma i of a warpgroup has 64 rows, 16 of them a warp's.
+  __device__ static int warp_row() {
+    return static_cast<int>(threadIdx.x / 128 * (kM / 2) + threadIdx.x / 32 % 4 * 16);
+  }
+  __device__ static int warp_column() { return 0; }
+};
+
+struct WgmmaRows {
+  __device__ static int row(int eight, int r) { return eight / 2 * 64 + eight % 2 * 8 + r; }
+};
+
+struct WgmmaParameters {
+  unsigned rows, p, q;    // of C; lines of a picture; pixels of a line
+  unsigned r, s, chunks;  // of 16 channels
+  int pad_h, pad_w;
+  unsigned group_c, group_k, pitch;  // the last: from pixel to pixel of y
+  unsigned tiles_m, tiles_n, tiles;
+  unsigned slab_pixels, slab_bytes;
+  Epilogue epilogue;
+  bool vector_out;
+};
+
+struct TilePlace {
+  unsigned first_row, tile_n, group;
+  unsigned first_line, first_picture;
+
+  __device__ TilePlace(const WgmmaParameters& s, unsigned tile, unsigned tile_rows) {
+    tile_n = tile % s.tiles_n;
+    first_row = tile / s.tiles_n % s.tiles_m * tile_rows;
+    group = tile / (s.tiles_n * s.tiles_m);
+    first_line = first_row / s.q;
+    first_picture = first_line / s.p;
+  }
+};
+
+// ---- shared memory -----------------------------------------------------------------------------
+
+struct Barriers {
+  Mbarrier slab_full[2], slab_empty[2];
+  Mbarrier filters_full[kMostFilterStages], filters_empty[kMostFilterStages];
+};
+
+// A place in a ring of kStages, and the parity of the phase that fills it.
+template <int kStages>
+struct RingPlace {
+  unsigned slot = 0, parity = 0;
+  __device__ void advance() {
+    if (++slot == kStages) {
+      slot = 0;
+      parity ^= 1;
+    }
+  }
+};
+
+// From the dynamic array's first byte at a multiple of 1024: two slabs, then the ring of filters.
+__device__ inline unsigned char* aligned_shared() {
+  CONVNET_DYNAMIC_SHARED(shared, unsigned char);
+  return shared + (1024 - shared_address(shared) % 1024) % 1024;
+}
+
+// ---- filters -----------------------------------------------------------------------------------
+
+struct FilterParameters {
+  Divider by_columns, by_taps, by_chunks, by_tiles;
+  unsigned columns, taps, group_c, group_k, count;
+  bool turned;  // dgrad
+};
+
+// filled[group, tile, chunk, tap] = a stage of the ring: [part][j][16 k], swizzled as wgmma wants
+// it. Row j is column MmaAlongK::row(j) of the tile, such that a lane's sums lie in fours; and of
+// bfloat16, k is permuted as in WarpProduct<Math::kBf16>. A thread makes one element.
+template <Math kMath>
+__global__ void __launch_bounds__(kBlockThreads)
+    fill_filters_kernel(const FilterParameters parameters, const float* w, unsigned char* filled) {
+  const FilterParameters& s = parameters;
+  const unsigned i = global_thread();
+  if (i >= s.count) return;
+  constexpr unsigned kBytes = kMath == Math::kBf16 ? 2 : 4;
+  constexpr unsigned kRowBytes = kSlabK * kBytes;
+  const unsigned element = i % kSlabK;
+  unsigned rest = i / kSlabK;
+  const unsigned j = s.by_columns.split(&rest);
+  const unsigned stage = rest;
+  const unsigned tap = s.by_taps.split(&rest), chunk = s.by_chunks.split(&rest);
+  const unsigned tile = s.by_tiles.split(&rest), group = rest;
+
+  const unsigned k =
+      kMath == Math::kBf16 ? element / 8 * 8 + element % 8 / 2 + element % 2 * 4 : element;
+  const unsigned c = chunk * kSlabK + k;
+  const unsigned filter = tile * s.columns + static_cast<unsigned>(MmaAlongK<8>::row(
+                                                 static_cast<int>(j / 8), static_cast<int>(j % 8)));
+  float value = 0.0f;
+  if (filter < s.group_k) {
+    value = s.turned
+                ? w[((group * s.group_c + c) * s.taps + (s.taps - 1 - tap)) * s.group_k + filter]
+                : w[((group * s.group_k + filter) * s.taps + tap) * s.group_c + c];
+  }
+  const unsigned place = j * kRowBytes + element * kBytes;
+  const unsigned swizzled = place ^ (place >> 7 & (kRowBytes / 16 - 1)) << 4;
+  const unsigned part = s.columns * kRowBytes;
+  unsigned char* to =
+      filled + std::size_t{stage} * part * (kMath == Math::kFp32 ? 2 : 1) + swizzled;
+  if constexpr (kMath == Math::kBf16) {
+    *reinterpret_cast<unsigned short*>(to) =
+        static_cast<unsigned short>(pack_bf16(value, 0.0f) & 0xffffu);
+  } else if constexpr (kMath == Math::kTf32) {
+    *reinterpret_cast<unsigned*>(to) = rounded_to_tf32(__float_as_uint(value));
+  } else {
+    *reinterpret_cast<unsigned*>(to) = high_part(__float_as_uint(value));
+    *reinterpret_cast<unsigned*>(to + part) = low_part(__float_as_uint(value));
+  }
+}
+
+// ---- the producer ------------------------------------------------------------------------------
+
+// Starts the copies of a slab, for 16 channels from `channel` on.
+__device__ inline void fetch_slab(const WgmmaParameters& s, const TensorMap& image,
+                                  const TilePlace& place, unsigned tile_rows, unsigned channel,
+                                  unsigned char* slab, Mbarrier* full) {
+  const unsigned last_row = min(place.first_row + tile_rows, s.rows) - 1;
+  const unsigned last_line = last_row / s.q, last_picture = last_line / s.p;
+  const unsigned lines = last_line - place.first_line + 1;
+  const unsigned pictures = last_picture - place.first_picture + 1;
+  const unsigned row_bytes = s.slab_pixels * kPixelBytes;
+  mbarrier_arrive_expect(full, (lines + pictures * (s.r - 1)) * row_bytes);
+  for (unsigned picture = place.first_picture; picture <= last_picture; ++picture) {
+    const unsigned begin = max(place.first_line, picture * s.p);
+    const unsigned end = min(last_line, picture * s.p + s.p - 1) + s.r;
+    for (unsigned line = begin; line < end; ++line) {
+      pixel_row_copy(slab, image, static_cast<int>(picture),
+                     static_cast<int>(line - picture * s.p) - s.pad_h, -s.pad_w,
+                     static_cast<int>(channel), full);
+      slab += row_bytes;
+    }
+  }
+}
+
+template <class T>
+__device__ inline void produce(const WgmmaParameters& s, const TensorMap& image,
+                               const unsigned char* filters, Barriers& barriers,
+                               unsigned char* shared) {
+  unsigned char* const ring = shared + 2 * s.slab_bytes;
+  const unsigned taps = s.r * s.s;
+  RingPlace<2> slab;
+  RingPlace<T::kStages> stage;
+  for (unsigned tile = blockIdx.x; tile < s.tiles; tile += gridDim.x) {
+    const TilePlace place(s, tile, T::kM);
+    const unsigned char* from = filters + std::size_t{place.group * s.tiles_n + place.tile_n} *
+                                              s.chunks * taps * T::kStageBytes;
+    for (unsigned chunk = 0; chunk < s.chunks; ++chunk) {
+      mbarrier_wait(&barriers.slab_empty[slab.slot], slab.parity ^ 1);
+      fetch_slab(s, image, place, T::kM, place.group * s.group_c + chunk * kSlabK,
+                 shared + slab.slot * s.slab_bytes, &barriers.slab_full[slab.slot]);
+      slab.advance();
+      for (unsigned tap = 0; tap < taps; ++tap) {
+        mbarrier_wait(&barriers.filters_empty[stage.slot], stage.parity ^ 1);
+        Mbarrier* full = &barriers.filters_full[stage.slot];
+        mbarrier_arrive_expect(full, T::kStageBytes);
+        bulk_copy(ring + stage.slot * T::kStageBytes, from, T::kStageBytes, full);
+        from += T::kStageBytes;
+        stage.advance();
+      }
+    }
+  }
+}
+
+// ---- consumers ---------------------------------------------------------------------------------
+
+// A of a warp for 16 k, as wgmma takes it, from raw[k / 8] as ldmatrix gives it.
+template <Math kMath>
+struct PixelOperand {
+  unsigned a[2][4];
+  __device__ void set(const unsigned (&raw)[2][4]) {
+#pragma unroll
+    for (int l = 0; l < 8; ++l) a[l / 4][l % 4] = rounded_to_tf32(raw[l / 4][l % 4]);
+  }
+  __device__ void keep() { keep_in_place(a[0]), keep_in_place(a[1]); }
+};
+template <>
+struct PixelOperand<Math::kBf16> {
+  unsigned a[4];
+  __device__ void set(const unsigned (&raw)[2][4]) {
+#pragma unroll
+    for (int l = 0; l < 4; ++l) {
+      a[l] = pack_bf16(__uint_as_float(raw[l / 2][l % 2]), __uint_as_float(raw[l / 2][l % 2 + 2]));
+    }
+  }
+  __device__ void keep() { keep_in_place(a); }
+};
+template <>
+struct PixelOperand<Math::kFp32> {
+  unsigned high[2][4], low[2][4];
+  __device__ void set(const unsigned (&raw)[2][4]) {
+#pragma unroll
+    for (int l = 0; l < 8; ++l) {
+      high[l / 4][l % 4] = high_part(raw[l / 4][l % 4]);
+      low[l / 4][l % 4] = low_part(raw[l / 4][l % 4]);
+    }
+  }
+  __device__ void keep() {
+    keep_in_place(high[0]), keep_in_place(high[1]);
+    keep_in_place(low[0]), keep_in_place(low[1]);
+  }
+};
+
+constexpr std::uint64_t kNextEight = 32 / 16;  // 8 k of TF32 further on, in a descriptor
+
+// The sums of a warp. start() begins the products of a step with a stage of filters, finish() comes
+// after wgmma_wait().
+template <class T, Math kMath = T::kMath>
+struct WarpgroupProduct {
+  MmaSums<T> sums;
+
+  __device__ void begin() { clear<T>(sums); }
+  __device__ void start(const PixelOperand<kMath> (&pixels)[T::kFragmentsM],
+                        const unsigned char* stage) {
+    const std::uint64_t b = wgmma_descriptor<T::kRowBytes>(stage);
+#pragma unroll
+    for (int i = 0; i < T::kFragmentsM; ++i) keep_in_place(sums[i]);
+    wgmma_fence();
+#pragma unroll
+    for (int i = 0; i < T::kFragmentsM; ++i) {
+      if constexpr (kMath == Math::kBf16) {
+        wgmma_bf16<true>(sums[i], pixels[i].a, b);
+      } else {
+        wgmma_tf32<true>(sums[i], pixels[i].a[0], b);
+        wgmma_tf32<true>(sums[i], pixels[i].a[1], b + kNextEight);
+      }
+    }
+    wgmma_commit();
+  }
+  __device__ void finish() {
+#pragma unroll
+    for (int i = 0; i < T::kFragmentsM; ++i) keep_in_place(sums[i]);
+  }
+};
+
+// The small products of a step first, so that of the six roundings towards zero that it has only
+// the last two are of a full-sized sum.
+template <class T>
+struct WarpgroupProduct<T, Math::kFp32> {
+  MmaSums<T> sums;
+
+  __device__ void begin() { clear<T>(sums); }
+  __device__ void start(const PixelOperand<Math::kFp32> (&pixels)[T::kFragmentsM],
+                        const unsigned char* stage) {
+    const std::uint64_t high = wgmma_descriptor<T::kRowBytes>(stage);
+    const std::uint64_t low = wgmma_descriptor<T::kRowBytes>(stage + T::kPartBytes);
+#pragma unroll
+    for (int i = 0; i < T::kFragmentsM; ++i) keep_in_place(step_sums_[i]);
+    wgmma_fence();
+#pragma unroll
+    for (int i = 0; i < T::kFragmentsM; ++i) {
+      wgmma_tf32<false>(step_sums_[i], pixels[i].low[0], high);
+      wgmma_tf32<true>(step_sums_[i], pixels[i].low[1], high + kNextEight);
+      wgmma_tf32<true>(step_sums_[i], pixels[i].high[0], low);
+      wgmma_tf32<true>(step_sums_[i], pixels[i].high[1], low + kNextEight);
+      wgmma_tf32<true>(step_sums_[i], pixels[i].high[0], high);
+      wgmma_tf32<true>(step_sums_[i], pixels[i].high[1], high + kNextEight);
+    }
+    wgmma_commit();
+  }
+  __device__ void finish() {
+#pragma unroll
+    for (int i = 0; i < T::kFragmentsM; ++i) {
+      keep_in_place(step_sums_[i]);
+#pragma unroll
+      for (int j = 0; j < T::kFragmentsN; ++j) {
+#pragma unroll
+        for (int l = 0; l < 4; ++l) sums[i][j][l] += step_sums_[i][j][l];
+      }
+    }
+  }
+
+ private:
+  MmaSums<T> step_sums_;
+};
+
+// Which pixels of a slab a lane reads for ldmatrix: row `lane mod 16` of each fragment.
+template <class T>
+class SlabPixels {
+ public:
+  __device__ SlabPixels(const WgmmaParameters& s, const TilePlace& place) {
+#pragma unroll
+    for (int i = 0; i < T::kFragmentsM; ++i) {
+      const unsigned row = place.first_row + T::warp_row() + i * 64 + threadIdx.x % 16;
+      const unsigned m =
+          row < s.rows ? row : place.first_row;  // what is past the end is not stored
+      const unsigned line = m / s.q, picture = line / s.p;
+      const unsigned slab_row =
+          line - place.first_line + (picture - place.first_picture) * (s.r - 1);
+      pixel_[i] = slab_row * s.slab_pixels + m % s.q;
+    }
+  }
+
+  // Of the tap that is `shift` pixels further on.
+  __device__ void load(const unsigned char* slab, unsigned shift,
+                       PixelOperand<T::kMath> (&operands)[T::kFragmentsM]) const {
+#pragma unroll
+    for (int i = 0; i < T::kFragmentsM; ++i) {
+      const unsigned pixel = pixel_[i] + shift;
+      const unsigned piece = (threadIdx.x / 16 & 1) ^ (pixel / 2 & 3);
+      const unsigned char* row = slab + (pixel * kPixelBytes + piece * 16);
+      const unsigned char* other = slab + (pixel * kPixelBytes + (piece ^ 2) * 16);
+      unsigned raw[2][4];
+      ldmatrix(raw[0], row);
+      ldmatrix(raw[1], other);
+      operands[i].set(raw);
+    }
+  }
+
+ private:
+  unsigned pixel_[T::kFragmentsM];
+};
+
+// A warp has read what it waited for.
+__device__ inline void release(Mbarrier* empty) {
+  __syncwarp();
+  if (threadIdx.x % 32 == 0) mbarrier_arrive(empty);
+}
+
+template <class T>
+__device__ inline void consume(const WgmmaParameters& s, Barriers& barriers,
+                               const unsigned char* shared, float* y) {
+  const unsigned char* const ring = shared + 2 * s.slab_bytes;
+  const unsigned steps = s.chunks * s.r * s.s;
+  RingPlace<2> slab;
+  RingPlace<T::kStages> stage;
+  WarpgroupProduct<T> product;
+  PixelOperand<T::kMath> operands[T::kFragmentsM], next[T::kFragmentsM];
+  for (unsigned tile = blockIdx.x; tile < s.tiles; tile += gridDim.x) {
+    const TilePlace place(s, tile, T::kM);
+    const SlabPixels<T> pixels(s, place);
+    product.begin();
+    unsigned t = 0, u = 0, shift = 0;  // tap of the operands
+    mbarrier_wait(&barriers.slab_full[slab.slot], slab.parity);
+    pixels.load(shared + slab.slot * s.slab_bytes, 0, operands);
+    for (unsigned step = 0; step < steps; ++step) {
+      mbarrier_wait(&barriers.filters_full[stage.slot], stage.parity);
+      product.start(operands, ring + stage.slot * T::kStageBytes);
+      ++shift;
+      if (++u == s.s) {
+        u = 0;
+        shift += s.slab_pixels - s.s;
+        if (++t == s.r) {
+          t = shift = 0;
+          release(&barriers.slab_empty[slab.slot]);
+          slab.advance();
+          if (step + 1 < steps) mbarrier_wait(&barriers.slab_full[slab.slot], slab.parity);
+        }
+      }
+      if (step + 1 < steps) pixels.load(shared + slab.slot * s.slab_bytes, shift, next);
+      wgmma_wait<0>();
+      product.finish();
+#pragma unroll
+      for (int i = 0; i < T::kFragmentsM; ++i) {
+        operands[i].keep();
+        operands[i] = next[i];
+      }
+      release(&barriers.filters_empty[stage.slot]);
+      stage.advance();
+    }
+
+    Output output{};
+    output.out = y;
+    output.first_row = place.first_row;
+    output.first_column = place.tile_n * T::kN;
+    output.rows = s.rows;
+    output.columns = s.group_k;
+    output.first_channel = place.group * s.group_k;
+    output.vector = s.vector_out;
+    output.epilogue = s.epilogue;
+    const unsigned pitch = s.pitch, first_channel = output.first_channel;
+    store_mma_tile<T, WgmmaRows, MmaAlongK<T::kN>>(
+        product.sums, output, [=](unsigned row) { return row * pitch + first_channel; },
+        SameColumns{output.columns});
+  }
+}
+
+template <class T>
+__global__ void __launch_bounds__(T::kThreads, 1)
+    wgmma_conv_kernel(const WgmmaParameters parameters, const __grid_constant__ TensorMap image,
+                      const unsigned char* filters, float* y) {
+  if constexpr (kCompiledForHopper) {
+    CONVNET_SHARED(barriers, Barriers);
+    unsigned char* const shared = aligned_shared();
+    if (threadIdx.x == 0) {
+      constexpr unsigned kWarps = T::kConsumers / 32;
+      for (int i = 0; i < 2; ++i) {
+        mbarrier_init(&barriers.slab_full[i], 1);
+        mbarrier_init(&barriers.slab_empty[i], kWarps);
+      }
+      for (int i = 0; i < T::kStages; ++i) {
+        mbarrier_init(&barriers.filters_full[i], 1);
+        mbarrier_init(&barriers.filters_empty[i], kWarps);
+      }
+      mbarrier_init_done();
+    }
+    __syncthreads();
+    if (threadIdx.x >= T::kConsumers) {
+      give_registers_back<40>();
+      if (threadIdx.x == T::kConsumers) produce<T>(parameters, image, filters, barriers, shared);
+    } else {
+      take_registers<232>();
+      consume<T>(parameters, barriers, shared, y);
+    }
+  }
+}
+
+// ---- the launcher ------------------------------------------------------------------------------
+
+struct Call {
+  OpName op;
+  WgmmaParameters parameters;
+  const float* image;
+  ConvShape shape;  // as_forward()
+  const unsigned char* filters;
+  float* y;
+  Stream stream;
+};
+
+template <class T>
+void run(const Call& call) {
+  const ConvShape& s = call.shape;
+  const TensorMap map = pixel_row_map(call.op, call.image, s.n, s.h, s.w, s.c,
+                                      static_cast<int>(call.parameters.slab_pixels));
+  int device = 0, multiprocessors = 0;
+  check_cuda(cudaGetDevice(&device), "cudaGetDevice", call.op);
+  check_cuda(cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount, device),
+             "cudaDeviceGetAttribute", call.op);
+  const unsigned blocks = min(call.parameters.tiles, static_cast<unsigned>(multiprocessors));
+  const std::size_t shared_bytes =
+      1024 + 2 * std::size_t{call.parameters.slab_bytes} + T::kStages * T::kStageBytes;
+  launch(call.op, wgmma_conv_kernel<T>, dim3(blocks), dim3(T::kThreads), shared_bytes, call.stream,
+         call.parameters, map, call.filters, call.y);
+}
+
+// The ladder.
+template <Math kMath, int kPixels>
+void run_with(const Call& call, int filters) {
+  if (filters == 48) {
+    run<WgmmaTile<kPixels, 48, kMath>>(call);
+  } else if (filters == 64) {
+    run<WgmmaTile<kPixels, 64, kMath>>(call);
+  } else if (filters == 96) {
+    run<WgmmaTile<kPixels, 96, kMath>>(call);
+  } else {
+    run<WgmmaTile<kPixels, 128, kMath>>(call);
+  }
+}
+
+template <Math kMath>
+const unsigned char* fill_filters(OpName op, const ConvShape& s, const WgmmaPlan& plan, bool turned,
+                                  const float* w, Workspace workspace, Stream stream) {
+  FilterParameters parameters{};
+  parameters.columns = static_cast<unsigned>(plan.filters);
+  parameters.taps = static_cast<unsigned>(s.r * s.s);
+  parameters.group_c = static_cast<unsigned>(s.c / s.groups);
+  parameters.group_k = static_cast<unsigned>(s.k / s.groups);
+  parameters.count = plan.tiles_n * static_cast<unsigned>(plan.filters) * parameters.taps *
+                     static_cast<unsigned>(s.c);
+  parameters.turned = turned;
+  parameters.by_columns = Divider(plan.filters);
+  parameters.by_taps = Divider(parameters.taps);
+  parameters.by_chunks = Divider(parameters.group_c / kSlabK);
+  parameters.by_tiles = Divider(plan.tiles_n);
+  auto* filled =
+      reinterpret_cast<unsigned char*>(partials_in(op, plan.filter_bytes / 4, workspace));
+  launch(op, fill_filters_kernel<kMath>, blocks_for(parameters.count), dim3(kBlockThreads), 0,
+         stream, parameters, w, filled);
+  return filled;
+}
+
+}  // namespace
+
+void wgmma_conv(OpName op, const ConvShape& shape, Pass pass, Math math, const float* image,
+                const float* w, const Epilogue& epilogue, float* out, Workspace workspace,
+                Stream stream) {
+  const ConvShape s = as_forward(shape, pass);
+  const WgmmaPlan plan = wgmma_plan(shape, pass, math);
+  WgmmaParameters parameters{};
+  parameters.rows = static_cast<unsigned>(s.n * s.p * s.q);
+  parameters.p = static_cast<unsigned>(s.p);
+  parameters.q = static_cast<unsigned>(s.q);
+  parameters.r = static_cast<unsigned>(s.r);
+  parameters.s = static_cast<unsigned>(s.s);
+  parameters.group_c = static_cast<unsigned>(s.c / s.groups);
+  parameters.group_k = static_cast<unsigned>(s.k / s.groups);
+  parameters.chunks = parameters.group_c / kSlabK;
+  parameters.pad_h = s.pad_h;
+  parameters.pad_w = s.pad_w;
+  parameters.pitch = static_cast<unsigned>(s.k);
+  parameters.tiles_m = plan.tiles_m;
+  parameters.tiles_n = plan.tiles_n;
+  parameters.tiles = plan.tiles(s.groups);
+  parameters.slab_pixels = plan.slab_pixels;
+  parameters.slab_bytes = plan.slab_bytes();
+  parameters.epilogue = epilogue;
+  parameters.vector_out = parameters.group_k % 4 == 0 && aligned16(out);
+  with_math(math, [&](auto mode) {
+    constexpr Math kMath = decltype(mode)::value;
+    const unsigned char* filters =
+        fill_filters<kMath>(op, s, plan, pass == Pass::kDgrad, w, workspace, stream);
+    const Call call{op, parameters, image, s, filters, out, stream};
+    if constexpr (kMath != Math::kFp32) {
+      if (plan.pixels == 256) return run_with<kMath, 256>(call, plan.filters);
+    }
+    run_with<kMath, 128>(call, plan.filters);
+  });
+}
+
+}  // namespace convnet

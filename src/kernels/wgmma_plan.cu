@@ -1,0 +1,141 @@
+// The choice of the Hopper kernel, on the host.
+#include "wgmma_plan.cuh"
+
+#include <cstdlib>
+#include <cstring>
+
+#include "device_hopper.h"
+
+namespace convnet {
+namespace {
+
+constexpr std::int64_t kMultiprocessors = 132;
+constexpr std::int64_t kMostSlabBytes = (227 - 2) * 1024 - kFilterRingBytes;  // of both slabs
+
+std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
+
+// Rows of a slab for any `pixels` successive ones of the result: the lines that they touch, and for
+// each picture that they touch r - 1 rows more.
+std::int64_t most_slab_rows(const ConvShape& s, std::int64_t pixels) {
+  const std::int64_t all = std::int64_t{s.n} * s.p;
+  const std::int64_t lines = min((s.q - 1 + pixels - 1) / s.q + 1, all);
+  const std::int64_t pictures = min((s.p - 1 + lines - 1) / s.p + 1, std::int64_t{s.n});
+  return lines + pictures * (s.r - 1);
+}
+
+std::int64_t slab_pixels(const ConvShape& s) {
+  return ceil_div(s.q + s.s - 1, 8) * 8;  // rows begin at multiples of 512 bytes
+}
+
+bool slabs_fit(const ConvShape& s, std::int64_t pixels) {
+  return 2 * most_slab_rows(s, pixels) * slab_pixels(s) * kPixelBytes <= kMostSlabBytes;
+}
+
+// The width that fills up least, of those the widest.
+int choose_filters(std::int64_t width) {
+  int best = 0;
+  std::int64_t least = 0;
+  for (const int filters : kTileFilters) {
+    const std::int64_t filled = ceil_div(width, filters) * filters;
+    if (best == 0 || filled <= least) {
+      best = filters;
+      least = filled;
+    }
+  }
+  return best;
+}
+
+// Large tiles, which read each filter half as often, unless that leaves multiprocessors idle: waves
+// of tiles, each as long as a tile has pixels. In float32 accuracy a thread has two sums of each
+// element, so there are small ones only.
+int choose_pixels(const ConvShape& s, Math math, std::int64_t tiles_n) {
+  const std::int64_t rows = std::int64_t{s.n} * s.p * s.q;
+  const auto time = [&](std::int64_t pixels) {
+    return ceil_div(ceil_div(rows, pixels) * tiles_n, kMultiprocessors) * pixels;
+  };
+  if (math == Math::kFp32 || !slabs_fit(s, 256)) return 128;
+  return 10 * time(256) <= 11 * time(128) ? 256 : 128;
+}
+
+enum class Choice { kAuto, kOff, kAlways };
+
+Choice choice() {
+  const char* text = std::getenv("CONVNET_WGMMA");
+  if (text == nullptr || std::strcmp(text, "auto") == 0) return Choice::kAuto;
+  if (std::strcmp(text, "off") == 0) return Choice::kOff;
+  if (std::strcmp(text, "always") == 0) return Choice::kAlways;
+  throw std::invalid_argument(std::string("CONVNET_WGMMA: expected auto, off or always, got ") +
+                              text);
+}
+
+// Tells by its shared memory whether the code on the device was compiled for sm_90a.
+__global__ void hopper_probe_kernel(int* out) {
+#if defined(__CUDA_ARCH_FEAT_SM90_ALL)
+  CONVNET_SHARED(present, int[32]);
+  present[threadIdx.x] = 0;
+  __syncthreads();
+  *out = present[31 - threadIdx.x];
+#else
+  (void)out;
+#endif
+}
+
+bool device_has_wgmma(OpName op) {
+#ifdef CONVNET_EMULATOR
+  (void)op, (void)hopper_probe_kernel;
+  return true;
+#else
+  cudaFuncAttributes attributes;
+  check_cuda(cudaFuncGetAttributes(&attributes, reinterpret_cast<const void*>(hopper_probe_kernel)),
+             "cudaFuncGetAttributes", op);
+  return attributes.sharedSizeBytes > 0;
+#endif
+}
+
+}  // namespace
+
+ConvShape as_forward(const ConvShape& shape, Pass pass) {
+  if (pass == Pass::kFprop) return shape;
+  ConvShape s = shape;
+  s.h = shape.p, s.w = shape.q, s.c = shape.k;
+  s.p = shape.h, s.q = shape.w, s.k = shape.c;
+  s.pad_h = shape.r - 1 - shape.pad_h;
+  s.pad_w = shape.s - 1 - shape.pad_w;
+  return s;
+}
+
+bool wgmma_serves(const ConvShape& shape, Pass pass, Math math) {
+  if (math == Math::kFfma || pass == Pass::kWgrad) return false;
+  if (shape.stride_h != 1 || shape.stride_w != 1) return false;
+  const ConvShape s = as_forward(shape, pass);
+  const std::int64_t pixels = slab_pixels(s);
+  // Slabs whose rows are mostly filling are not worth it: those of dense layers above all.
+  if (s.c / s.groups % kSlabK != 0 || pixels > 256 || 2 * s.q < pixels) return false;
+  return slabs_fit(s, 128);
+}
+
+bool wgmma_takes(OpName op, const ConvShape& shape, Pass pass, Math math, const float* image) {
+  const Choice chosen = choice();
+  if (chosen == Choice::kOff || !wgmma_serves(shape, pass, math) || !aligned16(image)) return false;
+  if (!device_has_wgmma(op)) return false;
+  return chosen == Choice::kAlways ||
+         wgmma_plan(shape, pass, math).tiles(shape.groups) >= kMultiprocessors;
+}
+
+WgmmaPlan wgmma_plan(const ConvShape& shape, Pass pass, Math math) {
+  const ConvShape s = as_forward(shape, pass);
+  const std::int64_t width = s.k / s.groups;
+  WgmmaPlan plan{};
+  plan.filters = choose_filters(width);
+  const std::int64_t tiles_n = ceil_div(width, plan.filters);
+  plan.pixels = choose_pixels(s, math, tiles_n * s.groups);
+  plan.tiles_n = static_cast<unsigned>(tiles_n);
+  plan.tiles_m = static_cast<unsigned>(ceil_div(std::int64_t{s.n} * s.p * s.q, plan.pixels));
+  plan.slab_pixels = static_cast<unsigned>(slab_pixels(s));
+  plan.slab_rows = static_cast<unsigned>(most_slab_rows(s, plan.pixels));
+  const std::int64_t bytes = math == Math::kBf16 ? 2 : math == Math::kTf32 ? 4 : 8;
+  plan.filter_bytes = tiles_n * plan.filters * s.r * s.s * (s.c / s.groups) * s.groups * bytes;
+  return plan;
+}
+
+}  // namespace convnet
