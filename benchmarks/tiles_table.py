@@ -17,6 +17,7 @@ TILES = {
     "64x32": "kSmall",
 }
 PASSES = {"fprop": "kFprop", "dgrad": "kDgrad", "wgrad": "kWgrad"}
+ON_HOPPER = {"rule": "kRule", "wgmma": "kWgmma", "mma": "kMma"}
 MATHS = {"fp32": "kFp32", "tf32": "kTf32", "bf16": "kBf16"}
 
 HEAD = """\
@@ -24,18 +25,19 @@ HEAD = """\
 // mma_plan.cu is not asked. Written by benchmarks/tune_tiles.py --write, from the JSON of a run on
 // a GPU; not by hand.
 //
-{empty}// {{measured on, pass, math, {{m, n, k, products}}, tile, splits}},  // layer, ms, gain
+{empty}// {{measured on, pass, math, {{m, n, k, products}}, tile, splits, on Hopper}},  // layer, ms
 """
 EMPTY = "// Empty: no GPU has been measured yet.\n//\n"
 ROW = re.compile(
     r'^\{"([^"]*)", Pass::(\w+), Math::(\w+), \{(\d+), (\d+), (\d+), (\d+)\}, TileKind::(\w+), '
-    r"(\d+)\},(?:  // (.*))?$"
+    r"(\d+), OnHopper::(\w+)\},(?:  // (.*))?$"
 )
 
 
 @dataclass(frozen=True)
 class TunedRow:
-    """One row: of a product m, n, k and how many side by side, the tile and the splits.
+    """One row: of a product m, n, k and how many side by side, the tile and the splits with
+    mma.sync; and which kernel takes it where there is wgmma too.
 
     `measured_on` and `note` are for the reader; a row applies on every GPU.
     """
@@ -46,6 +48,7 @@ class TunedRow:
     product: tuple[int, int, int, int]
     tile: str
     splits: int
+    on_hopper: str = "rule"
     note: str = ""
 
     @property
@@ -62,7 +65,8 @@ def table_text(rows: Sequence[TunedRow]) -> str:
         note = f"  // {note}" if note else ""
         lines.append(
             f'{{"{name}", Pass::{PASSES[row.step]}, Math::{MATHS[row.math]}, {{{product}}}, '
-            f"TileKind::{TILES[row.tile]}, {row.splits}}},{note}\n"
+            f"TileKind::{TILES[row.tile]}, {row.splits}, OnHopper::{ON_HOPPER[row.on_hopper]}}},"
+            f"{note}\n"
         )
     return HEAD.format(empty="" if lines else EMPTY) + "".join(lines)
 
@@ -73,8 +77,8 @@ def read_table(path: Path = TABLE) -> list[TunedRow]:
     Raises:
         ValueError: a line is neither a row nor a comment.
     """
-    tiles, passes, maths = (
-        {name: key for key, name in names.items()} for names in (TILES, PASSES, MATHS)
+    tiles, passes, maths, on_hopper = (
+        {name: key for key, name in names.items()} for names in (TILES, PASSES, MATHS, ON_HOPPER)
     )
     rows = []
     for number, line in enumerate(path.read_text().splitlines(), 1):
@@ -83,7 +87,7 @@ def read_table(path: Path = TABLE) -> list[TunedRow]:
         match = ROW.match(line)
         if match is None:
             raise ValueError(f"{path.name}:{number}: expected a row or a comment, got {line!r}")
-        name, step, math, *product, tile, splits, note = match.groups()
+        name, step, math, *product, tile, splits, hopper, note = match.groups()
         m, n, k, products = map(int, product)
         rows.append(
             TunedRow(
@@ -93,6 +97,7 @@ def read_table(path: Path = TABLE) -> list[TunedRow]:
                 (m, n, k, products),
                 tiles[tile],
                 int(splits),
+                on_hopper[hopper],
                 note or "",
             )
         )

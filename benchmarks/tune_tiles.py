@@ -6,14 +6,15 @@
     python benchmarks/tune_tiles.py --write tiles.json            # the table in the source tree
 
 For each convolution and dense layer, pass and mode of math, every tile with several numbers of
-splits takes turns with the choice of the rule (src/kernels/mma_plan.cu): all of them for a few
-turns, and the fastest again beside the rule's. Before that each is checked against float64 at a
-sample of its results. On a GPU a turn is one CUDA graph of many calls, so that Python's part is not
-measured. The JSON is written after every product, and what it holds already is not measured again.
+splits, and on Hopper the kernel with wgmma, take turns with what the rules choose
+(src/kernels/mma_plan.cu, wgmma_plan.cu): all of them for a few turns, and the fastest again beside
+the rules'. Before that each is checked against float64 at a sample of its results. On a GPU a turn
+is one CUDA graph of many calls, so that Python's part is not measured. The JSON is written after
+every product, and what it holds already is not measured again.
 
 --write makes src/kernels/mma_tuned.inc of it, with the rows that gain at least --least, beside
-those for other products that are there; mma_plan() then prefers these rows on every GPU, and
-results change by the order of their sums. Build again and run the tests of tests/kernels after it.
+those for other products that are there; plans then prefer these rows on every GPU, and results
+change by the order of their sums. Build again and run the tests of tests/kernels after it.
 
 Exit codes: 0 all products are measured; 75 the time was up before; 2 bad input.
 """
@@ -23,6 +24,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -46,9 +48,11 @@ FEWEST_STEPS = 4  # of 16 k, in a split
 MOST_BLOCKS = 132 * 4  # beyond these, more splits cannot fill a GPU better
 MOST_WORKSPACE = 256 << 20
 TURN = 0.01  # seconds
-FINALISTS = 4  # beside the rule's
+FINALISTS = 4  # beside the rules'
 
 Choice = tuple[str, int]  # tile and splits
+WGMMA: Choice = ("wgmma", 1)  # the kernel for Hopper, which has a rule of its own for its tiles
+SWITCH = "CONVNET_WGMMA"
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -58,8 +62,15 @@ def main(argv: list[str] | None = None) -> int:
     backend = convnet.backend.get(args.device)
     if backend.name == "cpu":
         refuse("the cpu backend has no tiles; expected --device cuda or emulator")
-    with convnet.backend.use(backend):
-        return run(args, backend)
+    before = os.environ.get(SWITCH)
+    try:
+        with convnet.backend.use(backend):
+            return run(args, backend)
+    finally:
+        backend.module.set_tile_choices(None)
+        os.environ.pop(SWITCH, None)
+        if before is not None:
+            os.environ[SWITCH] = before
 
 
 def arguments(argv: list[str] | None) -> argparse.Namespace:
@@ -109,11 +120,7 @@ def run(args: argparse.Namespace, backend: Backend) -> int:
             if args.minutes and time.monotonic() - started > 60 * args.minutes:
                 print("the time is up; run again to go on")
                 return UNFINISHED
-            try:
-                row = tune(work, backend, replay, args.rounds)
-            finally:
-                backend.module.set_tile_choices(None)
-            rows[key(work)] = row
+            rows[key(work)] = tune(work, backend, replay, args.rounds)
             record["turns"] = replay.problem or "CUDA graphs"
             record["rows"] = list(rows.values())
             if args.json:
@@ -146,37 +153,71 @@ def save(path: Path, record: dict[str, Any]) -> None:
 
 
 def tune(work: Work, backend: Backend, replay: Replay, rounds: int) -> dict[str, Any]:
-    """A row: the rule's choice, the fastest one, and all that were tried."""
+    """A row: what the rules choose, the fastest, and all that were tried."""
     module, shape = backend.module, conv_shape(work)
+
+    def ruled(switch: str) -> Any:
+        os.environ[SWITCH] = switch
+        return module.tile_choice(work.step, *shape, work.math)
+
     module.set_tile_choices([])
-    *_, product, tile, splits = module.tile_choice(work.step, *shape, work.math)
+    *_, product, tile, splits, kernel = ruled("auto")
     row = {"layer": work.name, "pass": work.step, "math": work.math, "shape": work.text}
     if not tile:
         return row | {"left_out": "too few products for tensor cores"}
     if not wide(work):
         return row | {"left_out": "copies of single floats have one tile"}
-    rule: Choice = (tile, splits)
+    mma: Choice = (tile, splits)
+    rule = WGMMA if kernel == "wgmma" else mma
     outputs = math.prod(work.shapes[RESULT[work.step]])
-    tried = [rule, *candidates(module.tiles_of(work.step, work.math), work, product, outputs)]
-    tried = list(dict.fromkeys(tried))
-    ready = work.prepare()
+    found = candidates(module.tiles_of(work.step, work.math), work, product, outputs)
+    tried = dict.fromkeys([rule, mma, *found])
+    if ruled("always")[5] == "wgmma":
+        tried |= {WGMMA: None}
 
     def choose(choice: Choice) -> None:
-        module.set_tile_choices([(work.step, work.math, product, *choice)])
+        os.environ[SWITCH] = "always" if choice == WGMMA else "off"
+        rows = [] if choice == WGMMA else [(work.step, work.math, product, *choice, "rule")]
+        module.set_tile_choices(rows)
 
-    def workspace(choice: Choice) -> int:
-        choose(choice)
-        return int(module.conv_workspace(work.step, *shape, work.math))
+    times, errors = race(work, backend, replay, choose, list(tried), [rule, mma], rounds)
+    best = min(times, key=times.__getitem__)
+    best_mma = min((choice for choice in times if choice != WGMMA), key=times.__getitem__)
+    return row | {
+        "product": list(product),
+        "rule": figures(rule, times[rule]),
+        "best": figures(best, times[best]),
+        "gain": times[rule] / times[best],
+        "mma": {"rule": figures(mma, times[mma]), "best": figures(best_mma, times[best_mma])},
+        "error": max(errors.values()),
+        "gflops": work.flops / times[best] / 1e6,
+        "candidates": [
+            figures(choice, times[choice]) | {"error": errors[choice]}
+            for choice in sorted(tried, key=times.__getitem__)
+        ],
+    }
 
-    space = max(map(workspace, tried))
-    errors, calls = {}, {}
+
+def race(
+    work: Work,
+    backend: Backend,
+    replay: Replay,
+    choose: Callable[[Choice], None],
+    tried: list[Choice],
+    seeded: list[Choice],
+    rounds: int,
+) -> tuple[dict[Choice, float], dict[Choice, float]]:
+    """Milliseconds and errors of these choices; `seeded` are finalists whatever they take."""
+    module, shape = backend.module, conv_shape(work)
+    ready = work.prepare()
+    space, errors, calls = 0, {}, {}
     for choice in tried:
         choose(choice)
+        space = max(space, int(module.conv_workspace(work.step, *shape, work.math)))
         errors[choice] = ready.check()
         calls[choice] = chosen(ready.queue, lambda choice=choice: choose(choice))
-    ready.finish()
     start = time.perf_counter()
-    calls[rule]()
+    calls[seeded[0]]()
     ready.finish()
     repeats = max(1, math.ceil(TURN / max(time.perf_counter() - start, 1e-6)))
     contenders = {}
@@ -184,24 +225,16 @@ def tune(work: Work, backend: Backend, replay: Replay, rounds: int) -> dict[str,
         choose(choice)
         contenders[choice] = replay.turn(calls[choice], repeats, space)
 
-    def measured(choices: list[Choice], turns: int) -> dict[Choice, float]:
-        times = interleaved({c: contenders[c] for c in choices}, turns, warmup=1)  # type: ignore[misc]
+    def measured(choices: list[Choice], count: int) -> dict[Choice, float]:
+        times = interleaved({c: contenders[c] for c in choices}, count, warmup=1)
         return {c: spread(seconds)[1] / repeats * 1e3 for c, seconds in times.items()}
 
     first = measured(tried, 3)
     order = sorted(tried, key=first.__getitem__)
-    finalists = [rule, *(c for c in order if c != rule)][: FINALISTS + 1]
-    last = measured(finalists, rounds)
-    best = min(finalists, key=last.__getitem__)
-    return row | {
-        "product": list(product),
-        "rule": figures(rule, last[rule]),
-        "best": figures(best, last[best]),
-        "gain": last[rule] / last[best],
-        "error": max(errors.values()),
-        "gflops": work.flops / last[best] / 1e6,
-        "candidates": [figures(c, (first | last)[c]) | {"error": errors[c]} for c in order],
-    }
+    last = measured(list(dict.fromkeys([*seeded, *order[:FINALISTS]])), rounds)
+    # What is no finalist must not look faster for having been measured another time.
+    slowest = max(last.values())
+    return {c: last.get(c, max(first[c], slowest)) for c in tried}, errors
 
 
 def chosen(queue: Callable[[], object], choose: Callable[[], None]) -> Callable[[], object]:
@@ -276,7 +309,8 @@ def line(row: dict[str, Any]) -> str:
     text += f"{size:28}"
     for name in ("rule", "best"):
         choice = row[name]
-        text += f"{choice['tile'] + ' /' + str(choice['splits']):>13}{choice['ms']:9.4f}"
+        name = choice["tile"] + (f" /{choice['splits']}" if choice["tile"] != WGMMA[0] else "")
+        text += f"{name:>13}{choice['ms']:9.4f}"
     return text + f"{row['gain']:6.2f}x{len(row['candidates']):7}{row['error']:9.1e}"
 
 
@@ -288,8 +322,22 @@ def summary(rows: list[dict[str, Any]]) -> None:
             print(f"{mode}: {mean:.3f}x the rule's choice (geometric mean), most {max(gains):.2f}x")
 
 
-def rule_of(row: dict[str, Any]) -> Choice:
-    return row["rule"]["tile"], row["rule"]["splits"]
+def tuned_row(
+    name: str, row: dict[str, Any], product: tuple[int, ...], least: float
+) -> TunedRow | None:
+    """What the table should say of a product; None where the rules are as good."""
+    rule, best, mma = row["rule"], row["best"], row["mma"]
+    tile, on_hopper = mma["rule"], "rule"
+    changed = any(mma["rule"][name] != mma["best"][name] for name in ("tile", "splits"))
+    if changed and mma["rule"]["ms"] >= least * mma["best"]["ms"]:
+        tile = mma["best"]
+    if (best["tile"] == WGMMA[0]) != (rule["tile"] == WGMMA[0]) and row["gain"] >= least:
+        on_hopper = "wgmma" if best["tile"] == WGMMA[0] else "mma"
+    if tile is mma["rule"] and on_hopper == "rule":
+        return None
+    note = f"{row['layer']}, {best['ms']:.4g} for {rule['ms']:.4g}"
+    step, mode = row["pass"], row["math"]
+    return TunedRow(name, step, mode, product, tile["tile"], tile["splits"], on_hopper, note)
 
 
 def refuse(text: str) -> NoReturn:
@@ -311,15 +359,11 @@ def write(args: argparse.Namespace) -> int:
     for row in record["rows"]:
         if "gain" not in row:
             continue
-        best, product = row["best"], tuple(row["product"])
+        product = tuple(row["product"])
         rows.pop((row["pass"], row["math"], product), None)  # measured anew
-        if row["gain"] < args.least or (best["tile"], best["splits"]) == rule_of(row):
-            continue
-        note = f"{row['layer']}, {best['ms']:.4g} ms, {row['gain']:.2f}x"
-        tuned = TunedRow(
-            name, row["pass"], row["math"], product, best["tile"], best["splits"], note
-        )
-        rows[tuned.key] = tuned
+        tuned = tuned_row(name, row, product, args.least)
+        if tuned is not None:
+            rows[tuned.key] = tuned
     args.table.write_text(table_text(list(rows.values())))
     print(f"{args.table.name}: {len(rows)} rows, {before} before; build again, and run the tests")
     return 0

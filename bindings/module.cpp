@@ -102,8 +102,9 @@ Activation activation_of(const char* op, const std::string& kind) {
 
 // ---- tiles, for benchmarks ---------------------------------------------------------------------
 
-// A row: (pass, math, (m, n, k, products), tile, splits).
-using TileRow = std::tuple<std::string, std::string, std::array<std::int64_t, 4>, std::string, int>;
+// A row: (pass, math, (m, n, k, products), tile, splits, on_hopper).
+using TileRow = std::tuple<std::string, std::string, std::array<std::int64_t, 4>, std::string, int,
+                           std::string>;
 
 void bind_tiles(py::module_& m) {
   m.def(
@@ -114,11 +115,8 @@ void bind_tiles(py::module_& m) {
         const ConvShape shape = conv_shape(op, dims_of(op, "x", x_shape), dims_of(op, "w", w_shape),
                                            window_of(op, CONVNET_WINDOW_ARGUMENTS), groups);
         const TileChoice choice = tile_choice(shape, pass_of(op, pass), math_of(op, math));
-        return TileRow{pass,
-                       math,
-                       {choice.m, choice.n, choice.k, choice.products},
-                       choice.tile,
-                       choice.splits};
+        return TileRow{pass,        math,          {choice.m, choice.n, choice.k, choice.products},
+                       choice.tile, choice.splits, choice.on_hopper};
       },
       py::arg("pass"), py::arg("x_shape"), py::arg("w_shape"), CONVNET_WINDOW_NAMES,
       py::arg("groups"), py::arg("math"));
@@ -134,9 +132,9 @@ void bind_tiles(py::module_& m) {
         const char* op = "set_tile_choices";
         if (!rows) return reset_tile_choices();
         std::vector<TileChoice> choices;
-        for (const auto& [pass, math, product, tile, splits] : *rows) {
+        for (const auto& [pass, math, product, tile, splits, on_hopper] : *rows) {
           choices.push_back({pass_of(op, pass), math_of(op, math), product[0], product[1],
-                             product[2], product[3], tile, splits});
+                             product[2], product[3], tile, splits, on_hopper});
         }
         set_tile_choices(choices);
       },

@@ -136,6 +136,7 @@ struct TileChoice {
   std::int64_t m, n, k, products;  // products side by side: groups and, in dgrad, pixel classes
   std::string tile;                // "128x64"; empty where FFMA takes the product
   int splits;
+  std::string on_hopper;  // "wgmma" or "mma": which kernel, where there are both; or "rule"
 };
 
 // What a convolution takes (a dense layer: a convolution of one pixel).

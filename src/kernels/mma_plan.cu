@@ -116,7 +116,12 @@ MmaPlan mma_plan(const ConvShape& shape, Pass pass, Math math) {
   const Product& product = plan.product;
   const bool across = pass == Pass::kWgrad;
   plan.outputs = conv_outputs(shape, pass);
-  if (find_tuned(pass, math, product, &plan.tile, &plan.splits)) return plan;
+  TunedTile tuned;
+  if (find_tuned(pass, math, product, &tuned)) {
+    plan.tile = tuned.tile;
+    plan.splits = tuned.splits;
+    return plan;
+  }
   plan.tile = choose_tile(pass, math, across ? product.n : product.m,
                           across ? product.m : product.n, product.products);
   if (math == Math::kFp32) {

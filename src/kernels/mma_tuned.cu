@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "mma_plan.cuh"
+#include "wgmma_plan.cuh"
 
 namespace convnet {
 namespace {
@@ -21,6 +22,9 @@ constexpr std::pair<TileKind, const char*> kTiles[] = {{TileKind::kHuge, "256x12
                                                        {TileKind::kNinetySix, "128x96"},
                                                        {TileKind::kMedium, "128x64"},
                                                        {TileKind::kSmall, "64x32"}};
+
+constexpr std::pair<OnHopper, const char*> kOnHopper[] = {
+    {OnHopper::kRule, "rule"}, {OnHopper::kWgmma, "wgmma"}, {OnHopper::kMma, "mma"}};
 
 const char* name_of(TileKind tile) {
   for (const auto& [kind, name] : kTiles) {
@@ -64,21 +68,31 @@ TunedTile as_row(const TileChoice& choice) {
          "1 to " + std::to_string(steps) + ", the steps of k = " + std::to_string(choice.k),
          std::to_string(choice.splits));
   }
-  return {"",          choice.pass,
-          choice.math, {choice.m, choice.n, choice.k, choice.products},
-          *found,      static_cast<unsigned>(choice.splits)};
+  const OnHopper* on_hopper = nullptr;
+  for (const auto& [kind, name] : kOnHopper) {
+    if (choice.on_hopper == name) on_hopper = &kind;
+  }
+  if (on_hopper == nullptr) fail(op, "on_hopper", "rule, wgmma or mma", choice.on_hopper);
+  TunedTile row{};
+  row.measured_on = "";
+  row.pass = choice.pass;
+  row.math = choice.math;
+  row.product = {choice.m, choice.n, choice.k, choice.products};
+  row.tile = *found;
+  row.splits = static_cast<unsigned>(choice.splits);
+  row.on_hopper = *on_hopper;
+  return row;
 }
 
 }  // namespace
 
-bool find_tuned(Pass pass, Math math, const Product& product, TileKind* tile, unsigned* splits) {
+bool find_tuned(Pass pass, Math math, const Product& product, TunedTile* found) {
   const std::lock_guard<std::mutex> lock(table().mutex);
   for (const TunedTile& row : table().rows) {
     const Product& p = row.product;
     if (row.pass == pass && row.math == math && p.m == product.m && p.n == product.n &&
         p.k == product.k && p.products == product.products) {
-      *tile = row.tile;
-      *splits = row.splits;
+      *found = row;
       return true;
     }
   }
@@ -88,18 +102,18 @@ bool find_tuned(Pass pass, Math math, const Product& product, TileKind* tile, un
 // ---- the contract's part for benchmarks --------------------------------------------------------
 
 TileChoice tile_choice(const ConvShape& shape, Pass pass, Math math) {
-  TileChoice choice{pass, math, 0, 0, 0, 0, "", 0};
+  TileChoice choice{pass, math, 0, 0, 0, 0, "", 0, "rule"};
   if (!mma_serves(shape, pass, math)) return choice;
   const MmaPlan plan = mma_plan(shape, pass, math);
-  const Product& product = plan.product;
-  return {pass,
-          math,
-          product.m,
-          product.n,
-          product.k,
-          product.products,
-          name_of(plan.tile),
-          static_cast<int>(plan.splits)};
+  choice.m = plan.product.m;
+  choice.n = plan.product.n;
+  choice.k = plan.product.k;
+  choice.products = plan.product.products;
+  choice.tile = name_of(plan.tile);
+  choice.splits = static_cast<int>(plan.splits);
+  const bool wgmma = wgmma_takes("tile_choice", shape, pass, math, nullptr);  // null is aligned
+  choice.on_hopper = wgmma ? "wgmma" : "mma";
+  return choice;
 }
 
 std::vector<std::string> tiles_of(Pass pass, Math math) {

@@ -13,16 +13,21 @@
 
 namespace convnet {
 
+// Which kernel takes the product on a device that has both: what wgmma_takes() would say anyway, or
+// one of the two.
+enum class OnHopper { kRule, kWgmma, kMma };
+
 struct TunedTile {
   const char* measured_on;
   Pass pass;
   Math math;
   Product product;
-  TileKind tile;
+  TileKind tile;  // with mma.sync
   unsigned splits;
+  OnHopper on_hopper;
 };
 
-// Sets `tile` and `splits` where the table in force has this product; says whether it has.
-bool find_tuned(Pass pass, Math math, const Product& product, TileKind* tile, unsigned* splits);
+// The row of the table in force for this product, if it has one: `*row`.
+bool find_tuned(Pass pass, Math math, const Product& product, TunedTile* row);
 
 }  // namespace convnet

@@ -5,6 +5,7 @@
 #include <cstring>
 
 #include "device_hopper.h"
+#include "mma_tuned.cuh"
 
 namespace convnet {
 namespace {
@@ -118,8 +119,13 @@ bool wgmma_takes(OpName op, const ConvShape& shape, Pass pass, Math math, const 
   const Choice chosen = choice();
   if (chosen == Choice::kOff || !wgmma_serves(shape, pass, math) || !aligned16(image)) return false;
   if (!device_has_wgmma(op)) return false;
-  return chosen == Choice::kAlways ||
-         wgmma_plan(shape, pass, math).tiles(shape.groups) >= kMultiprocessors;
+  if (chosen == Choice::kAlways) return true;
+  TunedTile tuned;
+  if (find_tuned(pass, math, conv_product(shape, pass), &tuned) &&
+      tuned.on_hopper != OnHopper::kRule) {
+    return tuned.on_hopper == OnHopper::kWgmma;
+  }
+  return wgmma_plan(shape, pass, math).tiles(shape.groups) >= kMultiprocessors;
 }
 
 WgmmaPlan wgmma_plan(const ConvShape& shape, Pass pass, Math math) {

@@ -35,8 +35,8 @@ constexpr int kFilterRingBytes = 96 * 1024, kMostFilterStages = 12;
 // slabs that fit into shared memory.
 bool wgmma_serves(const ConvShape& shape, Pass pass, Math math);
 // Whether it should: the device has it, the arrays are aligned, there is work for all
-// multiprocessors. CONVNET_WGMMA=off|always overrules the last. Throws std::invalid_argument when
-// that says something else.
+// multiprocessors, or mma_tuned.cuh says so. CONVNET_WGMMA=off|always overrules the last. Throws
+// std::invalid_argument when that says something else.
 bool wgmma_takes(OpName op, const ConvShape& shape, Pass pass, Math math, const float* image);
 
 // Of what it serves.

@@ -28,14 +28,15 @@ passes = pytest.mark.parametrize("step", ["fprop", "dgrad", "wgrad"])
 
 
 @pytest.fixture
-def module(kernels_backend):
-    """The compiled module, whose own table is in force again afterwards."""
+def module(kernels_backend, monkeypatch):
+    """The compiled module with mma.sync alone; its own table is in force again afterwards."""
+    monkeypatch.setenv("CONVNET_WGMMA", "off")
     yield kernels_backend.module
     kernels_backend.module.set_tile_choices(None)
 
 
 def choice(module, case: ConvCase, step: str, math: str):
-    """(pass, math, product, tile, splits) that is in force for a pass."""
+    """(pass, math, product, tile, splits, on Hopper) that is in force for a pass."""
     windows = (*case.stride, *case.pad, case.rounding)
     return module.tile_choice(step, case.x_shape, case.w_shape, *windows, case.groups, math)
 
@@ -62,13 +63,13 @@ def run(backend, case: ConvCase, step: str, math: str, make):
 @pytest.mark.parametrize("case", [PLAIN, GROUPS, STRIDED], ids=str)
 def test_every_tile_is_exact_on_integers(kernels_backend, module, case, step, math):
     """And is the one that was asked for, in as many splits, with a workspace to match."""
-    _, _, product, _, _ = choice(module, case, step, math)
+    _, _, product, *_ = choice(module, case, step, math)
     steps = -(-product[2] // 16)
     assert len(module.tiles_of(step, math)) >= 4
     for index, tile in enumerate(module.tiles_of(step, math)):
         splits = (1, 2, 3, steps)[index % 4]
-        module.set_tile_choices([(step, math, product, tile, splits)])
-        assert choice(module, case, step, math)[3:] == (tile, splits)
+        module.set_tile_choices([(step, math, product, tile, splits, "rule")])
+        assert choice(module, case, step, math)[3:5] == (tile, splits)
         found, expected = run(kernels_backend, case, step, math, cases.integers)
         for one, other in zip(found, expected, strict=True):
             check.equal(one, other)
@@ -78,11 +79,11 @@ def test_every_tile_is_exact_on_integers(kernels_backend, module, case, step, ma
 @pytest.mark.parametrize("math", MATHS)
 def test_bits_depend_on_the_splits_alone(kernels_backend, module, step, math):
     """All tiles add up in the same order, so their bits are the same; splits add up in another."""
-    _, _, product, _, _ = choice(module, PLAIN, step, math)
+    _, _, product, *_ = choice(module, PLAIN, step, math)
     results = {}
     for splits in (1, 3):
         for tile in module.tiles_of(step, math):
-            module.set_tile_choices([(step, math, product, tile, splits)])
+            module.set_tile_choices([(step, math, product, tile, splits, "rule")])
             found, expected = run(kernels_backend, PLAIN, step, math, cases.floats)
             check.same_bits(found[0], results.setdefault(splits, found[0]))
             error = np.linalg.norm(found[0] - expected[0]) / np.linalg.norm(expected[0])
@@ -93,7 +94,7 @@ def test_bits_depend_on_the_splits_alone(kernels_backend, module, step, math):
 def test_the_workspace_follows(kernels_backend, module):
     windows = (*PLAIN.stride, *PLAIN.pad, PLAIN.rounding, PLAIN.groups, "fp32")
     shapes = PLAIN.x_shape, PLAIN.w_shape
-    row = ("fprop", "fp32", choice(module, PLAIN, "fprop", "fp32")[2], "64x32", 9)
+    row = ("fprop", "fp32", choice(module, PLAIN, "fprop", "fp32")[2], "64x32", 9, "rule")
     module.set_tile_choices([row])
     size = 9 * 4 * int(np.prod(PLAIN.y_shape))
     assert module.conv_workspace("fprop", *shapes, *windows) == size + 16
@@ -117,9 +118,9 @@ def test_without_rows_the_rule_decides(kernels_backend, module):
         "wgrad": ([128, 1200, 93312, 2], "128x128", 13),
     }
     for step, said in expected.items():
-        assert choice(module, conv2, step, "tf32")[2:] == said
-    assert choice(module, conv2, "fprop", "fp32")[3:] == ("128x128", 1)
-    assert choice(module, conv2, "fprop", "ffma")[3:] == ("", 0)  # not for tensor cores
+        assert choice(module, conv2, step, "tf32")[2:5] == said
+    assert choice(module, conv2, "fprop", "fp32")[3:5] == ("128x128", 1)
+    assert choice(module, conv2, "fprop", "ffma")[3:5] == ("", 0)  # not for tensor cores
 
 
 PRODUCT = (100, 64, 64, 1)
@@ -135,11 +136,44 @@ PRODUCT = (100, 64, 64, 1)
         (("fprop", "tf32", PRODUCT, "64x32", 0), "splits: expected 1 to 4"),
         (("fprop", "ffma", PRODUCT, "64x32", 1), 'math: expected "fp32", "tf32" or "bf16"'),
         (("bprop", "tf32", PRODUCT, "64x32", 1), "pass: expected"),
+        (("fprop", "tf32", PRODUCT, "64x32", 1, "hmma"), "on_hopper: expected rule, wgmma or mma"),
     ],
 )
 def test_rows_that_cannot_be(module, row, problem):
     with pytest.raises(ValueError, match=problem):
-        module.set_tile_choices([("fprop", "tf32", PRODUCT, "64x32", 1), row])
+        module.set_tile_choices([(*row, "rule")[:6]])
+
+
+def test_a_row_chooses_between_wgmma_and_mma(kernels_backend, module, monkeypatch):
+    """Where there are both: in the emulator, and on Hopper."""
+    case = ConvCase("two-waves", 70, 16, 16, 16, 16, 3, 3, pad=(1, 1))  # 140 tiles
+
+    def bits() -> np.ndarray:
+        rng = np.random.default_rng(5)
+        x, w = (kernels_backend.asarray(cases.floats(rng, s)) for s in (case.x_shape, case.w_shape))
+        y = ops.conv_fprop(x, w, math="fp32", **case.options)
+        return np.array(kernels_backend.to_host(y))
+
+    module.set_tile_choices([])
+    by_mma = bits()
+    monkeypatch.setenv("CONVNET_WGMMA", "always")
+    row = choice(module, case, "fprop", "fp32")
+    if row[5] != "wgmma":
+        pytest.skip("no Hopper: there is mma.sync alone")
+    by_wgmma = bits()
+    assert np.any(by_wgmma != by_mma)
+    monkeypatch.setenv("CONVNET_WGMMA", "auto")
+    check.same_bits(bits(), by_wgmma)
+    for wanted, expected in (("mma", by_mma), ("wgmma", by_wgmma), ("rule", by_wgmma)):
+        module.set_tile_choices([(*row[:5], wanted)])
+        said = choice(module, case, "fprop", "fp32")[5]
+        assert said == ("mma" if wanted == "mma" else "wgmma")
+        check.same_bits(bits(), expected)
+    small = ConvCase("small", 2, 16, 16, 16, 16, 3, 3, pad=(1, 1))  # too few tiles, by rule
+    row = choice(module, small, "fprop", "fp32")
+    assert row[5] == "mma"
+    module.set_tile_choices([(*row[:5], "wgmma")])
+    assert choice(module, small, "fprop", "fp32")[5] == "wgmma"
 
 
 def test_the_cpu_has_no_tiles():
@@ -155,9 +189,10 @@ def test_what_tune_tiles_writes_is_a_table(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
     import tiles_table
 
+    row = tiles_table.TunedRow
     rows = [
-        tiles_table.TunedRow("A GPU", "fprop", "tf32", (64, 32, 96, 2), "256x128", 1, "conv2"),
-        tiles_table.TunedRow("A GPU", "wgrad", "fp32", (8, 9, 1000, 1), "64x32", 7, "fc6: 0.1 ms"),
+        row("A GPU", "fprop", "tf32", (64, 32, 96, 2), "256x128", 1, "mma", "conv2, 0.2 ms"),
+        row("A GPU", "wgrad", "fp32", (8, 9, 1000, 1), "64x32", 7),
     ]
     (tmp_path / "mma_tuned.inc").write_text(tiles_table.table_text(rows))
     assert tiles_table.read_table(tmp_path / "mma_tuned.inc") == rows
@@ -175,7 +210,7 @@ def test_what_tune_tiles_writes_is_a_table(tmp_path, monkeypatch):
     command += ["-Wno-unknown-pragmas", "-x", "c++", "main.cpp", "-o", "main"]
     subprocess.run(command, cwd=tmp_path, check=True, env={**os.environ, "LC_ALL": "C"})
     said = subprocess.run([tmp_path / "main"], check=True, capture_output=True, text=True).stdout
-    assert said.split() == ["1", "0", "1", "1", "4", "7", "0"], said
+    assert said.split() == ["1", "0", "1", "2", "1", "4", "7", "0", "0"], said
 
 
 # find_tuned() alone, with nothing else of the kernels.
@@ -184,19 +219,23 @@ MAIN = """\
 #include <cstdio>
 int main() {
   using namespace convnet;
-  TileKind tile{};
-  unsigned splits = 0;
-  std::printf("%d ", find_tuned(Pass::kFprop, Math::kTf32, {64, 32, 96, 2}, &tile, &splits));
-  std::printf("%d %u ", static_cast<int>(tile), splits);
-  std::printf("%d ", find_tuned(Pass::kWgrad, Math::kFp32, {8, 9, 1000, 1}, &tile, &splits));
-  std::printf("%d %u ", static_cast<int>(tile), splits);
-  std::printf("%d\\n", find_tuned(Pass::kWgrad, Math::kFp32, {8, 9, 1000, 2}, &tile, &splits));
+  TunedTile row{};
+  const auto print = [&] {
+    std::printf("%d %u %d ", static_cast<int>(row.tile), row.splits,
+                static_cast<int>(row.on_hopper));
+  };
+  std::printf("%d ", find_tuned(Pass::kFprop, Math::kTf32, {64, 32, 96, 2}, &row));
+  print();
+  std::printf("%d ", find_tuned(Pass::kWgrad, Math::kFp32, {8, 9, 1000, 1}, &row));
+  print();
+  std::printf("%d\\n", find_tuned(Pass::kWgrad, Math::kFp32, {8, 9, 1000, 2}, &row));
 }
 // What the rest of the file calls, which is not linked here.
 namespace convnet {
 MmaPlan mma_plan(const ConvShape&, Pass, Math) { return {}; }
 bool mma_serves(const ConvShape&, Pass, Math) { return false; }
 bool has_huge_tiles(Pass, Math) { return false; }
+bool wgmma_takes(OpName, const ConvShape&, Pass, Math, const float*) { return false; }
 [[noreturn]] void fail(const char*, const char*, const std::string&, const std::string&,
                        const std::string&) {
   throw 1;
