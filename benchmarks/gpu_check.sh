@@ -169,7 +169,7 @@ initcheck() { sanitize initcheck; }
 conv_part() {
   local name=$1 limit=$2 size=(--batch 128 --rounds 10)
   shift 2
-  [ $dry = 0 ] || size=(--shape 1,6,6,8,8,3,3 --rounds 1)
+  [ $dry = 0 ] || size=(--shape "1,6,6,8,8,3,3" --rounds 1)
   part "$name" "$limit" "$python" benchmarks/conv_throughput.py --device "$device" "${size[@]}" "$@" \
     --json "$out/$name.json"
 }
@@ -199,7 +199,7 @@ step() {
     step_part step-fashion-mnist 400 --math tf32,bf16 && step_part step-compiled 400 --peers compile
     return
   fi
-  local math status=() net=(alexnet --picture 224,224,3 --classes 1000)
+  local math status=() net=(alexnet --picture "224,224,3" --classes 1000)
   for math in fp32 tf32 bf16; do
     step_part "step-alexnet-$math" 240 "${net[@]}" --math $math; status+=($?)
   done
@@ -211,7 +211,7 @@ step() {
 # It keeps what it has measured, so any time is good for something; its log says what to do with it.
 tune() {
   local size=(--rounds 9) limit=480
-  [ $dry = 0 ] || size=(--shape 1,6,6,16,16,3,3 --pad 1 --rounds 1 --math tf32)
+  [ $dry = 0 ] || size=(--shape "1,6,6,16,16,3,3" --pad 1 --rounds 1 --math tf32)
   if [ "$(left)" -lt $limit ]; then
     [ "$(left)" -ge 90 ] || return $UNFINISHED
     limit=$(left)

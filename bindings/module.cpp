@@ -163,6 +163,18 @@ void bind_conv(py::module_& m) {
       py::arg("pass"), py::arg("x_shape"), py::arg("w_shape"), CONVNET_WINDOW_NAMES,
       py::arg("groups"), py::arg("math") = "fp32");
   m.def(
+      "conv_kernel",
+      [](const std::string& pass, const py::object& x_shape, const py::object& w_shape,
+         CONVNET_WINDOW_PARAMETERS, Size groups, const std::string& math) {
+        const std::string name = "conv_" + pass;
+        const char* op = name.c_str();
+        return conv_kernel(conv_shape(op, dims_of(op, "x", x_shape), dims_of(op, "w", w_shape),
+                                      window_of(op, CONVNET_WINDOW_ARGUMENTS), groups),
+                           pass_of(op, pass), math_of(op, math));
+      },
+      py::arg("pass"), py::arg("x_shape"), py::arg("w_shape"), CONVNET_WINDOW_NAMES,
+      py::arg("groups"), py::arg("math") = "fp32");
+  m.def(
       "conv_fprop",
       [](Array x, Array w, Array b, Array y, CONVNET_WINDOW_PARAMETERS, Size groups, bool relu,
          Array workspace, std::uintptr_t stream, const std::string& math_name) {

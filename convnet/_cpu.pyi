@@ -80,6 +80,19 @@ def conv_workspace(
     math: str = "fp32",
     /,
 ) -> int: ...
+def conv_kernel(
+    pass_: str,
+    x_shape: Sequence[int],
+    w_shape: Sequence[int],
+    stride_h: int,
+    stride_w: int,
+    pad_h: int,
+    pad_w: int,
+    rounding: str,
+    groups: int,
+    math: str = "fp32",
+    /,
+) -> str: ...
 def dense_workspace(
     pass_: str, x_shape: Sequence[int], w_shape: Sequence[int], math: str = "fp32", /
 ) -> int: ...

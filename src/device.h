@@ -1,5 +1,5 @@
-// What kernels are written with. With device_mma.h, its second half, the only file with <<<>>>, PTX
-// or a branch for the emulator.
+// What kernels are written with. With device_mma.h, its second half, and device_hopper.h, for those
+// who need it, the only file with <<<>>>, PTX or a branch for the emulator.
 //
 // The same .cu file is compiled by nvcc, and by g++ with -DCONVNET_EMULATOR against src/emulator/,
 // which runs a block's threads as fibers on a CPU and checks what they do.

@@ -269,14 +269,14 @@ __device__ inline void keep_in_place(unsigned (&a)[4]) {
   "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, %16, %17, %18, %19, " \
   "%20, %21, %22, %23"
 #define CONVNET_NAMES_32 CONVNET_NAMES_24 ", %24, %25, %26, %27, %28, %29, %30, %31"
-#define CONVNET_NAMES_48                                                         \
-  CONVNET_NAMES_32                                                               \
-      ", %32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, " \
-      "%46, %47"
-#define CONVNET_NAMES_64                                                         \
-  CONVNET_NAMES_48                                                               \
-      ", %48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, " \
-      "%62, %63"
+#define CONVNET_NAMES_48                                                     \
+  CONVNET_NAMES_32                                                           \
+  ", %32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, " \
+  "%46, %47"
+#define CONVNET_NAMES_64                                                     \
+  CONVNET_NAMES_48                                                           \
+  ", %48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, " \
+  "%62, %63"
 // `a`: the names of A's registers; then B's descriptor and whether D is added to.
 #define CONVNET_WGMMA(n, k, types, more, registers, a, b, accumulate)                      \
   asm volatile("{\n.reg .pred adds;\nsetp.ne.b32 adds, %" accumulate                       \

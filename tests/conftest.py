@@ -91,3 +91,11 @@ def kernels_backend(request: pytest.FixtureRequest) -> Iterator[convnet.backend.
     """As `backend`, where it runs the CUDA kernels: on a GPU or in the emulator."""
     with convnet.backend.use(request.param):
         yield convnet.backend.get(request.param)
+
+
+@pytest.fixture(scope="session")
+def programs(tmp_path_factory):
+    """The programs of ``emulator/``, compiled once for all tests of the emulator."""
+    from emulator_programs import Programs
+
+    return Programs(tmp_path_factory.mktemp("emulator"))

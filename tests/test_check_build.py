@@ -106,6 +106,40 @@ def test_tensor_core_kernels():
     assert mma_problems(three, registers=168) == ""
 
 
+WGMMA = (
+    "_ZN7convnet46_GLOBAL__N__882d415b_13_wgmma_conv_cu_3a85cf8017wgmma_conv_kernelINS0_9WgmmaTileI"
+    "Li256ELi96ELNS_4MathE2EEEEEvNS0_15WgmmaParametersE14CUtensorMap_stPKhPf"
+)
+WGMMA_SASS = (
+    "  HGMMA.64x96x8.F32.TF32 R24, R152, gdesc[UR24], R24 ;\n" * 4
+    + "  UTMALDG.4D [UR8], [UR4] ;\n  UBLKCP.S.G [UR8], [UR4], UR6 ;\n"
+    + "  LDSM.16.M88.4 R8, [R3] ;\n  USETMAXREG.DEALLOC.CTAPOOL 0x28 ;\n"
+)
+
+
+def test_hopper_kernels():
+    assert mma_problems(WGMMA, WGMMA_SASS) == ""
+    assert check_build.readable(WGMMA) == "wgmma_conv_kernel<256x96 tf32>"
+    fewer = WGMMA_SASS.split("\n", 1)[1]
+    assert "has 3 HGMMA.64x96x8.F32.TF32, expected 4" in mma_problems(WGMMA, fewer)
+    for needed in ("UTMALDG", "UBLKCP", "LDSM", "USETMAXREG"):
+        assert f"({needed}" in mma_problems(WGMMA, WGMMA_SASS.replace(needed, "NOP"))
+    elsewhere = kernel(WGMMA, sass="  EXIT ;\n")
+    elsewhere.arch = "100"
+    assert not list(elsewhere.problems())
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_remarks_of_the_compiler_on_wgmma(named):
+    remark = "ptxas info    : (C7517) warpgroup.wait is injected in around line 9 by compiler"
+    remark += f" in function '{WGMMA}'\n" if named else "\n"
+    report = remark + "".join(REPORT.format(name=n, stack=0, spill=0) for n in (WGMMA, PLAIN))
+    first, second = check_build.read_report(report, "90")
+    first.sass = WGMMA_SASS
+    assert "remark: (C7517) warpgroup.wait is injected" in "; ".join(first.problems())
+    assert bool(second.remarks) is not named
+
+
 def test_single_loads_are_right_where_they_are_meant():
     assert not list(kernel(SCALAR, sass="  LDG.E.CONSTANT R4, desc[UR4][R2.64] ;\n").problems())
 

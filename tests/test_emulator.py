@@ -7,27 +7,12 @@ with every memory access checked ("access", see ``access_check.cpp``).
 
 from __future__ import annotations
 
-import concurrent.futures
-import os
 import re
 import shutil
-import subprocess
-from pathlib import Path
 
 import pytest
+from emulator_programs import BUILDS, COMPILER, ORDERS, Programs, marked_line
 
-ROOT = Path(__file__).resolve().parent.parent
-SOURCES = ROOT / "tests" / "emulator"
-EMULATOR = ROOT / "src" / "emulator"
-COMPILER = os.environ.get("CXX", "g++")
-OPTIONS = ["-std=c++17", "-O1", "-g", "-Wall", "-Wno-unknown-pragmas", "-DCONVNET_EMULATOR"]
-# Options for the emulator itself, and for kernels.
-BUILDS = {
-    "plain": ([], []),
-    "address": (["-fsanitize=address"], ["-fsanitize=address"]),
-    "access": ([], ["-fsanitize=thread"]),
-}
-ORDERS = ["forward", "reverse", "shuffle:1", "shuffle:2", "shuffle:3"]
 RIGHT_CASES = [
     "async_copy",
     "conversions",
@@ -43,73 +28,6 @@ RIGHT_CASES = [
 ]
 
 pytestmark = pytest.mark.skipif(shutil.which(COMPILER) is None, reason="no C++ compiler")
-
-
-def compile_object(source: Path, options: list[str], output: Path) -> None:
-    command = [COMPILER, *OPTIONS, *options, "-I", str(ROOT / "src"), "-x", "c++", "-c"]
-    subprocess.run([*command, str(source), "-o", str(output)], check=True)
-
-
-class Programs:
-    """The compiled programs: ``programs.run(build, program, case, order)``."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        # backend.cpp is the module's half, not the emulator's.
-        emulator_sources = sorted(set(EMULATOR.glob("*.cpp")) - {EMULATOR / "backend.cpp"})
-        jobs: dict[Path, tuple[Path, list[str]]] = {}
-        links: dict[Path, tuple[list[Path], list[str]]] = {}
-        for build, (emulator_options, kernel_options) in BUILDS.items():
-            flavour = "address" if build == "address" else "plain"
-            emulator = [folder / f"{source.stem}.{flavour}.o" for source in emulator_sources]
-            for source, output in zip(emulator_sources, emulator, strict=True):
-                jobs[output] = (source, emulator_options)
-            for program in ("right", "broken"):
-                kernels = folder / f"{program}.{build}.o"
-                jobs[kernels] = (SOURCES / f"{program}.cu", kernel_options)
-                # "access" is not linked with ThreadSanitizer: the emulator stands in for it.
-                links[folder / f"{program}.{build}"] = ([kernels, *emulator], emulator_options)
-        with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
-            for future in [
-                pool.submit(compile_object, source, options, output)
-                for output, (source, options) in jobs.items()
-            ]:
-                future.result()
-        for output, (objects, options) in links.items():
-            command = [COMPILER, *options, *map(str, objects), "-pthread", "-ldl", "-o"]
-            subprocess.run([*command, str(output)], check=True)
-
-    def run(self, build: str, program: str, case: str, order: str = "forward", **env: str) -> str:
-        """Returns what the case printed: "returned HASH, COUNT NaN", "threw MESSAGE" or a report
-        of AddressSanitizer."""
-        variables = {
-            **os.environ,
-            "CONVNET_EMULATOR_ORDER": order,
-            "ASAN_OPTIONS": "detect_leaks=0",
-            **env,
-        }
-        result = subprocess.run(
-            [self.folder / f"{program}.{build}", case],
-            env=variables,
-            capture_output=True,
-            text=True,
-            timeout=60,
-        )
-        assert result.stdout or "AddressSanitizer" in result.stderr, result
-        return (result.stdout + result.stderr).strip()
-
-
-@pytest.fixture(scope="module")
-def programs(tmp_path_factory: pytest.TempPathFactory) -> Programs:
-    return Programs(tmp_path_factory.mktemp("emulator"))
-
-
-def marked_line(name: str) -> str:
-    """``broken.cu:LINE`` of the line marked with the name."""
-    for number, line in enumerate((SOURCES / "broken.cu").read_text().splitlines(), start=1):
-        if line.endswith(f"// MARK: {name}"):
-            return f"broken.cu:{number}"
-    raise AssertionError(f"no line of broken.cu is marked {name}")
 
 
 @pytest.mark.parametrize("build", BUILDS)
@@ -147,8 +65,8 @@ def test_missing_barrier(programs: Programs, case: str) -> None:
     ("case", "nans", "message"),
     [
         ("unwritten_shared", 1, "reads shared memory that nobody wrote: tile + 256 bytes"),
-        ("async_without_wait", 64, "shared memory that a cp_async has not been waited for"),
-        ("async_wait_too_few", 64, "shared memory that a cp_async has not been waited for"),
+        ("async_without_wait", 64, "shared memory that an asynchronous copy has not filled yet"),
+        ("async_wait_too_few", 64, "shared memory that an asynchronous copy has not filled yet"),
     ],
 )
 def test_read_of_what_is_not_there(programs: Programs, case: str, nans: int, message: str) -> None:

@@ -44,6 +44,7 @@ from convnet.ops.augment import augment
 from convnet.ops.conv import (
     conv_dgrad,
     conv_fprop,
+    conv_kernel,
     conv_output_shape,
     conv_wgrad,
     conv_workspace,
@@ -79,6 +80,7 @@ __all__ = [
     "avgpool_fprop",
     "conv_dgrad",
     "conv_fprop",
+    "conv_kernel",
     "conv_output_shape",
     "conv_wgrad",
     "conv_workspace",

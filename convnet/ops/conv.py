@@ -58,6 +58,35 @@ def conv_workspace(
     return max(int(module.conv_workspace(each, *shapes, *windows, groups, math)) for each in passes)
 
 
+def conv_kernel(
+    pass_name: str,
+    x_shape: Sequence[int],
+    w_shape: Sequence[int],
+    *,
+    stride: Pair = 1,
+    pad: Pair = 0,
+    groups: int = 1,
+    rounding: str = "floor",
+    math: str = "fp32",
+) -> str:
+    """The kernel or algorithm that "fprop", "dgrad" or "wgrad" takes on the backend that is in use,
+    for arrays aligned to 16 bytes: such as "wgmma, 256 x 128" (the tile: pixels x filters),
+    "mma.sync, 128 x 64, 3 splits", "Winograd, F(2 x 2, 3 x 3)" or "direct".
+
+    CONVNET_WGMMA and CONVNET_WINOGRAD (auto, off, always) overrule the choice; see docs/kernels.md
+    and docs/performance.md.
+
+    Raises:
+        ValueError: an argument does not fit; the message names it.
+    """
+    windows = windows_of("conv", stride, pad, rounding)
+    groups = whole_of("conv", "groups", groups)
+    shapes = shape_of("conv", "x", x_shape), shape_of("conv", "w", w_shape)
+    pass_name, math = text_of("conv", "pass_name", pass_name), text_of("conv", "math", math)
+    kernel = _backend.of().module.conv_kernel(pass_name, *shapes, *windows, groups, math)
+    return str(kernel)
+
+
 def conv_fprop(
     x: Array,
     w: Array,

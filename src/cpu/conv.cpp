@@ -124,6 +124,12 @@ memory reordered_filters(const ConvPlan& plan, const float* w, Scratch& scratch)
 
 }  // namespace
 
+std::string conv_kernel(const ConvShape& shape, Pass pass, Math math) {
+  const Algorithm algorithm = algorithm_for(shape, pass, math);
+  if (algorithm == Algorithm::kWinograd) return winograd_name(shape, pass);
+  return algorithm == Algorithm::kSpaceToDepth ? "space to depth" : "direct";
+}
+
 std::int64_t conv_workspace(const ConvShape& shape, Pass pass, Math math) {
   const Algorithm algorithm = algorithm_for(shape, pass, math);
   if (algorithm == Algorithm::kWinograd) return winograd_workspace(shape, pass);

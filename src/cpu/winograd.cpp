@@ -13,9 +13,7 @@
 // number of threads.
 #include "winograd.h"
 
-#include <cstdlib>
-#include <cstring>
-
+#include "choice.h"
 #include "parallel.h"
 #include "winograd_tiles.h"
 
@@ -341,27 +339,20 @@ double direct_cost(const ConvShape& s) {
   return 1.0 * s.n * s.p * s.q * s.k * s.r * s.s * (s.c / s.groups);
 }
 
-namespace {
-
-enum class Choice { kAuto, kOff, kAlways };
-
-Choice choice() {
-  const char* text = std::getenv("CONVNET_WINOGRAD");
-  if (text == nullptr || std::strcmp(text, "auto") == 0) return Choice::kAuto;
-  if (std::strcmp(text, "off") == 0) return Choice::kOff;
-  if (std::strcmp(text, "always") == 0) return Choice::kAlways;
-  throw std::invalid_argument(std::string("CONVNET_WINOGRAD: expected auto, off or always, got ") +
-                              text);
-}
-
-}  // namespace
+namespace {}  // namespace
 
 bool winograd_suits(const ConvShape& s, Pass pass, double otherwise) {
-  const Choice chosen = choice();
+  const Choice chosen = choice_of("CONVNET_WINOGRAD");
   if (s.stride_h != 1 || s.stride_w != 1 || s.pad_h >= s.r || s.pad_w >= s.s) return false;
   const Sort* sort = best_sort(s, pass);
   if (sort == nullptr || chosen == Choice::kOff) return false;
   return chosen == Choice::kAlways || cost(s, pass, *sort) < otherwise;
+}
+
+std::string winograd_name(const ConvShape& shape, Pass pass) {
+  const Sort* sort = best_sort(shape, pass);
+  const std::string m = std::to_string(sort->m), r = std::to_string(sort->r);
+  return "Winograd, F(" + m + " x " + m + ", " + r + " x " + r + ")";
 }
 
 std::int64_t winograd_workspace(const ConvShape& s, Pass pass) {

@@ -16,6 +16,7 @@ double direct_cost(const ConvShape& shape);
 // a form at all; other values but "auto" are refused.
 bool winograd_suits(const ConvShape& shape, Pass pass, double otherwise);
 
+std::string winograd_name(const ConvShape& shape, Pass pass);  // of one that suits
 std::int64_t winograd_workspace(const ConvShape& shape, Pass pass);
 
 // As conv_fprop, conv_dgrad and conv_wgrad in ops.h.

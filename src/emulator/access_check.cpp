@@ -182,7 +182,7 @@ void check_word(SharedArray* array, std::size_t word, unsigned bytes, Access acc
     report_race(*array, offset, cell.read, "reads", "writes", place);
   }
   if (reads && (cell.in_flight & bytes) != 0) {
-    report(place, "reads shared memory that a cp_async has not been waited for");
+    report(place, "reads shared memory that an asynchronous copy has not filled yet");
   }
   if (reads && (cell.written & bytes) != bytes) {
     char message[256];

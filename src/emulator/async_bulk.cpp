@@ -57,6 +57,7 @@ void complete_phase(std::uint64_t* word, Barrier barrier) {
 bool finish_copies(std::uint64_t* word, CallSite where) {
   Barrier barrier = load(word, "mbarrier", where);
   if (barrier.missing != 0) return false;
+  ++current->block->epoch;  // for the race check: copies end after what their threads did before
   std::vector<BulkCopy>& copies = state().copies;
   std::size_t kept = 0;
   for (BulkCopy& copy : copies) {

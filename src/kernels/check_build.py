@@ -8,7 +8,9 @@ report and the disassembly. Exits with 1, naming the kernel and the architecture
 - a matrix product that should read 128 bits at a time does not;
 - a tensor-core kernel lacks its instructions: as many HMMA as a step has, LDGSTS (of 128 bits where
   it should be), LDSM or LDS.128; or its registers do not allow the blocks on a multiprocessor that
-  its tile is planned for.
+  its tile is planned for;
+- a Hopper kernel, on sm_90a, lacks its own: as many HGMMA as a step has, UTMALDG, UBLKCP, LDSM; or
+  the compiler says that it makes wgmma wait for each other, or does not hand registers over.
 
     python src/kernels/check_build.py --archs 80,90        # all: every one that we support
 
@@ -59,6 +61,10 @@ SHARED = {"80": 164, "86": 100, "89": 100, "90": 228, "100": 228, "120": 100}
 THREADS = {"80": 2048, "86": 1536, "89": 1536, "90": 2048, "100": 2048, "120": 1536}
 STAGE_BYTES = 4 * 16 * 4  # of a row of a tile in mma_tile.cuh: stages, k of a step, bytes
 
+# The Hopper kernel: tile (pixels, filters), math. A wgmma is 64 pixels, by two warpgroups.
+WGMMA = re.compile(r"\dwgmma_conv_kernelI.*?WgmmaTileILi(\d+)ELi(\d+)ELNS_4MathE(\d)E")
+WGMMA_SHAPES = {0: "x8.F32.TF32", 2: "x8.F32.TF32", 3: "x16.F32.BF16"}
+
 
 @dataclass
 class Kernel:
@@ -71,6 +77,7 @@ class Kernel:
     stack: int = 0  # bytes
     spills: int = 0  # bytes stored and loaded
     sass: str = ""
+    remarks: str = ""  # of the compiler on how it used wgmma
 
     def count(self, instruction: str) -> int:
         return len(re.findall(rf"\b{re.escape(instruction)}\b", self.sass))
@@ -88,6 +95,8 @@ class Kernel:
             yield "is not in the disassembly"
         elif int(self.arch) >= 80 and (match := MMA.search(self.name)):
             yield from self._mma_problems(match[1], *map(int, match.groups()[1:]))
+        elif self.arch == "90" and (match := WGMMA.search(self.name)):
+            yield from self._wgmma_problems(*map(int, match.groups()))
 
     def _mma_problems(
         self, step: str, m: int, n: int, warp_m: int, warp_n: int, blocks: int, math: int, wide: int
@@ -106,6 +115,23 @@ class Kernel:
         taken = threads * (-(-self.registers // 8) * 8)  # handed out to warps in eights
         if taken * blocks > REGISTERS:
             yield f"takes {taken} registers a block; {blocks} blocks were to share {REGISTERS}"
+
+    def _wgmma_problems(self, m: int, n: int, math: int) -> Iterator[str]:
+        instruction = f"HGMMA.64x{n}{WGMMA_SHAPES[math]}"
+        expected = m // 128 * MATHS[math][2]
+        products = self.count(instruction)
+        if products != expected:
+            yield f"has {products} {instruction}, expected {expected} in a step"
+        for needed, what in (
+            ("UTMALDG.4D", "slabs by TMA"),
+            ("UBLKCP", "filters by bulk copies"),
+            ("LDSM.16.M88.4", "fragments by ldmatrix"),
+            ("USETMAXREG", "registers handed over"),
+        ):
+            if not self.count(needed):
+                yield f"does not have {what} ({needed})"
+        if self.remarks:
+            yield f"is compiled with a remark: {self.remarks}"
 
     def mma_tile(self) -> Tile | None:
         """The tile of a tensor-core kernel with 16-byte copies."""
@@ -152,8 +178,10 @@ def compile_kernels(source: Path, arch: str, nvcc: str, nvdisasm: str) -> list[K
     """
     with tempfile.TemporaryDirectory() as folder:
         cubin = Path(folder) / "kernels.cubin"
+        target = f"{arch}a" if arch == "90" else arch  # as cuda.cmake
+        code = f"arch=compute_{target},code=sm_{target}"
         report = run(
-            [nvcc, *FLAGS, f"-arch=sm_{arch}", "-cubin", "-Xptxas", "-v", "-o", cubin, source]
+            [nvcc, *FLAGS, "-gencode", code, "-cubin", "-Xptxas", "-v", "-o", cubin, source]
         )
         kernels = read_report(report, arch)
         disassembly = read_disassembly(run([nvdisasm, "-c", cubin])) if kernels else {}
@@ -176,6 +204,11 @@ def read_report(report: str, arch: str) -> list[Kernel]:
         elif match := re.search(r"Used (\d+) registers", line):
             kernels[-1].registers = int(match[1])
             kernels[-1].shared = sum(map(int, re.findall(r"(\d+) bytes smem", line)))
+    for line in re.findall(r".*\(C75\d\d\).*", report):
+        named = re.search(r"function '(\S+?)'", line)
+        for kernel in kernels:
+            if named is None or kernel.name == named[1]:
+                kernel.remarks = line.removeprefix("ptxas info    :").strip()
     return kernels
 
 
@@ -232,6 +265,8 @@ def readable(name: str) -> str:
     if match := MMA.search(name):
         tile, math = "x".join(match.groups()[1:3]), MATHS[int(match[7])][0]
         return f"{last}<{tile} {math} {'128-bit' if match[8] == '1' else 'single'}>"
+    if match := WGMMA.search(name):
+        return f"{last}<{match[1]}x{match[2]} {MATHS[int(match[3])][0]}>"
     arguments = re.findall(r"(?:L[bijl]|E)(\d+)E", rest.split("EEv")[0] + "E")
     return f"{last}<{' '.join(arguments)}>"
 

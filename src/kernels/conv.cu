@@ -113,6 +113,30 @@ std::int64_t conv_workspace(const ConvShape& shape, Pass pass, Math math) {
   return floats == 0 ? 0 : floats * 4 + 16;
 }
 
+std::string conv_kernel(const ConvShape& shape, Pass pass, Math math) {
+  const auto tile = [&](int long_side, int wide, unsigned splits) {
+    if (pass == Pass::kWgrad) std::swap(long_side, wide);
+    return std::to_string(long_side) + " x " + std::to_string(wide) +
+           (splits > 1 ? ", " + std::to_string(splits) + " splits" : "");
+  };
+  const auto named = [&](TileKind kind, unsigned splits) {
+    if (kind == TileKind::kHuge) return tile(256, 128, splits);
+    if (kind == TileKind::kLarge) return tile(128, 128, splits);
+    if (kind == TileKind::kNinetySix) return tile(128, 96, splits);
+    return kind == TileKind::kMedium ? tile(128, 64, splits) : tile(64, 32, splits);
+  };
+  if (wgmma_takes("conv_kernel", shape, pass, math, nullptr)) {
+    const WgmmaPlan plan = wgmma_plan(shape, pass, math);
+    return "wgmma, " + tile(plan.pixels, plan.filters, 1);
+  }
+  if (mma_serves(shape, pass, math) && device_has_mma("conv_kernel")) {
+    const MmaPlan plan = mma_plan(shape, pass, math);
+    return "mma.sync, " + named(plan.tile, plan.splits);
+  }
+  const Plan plan = conv_plan(shape, pass);
+  return "FFMA, " + named(plan.tile, plan.splits);
+}
+
 float* partials_in(OpName op, std::int64_t floats, Workspace workspace) {
   if (floats == 0) return nullptr;
   const auto address = reinterpret_cast<std::uintptr_t>(workspace.data);

@@ -72,6 +72,7 @@ enable_language(CUDA)
 
 convnet_add_backend(_cuda ${kernels})
 set(cuda_architectures ${archs})
+list(TRANSFORM cuda_architectures REPLACE "^90$" "90a")  # wgmma and TMA are of sm_90a alone
 list(TRANSFORM cuda_architectures APPEND "-real")
 list(APPEND cuda_architectures ${newest_arch}-virtual)
 set_target_properties(_cuda PROPERTIES

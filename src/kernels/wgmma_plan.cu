@@ -1,9 +1,7 @@
 // The choice of the Hopper kernel, on the host.
 #include "wgmma_plan.cuh"
 
-#include <cstdlib>
-#include <cstring>
-
+#include "choice.h"
 #include "device_hopper.h"
 #include "mma_tuned.cuh"
 
@@ -58,17 +56,6 @@ int choose_pixels(const ConvShape& s, Math math, std::int64_t tiles_n) {
   return 10 * time(256) <= 11 * time(128) ? 256 : 128;
 }
 
-enum class Choice { kAuto, kOff, kAlways };
-
-Choice choice() {
-  const char* text = std::getenv("CONVNET_WGMMA");
-  if (text == nullptr || std::strcmp(text, "auto") == 0) return Choice::kAuto;
-  if (std::strcmp(text, "off") == 0) return Choice::kOff;
-  if (std::strcmp(text, "always") == 0) return Choice::kAlways;
-  throw std::invalid_argument(std::string("CONVNET_WGMMA: expected auto, off or always, got ") +
-                              text);
-}
-
 // Tells by its shared memory whether the code on the device was compiled for sm_90a.
 __global__ void hopper_probe_kernel(int* out) {
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
@@ -116,7 +103,7 @@ bool wgmma_serves(const ConvShape& shape, Pass pass, Math math) {
 }
 
 bool wgmma_takes(OpName op, const ConvShape& shape, Pass pass, Math math, const float* image) {
-  const Choice chosen = choice();
+  const Choice chosen = choice_of("CONVNET_WGMMA");
   if (chosen == Choice::kOff || !wgmma_serves(shape, pass, math) || !aligned16(image)) return false;
   if (!device_has_wgmma(op)) return false;
   if (chosen == Choice::kAlways) return true;

@@ -1,17 +1,21 @@
 """The Hopper kernel: convolutions of stride 1, forward and towards the data, by wgmma and TMA.
 
-CONVNET_WGMMA=always makes it take whatever it can do; on a GPU that is none of Hopper's, and on
-hosts without a GPU's kernels, these are tests of whatever is taken there.
+CONVNET_WGMMA=always makes it take whatever it can do. On another GPU, and on the CPU, these are
+tests of what is taken there.
 """
 
 from __future__ import annotations
 
+import re
+
 import cases
 import check
+import numpy as np
 import pytest
 import reference
 from cases import ConvCase
 
+import convnet.backend
 from convnet import ops
 
 MATHS = ("fp32", "tf32", "bf16")
@@ -68,3 +72,87 @@ def test_accuracy(kernels_backend, rng, case, math):
             least, most = check.REDUCED_ERRORS[math]
             assert error < most, f"{name}: {error:.2e}"
             assert error > 0.8 * least or not claims, f"{name}: {error:.2e} is not {math}"
+
+
+@pytest.mark.parametrize("value", ["", "on", "Always"])
+def test_misspelt_choice(kernels_backend, rng, monkeypatch, value):
+    monkeypatch.setenv("CONVNET_WGMMA", value)
+    x, w = cases.integers(rng, (1, 9, 9, 16)), cases.integers(rng, (8, 3, 3, 16))
+    with pytest.raises(
+        ValueError, match=f"CONVNET_WGMMA: expected auto, off or always, got {value}"
+    ):
+        check.call(kernels_backend, ops.conv_fprop, x, w, np.zeros(8, np.float32), math="tf32")
+
+
+def test_pictures_that_no_tensor_map_takes(kernels_backend, rng):
+    """A picture that does not begin at a multiple of 16 bytes goes to the kernels of mma.sync."""
+    x, w = cases.integers(rng, (1, 9, 9, 16)), cases.integers(rng, (8, 3, 3, 16))
+    b = np.zeros(8, np.float32)
+    unaligned = kernels_backend.asarray(np.concatenate([[0], x.ravel()]).astype(np.float32))
+    moved = unaligned[1:].reshape(x.shape)
+    y = ops.conv_fprop(moved, kernels_backend.asarray(w), kernels_backend.asarray(b), math="tf32")
+    check.equal(
+        np.array(kernels_backend.to_host(y)),
+        reference.conv_fprop(x, w, b, stride=(1, 1), pad=(0, 0)),
+    )
+
+
+ALEXNET = {  # x, w, pad, groups; at a batch of 128
+    "conv1": ((128, 224, 224, 3), (96, 11, 11, 3), 0, 1),
+    "conv2": ((128, 27, 27, 96), (256, 5, 5, 48), 2, 2),
+    "conv3": ((128, 13, 13, 256), (384, 3, 3, 256), 1, 1),
+    "conv4": ((128, 13, 13, 384), (384, 3, 3, 192), 1, 2),
+    "conv5": ((128, 13, 13, 384), (256, 3, 3, 192), 1, 2),
+}
+
+
+def kernel_of(layer: str, pass_name: str, math: str) -> str:
+    x, w, pad, groups = ALEXNET[layer]
+    stride = 4 if layer == "conv1" else 1
+    options = {"stride": stride, "pad": pad, "groups": groups, "rounding": "ceil", "math": math}
+    return ops.conv_kernel(pass_name, x, w, **options)
+
+
+@pytest.mark.parametrize(
+    ("layer", "pass_name", "fp32", "tf32"),
+    [
+        ("conv2", "fprop", "wgmma, 128 x 128", "wgmma, 256 x 128"),
+        ("conv2", "dgrad", "wgmma, 128 x 48", "wgmma, 256 x 48"),
+        ("conv3", "fprop", "wgmma, 128 x 128", "wgmma, 256 x 128"),
+        ("conv3", "dgrad", "wgmma, 128 x 128", "wgmma, 128 x 128"),
+        ("conv4", "fprop", "wgmma, 128 x 96", "wgmma, 256 x 96"),
+        ("conv5", "fprop", "wgmma, 128 x 128", "wgmma, 128 x 128"),
+        ("conv5", "dgrad", "wgmma, 128 x 96", "wgmma, 256 x 96"),
+    ],
+)
+def test_the_table_for_alexnet(monkeypatch, layer, pass_name, fp32, tf32):
+    monkeypatch.setenv("CONVNET_WGMMA", "auto")
+    pytest.importorskip("convnet._emulator", reason="built without the emulator")
+    with convnet.backend.use("emulator"):
+        assert kernel_of(layer, pass_name, "fp32") == fp32
+        assert kernel_of(layer, pass_name, "tf32") == tf32
+        assert kernel_of(layer, pass_name, "bf16") == tf32
+        assert kernel_of(layer, pass_name, "ffma").startswith("FFMA, ")
+        monkeypatch.setenv("CONVNET_WGMMA", "off")
+        assert kernel_of(layer, pass_name, "tf32").startswith("mma.sync, ")
+
+
+def test_what_it_leaves_to_others(monkeypatch):
+    pytest.importorskip("convnet._emulator", reason="built without the emulator")
+    with convnet.backend.use("emulator"):
+        assert kernel_of("conv1", "fprop", "tf32") == "mma.sync, 128 x 96"
+        assert kernel_of("conv3", "wgrad", "tf32").startswith("mma.sync, 128 x 128, ")
+        small = (2, 13, 13, 256), (384, 3, 3, 256)
+        assert ops.conv_kernel("fprop", *small, pad=1).startswith("wgmma, ")
+        monkeypatch.setenv("CONVNET_WGMMA", "auto")
+        assert ops.conv_kernel("fprop", *small, pad=1).startswith("mma.sync, ")
+        with pytest.raises(ValueError, match='expected "fprop", "dgrad" or "wgrad"'):
+            ops.conv_kernel("forward", *small)
+
+
+def test_algorithms_of_the_cpu(monkeypatch):
+    shapes = (8, 27, 27, 48), (64, 3, 3, 48)
+    monkeypatch.setenv("CONVNET_WINOGRAD", "always")
+    assert re.match(r"Winograd, F\(\d x \d, 3 x 3\)", ops.conv_kernel("fprop", *shapes, pad=1))
+    monkeypatch.setenv("CONVNET_WINOGRAD", "off")
+    assert ops.conv_kernel("fprop", *shapes, pad=1) == "direct"
