@@ -5,7 +5,8 @@
 What stands in a page between `<!-- results: PATH -->` and `<!-- end of results -->` is replaced by
 a table of that file; for a PATH ending in "/*/", by a section for each such folder, as
 benchmarks/gpu_check.sh leaves them; for "expected:" and such a PATH, by what the page has computed
-of the paper's net beside what was measured (expected.py). With --check nothing is written, and a stale page is an error.
+of the paper's net beside what was measured (expected.py). With --check nothing is written, and a
+stale page is an error.
 """
 
 from __future__ import annotations
@@ -156,7 +157,7 @@ def train_table(record: dict[str, Any]) -> str:
         for name, row in run["results"].items():
             cells = [run["math"]] if several else []
             if "failed" in row:
-                blank = [""] * (3 + len(extra))
+                blank = [""] * (4 + len(extra))
                 rows.append([*cells, f"{name}: failed, `{row['failed']}`", *blank])
                 continue
             cells += [name, f"{row['ms']:,.1f}", f"{row['q1_ms']:,.1f} - {row['q3_ms']:,.1f}"]

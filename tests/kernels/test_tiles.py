@@ -123,6 +123,32 @@ def test_without_rows_the_rule_decides(kernels_backend, module):
     assert choice(module, conv2, "fprop", "ffma")[3:5] == ("", 0)  # not for tensor cores
 
 
+def test_the_documentation_has_the_rules_choices(module, monkeypatch):
+    """The table of what is expected on an H200 is of the plans that there are."""
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    import expected
+
+    module.set_tile_choices([])
+    page = (ROOT / "docs" / "kernels.md").read_text().partition("## Hopper")[0]
+    rows = expected.COMPUTED.findall(page)
+    assert len(rows) == 23
+    for layer, step, cells in rows:
+        x, w, _ = expected.LAYERS[layer]
+        if layer.startswith("fc"):
+            shapes, windows = ((x[0], 1, 1, x[1]), (w[0], 1, 1, w[1])), (1, 1, 0, 0, "floor", 1)
+        else:
+            stride, pad = (4, 0) if layer == "conv1" else (1, w[1] // 2)
+            rounding = "ceil" if layer == "conv1" else "floor"
+            windows = (stride, stride, pad, pad, rounding, x[3] // w[3])
+            shapes = x, w
+        for math, said in zip(expected.MATHS, cells.split("|")[::3], strict=False):
+            tile, splits = module.tile_choice(step, *shapes, *windows, math)[3:5]
+            sides = sorted(map(int, tile.split("x")), reverse=True)
+            named, _, split = said.strip().partition(", ")
+            assert sorted(map(int, named.split(" x ")), reverse=True) == sides, (layer, step, math)
+            assert int(split.partition(" ")[0] or 1) == splits, (layer, step, math)
+
+
 PRODUCT = (100, 64, 64, 1)
 
 
