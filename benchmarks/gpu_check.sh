@@ -225,10 +225,11 @@ tune() {
 }
 
 fashion() {
-  local size=()
-  [ $dry = 0 ] || size=(--epochs 1 --data sample --set train.batch=700)
+  local size=(--device "$device")
+  # An epoch is minutes in the emulator.
+  [ $dry = 0 ] || size=(--device cpu --epochs 1 --data sample --set train.batch=700)
   rm -rf "$state/fashion"
-  part fashion 300 "$python" -P -m convnet train fashion-mnist --device "$device" --run-dir "$state/fashion" "${size[@]}"
+  part fashion 300 "$python" -P -m convnet train fashion-mnist --run-dir "$state/fashion" "${size[@]}"
 }
 
 # The paper's net on made-up pictures: some steps of the real size, with a loss that must fall.

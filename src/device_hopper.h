@@ -133,8 +133,8 @@ __device__ inline void bulk_copy(void* shared_destination, const void* source, u
 }
 
 // A float tensor of four dimensions, the last one contiguous, and the box of it that is copied at
-// once. In shared memory the box has rows of 64 bytes, whose four pieces of 16 bytes are permuted:
-// piece i of the row at address a is at i ^ (a / 128 mod 4).
+// once. In shared memory the box has rows of 64 bytes. Where it is swizzled, their four pieces of
+// 16 bytes are permuted: piece i of the row at address a is at i ^ (a / 128 mod 4).
 #ifdef CONVNET_EMULATOR
 using TensorMap = emulator::TensorMap;
 #define __grid_constant__
@@ -144,7 +144,8 @@ using TensorMap = CUtensorMap;
 
 // The map of x [N,H,W,C] for boxes of `pixels` successive pixels of a row with 16 channels each. x
 // is aligned to 16 bytes, C a multiple of 4, pixels at most 256. Throws std::runtime_error.
-TensorMap pixel_row_map(OpName op, const float* x, int n, int h, int w, int c, int pixels);
+TensorMap pixel_row_map(OpName op, const float* x, int n, int h, int w, int c, int pixels,
+                        bool swizzled);
 
 // Copies the box that begins at x[n, row, column, channel]: what lies outside x is zero. The
 // destination is aligned to 512 bytes.
@@ -162,6 +163,14 @@ __device__ inline void pixel_row_copy(void* shared_destination, const TensorMap&
       : "memory");
 #else
   __trap();
+#endif
+}
+
+// Lets wgmma and copies, which go past the order of ordinary accesses, see what this thread has
+// written to shared memory: before the barrier after which they do.
+__device__ inline void fence_shared_writes() {
+#if CONVNET_HOPPER_PTX
+  asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
 #endif
 }
 

@@ -11,7 +11,8 @@ import shutil
 import pytest
 from emulator_programs import BUILDS, COMPILER, ORDERS, Programs, marked_line
 
-RIGHT = ["pipeline", "wgmma_tf32", "wgmma_bf16", "wgmma_wide_rows", "pixel_rows"]
+RIGHT = ["pipeline", "wgmma_tf32", "wgmma_bf16", "wgmma_wide_rows"]
+RIGHT += ["pixel_rows", "pixel_rows_swizzled"]
 
 pytestmark = pytest.mark.skipif(shutil.which(COMPILER) is None, reason="no C++ compiler")
 

@@ -189,10 +189,10 @@ void bulk_copy(void* destination, const void* source, unsigned bytes, std::uint6
   if (somebody_waits(barrier)) finish_copies(barrier, where);
 }
 
-// Boxes with rows of 64 bytes, swizzled. 16 bytes are inside the tensor or outside as a whole.
+// Boxes with rows of 64 bytes. 16 bytes are inside the tensor or outside as a whole.
 void tensor_copy(void* destination, const TensorMap& map, const int (&at)[4],
                  std::uint64_t* barrier, CallSite where) {
-  check_copy(destination, map.data, 512, barrier, where);
+  check_copy(destination, map.data, map.swizzled ? 512 : 128, barrier, where);
   BulkCopy copy{barrier, {}, where};
   const unsigned start = window_address(destination, where);
   unsigned offset = 0;
@@ -207,7 +207,9 @@ void tensor_copy(void* destination, const TensorMap& map, const int (&at)[4],
             if (!inside) source = nullptr;
             if (source != nullptr) source += place[i] * map.stride[i];
           }
-          const unsigned swizzled = (start + offset) ^ ((start + offset) >> 7 & 3) << 4;
+          const unsigned place_in_window = start + offset;
+          const unsigned swizzled =
+              map.swizzled ? place_in_window ^ (place_in_window >> 7 & 3) << 4 : place_in_window;
           add_piece(&copy, static_cast<char*>(destination) + (swizzled - start), source);
         }
       }

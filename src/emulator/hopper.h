@@ -31,6 +31,7 @@ struct alignas(64) TensorMap {
   std::int64_t size[4];    // elements, the contiguous dimension first
   std::int64_t stride[4];  // bytes
   int box[4];
+  bool swizzled;
 };
 
 void bulk_copy(void* destination, const void* source, unsigned bytes, std::uint64_t* barrier,

@@ -107,9 +107,7 @@ std::int64_t conv_workspace(const ConvShape& shape, Pass pass, Math math) {
     const std::int64_t filled = pass == Pass::kFprop ? filled_floats(shape) : 0;
     floats = max(floats, filled + mma_plan(shape, pass, math).workspace_floats(db));
   }
-  if (wgmma_serves(shape, pass, math)) {
-    floats = max(floats, wgmma_plan(shape, pass, math).filter_bytes / 4);
-  }
+  floats = max(floats, wgmma_workspace_floats(shape, pass, math));
   return floats == 0 ? 0 : floats * 4 + 16;
 }
 
@@ -126,6 +124,11 @@ std::string conv_kernel(const ConvShape& shape, Pass pass, Math math) {
     return kind == TileKind::kMedium ? tile(128, 64, splits) : tile(64, 32, splits);
   };
   if (wgmma_takes("conv_kernel", shape, pass, math, nullptr)) {
+    if (pass == Pass::kWgrad) {
+      const WgmmaWgradPlan plan = wgmma_wgrad_plan(shape, math);
+      const int columns = static_cast<int>(plan.sixteens) * kSlabK * shape.r * shape.s;
+      return "wgmma, " + tile(columns, kWgradFilters, plan.splits);
+    }
     const WgmmaPlan plan = wgmma_plan(shape, pass, math);
     return "wgmma, " + tile(plan.pixels, plan.filters, 1);
   }

@@ -17,6 +17,7 @@
 #include "conv.cuh"
 #include "divider.cuh"
 #include "mma_plan.cuh"
+#include "wgmma_plan.cuh"
 
 namespace convnet {
 namespace {
@@ -165,6 +166,10 @@ void run(OpName op, const WgradParameters& parameters, const float* x, const flo
 
 void conv_wgrad_as(OpName op, const ConvShape& shape, Math math, const float* x, const float* dy,
                    float* dw, float* db, Workspace workspace, Stream stream) {
+  if (wgmma_takes(op, shape, Pass::kWgrad, math, x)) {
+    wgmma_wgrad(op, shape, math, x, dy, dw, db, workspace, stream);
+    return;
+  }
   if (mma_serves(shape, Pass::kWgrad, math) && device_has_mma(op)) {
     mma_wgrad(op, shape, math, x, dy, dw, db, workspace, stream);
     return;

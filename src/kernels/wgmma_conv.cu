@@ -27,11 +27,10 @@
 // channels in sixteens, in each over taps: the bits depend on math alone, not on the tile. Which
 // shapes it takes: wgmma_plan.cuh. Cost: 2 N P Q K R S C/G flops; for a tile and 16 channels a slab
 // is fetched (in AlexNet 1.6 to 2.6 times its pixels) and 16 kN R S filter elements.
-#include "device_hopper.h"
 #include "divider.cuh"
 #include "mma_plan.cuh"
 #include "warp.cuh"
-#include "wgmma_plan.cuh"
+#include "wgmma.cuh"
 
 namespace convnet {
 namespace {
@@ -42,7 +41,7 @@ template <int kPixels, int kFilters, Math kMath_>
 struct WgmmaTile {
   static constexpr Math kMath = kMath_;
   static constexpr int kM = kPixels, kN = kFilters;
-  static constexpr int kConsumers = 256, kThreads = kConsumers + 128;
+  static constexpr int kThreads = kConsumers + kProducers;
   static constexpr int kFragmentsM = kM / 128, kFragmentsN = kN / 8;  // of a warp: 16 and 8 wide
   static constexpr int kParts = kMath == Math::kFp32 ? 2 : 1;         // high and low
   static constexpr int kRowBytes = kSlabK * (kMath == Math::kBf16 ? 2 : 4);
@@ -62,53 +61,28 @@ struct WgmmaRows {
 };
 
 struct WgmmaParameters {
-  unsigned rows, p, q;    // of C; lines of a picture; pixels of a line
-  unsigned r, s, chunks;  // of 16 channels
-  int pad_h, pad_w;
+  unsigned rows;                     // of C
+  unsigned taps_h, taps_w, chunks;   // the last: of 16 channels
   unsigned group_c, group_k, pitch;  // the last: from pixel to pixel of y
   unsigned tiles_m, tiles_n, tiles;
-  unsigned slab_pixels, slab_bytes;
+  SlabShape slab;
+  unsigned slab_bytes;  // at most
   Epilogue epilogue;
   bool vector_out;
 };
 
 struct TilePlace {
-  unsigned first_row, tile_n, group;
-  unsigned first_line, first_picture;
+  unsigned first_row, end_row, tile_n, group;
 
   __device__ TilePlace(const WgmmaParameters& s, unsigned tile, unsigned tile_rows) {
     tile_n = tile % s.tiles_n;
     first_row = tile / s.tiles_n % s.tiles_m * tile_rows;
+    end_row = min(first_row + tile_rows, s.rows);
     group = tile / (s.tiles_n * s.tiles_m);
-    first_line = first_row / s.q;
-    first_picture = first_line / s.p;
   }
 };
 
-// ---- shared memory -----------------------------------------------------------------------------
-
-struct Barriers {
-  Mbarrier slab_full[2], slab_empty[2];
-  Mbarrier filters_full[kMostFilterStages], filters_empty[kMostFilterStages];
-};
-
-// A place in a ring of kStages, and the parity of the phase that fills it.
-template <int kStages>
-struct RingPlace {
-  unsigned slot = 0, parity = 0;
-  __device__ void advance() {
-    if (++slot == kStages) {
-      slot = 0;
-      parity ^= 1;
-    }
-  }
-};
-
-// From the dynamic array's first byte at a multiple of 1024: two slabs, then the ring of filters.
-__device__ inline unsigned char* aligned_shared() {
-  CONVNET_DYNAMIC_SHARED(shared, unsigned char);
-  return shared + (1024 - shared_address(shared) % 1024) % 1024;
-}
+// Shared memory, from aligned_shared() on: two slabs, then the ring of filters.
 
 // ---- filters -----------------------------------------------------------------------------------
 
@@ -165,50 +139,30 @@ __global__ void __launch_bounds__(kBlockThreads)
 
 // ---- the producer ------------------------------------------------------------------------------
 
-// Starts the copies of a slab, for 16 channels from `channel` on.
-__device__ inline void fetch_slab(const WgmmaParameters& s, const TensorMap& image,
-                                  const TilePlace& place, unsigned tile_rows, unsigned channel,
-                                  unsigned char* slab, Mbarrier* full) {
-  const unsigned last_row = min(place.first_row + tile_rows, s.rows) - 1;
-  const unsigned last_line = last_row / s.q, last_picture = last_line / s.p;
-  const unsigned lines = last_line - place.first_line + 1;
-  const unsigned pictures = last_picture - place.first_picture + 1;
-  const unsigned row_bytes = s.slab_pixels * kPixelBytes;
-  mbarrier_arrive_expect(full, (lines + pictures * (s.r - 1)) * row_bytes);
-  for (unsigned picture = place.first_picture; picture <= last_picture; ++picture) {
-    const unsigned begin = max(place.first_line, picture * s.p);
-    const unsigned end = min(last_line, picture * s.p + s.p - 1) + s.r;
-    for (unsigned line = begin; line < end; ++line) {
-      pixel_row_copy(slab, image, static_cast<int>(picture),
-                     static_cast<int>(line - picture * s.p) - s.pad_h, -s.pad_w,
-                     static_cast<int>(channel), full);
-      slab += row_bytes;
-    }
-  }
-}
-
 template <class T>
 __device__ inline void produce(const WgmmaParameters& s, const TensorMap& image,
-                               const unsigned char* filters, Barriers& barriers,
+                               const unsigned char* filters, Barriers<T::kStages>& barriers,
                                unsigned char* shared) {
   unsigned char* const ring = shared + 2 * s.slab_bytes;
-  const unsigned taps = s.r * s.s;
-  RingPlace<2> slab;
+  const unsigned taps = s.taps_h * s.taps_w;
+  RingPlace<2> at;
   RingPlace<T::kStages> stage;
   for (unsigned tile = blockIdx.x; tile < s.tiles; tile += gridDim.x) {
     const TilePlace place(s, tile, T::kM);
+    const Slab slab(s.slab, place.first_row, place.end_row);
     const unsigned char* from = filters + std::size_t{place.group * s.tiles_n + place.tile_n} *
                                               s.chunks * taps * T::kStageBytes;
     for (unsigned chunk = 0; chunk < s.chunks; ++chunk) {
-      mbarrier_wait(&barriers.slab_empty[slab.slot], slab.parity ^ 1);
-      fetch_slab(s, image, place, T::kM, place.group * s.group_c + chunk * kSlabK,
-                 shared + slab.slot * s.slab_bytes, &barriers.slab_full[slab.slot]);
-      slab.advance();
+      mbarrier_wait(&barriers.slab_empty[at.slot], at.parity ^ 1);
+      mbarrier_arrive_expect(&barriers.slab_full[at.slot], slab.bytes());
+      slab.fetch(image, place.group * s.group_c + chunk * kSlabK, shared + at.slot * s.slab_bytes,
+                 &barriers.slab_full[at.slot]);
+      at.advance();
       for (unsigned tap = 0; tap < taps; ++tap) {
-        mbarrier_wait(&barriers.filters_empty[stage.slot], stage.parity ^ 1);
-        Mbarrier* full = &barriers.filters_full[stage.slot];
-        mbarrier_arrive_expect(full, T::kStageBytes);
-        bulk_copy(ring + stage.slot * T::kStageBytes, from, T::kStageBytes, full);
+        mbarrier_wait(&barriers.empty[stage.slot], stage.parity ^ 1);
+        mbarrier_arrive_expect(&barriers.full[stage.slot], T::kStageBytes);
+        bulk_copy(ring + stage.slot * T::kStageBytes, from, T::kStageBytes,
+                  &barriers.full[stage.slot]);
         from += T::kStageBytes;
         stage.advance();
       }
@@ -333,15 +287,11 @@ template <class T>
 class SlabPixels {
  public:
   __device__ SlabPixels(const WgmmaParameters& s, const TilePlace& place) {
+    const Slab slab(s.slab, place.first_row, place.end_row);
 #pragma unroll
     for (int i = 0; i < T::kFragmentsM; ++i) {
       const unsigned row = place.first_row + T::warp_row() + i * 64 + threadIdx.x % 16;
-      const unsigned m =
-          row < s.rows ? row : place.first_row;  // what is past the end is not stored
-      const unsigned line = m / s.q, picture = line / s.p;
-      const unsigned slab_row =
-          line - place.first_line + (picture - place.first_picture) * (s.r - 1);
-      pixel_[i] = slab_row * s.slab_pixels + m % s.q;
+      pixel_[i] = slab.pixel(min(row, place.end_row - 1));  // what is past the end is not stored
     }
   }
 
@@ -365,18 +315,12 @@ class SlabPixels {
   unsigned pixel_[T::kFragmentsM];
 };
 
-// A warp has read what it waited for.
-__device__ inline void release(Mbarrier* empty) {
-  __syncwarp();
-  if (threadIdx.x % 32 == 0) mbarrier_arrive(empty);
-}
-
 template <class T>
-__device__ inline void consume(const WgmmaParameters& s, Barriers& barriers,
+__device__ inline void consume(const WgmmaParameters& s, Barriers<T::kStages>& barriers,
                                const unsigned char* shared, float* y) {
   const unsigned char* const ring = shared + 2 * s.slab_bytes;
-  const unsigned steps = s.chunks * s.r * s.s;
-  RingPlace<2> slab;
+  const unsigned steps = s.chunks * s.taps_h * s.taps_w;
+  RingPlace<2> at;
   RingPlace<T::kStages> stage;
   WarpgroupProduct<T> product;
   PixelOperand<T::kMath> operands[T::kFragmentsM], next[T::kFragmentsM];
@@ -385,25 +329,25 @@ __device__ inline void consume(const WgmmaParameters& s, Barriers& barriers,
     const SlabPixels<T> pixels(s, place);
     product.begin();
     unsigned t = 0, u = 0, shift = 0;  // tap of the operands
-    mbarrier_wait(&barriers.slab_full[slab.slot], slab.parity);
-    pixels.load(shared + slab.slot * s.slab_bytes, 0, operands);
+    mbarrier_wait(&barriers.slab_full[at.slot], at.parity);
+    pixels.load(shared + at.slot * s.slab_bytes, 0, operands);
     for (unsigned step = 0; step < steps; ++step) {
-      mbarrier_wait(&barriers.filters_full[stage.slot], stage.parity);
+      mbarrier_wait(&barriers.full[stage.slot], stage.parity);
 #pragma unroll
       for (int i = 0; i < T::kFragmentsM; ++i) operands[i].keep();  // made before the fence
       product.start(operands, ring + stage.slot * T::kStageBytes);
       ++shift;
-      if (++u == s.s) {
+      if (++u == s.taps_w) {
         u = 0;
-        shift += s.slab_pixels - s.s;
-        if (++t == s.r) {
+        shift += s.slab.pitch - s.taps_w;
+        if (++t == s.taps_h) {
           t = shift = 0;
-          release(&barriers.slab_empty[slab.slot]);
-          slab.advance();
-          if (step + 1 < steps) mbarrier_wait(&barriers.slab_full[slab.slot], slab.parity);
+          release(&barriers.slab_empty[at.slot]);
+          at.advance();
+          if (step + 1 < steps) mbarrier_wait(&barriers.slab_full[at.slot], at.parity);
         }
       }
-      if (step + 1 < steps) pixels.load(shared + slab.slot * s.slab_bytes, shift, next);
+      if (step + 1 < steps) pixels.load(shared + at.slot * s.slab_bytes, shift, next);
       wgmma_wait<0>();
       product.finish();
 #pragma unroll
@@ -411,7 +355,7 @@ __device__ inline void consume(const WgmmaParameters& s, Barriers& barriers,
         operands[i].keep();
         operands[i] = next[i];
       }
-      release(&barriers.filters_empty[stage.slot]);
+      release(&barriers.empty[stage.slot]);
       stage.advance();
     }
 
@@ -436,24 +380,16 @@ __global__ void __launch_bounds__(T::kThreads, 1)
     wgmma_conv_kernel(const WgmmaParameters parameters, const __grid_constant__ TensorMap image,
                       const unsigned char* filters, float* y) {
   if constexpr (kCompiledForHopper) {
-    CONVNET_SHARED(barriers, Barriers);
+    CONVNET_SHARED(barriers, Barriers<T::kStages>);
     unsigned char* const shared = aligned_shared();
     if (threadIdx.x == 0) {
-      constexpr unsigned kWarps = T::kConsumers / 32;
-      for (int i = 0; i < 2; ++i) {
-        mbarrier_init(&barriers.slab_full[i], 1);
-        mbarrier_init(&barriers.slab_empty[i], kWarps);
-      }
-      for (int i = 0; i < T::kStages; ++i) {
-        mbarrier_init(&barriers.filters_full[i], 1);
-        mbarrier_init(&barriers.filters_empty[i], kWarps);
-      }
+      barriers.init(1, 1);
       mbarrier_init_done();
     }
     __syncthreads();
-    if (threadIdx.x >= T::kConsumers) {
+    if (threadIdx.x >= kConsumers) {
       give_registers_back<40>();
-      if (threadIdx.x == T::kConsumers) produce<T>(parameters, image, filters, barriers, shared);
+      if (threadIdx.x == kConsumers) produce<T>(parameters, image, filters, barriers, shared);
     } else {
       take_registers<232>();
       consume<T>(parameters, barriers, shared, y);
@@ -477,7 +413,7 @@ template <class T>
 void run(const Call& call) {
   const ConvShape& s = call.shape;
   const TensorMap map = pixel_row_map(call.op, call.image, s.n, s.h, s.w, s.c,
-                                      static_cast<int>(call.parameters.slab_pixels));
+                                      static_cast<int>(call.parameters.slab.pitch), true);
   int device = 0, multiprocessors = 0;
   check_cuda(cudaGetDevice(&device), "cudaGetDevice", call.op);
   check_cuda(cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount, device),
@@ -534,20 +470,16 @@ void wgmma_conv(OpName op, const ConvShape& shape, Pass pass, Math math, const f
   const WgmmaPlan plan = wgmma_plan(shape, pass, math);
   WgmmaParameters parameters{};
   parameters.rows = static_cast<unsigned>(s.n * s.p * s.q);
-  parameters.p = static_cast<unsigned>(s.p);
-  parameters.q = static_cast<unsigned>(s.q);
-  parameters.r = static_cast<unsigned>(s.r);
-  parameters.s = static_cast<unsigned>(s.s);
+  parameters.taps_h = static_cast<unsigned>(s.r);
+  parameters.taps_w = static_cast<unsigned>(s.s);
   parameters.group_c = static_cast<unsigned>(s.c / s.groups);
   parameters.group_k = static_cast<unsigned>(s.k / s.groups);
   parameters.chunks = parameters.group_c / kSlabK;
-  parameters.pad_h = s.pad_h;
-  parameters.pad_w = s.pad_w;
   parameters.pitch = static_cast<unsigned>(s.k);
   parameters.tiles_m = plan.tiles_m;
   parameters.tiles_n = plan.tiles_n;
   parameters.tiles = plan.tiles(s.groups);
-  parameters.slab_pixels = plan.slab_pixels;
+  parameters.slab = slab_shape(s, plan);
   parameters.slab_bytes = plan.slab_bytes();
   parameters.epilogue = epilogue;
   parameters.vector_out = parameters.group_k % 4 == 0 && aligned16(out);

@@ -9,7 +9,10 @@ namespace convnet {
 namespace {
 
 constexpr std::int64_t kMultiprocessors = 132;
-constexpr std::int64_t kMostSlabBytes = (227 - 2) * 1024 - kFilterRingBytes;  // of both slabs
+// Of shared memory; the rest is for barriers and for alignment.
+constexpr std::int64_t kSharedBytes = (227 - 2) * 1024;
+constexpr std::int64_t kMostSlabBytes = kSharedBytes - kFilterRingBytes;  // of both slabs
+constexpr std::int64_t kMostPartials = 5 << 20;                           // floats, 20 MB
 
 std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
 
@@ -56,6 +59,32 @@ int choose_pixels(const ConvShape& s, Math math, std::int64_t tiles_n) {
   return 10 * time(256) <= 11 * time(128) ? 256 : 128;
 }
 
+// What a slab of wgrad has: the pixels and sixteens of channels that take the fewest wgmma.
+struct Cut {
+  std::int64_t pixels, sixteens;  // 0 sixteens: none fits
+};
+
+Cut choose_cut(const ConvShape& s, Math math) {
+  const std::int64_t taps = std::int64_t{s.r} * s.s, all = s.c / s.groups / kSlabK;
+  const std::int64_t ring = kWgradStages * kWgradFilters * kSlabK * (math == Math::kBf16 ? 2 : 4);
+  Cut best{0, 0};
+  std::int64_t least = 0;
+  for (const std::int64_t pixels : {256, 128}) {
+    const std::int64_t slab = most_slab_rows(s, pixels) * slab_pixels(s) * kPixelBytes;
+    for (std::int64_t sixteens = 1; sixteens <= min(all, std::int64_t{3}); ++sixteens) {
+      if (taps * sixteens > 8 * kWgradPieces) break;
+      if (2 * (sixteens * slab + pixels * 4) + ring > kSharedBytes) break;
+      const std::int64_t cost = ceil_div(all, sixteens) * ceil_div(taps * sixteens, 4);
+      if (best.sixteens == 0 || cost < least) {
+        best = {pixels, sixteens};
+        least = cost;
+      }
+    }
+    if (best.sixteens != 0) break;  // longer slabs share more rows
+  }
+  return best;
+}
+
 // Tells by its shared memory whether the code on the device was compiled for sm_90a.
 __global__ void hopper_probe_kernel(int* out) {
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
@@ -83,7 +112,7 @@ bool device_has_wgmma(OpName op) {
 }  // namespace
 
 ConvShape as_forward(const ConvShape& shape, Pass pass) {
-  if (pass == Pass::kFprop) return shape;
+  if (pass != Pass::kDgrad) return shape;
   ConvShape s = shape;
   s.h = shape.p, s.w = shape.q, s.c = shape.k;
   s.p = shape.h, s.q = shape.w, s.k = shape.c;
@@ -93,13 +122,13 @@ ConvShape as_forward(const ConvShape& shape, Pass pass) {
 }
 
 bool wgmma_serves(const ConvShape& shape, Pass pass, Math math) {
-  if (math == Math::kFfma || pass == Pass::kWgrad) return false;
+  if (math == Math::kFfma || (pass == Pass::kWgrad && math == Math::kFp32)) return false;
   if (shape.stride_h != 1 || shape.stride_w != 1) return false;
   const ConvShape s = as_forward(shape, pass);
   const std::int64_t pixels = slab_pixels(s);
   // Slabs whose rows are mostly filling are not worth it: those of dense layers above all.
   if (s.c / s.groups % kSlabK != 0 || pixels > 256 || 2 * s.q < pixels) return false;
-  return slabs_fit(s, 128);
+  return pass == Pass::kWgrad ? choose_cut(s, math).sixteens != 0 : slabs_fit(s, 128);
 }
 
 bool wgmma_takes(OpName op, const ConvShape& shape, Pass pass, Math math, const float* image) {
@@ -111,6 +140,10 @@ bool wgmma_takes(OpName op, const ConvShape& shape, Pass pass, Math math, const 
   if (find_tuned(pass, math, conv_product(shape, pass), &tuned) &&
       tuned.on_hopper != OnHopper::kRule) {
     return tuned.on_hopper == OnHopper::kWgmma;
+  }
+  if (pass == Pass::kWgrad) {
+    const WgmmaWgradPlan plan = wgmma_wgrad_plan(shape, math);
+    return plan.tiles_c * plan.tiles_k * shape.groups * plan.splits >= kMultiprocessors;
   }
   return wgmma_plan(shape, pass, math).tiles(shape.groups) >= kMultiprocessors;
 }
@@ -129,6 +162,41 @@ WgmmaPlan wgmma_plan(const ConvShape& shape, Pass pass, Math math) {
   const std::int64_t bytes = math == Math::kBf16 ? 2 : math == Math::kTf32 ? 4 : 8;
   plan.filter_bytes = tiles_n * plan.filters * s.r * s.s * (s.c / s.groups) * s.groups * bytes;
   return plan;
+}
+
+WgmmaWgradPlan wgmma_wgrad_plan(const ConvShape& s, Math math) {
+  const Cut cut = choose_cut(s, math);
+  WgmmaWgradPlan plan{};
+  plan.slab.pixels = static_cast<int>(cut.pixels);
+  plan.slab.slab_pixels = static_cast<unsigned>(slab_pixels(s));
+  plan.slab.slab_rows = static_cast<unsigned>(most_slab_rows(s, cut.pixels));
+  plan.sixteens = static_cast<unsigned>(cut.sixteens);
+  const std::int64_t group_k = s.k / s.groups;
+  plan.tiles_c = static_cast<unsigned>(ceil_div(s.c / s.groups, kSlabK * cut.sixteens));
+  plan.tiles_k = static_cast<unsigned>(ceil_div(group_k, kWgradFilters));
+  plan.outputs = count(w_dims(s));
+  // The fewest splits that take the least time: waves of blocks, each as long as its slabs.
+  const std::int64_t tiles = std::int64_t{plan.tiles_c} * plan.tiles_k * s.groups;
+  const std::int64_t slabs = ceil_div(std::int64_t{s.n} * s.p * s.q, cut.pixels);
+  std::int64_t best = slabs, least = ceil_div(tiles, kMultiprocessors) * slabs;
+  for (std::int64_t each = slabs - 1; each >= 1; --each) {
+    const std::int64_t splits = ceil_div(slabs, each);
+    if (splits * plan.outputs > kMostPartials) break;
+    const std::int64_t time = ceil_div(tiles * splits, kMultiprocessors) * each;
+    if (time < least) {
+      least = time;
+      best = each;
+    }
+  }
+  plan.each = static_cast<unsigned>(best);
+  plan.splits = static_cast<unsigned>(ceil_div(slabs, best));
+  return plan;
+}
+
+std::int64_t wgmma_workspace_floats(const ConvShape& shape, Pass pass, Math math) {
+  if (!wgmma_serves(shape, pass, math)) return 0;
+  if (pass == Pass::kWgrad) return wgmma_wgrad_plan(shape, math).workspace_floats(shape.k);
+  return wgmma_plan(shape, pass, math).filter_bytes / 4;
 }
 
 }  // namespace convnet

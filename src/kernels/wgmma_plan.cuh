@@ -1,9 +1,8 @@
-// Which convolutions the Hopper kernel of wgmma_conv.cu takes, and how it is cut into tiles. In
-// wgmma_plan.cu.
+// Which convolutions the Hopper kernels take, and how they are cut into tiles. In wgmma_plan.cu.
 //
-// That kernel computes convolutions of stride 1 forward. dgrad of stride 1 is one too: dy takes the
-// picture's place, and the filters are transposed and turned around. So all here is said of the
-// forward convolution that a pass is: as_forward().
+// wgmma_conv.cu computes convolutions of stride 1 forward. dgrad of stride 1 is one too: dy takes
+// the picture's place, and the filters are transposed and turned around. So all here is said of the
+// forward convolution that a pass is: as_forward(). wgmma_wgrad.cu is the gradient of the filters.
 #pragma once
 
 #include "conv.cuh"
@@ -15,7 +14,7 @@ constexpr int kPixelBytes = 64;  // of those in shared memory
 constexpr int kTilePixels[] = {128, 256};
 constexpr int kTileFilters[] = {48, 64, 96, 128};
 
-// The convolution forward that `pass` is.
+// The convolution forward that `pass` is; the same for wgrad.
 ConvShape as_forward(const ConvShape& shape, Pass pass);
 
 struct WgmmaPlan {
@@ -31,20 +30,42 @@ struct WgmmaPlan {
 // Bytes of shared memory that a ring of filters may take, and its most stages.
 constexpr int kFilterRingBytes = 96 * 1024, kMostFilterStages = 12;
 
-// Whether the kernel can do it: stride 1, channels (in dgrad: filters) of a group in sixteens, and
-// slabs that fit into shared memory.
+// Of wgrad: filters of a tile; pieces of a tap and 16 channels that a warp may have, of which four
+// warps make a wgmma; stages of the ring.
+constexpr int kWgradFilters = 64, kWgradPieces = 4, kWgradStages = 12;
+
+struct WgmmaWgradPlan {
+  WgmmaPlan slab;             // `pixels` at a time, 16 channels
+  unsigned sixteens;          // of channels in a tile
+  unsigned tiles_c, tiles_k;  // of a group
+  unsigned splits, each;      // slabs of a split
+  std::int64_t outputs;       // of dw
+  std::int64_t partial_floats() const { return splits == 1 ? 0 : splits * outputs; }
+  // The sums of db too: two for each split.
+  std::int64_t workspace_floats(std::int64_t filters) const {
+    return partial_floats() + 2 * std::int64_t{splits} * filters;
+  }
+};
+
+// Whether a kernel can do it: stride 1, channels (in dgrad: filters) of a group in sixteens, and
+// slabs that fit into shared memory; wgrad not in fp32, which would need twice the registers.
 bool wgmma_serves(const ConvShape& shape, Pass pass, Math math);
-// Whether it should: the device has it, the arrays are aligned, there is work for all
-// multiprocessors, or mma_tuned.cuh says so. CONVNET_WGMMA=off|always overrules the last. Throws
-// std::invalid_argument when that says something else.
+// Whether it should: the device has it, the picture is aligned, there is work for all
+// multiprocessors, or mma_tuned.cuh says so. CONVNET_WGMMA=off|always overrules the last two.
+// Throws std::invalid_argument when that says something else.
 bool wgmma_takes(OpName op, const ConvShape& shape, Pass pass, Math math, const float* image);
 
-// Of what it serves.
+// Of what it serves: of fprop and dgrad, and of wgrad.
 WgmmaPlan wgmma_plan(const ConvShape& shape, Pass pass, Math math);
+WgmmaWgradPlan wgmma_wgrad_plan(const ConvShape& shape, Math math);
+std::int64_t wgmma_workspace_floats(const ConvShape& shape, Pass pass, Math math);
 
-// Both: `image` is x or dy, `out` y or dx. In wgmma_conv.cu.
+// fprop and dgrad: `image` is x or dy, `out` y or dx. In wgmma_conv.cu.
 void wgmma_conv(OpName op, const ConvShape& shape, Pass pass, Math math, const float* image,
                 const float* w, const Epilogue& epilogue, float* out, Workspace workspace,
                 Stream stream);
+// In wgmma_wgrad.cu. db may be null.
+void wgmma_wgrad(OpName op, const ConvShape& shape, Math math, const float* x, const float* dy,
+                 float* dw, float* db, Workspace workspace, Stream stream);
 
 }  // namespace convnet

@@ -198,8 +198,8 @@ Bits products() {
 constexpr int kN = 2, kH = 3, kW = 5, kC = 32, kPixels = 16;
 
 // Copies the row of pixels from column -2 on, and undoes the swizzle.
-__global__ void pixel_row_kernel(const __grid_constant__ TensorMap map, int n, int row, int channel,
-                                 float* y) {
+__global__ void pixel_row_kernel(const __grid_constant__ TensorMap map, bool swizzled, int n,
+                                 int row, int channel, float* y) {
   if constexpr (kCompiledForHopper) {
     CONVNET_DYNAMIC_SHARED(raw, unsigned char);
     CONVNET_SHARED(arrived, Mbarrier);
@@ -214,20 +214,22 @@ __global__ void pixel_row_kernel(const __grid_constant__ TensorMap map, int n, i
     mbarrier_wait(&arrived, 0);
     for (int i = static_cast<int>(threadIdx.x); i < kPixels * 16; i += 32) {
       const int byte = 4 * i;
-      y[i] = *reinterpret_cast<const float*>(shared + (byte ^ (byte >> 7 & 3) << 4));
+      y[i] =
+          *reinterpret_cast<const float*>(shared + (swizzled ? byte ^ (byte >> 7 & 3) << 4 : byte));
     }
   }
 }
 
-Bits pixel_rows() {
+Bits pixel_rows(bool swizzled) {
   const Bits x = whole_numbers(kN * kH * kW * kC, 9);
   const OnDevice<float> device_x(x), device_y(Bits(kPixels * 16, 0.0f));
-  const TensorMap map = pixel_row_map("pixel_rows", device_x.data(), kN, kH, kW, kC, kPixels);
+  const TensorMap map =
+      pixel_row_map("pixel_rows", device_x.data(), kN, kH, kW, kC, kPixels, swizzled);
   Bits all;
   for (int n = 0; n < kN; ++n) {
     for (int row = -1; row <= kH; ++row) {
       launch("pixel_rows", pixel_row_kernel, dim3(1), dim3(32), 1024 + kPixels * 64, nullptr, map,
-             n, row, 16, device_y.data());
+             swizzled, n, row, 16, device_y.data());
       const Bits y = device_y.values();
       for (int pixel = 0; pixel < kPixels; ++pixel) {
         for (int c = 0; c < 16; ++c) {
@@ -245,7 +247,7 @@ Bits pixel_rows() {
 
 Bits impossible_map() {
   const OnDevice<float> x(Bits(64, 0.0f));
-  pixel_row_map("broken_op", x.data() + 1, 1, 1, 2, 16, 16);
+  pixel_row_map("broken_op", x.data() + 1, 1, 1, 2, 16, 16, true);
   return {};
 }
 
@@ -268,7 +270,8 @@ int main(int argc, char** argv) {
       {"no_wait", product<64, 64, false, Fault::kNoWait>},
       {"overwritten", product<64, 64, false, Fault::kOverwritten>},
       {"reused", product<64, 64, false, Fault::kReused>},
-      {"pixel_rows", pixel_rows},
+      {"pixel_rows", [] { return pixel_rows(false); }},
+      {"pixel_rows_swizzled", [] { return pixel_rows(true); }},
       {"impossible_map", impossible_map},
   };
   return run_case(cases, argc, argv);
