@@ -91,7 +91,7 @@ CONVNET_HOST_DEVICE inline std::uint64_t state_seed(const StepState& state) {
 
 std::int64_t conv_workspace(const ConvShape& shape, Pass pass, Math math);
 // The kernel or algorithm that a pass takes on the current device, for arrays aligned to 16 bytes:
-// "wgmma, 256 x 128", "mma.sync, 128 x 64, 3 splits", "Winograd, F(2 x 2, 3 x 3)".
+// "wgmma, 256x128", "mma.sync, 128x64, 3 splits", "Winograd, F(2 x 2, 3 x 3)".
 std::string conv_kernel(const ConvShape& shape, Pass pass, Math math);
 
 // b [K] may be null. relu: y = max(0, y) in the epilogue; a NaN may come out as 0 there (fmaxf and
