@@ -8,10 +8,11 @@
 
 Each pass of each layer is first checked against float64 at a sample of its results, then timed in
 turns with PyTorch's two memory layouts (where PyTorch is installed; `cudnn.benchmark` is on). The
-last columns are the ratio to the faster of those, and the share of the limit: of the fastest
-matrix product, or for layers that only move memory of a copy, both measured in the same run
-(limits.py). The first layer's dgrad is left out, as training does not need it. `--json FILE` keeps
-the figures, `--plot FILE` draws a roofline.
+last columns are the ratio to the faster of those, and the kernel that a convolution takes. *limit*
+is the share of what is possible: of the fastest matrix product, or for layers that only move memory
+of a copy, both measured in the same run (limits.py). A turn is some calls one after the other, so
+that a GPU does not wait for Python. The first layer's dgrad is left out, as training does not need
+it. `--json FILE` keeps the figures, `--plot FILE` draws a roofline.
 """
 
 from __future__ import annotations
@@ -20,15 +21,14 @@ import argparse
 import importlib.util
 import json
 import math
-import platform
-import subprocess
 import sys
 from pathlib import Path
 
 import limits
-import numpy as np
-from timing import interleaved, spread
-from workloads import Work, of_net, of_shape
+import provenance
+from timing import interleaved, spread, turns
+from work import Work
+from workloads import of_net, of_shape
 
 import convnet
 from convnet import ops
@@ -92,13 +92,7 @@ def modes(wanted: str) -> list[str]:
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--net", default="alexnet", help="a preset whose layers are measured")
-    parser.add_argument("--picture", default="224,224,3", help="H,W,C of its input")
-    parser.add_argument("--shape", help="instead of a net: N,H,W,C,K,R,S of one convolution")
-    parser.add_argument("--stride", type=int, default=1, help="of --shape")
-    parser.add_argument("--pad", type=int, default=0, help="of --shape")
-    parser.add_argument("--groups", type=int, default=1, help="of --shape")
-    parser.add_argument("--batch", type=int, default=128)
+    add_work_arguments(parser)
     parser.add_argument("--ops", default="conv", help=f"comma list of {', '.join(KINDS)}")
     parser.add_argument("--math", default="fp32", help="comma list of fp32, ffma, tf32, bf16")
     parser.add_argument("--passes", default="", help="comma list of fprop, dgrad, wgrad, bprop")
@@ -113,6 +107,17 @@ def arguments() -> argparse.Namespace:
             if name not in choices:
                 parser.error(f"expected some of {', '.join(choices)}, got {name!r}")
     return args
+
+
+def add_work_arguments(parser: argparse.ArgumentParser) -> None:
+    """What is measured: for `works`, which also takes --ops, --math and --passes."""
+    parser.add_argument("--net", default="alexnet", help="a preset whose layers are measured")
+    parser.add_argument("--picture", default="224,224,3", help="H,W,C of its input")
+    parser.add_argument("--shape", help="instead of a net: N,H,W,C,K,R,S of one convolution")
+    parser.add_argument("--stride", type=int, default=1, help="of --shape")
+    parser.add_argument("--pad", type=int, default=0, help="of --shape")
+    parser.add_argument("--groups", type=int, default=1, help="of --shape")
+    parser.add_argument("--batch", type=int, default=128)
 
 
 KINDS = ("conv", "dense", "lrn", "maxpool", "lrn_maxpool")
@@ -146,14 +151,16 @@ def measure(work: Work, machine: limits.Limits, peers: bool, args: argparse.Name
     """One row of the table. Times are medians, in milliseconds."""
     ready = work.prepare()
     error = ready.check()
-    contenders = {"convnet": ready.run}
+    contenders = {"convnet": (ready.queue, ready.finish)}
     if peers:
         import peer_ops
 
-        contenders |= peer_ops.contenders(work, ready)
+        for name, call in peer_ops.contenders(work, ready).items():
+            contenders[name] = call, peer_ops.finish
+    once = {name: turns(*calls, 1) for name, calls in contenders.items()}
     # A short call is repeated, so that a turn lasts long enough to be timed and not to be noise.
-    repeats = max(1, math.ceil(0.02 / max(interleaved(contenders, 1)["convnet"][0], 1e-6)))
-    batches = {name: repeated(call, repeats) for name, call in contenders.items()}
+    repeats = max(1, math.ceil(0.02 / max(interleaved(once, 1)["convnet"][0], 1e-6)))
+    batches = {name: turns(*calls, repeats) for name, calls in contenders.items()}
     times = {
         name: [second / repeats for second in seconds]
         for name, seconds in interleaved(batches, args.rounds, warmup=1).items()
@@ -168,6 +175,7 @@ def measure(work: Work, machine: limits.Limits, peers: bool, args: argparse.Name
         "pass": work.step,
         "math": work.math,
         "shape": work.text,
+        "kernel": kernel(work),
         "ms": middle * 1e3,
         "q1_ms": low * 1e3,
         "q3_ms": high * 1e3,
@@ -183,17 +191,17 @@ def measure(work: Work, machine: limits.Limits, peers: bool, args: argparse.Name
     }
 
 
-def repeated(call, times: int):  # type: ignore[no-untyped-def]
-    def run() -> None:
-        for _ in range(times):
-            call()
-
-    return run
+def kernel(work: Work) -> str:
+    """Which one a convolution takes; of other layers there is one."""
+    if work.kind != "conv":
+        return ""
+    shapes = work.shapes["x"], work.shapes["w"]
+    return ops.conv_kernel(work.step, *shapes, math=work.math, **work.options)
 
 
 HEADER = (
     f"{'layer':9}{'pass':7}{'math':6}{'shape':40}{'ms':>9}{'GFLOP/s':>9}{'GB/s':>7}{'limit':>13}"
-    f"{'error':>9}{'NCHW ms':>10}{'NHWC ms':>10}{'ratio':>7}"
+    f"{'error':>9}{'NCHW ms':>10}{'NHWC ms':>10}{'ratio':>7}  kernel"
 )
 
 
@@ -206,39 +214,29 @@ def line(row: dict) -> str:
     for name in ("NCHW", "NHWC"):
         peer = row["peers_ms"].get(f"PyTorch {name}")
         text += f"{'-' if peer is None else format(peer, '.2f'):>10}"
-    return text + ("" if row["ratio"] is None else f"{row['ratio']:6.2f}x")
+    ratio = "-" if row["ratio"] is None else f"{row['ratio']:.2f}x"
+    return f"{text}{ratio:>7}  {row['kernel']}".rstrip()
 
 
 def summary(rows: list[dict]) -> None:
-    for step in PASSES:
-        ratios = [row["ratio"] for row in rows if row["pass"] == step and row["ratio"]]
-        if ratios:
-            mean = math.exp(sum(map(math.log, ratios)) / len(ratios))
-            print(f"{step}: {mean:.2f}x PyTorch (geometric mean), least {min(ratios):.2f}x")
-    ratios = [row["ratio"] for row in rows if row["ratio"]]
-    if ratios:
-        print(f"all: {math.exp(sum(map(math.log, ratios)) / len(ratios)):.2f}x (geometric mean)")
+    for mode in dict.fromkeys(row["math"] for row in rows):
+        of_mode = [row for row in rows if row["math"] == mode and row["ratio"]]
+        for step in (*PASSES, "all"):
+            ratios = [row["ratio"] for row in of_mode if step in ("all", row["pass"])]
+            if ratios:
+                mean = math.exp(sum(map(math.log, ratios)) / len(ratios))
+                least = f"least {min(ratios):.2f}x"
+                print(f"{mode} {step}: {mean:.2f}x PyTorch (geometric mean), {least}")
 
 
 def header(backend: Backend, machines: dict[str, limits.Limits], args: argparse.Namespace) -> dict:
     machine = machines[args.math[0]]
-
-    def git() -> str:
-        here = Path(__file__).parent
-        command = ["git", "-C", str(here), "rev-parse", "--short", "HEAD"]
-        return subprocess.run(command, capture_output=True, text=True).stdout.strip()
-
-    versions = {"python": platform.python_version(), "numpy": np.__version__}
-    if importlib.util.find_spec("torch") is not None:
-        import torch
-
-        versions["torch"] = torch.__version__
     return {
         "benchmark": "conv_throughput",
         "ops": args.ops,
         "device": backend.describe(),
-        "commit": git(),
-        "versions": versions,
+        "commit": provenance.commit(),
+        "versions": provenance.versions(),
         "batch": args.batch,
         "rounds": args.rounds,
         "copy_gbytes": machine.copy,

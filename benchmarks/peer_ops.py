@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 import torch
+from peer_torch import set_precision
 from torch.nn import functional
-from workloads import Ready, Work
+from work import Ready, Work
 
 from convnet.backend import Backend
 
@@ -25,30 +26,23 @@ def describe(backend: Backend) -> str:
 
 
 def contenders(work: Work, ready: Ready) -> dict[str, Callable[[], object]]:
-    """The work in each layout, computing on the same numbers."""
+    """The work in each layout, computing on the same numbers, in the work's precision, which holds
+    until the next call of this. On a GPU they return before it is done: see `finish`."""
+    set_precision(work.math)
     makers = {"conv": _conv, "dense": _dense, "lrn": _lrn, "maxpool": _maxpool}
     make = (makers | {"lrn_maxpool": _lrn_maxpool})[work.kind]
     layouts = LAYOUTS if work.kind != "dense" else {"NCHW": LAYOUTS["NCHW"]}
-    return {
-        f"PyTorch {name}": synchronized(make(work, ready, layout), work.math == "tf32")
-        for name, layout in layouts.items()
-    }
+    return {f"PyTorch {name}": make(work, ready, layout) for name, layout in layouts.items()}
+
+
+def finish() -> None:
+    """Returns when PyTorch's device has done all it was given."""
+    if _device() == "cuda":
+        torch.cuda.synchronize()
 
 
 def _device() -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
-
-
-def synchronized(call: Callable[[], object], tf32: bool = False) -> Callable[[], object]:
-    if _device() == "cpu":
-        return call
-
-    def run() -> None:
-        torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = tf32
-        call()
-        torch.cuda.synchronize()
-
-    return run
 
 
 def tensor(array: np.ndarray, layout: torch.memory_format) -> torch.Tensor:

@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import numpy as np
 import torch
 from torch import nn
 
 from convnet import layers
 from convnet.net import Net
+
+
+def set_precision(math: str) -> None:
+    """Lets PyTorch's float32 products be what convnet's are with this `math`: TF32 only where that
+    is asked for (cuDNN's default is yes, cuBLAS' no). bf16 is a matter of types, not of this.
+
+    By the older names of these switches alone: PyTorch refuses a mixture with `fp32_precision`.
+    """
+    torch.backends.cudnn.allow_tf32 = math == "tf32"
+    torch.backends.cuda.matmul.allow_tf32 = math == "tf32"
 
 
 class CeilPad(nn.Module):
@@ -101,6 +114,11 @@ def _modules(layer: layers.Weighted | object, shape: tuple[int, ...]) -> list[nn
     raise ValueError(f"peer_torch: no counterpart of {type(layer).__name__}")
 
 
+def _host(array: Any) -> np.ndarray:
+    """An array of convnet's, wherever it is, as one of NumPy's."""
+    return array.get() if hasattr(array, "get") else np.asarray(array)
+
+
 def _conv(layer: layers.Conv, shape: tuple[int, ...]) -> list[nn.Module]:
     height, width, channels = shape
     p, q, _ = layer.out_shape
@@ -115,21 +133,21 @@ def _conv(layer: layers.Conv, shape: tuple[int, ...]) -> list[nn.Module]:
         groups=layer.groups,
         bias=layer.bias,
     )
-    conv.weight.data = torch.from_numpy(layer.w.data.transpose(0, 3, 1, 2).copy())
+    conv.weight.data = torch.from_numpy(_host(layer.w.data).transpose(0, 3, 1, 2).copy())
     if layer.bias:
-        conv.bias.data = torch.from_numpy(layer.b_data.copy())
+        conv.bias.data = torch.from_numpy(_host(layer.b_data).copy())
     pads = [CeilPad(right, bottom)] if right > 0 or bottom > 0 else []
     return [*pads, conv, *([nn.ReLU(inplace=True)] if layer.relu else [])]
 
 
 def _dense(layer: layers.Dense, shape: tuple[int, ...]) -> list[nn.Module]:
-    weight = layer.w.data
+    weight = _host(layer.w.data)
     units = weight.shape[0]
     if len(shape) == 3:  # our pictures are flattened as (H, W, C), PyTorch's as (C, H, W)
         weight = weight.reshape(units, *shape).transpose(0, 3, 1, 2).reshape(units, -1)
     dense = nn.Linear(weight.shape[1], units, bias=layer.bias)
     dense.weight.data = torch.from_numpy(weight.copy())
     if layer.bias:
-        dense.bias.data = torch.from_numpy(layer.b_data.copy())
+        dense.bias.data = torch.from_numpy(_host(layer.b_data).copy())
     relu = [nn.ReLU(inplace=True)] if layer.relu else []
     return [*([nn.Flatten()] if len(shape) == 3 else []), dense, *relu]

@@ -3,31 +3,37 @@
     python benchmarks/results_page.py [--check] [PAGE...]
 
 What stands in a page between `<!-- results: PATH -->` and `<!-- end of results -->` is replaced by
-a table of that file, or, for a PATH ending in "/*/", by a section for each such folder, as
-benchmarks/gpu_check.sh leaves them. With --check nothing is written, and a stale page is an error.
+a table of that file; for a PATH ending in "/*/", by a section for each such folder, as
+benchmarks/gpu_check.sh leaves them; for "expected:" and such a PATH, by what the page has computed
+of the paper's net beside what was measured (expected.py). With --check nothing is written, and a
+stale page is an error.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import re
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from expected import comparison
+
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = ("docs/performance.md", "docs/gpu-results.md")
+PAGES = ("docs/performance.md", "docs/gpu-results.md", "docs/kernels.md")
 BLOCK = re.compile(r"(<!-- results: (\S+) -->\n).*?(<!-- end of results -->)", re.DOTALL)
 
 # What gpu_check.sh leaves, in the order of the page: a step's log, or a benchmark's JSON.
-LOGS = ("tests", "memcheck", "racecheck", "initcheck", "fashion", "alexnet")
+LOGS = ("smoke", "tests", "memcheck", "racecheck", "initcheck", "fashion", "alexnet")
 COMMANDS = {
     "conv_throughput": "python benchmarks/conv_throughput.py --ops {ops} --rounds {rounds} "
     "--batch {batch}",
     "train_throughput": "python benchmarks/train_throughput.py {preset} --picture {size} "
     "--classes {classes} --rounds {rounds} --batch {batch}",
+    "tune_tiles": "python benchmarks/tune_tiles.py --rounds {rounds} --batch {batch}",
 }
 
 
@@ -56,12 +62,15 @@ def filled(text: str, root: Path = ROOT) -> str:
     Raises:
         SystemExit: a block names a file that is not there or of a benchmark that is not known.
     """
-    return BLOCK.sub(lambda found: found[1] + results(found[2], root) + found[3], text)
+    return BLOCK.sub(lambda found: found[1] + results(found[2], root, text) + found[3], text)
 
 
-def results(path: str, root: Path) -> str:
+def results(path: str, root: Path, page: str = "") -> str:
+    _, compared, path = path.rpartition("expected:")
     if path.endswith("/*/"):
         folders = sorted(p for p in root.glob(path.rstrip("/")) if p.is_dir())
+        if compared:
+            return comparison(page, folders)
         sections = [folder_section(folder) for folder in folders]
         return "\n".join(sections) if sections else "There are none yet.\n"
     file = root / path
@@ -76,13 +85,20 @@ def folder_section(folder: Path) -> str:
     for name in LOGS:
         log = folder / f"{name}.log"
         if log.is_file():
-            lines = log.read_text(errors="replace").strip().splitlines()
-            text.append(f"- {name}: `{lines[-1].strip(' =') if lines else 'nothing was said'}`")
+            text.append(f"- {name}: {said(log)}")
     text.append("")
     for file in sorted(folder.glob("*.json")):
         text.append(f"### {file.stem}\n")
         text.append(record_text(json.loads(file.read_text()), file.name))
     return "\n".join(text)
+
+
+def said(log: Path) -> str:
+    """The closing line of a log, or those of each run of pytest in it."""
+    lines = [line.strip(" =") for line in log.read_text(errors="replace").splitlines()]
+    closing = [line for line in lines if re.match(r"\d+ (passed|failed|error)", line)]
+    closing = closing or [line for line in lines if line][-1:] or ["nothing was said"]
+    return ", ".join(f"`{line}`" for line in closing)
 
 
 def record_text(record: dict[str, Any], path: str) -> str:
@@ -93,6 +109,9 @@ def record_text(record: dict[str, Any], path: str) -> str:
     size = ",".join(map(str, record.get("picture", ())))
     command = COMMANDS[kind].format(**record, size=size)
     command += "".join(f" --set {text}" for text in record.get("set", ()))
+    maths = list(dict.fromkeys(row["math"] for row in rows_of(record) if row.get("math")))
+    command += f" --math {','.join(maths)}" if maths and maths != ["fp32"] else ""
+    command += f" --peers {record['peers']}" if record.get("peers") else ""
     command += " --infer" if record.get("work") == "inference" else ""
     said = f"`{command}` on {record['device']}; commit {record['commit']}; {versions}."
     return f"{said}\n\n{TABLES[kind](record)}\n"
@@ -119,21 +138,73 @@ def conv_table(record: dict[str, Any]) -> str:
     return f"{said}\n\n{markdown(head, rows)}"
 
 
+def rows_of(record: dict[str, Any]) -> list[dict[str, Any]]:
+    """What a record has for each mode of math; older ones of whole steps have one, unnamed."""
+    one = [{"math": None, "results": record["results"]}] if "results" in record else []
+    return record.get("rows") or record.get("runs") or one
+
+
 def train_table(record: dict[str, Any]) -> str:
-    results = record["results"]
-    memory = any("peak_mib" in row for row in results.values())
-    head = ["", "ms", "quartiles", "images/s", *(["peak MiB"] if memory else []), "ratio"]
-    own = results["convnet"]["ms"]
+    runs = rows_of(record)
+    found = [row for run in runs for row in run["results"].values()]
+    extra = {"peak_mib": "peak MiB", "compile_s": "compile s"}
+    extra = {key: head for key, head in extra.items() if any(key in row for row in found)}
+    several = len(runs) > 1
+    head = [*(["math"] if several else []), "", "ms", "quartiles", "images/s"]
     rows = []
-    for name, row in results.items():
-        cells = [name, f"{row['ms']:,.1f}", f"{row['q1_ms']:,.1f} - {row['q3_ms']:,.1f}"]
-        cells += [f"{row['images_per_s']:,.0f}"]
-        cells += [f"{row['peak_mib']:,.0f}" if "peak_mib" in row else ""] if memory else []
-        rows.append([*cells, f"{row['ms'] / own:.2f}x"])
-    return markdown(head, rows)
+    for run in runs:
+        own = run["results"]["convnet"]["ms"]
+        for name, row in run["results"].items():
+            cells = [run["math"]] if several else []
+            if "failed" in row:
+                blank = [""] * (4 + len(extra))
+                rows.append([*cells, f"{name}: failed, `{row['failed']}`", *blank])
+                continue
+            cells += [name, f"{row['ms']:,.1f}", f"{row['q1_ms']:,.1f} - {row['q3_ms']:,.1f}"]
+            cells += [f"{row['images_per_s']:,.0f}"]
+            cells += [f"{row[key]:,.0f}" if key in row else "" for key in extra]
+            rows.append([*cells, f"{row['ms'] / own:.2f}x"])
+    said = "".join(f"{text}\n\n" for run in runs if (text := verdict(run)))
+    return said + markdown([*head, *extra.values(), "ratio"], rows)
 
 
-TABLES = {"conv_throughput": conv_table, "train_throughput": train_table}
+def verdict(run: dict[str, Any]) -> str:
+    """How a run in a named mode of math compares with the fastest of its peers."""
+    times = {name: row["ms"] for name, row in run["results"].items() if "ms" in row}
+    own = times.pop("convnet")
+    if not times or run["math"] is None:
+        return ""
+    best = min(times, key=times.__getitem__)
+    return f"`{run['math']}`: {times[best] / own:.2f}x as fast as {best}, the fastest of PyTorch's."
+
+
+def tune_table(record: dict[str, Any]) -> str:
+    head = ["layer", "pass", "math", "product", "rule", "ms", "best", "ms", "gain", "tried"]
+    rows, gains = [], []
+    for row in record["rows"]:
+        if "left_out" in row:
+            continue
+        m, n, k, products = row["product"]
+        size = f"{m} x {n} x {k}" + (f", {products}" if products > 1 else "")
+        cells = [row["layer"], row["pass"], row["math"], size]
+        for name in ("rule", "best"):
+            choice = row[name]
+            splits = f", {choice['splits']} splits" if choice["splits"] > 1 else ""
+            cells += [choice["tile"] + splits, f"{choice['ms']:.4f}"]
+        rows.append([*cells, f"{row['gain']:.2f}x", str(len(row["candidates"]))])
+        gains.append(row["gain"])
+    if not gains:
+        return "Nothing was tuned.\n"
+    mean = math.exp(sum(map(math.log, gains)) / len(gains))
+    text = f"{mean:.3f}x what the rules choose (geometric mean of {len(gains)} products)"
+    return f"{text}; turns: {record['turns']}.\n\n{markdown(head, rows)}"
+
+
+TABLES = {
+    "conv_throughput": conv_table,
+    "train_throughput": train_table,
+    "tune_tiles": tune_table,
+}
 
 
 def markdown(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

@@ -27,6 +27,20 @@ def interleaved(
     return times
 
 
+def turns(
+    queue: Callable[[], object], finish: Callable[[], object], times: int
+) -> Callable[[], None]:
+    """A turn of `times` calls, given to the device one after the other, which ends when it has
+    done them all: so that a device is not idle while Python prepares the next call."""
+
+    def turn() -> None:
+        for _ in range(times):
+            queue()
+        finish()
+
+    return turn
+
+
 def spread(times: list[float]) -> tuple[float, float, float]:
     """(first quartile, median, third quartile)."""
     if len(times) < 2:

@@ -1,12 +1,15 @@
 """Images per second of whole training steps: convnet and, where it is installed, PyTorch.
 
     python benchmarks/train_throughput.py [PRESET] [--batch 128] [--rounds 20] [--device cpu]
-        [--set net.options.lrn=false] [--infer] [--memory]
+        [--math fp32,tf32,bf16] [--peers eager,compile] [--set net.options.lrn=false]
+        [--infer] [--memory]
 
 Both train the same net from the same weights on the same batch (forward, backward, SGD with
 momentum and weight decay); the outputs are compared first. Contenders take turns within one run,
-and medians are compared, PyTorch in its better layout. `--json FILE` keeps the figures with the
-versions and the machine.
+and medians are compared, with the fastest of PyTorch's: eager and compiled, each in two memory
+layouts (`peer_steps.py`). The modes of math come one after the other, PyTorch in the precision of
+convnet's. A contender that does not compile is a row that says so; the time it takes to compile is
+printed, and is not in the steps. `--json FILE` keeps the figures with the versions and the machine.
 """
 
 from __future__ import annotations
@@ -14,7 +17,6 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import json
-import platform
 import subprocess
 import sys
 from collections.abc import Callable
@@ -22,40 +24,44 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import provenance
+from conv_throughput import MATHS, modes
 from timing import interleaved, spread
 
 import convnet
+from convnet.backend import Backend
 from convnet.build import build_net
-from convnet.config import load_config
+from convnet.config import Config, load_config
 
-LAYOUTS = ("PyTorch NCHW", "PyTorch NHWC")
+KINDS = ("eager", "compile")
 
 
 def main() -> None:
     args = parse()
-    cfg = load_config(args.preset, overrides=args.set)
     backend = convnet.backend.get(args.device)
     if backend.name == "cpu":
         convnet.backend.set_threads(args.threads)
+    with convnet.backend.use(backend):
+        run(args, backend)
+
+
+def run(args: argparse.Namespace, backend: Backend) -> None:
+    cfg = load_config(args.preset, overrides=args.set)
     if args.alone:
-        print(json.dumps(peak_memory(args.alone, args, cfg, backend)))
+        name, math = args.alone
+        print(json.dumps(peak_memory(name, args, with_math(args, math), backend)))
         return
-    net = build_net(cfg, args.picture, args.classes, backend.device)
     print(f"device  {backend.describe()}")
-    print(f"net     {args.preset}, {net.parameter_count:,} parameters, batch {args.batch}")
-    batch = make_batch(args, net)
-    contenders: dict[str, Callable[[], object]] = {}
-    if importlib.util.find_spec("torch") is None:
-        print("peer    none: PyTorch is not installed")
-    else:
-        for name in LAYOUTS:
-            contenders[name] = torch_contender(name, net, batch, args, cfg, backend)
-    contenders["convnet"] = own_contender(net, batch, args, cfg, backend)
-    times = interleaved(contenders, args.rounds)
-    peaks = {}
-    if args.memory:
-        peaks = {name: alone(name) for name in contenders}
-    report(times, peaks, args, net, backend)
+    maths = modes(args.math or cfg.train.math)
+    peers = peer_names(args, backend)
+    runs: list[dict[str, Any]] = []
+    for math in maths:
+        runs.append(measured(args, with_math(args, math), backend, peers))
+        if args.json:  # what there is so far, should a later one fail
+            args.json.parent.mkdir(parents=True, exist_ok=True)
+            args.json.write_text(json.dumps(record(runs, args, backend), indent=2) + "\n")
+    for each in runs:
+        print(verdict(each))
 
 
 def parse() -> argparse.Namespace:
@@ -65,18 +71,91 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--picture", type=_sizes, default=(28, 28, 1), help="H,W,C of the data")
     parser.add_argument("--classes", type=int, default=10)
+    parser.add_argument(
+        "--math", help=f"comma list of {', '.join(MATHS)}; default: the preset's train.math"
+    )
+    parser.add_argument(
+        "--peers", help="comma list of eager, compile; default: both on a GPU, else eager"
+    )
     parser.add_argument("--infer", action="store_true", help="probabilities instead of steps")
     parser.add_argument("--memory", action="store_true", help="also the peak memory of each, alone")
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--device", default="auto")
     parser.add_argument("--threads", type=int, default=0, help="0: all cores")
     parser.add_argument("--json", type=Path)
-    parser.add_argument("--alone", help=argparse.SUPPRESS)  # the process that --memory looks at
-    return parser.parse_args()
+    # The process that --memory looks at.
+    parser.add_argument("--alone", nargs=2, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    for text, choices in ((args.math, MATHS), (args.peers, KINDS)):
+        for name in filter(None, (text or "").split(",")):
+            if name not in choices:
+                parser.error(f"expected some of {', '.join(choices)}, got {name!r}")
+    return args
 
 
 def _sizes(text: str) -> tuple[int, ...]:
     return tuple(int(size) for size in text.split(","))
+
+
+def with_math(args: argparse.Namespace, math: str) -> Config:
+    return load_config(args.preset, overrides=[*args.set, f"train.math={math}"])
+
+
+def peer_names(args: argparse.Namespace, backend: Backend) -> list[str]:
+    """Of PyTorch's contenders; what they are, and what is left out, is printed."""
+    if importlib.util.find_spec("torch") is None:
+        print("peer    none: PyTorch is not installed")
+        return []
+    import peer_steps
+
+    kinds = args.peers or ("eager,compile" if backend.name == "cuda" else "eager")
+    kinds = kinds.split(",")
+    note = "" if args.peers or backend.name == "cuda" else "; --peers eager,compile has both"
+    print(f"peer    {peer_steps.describe(backend.name)}: {' and '.join(kinds)}{note}")
+    return peer_steps.names(kinds)
+
+
+# ---- contenders ---------------------------------------------------------------------------------
+
+
+def measured(
+    args: argparse.Namespace, cfg: Config, backend: Backend, peers: list[str]
+) -> dict[str, Any]:
+    """The table of one mode of math, printed and as a record."""
+    math = cfg.train.math
+    net = build_net(cfg, args.picture, args.classes, backend.device)
+    batch = make_batch(args, net)
+    print(
+        f"\nnet     {args.preset}, {net.parameter_count:,} parameters, batch {args.batch}, {math}"
+    )
+    rows: dict[str, dict[str, Any]] = {}
+    contenders: dict[str, Callable[[], object]] = {}
+    for name in peers:
+        import peer_steps
+
+        try:
+            peer = peer_steps.peer(name, net, batch, math, rates(cfg), args.infer)
+        except peer_steps.PeerError as error:
+            rows[name] = {"failed": str(error)}
+            continue
+        contenders[name] = peer.run
+        rows[name] = {} if peer.compile_s is None else {"compile_s": peer.compile_s}
+    contenders["convnet"] = own_contender(net, batch, args, cfg, backend)
+    rows["convnet"] = {}
+    for name, seconds in interleaved(contenders, args.rounds).items():
+        rows[name] |= figures(seconds, args, net)
+        if args.memory:
+            rows[name]["peak_mib"] = alone(name, math) / 2**20
+    table(rows, args)
+    how = "" if args.infer else net.step_graph.describe()
+    print(f"convnet's steps: {how}" if how else "", flush=True)
+    if peers:
+        peer_steps.forget()
+    return {"math": math, "steps": how, "results": rows}
+
+
+def rates(cfg: Config) -> tuple[float, float, float]:
+    return cfg.sgd.lr, cfg.sgd.momentum, cfg.sgd.weight_decay
 
 
 def make_batch(args: argparse.Namespace, net: convnet.Net) -> tuple[np.ndarray, np.ndarray]:
@@ -86,12 +165,12 @@ def make_batch(args: argparse.Namespace, net: convnet.Net) -> tuple[np.ndarray, 
 
 
 def own_contender(
-    net: convnet.Net, batch: tuple, args: argparse.Namespace, cfg: Any, backend: Any
+    net: convnet.Net, batch: tuple, args: argparse.Namespace, cfg: Config, backend: Backend
 ) -> Callable[[], object]:
     x, labels = map(backend.asarray, batch)
     if args.infer:
         return lambda: net.predict(x, batch=len(x))
-    sgd = convnet.SGD(net.params, cfg.sgd.lr, cfg.sgd.momentum, cfg.sgd.weight_decay)
+    sgd = convnet.SGD(net.params, *rates(cfg))
 
     def step() -> None:
         net.train_step(x, labels, sgd)
@@ -100,63 +179,30 @@ def own_contender(
     return step
 
 
-def torch_contender(
-    name: str, net: convnet.Net, batch: tuple, args: argparse.Namespace, cfg: Any, backend: Any
-) -> Callable[[], object]:
-    """A training step (or inference) of PyTorch in one memory layout, checked against `net`."""
-    import torch
-    from peer_torch import torch_net
-
-    x, labels = batch
-    device = "cuda" if backend.name == "cuda" else "cpu"
-    if backend.name == "cpu":
-        torch.set_num_threads(backend.module.thread_count())
-    layout = torch.channels_last if name.endswith("NHWC") else torch.contiguous_format
-    model = torch_net(net).to(device=device, memory_format=layout)
-    images = torch.from_numpy(x.transpose(0, 3, 1, 2).copy())
-    images = images.to(device=device, memory_format=layout)
-    targets = torch.from_numpy(labels.astype(np.int64)).to(device)
-    model.eval()
-
-    def infer(images: Any = images) -> np.ndarray:
-        with torch.inference_mode():
-            return torch.softmax(model(images), 1).cpu().numpy()
-
-    error = float(np.abs(infer(images[:8]) - net.predict(x[:8])).max())
-    print(f"check   {name} {torch.__version__}: largest difference {error:.1e}", file=sys.stderr)
-    if not error < 1e-4:
-        raise SystemExit("the nets do not compute the same; nothing was timed")
-    if args.infer:
-        return infer
-    model.train()
-    optimizer = torch.optim.SGD(
-        model.parameters(), cfg.sgd.lr, momentum=cfg.sgd.momentum, weight_decay=cfg.sgd.weight_decay
-    )
-    return _step(model, images, targets, optimizer)
+# ---- memory -------------------------------------------------------------------------------------
 
 
-def alone(name: str) -> int:
+def alone(name: str, math: str) -> int:
     """The peak memory of one contender in a process of its own."""
-    done = subprocess.run(
-        [sys.executable, *sys.argv, "--alone", name], check=True, capture_output=True, text=True
-    )
+    command = [sys.executable, *sys.argv, "--alone", name, math]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
     return int(json.loads(done.stdout.splitlines()[-1]))
 
 
-def peak_memory(name: str, args: argparse.Namespace, cfg: Any, backend: Any) -> int:
+def peak_memory(name: str, args: argparse.Namespace, cfg: Config, backend: Backend) -> int:
     """Bytes at the peak of three steps, beyond what the process held once all was imported.
 
     On the CPU what Linux has resident; on a GPU what was taken of its memory.
     """
     if name != "convnet":
-        import peer_torch  # noqa: F401
+        import peer_steps
     before = _resident("VmRSS")
     net = build_net(cfg, args.picture, args.classes, backend.device)
     batch = make_batch(args, net)
     if name == "convnet":
         step = own_contender(net, batch, args, cfg, backend)
     else:
-        step = torch_contender(name, net, batch, args, cfg, backend)
+        step = peer_steps.peer(name, net, batch, cfg.train.math, rates(cfg), args.infer).run
         del net
     if backend.name == "cuda":
         return _peak_of_gpu(step)
@@ -183,80 +229,68 @@ def _peak_of_gpu(step: Callable[[], object]) -> int:
     return int(total - free)
 
 
-def _step(model: object, images: object, targets: object, optimizer: object) -> Callable[[], None]:
-    import torch
-
-    def step() -> None:
-        optimizer.zero_grad(set_to_none=True)
-        loss = torch.nn.functional.cross_entropy(model(images), targets)
-        loss.backward()
-        optimizer.step()
-        loss.item()
-
-    return step
+# ---- reporting ----------------------------------------------------------------------------------
 
 
-def report(
-    times: dict[str, list[float]],
-    peaks: dict[str, int],
-    args: argparse.Namespace,
-    net: convnet.Net,
-    backend: Any,
-) -> None:
-    rows: dict[str, dict[str, float]] = {}
+def figures(seconds: list[float], args: argparse.Namespace, net: convnet.Net) -> dict[str, float]:
+    low, middle, high = spread(seconds)
+    rate = args.batch / middle
+    # Forward, and twice that for the gradients of inputs and weights; the first layer needs no
+    # input gradient, so this overstates a little, equally for all.
+    gflops = (1 if args.infer else 3) * 2 * net.macs * rate / 1e9
+    return {
+        "ms": middle * 1e3,
+        "q1_ms": low * 1e3,
+        "q3_ms": high * 1e3,
+        "images_per_s": rate,
+        "gflops": gflops,
+    }
+
+
+def table(rows: dict[str, dict[str, Any]], args: argparse.Namespace) -> None:
     what = "batch" if args.infer else "step"
-    memory = f"{'peak MiB':>10}" if peaks else ""
-    print(f"\n{'':16}{'ms/' + what:>10}{'quartiles':>20}{'images/s':>12}{'GFLOP/s':>10}{memory}")
-    for name, seconds in times.items():
-        low, middle, high = spread(seconds)
-        rate = args.batch / middle
-        # Forward, and twice that for the gradients of inputs and weights; the first layer needs no
-        # input gradient, so this overstates a little, equally for all.
-        gflops = (1 if args.infer else 3) * 2 * net.macs * rate / 1e9
-        rows[name] = {
-            "ms": middle * 1e3,
-            "q1_ms": low * 1e3,
-            "q3_ms": high * 1e3,
-            "images_per_s": rate,
-        }
-        peak = ""
-        if peaks:
-            rows[name]["peak_mib"] = peaks[name] / 2**20
-            peak = f"{peaks[name] / 2**20:10,.0f}"
-        quartiles = f"{low * 1e3:.1f} - {high * 1e3:.1f}"
-        print(f"{name:16}{middle * 1e3:10.1f}{quartiles:>20}{rate:12.0f}{gflops:10.0f}{peak}")
-    peers = {name: row["ms"] for name, row in rows.items() if name != "convnet"}
-    if peers:
-        best = min(peers, key=peers.__getitem__)
-        ratio = peers[best] / rows["convnet"]["ms"]
-        print(f"\nconvnet is {ratio:.2f}x as fast as {best}, the faster of PyTorch's layouts")
-    if args.json:
-        args.json.write_text(json.dumps(record(rows, args, backend), indent=2) + "\n")
+    memory = f"{'peak MiB':>10}" if args.memory else ""
+    head = f"{'':24}{'ms/' + what:>10}{'quartiles':>20}{'images/s':>12}{'GFLOP/s':>10}{memory}"
+    print(f"{head}{'compile s':>11}" if any("compile_s" in row for row in rows.values()) else head)
+    for name, row in rows.items():
+        if "failed" in row:
+            print(f"{name:24}failed: {row['failed']}")
+            continue
+        quartiles = f"{row['q1_ms']:.2f} - {row['q3_ms']:.2f}"
+        text = f"{name:24}{row['ms']:10.2f}{quartiles:>20}{row['images_per_s']:12.0f}"
+        text += f"{row['gflops']:10.0f}"
+        text += f"{row['peak_mib']:10,.0f}" if "peak_mib" in row else ""
+        text += f"{row['compile_s']:11.1f}" if "compile_s" in row else ""
+        print(text)
 
 
-def record(rows: dict, args: argparse.Namespace, backend: Any) -> dict:
+def verdict(run: dict[str, Any]) -> str:
+    """The ratio to the fastest of PyTorch's contenders, or that there is none."""
+    rows = run["results"]
+    peers = {name: r["ms"] for name, r in rows.items() if name != "convnet" and "ms" in r}
+    if not peers:
+        return f"{run['math']}: nothing to compare with"
+    best = min(peers, key=peers.__getitem__)
+    ratio = peers[best] / rows["convnet"]["ms"]
+    return f"{run['math']}: convnet is {ratio:.2f}x as fast as {best}, the fastest of PyTorch's"
+
+
+def record(runs: list[dict], args: argparse.Namespace, backend: Backend) -> dict[str, Any]:
     """The figures with all that is needed to repeat them."""
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
-    ).stdout.strip()
-    versions = {"python": platform.python_version(), "numpy": np.__version__}
-    if importlib.util.find_spec("torch") is not None:
-        import torch
-
-        versions["torch"] = torch.__version__
     return {
         "benchmark": "train_throughput",
         "preset": args.preset,
         "picture": list(args.picture),
         "classes": args.classes,
         "set": args.set,
+        "peers": args.peers or "",
         "work": "inference" if args.infer else "training step",
         "batch": args.batch,
         "rounds": args.rounds,
         "device": backend.describe(),
-        "commit": commit,
-        "versions": versions,
-        "results": rows,
+        "commit": provenance.commit(),
+        "versions": provenance.versions(),
+        "runs": runs,
     }
 
 

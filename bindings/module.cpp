@@ -6,6 +6,11 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <array>
+#include <optional>
+#include <tuple>
+#include <vector>
+
 #include "array_view.h"
 #include "ops.h"
 #include "philox.h"
@@ -94,6 +99,47 @@ Activation activation_of(const char* op, const std::string& kind) {
 #define CONVNET_WINDOW_ARGUMENTS stride_h, stride_w, pad_h, pad_w, rounding
 #define CONVNET_WINDOW_NAMES \
   py::arg("stride_h"), py::arg("stride_w"), py::arg("pad_h"), py::arg("pad_w"), py::arg("rounding")
+
+// ---- tiles, for benchmarks ---------------------------------------------------------------------
+
+// A row: (pass, math, (m, n, k, products), tile, splits, on_hopper).
+using TileRow = std::tuple<std::string, std::string, std::array<std::int64_t, 4>, std::string, int,
+                           std::string>;
+
+void bind_tiles(py::module_& m) {
+  m.def(
+      "tile_choice",
+      [](const std::string& pass, const py::object& x_shape, const py::object& w_shape,
+         CONVNET_WINDOW_PARAMETERS, Size groups, const std::string& math) {
+        const char* op = "tile_choice";
+        const ConvShape shape = conv_shape(op, dims_of(op, "x", x_shape), dims_of(op, "w", w_shape),
+                                           window_of(op, CONVNET_WINDOW_ARGUMENTS), groups);
+        const TileChoice choice = tile_choice(shape, pass_of(op, pass), math_of(op, math));
+        return TileRow{pass,        math,          {choice.m, choice.n, choice.k, choice.products},
+                       choice.tile, choice.splits, choice.on_hopper};
+      },
+      py::arg("pass"), py::arg("x_shape"), py::arg("w_shape"), CONVNET_WINDOW_NAMES,
+      py::arg("groups"), py::arg("math"));
+  m.def(
+      "tiles_of",
+      [](const std::string& pass, const std::string& math) {
+        return tiles_of(pass_of("tiles_of", pass), math_of("tiles_of", math));
+      },
+      py::arg("pass"), py::arg("math"));
+  m.def(
+      "set_tile_choices",
+      [](const std::optional<std::vector<TileRow>>& rows) {
+        const char* op = "set_tile_choices";
+        if (!rows) return reset_tile_choices();
+        std::vector<TileChoice> choices;
+        for (const auto& [pass, math, product, tile, splits, on_hopper] : *rows) {
+          choices.push_back({pass_of(op, pass), math_of(op, math), product[0], product[1],
+                             product[2], product[3], tile, splits, on_hopper});
+        }
+        set_tile_choices(choices);
+      },
+      py::arg("rows"));
+}
 
 // ---- convolution and locally connected layers --------------------------------------------------
 
@@ -845,6 +891,7 @@ PYBIND11_MODULE(CONVNET_MODULE, m) {
   using namespace convnet;
   m.doc() = "The operations of convnet on checked arrays; convnet.ops is the public layer above.";
   bind_backend(m);
+  bind_tiles(m);
   bind_conv(m);
   bind_local(m);
   bind_dense(m);

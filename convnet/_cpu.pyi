@@ -17,6 +17,23 @@ def build_description() -> str: ...
 def math_description(math: str) -> str: ...
 def thread_count() -> int: ...
 def set_thread_count(threads: int) -> None: ...
+def tile_choice(
+    pass_: str,
+    x_shape: Sequence[int],
+    w_shape: Sequence[int],
+    stride_h: int,
+    stride_w: int,
+    pad_h: int,
+    pad_w: int,
+    rounding: str,
+    groups: int,
+    math: str,
+    /,
+) -> tuple[str, str, list[int], str, int, str]: ...
+def tiles_of(pass_: str, math: str, /) -> list[str]: ...
+def set_tile_choices(
+    rows: Sequence[tuple[str, str, Sequence[int], str, int, str]] | None, /
+) -> None: ...
 def conv_output_shape(
     x_shape: Sequence[int],
     w_shape: Sequence[int],

@@ -16,6 +16,7 @@
 
 #include <cstdint>
 #include <string>
+#include <vector>
 
 #include "philox.h"
 #include "shapes.h"
@@ -90,7 +91,7 @@ CONVNET_HOST_DEVICE inline std::uint64_t state_seed(const StepState& state) {
 
 std::int64_t conv_workspace(const ConvShape& shape, Pass pass, Math math);
 // The kernel or algorithm that a pass takes on the current device, for arrays aligned to 16 bytes:
-// "wgmma, 256 x 128", "mma.sync, 128 x 64, 3 splits", "Winograd, F(2 x 2, 3 x 3)".
+// "wgmma, 256x128", "mma.sync, 128x64, 3 splits", "Winograd, F(2 x 2, 3 x 3)".
 std::string conv_kernel(const ConvShape& shape, Pass pass, Math math);
 
 // b [K] may be null. relu: y = max(0, y) in the epilogue; a NaN may come out as 0 there (fmaxf and
@@ -126,6 +127,29 @@ void dense_dgrad(const DenseShape& shape, Math math, const float* dy, const floa
                  const float* relu_mask, float* dx, Workspace workspace, Stream stream);
 void dense_wgrad(const DenseShape& shape, Math math, const float* x, const float* dy, float* dw,
                  float* db, Workspace workspace, Stream stream);
+
+// ---- tiles, for benchmarks ---------------------------------------------------------------------
+// How the tensor-core kernels cut a product C[m, n] = sum_k A[m, k] B[n, k] into tiles and splits.
+// A choice changes the order of sums, and nothing else. Host implementations have no tiles: they
+// throw std::invalid_argument.
+
+struct TileChoice {
+  Pass pass;
+  Math math;
+  std::int64_t m, n, k, products;  // products side by side: groups and, in dgrad, pixel classes
+  std::string tile;                // "128x64"; empty where FFMA takes the product
+  int splits;
+  std::string on_hopper;  // "wgmma" or "mma": which kernel, where there are both; or "rule"
+};
+
+// What a convolution takes (a dense layer: a convolution of one pixel).
+TileChoice tile_choice(const ConvShape& shape, Pass pass, Math math);
+// The tiles there are for a pass.
+std::vector<std::string> tiles_of(Pass pass, Math math);
+// From now on these products are cut so, and all others by rule: instead of the table that was
+// built in, which reset_tile_choices() brings back. Workspaces have to be asked for again.
+void set_tile_choices(const std::vector<TileChoice>& choices);
+void reset_tile_choices();
 
 // ---- pooling -----------------------------------------------------------------------------------
 // Windows are clipped to the image.

@@ -149,4 +149,15 @@ void set_thread_count(int count) {
   omp_set_num_threads(count);  // for oneDNN
 }
 
+namespace {
+[[noreturn]] void no_tiles(const std::string& op) {
+  throw std::invalid_argument(op + ": the cpu backend's products have no tiles to choose");
+}
+}  // namespace
+
+TileChoice tile_choice(const ConvShape&, Pass, Math) { no_tiles("tile_choice"); }
+std::vector<std::string> tiles_of(Pass, Math) { no_tiles("tiles_of"); }
+void set_tile_choices(const std::vector<TileChoice>&) { no_tiles("set_tile_choices"); }
+void reset_tile_choices() { no_tiles("reset_tile_choices"); }
+
 }  // namespace convnet

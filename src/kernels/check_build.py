@@ -14,8 +14,10 @@ report and the disassembly. Exits with 1, naming the kernel and the architecture
 
     python src/kernels/check_build.py --archs 80,90        # all: every one that we support
 
-Prints a table of registers by kernel and architecture. Needs nvcc and nvdisasm; the latter is in
-the PyPI package nvidia-cuda-nvdisasm where the toolkit does not bring it.
+Prints a table of registers by kernel and architecture; with --tiles, one of the tensor-core tiles
+alone: what they take of a multiprocessor and how many blocks fit, as docs/kernels.md has it. Needs
+nvcc and nvdisasm; the latter is in the PyPI package nvidia-cuda-nvdisasm where the toolkit does not
+bring it.
 """
 
 from __future__ import annotations
@@ -53,6 +55,11 @@ MATHS = {
     3: ("bf16", "HMMA.16816.F32.BF16", 1),
 }
 REGISTERS = 65536  # of a multiprocessor
+# What else a multiprocessor has: KiB of shared memory for blocks, each of which also takes one for
+# the system, and threads (CUDA programming guide, technical specifications).
+SHARED = {"80": 164, "86": 100, "89": 100, "90": 228, "100": 228, "120": 100}
+THREADS = {"80": 2048, "86": 1536, "89": 1536, "90": 2048, "100": 2048, "120": 1536}
+STAGE_BYTES = 4 * 16 * 4  # of a row of a tile in mma_tile.cuh: stages, k of a step, bytes
 
 # The Hopper kernels: tile (pixels, filters) and math; of wgrad, math. A wgmma is 64 pixels, by two
 # warpgroups; in wgrad 64 rows of dw, four of them by each warpgroup.
@@ -133,6 +140,40 @@ class Kernel:
                 yield f"does not have {what} ({needed})"
         if self.remarks:
             yield f"is compiled with a remark: {self.remarks}"
+
+    def mma_tile(self) -> Tile | None:
+        """The tile of a tensor-core kernel with 16-byte copies."""
+        match = MMA.search(self.name)
+        if match is None or match[8] == "0":
+            return None
+        m, n, warp_m, warp_n = map(int, match.groups()[1:5])
+        threads = 32 * (m // warp_m) * (n // warp_n)
+        return Tile(MATHS[int(match[7])][0], max(m, n), min(m, n), threads, match[1])
+
+    def blocks(self) -> int:
+        """How many blocks of a tensor-core kernel a multiprocessor holds."""
+        tile = self.mma_tile()
+        assert tile is not None
+        registers = tile.threads * (-(-self.registers // 8) * 8)
+        shared = tile.shared + self.shared + 1024
+        room = SHARED[self.arch] * 1024 // shared
+        return min(REGISTERS // registers, room, THREADS[self.arch] // tile.threads)
+
+
+@dataclass(frozen=True)
+class Tile:
+    """Of a tensor-core kernel: math, long and wide side, threads; and the pass."""
+
+    math: str
+    length: int
+    width: int
+    threads: int
+    step: str
+
+    @property
+    def shared(self) -> int:
+        """Bytes of its ring in shared memory."""
+        return (self.length + self.width) * STAGE_BYTES
 
 
 # ---- compiling ----------------------------------------------------------------------------------
@@ -256,10 +297,43 @@ def print_table(kernels: list[Kernel], archs: list[str]) -> None:
         print(f"{names[name]:{width}}  {columns}  {last.shared:>6}  {vectors:>7}")
 
 
+def print_tiles(kernels: list[Kernel], archs: list[str]) -> None:
+    """What each tile takes of a multiprocessor, as a table in Markdown: registers of a thread in
+    fprop, dgrad and wgrad (one number where they are the same), and the blocks that fit."""
+    rows: dict[tuple[str, int, int, int], dict[str, list[Kernel]]] = {}
+    for kernel in kernels:
+        tile = kernel.mma_tile()
+        if tile is not None and kernel.arch in SHARED:
+            key = (tile.math, -tile.length, -tile.width, tile.threads)
+            rows.setdefault(key, {}).setdefault(kernel.arch, []).append(kernel)
+    archs = [arch for arch in archs if arch in SHARED]
+    head = ["math", "tile", "threads", "shared KiB"]
+    head += [f"sm_{arch}: registers, blocks" for arch in archs]
+    print(f"| {' | '.join(head)} |\n|{'---|' * len(head)}")
+    order = [name for name, _, _ in MATHS.values()]
+    for key, found in sorted(rows.items(), key=lambda item: (order.index(item[0][0]), item[0][1:])):
+        math, length, width, threads = key[0], -key[1], -key[2], key[3]
+        shared = (length + width) * STAGE_BYTES / 1024
+        cells = [f"`{math}`", f"{length} x {width}", str(threads), f"{shared:g}"]
+        for arch in archs:
+            by_pass = {kernel.mma_tile().step: kernel for kernel in found[arch]}  # type: ignore[union-attr]
+            passes = [by_pass.get(step) for step in ("fprop", "dgrad", "wgrad")]
+            registers = [str(kernel.registers) if kernel else "-" for kernel in passes]
+            blocks = [str(kernel.blocks()) if kernel else "-" for kernel in passes]
+            cells.append(", ".join(short(texts) for texts in (registers, blocks)))
+        print(f"| {' | '.join(cells)} |")
+
+
+def short(texts: list[str]) -> str:
+    """One of them where they are the same."""
+    return texts[0] if len(set(texts)) == 1 else " / ".join(texts)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--archs", default="all", help="comma list such as 80,90, or all")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--tiles", action="store_true", help="a table of tensor-core tiles")
     parser.add_argument("sources", nargs="*", type=Path, help="default: every .cu file here")
     options = parser.parse_args()
     try:
@@ -276,7 +350,7 @@ def main() -> int:
     except RuntimeError as error:
         print(f"check_build: {error}", file=sys.stderr)
         return 1
-    print_table(kernels, archs)
+    (print_tiles if options.tiles else print_table)(kernels, archs)
     problems = [
         f"{readable(kernel.name)} for sm_{kernel.arch} {problem}"
         for kernel in kernels

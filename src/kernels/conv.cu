@@ -12,6 +12,7 @@
 #include "divider.cuh"
 #include "dropout.cuh"
 #include "mma_plan.cuh"
+#include "mma_tuned.cuh"
 #include "warp.cuh"
 #include "wgmma_plan.cuh"
 
@@ -136,32 +137,25 @@ std::int64_t conv_workspace(const ConvShape& shape, Pass pass, Math math) {
 }
 
 std::string conv_kernel(const ConvShape& shape, Pass pass, Math math) {
-  const auto tile = [&](int long_side, int wide, unsigned splits) {
-    if (pass == Pass::kWgrad) std::swap(long_side, wide);
-    return std::to_string(long_side) + " x " + std::to_string(wide) +
-           (splits > 1 ? ", " + std::to_string(splits) + " splits" : "");
-  };
-  const auto named = [&](TileKind kind, unsigned splits) {
-    if (kind == TileKind::kHuge) return tile(256, 128, splits);
-    if (kind == TileKind::kLarge) return tile(128, 128, splits);
-    if (kind == TileKind::kNinetySix) return tile(128, 96, splits);
-    return kind == TileKind::kMedium ? tile(128, 64, splits) : tile(64, 32, splits);
+  const auto named = [](const std::string& kernel, const std::string& tile, unsigned splits) {
+    return kernel + ", " + tile + (splits > 1 ? ", " + std::to_string(splits) + " splits" : "");
   };
   if (wgmma_takes("conv_kernel", shape, pass, math, nullptr)) {
     if (pass == Pass::kWgrad) {
       const WgmmaWgradPlan plan = wgmma_wgrad_plan(shape, math);
       const int columns = static_cast<int>(plan.sixteens) * kSlabK * shape.r * shape.s;
-      return "wgmma, " + tile(columns, kWgradFilters, plan.splits);
+      return named("wgmma", std::to_string(columns) + "x" + std::to_string(kWgradFilters),
+                   plan.splits);
     }
     const WgmmaPlan plan = wgmma_plan(shape, pass, math);
-    return "wgmma, " + tile(plan.pixels, plan.filters, 1);
+    return named("wgmma", std::to_string(plan.pixels) + "x" + std::to_string(plan.filters), 1);
   }
   if (mma_serves(shape, pass, math) && device_has_mma("conv_kernel")) {
     const MmaPlan plan = mma_plan(shape, pass, math);
-    return "mma.sync, " + named(plan.tile, plan.splits);
+    return named("mma.sync", tile_name(plan.tile), plan.splits);
   }
   const Plan plan = conv_plan(shape, pass);
-  return "FFMA, " + named(plan.tile, plan.splits);
+  return named("FFMA", tile_name(plan.tile), plan.splits);
 }
 
 float* partials_in(OpName op, std::int64_t floats, Workspace workspace) {

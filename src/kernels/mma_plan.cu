@@ -1,6 +1,8 @@
 // The choice among tensor-core kernels, on the host.
 #include "mma_plan.cuh"
 
+#include "mma_tuned.cuh"
+
 namespace convnet {
 namespace {
 
@@ -14,19 +16,16 @@ constexpr std::int64_t kFewestSteps = 8;  // of a split: 128 products, for one s
 
 std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
 
-// The table. `length` is the long side of a product, `width` the other.
+// The rule. `length` is the long side of a product, `width` the other.
 TileKind choose_tile(Pass pass, Math math, std::int64_t length, std::int64_t width,
                      std::int64_t products) {
   if (length <= 64 || width <= 32) return TileKind::kSmall;
   if (width <= 64) return TileKind::kMedium;
   if (width <= 96) return TileKind::kNinetySix;
   if (width % 128 >= 1 && width % 128 <= 64) return TileKind::kMedium;  // 192
-  // Huge tiles move three quarters of what large ones do, and need two waves of blocks. With all
-  // that dgrad has to remember they would spill registers, and with TF32 in wgrad too.
+  // Huge tiles move three quarters of what large ones do, and need two waves of blocks.
   const std::int64_t huge = ceil_div(length, 256) * ceil_div(width, 128) * products;
-  const bool fits =
-      pass == Pass::kFprop ? math != Math::kFp32 : pass == Pass::kWgrad && math == Math::kBf16;
-  if (fits && huge >= 2 * 132) return TileKind::kHuge;
+  if (has_huge_tiles(pass, math) && huge >= 2 * 132) return TileKind::kHuge;
   return TileKind::kLarge;
 }
 
@@ -90,6 +89,10 @@ std::int64_t filled_floats(const ConvShape& shape) {
   return by_columns(shape) ? count(w_dims(as_columns(shape))) : 0;
 }
 
+bool has_huge_tiles(Pass pass, Math math) {
+  return pass == Pass::kFprop ? math != Math::kFp32 : pass == Pass::kWgrad && math == Math::kBf16;
+}
+
 bool mma_serves(const ConvShape& shape, Pass pass, Math math) {
   return math != Math::kFfma && conv_product(shape, pass).k >= kFewestProducts;
 }
@@ -112,6 +115,13 @@ MmaPlan mma_plan(const ConvShape& shape, Pass pass, Math math) {
   plan.product = conv_product(pass == Pass::kDgrad ? shape : as_columns(shape), pass);
   const Product& product = plan.product;
   const bool across = pass == Pass::kWgrad;
+  plan.outputs = conv_outputs(shape, pass);
+  TunedTile tuned;
+  if (find_tuned(pass, math, product, &tuned)) {
+    plan.tile = tuned.tile;
+    plan.splits = tuned.splits;
+    return plan;
+  }
   plan.tile = choose_tile(pass, math, across ? product.n : product.m,
                           across ? product.m : product.n, product.products);
   if (math == Math::kFp32) {
@@ -121,7 +131,6 @@ MmaPlan mma_plan(const ConvShape& shape, Pass pass, Math math) {
   } else {
     plan.splits = splits_of<MmaTiles<Math::kBf16>>(plan.tile, across, product);
   }
-  plan.outputs = conv_outputs(shape, pass);
   return plan;
 }
 

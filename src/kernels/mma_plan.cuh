@@ -79,7 +79,11 @@ bool mma_serves(const ConvShape& shape, Pass pass, Math math);
 // Whether the current device has them, and runs code that was compiled for them.
 bool device_has_mma(OpName op);
 
+// The measured choice where mma_tuned.cuh has one, else the rule's.
 MmaPlan mma_plan(const ConvShape& shape, Pass pass, Math math);
+// Whether MmaTiles (in wgrad, WgradTiles) has Huge there, and the launchers a branch for it. With
+// all that dgrad has to remember it would spill registers, and with TF32 in wgrad too.
+bool has_huge_tiles(Pass pass, Math math);
 
 // The steps along k of a split: [begin, end), perhaps none.
 __device__ inline Steps mma_split_steps(const Plan& plan, unsigned split, unsigned length) {

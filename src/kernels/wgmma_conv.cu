@@ -16,7 +16,7 @@
 // each pixel R S times from L2, which tensor cores outrun; this one about once.
 //
 //   producer      one thread of a warpgroup: slabs, two in turn, and through a ring the filters of
-//                 one tap and 16 channels, which fill_filters_kernel has rounded, permuted and laid
+//                 one tap and 16 channels, which wgmma_filters.cu has rounded, permuted and laid
 //                 side by side, so that each is one copy
 //   2 warpgroups  kM / 2 pixels each. A is read from the slab by ldmatrix, at any shift, and
 //   rounded in
@@ -83,59 +83,6 @@ struct TilePlace {
 };
 
 // Shared memory, from aligned_shared() on: two slabs, then the ring of filters.
-
-// ---- filters -----------------------------------------------------------------------------------
-
-struct FilterParameters {
-  Divider by_columns, by_taps, by_chunks, by_tiles;
-  unsigned columns, taps, group_c, group_k, count;
-  bool turned;  // dgrad
-};
-
-// filled[group, tile, chunk, tap] = a stage of the ring: [part][j][16 k], swizzled as wgmma wants
-// it. Row j is column MmaAlongK::row(j) of the tile, such that a lane's sums lie in fours; and of
-// bfloat16, k is permuted as in WarpProduct<Math::kBf16>. A thread makes one element.
-template <Math kMath>
-__global__ void __launch_bounds__(kBlockThreads)
-    fill_filters_kernel(const FilterParameters parameters, const float* w, unsigned char* filled) {
-  const FilterParameters& s = parameters;
-  const unsigned i = global_thread();
-  if (i >= s.count) return;
-  constexpr unsigned kBytes = kMath == Math::kBf16 ? 2 : 4;
-  constexpr unsigned kRowBytes = kSlabK * kBytes;
-  const unsigned element = i % kSlabK;
-  unsigned rest = i / kSlabK;
-  const unsigned j = s.by_columns.split(&rest);
-  const unsigned stage = rest;
-  const unsigned tap = s.by_taps.split(&rest), chunk = s.by_chunks.split(&rest);
-  const unsigned tile = s.by_tiles.split(&rest), group = rest;
-
-  const unsigned k =
-      kMath == Math::kBf16 ? element / 8 * 8 + element % 8 / 2 + element % 2 * 4 : element;
-  const unsigned c = chunk * kSlabK + k;
-  const unsigned filter = tile * s.columns + static_cast<unsigned>(MmaAlongK<8>::row(
-                                                 static_cast<int>(j / 8), static_cast<int>(j % 8)));
-  float value = 0.0f;
-  if (filter < s.group_k) {
-    value = s.turned
-                ? w[((group * s.group_c + c) * s.taps + (s.taps - 1 - tap)) * s.group_k + filter]
-                : w[((group * s.group_k + filter) * s.taps + tap) * s.group_c + c];
-  }
-  const unsigned place = j * kRowBytes + element * kBytes;
-  const unsigned swizzled = place ^ (place >> 7 & (kRowBytes / 16 - 1)) << 4;
-  const unsigned part = s.columns * kRowBytes;
-  unsigned char* to =
-      filled + std::size_t{stage} * part * (kMath == Math::kFp32 ? 2 : 1) + swizzled;
-  if constexpr (kMath == Math::kBf16) {
-    *reinterpret_cast<unsigned short*>(to) =
-        static_cast<unsigned short>(pack_bf16(value, 0.0f) & 0xffffu);
-  } else if constexpr (kMath == Math::kTf32) {
-    *reinterpret_cast<unsigned*>(to) = rounded_to_tf32(__float_as_uint(value));
-  } else {
-    *reinterpret_cast<unsigned*>(to) = high_part(__float_as_uint(value));
-    *reinterpret_cast<unsigned*>(to + part) = low_part(__float_as_uint(value));
-  }
-}
 
 // ---- the producer ------------------------------------------------------------------------------
 
@@ -439,28 +386,6 @@ void run_with(const Call& call, int filters) {
   }
 }
 
-template <Math kMath>
-const unsigned char* fill_filters(OpName op, const ConvShape& s, const WgmmaPlan& plan, bool turned,
-                                  const float* w, Workspace workspace, Stream stream) {
-  FilterParameters parameters{};
-  parameters.columns = static_cast<unsigned>(plan.filters);
-  parameters.taps = static_cast<unsigned>(s.r * s.s);
-  parameters.group_c = static_cast<unsigned>(s.c / s.groups);
-  parameters.group_k = static_cast<unsigned>(s.k / s.groups);
-  parameters.count = plan.tiles_n * static_cast<unsigned>(plan.filters) * parameters.taps *
-                     static_cast<unsigned>(s.c);
-  parameters.turned = turned;
-  parameters.by_columns = Divider(plan.filters);
-  parameters.by_taps = Divider(parameters.taps);
-  parameters.by_chunks = Divider(parameters.group_c / kSlabK);
-  parameters.by_tiles = Divider(plan.tiles_n);
-  auto* filled =
-      reinterpret_cast<unsigned char*>(partials_in(op, plan.filter_bytes / 4, workspace));
-  launch(op, fill_filters_kernel<kMath>, blocks_for(parameters.count), dim3(kBlockThreads), 0,
-         stream, parameters, w, filled);
-  return filled;
-}
-
 }  // namespace
 
 void wgmma_conv(OpName op, const ConvShape& shape, Pass pass, Math math, const float* image,
@@ -483,11 +408,11 @@ void wgmma_conv(OpName op, const ConvShape& shape, Pass pass, Math math, const f
   parameters.slab_bytes = plan.slab_bytes();
   parameters.epilogue = epilogue;
   parameters.vector_out = parameters.group_k % 4 == 0 && aligned16(out);
+  const unsigned char* filters =
+      wgmma_filters(op, s, plan, math, pass == Pass::kDgrad, w, workspace, stream);
+  const Call call{op, parameters, image, s, filters, out, stream};
   with_math(math, [&](auto mode) {
     constexpr Math kMath = decltype(mode)::value;
-    const unsigned char* filters =
-        fill_filters<kMath>(op, s, plan, pass == Pass::kDgrad, w, workspace, stream);
-    const Call call{op, parameters, image, s, filters, out, stream};
     if constexpr (kMath != Math::kFp32) {
       if (plan.pixels == 256) return run_with<kMath, 256>(call, plan.filters);
     }

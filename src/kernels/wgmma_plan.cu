@@ -3,6 +3,7 @@
 
 #include "choice.h"
 #include "device_hopper.h"
+#include "mma_tuned.cuh"
 
 namespace convnet {
 namespace {
@@ -135,6 +136,11 @@ bool wgmma_takes(OpName op, const ConvShape& shape, Pass pass, Math math, const 
   if (chosen == Choice::kOff || !wgmma_serves(shape, pass, math) || !aligned16(image)) return false;
   if (!device_has_wgmma(op)) return false;
   if (chosen == Choice::kAlways) return true;
+  TunedTile tuned;
+  if (find_tuned(pass, math, conv_product(shape, pass), &tuned) &&
+      tuned.on_hopper != OnHopper::kRule) {
+    return tuned.on_hopper == OnHopper::kWgmma;
+  }
   if (pass == Pass::kWgrad) {  // blocks that are busy for a slab or two at least
     const WgmmaWgradPlan plan = wgmma_wgrad_plan(shape, math);
     const std::int64_t slabs = std::int64_t{plan.splits} * plan.each;

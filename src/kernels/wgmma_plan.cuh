@@ -51,8 +51,8 @@ struct WgmmaWgradPlan {
 // slabs that fit into shared memory; wgrad not in fp32, which would need twice the registers.
 bool wgmma_serves(const ConvShape& shape, Pass pass, Math math);
 // Whether it should: the device has it, the picture is aligned, there is work for all
-// multiprocessors. CONVNET_WGMMA=off|always overrules the last. Throws std::invalid_argument when
-// that says something else.
+// multiprocessors, or mma_tuned.cuh says so. CONVNET_WGMMA=off|always overrules the last two.
+// Throws std::invalid_argument when that says something else.
 bool wgmma_takes(OpName op, const ConvShape& shape, Pass pass, Math math, const float* image);
 
 // Of what it serves: of fprop and dgrad, and of wgrad.
@@ -64,6 +64,10 @@ std::int64_t wgmma_workspace_floats(const ConvShape& shape, Pass pass, Math math
 void wgmma_conv(OpName op, const ConvShape& shape, Pass pass, Math math, const float* image,
                 const float* w, const Epilogue& epilogue, float* out, Workspace workspace,
                 Stream stream);
+// The filters of as_forward()'s convolution, `turned` for dgrad, in the workspace. In
+// wgmma_filters.cu.
+const unsigned char* wgmma_filters(OpName op, const ConvShape& s, const WgmmaPlan& plan, Math math,
+                                   bool turned, const float* w, Workspace workspace, Stream stream);
 // In wgmma_wgrad.cu. db may be null.
 void wgmma_wgrad(OpName op, const ConvShape& shape, Math math, const float* x, const float* dy,
                  float* dw, float* db, Workspace workspace, Stream stream);

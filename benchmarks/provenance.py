@@ -1,0 +1,28 @@
+"""What a record of results says of where it comes from."""
+
+from __future__ import annotations
+
+import importlib.util
+import platform
+import subprocess
+from pathlib import Path
+
+import numpy as np
+
+
+def commit() -> str:
+    """The commit of this repository in short; empty outside one."""
+    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "--short", "HEAD"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
+    except FileNotFoundError:  # a machine without git
+        return ""
+
+
+def versions() -> dict[str, str]:
+    """Of what takes part in measurements."""
+    found = {"python": platform.python_version(), "numpy": np.__version__}
+    for name in ("cupy", "torch"):
+        if importlib.util.find_spec(name) is not None:
+            found[name] = str(__import__(name).__version__)
+    return found

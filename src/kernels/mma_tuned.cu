@@ -1,0 +1,139 @@
+// The table of measured tiles, and what benchmarks ask about plans. On the host only.
+#include "mma_tuned.cuh"
+
+#include <mutex>
+#include <utility>
+#include <vector>
+
+#include "mma_plan.cuh"
+#include "wgmma_plan.cuh"
+
+namespace convnet {
+namespace {
+
+const TunedTile kTuned[] = {
+#include "mma_tuned.inc"
+    {},  // ends the table
+};
+
+// "long x wide", as mma_plan.cuh has them; in wgrad they lie across.
+constexpr std::pair<TileKind, const char*> kTiles[] = {{TileKind::kHuge, "256x128"},
+                                                       {TileKind::kLarge, "128x128"},
+                                                       {TileKind::kNinetySix, "128x96"},
+                                                       {TileKind::kMedium, "128x64"},
+                                                       {TileKind::kSmall, "64x32"}};
+
+constexpr std::pair<OnHopper, const char*> kOnHopper[] = {
+    {OnHopper::kRule, "rule"}, {OnHopper::kWgmma, "wgmma"}, {OnHopper::kMma, "mma"}};
+
+std::vector<TunedTile> built_in() {
+  std::vector<TunedTile> rows;
+  for (const TunedTile* row = kTuned; row->measured_on != nullptr; ++row) rows.push_back(*row);
+  return rows;
+}
+
+// Plans are made on any thread, while a benchmark may change the table.
+struct Table {
+  std::mutex mutex;
+  std::vector<TunedTile> rows = built_in();
+};
+Table& table() {
+  static Table table;
+  return table;
+}
+
+TunedTile as_row(const TileChoice& choice) {
+  const char* op = "set_tile_choices";
+  std::string names;
+  const TileKind* found = nullptr;
+  for (const auto& [kind, name] : kTiles) {
+    if (kind == TileKind::kHuge && !has_huge_tiles(choice.pass, choice.math)) continue;
+    names += (names.empty() ? "" : ", ") + std::string(name);
+    if (choice.tile == name) found = &kind;
+  }
+  if (choice.math == Math::kFfma) fail(op, "math", "\"fp32\", \"tf32\" or \"bf16\"", "\"ffma\"");
+  if (found == nullptr) {
+    fail(op, "tile", "one of " + names + ", which this pass and math have", choice.tile);
+  }
+  const std::int64_t steps = (choice.k + kMmaK - 1) / kMmaK;
+  if (choice.splits < 1 || choice.splits > steps) {
+    fail(op, "splits",
+         "1 to " + std::to_string(steps) + ", the steps of k = " + std::to_string(choice.k),
+         std::to_string(choice.splits));
+  }
+  const OnHopper* on_hopper = nullptr;
+  for (const auto& [kind, name] : kOnHopper) {
+    if (choice.on_hopper == name) on_hopper = &kind;
+  }
+  if (on_hopper == nullptr) fail(op, "on_hopper", "rule, wgmma or mma", choice.on_hopper);
+  TunedTile row{};
+  row.measured_on = "";
+  row.pass = choice.pass;
+  row.math = choice.math;
+  row.product = {choice.m, choice.n, choice.k, choice.products};
+  row.tile = *found;
+  row.splits = static_cast<unsigned>(choice.splits);
+  row.on_hopper = *on_hopper;
+  return row;
+}
+
+}  // namespace
+
+bool find_tuned(Pass pass, Math math, const Product& product, TunedTile* found) {
+  const std::lock_guard<std::mutex> lock(table().mutex);
+  for (const TunedTile& row : table().rows) {
+    const Product& p = row.product;
+    if (row.pass == pass && row.math == math && p.m == product.m && p.n == product.n &&
+        p.k == product.k && p.products == product.products) {
+      *found = row;
+      return true;
+    }
+  }
+  return false;
+}
+
+// ---- the contract's part for benchmarks --------------------------------------------------------
+
+const char* tile_name(TileKind tile) {
+  for (const auto& [kind, name] : kTiles) {
+    if (kind == tile) return name;
+  }
+  return "";
+}
+
+TileChoice tile_choice(const ConvShape& shape, Pass pass, Math math) {
+  TileChoice choice{pass, math, 0, 0, 0, 0, "", 0, "rule"};
+  if (!mma_serves(shape, pass, math)) return choice;
+  const MmaPlan plan = mma_plan(shape, pass, math);
+  choice.m = plan.product.m;
+  choice.n = plan.product.n;
+  choice.k = plan.product.k;
+  choice.products = plan.product.products;
+  choice.tile = tile_name(plan.tile);
+  choice.splits = static_cast<int>(plan.splits);
+  const bool wgmma = wgmma_takes("tile_choice", shape, pass, math, nullptr);  // null is aligned
+  choice.on_hopper = wgmma ? "wgmma" : "mma";
+  return choice;
+}
+
+std::vector<std::string> tiles_of(Pass pass, Math math) {
+  std::vector<std::string> names;
+  for (const auto& [kind, name] : kTiles) {
+    if (kind != TileKind::kHuge || has_huge_tiles(pass, math)) names.push_back(name);
+  }
+  return names;
+}
+
+void set_tile_choices(const std::vector<TileChoice>& choices) {
+  std::vector<TunedTile> rows;
+  for (const TileChoice& choice : choices) rows.push_back(as_row(choice));
+  const std::lock_guard<std::mutex> lock(table().mutex);
+  table().rows = std::move(rows);
+}
+
+void reset_tile_choices() {
+  const std::lock_guard<std::mutex> lock(table().mutex);
+  table().rows = built_in();
+}
+
+}  // namespace convnet

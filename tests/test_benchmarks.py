@@ -1,0 +1,402 @@
+"""The benchmarks: what they measure, what they keep, and that they would run on a GPU.
+
+Figures mean nothing here. "cuda" is the emulator behind arrays and streams like CuPy's
+(test_device_arrays.py), so that what CuPy would refuse is refused.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import types
+from pathlib import Path
+
+import numpy as np
+import pytest
+from test_device_arrays import XP, DeviceArray, become_device, emulator
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "benchmarks"))
+
+import conv_throughput  # noqa: E402
+import limits  # noqa: E402
+import tiles_table  # noqa: E402
+import train_throughput  # noqa: E402
+import tune_tiles  # noqa: E402
+
+__all__ = ["emulator"]  # a fixture
+SHAPE = ["--shape", "1,6,6,16,16,3,3", "--pad", "1", "--rounds", "1"]
+
+
+@pytest.fixture(autouse=True)
+def quick_limits(monkeypatch):
+    for name, size in (("COPY_BYTES", 1 << 20), ("SQUARE", 64), ("BATCH", 64)):
+        monkeypatch.setattr(limits, name, size)
+
+
+@pytest.fixture
+def driver(monkeypatch, emulator):
+    """From now on "cuda" is the stand-in, with what the benchmarks use of CuPy besides."""
+    monkeypatch.setattr(XP, "__name__", "cupy", raising=False)
+    product = lambda a, b, out: np.matmul(a.host, b.host, out=out.host)  # noqa: E731
+    monkeypatch.setattr(XP, "matmul", product, raising=False)
+    transposed = property(lambda self: DeviceArray(self.host.T))
+    monkeypatch.setattr(DeviceArray, "T", transposed, raising=False)
+    return become_device(monkeypatch, emulator).module.driver
+
+
+@pytest.fixture
+def without_torch(monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch", None)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+
+
+def run(monkeypatch, main, *words: str) -> None:
+    monkeypatch.setattr(sys, "argv", ["benchmark", *map(str, words)])
+    main()
+
+
+# ---- tune_tiles ---------------------------------------------------------------------------------
+
+
+def tune(device: str, path: Path, *words: str) -> int:
+    return tune_tiles.main(["--device", device, *SHAPE, "--json", str(path), *words])
+
+
+@pytest.mark.parametrize("broken", [False, True])
+def test_tiles_are_tuned_with_graphs(driver, tmp_path, capsys, monkeypatch, broken):
+    """On CUDA each turn is one graph; where that fails, the calls one by one, and it says so."""
+    if broken:
+        driver.broken = "cudaErrorStreamCaptureInvalidated: operation failed"
+    monkeypatch.setenv("CONVNET_WGMMA", "auto")
+    path = tmp_path / "tiles.json"
+    assert tune("cuda:0", path, "--math", "tf32", "--passes", "fprop") == 0
+    (row,) = json.loads(path.read_text())["rows"]
+    assert row["product"] == [36, 16, 144, 1]
+    tried = {(c["tile"], c["splits"]) for c in row["candidates"]}
+    assert {("64x32", 1), ("64x32", 2), ("wgmma", 1)} <= tried
+    assert row["rule"]["tile"] == "64x32"
+    assert row["gain"] == pytest.approx(row["rule"]["ms"] / row["best"]["ms"])
+    assert row["best"]["ms"] == min(c["ms"] for c in row["candidates"])
+    assert row["error"] < 1e-3
+    turns = json.loads(path.read_text())["turns"]
+    said = capsys.readouterr().out
+    if broken:
+        assert turns.startswith("cudaErrorStreamCaptureInvalidated")
+        assert said.count("they could not be captured: cudaErrorStream") == 1
+    else:
+        assert turns == "CUDA graphs"
+        assert len(driver.graphs) == len(tried)
+        assert all(graph.launches >= 4 for graph in driver.graphs)
+    assert os.environ["CONVNET_WGMMA"] == "auto"
+    assert driver.idle
+
+
+def test_tuning_goes_on_where_it_was(emulator, tmp_path, capsys):
+    path = tmp_path / "tiles.json"
+    words = ("--math", "bf16", "--passes", "dgrad,wgrad")
+    assert tune("emulator", path, *words, "--minutes", "1e-9") == tune_tiles.UNFINISHED
+    assert tune("emulator", path, *words) == 0
+    first = json.loads(path.read_text())
+    assert [row["pass"] for row in first["rows"]] == ["dgrad", "wgrad"]
+    assert tune("emulator", path, *words, "--minutes", "1e-9") == 0  # there is nothing left to do
+    assert tune("emulator", path, "--math", "bf16") == 0
+    again = json.loads(path.read_text())["rows"]
+    assert len(again) == 3
+    assert all(row in again for row in first["rows"])
+    path.write_text(json.dumps({**first, "device": "cuda:0: another GPU"}))
+    with pytest.raises(SystemExit) as refused:
+        tune("emulator", path, *words)
+    assert refused.value.code == 2
+    assert "got cuda:0: another GPU" in capsys.readouterr().err
+
+
+def record(**row) -> dict:
+    choices = {
+        "rule": {"tile": "128x64", "splits": 1, "ms": 1.0},
+        "best": {"tile": "64x32", "splits": 4, "ms": 0.8},
+    }
+    base = {"layer": "conv2", "pass": "fprop", "math": "tf32", "shape": "", "gain": 1.25}
+    base |= {"product": [100, 64, 640, 2], **choices, "mma": choices}
+    device = "cuda:0: NVIDIA H200, sm_90, 139 GiB"
+    return {"benchmark": "tune_tiles", "device": device, "rows": [{**base, **row}]}
+
+
+def written(tmp_path: Path, found: dict, *words: str) -> list:
+    path, table = tmp_path / "tiles.json", tmp_path / "table.inc"
+    path.write_text(json.dumps(found))
+    assert tune_tiles.main(["--write", str(path), "--table", str(table), *words]) == 0
+    return tiles_table.read_table(table)
+
+
+def test_writing_the_table(tmp_path):
+    (row,) = written(tmp_path, record())
+    assert row == tiles_table.TunedRow(
+        "NVIDIA H200",
+        "fprop",
+        "tf32",
+        (100, 64, 640, 2),
+        "64x32",
+        4,
+        "rule",
+        "conv2, 0.8 for 1",
+    )
+    other = record(product=[7, 8, 99, 1], math="bf16")
+    assert [r.product[0] for r in written(tmp_path, other)] == [7, 100]  # beside what is there
+    assert written(tmp_path, other, "--least", "1.3") == [row]  # measured anew, and no gain
+    assert written(tmp_path, {**other, "rows": [{"left_out": "for a reason"}]}) == [row]
+
+
+def test_rows_that_choose_between_kernels(tmp_path):
+    wgmma = {"tile": "wgmma", "splits": 1, "ms": 0.5}
+    mma = record()["rows"][0]["mma"]
+    (row,) = written(tmp_path, record(best=wgmma, gain=2.0))  # the rule has too few tiles for it
+    assert (row.tile, row.splits, row.on_hopper) == ("64x32", 4, "wgmma")
+    (row,) = written(tmp_path, record(best=wgmma, rule=wgmma, gain=1.0))
+    assert (row.tile, row.on_hopper) == ("64x32", "rule")
+    slow = {**wgmma, "ms": 1.1}
+    (row,) = written(tmp_path, record(best=mma["best"], rule=slow, gain=1.375))
+    assert (row.tile, row.on_hopper) == ("64x32", "mma")
+    same = {"rule": mma["rule"], "best": mma["rule"]}
+    (row,) = written(tmp_path, record(best=wgmma, mma=same, gain=2.0))
+    assert (row.tile, row.splits, row.on_hopper) == ("128x64", 1, "wgmma")
+    assert written(tmp_path, record(best=mma["rule"], mma=same, gain=1.0), "--least", "1") == []
+
+
+def test_times_of_the_emulator_do_not_get_into_the_source_tree(tmp_path, capsys):
+    before = tiles_table.TABLE.read_text()
+    path = tmp_path / "tiles.json"
+    path.write_text(json.dumps({**record(), "device": "emulator: a CPU"}))
+    with pytest.raises(SystemExit) as refused:
+        tune_tiles.main(["--write", str(path)])
+    assert refused.value.code == 2
+    assert "whose times say nothing of a GPU's" in capsys.readouterr().err
+    assert tiles_table.TABLE.read_text() == before
+
+
+def test_the_table_in_the_source_tree_is_as_it_would_be_written():
+    rows = tiles_table.read_table()
+    assert tiles_table.TABLE.read_text() == tiles_table.table_text(rows)
+
+
+def test_a_table_with_something_else_in_it(tmp_path):
+    path = tmp_path / "table.inc"
+    path.write_text("// a comment\nint x;\n")
+    with pytest.raises(ValueError, match=r"table\.inc:2: expected a row or a comment"):
+        tiles_table.read_table(path)
+
+
+# ---- conv_throughput ----------------------------------------------------------------------------
+
+
+def test_layers_on_cuda(driver, without_torch, monkeypatch, tmp_path, capsys):
+    path = tmp_path / "conv.json"
+    words = ("--device", "cuda:0", *SHAPE, "--math", "fp32,bf16", "--json", path)
+    run(monkeypatch, conv_throughput.main, *words)
+    rows = json.loads(path.read_text())["rows"]
+    assert [(row["pass"], row["math"]) for row in rows] == [
+        (step, math) for step in ("fprop", "dgrad", "wgrad") for math in ("fp32", "bf16")
+    ]
+    assert all(row["error"] < (1e-5 if row["math"] == "fp32" else 1e-2) for row in rows)
+    assert "peer    none" in capsys.readouterr().out
+
+
+def test_layers_that_move_memory_on_cuda(driver, without_torch, monkeypatch, capsys):
+    words = ("--net", "fashion-mnist", "--picture", "16,16,1", "--batch", "2", "--rounds", "1")
+    words += ("--ops", "maxpool,dense", "--device", "cuda:0")
+    run(monkeypatch, conv_throughput.main, *words)
+    said = capsys.readouterr().out
+    assert "pool1    bprop" in said
+    assert "fp32 all" not in said  # without peers there are no ratios
+
+
+def test_a_wrong_result_is_not_timed(emulator, monkeypatch):
+    from convnet import ops
+
+    true = ops.conv_dgrad
+
+    def wrong(*args, **options):
+        dx = true(*args, **options)
+        dx[..., ::2] += 0.5
+        return dx
+
+    monkeypatch.setattr(ops, "conv_dgrad", wrong)
+    with pytest.raises(SystemExit, match=r"dgrad \(fp32\) is wrong by .*nothing was timed"):
+        run(monkeypatch, conv_throughput.main, "--device", "emulator", *SHAPE)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("1,9,8,6,8,3,3", "--pad", "1", "--groups", "2"),
+        ("2,11,13,3,5,4,3", "--stride", "3"),
+        ("1,5,5,4,4,3,3", "--pad", "4"),  # windows beyond the picture
+        ("2,7,9,4,4,2,5", "--stride", "4", "--pad", "2"),
+    ],
+    ids=str,
+)
+def test_the_check_knows_every_convolution(monkeypatch, words, capsys):
+    run(monkeypatch, conv_throughput.main, "--device", "cpu", "--rounds", "1", "--shape", *words)
+    assert "wgrad" in capsys.readouterr().out
+
+
+# ---- train_throughput ---------------------------------------------------------------------------
+
+NET = ("fashion-mnist", "--picture", "8,8,1", "--batch", "4", "--rounds", "1")
+
+
+class PeerError(RuntimeError):
+    pass
+
+
+@pytest.fixture
+def peers(monkeypatch):
+    """In the place of PyTorch: a step that does nothing, and one that does not compile."""
+    asked = []
+
+    def peer(name, net, batch, math, sgd, infer=False):
+        asked.append((name, math))
+        if name == "PyTorch compiled NHWC":
+            raise PeerError("InductorError: no Triton here")
+        return types.SimpleNamespace(
+            run=lambda: None, compile_s=1.5 if "compiled" in name else None
+        )
+
+    words = {"eager": "PyTorch", "compile": "PyTorch compiled"}
+    fake = types.SimpleNamespace(
+        peer=peer,
+        PeerError=PeerError,
+        forget=lambda: asked.append("forget"),
+        describe=lambda name: "a stand-in",
+        names=lambda kinds: [f"{words[k]} {layout}" for k in kinds for layout in ("NCHW", "NHWC")],
+        asked=asked,
+    )
+    monkeypatch.setitem(sys.modules, "peer_steps", fake)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: object())
+    monkeypatch.setattr("provenance.versions", dict)
+    return fake
+
+
+def test_steps_on_cuda(driver, peers, monkeypatch, tmp_path, capsys):
+    """Both kinds of peers, in each mode of math; what fails is a row that says so."""
+    path = tmp_path / "step.json"
+    words = (*NET, "--device", "cuda:0", "--math", "fp32,bf16", "--json", path)
+    run(monkeypatch, train_throughput.main, *words)
+    found = json.loads(path.read_text())
+    assert [each["math"] for each in found["runs"]] == ["fp32", "bf16"]
+    for each in found["runs"]:
+        assert each["steps"] == "captured, one CUDA graph for each batch size"
+        results = each["results"]
+        assert list(results) == [name for name, _ in peers.asked[:4]] + ["convnet"]
+        assert results["PyTorch compiled NHWC"] == {"failed": "InductorError: no Triton here"}
+        assert results["PyTorch compiled NCHW"]["compile_s"] == 1.5
+        assert results["convnet"]["images_per_s"] > 0
+    assert [a[1] for a in peers.asked if a != "forget"] == 4 * ["fp32"] + 4 * ["bf16"]
+    assert peers.asked.count("forget") == 2
+    said = capsys.readouterr().out
+    assert said.count("PyTorch compiled NHWC   failed: InductorError: no Triton here") == 2
+    assert "fp32: convnet is 0.00x as fast as PyTorch" in said
+
+
+def test_steps_on_the_cpu_are_compared_with_eager_ones(peers, monkeypatch, capsys):
+    run(monkeypatch, train_throughput.main, *NET, "--device", "cpu")
+    assert [name for name, _ in peers.asked[:-1]] == ["PyTorch NCHW", "PyTorch NHWC"]
+    assert "eager; --peers eager,compile has both" in capsys.readouterr().out
+
+
+def test_steps_without_pytorch(without_torch, monkeypatch, capsys):
+    run(monkeypatch, train_throughput.main, *NET, "--device", "cpu", "--infer")
+    said = capsys.readouterr().out
+    assert "peer    none: PyTorch is not installed" in said
+    assert "fp32: nothing to compare with" in said
+
+
+@pytest.mark.parametrize("words", [("--math", "fp16"), ("--peers", "eager,jit")])
+def test_bad_words(monkeypatch, words, capsys):
+    with pytest.raises(SystemExit) as refused:
+        run(monkeypatch, train_throughput.main, *NET, *words)
+    assert refused.value.code == 2
+    assert "expected some of" in capsys.readouterr().err
+
+
+# ---- with PyTorch, where it is ------------------------------------------------------------------
+
+
+@pytest.fixture
+def peer_steps():
+    pytest.importorskip("torch")
+    import peer_steps
+
+    yield peer_steps
+    peer_steps.set_precision("fp32")
+
+
+def small_net(math: str = "fp32"):
+    from convnet.build import build_net
+    from convnet.config import load_config
+
+    cfg = load_config("fashion-mnist", overrides=[f"train.math={math}"])
+    net = build_net(cfg, (8, 8, 1), 10, "cpu")
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((4, *net.in_shape), dtype=np.float32)
+    return net, (x, rng.integers(0, 10, 4).astype(np.int32))
+
+
+def test_the_precision_of_pytorch_is_that_of_math(peer_steps):
+    import torch
+
+    for math, tf32 in (("tf32", True), ("fp32", False), ("tf32", True), ("bf16", False)):
+        peer_steps.set_precision(math)
+        assert torch.backends.cudnn.allow_tf32 is tf32
+        assert torch.backends.cuda.matmul.allow_tf32 is tf32
+    with peer_steps.precise("bf16", torch.device("cpu")):
+        assert torch.is_autocast_enabled("cpu")
+        assert torch.get_autocast_dtype("cpu") == torch.bfloat16
+        product = torch.ones(2, 2) @ torch.ones(2, 2)
+    assert product.dtype == torch.bfloat16
+    with peer_steps.precise("tf32", torch.device("cpu")):
+        assert not torch.is_autocast_enabled("cpu")
+
+
+@pytest.mark.filterwarnings("default")  # PyTorch's own
+def test_an_eager_step_trains(peer_steps):
+    net, batch = small_net()
+    step = peer_steps.peer("PyTorch NHWC", net, batch, "fp32", (0.05, 0.9, 0.0)).run
+    losses = [step() for _ in range(20)]
+    assert np.mean(losses[-5:]) < 0.7 * np.mean(losses[:3])
+
+
+@pytest.mark.filterwarnings("default")
+@pytest.mark.parametrize(
+    ("compiled", "problem"),
+    [
+        (lambda function: function, None),
+        (lambda function: lambda *args: function(*args) * 3, "its first loss is"),
+        (lambda function: lambda *args: 1 / 0, "ZeroDivisionError: division by zero"),
+    ],
+)
+def test_what_is_compiled_is_checked(peer_steps, monkeypatch, compiled, problem):
+    asked = []
+
+    def compile_(function, **options):
+        asked.append(options)
+        return compiled(function)
+
+    monkeypatch.setattr(peer_steps.torch, "compile", compile_)
+    net, batch = small_net()
+    words = ("PyTorch compiled NCHW", net, batch, "bf16", (0.01, 0.9, 0.0))
+    if problem is None:
+        assert peer_steps.peer(*words).compile_s > 0
+    else:
+        with pytest.raises(peer_steps.PeerError, match=problem):
+            peer_steps.peer(*words)
+    assert asked == [{"mode": "default", "dynamic": False}]
+
+
+def test_other_weights_are_noticed(peer_steps):
+    net, batch = small_net()
+    true = net.predict
+    net.predict = lambda x: true(x) + 0.01
+    with pytest.raises(SystemExit, match="the nets do not compute the same"):
+        peer_steps.peer("PyTorch NCHW", net, batch, "fp32", (0.01, 0.9, 0.0))
