@@ -58,6 +58,7 @@ def valid_ops() -> list[Call]:
     shapes = image.shape, filters.shape
     calls: list[tuple[str, tuple, dict]] = [
         ("conv_output_shape", shapes, conv),
+        ("conv_kernel", ("wgrad", *shapes), conv | {"math": "tf32"}),
         ("conv_fprop", (image, filters, array(6)), conv | {"relu": True, "out": maps}),
         ("conv_dgrad", (maps, filters, image.shape), conv | {"relu_mask": image}),
         ("conv_wgrad", (image, maps, filters.shape), conv | {"bias": True}),
