@@ -5,11 +5,15 @@ from __future__ import annotations
 import json
 import sys
 import types
+from pathlib import Path
 
 import numpy as np
 import pytest
-import train_throughput
 from test_benchmarks import driver, emulator, quick_limits, run, without_torch
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "benchmarks"))
+
+import train_throughput  # noqa: E402
 
 __all__ = ["driver", "emulator", "quick_limits", "without_torch"]  # fixtures
 
