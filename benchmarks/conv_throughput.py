@@ -231,12 +231,12 @@ HEADER = (
 def line(row: dict) -> str:
     limit = f"{row['limit_share']:.0%} {row['bound']}"
     text = (
-        f"{row['layer']:9}{row['pass']:7}{row['math']:6}{row['shape']:40}{row['ms']:9.2f}{row['gflops']:9.0f}"
+        f"{row['layer']:9}{row['pass']:7}{row['math']:6}{row['shape']:40}{row['ms']:9.4f}{row['gflops']:9.0f}"
         f"{row['gbytes']:7.1f}{limit:>13}{row['error']:9.1e}"
     )
     for name in ("NCHW", "NHWC"):
         peer = row["peers_ms"].get(f"PyTorch {name}")
-        text += f"{'-' if peer is None else format(peer, '.2f'):>10}"
+        text += f"{'-' if peer is None else format(peer, '.4f'):>10}"
     return text + ("" if row["ratio"] is None else f"{row['ratio']:6.2f}x")
 
 
