@@ -8,11 +8,12 @@
 
 Each pass of each layer is first checked against float64 at a sample of its results, then timed in
 turns with PyTorch's two memory layouts (where PyTorch is installed; `cudnn.benchmark` is on). The
-last columns are the ratio to the faster of those, and the share of the limit: of the fastest
-matrix product, or for layers that only move memory of a copy, both measured in the same run
-(limits.py). A turn is some calls one after the other; on a GPU those of products are CUDA graphs,
-PyTorch's too, so that nothing of Python's is measured. The first layer's dgrad is left out, as
-training does not need it. `--json FILE` keeps the figures, `--plot FILE` draws a roofline.
+last columns are the ratio to the faster of those, and the kernel that a convolution takes. *limit*
+is the share of what is possible: of the fastest matrix product, or for layers that only move memory
+of a copy, both measured in the same run (limits.py). A turn is some calls one after the other; on a
+GPU those of products are CUDA graphs, PyTorch's too, so that nothing of Python's is measured. The
+first layer's dgrad is left out, as training does not need it. `--json FILE` keeps the figures,
+`--plot FILE` draws a roofline.
 """
 
 from __future__ import annotations
@@ -183,6 +184,7 @@ def measure(
         "pass": work.step,
         "math": work.math,
         "shape": work.text,
+        "kernel": kernel(work),
         "ms": middle * 1e3,
         "q1_ms": low * 1e3,
         "q3_ms": high * 1e3,
@@ -222,9 +224,17 @@ def graphs(
     return found
 
 
+def kernel(work: Work) -> str:
+    """Which one a convolution takes; of other layers there is one."""
+    if work.kind != "conv":
+        return ""
+    shapes = work.shapes["x"], work.shapes["w"]
+    return ops.conv_kernel(work.step, *shapes, math=work.math, **work.options)
+
+
 HEADER = (
     f"{'layer':9}{'pass':7}{'math':6}{'shape':40}{'ms':>9}{'GFLOP/s':>9}{'GB/s':>7}{'limit':>13}"
-    f"{'error':>9}{'NCHW ms':>10}{'NHWC ms':>10}{'ratio':>7}"
+    f"{'error':>9}{'NCHW ms':>10}{'NHWC ms':>10}{'ratio':>7}  kernel"
 )
 
 
@@ -237,7 +247,8 @@ def line(row: dict) -> str:
     for name in ("NCHW", "NHWC"):
         peer = row["peers_ms"].get(f"PyTorch {name}")
         text += f"{'-' if peer is None else format(peer, '.4f'):>10}"
-    return text + ("" if row["ratio"] is None else f"{row['ratio']:6.2f}x")
+    ratio = "-" if row["ratio"] is None else f"{row['ratio']:.2f}x"
+    return f"{text}{ratio:>7}  {row['kernel']}".rstrip()
 
 
 def summary(rows: list[dict]) -> None:
