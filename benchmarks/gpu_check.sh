@@ -129,9 +129,25 @@ pytest_part() {
 }
 
 smoke() {
-  local files=(tests/kernels/test_{tensor_cores,tiles,wgmma,math}.py)
+  local files=(tests/kernels/test_{tensor_cores,tiles,wgmma,math}.py) status=()
   [ $dry = 0 ] || files=(tests/kernels/test_{tensor_cores,tiles}.py)
-  pytest_part smoke 180 "${files[@]}"
+  hopper; status+=($?)
+  pytest_part smoke 180 "${files[@]}"; status+=($?)
+  together "${status[@]}"
+}
+
+# What Hopper's kernels are built of, one by one: a mistake in one of these would make a kernel hang,
+# and not say where.
+hopper() {
+  nvidia-smi --query-gpu=compute_cap --format=csv,noheader 2>/dev/null | grep -q "^9\.0" || return 0
+  local case status=()
+  part hopper-build 120 nvcc -std=c++17 -gencode arch=compute_90a,code=sm_90a -Isrc -Itests/emulator \
+    -o "$state/hopper" tests/emulator/hopper.cu src/kernels/tensor_map.cu || return
+  for case in pixel_rows pixel_rows_swizzled pipeline wgmma_tf32 wgmma_bf16 wgmma_wide_rows; do
+    part "hopper-$case" 20 bash -c "\"\$1\" $case | tee /dev/stderr | grep -q ^returned" - "$state/hopper"
+    status+=($?)
+  done
+  together "${status[@]}"
 }
 
 tests() {

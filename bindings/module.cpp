@@ -330,6 +330,32 @@ void bind_dense(py::module_& m) {
       py::arg("x"), py::arg("w"), py::arg("b"), py::arg("y"), py::arg("relu"), py::arg("workspace"),
       py::arg("stream") = 0, py::arg("math") = "fp32");
   m.def(
+      "dense_fprop_dropout",
+      [](Array x, Array w, Array b, Array y, bool relu, double drop, float scale,
+         std::uint64_t seed, std::uint32_t stream_id, std::uint32_t step, Size row_offset,
+         Size col_offset, Size global_cols, Array state, Array workspace, std::uintptr_t stream,
+         const std::string& math_name) {
+        const char* op = "dense_fprop_dropout";
+        Arguments args(op, stream);
+        const Math math = math_of(op, math_name);
+        const DenseShape s = dense_shape(op, array_dims(op, "x", x), array_dims(op, "w", w));
+        const auto* x_data = args.in<float>("x", x, Dims{s.n, s.c});
+        const auto* w_data = args.in<float>("w", w, Dims{s.k, s.c});
+        const auto* b_data = args.in<float>("b", b, Dims{s.k}, true);
+        const DropoutShape mask =
+            dropout_shape(op, Dims{s.n, s.k}, drop, row_offset, col_offset, global_cols);
+        const DropoutRule rule{mask, drop, scale, seed, stream_id, step, args.state(state)};
+        auto* y_data = args.out<float>("y", y, Dims{s.n, s.k});
+        const Workspace space = args.workspace(workspace, dense_workspace(s, Pass::kFprop, math));
+        py::gil_scoped_release release;
+        dense_fprop_dropout(s, math, x_data, w_data, b_data, relu, rule, y_data, space,
+                            args.stream());
+      },
+      py::arg("x"), py::arg("w"), py::arg("b"), py::arg("y"), py::arg("relu"), py::arg("drop"),
+      py::arg("scale"), py::arg("seed"), py::arg("stream_id"), py::arg("step"),
+      py::arg("row_offset"), py::arg("col_offset"), py::arg("global_cols"), py::arg("state"),
+      py::arg("workspace"), py::arg("stream") = 0, py::arg("math") = "fp32");
+  m.def(
       "dense_dgrad",
       [](Array dy, Array w, Array relu_mask, Array dx, Array workspace, std::uintptr_t stream,
          const std::string& math_name) {
@@ -365,6 +391,29 @@ void bind_dense(py::module_& m) {
       },
       py::arg("x"), py::arg("dy"), py::arg("dw"), py::arg("db"), py::arg("workspace"),
       py::arg("stream") = 0, py::arg("math") = "fp32");
+  m.def(
+      "dense_wgrad_sgd",
+      [](Array x, Array dy, Array w, Array velocity, Array db, float lr, float momentum,
+         float weight_decay, float lr_mult, float decay_mult, Array state, Array workspace,
+         std::uintptr_t stream, const std::string& math_name) {
+        const char* op = "dense_wgrad_sgd";
+        Arguments args(op, stream);
+        const Math math = math_of(op, math_name);
+        const DenseShape s = dense_shape(op, array_dims(op, "x", x), array_dims(op, "w", w));
+        const auto* x_data = args.in<float>("x", x, Dims{s.n, s.c});
+        const auto* dy_data = args.in<float>("dy", dy, Dims{s.n, s.k});
+        const SgdRule rule{lr, momentum, weight_decay, lr_mult, decay_mult, args.state(state)};
+        auto* w_data = args.out<float>("w", w, Dims{s.k, s.c});
+        auto* v_data = args.out<float>("velocity", velocity, Dims{s.k, s.c});
+        auto* db_data = args.out<float>("db", db, Dims{s.k}, false, true);
+        const Workspace space = args.workspace(workspace, dense_workspace(s, Pass::kWgrad, math));
+        py::gil_scoped_release release;
+        dense_wgrad_sgd(s, math, x_data, dy_data, rule, w_data, v_data, db_data, space,
+                        args.stream());
+      },
+      py::arg("x"), py::arg("dy"), py::arg("w"), py::arg("velocity"), py::arg("db"), py::arg("lr"),
+      py::arg("momentum"), py::arg("weight_decay"), py::arg("lr_mult"), py::arg("decay_mult"),
+      py::arg("state"), py::arg("workspace"), py::arg("stream") = 0, py::arg("math") = "fp32");
 }
 
 // ---- pooling -----------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ import numpy as np
 from convnet import backend as backends
 from convnet.build import Data, net_of
 from convnet.config import Config
+from convnet.fusedupdate import updatable
 from convnet.memory import training_memory
 from convnet.net import Net
 from convnet.sgd import SGD
@@ -177,12 +178,13 @@ def profile(
             wholes.append((time.perf_counter() - start) * 1e3)
     finally:
         watch.detach()
-    lines = []
+    lines, updated = [], {id(layer) for layer in updatable(net)}
     for node in net.nodes:
         forward, backward = (watch.median(node.name, way) for way in ("forward", "backward"))
         flops = _flops(node.layer.macs) * batch
         rate = flops / ((forward + backward) * 1e6) if flops and forward + backward else 0.0
-        lines.append(LayerTime(node.name, node.layer.describe(), forward, backward, rate))
+        kind = node.layer.describe() + " + update" * (id(node.layer) in updated)
+        lines.append(LayerTime(node.name, kind, forward, backward, rate))
     update = watch.median("update", "backward")
     lines.append(LayerTime("update", "SGD", 0.0, update, 0.0))
     other = max(0.0, statistics.median(wholes) - sum(line.ms for line in lines))

@@ -74,7 +74,8 @@ def build_net(
     """The net of a configuration, with fresh weights.
 
     Args:
-        cfg: its `net` (but for `net.init`), `augment`, `seed` and `train.math` are used.
+        cfg: its `net` (but for `net.init`), `augment`, `seed`, `train.math` and `step.fuse_update`
+            are used.
         picture: (H, W, C) of the data, before the crop.
         classes: of the data; the net must have as many outputs. None: as many as it has by itself.
         device: as for `convnet.backend.get_all`.
@@ -117,6 +118,7 @@ def build_net(
                 f"{cfg.origin}: net: node {name!r}: expected {classes} outputs, one for each class "
                 f"of the data, got {net.shapes[name][0]}"
             )
+    net.fuse_update = cfg.step.fuse_update
     _multiply_rates(cfg, net)
     Groups(cfg, net)  # so that what is wrong with them is said before training
     return net
@@ -344,6 +346,8 @@ def workers_for(cfg: Config, backend: Backend, processes: int = 1) -> int | Lite
 def _checked_memory(cfg: Config, device: str, train: Dataset, ranks: Ranks) -> Fit:
     """What training takes in this process, if there is as much."""
     net = build_net(cfg, train.shape, len(train.classes), device, sizes_only=True)
+    net.fuse_update = cfg.step.fuse_update and ranks.size == 1
+    Groups(cfg, net).begin_step(0, 1)  # which parameters have rates of their own
     batches = 1 if net.backend.name == "cuda" else _HELD_BATCHES
     batch = -(-cfg.train.batch // ranks.size)
     what = f"{cfg.origin}: training at batch {cfg.train.batch}"

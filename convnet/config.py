@@ -168,10 +168,12 @@ class TrainConfig:
 class StepConfig:
     """How a step runs. `graph`: captured once and then run again without Python's part in it, as a
     CUDA graph or, on the CPU, a list of calls; "auto" where that can be, "off" never, "force" or
-    else an error. It changes no result.
+    else an error. `fuse_update`: weights of dense layers are updated where their gradient is
+    computed, where that can be. Neither changes a result.
     """
 
     graph: Literal["auto", "off", "force"] = "auto"
+    fuse_update: bool = True
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from convnet.graph import INPUT, Node, consumers, input_names
 from convnet.layer import Layer
 from convnet.layers.activation import Activation, ReLU
+from convnet.layers.dense import Dense
 from convnet.layers.dropout import Dropout
 from convnet.layers.lrn import LRN
 from convnet.layers.pool import MaxPool
@@ -52,6 +53,7 @@ def plan(nodes: Sequence[Node], fuse: bool) -> Plan:
         _join_masks(nodes)
         _hand_masks_up(nodes, uses, learns)
         _run_in_place(nodes, uses)  # again, as what a mask is taken from may have changed
+        _fuse_dropouts(nodes, uses)
     return Plan(learns, _find_own_dx(nodes, uses, fuse))
 
 
@@ -81,7 +83,9 @@ def _reset(nodes: Sequence[Node]) -> None:
         if isinstance(layer, LRN):
             layer.fused = False
         if isinstance(layer, Dropout):
-            layer.masked = False
+            layer.masked = layer.fused = False
+        if isinstance(layer, Dense):
+            layer.dropout = None
         if isinstance(layer, MaxPool):
             layer.norm, layer.mask_dx = None, False
 
@@ -172,6 +176,25 @@ def _run_in_place(nodes: Sequence[Node], uses: dict[str, list[Node]]) -> None:
         own = LOCKED if len(uses[node.name]) != 1 else layer.saved_output
         shares_memory = layer.in_place or layer.is_view
         needed[node.name] = max(own, below) if shares_memory else own
+
+
+def _fuse_dropouts(nodes: Sequence[Node], uses: dict[str, list[Node]]) -> None:
+    """A dropout that would run in place over the output of a dense layer, or of its ReLU, runs in
+    that layer's epilogue. Only of the library's own kind of layer, which does so."""
+    for node in nodes:
+        above = _past_views(node, uses) if type(node.layer) is Dense else None
+        if above is not None and type(above.layer) is Dropout and above.layer.in_place:
+            assert isinstance(node.layer, Dense)
+            node.layer.dropout, above.layer.fused = above.layer, True
+
+
+def _past_views(node: Node, uses: dict[str, list[Node]]) -> Node | None:
+    """The one node that reads this one's output, past nodes that only hand it on."""
+    while len(uses[node.name]) == 1:
+        node = uses[node.name][0]
+        if not node.layer.is_view:
+            return node
+    return None
 
 
 def _find_own_dx(nodes: Sequence[Node], uses: dict[str, list[Node]], fuse: bool) -> frozenset[str]:

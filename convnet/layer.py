@@ -47,6 +47,10 @@ class Parameter:
             are all frozen computes no gradients of them.
         decay_mult: multiplies the weight decay.
 
+    Attributes:
+        grad_used_up: the gradient went into an update and was never stored; see
+            `convnet.fusedupdate`.
+
     `grad` and `velocity` have the shape of `data` and take no memory until they are first used.
     """
 
@@ -57,6 +61,7 @@ class Parameter:
         self._data = data
         self.rates = Rates(lr_mult, decay_mult)
         self.grad_is_zero = True  # then the contents of _grad are stale and stand for zeros
+        self.grad_used_up = False
         self._grad: Array | None = None
         self._scratch: Array | None = None
         self._velocity: Array | None = None
@@ -99,7 +104,11 @@ class Parameter:
 
     @property
     def grad(self) -> Array:
-        """The sum of the gradients since the last `zero_grad`."""
+        """The sum of the gradients since the last `zero_grad`.
+
+        Raises: RuntimeError where a training step has used it up and did not keep it.
+        """
+        self._check_kept()
         if self._grad is None:
             self._grad = backend.of(self.data).zeros(self.shape)
         elif self.grad_is_zero:
@@ -108,7 +117,19 @@ class Parameter:
 
     def zero_grad(self) -> None:
         """Makes the gradient zero, at no cost: the next one is written over it."""
-        self.grad_is_zero = True
+        self.grad_is_zero, self.grad_used_up = True, False
+
+    def use_up_gradient(self) -> None:
+        """Says that the gradient went straight into an update of `data`."""
+        self.grad_used_up = True
+
+    def _check_kept(self) -> None:
+        if self.grad_used_up:
+            raise RuntimeError(
+                f"{self.name}: its gradient was not kept: the training step updated it where the "
+                "gradient was computed. Net.gradients() computes gradients and keeps them; with "
+                "net.fuse_update = False (step.fuse_update = false) training steps do too"
+            )
 
     @contextmanager
     def gradient(self) -> Iterator[Array]:
@@ -116,7 +137,10 @@ class Parameter:
 
         The first contribution goes straight into `grad`. Later ones (of a parameter that several
         nodes share) go into a second array that is added to `grad` on leaving.
+
+        Raises: as `grad`.
         """
+        self._check_kept()
         if self.grad_is_zero:
             if self._grad is None:
                 self._grad = backend.of(self.data).empty(self.shape)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from convnet import backend as backends
+from convnet import fusedupdate
 from convnet.backend import Backend
 from convnet.gather import Gather
 from convnet.graph import Node, consumers
@@ -34,7 +35,7 @@ class Memory:
 
     Attributes:
         parameters, gradients, velocities: three times the parameters; only once those of frozen
-            layers.
+            layers, and twice those whose gradients are not kept (`convnet.fusedupdate`).
         outputs: what the layers write going forward; output_gradients: and going back.
         workspace: scratch memory of the operations, which they share.
         batch: the input of the net, and the pictures it is made of.
@@ -98,6 +99,7 @@ def device_memory(net: Net, batch: int, picture_bytes: int = 0) -> list[Memory]:
 
 def _memory_on(net: Net, device: Backend, batch: int, pictures: int) -> Memory:
     plan, nodes = net.plan(), net.running(device)
+    used_up = sum(layer.w.size for layer in fusedupdate.updatable(net))
     owners = [node for node in nodes if node.share is None]
     params = [param for node in owners for param in node.layer.params]
     gathers = [node for node in net.running() if isinstance(node.layer, Gather)]
@@ -106,7 +108,7 @@ def _memory_on(net: Net, device: Backend, batch: int, pictures: int) -> Memory:
         workspace = max((_workspace(node, batch) for node in nodes), default=0)
     return Memory(
         parameters=4 * sum(param.size for param in params),
-        gradients=4 * (sum(_graded(node) for node in owners) + _shared(nodes)),
+        gradients=4 * (sum(_graded(node) for node in owners) + _shared(nodes) - used_up),
         velocities=4 * sum(param.size for param in params if param.lr_mult != 0.0),
         outputs=sum(node.layer.output_bytes(batch) for node in nodes),
         output_gradients=4 * batch * _summed(net, nodes)

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from convnet import backend as backends
-from convnet import fusion, graph, ops, weights
+from convnet import fusedupdate, fusion, graph, ops, weights
 from convnet.gather import arrived
 from convnet.graph import INPUT, Node, input_names
 from convnet.inputs import checked_labels, checked_x
@@ -61,7 +61,7 @@ class Net(Passes):
             "conv1.w@0" and "conv1.w@1".
         backend: the device, or the first one; partition: over two devices, or None.
         seed; step: training steps done, which also counts dropout's masks.
-        step_graph: runs the steps; see `convnet.stepgraph`.
+        step_graph: runs the steps; see `convnet.stepgraph`; fuse_update: see `Passes`.
 
     Raises: ValueError for a graph or sizes that do not fit, naming the node.
     """
@@ -97,7 +97,7 @@ class Net(Passes):
         self._nodes = self._steps = self.nodes
         if len(self.backends) > 1:
             self._divide()
-        self._fuse = fuse
+        self._fuse, self._fuse_update, self._updated = fuse, True, []
         self._frozen = None
         self.plan()
         self.step_graph = StepGraph(self)
@@ -262,10 +262,12 @@ class Net(Passes):
 
     def plain_step(self, x: Array, labels: Array, sgd: SGD) -> None:
         """The operations of a step, node by node, on checked arrays; see `train_step`."""
-        self._compute_gradients(x, labels, None)
+        with fusedupdate.during(self, sgd) as self._updated:
+            self._compute_gradients(x, labels, None)
         if self.partition is not None:
             self.partition.links.share_halts()
-        sgd.update(self._random.state)
+        state, done = self._random.state, self._updated
+        sgd.update(state, done) if done else sgd.update(state)
 
     def _compute_gradients(self, x: Array, labels: Array, scale: float | None) -> None:
         self._forward(x, True, labels, scale)

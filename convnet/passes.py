@@ -15,7 +15,7 @@ from convnet import fusion, graph, ops
 from convnet.changes import changed
 from convnet.gather import Arriving, Part, arrived
 from convnet.graph import INPUT, Node, input_names
-from convnet.layer import Array, Parameter
+from convnet.layer import Array, Parameter, flag
 from convnet.layers.loss import UNRANKED, Loss
 from convnet.layers.weighted import Weighted
 from convnet.partition import Partition
@@ -36,6 +36,8 @@ class Passes:
     _nodes: Sequence[Node]  # those that run
     _steps: Sequence[Node]  # those of them that a training step needs
     _fuse: bool
+    _fuse_update: bool
+    _updated: list[Parameter]  # in the backward pass of the last step
     _plan: fusion.Plan
     _frozen: tuple[bool, ...] | None  # which of `params` were when the plan was made
     _values: dict[str, Array]  # outputs of nodes in the last pass
@@ -53,13 +55,28 @@ class Passes:
         return self._plan
 
     @property
+    def fuse_update(self) -> bool:
+        """Whether training steps update the weights of dense layers where their gradients are
+        computed, without keeping these, as far as that can be: see `convnet.fusedupdate`. Never
+        with fuse=False. It changes no result."""
+        return self._fuse and self._fuse_update
+
+    @fuse_update.setter
+    def fuse_update(self, value: bool) -> None:
+        changed()
+        self._fuse_update = flag("fuse_update", value)
+
+    @property
     def left(self) -> tuple[Any, ...]:
-        """What the last pass has left behind: the outputs of nodes, losses and ranks."""
-        return self._values, self._case_losses, self._rank
+        """What the last pass has left behind: the outputs of nodes, losses and ranks, and which
+        gradients it has used up."""
+        return self._values, self._case_losses, self._rank, self._updated
 
     @left.setter
     def left(self, left: tuple[Any, ...]) -> None:
-        self._values, self._case_losses, self._rank = left
+        self._values, self._case_losses, self._rank, self._updated = left
+        for param in self._updated:
+            param.use_up_gradient()
 
     @property
     def last_rank(self) -> np.ndarray:

@@ -57,16 +57,20 @@ class SGD:
         """lr, momentum and weight decay."""
         return self.lr, self.momentum, self.weight_decay
 
-    def update(self, state: StepState | None = None) -> None:
+    def update(self, state: StepState | None = None, done: Sequence[Parameter] = ()) -> None:
         """One step: changes `data` and `velocity` of every parameter by its `grad`.
 
         Args:
             state: where the devices have `rates`; without it, they are given them. Parameters with
                 rates of their own are given those.
+            done: parameters that the backward pass has updated (see `convnet.fusedupdate`).
+
+        Raises: RuntimeError for another whose gradient was not kept.
         """
+        updated = {id(param) for param in done}
         tensors: dict[tuple[backends.Backend, float, float], list[Any]] = {}
         for p in self.params:
-            if p.lr_mult != 0.0:
+            if p.lr_mult != 0.0 and id(p) not in updated:
                 lr = self.lr if p.rates.lr is None else p.rates.lr
                 momentum = self.momentum if p.rates.momentum is None else p.rates.momentum
                 own = tensors.setdefault((backends.of(p.data), lr, momentum), [])

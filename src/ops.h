@@ -91,7 +91,7 @@ CONVNET_HOST_DEVICE inline std::uint64_t state_seed(const StepState& state) {
 
 std::int64_t conv_workspace(const ConvShape& shape, Pass pass, Math math);
 // The kernel or algorithm that a pass takes on the current device, for arrays aligned to 16 bytes:
-// "wgmma, 256 x 128", "mma.sync, 128 x 64, 3 splits", "Winograd, F(2 x 2, 3 x 3)".
+// "wgmma, 256x128", "mma.sync, 128x64, 3 splits", "Winograd, F(2 x 2, 3 x 3)".
 std::string conv_kernel(const ConvShape& shape, Pass pass, Math math);
 
 // b [K] may be null. relu: y = max(0, y) in the epilogue; a NaN may come out as 0 there (fmaxf and
@@ -220,6 +220,22 @@ void dropout(const DropoutShape& shape, double drop, float scale, std::uint64_t 
              std::uint32_t stream_id, std::uint32_t step, const StepState* state, const float* x,
              float* y, Stream stream);
 
+// What dropout() is told besides its arrays.
+struct DropoutRule {
+  DropoutShape shape;
+  double drop;
+  float scale;
+  std::uint64_t seed;
+  std::uint32_t stream_id, step;
+  const StepState* state;  // may be null
+};
+
+// dense_fprop, and dropout of its output (rule.shape is y's); the same bits. It takes the workspace
+// of dense_fprop.
+void dense_fprop_dropout(const DenseShape& shape, Math math, const float* x, const float* w,
+                         const float* b, bool relu, const DropoutRule& rule, float* y,
+                         Workspace workspace, Stream stream);
+
 // ---- softmax and cross-entropy -----------------------------------------------------------------
 
 void softmax_fprop(const SoftmaxShape& shape, const float* logits, float* probs, Stream stream);
@@ -235,6 +251,15 @@ void softmax_xent(const SoftmaxShape& shape, const float* logits, const std::int
 // ---- the update rule of the paper, section 5 ---------------------------------------------------
 //   v = momentum v - weight_decay decay_mult lr lr_mult w - lr lr_mult g;   w = w + v
 
+// How one tensor is updated. state may be null; else its lr, momentum and weight_decay are taken in
+// place of those given, as they are when the operation runs, and nothing is changed where `halt` is
+// set.
+struct SgdRule {
+  float lr, momentum, weight_decay;
+  float lr_mult, decay_mult;
+  const StepState* state;
+};
+
 struct SgdTensor {
   float* w;
   float* velocity;
@@ -247,6 +272,13 @@ struct SgdTensor {
 // and weight_decay are taken in place of those given, and nothing is changed where `halt` is set.
 void sgd_update(const SgdTensor* tensors, int tensor_count, float lr, float momentum,
                 float weight_decay, const StepState* state, Stream stream);
+
+// dense_wgrad, and sgd_update of w by the gradient, which is not stored: w, velocity [K, C] and db
+// get the bits that the two would give them. It takes the workspace of dense_wgrad. db [K] may be
+// null; else it is the gradient of the bias, which is left to sgd_update.
+void dense_wgrad_sgd(const DenseShape& shape, Math math, const float* x, const float* dy,
+                     const SgdRule& rule, float* w, float* velocity, float* db, Workspace workspace,
+                     Stream stream);
 
 // ---- data augmentation (paper, section 4.1) ----------------------------------------------------
 //   y[n,p,q,c] = scale * (x[n, p + offset_h, q' + offset_w, c] + noise[n,c] - mean[same place])

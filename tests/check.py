@@ -16,6 +16,8 @@ from typing import Any
 import numpy as np
 import reference
 
+from convnet.stepstate import StepState
+
 U = 2.0**-24
 TINY = float(np.finfo(np.float32).tiny)  # below it, results may be flushed to zero
 
@@ -230,6 +232,15 @@ def unaligned(backend: Any, array: np.ndarray) -> Any:
     """The array on the backend, starting one element past an aligned address."""
     buffer = backend.asarray(np.concatenate([array.ravel()[:1], array.ravel()]))
     return buffer[1:].reshape(array.shape)
+
+
+def state_of(backend: Any, halt: int = 0, seed: int = 0, step: int = 0, **rates: float) -> Any:
+    """The state of a step as the operations read it; rates: lr, momentum, weight_decay."""
+    state = StepState([backend])
+    given = tuple(rates.get(name, 0.0) for name in ("lr", "momentum", "weight_decay"))
+    state.write(seed, step, given)
+    backend.put(state.halt_on(backend), np.array([halt], np.uint32))
+    return state.on(backend)
 
 
 def _surrounded(backend: Any, values: Iterable[Any]) -> list[Any]:

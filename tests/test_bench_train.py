@@ -41,7 +41,8 @@ def test_every_batch_on_every_number_of_threads(tmp_path, capsys):
     for step in steps:
         assert step["steps"] >= 3
         assert step["images_per_s"] == pytest.approx(1e3 * step["batch"] / step["ms"])
-    assert steps[1]["memory"] > steps[0]["memory"] == steps[2]["memory"]
+    assert steps[1]["memory"] > steps[0]["memory"]
+    assert steps[3]["memory"] > steps[2]["memory"]
     assert backends.get("cpu").module.thread_count() == before
 
 

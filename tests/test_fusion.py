@@ -19,7 +19,7 @@ from nets import (
 from convnet import ops
 from convnet.backend import Backend
 from convnet.gradcheck import gradcheck
-from convnet.layers import Dropout, Flatten, ReLU, SoftmaxXent, Sum, Tanh
+from convnet.layers import Dense, Dropout, Flatten, ReLU, SoftmaxXent, Sum, Tanh
 from convnet.memory import training_memory
 from convnet.net import Net, Node
 from convnet.sgd import SGD
@@ -68,9 +68,9 @@ def test_training_memory_is_what_training_takes(graph, fuse, backend, rng, monke
     layers = sum(node.layer.buffer_bytes for node in net.nodes)
     assert memory.outputs + memory.output_gradients == layers + sums
     arrays = [getattr(p, key) for p in net.params for key in ("data", "_grad", "_velocity")]
-    scratch = [p._scratch for p in net.params if p._scratch is not None]
+    arrays += [p._scratch for p in net.params]
     assert memory.parameters + memory.gradients + memory.velocities == sum(
-        array.nbytes for array in [*arrays, *scratch]
+        array.nbytes for array in arrays if array is not None
     )
     assert net.memory_bytes(BATCH) == memory.total
 
@@ -96,6 +96,11 @@ def test_what_is_fused_in_the_chain():
     assert layers["fc5"].mask_dx  # with dropout between: what was dropped is 0
     assert layers["fc6"].mask_dx
     assert layers["fc4"].dy_masked
+    assert layers["fc4"].dropout is layers["drop4"]
+    assert layers["fc5"].dropout is layers["drop5"]
+    assert layers["drop4"].fused
+    assert layers["drop5"].fused
+    assert layers["fc6"].dropout is None
 
 
 def test_what_is_not_fused_in_branches():
@@ -118,6 +123,7 @@ def test_nothing_is_fused_without_fuse():
         assert not getattr(node.layer, "fused", False)
         assert getattr(node.layer, "norm", None) is None
         assert not getattr(node.layer, "masked", False)
+        assert getattr(node.layer, "dropout", None) is None
         assert not getattr(node.layer, "dy_masked", False)
 
 
@@ -223,6 +229,56 @@ def test_the_norm_below_a_pool_takes_no_memory(rng):
     assert layers[0]["lrn1"].fused
 
 
+def test_dropout_is_drawn_by_the_dense_layer(backend, rng, monkeypatch):
+    """In training only; and without a ReLU between them too, where bprop draws again."""
+    drawn = []
+    for name in ("dropout_fprop", "dense_fprop_dropout", "dropout_bprop"):
+        call = getattr(ops, name)
+        monkeypatch.setattr(
+            ops, name, lambda *a, name=name, call=call, **o: drawn.append(name) or call(*a, **o)
+        )
+    x, labels = data(rng)
+    net = make(chain, backend, seed=3)
+    train(net, x, labels, steps=1)
+    assert drawn == ["dense_fprop_dropout"] * 2
+    net.predict(x)
+    net.evaluate(x, labels)
+    assert drawn == ["dense_fprop_dropout"] * 2
+    train(make(chain, backend, seed=3, fuse=False), x, labels, steps=1)
+    assert sorted(drawn[2:]) == ["dropout_bprop"] * 2 + ["dropout_fprop"] * 2
+    drawn.clear()
+    bare = [Node("fc1", dense(8)), Node("drop1", Dropout(0.4)), Node("fc2", dense(CLASSES))]
+    net = Net([*bare, Node("s", SoftmaxXent())], IN_SHAPE, device=backend, seed=3)
+    train(net, x, labels, steps=1)
+    assert drawn == ["dense_fprop_dropout", "dropout_bprop"]
+
+
+class OwnDense(Dense):
+    """A layer of a user's own, which knows nothing of dropout."""
+
+
+class OwnDropout(Dropout):
+    """Likewise."""
+
+
+def own_kinds():
+    return [
+        Node("fc1", OwnDense(8, relu=True)),
+        Node("drop1", Dropout(0.4)),
+        Node("fc2", dense(8, relu=True)),
+        Node("drop2", OwnDropout(0.4)),
+        Node("fc3", dense(CLASSES)),
+        Node("softmax", SoftmaxXent()),
+    ]
+
+
+def test_layers_of_ones_own_are_left_alone(backend, rng):
+    x, labels = data(rng)
+    fused, plain = (make(own_kinds, backend, seed=3, fuse=fuse) for fuse in (True, False))
+    assert not any(getattr(node.layer, "dropout", None) for node in fused.nodes)
+    assert train(fused, x, labels) == train(plain, x, labels)
+
+
 def test_no_random_numbers_in_the_backward_pass_over_a_relu(rng, monkeypatch):
     """Both dropouts of the chain leave their masks to the ReLUs below; alone they draw again."""
 
@@ -267,6 +323,8 @@ def test_masks_of_dropouts(backend, rng):
         "drop3": False,  # fc4 reads what the ReLU gave
         "drop5": True,
     }
+    joined = {n.name: n.layer.fused for n in fused.nodes if isinstance(n.layer, Dropout)}
+    assert joined == dict.fromkeys(masked, False) | {"drop1": True}  # over a dense layer's output
     assert train(fused, x, labels) == train(plain, x, labels)
     for name, array in plain.state().items():
         np.testing.assert_array_equal(fused.state()[name], array, err_msg=name)

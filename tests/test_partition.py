@@ -387,7 +387,7 @@ def test_a_layer_begins_with_what_is_there(monkeypatch, rng):
         Link, "finish", lambda self, sent: (finish(self, sent), order.append(sent.what))[0]
     )
     monkeypatch.setattr(
-        Conv, "_fprop", lambda self, x, relu: (order.append(len(x)), fprop(self, x, relu))[1]
+        Conv, "_fprop", lambda self, x, *rest: (order.append(len(x)), fprop(self, x, *rest))[1]
     )
     net.evaluate(*data(rng))
     at = order.index("relu2")

@@ -64,10 +64,10 @@ def test_a_capture_that_fails(driver, monkeypatch):
 def test_a_capture_that_fails_in_the_middle(driver, monkeypatch):
     plain = SGD.update
 
-    def update(self: SGD, state: Any = None) -> None:
+    def update(self: SGD, *args: Any) -> None:
         if driver.calls is not None:
             raise RuntimeError("cudaErrorStreamCaptureUnsupported")
-        plain(self, state)
+        plain(self, *args)
 
     monkeypatch.setattr(SGD, "update", update)
     with pytest.warns(StepGraphWarning, match="cudaErrorStreamCaptureUnsupported"):

@@ -99,7 +99,7 @@ class Conv(Weighted):
         self._make(rng, w_shape, (self.filters,), fans)
         return self.out_shape
 
-    def _fprop(self, x: Array, relu: bool) -> Array:
+    def _fprop(self, x: Array, relu: bool, train: bool) -> Array:
         y = self.buffer("y", (x.shape[0], *self.out_shape), x)
         return ops.conv_fprop(x, self.w.data, self.b_data, **self._options, relu=relu, out=y)
 

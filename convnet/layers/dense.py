@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from contextlib import nullcontext
 
 import numpy as np
 
 from convnet import ops
 from convnet.init import Initialiser
 from convnet.layer import Array, Shape, whole
+from convnet.layers.dropout import Dropout
 from convnet.layers.weighted import Weighted
 
 
@@ -17,10 +19,15 @@ class Dense(Weighted):
 
     An input of shape (H, W, C) is taken as one row of H W C numbers, in that order.
 
+    Attributes that a net sets when it fuses nodes, besides those of `Weighted`:
+        dropout: the dropout above, which fprop applies when training.
+
     Args:
         units: number of outputs, K; w is [K, C].
         bias, relu, init, std, bias_init, w_lr, w_decay, b_lr, b_decay, math: as in `Conv`.
     """
+
+    dropout: Dropout | None = None
 
     def __init__(
         self,
@@ -53,17 +60,39 @@ class Dense(Weighted):
         self._make(rng, (self.units, columns), (self.units,), (columns, self.units))
         return self.out_shape
 
-    def _fprop(self, x: Array, relu: bool) -> Array:
+    def _fprop(self, x: Array, relu: bool, train: bool) -> Array:
         y = self.buffer("y", (x.shape[0], self.units), x)
-        w, b = self.w.data, self.b_data
-        return ops.dense_fprop(_rows(x), w, b, relu=relu, math=self.products, out=y)
+        given, products = (_flat(x), self.w.data, self.b_data), self.products
+        if self.dropout is None or not train:
+            return ops.dense_fprop(*given, relu=relu, math=products, out=y)
+        drop, mask = self.dropout.drop, self.dropout.draw(y, self._rows)
+        return ops.dense_fprop_dropout(*given, drop, **mask, relu=relu, math=products, out=y)
 
     def _dgrad(self, dy: Array, relu_mask: Array | None, dx: Array) -> None:
-        mask = None if relu_mask is None else _rows(relu_mask)
-        ops.dense_dgrad(dy, self.w.data, relu_mask=mask, math=self.products, out=_rows(dx))
+        mask = None if relu_mask is None else _flat(relu_mask)
+        ops.dense_dgrad(dy, self.w.data, relu_mask=mask, math=self.products, out=_flat(dx))
 
     def _wgrad(self, x: Array, dy: Array, out: tuple[Array, Array | None]) -> None:
-        ops.dense_wgrad(_rows(x), dy, bias=self.bias, math=self.products, out=out)
+        ops.dense_wgrad(_flat(x), dy, bias=self.bias, math=self.products, out=out)
+
+    def _add_gradients(self, x: Array, dy: Array) -> None:
+        if self._update is None:
+            return super()._add_gradients(x, dy)
+        with self.b.gradient() if self.b else nullcontext() as db:
+            ops.dense_wgrad_sgd(
+                _flat(x),
+                dy,
+                self.w.data,
+                self.w.velocity,
+                *self._update,
+                lr_mult=self.w.lr_mult,
+                decay_mult=self.w.decay_mult,
+                bias=self.bias,
+                math=self.products,
+                state=self.random.state_for(x),
+                out=db,
+            )
+        return self.w.use_up_gradient()
 
     def workspace_bytes(self, batch: int) -> int:
         shapes = (batch, math.prod(self.in_shape)), self.w.shape
@@ -74,9 +103,10 @@ class Dense(Weighted):
         return self.w.size
 
     def describe(self) -> str:
-        return f"dense{self._relu_text()}{self._math_text()}"
+        dropout = " + dropout" if self.dropout is not None else ""
+        return f"dense{self._relu_text()}{dropout}{self._math_text()}"
 
 
-def _rows(x: Array) -> Array:
+def _flat(x: Array) -> Array:
     """[N, ...] as [N, C], without a copy."""
     return x.reshape(x.shape[0], -1)

@@ -24,6 +24,8 @@ class Dropout(Layer):
     Attributes that a net sets when it fuses nodes:
         masked: y lies over the output of a ReLU, whose mask is taken from it: what was dropped is 0
             there, so that mask is this layer's too, and bprop draws no random numbers.
+        fused: in training, the dense layer below has applied the mask to y, over which this layer
+            would run in place.
 
     Source: paper, section 4.2.
     """
@@ -35,6 +37,7 @@ class Dropout(Layer):
     # A dropped element is 0 and so not positive; its gradient is 0 with either mask.
     keeps_relu_mask = True
     masked = False
+    fused = False
 
     def __init__(self, drop: float = 0.5, mode: str = "paper") -> None:
         super().__init__()
@@ -59,8 +62,9 @@ class Dropout(Layer):
 
     def fprop(self, x: Array, train: bool) -> Array:
         y = x if self.in_place else self.buffer("y", x.shape, x)
+        if train and not self.fused:
+            ops.dropout_fprop(self._rows(x), self.drop, **self.draw(x), out=self._rows(y))
         if train:
-            ops.dropout_fprop(self._rows(x), self.drop, **self._draw(x), out=self._rows(y))
             return y
         scale = 1.0 - self.drop if self.mode == "paper" else 1.0
         if scale != 1.0 or y is not x:
@@ -73,7 +77,7 @@ class Dropout(Layer):
         dx = dy if self.overwrite_dy else self.buffer("dx", dy.shape, dy)
         if self.masked:
             return ops.activation_bprop("linear", dy, dy, 1.0 / (1.0 - self.drop), out=dx)
-        ops.dropout_bprop(self._rows(dy), self.drop, **self._draw(dy), out=self._rows(dx))
+        ops.dropout_bprop(self._rows(dy), self.drop, **self.draw(dy), out=self._rows(dx))
         return dx
 
     def _rows(self, x: Array) -> Array:
@@ -81,8 +85,9 @@ class Dropout(Layer):
         first, last, _ = self.columns or (0, x.shape[-1], 0)
         return x.reshape(-1, last - first)
 
-    def _draw(self, x: Array) -> dict[str, Any]:
-        """Which mask, and where x lies in the tensor that it is drawn for."""
+    def draw(self, x: Array, first_case: int = 0) -> dict[str, Any]:
+        """Which mask, and where x lies in the tensor that it is drawn for; its first case is number
+        `first_case` of the batch."""
         first, _, channels = self.columns or (0, 0, x.shape[-1])
         rows_per_case = self._rows(x).shape[0] // x.shape[0]
         return {
@@ -90,11 +95,12 @@ class Dropout(Layer):
             "layer": self.stream,
             "step": self.random.step,
             "mode": self.mode,
-            "row_offset": self.random.first_case * rows_per_case,
+            "row_offset": (self.random.first_case + first_case) * rows_per_case,
             "col_offset": first,
             "global_cols": channels,
             "state": self.random.state_for(x),
         }
 
     def describe(self) -> str:
-        return f"dropout {self.drop:g}" + (" inverted" if self.mode == "inverted" else "")
+        mode = " inverted" if self.mode == "inverted" else ""
+        return f"dropout {self.drop:g}{mode}" + (" (fused)" if self.fused else "")

@@ -38,7 +38,7 @@ class Local(Conv):
         self._make(rng, (*self.out_shape[:2], *filter_shape), self.out_shape, fans)
         return self.out_shape
 
-    def _fprop(self, x: Array, relu: bool) -> Array:
+    def _fprop(self, x: Array, relu: bool, train: bool) -> Array:
         y = self.buffer("y", (x.shape[0], *self.out_shape), x)
         return ops.local_fprop(x, self.w.data, self.b_data, **self._window, relu=relu, out=y)
 

@@ -24,7 +24,7 @@ class Weighted(Layer):
         dy_masked: the mask of the ReLU is in the dy that arrives, as the consumer has applied it.
         mask_dx: x is the output of a ReLU; its mask is applied in the epilogue of dgrad.
         late: bprop returns dx at once and leaves the gradients of w and b to `finish_bprop`, so
-            that dx can be sent on meanwhile.
+            that dx can be sent on meanwhile. So it does where the weights are updated at once.
     """
 
     reach = "filters"
@@ -35,6 +35,9 @@ class Weighted(Layer):
     fuse_relu = False
     dy_masked = False
     mask_dx = False
+    # Of the update that the weights get as soon as their gradient is known (see
+    # `convnet.fusedupdate`): lr, momentum, weight decay. None: the gradient is kept.
+    _update: tuple[float, float, float] | None = None
     _rows = 0  # the first case of the slice that is being computed
 
     def __init__(
@@ -72,7 +75,7 @@ class Weighted(Layer):
         if self.bias:
             self.params.append(Parameter("b", b, self.b_lr, self.b_decay))
 
-    def _fprop(self, x: Array, relu: bool) -> Array:
+    def _fprop(self, x: Array, relu: bool, train: bool) -> Array:
         raise NotImplementedError
 
     def _dgrad(self, dy: Array, relu_mask: Array | None, dx: Array) -> None:
@@ -109,7 +112,7 @@ class Weighted(Layer):
         return 1 if self.has_relu and not self.dy_masked else 0
 
     def fprop(self, x: Array, train: bool) -> Array:
-        y = self._fprop(x, self.has_relu)
+        y = self._fprop(x, self.has_relu, train)
         self.saved = (x, y) if train else None
         return y
 
@@ -124,7 +127,7 @@ class Weighted(Layer):
         try:
             for first, last in slices:
                 self._rows = first
-                self._fprop(x[first:last], self.has_relu)
+                self._fprop(x[first:last], self.has_relu, train)
         finally:
             self._rows = 0
         self.saved = (x, y) if train else None
@@ -143,13 +146,15 @@ class Weighted(Layer):
         if self.has_relu and not self.dy_masked:
             out = dy if self.overwrite_dy else self.buffer("masked", dy.shape, dy)
             dy = ops.relu_bprop(y, dy, out=out)
-        if not self.late:
+        # dgrad reads w, so an update of w comes after it
+        now = not self.late and (self._update is None or not self.need_dx)
+        if now:
             self._add_gradients(x, dy)
         if not self.need_dx:
             return None
         dx = self.buffer("dx", x.shape, x)
         self._dgrad(dy, x if self.mask_dx else None, dx)
-        self._due = (x, dy) if self.late else None
+        self._due = None if now else (x, dy)
         return dx
 
     def finish_bprop(self) -> None:

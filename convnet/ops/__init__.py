@@ -49,7 +49,14 @@ from convnet.ops.conv import (
     conv_wgrad,
     conv_workspace,
 )
-from convnet.ops.dense import dense_dgrad, dense_fprop, dense_wgrad, dense_workspace
+from convnet.ops.dense import (
+    dense_dgrad,
+    dense_fprop,
+    dense_fprop_dropout,
+    dense_wgrad,
+    dense_wgrad_sgd,
+    dense_workspace,
+)
 from convnet.ops.dropout import dropout_bprop, dropout_fprop
 from convnet.ops.local import local_dgrad, local_fprop, local_output_shape, local_wgrad
 from convnet.ops.lrn import lrn_bprop, lrn_fprop
@@ -87,7 +94,9 @@ __all__ = [
     "copy",
     "dense_dgrad",
     "dense_fprop",
+    "dense_fprop_dropout",
     "dense_wgrad",
+    "dense_wgrad_sgd",
     "dense_workspace",
     "dropout_bprop",
     "dropout_fprop",

@@ -70,8 +70,8 @@ def conv_kernel(
     math: str = "fp32",
 ) -> str:
     """The kernel or algorithm that "fprop", "dgrad" or "wgrad" takes on the backend that is in use,
-    for arrays aligned to 16 bytes: such as "wgmma, 256 x 128" (the tile: pixels x filters),
-    "mma.sync, 128 x 64, 3 splits", "Winograd, F(2 x 2, 3 x 3)" or "direct".
+    for arrays aligned to 16 bytes: such as "wgmma, 256x128" (the tile: pixels x filters, in wgrad
+    rows of dw x filters), "mma.sync, 128x64, 3 splits", "Winograd, F(2 x 2, 3 x 3)" or "direct".
 
     CONVNET_WGMMA and CONVNET_WINOGRAD (auto, off, always) overrule the choice; see docs/kernels.md
     and docs/performance.md.

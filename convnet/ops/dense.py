@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 from convnet import backend as _backend
 from convnet.backend import Array
-from convnet.ops.arguments import backend_of, dims_of, outputs, shape_of, text_of
+from convnet.ops.arguments import backend_of, dims_of, outputs, real_of, shape_of, text_of
+from convnet.ops.dropout import mask_of
 
 
 def dense_workspace(
@@ -51,6 +52,48 @@ def dense_fprop(
     if out is None:
         out = be.empty((shapes[0][0], shapes[1][0]))
     be.module.dense_fprop(x, w, b, out, bool(relu), space, be.stream(), math)
+    return out
+
+
+def dense_fprop_dropout(
+    x: Array,
+    w: Array,
+    b: Array | None = None,
+    drop: float = 0.5,
+    *,
+    seed: int,
+    layer: int = 0,
+    step: int = 0,
+    mode: str = "paper",
+    row_offset: int = 0,
+    col_offset: int = 0,
+    global_cols: int | None = None,
+    state: Array | None = None,
+    relu: bool = False,
+    math: str = "fp32",
+    out: Array | None = None,
+) -> Array:
+    """:func:`dense_fprop`, and :func:`convnet.ops.dropout_fprop` of its output, in one pass.
+
+    Args:
+        x, w, b, relu, math: as for `dense_fprop`.
+        drop, seed, layer, step, mode, row_offset, col_offset, global_cols, state: as for
+            `dropout_fprop` of y.
+        out: [N, K].
+
+    Returns:
+        y [N, K], with the bits that the two would give it.
+    """
+    op = "dense_fprop_dropout"
+    math = text_of(op, "math", math)
+    be = backend_of(op, x=x, w=w, b=b, state=state, out=out)
+    x_shape, units = dims_of(op, "x", x, 2), dims_of(op, "w", w, 2)[0]
+    y_shape, w_shape = (x_shape[0], units), (units, x_shape[1])
+    mask = mask_of(op, y_shape, drop, seed, layer, step, mode, row_offset, col_offset, global_cols)
+    space = be.workspace(be.module.dense_workspace("fprop", x_shape, w_shape, math))
+    if out is None:
+        out = be.empty(y_shape)
+    be.module.dense_fprop_dropout(x, w, b, out, bool(relu), *mask, state, space, be.stream(), math)
     return out
 
 
@@ -110,3 +153,50 @@ def dense_wgrad(
         dw, db = be.empty(w_shape), be.empty(w_shape[:1]) if bias else None
     be.module.dense_wgrad(x, dy, dw, db, space, be.stream(), math)
     return dw, db
+
+
+def dense_wgrad_sgd(
+    x: Array,
+    dy: Array,
+    w: Array,
+    velocity: Array,
+    lr: float,
+    momentum: float = 0.9,
+    weight_decay: float = 5e-4,
+    *,
+    lr_mult: float = 1.0,
+    decay_mult: float = 1.0,
+    bias: bool = True,
+    math: str = "fp32",
+    state: Array | None = None,
+    out: Array | None = None,
+) -> Array | None:
+    """:func:`dense_wgrad`, and :func:`convnet.ops.sgd_update` of w by it, in one pass.
+
+    The gradient of w is never stored. w and velocity have the bits that the two would give them.
+
+    Args:
+        x: [N, C].
+        dy: [N, K].
+        w, velocity: [K, C], written in place.
+        lr, momentum, weight_decay, lr_mult, decay_mult, state: as for `sgd_update`.
+        bias: whether db is wanted.
+        math: how products are formed; see :mod:`convnet.ops`.
+        out: db [K].
+
+    Returns:
+        db [K], the gradient of the bias, with which nothing has been done; or None.
+    """
+    op = "dense_wgrad_sgd"
+    math = text_of(op, "math", math)
+    be = backend_of(op, x=x, dy=dy, w=w, velocity=velocity, state=state, out=out)
+    rates = {"lr": lr, "momentum": momentum, "weight_decay": weight_decay}
+    rates |= {"lr_mult": lr_mult, "decay_mult": decay_mult}
+    numbers = [real_of(op, name, value) for name, value in rates.items()]
+    x_shape = dims_of(op, "x", x, 2)
+    w_shape = dims_of(op, "dy", dy, 2)[1], x_shape[1]
+    space = be.workspace(be.module.dense_workspace("wgrad", x_shape, w_shape, math))
+    if out is None and bias:
+        out = be.empty(w_shape[:1])
+    be.module.dense_wgrad_sgd(x, dy, w, velocity, out, *numbers, state, space, be.stream(), math)
+    return out

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from convnet.backend import Array
-from convnet.ops.arguments import backend_of, dims_of, real_of, text_of, whole_of
+from convnet.ops.arguments import Shape, backend_of, dims_of, real_of, text_of, whole_of
 
 
 def dropout_fprop(
@@ -74,15 +74,37 @@ def _dropout(
     out: Array | None,
 ) -> Array:
     be = backend_of(op, x=x, out=out, state=state)
+    shape = dims_of(op, "x", x)
+    mask = mask_of(op, shape, drop, seed, layer, step, mode, row_offset, col_offset, global_cols)
+    if out is None:
+        out = be.empty(shape)
+    be.module.dropout(x, out, *mask, state, be.stream())
+    return out
+
+
+def mask_of(
+    op: str,
+    shape: Shape,
+    drop: float,
+    seed: int,
+    layer: int,
+    step: int,
+    mode: str,
+    row_offset: int,
+    col_offset: int,
+    global_cols: int | None,
+) -> tuple[float, float, int, int, int, int, int, int]:
+    """What the binding is told of a mask over an array of this shape, checked."""
     if text_of(op, "mode", mode) not in ("paper", "inverted"):
         raise ValueError(f'{op}: mode: expected "paper" or "inverted", got {mode!r}')
     drop = real_of(op, "drop", drop)
     if not 0.0 <= drop < 1.0:
         raise ValueError(f"{op}: drop: expected a probability in [0, 1), got {drop}")
-    shape = dims_of(op, "x", x)
     if global_cols is None:
         global_cols = shape[-1] + whole_of(op, "col_offset", col_offset) if shape else 1
-    counters = (
+    return (
+        drop,
+        1.0 / (1.0 - drop) if mode == "inverted" else 1.0,
         whole_of(op, "seed", seed, 0, 2**64 - 1),
         whole_of(op, "layer", layer, 0, 2**32 - 1),
         whole_of(op, "step", step, 0, 2**32 - 1),
@@ -90,8 +112,3 @@ def _dropout(
         whole_of(op, "col_offset", col_offset),
         whole_of(op, "global_cols", global_cols),
     )
-    if out is None:
-        out = be.empty(shape)
-    scale = 1.0 / (1.0 - drop) if mode == "inverted" else 1.0
-    be.module.dropout(x, out, drop, scale, *counters, state, be.stream())
-    return out

@@ -40,11 +40,11 @@ SUPPORTED = ("75", "80", "86", "89", "90", "100", "120")
 FLAGS = ("-std=c++17", "-O3", "-lineinfo", f"-I{KERNELS.parent}")  # those of cuda.cmake
 
 # Kernels whose last template argument says that they read whole vectors, by their mangled names.
-READS_VECTORS = re.compile(r"\d(conv|local)_(fprop|dgrad|wgrad)_kernelI.*?Lb1EEE")
+READS_VECTORS = re.compile(r"\d(conv|local|dense)_(fprop|dgrad|wgrad|wgrad_sgd)_kernelI.*?Lb1EEE")
 
 # Tensor-core kernels: pass, tile (rows, columns, those of a warp, blocks), math, 16-byte copies.
 MMA = re.compile(
-    r"\dmma_(fprop|dgrad|wgrad)_kernelI.*?MmaTileILi(\d+)ELi(\d+)ELi(\d+)ELi(\d+)ELi(\d+)EEE"
+    r"\dmma_(fprop|dgrad|wgrad|wgrad_sgd)_kernelI.*?MmaTileILi(\d+)ELi(\d+)ELi(\d+)ELi(\d+)ELi(\d+)EEE"
     r"LNS\w*?4MathE(\d)ELb(\d)E"
 )
 # By the number of a math in ops.h: its name, instruction, and how many of those a 16 x 8 piece of C
@@ -121,7 +121,7 @@ class Kernel:
             yield f"has {products} {instruction}, expected {expected} in a step"
         if not re.search(r"\bLDGSTS\S*\.128\b" if wide else r"\bLDGSTS\b", self.sass):
             yield "has no asynchronous copies" + (" of 128 bits" if wide else "") + " (LDGSTS)"
-        fragments = "LDS.128" if step == "wgrad" else "LDSM.16.M88.4"
+        fragments = "LDS.128" if step.startswith("wgrad") else "LDSM.16.M88.4"
         if not self.count(fragments):
             yield f"does not load fragments by {fragments}"
         threads = 32 * (m // warp_m) * (n // warp_n)

@@ -10,7 +10,9 @@
 #include "conv.cuh"
 
 #include "divider.cuh"
+#include "dropout.cuh"
 #include "mma_plan.cuh"
+#include "mma_tuned.cuh"
 #include "warp.cuh"
 #include "wgmma_plan.cuh"
 
@@ -56,6 +58,29 @@ __global__ void __launch_bounds__(kBlockThreads)
   unsigned rest = i;
   const unsigned channel = by_channels.split(&rest);
   out[i] = finish(sum, epilogue, channel, i);
+}
+
+// A thread for each four numbers of the mask that lie in a row, as in dropout.cu.
+__global__ void __launch_bounds__(kBlockThreads)
+    split_dropout_kernel(const float* partials, unsigned splits, unsigned rows, unsigned channels,
+                         Divider by_fours, unsigned fours, Epilogue epilogue, DropoutDraw draw,
+                         float* out) {
+  unsigned row = global_thread();
+  if (row >= rows * fours) return;
+  draw.begin();
+  const auto four = static_cast<unsigned>(by_fours.split(&row));
+  const std::uint64_t begin = draw.origin + row * draw.global_cols;
+  const Philox4 bits = draw.four(begin / 4 + four);
+  const unsigned first = 4 * four - static_cast<unsigned>(begin % 4);  // may be negative
+  const std::size_t count = std::size_t{rows} * channels;
+#pragma unroll
+  for (unsigned t = 0; t < 4; ++t) {
+    const unsigned channel = first + t, i = row * channels + channel;
+    if (channel >= channels) continue;
+    float sum = 0.0f;
+    for (unsigned split = 0; split < splits; ++split) sum += partials[split * count + i];
+    out[i] = draw.masked(bits.v[t], finish(sum, epilogue, channel, i));
+  }
 }
 
 }  // namespace
@@ -112,32 +137,25 @@ std::int64_t conv_workspace(const ConvShape& shape, Pass pass, Math math) {
 }
 
 std::string conv_kernel(const ConvShape& shape, Pass pass, Math math) {
-  const auto tile = [&](int long_side, int wide, unsigned splits) {
-    if (pass == Pass::kWgrad) std::swap(long_side, wide);
-    return std::to_string(long_side) + " x " + std::to_string(wide) +
-           (splits > 1 ? ", " + std::to_string(splits) + " splits" : "");
-  };
-  const auto named = [&](TileKind kind, unsigned splits) {
-    if (kind == TileKind::kHuge) return tile(256, 128, splits);
-    if (kind == TileKind::kLarge) return tile(128, 128, splits);
-    if (kind == TileKind::kNinetySix) return tile(128, 96, splits);
-    return kind == TileKind::kMedium ? tile(128, 64, splits) : tile(64, 32, splits);
+  const auto named = [](const std::string& kernel, const std::string& tile, unsigned splits) {
+    return kernel + ", " + tile + (splits > 1 ? ", " + std::to_string(splits) + " splits" : "");
   };
   if (wgmma_takes("conv_kernel", shape, pass, math, nullptr)) {
     if (pass == Pass::kWgrad) {
       const WgmmaWgradPlan plan = wgmma_wgrad_plan(shape, math);
       const int columns = static_cast<int>(plan.sixteens) * kSlabK * shape.r * shape.s;
-      return "wgmma, " + tile(columns, kWgradFilters, plan.splits);
+      return named("wgmma", std::to_string(columns) + "x" + std::to_string(kWgradFilters),
+                   plan.splits);
     }
     const WgmmaPlan plan = wgmma_plan(shape, pass, math);
-    return "wgmma, " + tile(plan.pixels, plan.filters, 1);
+    return named("wgmma", std::to_string(plan.pixels) + "x" + std::to_string(plan.filters), 1);
   }
   if (mma_serves(shape, pass, math) && device_has_mma("conv_kernel")) {
     const MmaPlan plan = mma_plan(shape, pass, math);
-    return "mma.sync, " + named(plan.tile, plan.splits);
+    return named("mma.sync", tile_name(plan.tile), plan.splits);
   }
   const Plan plan = conv_plan(shape, pass);
-  return "FFMA, " + named(plan.tile, plan.splits);
+  return named("FFMA", tile_name(plan.tile), plan.splits);
 }
 
 float* partials_in(OpName op, std::int64_t floats, Workspace workspace) {
@@ -155,6 +173,15 @@ void sum_splits(OpName op, const float* partials, unsigned splits, std::int64_t 
                 std::int64_t channels, const Epilogue& epilogue, float* out, void* stream) {
   launch(op, split_sum_kernel, blocks_for(count), dim3(kBlockThreads), 0, stream, partials, splits,
          static_cast<unsigned>(count), Divider(channels), epilogue, out);
+}
+
+void sum_splits_and_drop(OpName op, const float* partials, unsigned splits, std::int64_t count,
+                         std::int64_t channels, const Epilogue& epilogue, const DropoutDraw& draw,
+                         float* out, void* stream) {
+  const std::int64_t rows = count / channels, fours = (channels + 6) / 4;
+  launch(op, split_dropout_kernel, blocks_for(rows * fours), dim3(kBlockThreads), 0, stream,
+         partials, splits, static_cast<unsigned>(rows), static_cast<unsigned>(channels),
+         Divider(fours), static_cast<unsigned>(fours), epilogue, draw, out);
 }
 
 }  // namespace convnet

@@ -71,9 +71,14 @@ float* partials_in(OpName op, std::int64_t floats, Workspace workspace);
 // Classes of pixels that dgrad takes apart; see conv_dgrad.cu.
 inline int class_count(int stride, int extent) { return stride < extent ? stride : extent; }
 
-// conv_fprop() and its like, with the name that errors begin with.
+// A dense layer as the convolution that it is. In dense.cu.
+ConvShape as_convolution(const DenseShape& dense);
+
+// conv_fprop() and its like, with the name that errors begin with. `rule`: dropout of y, for dense
+// layers; else null.
 void conv_fprop_as(OpName op, const ConvShape& shape, Math math, const float* x, const float* w,
-                   const float* b, bool relu, float* y, Workspace workspace, Stream stream);
+                   const float* b, bool relu, float* y, Workspace workspace, Stream stream,
+                   const DropoutRule* rule = nullptr);
 void conv_dgrad_as(OpName op, const ConvShape& shape, Math math, const float* dy, const float* w,
                    const float* relu_mask, float* dx, Workspace workspace, Stream stream);
 void conv_wgrad_as(OpName op, const ConvShape& shape, Math math, const float* x, const float* dy,

@@ -14,6 +14,7 @@
 // do; 128-bit loads need C/G to be a multiple of 4 and aligned arrays. Cost: 2 N P Q K R S C/G
 // flops; x is read about K/G / tile columns times, mostly from L2.
 #include "conv.cuh"
+#include "dropout.cuh"
 #include "gather.cuh"
 #include "mma_plan.cuh"
 #include "wgmma_plan.cuh"
@@ -50,6 +51,7 @@ struct FpropParameters {
   ConvShape shape;
   Taps taps;
   Epilogue epilogue;
+  DropoutDraw draw;  // wanted for dense layers only, and not where there are splits
   bool vector_out;
 };
 
@@ -93,6 +95,10 @@ __global__ void __launch_bounds__(T::kThreads, T::blocks(kVector))
   output.epilogue = parameters.epilogue;
   const unsigned pitch = s.k, first_channel = output.first_channel;
   store_tile<T>(sum, output, [=](unsigned row) { return row * pitch + first_channel; });
+  if (parameters.draw.wanted) {
+    drop_tile<T::kM, T::kN, T::kThreads>(parameters.draw, y, first_row, rows, first_filter,
+                                         group_k);
+  }
 }
 
 template <class T, bool kVector>
@@ -105,13 +111,14 @@ void run(OpName op, const FpropParameters& parameters, const float* x, const flo
 }  // namespace
 
 void conv_fprop_as(OpName op, const ConvShape& shape, Math math, const float* x, const float* w,
-                   const float* b, bool relu, float* y, Workspace workspace, Stream stream) {
-  if (wgmma_takes(op, shape, Pass::kFprop, math, x)) {
+                   const float* b, bool relu, float* y, Workspace workspace, Stream stream,
+                   const DropoutRule* rule) {
+  if (rule == nullptr && wgmma_takes(op, shape, Pass::kFprop, math, x)) {
     wgmma_conv(op, shape, Pass::kFprop, math, x, w, {b, nullptr, relu}, y, workspace, stream);
     return;
   }
   if (mma_serves(shape, Pass::kFprop, math) && device_has_mma(op)) {
-    mma_fprop(op, shape, math, x, w, b, relu, y, workspace, stream);
+    mma_fprop(op, shape, math, x, w, b, relu, y, workspace, stream, rule);
     return;
   }
   const unsigned group_c = shape.c / shape.groups, group_k = shape.k / shape.groups;
@@ -127,7 +134,11 @@ void conv_fprop_as(OpName op, const ConvShape& shape, Math math, const float* x,
 
   float* partials = partials_in(op, plan.workspace_floats(), workspace);
   const Epilogue epilogue{b, nullptr, relu};
-  if (partials == nullptr) parameters.epilogue = epilogue;
+  const DropoutDraw draw = rule == nullptr ? DropoutDraw{} : dropout_draw(*rule);
+  if (partials == nullptr) {
+    parameters.epilogue = epilogue;
+    parameters.draw = draw;
+  }
   float* out = partials == nullptr ? y : partials;
   const bool vector = group_c % 4 == 0 && aligned16(x) && aligned16(w);
   parameters.vector_out = group_k % 4 == 0 && aligned16(out);
@@ -145,7 +156,10 @@ void conv_fprop_as(OpName op, const ConvShape& shape, Math math, const float* x,
   } else {
     run<NarrowTile, false>(op, parameters, x, w, out, stream);
   }
-  if (partials != nullptr) {
+  if (partials != nullptr && draw.wanted) {
+    sum_splits_and_drop(op, partials, plan.splits, plan.outputs, shape.k, epilogue, draw, y,
+                        stream);
+  } else if (partials != nullptr) {
     sum_splits(op, partials, plan.splits, plan.outputs, shape.k, epilogue, y, stream);
   }
 }

@@ -18,48 +18,10 @@
 #include "divider.cuh"
 #include "mma_plan.cuh"
 #include "wgmma_plan.cuh"
+#include "wgrad.cuh"
 
 namespace convnet {
 namespace {
-
-// A[m, i] = dy[pixel i, first_filter + m].
-template <class T, bool kVector>
-class OutputGradients : public AlongRows<T::kM, T::kThreads, kVector> {
-  using Base = AlongRows<T::kM, T::kThreads, kVector>;
-
- public:
-  // `dy` points to the group's first filter.
-  __device__ OutputGradients(const float* dy, unsigned pitch, unsigned pixels,
-                             unsigned first_filter, unsigned filters)
-      : dy_(dy), pitch_(pitch), pixels_(pixels), first_filter_(first_filter), filters_(filters) {}
-
-  __device__ void fetch(unsigned first_pixel) {
-    const unsigned pixel = first_pixel + Base::k();
-#pragma unroll
-    for (int load = 0; load < Base::kLoads; ++load) {
-      const unsigned filter = first_filter_ + Base::row(load);
-      read(this->values[load], dy_, pixel * pitch_ + filter, pixel < pixels_ && filter < filters_);
-    }
-  }
-
- private:
-  const float* dy_;
-  unsigned pitch_, pixels_, first_filter_, filters_;
-};
-
-// Adds up the rows of A as they pass through shared memory: a thread for each filter of the tile.
-template <class T>
-struct RowSums {
-  static_assert(T::kM <= T::kThreads, "a thread for each row");
-  bool wanted;
-  float sum = 0.0f;
-
-  __device__ void operator()(const float (&tile_a)[kTileK][T::kPitchM]) {
-    if (!wanted) return;
-#pragma unroll
-    for (int k = 0; k < kTileK; ++k) sum += tile_a[k][threadIdx.x];
-  }
-};
 
 // What a pixel number stands for, and where its window begins.
 struct Windows {
@@ -130,8 +92,8 @@ __global__ void __launch_bounds__(T::kThreads, T::blocks(kVector))
   const unsigned columns = s.r * s.s * group_c, pixels = s.n * s.p * s.q;
   const unsigned first_filter = place.tile_m * T::kM, first_column = place.tile_n * T::kN;
 
-  OutputGradients<T, kVector> gradients(dy + place.product * group_k, s.k, pixels, first_filter,
-                                        group_k);
+  MatrixColumns<T::kM, T::kThreads, kVector> gradients(dy + place.product * group_k, s.k, pixels,
+                                                       first_filter, group_k);
   WindowColumns<T, kVector> inputs(x + place.product * group_c, parameters.windows, pixels,
                                    first_column);
 

@@ -5,14 +5,13 @@
 //   wgrad  dw[k,c] = sum_n dy[n,k] x[n,c],  db[k] = sum_n dy[n,k]
 //
 // x [N,C] is [N,1,1,C], w [K,C] is [K,1,1,C], y [N,K] is [N,1,1,K], all as they lie: the kernels
-// are those of conv_*.cu, and everything said there holds. With a batch of 128 the forward products
-// have few tiles and a long sum, so they are split along it. Cost: 2 N C K flops, and w read (in
-// wgrad written) once: with N = 128, 64 flops a byte of w, which is more than these kernels need to
-// be limited by arithmetic.
+// are those of conv_*.cu, and everything said there holds. (dense_wgrad_sgd.cu updates w on the
+// way.) With a batch of 128 the forward products have few tiles and a long sum, so they are split
+// along it. Cost: 2 N C K flops, and w read (in wgrad written) once: with N = 128, 64 flops a byte
+// of w, which is more than these kernels need to be limited by arithmetic.
 #include "conv.cuh"
 
 namespace convnet {
-namespace {
 
 ConvShape as_convolution(const DenseShape& dense) {
   ConvShape shape{};
@@ -26,8 +25,6 @@ ConvShape as_convolution(const DenseShape& dense) {
   return shape;
 }
 
-}  // namespace
-
 std::int64_t dense_workspace(const DenseShape& shape, Pass pass, Math math) {
   return conv_workspace(as_convolution(shape), pass, math);
 }
@@ -35,6 +32,13 @@ std::int64_t dense_workspace(const DenseShape& shape, Pass pass, Math math) {
 void dense_fprop(const DenseShape& shape, Math math, const float* x, const float* w, const float* b,
                  bool relu, float* y, Workspace workspace, Stream stream) {
   conv_fprop_as("dense_fprop", as_convolution(shape), math, x, w, b, relu, y, workspace, stream);
+}
+
+void dense_fprop_dropout(const DenseShape& shape, Math math, const float* x, const float* w,
+                         const float* b, bool relu, const DropoutRule& rule, float* y,
+                         Workspace workspace, Stream stream) {
+  conv_fprop_as("dense_fprop_dropout", as_convolution(shape), math, x, w, b, relu, y, workspace,
+                stream, &rule);
 }
 
 void dense_dgrad(const DenseShape& shape, Math math, const float* dy, const float* w,

@@ -38,9 +38,15 @@ struct Output {
   Epilogue epilogue;
 };
 
-template <class T, class RowStart>
+// What becomes of finished values: they are the result, from out[at] on.
+struct StoreResult {
+  __device__ void operator()(float* out, unsigned at, float4 four) const { store4(out + at, four); }
+  __device__ void operator()(float* out, unsigned at, float value) const { out[at] = value; }
+};
+
+template <class T, class RowStart, class Become = StoreResult>
 __device__ inline void store_tile(const float (&sum)[T::kThreadM][T::kThreadN],
-                                  const Output& output, RowStart start) {
+                                  const Output& output, RowStart start, Become become = {}) {
 #pragma unroll
   for (int i = 0; i < T::kThreadM; ++i) {
     const unsigned row = output.first_row + T::row(i);
@@ -53,14 +59,14 @@ __device__ inline void store_tile(const float (&sum)[T::kThreadM][T::kThreadN],
         return finish(sum[i][j + l], output.epilogue, output.first_channel + column + l,
                       row_start + column + l);
       };
-      float* out = output.out + row_start + column;
+      const unsigned at = row_start + column;
       if (output.vector) {
         if (column >= output.columns) continue;
-        store4(out, make_float4(finished(0), finished(1), finished(2), finished(3)));
+        become(output.out, at, make_float4(finished(0), finished(1), finished(2), finished(3)));
       } else {
 #pragma unroll
         for (int l = 0; l < 4; ++l) {
-          if (column + l < output.columns) out[l] = finished(l);
+          if (column + l < output.columns) become(output.out, at + l, finished(l));
         }
       }
     }
@@ -71,5 +77,11 @@ __device__ inline void store_tile(const float (&sum)[T::kThreadM][T::kThreadN],
 // the last dimension. In conv.cu.
 void sum_splits(OpName op, const float* partials, unsigned splits, std::int64_t count,
                 std::int64_t channels, const Epilogue& epilogue, float* out, void* stream);
+
+// The same for out [count / channels, channels], and then dropout of it.
+struct DropoutDraw;
+void sum_splits_and_drop(OpName op, const float* partials, unsigned splits, std::int64_t count,
+                         std::int64_t channels, const Epilogue& epilogue, const DropoutDraw& draw,
+                         float* out, void* stream);
 
 }  // namespace convnet

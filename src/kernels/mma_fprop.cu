@@ -10,6 +10,7 @@
 // workspace whose rows are filled up. 16-byte copies need C/G to be a multiple of 4, or columns,
 // and aligned arrays. Cost: 2 N P Q K R S C/G flops; from L2 each block reads (kM + kN) R S C/G
 // floats.
+#include "dropout.cuh"
 #include "mma_gather.cuh"
 #include "mma_plan.cuh"
 #include "warp.cuh"
@@ -23,6 +24,7 @@ struct FpropParameters {
   Taps taps;
   KOrder order;
   Epilogue epilogue;
+  DropoutDraw draw;  // wanted for dense layers only, and not where there are splits
   bool vector_out;
 };
 
@@ -82,6 +84,10 @@ __global__ void __launch_bounds__(T::kThreads, T::kBlocks)
     store_mma_tile<T, typename Pixels::Layout, typename Filters::Layout>(
         product.sums, output, [=](unsigned row) { return row * pitch + first_channel; },
         SameColumns{output.columns});
+    if (parameters.draw.wanted) {
+      drop_tile<T::kM, T::kN, T::kThreads>(parameters.draw, y, kept.first_row, output.rows,
+                                           kept.first_filter, output.columns);
+    }
   }
 }
 
@@ -137,7 +143,8 @@ void run_with(Call& call, bool vector) {
 }  // namespace
 
 void mma_fprop(OpName op, const ConvShape& shape, Math math, const float* x, const float* w,
-               const float* b, bool relu, float* y, Workspace workspace, Stream stream) {
+               const float* b, bool relu, float* y, Workspace workspace, Stream stream,
+               const DropoutRule* rule) {
   const ConvShape columns = as_columns(shape);
   const unsigned group_c = columns.c / columns.groups, group_k = shape.k / shape.groups;
   Call call{op, {}, mma_plan(shape, Pass::kFprop, math), x, w, y, stream};
@@ -160,14 +167,21 @@ void mma_fprop(OpName op, const ConvShape& shape, Math math, const float* x, con
   }
   float* partials = call.plan.splits == 1 ? nullptr : space + filled;
   const Epilogue epilogue{b, nullptr, relu};
-  if (partials == nullptr) parameters.epilogue = epilogue;
+  const DropoutDraw draw = rule == nullptr ? DropoutDraw{} : dropout_draw(*rule);
+  if (partials == nullptr) {
+    parameters.epilogue = epilogue;
+    parameters.draw = draw;
+  }
   if (partials != nullptr) call.y = partials;
   const bool fours = group_c % 4 == 0 || by_columns(shape);
   const bool vector = fours && aligned16(x) && aligned16(call.w);
   parameters.vector_out = group_k % 4 == 0 && aligned16(call.y);
 
   with_math(math, [&](auto mode) { run_with<decltype(mode)::value>(call, vector); });
-  if (partials != nullptr) {
+  if (partials != nullptr && draw.wanted) {
+    sum_splits_and_drop(op, partials, call.plan.splits, call.plan.outputs, shape.k, epilogue, draw,
+                        y, stream);
+  } else if (partials != nullptr) {
     sum_splits(op, partials, call.plan.splits, call.plan.outputs, shape.k, epilogue, y, stream);
   }
 }

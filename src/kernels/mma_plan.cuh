@@ -123,7 +123,8 @@ void with_math(Math math, const Run& run) {
 // As conv_fprop_as() and its like, for what mma_serves(). In mma_*.cu.
 
 void mma_fprop(OpName op, const ConvShape& shape, Math math, const float* x, const float* w,
-               const float* b, bool relu, float* y, Workspace workspace, Stream stream);
+               const float* b, bool relu, float* y, Workspace workspace, Stream stream,
+               const DropoutRule* rule = nullptr);
 void mma_dgrad(OpName op, const ConvShape& shape, Math math, const float* dy, const float* w,
                const float* relu_mask, float* dx, Workspace workspace, Stream stream);
 void mma_wgrad(OpName op, const ConvShape& shape, Math math, const float* x, const float* dy,

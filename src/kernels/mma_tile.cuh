@@ -409,9 +409,10 @@ struct SameColumns {
 
 // Stores the tile as store_tile() of epilogue.cuh does: element (row, column) goes to
 // out[start(row) + columns.offset(column)], where row < rows and columns.valid(column).
-template <class T, class LayoutA, class LayoutB, class RowStart, class Columns>
+template <class T, class LayoutA, class LayoutB, class RowStart, class Columns,
+          class Become = StoreResult>
 __device__ inline void store_mma_tile(const MmaSums<T>& sums, const Output& output, RowStart start,
-                                      Columns columns) {
+                                      Columns columns, Become become = {}) {
   const int group = threadIdx.x % 32 / 4, place = threadIdx.x % 4;
 #pragma unroll
   for (int eight = 0; eight < 2 * T::kFragmentsM; ++eight) {
@@ -430,13 +431,13 @@ __device__ inline void store_mma_tile(const MmaSums<T>& sums, const Output& outp
       };
       if (output.vector) {
         if (!columns.valid(column)) continue;
-        store4(output.out + row_start + columns.offset(column),
+        become(output.out, row_start + columns.offset(column),
                make_float4(finished(0), finished(1), finished(2), finished(3)));
       } else {
 #pragma unroll
         for (int c = 0; c < 4; ++c) {
           if (columns.valid(column + c)) {
-            output.out[row_start + columns.offset(column + c)] = finished(c);
+            become(output.out, row_start + columns.offset(column + c), finished(c));
           }
         }
       }

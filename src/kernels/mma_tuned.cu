@@ -26,13 +26,6 @@ constexpr std::pair<TileKind, const char*> kTiles[] = {{TileKind::kHuge, "256x12
 constexpr std::pair<OnHopper, const char*> kOnHopper[] = {
     {OnHopper::kRule, "rule"}, {OnHopper::kWgmma, "wgmma"}, {OnHopper::kMma, "mma"}};
 
-const char* name_of(TileKind tile) {
-  for (const auto& [kind, name] : kTiles) {
-    if (kind == tile) return name;
-  }
-  return "";
-}
-
 std::vector<TunedTile> built_in() {
   std::vector<TunedTile> rows;
   for (const TunedTile* row = kTuned; row->measured_on != nullptr; ++row) rows.push_back(*row);
@@ -101,6 +94,13 @@ bool find_tuned(Pass pass, Math math, const Product& product, TunedTile* found) 
 
 // ---- the contract's part for benchmarks --------------------------------------------------------
 
+const char* tile_name(TileKind tile) {
+  for (const auto& [kind, name] : kTiles) {
+    if (kind == tile) return name;
+  }
+  return "";
+}
+
 TileChoice tile_choice(const ConvShape& shape, Pass pass, Math math) {
   TileChoice choice{pass, math, 0, 0, 0, 0, "", 0, "rule"};
   if (!mma_serves(shape, pass, math)) return choice;
@@ -109,7 +109,7 @@ TileChoice tile_choice(const ConvShape& shape, Pass pass, Math math) {
   choice.n = plan.product.n;
   choice.k = plan.product.k;
   choice.products = plan.product.products;
-  choice.tile = name_of(plan.tile);
+  choice.tile = tile_name(plan.tile);
   choice.splits = static_cast<int>(plan.splits);
   const bool wgmma = wgmma_takes("tile_choice", shape, pass, math, nullptr);  // null is aligned
   choice.on_hopper = wgmma ? "wgmma" : "mma";

@@ -27,6 +27,8 @@ struct TunedTile {
   OnHopper on_hopper;
 };
 
+const char* tile_name(TileKind tile);  // "128x64"
+
 // The row of the table in force for this product, if it has one: `*row`.
 bool find_tuned(Pass pass, Math math, const Product& product, TunedTile* row);
 

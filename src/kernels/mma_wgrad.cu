@@ -13,35 +13,10 @@
 // S C/G flops; the workspace is written and read once.
 #include "mma_gather.cuh"
 #include "mma_plan.cuh"
+#include "mma_wgrad.cuh"
 
 namespace convnet {
 namespace {
-
-// A[m, i] = dy[pixel i, first_filter + m].
-template <class T, bool kVector>
-class MmaOutputGradients : public CopyAlongRows<T::kM, T::kThreads, kVector> {
-  using Base = CopyAlongRows<T::kM, T::kThreads, kVector>;
-
- public:
-  // `dy` points to the group's first filter.
-  __device__ MmaOutputGradients(const float* dy, unsigned pitch, unsigned pixels,
-                                unsigned first_filter, unsigned filters)
-      : dy_(dy), pitch_(pitch), pixels_(pixels), first_filter_(first_filter), filters_(filters) {}
-
-  __device__ void copy(float* stage, unsigned first_pixel) {
-    const unsigned pixel = first_pixel + Base::k();
-#pragma unroll
-    for (int load = 0; load < Base::kLoads; ++load) {
-      const unsigned filter = first_filter_ + Base::row(load);
-      Base::copy(stage, load, dy_ + (pixel * pitch_ + filter),
-                 pixel < pixels_ && filter < filters_);
-    }
-  }
-
- private:
-  const float* dy_;
-  unsigned pitch_, pixels_, first_filter_, filters_;
-};
 
 // What a pixel number stands for, and where its window begins.
 struct Windows {
@@ -94,20 +69,6 @@ class MmaWindowColumns : public CopyAlongRows<T::kN, T::kThreads, kVector, true>
   unsigned row_[Base::kLoads], column_[Base::kLoads], offset_[Base::kLoads];
 };
 
-// Adds up the rows of A as they pass through shared memory: a thread for each filter of the tile.
-template <class T>
-struct MmaRowSums {
-  static_assert(T::kM <= T::kThreads, "a thread for each row");
-  bool wanted;
-  float sum = 0.0f;
-
-  __device__ void operator()(const float* stage) {
-    if (!wanted) return;
-#pragma unroll
-    for (int k = 0; k < kMmaK; ++k) sum += stage[MmaAlongRows<T::kM>::offset(threadIdx.x, k)];
-  }
-};
-
 // `width` columns of memory stand for `filled` columns of the product.
 struct FilledColumns {
   unsigned columns, width;
@@ -152,7 +113,7 @@ __global__ void __launch_bounds__(T::kThreads, T::kBlocks)
     const unsigned pixels = s.n * s.p * s.q;
     const unsigned first_filter = place.tile_m * T::kM, first_column = place.tile_n * T::kN;
 
-    using Gradients = MmaOutputGradients<T, kVector>;
+    using Gradients = MmaMatrixColumns<T::kM, T::kThreads, kVector>;
     using Inputs = MmaWindowColumns<T, kVector>;
     Gradients gradients(dy + place.product * group_k, s.k, pixels, first_filter, group_k);
     Inputs inputs(x + place.product * group_c, parameters.windows, pixels, first_column);

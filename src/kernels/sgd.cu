@@ -14,6 +14,7 @@
 #include "device.h"
 #include "floats.cuh"
 #include "ops.h"
+#include "update.cuh"
 #include "warp.cuh"
 
 namespace convnet {
@@ -36,11 +37,6 @@ struct Table {
   float lr, momentum, weight_decay;
 };
 
-// The factors of v, g and w in a block's tensor.
-struct Factors {
-  float momentum, rate, decay;
-};
-
 // The entry that a block works on: the last one whose first block is not after it.
 __device__ int find_entry(const Table& table, unsigned block) {
   int low = 0, high = table.size;
@@ -56,27 +52,22 @@ __device__ int find_entry(const Table& table, unsigned block) {
 }
 
 template <int kCount>
-__device__ void update(const Entry& entry, const Factors& by, unsigned i) {
+__device__ void update(const Entry& entry, const UpdateFactors& by, unsigned i) {
   const Floats<kCount> grad = load_floats<kCount>(entry.grad + i);
   Floats<kCount> velocity = load_floats<kCount>(entry.velocity + i);
   Floats<kCount> w = load_floats<kCount>(entry.w + i);
-  for (int t = 0; t < kCount; ++t) {
-    velocity.v[t] = by.momentum * velocity.v[t] - by.decay * w.v[t] - by.rate * grad.v[t];
-    w.v[t] += velocity.v[t];
-  }
+  for (int t = 0; t < kCount; ++t) update_value(by, grad.v[t], &velocity.v[t], &w.v[t]);
   store_floats(entry.velocity + i, velocity);
   store_floats(entry.w + i, w);
 }
 
 __global__ void __launch_bounds__(kBlockThreads)
     sgd_update_kernel(const Table table, const StepState* state) {
-  if (state != nullptr && state->halt != 0) return;
   const Entry entry = table.entries[find_entry(table, blockIdx.x)];
-  const float weight_decay = state != nullptr ? state->weight_decay : table.weight_decay;
-  Factors by;
-  by.momentum = state != nullptr ? state->momentum : table.momentum;
-  by.rate = (state != nullptr ? state->lr : table.lr) * entry.lr_mult;
-  by.decay = by.rate * weight_decay * entry.decay_mult;
+  const SgdRule rule{table.lr,      table.momentum,   table.weight_decay,
+                     entry.lr_mult, entry.decay_mult, state};
+  UpdateFactors by;
+  if (!update_factors(rule, &by)) return;
   const unsigned begin = (blockIdx.x - entry.first_block) * kTile;
   const unsigned end = min(begin + kTile, entry.count);
   const bool aligned = aligned16(entry.w) && aligned16(entry.velocity) && aligned16(entry.grad);

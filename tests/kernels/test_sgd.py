@@ -9,7 +9,6 @@ import pytest
 import reference
 
 from convnet import ops
-from convnet.stepstate import StepState
 
 SHAPES = [(1,), (3,), (4, 4), (5, 3, 3, 7), (33,), (1025,), (128, 257), (100_003,)]
 # Powers of two: every product and sum below is exact.
@@ -135,31 +134,21 @@ def test_unaligned_arrays(backend, rng, count):
     check.equal(backend.to_host(velocity), expected[1])
 
 
-def state_of(backend, halt=0, seed=0, step=0, **rates):
-    """The state of a step as the operations read it."""
-    state = StepState([backend])
-    state.write(seed, step, (rates["lr"], rates["momentum"], rates["weight_decay"]))
-    backend.put(state.on(backend)[6:7], np.array([halt], np.uint32))
-    return state
-
-
 def test_rates_of_the_step_state(backend, rng):
     """They are read when the operation runs, and the numbers beside them do not matter."""
     problem = tensors(cases.floats, rng)
     expected = update(backend, problem, **PAPER)
-    state = state_of(backend, **PAPER)
+    state = check.state_of(backend, **PAPER)
     wrong = {"lr": 7.0, "momentum": 0.7, "weight_decay": 7.0}
-    for got, want in zip(
-        update(backend, problem, **wrong, state=state.on(backend)), expected, strict=True
-    ):
+    for got, want in zip(update(backend, problem, **wrong, state=state), expected, strict=True):
         check.same_bits(got[0], want[0])
         check.same_bits(got[1], want[1])
 
 
 def test_a_halted_step_changes_nothing(backend, rng):
     problem = tensors(cases.floats, rng)
-    state = state_of(backend, halt=3, **PAPER)
-    after = update(backend, problem, **PAPER, state=state.on(backend))
+    state = check.state_of(backend, halt=3, **PAPER)
+    after = update(backend, problem, **PAPER, state=state)
     for (w, velocity), tensor in zip(after, problem, strict=True):
         check.same_bits(w, tensor[0])
         check.same_bits(velocity, tensor[1])

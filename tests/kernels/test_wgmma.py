@@ -120,13 +120,13 @@ def kernel_of(layer: str, pass_name: str, math: str) -> str:
 @pytest.mark.parametrize(
     ("layer", "pass_name", "fp32", "tf32"),
     [
-        ("conv2", "fprop", "wgmma, 128 x 128", "wgmma, 256 x 128"),
-        ("conv2", "dgrad", "wgmma, 128 x 48", "wgmma, 256 x 48"),
-        ("conv3", "fprop", "wgmma, 128 x 128", "wgmma, 256 x 128"),
-        ("conv3", "dgrad", "wgmma, 128 x 128", "wgmma, 128 x 128"),
-        ("conv4", "fprop", "wgmma, 128 x 96", "wgmma, 256 x 96"),
-        ("conv5", "fprop", "wgmma, 128 x 128", "wgmma, 128 x 128"),
-        ("conv5", "dgrad", "wgmma, 128 x 96", "wgmma, 256 x 96"),
+        ("conv2", "fprop", "wgmma, 128x128", "wgmma, 256x128"),
+        ("conv2", "dgrad", "wgmma, 128x48", "wgmma, 256x48"),
+        ("conv3", "fprop", "wgmma, 128x128", "wgmma, 256x128"),
+        ("conv3", "dgrad", "wgmma, 128x128", "wgmma, 128x128"),
+        ("conv4", "fprop", "wgmma, 128x96", "wgmma, 256x96"),
+        ("conv5", "fprop", "wgmma, 128x128", "wgmma, 128x128"),
+        ("conv5", "dgrad", "wgmma, 128x96", "wgmma, 256x96"),
     ],
 )
 def test_the_table_for_alexnet(monkeypatch, layer, pass_name, fp32, tf32):
@@ -144,10 +144,10 @@ def test_the_table_for_alexnet(monkeypatch, layer, pass_name, fp32, tf32):
 @pytest.mark.parametrize(
     ("layer", "kernel"),
     [
-        ("conv2", "wgmma, 64 x 400, 11 splits"),
-        ("conv3", "wgmma, 64 x 288, 5 splits"),
-        ("conv4", "wgmma, 64 x 432, 5 splits"),
-        ("conv5", "wgmma, 64 x 432, 8 splits"),
+        ("conv2", "wgmma, 400x64, 11 splits"),
+        ("conv3", "wgmma, 288x64, 5 splits"),
+        ("conv4", "wgmma, 432x64, 5 splits"),
+        ("conv5", "wgmma, 432x64, 8 splits"),
     ],
 )
 @pytest.mark.parametrize("math", ["tf32", "bf16"])
@@ -162,8 +162,8 @@ def test_the_table_of_wgrad(monkeypatch, layer, kernel, math):
 def test_what_it_leaves_to_others(monkeypatch):
     pytest.importorskip("convnet._emulator", reason="built without the emulator")
     with convnet.backend.use("emulator"):
-        assert kernel_of("conv1", "fprop", "tf32") == "mma.sync, 128 x 96"
-        assert kernel_of("conv3", "wgrad", "fp32").startswith("mma.sync, 128 x 128, ")
+        assert kernel_of("conv1", "fprop", "tf32") == "mma.sync, 128x96"
+        assert kernel_of("conv3", "wgrad", "fp32").startswith("mma.sync, 128x128, ")
         small = (2, 13, 13, 256), (384, 3, 3, 256)
         assert ops.conv_kernel("fprop", *small, pad=1).startswith("wgmma, ")
         monkeypatch.setenv("CONVNET_WGMMA", "auto")

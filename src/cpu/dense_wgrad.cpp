@@ -1,0 +1,133 @@
+// Gradients of the weights of fully connected layers on the host, and the update by them.
+//
+//   dw = dy^T x,  db = sum over n of dy       x [N, C], dy [N, K], dw [K, C]
+//   dense_wgrad_sgd: v = momentum v - decay w - rate dw;  w = w + v
+//
+// dw is cut into slabs of whole rows, by its shape alone, and each slab is a product of oneDNN.
+// dense_wgrad writes it where it belongs; dense_wgrad_sgd into the workspace, where the caches keep
+// it until w and velocity have been updated by it. So dw takes no memory of its own and is not
+// fetched from there. Both run the same products, so the update has the bits it would have had.
+#include "dense_wgrad.h"
+
+#include "onednn.h"
+#include "parallel.h"
+#include "sgd.h"
+#include "simd.h"
+
+namespace convnet {
+namespace {
+
+using dnnl::memory;
+
+// Bytes of a slab: small enough for a shared cache, and large enough that cutting the product costs
+// little, which takes the more the longer its sums are. Most layers are one slab.
+constexpr std::int64_t kBytesPerCase = 128 << 10;
+constexpr std::int64_t kFewestBytes = 4 << 20, kMostBytes = 16 << 20;
+constexpr std::int64_t kRowStep = 16;       // slabs begin at multiples of it
+constexpr std::int64_t kBiasColumns = 256;  // of db, for a thread
+
+// Rows of a slab; the last one may have fewer.
+std::int64_t slab_rows(const DenseShape& s) {
+  const std::int64_t bytes = std::clamp(s.n * kBytesPerCase, kFewestBytes, kMostBytes);
+  const std::int64_t slabs = ceil_div(std::int64_t{s.k} * s.c * 4, bytes);
+  return std::min<std::int64_t>(s.k, ceil_div(ceil_div(s.k, slabs), kRowStep) * kRowStep);
+}
+
+struct SlabPlan {
+  dnnl::matmul product;
+  memory::desc dy, x, dw, scratchpad;
+};
+
+std::shared_ptr<const SlabPlan> slab_plan(const DenseShape& s, Math math, std::int64_t rows) {
+  static PlanCache<SlabPlan> cache;
+  return cache.get({static_cast<int>(math), s.n, s.c, s.k, static_cast<int>(rows)}, [&] {
+    const auto f32 = memory::data_type::f32;
+    auto plan = std::make_shared<SlabPlan>();
+    plan->dy = memory::desc({rows, s.n}, f32, memory::dims{1, s.k});
+    plan->x = memory::desc({s.n, s.c}, f32, memory::format_tag::ab);
+    plan->dw = memory::desc({rows, s.c}, f32, memory::format_tag::ab);
+    const dnnl::matmul::primitive_desc product(cpu_engine(), plan->dy, plan->x, plan->dw,
+                                               user_scratchpad(math));
+    plan->product = dnnl::matmul(product);
+    plan->scratchpad = product.scratchpad_desc();
+    return plan;
+  });
+}
+
+// Calls place(first row, scratch) for where each slab is to go, and done(first row, rows, slab).
+template <class Place, class Done>
+void for_each_slab(const char* op, const DenseShape& s, Math math, const float* x, const float* dy,
+                   Workspace workspace, const Place& place, const Done& done) {
+  const std::int64_t most = slab_rows(s);
+  for (std::int64_t row = 0; row < s.k; row += most) {
+    const std::int64_t rows = std::min<std::int64_t>(most, s.k - row);
+    const auto plan = slab_plan(s, math, rows);
+    Scratch scratch(op, workspace);
+    void* const own = scratch.take(plan->scratchpad.get_size());
+    float* const slab = place(row, rows, scratch);
+    plan->product.execute(cpu_stream(), {{DNNL_ARG_SRC, memory_at(plan->dy, dy + row)},
+                                         {DNNL_ARG_WEIGHTS, memory_at(plan->x, x)},
+                                         {DNNL_ARG_DST, memory_at(plan->dw, slab)},
+                                         {DNNL_ARG_SCRATCHPAD, memory_at(plan->scratchpad, own)}});
+    cpu_stream().wait();
+    done(row, rows, slab);
+  }
+}
+
+CONVNET_CLONES void sum_columns(std::int64_t rows, std::int64_t columns, std::int64_t pitch,
+                                const float* dy, float* db) {
+  for (std::int64_t k = 0; k < columns; ++k) db[k] = 0.0f;
+  for (std::int64_t n = 0; n < rows; ++n) {
+    CONVNET_SIMD
+    for (std::int64_t k = 0; k < columns; ++k) db[k] += dy[n * pitch + k];
+  }
+}
+
+void bias_gradient(const DenseShape& s, const float* dy, float* db) {
+  if (db == nullptr) return;
+  parallel_chunks(s.k, kBiasColumns, [&](std::int64_t begin, std::int64_t size) {
+    sum_columns(s.n, size, s.k, dy + begin, db + begin);
+  });
+}
+
+}  // namespace
+
+std::int64_t dense_wgrad_workspace(const DenseShape& shape, Math math) {
+  const std::int64_t rows = slab_rows(shape), rest = (shape.k - 1) % rows + 1;
+  std::int64_t scratch = 0;
+  for (const std::int64_t size : {rows, rest}) {
+    const std::size_t bytes = slab_plan(shape, math, size)->scratchpad.get_size();
+    scratch = std::max(scratch, Scratch::padded(bytes));
+  }
+  return scratch + Scratch::padded(static_cast<std::size_t>(4 * rows * shape.c));
+}
+
+void dense_wgrad(const DenseShape& shape, Math math, const float* x, const float* dy, float* dw,
+                 float* db, Workspace workspace, Stream) {
+  for_each_slab(
+      "dense_wgrad", shape, math, x, dy, workspace,
+      [&](std::int64_t row, std::int64_t, Scratch&) { return dw + row * shape.c; },
+      [](std::int64_t, std::int64_t, const float*) {});
+  bias_gradient(shape, dy, db);
+}
+
+void dense_wgrad_sgd(const DenseShape& shape, Math math, const float* x, const float* dy,
+                     const SgdRule& rule, float* w, float* velocity, float* db, Workspace workspace,
+                     Stream) {
+  bias_gradient(shape, dy, db);
+  UpdateFactors by{};
+  if (!update_factors(rule, &by)) return;
+  for_each_slab(
+      "dense_wgrad_sgd", shape, math, x, dy, workspace,
+      [&](std::int64_t, std::int64_t rows, Scratch& scratch) {
+        return static_cast<float*>(scratch.take(static_cast<std::size_t>(4 * rows * shape.c)));
+      },
+      [&](std::int64_t row, std::int64_t rows, const float* dw) {
+        float *const first_w = w + row * shape.c, *const first_v = velocity + row * shape.c;
+        parallel_chunks(rows * shape.c, kChunk, [&](std::int64_t begin, std::int64_t size) {
+          update_chunk(size, by, dw + begin, first_v + begin, first_w + begin);
+        });
+      });
+}
+
+}  // namespace convnet

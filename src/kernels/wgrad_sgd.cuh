@@ -1,0 +1,76 @@
+// The gradient of a dense layer's weights that goes into their update and not to memory: what
+// dense_wgrad_sgd.cu (FFMA) and mma_wgrad_sgd.cu (tensor cores) share.
+#pragma once
+
+#include "conv.cuh"
+#include "update.cuh"
+
+namespace convnet {
+
+struct WgradSgdParameters {
+  Plan plan;
+  unsigned n, c, k;     // x [N, C], dy [N, K], w and velocity [K, C]
+  float *w, *velocity;  // not touched where there are splits
+  float* partials;      // with splits: the first split's sums, then the next one's; else null
+  float* db;            // null, the gradient, or with splits the sums of it likewise
+  SgdRule rule;
+  bool vector_out;
+};
+
+// In place of StoreResult of epilogue.cuh: a finished sum is the gradient of what it is written to.
+struct UpdateResult {
+  UpdateFactors by;
+  float* velocity;
+
+  __device__ void operator()(float* w, unsigned at, float4 grad) const {
+    float4 v = load4(velocity + at), value = load4(w + at);
+    update_value(by, grad.x, &v.x, &value.x);
+    update_value(by, grad.y, &v.y, &value.y);
+    update_value(by, grad.z, &v.z, &value.z);
+    update_value(by, grad.w, &v.w, &value.w);
+    store4(velocity + at, v);
+    store4(w + at, value);
+  }
+  __device__ void operator()(float* w, unsigned at, float grad) const {
+    update_value(by, grad, velocity + at, w + at);
+  }
+};
+
+// Lets store(output, become) see to the tile's sums: they are stored, with splits, and else w is
+// updated by them, unless the step was halted.
+template <class StoreTile>
+__device__ inline void finish_update(const WgradSgdParameters& parameters, Output& output,
+                                     unsigned split, const StoreTile& store) {
+  if (parameters.partials != nullptr) {
+    output.out = parameters.partials + std::size_t{split} * parameters.plan.outputs;
+    store(output, StoreResult{});
+    return;
+  }
+  UpdateResult update{{}, parameters.velocity};
+  if (!update_factors(parameters.rule, &update.by)) return;
+  output.out = parameters.w;
+  store(output, update);
+}
+
+// What dense_wgrad_sgd() is called with.
+struct WgradSgdCall {
+  OpName op;
+  DenseShape shape;
+  Math math;
+  const float *x, *dy;
+  SgdRule rule;
+  float *w, *velocity, *db;
+  Workspace workspace;
+  Stream stream;
+};
+
+// On tensor cores, for what mma_serves(). In mma_wgrad_sgd.cu.
+void mma_wgrad_sgd(const WgradSgdCall& call);
+
+// The parameters but for the plan; its splits and outputs are given. In dense_wgrad_sgd.cu.
+WgradSgdParameters wgrad_sgd_parameters(const WgradSgdCall& call, unsigned splits,
+                                        std::int64_t outputs);
+// With splits, what is left to do: adds up db and the gradient of w, and updates w. Likewise.
+void finish_splits(const WgradSgdCall& call, const WgradSgdParameters& parameters);
+
+}  // namespace convnet
