@@ -11,6 +11,7 @@ to standard error first, so that the last lines name what crashed.
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -132,6 +133,16 @@ def valid_binding() -> list[Call]:
         recorder.set_thread_count(2)
         recorder.math_description("bf16")
         recorder.device_description(0)
+        shapes = (2, 5, 6, 4), (6, 3, 3, 2)
+        windows = (2, 2, 1, 1, "ceil", 2)
+        recorder.conv_kernel("fprop", *shapes, *windows, "fp32")
+        for name, args in (  # which the host refuses, in so many words
+            ("tiles_of", ("dgrad", "tf32")),
+            ("tile_choice", ("fprop", *shapes, *windows, "tf32")),
+            ("set_tile_choices", ([("fprop", "tf32", (9, 8, 64, 1), "64x32", 1, "rule")],)),
+        ):
+            with contextlib.suppress(ValueError):
+                getattr(recorder, name)(*args)
     finally:
         backend.module = module
     return [call for call in recorder.calls.values() if call[2] or call[3]]
