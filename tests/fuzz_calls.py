@@ -11,7 +11,6 @@ to standard error first, so that the last lines name what crashed.
 
 from __future__ import annotations
 
-import contextlib
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -136,13 +135,6 @@ def valid_binding() -> list[Call]:
         shapes = (2, 5, 6, 4), (6, 3, 3, 2)
         windows = (2, 2, 1, 1, "ceil", 2)
         recorder.conv_kernel("fprop", *shapes, *windows, "fp32")
-        for name, args in (  # which the host refuses, in so many words
-            ("tiles_of", ("dgrad", "tf32")),
-            ("tile_choice", ("fprop", *shapes, *windows, "tf32")),
-            ("set_tile_choices", ([("fprop", "tf32", (9, 8, 64, 1), "64x32", 1, "rule")],)),
-        ):
-            with contextlib.suppress(ValueError):
-                getattr(recorder, name)(*args)
     finally:
         backend.module = module
     return [call for call in recorder.calls.values() if call[2] or call[3]]
@@ -153,6 +145,7 @@ def untested(calls: list[Call], module: Any) -> set[str]:
     functions = {name for name in dir(module) if not name.startswith("_")}
     alone = {"backend_name", "device_count", "build_description", "thread_count"}
     alone |= {"peer_stamp_workspace", "Recording"}
+    alone |= {"tiles_of", "tile_choice", "set_tile_choices"}  # which the host refuses altogether
     return functions - {call[0] for call in calls} - alone
 
 
