@@ -10,9 +10,10 @@ Each pass of each layer is first checked against float64 at a sample of its resu
 turns with PyTorch's two memory layouts (where PyTorch is installed; `cudnn.benchmark` is on). The
 last columns are the ratio to the faster of those, and the kernel that a convolution takes. *limit*
 is the share of what is possible: of the fastest matrix product, or for layers that only move memory
-of a copy, both measured in the same run (limits.py). A turn is some calls one after the other, so
-that a GPU does not wait for Python. The first layer's dgrad is left out, as training does not need
-it. `--json FILE` keeps the figures, `--plot FILE` draws a roofline.
+of a copy, both measured in the same run (limits.py). A turn is some calls one after the other; on a
+GPU those of products are CUDA graphs, PyTorch's too, so that nothing of Python's is measured. The
+first layer's dgrad is left out, as training does not need it. `--json FILE` keeps the figures,
+`--plot FILE` draws a roofline.
 """
 
 from __future__ import annotations
@@ -22,12 +23,15 @@ import importlib.util
 import json
 import math
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import limits
 import provenance
+from replay import Replay
 from timing import interleaved, spread, turns
-from work import Work
+from work import Ready, Work
 from workloads import of_net, of_shape
 
 import convnet
@@ -61,8 +65,9 @@ def run(args: argparse.Namespace, backend: Backend) -> None:
         print("peer    none: PyTorch is not installed")
     print(f"\n{HEADER}", flush=True)
     rows = []
+    replay = Replay(backend)
     for work in works(args, backend):
-        rows.append(measure(work, machines[work.math], peers, args))
+        rows.append(measure(work, machines[work.math], peers, replay, args))
         print(line(rows[-1]), flush=True)
     summary(rows)
     if args.json:
@@ -147,7 +152,9 @@ def numbers(text: str, count: int, option: str) -> tuple[int, ...]:
     return values
 
 
-def measure(work: Work, machine: limits.Limits, peers: bool, args: argparse.Namespace) -> dict:
+def measure(
+    work: Work, machine: limits.Limits, peers: bool, replay: Replay, args: argparse.Namespace
+) -> dict:
     """One row of the table. Times are medians, in milliseconds."""
     ready = work.prepare()
     error = ready.check()
@@ -160,7 +167,9 @@ def measure(work: Work, machine: limits.Limits, peers: bool, args: argparse.Name
     once = {name: turns(*calls, 1) for name, calls in contenders.items()}
     # A short call is repeated, so that a turn lasts long enough to be timed and not to be noise.
     repeats = max(1, math.ceil(0.02 / max(interleaved(once, 1)["convnet"][0], 1e-6)))
-    batches = {name: turns(*calls, repeats) for name, calls in contenders.items()}
+    batches = graphs(work, ready, contenders, repeats, replay)
+    captured = bool(batches)
+    batches = batches or {name: turns(*calls, repeats) for name, calls in contenders.items()}
     times = {
         name: [second / repeats for second in seconds]
         for name, seconds in interleaved(batches, args.rounds, warmup=1).items()
@@ -187,8 +196,32 @@ def measure(work: Work, machine: limits.Limits, peers: bool, args: argparse.Name
         "bound": "compute" if work.flops / machine.gemm > work.bytes / machine.copy else "memory",
         "error": error,
         "peers_ms": {name: seconds * 1e3 for name, seconds in others.items()},
+        "turns": "CUDA graphs" if captured else "calls",
         "ratio": min(others.values()) / middle if others else None,
     }
+
+
+def graphs(
+    work: Work, ready: Ready, contenders: dict[str, Any], repeats: int, replay: Replay
+) -> dict[str, Callable[[], object]]:
+    """The turns as CUDA graphs, which are the device's time alone; of all contenders, or none."""
+    if replay.problem or work.kind not in ("conv", "dense"):  # others of PyTorch's need autograd
+        return {}
+    found = {"convnet": replay.turn(ready.queue, repeats, 0)}
+    if replay.problem:
+        return {}
+    for name, (call, _) in contenders.items():
+        if name == "convnet":
+            continue
+        import peer_ops
+
+        try:
+            found[name] = peer_ops.replayed(call, repeats)
+        except RuntimeError as error:
+            replay.problem = str(error).strip().partition("\n")[0] or type(error).__name__
+            print(f"turns   calls one by one: {name} could not be captured: {replay.problem}")
+            return {}
+    return found
 
 
 def kernel(work: Work) -> str:
@@ -208,12 +241,12 @@ HEADER = (
 def line(row: dict) -> str:
     limit = f"{row['limit_share']:.0%} {row['bound']}"
     text = (
-        f"{row['layer']:9}{row['pass']:7}{row['math']:6}{row['shape']:40}{row['ms']:9.2f}{row['gflops']:9.0f}"
+        f"{row['layer']:9}{row['pass']:7}{row['math']:6}{row['shape']:40}{row['ms']:9.4f}{row['gflops']:9.0f}"
         f"{row['gbytes']:7.1f}{limit:>13}{row['error']:9.1e}"
     )
     for name in ("NCHW", "NHWC"):
         peer = row["peers_ms"].get(f"PyTorch {name}")
-        text += f"{'-' if peer is None else format(peer, '.2f'):>10}"
+        text += f"{'-' if peer is None else format(peer, '.4f'):>10}"
     ratio = "-" if row["ratio"] is None else f"{row['ratio']:.2f}x"
     return f"{text}{ratio:>7}  {row['kernel']}".rstrip()
 

@@ -256,11 +256,11 @@ alexnet() {
 
 failed=() waiting=()
 for step in "${chosen[@]}"; do
-  [ ! -e "$state/step-$step.done" ] || continue
+  [ ! -e "$state/$step.finished" ] || continue
   echo "== $step [$(date +%T)]"
   "$step"
   case $? in
-    0) touch "$state/step-$step.done" ;;
+    0) touch "$state/$step.finished" ;;
     "$UNFINISHED") waiting+=("$step") ;;
     *) failed+=("$step") ;;
   esac

@@ -41,6 +41,29 @@ def finish() -> None:
         torch.cuda.synchronize()
 
 
+def replayed(call: Callable[[], object], times: int) -> Callable[[], object]:
+    """A turn of `times` calls as one CUDA graph; it ends when the device has done them.
+
+    Raises:
+        RuntimeError: they cannot be captured.
+    """
+    side = torch.cuda.Stream()  # graphs are captured on another stream; once there before it
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):
+        call()
+    torch.cuda.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph, stream=side):
+        for _ in range(times):
+            call()
+
+    def turn() -> None:
+        graph.replay()
+        torch.cuda.synchronize()
+
+    return turn
+
+
 def _device() -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 

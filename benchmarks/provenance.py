@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import platform
 import subprocess
@@ -23,6 +24,10 @@ def versions() -> dict[str, str]:
     """Of what takes part in measurements."""
     found = {"python": platform.python_version(), "numpy": np.__version__}
     for name in ("cupy", "torch"):
-        if importlib.util.find_spec(name) is not None:
-            found[name] = str(__import__(name).__version__)
+        if importlib.util.find_spec(name) is None:
+            continue
+        try:
+            found[name] = str(importlib.import_module(name).__version__)
+        except ImportError as error:  # CuPy without its libraries, say
+            found[name] = f"not importable: {error}".partition("\n")[0]
     return found

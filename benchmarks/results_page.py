@@ -130,9 +130,9 @@ def conv_table(record: dict[str, Any]) -> str:
         peers = row["peers_ms"].values()
         cells = [row["layer"], row["pass"]]
         cells += [row.get("math") or ""] if len(maths) > 1 else []
-        cells += [f"{row['ms']:.2f}", f"{row['gflops']:,.0f}", f"{row['gbytes']:.1f}"]
+        cells += [short(row["ms"]), f"{row['gflops']:,.0f}", f"{row['gbytes']:.1f}"]
         cells += [f"{row['limit_share']:.0%} ({row['bound']})", f"{row['error']:.1e}"]
-        cells += [f"{min(peers):.2f}" if peers else ""]
+        cells += [short(min(peers)) if peers else ""]
         cells += [f"{row['ratio']:.2f}x" if row["ratio"] else ""]
         rows.append(cells)
     return f"{said}\n\n{markdown(head, rows)}"
@@ -142,6 +142,10 @@ def rows_of(record: dict[str, Any]) -> list[dict[str, Any]]:
     """What a record has for each mode of math; older ones of whole steps have one, unnamed."""
     one = [{"math": None, "results": record["results"]}] if "results" in record else []
     return record.get("rows") or record.get("runs") or one
+
+
+def short(ms: float) -> str:
+    return f"{ms:.2f}" if ms >= 1 else f"{ms:.4f}"
 
 
 def train_table(record: dict[str, Any]) -> str:
@@ -160,7 +164,9 @@ def train_table(record: dict[str, Any]) -> str:
                 blank = [""] * (4 + len(extra))
                 rows.append([*cells, f"{name}: failed, `{row['failed']}`", *blank])
                 continue
-            cells += [name, f"{row['ms']:,.1f}", f"{row['q1_ms']:,.1f} - {row['q3_ms']:,.1f}"]
+            digits = 1 if row["ms"] >= 10 else 3
+            ms, low, high = (f"{row[key]:,.{digits}f}" for key in ("ms", "q1_ms", "q3_ms"))
+            cells += [name, ms, f"{low} - {high}"]
             cells += [f"{row['images_per_s']:,.0f}"]
             cells += [f"{row[key]:,.0f}" if key in row else "" for key in extra]
             rows.append([*cells, f"{row['ms'] / own:.2f}x"])
