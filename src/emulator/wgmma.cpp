@@ -66,7 +66,7 @@ void multiply(const Wgmma& product) {
   const int depth = product.type == WgmmaType::kTf32 ? 8 : 16;
   std::vector<double>& space = current->block->async.operand;
   space.resize(kMostDepth * 8 * kMostEights);
-  auto* b = reinterpret_cast<double(*)[8 * kMostEights]>(space.data());
+  auto* b = reinterpret_cast<double (*)[8 * kMostEights]>(space.data());
   read_b(product, depth, b);
   double a[16][kMostDepth];
   for (int lane = 0; lane < kWarpSize; ++lane) {
