@@ -133,8 +133,6 @@ def valid_binding() -> list[Call]:
         recorder.set_thread_count(2)
         recorder.math_description("bf16")
         recorder.device_description(0)
-        shapes = (2, 5, 6, 4), (6, 3, 3, 2)
-        windows = (2, 2, 1, 1, "ceil", 2)
     finally:
         backend.module = module
     return [call for call in recorder.calls.values() if call[2] or call[3]]
