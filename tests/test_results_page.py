@@ -169,6 +169,10 @@ def test_computed_beside_measured(tmp_path):
     assert "| `tf32`: computed | h200 | odd | `bf16`: computed | h200 | odd |" in text
     assert "| conv2 fprop | 432 | 58% |  |  | 57% | 58%, 0.200 ms | 0.200 ms | 56% |  |  |" in text
     assert results_page.filled(text, tmp_path) == text
+    later = results_page.filled(
+        text.replace("| 600 / 172 | 58% |", "| 473 / 343 | 74% |"), tmp_path
+    )
+    assert "| conv2 fprop | 432 | 74% |  |  | 57% |" in later  # not what the table said before
 
 
 def test_a_section_for_each_machine(tmp_path):
