@@ -150,30 +150,23 @@ void bind_conv(py::module_& m) {
     return as_tuple(y_dims(conv_shape(op, dims_of(op, "x", x_shape), dims_of(op, "w", w_shape),
                                       window_of(op, CONVNET_WINDOW_ARGUMENTS), groups)));
   });
-  m.def(
-      "conv_workspace",
-      [](const std::string& pass, const py::object& x_shape, const py::object& w_shape,
-         CONVNET_WINDOW_PARAMETERS, Size groups, const std::string& math) {
-        const std::string name = "conv_" + pass;
-        const char* op = name.c_str();
-        return conv_workspace(conv_shape(op, dims_of(op, "x", x_shape), dims_of(op, "w", w_shape),
-                                         window_of(op, CONVNET_WINDOW_ARGUMENTS), groups),
-                              pass_of(op, pass), math_of(op, math));
-      },
-      py::arg("pass"), py::arg("x_shape"), py::arg("w_shape"), CONVNET_WINDOW_NAMES,
-      py::arg("groups"), py::arg("math") = "fp32");
-  m.def(
-      "conv_kernel",
-      [](const std::string& pass, const py::object& x_shape, const py::object& w_shape,
-         CONVNET_WINDOW_PARAMETERS, Size groups, const std::string& math) {
-        const std::string name = "conv_" + pass;
-        const char* op = name.c_str();
-        return conv_kernel(conv_shape(op, dims_of(op, "x", x_shape), dims_of(op, "w", w_shape),
-                                      window_of(op, CONVNET_WINDOW_ARGUMENTS), groups),
-                           pass_of(op, pass), math_of(op, math));
-      },
-      py::arg("pass"), py::arg("x_shape"), py::arg("w_shape"), CONVNET_WINDOW_NAMES,
-      py::arg("groups"), py::arg("math") = "fp32");
+  // What there is to know of a pass before it runs.
+  const auto of_pass = [&m](const char* name, auto* function) {
+    m.def(
+        name,
+        [function](const std::string& pass, const py::object& x_shape, const py::object& w_shape,
+                   CONVNET_WINDOW_PARAMETERS, Size groups, const std::string& math) {
+          const std::string op_name = "conv_" + pass;
+          const char* op = op_name.c_str();
+          return function(conv_shape(op, dims_of(op, "x", x_shape), dims_of(op, "w", w_shape),
+                                     window_of(op, CONVNET_WINDOW_ARGUMENTS), groups),
+                          pass_of(op, pass), math_of(op, math));
+        },
+        py::arg("pass"), py::arg("x_shape"), py::arg("w_shape"), CONVNET_WINDOW_NAMES,
+        py::arg("groups"), py::arg("math") = "fp32");
+  };
+  of_pass("conv_workspace", &conv_workspace);
+  of_pass("conv_kernel", &conv_kernel);
   m.def(
       "conv_fprop",
       [](Array x, Array w, Array b, Array y, CONVNET_WINDOW_PARAMETERS, Size groups, bool relu,
