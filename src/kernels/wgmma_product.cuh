@@ -1,0 +1,120 @@
+// The products of wgmma_conv.cu: how pixels become operands, and what is started in which order for
+// each way to form products. T is a WgmmaTile.
+#pragma once
+
+#include "device_hopper.h"
+#include "mma_tile.cuh"
+
+namespace convnet {
+
+// A of a warp for 16 k, as wgmma takes it, from raw[k / 8] as ldmatrix gives it.
+template <Math kMath>
+struct PixelOperand {
+  unsigned a[2][4];
+  __device__ void set(const unsigned (&raw)[2][4]) {
+#pragma unroll
+    for (int l = 0; l < 8; ++l) a[l / 4][l % 4] = rounded_to_tf32(raw[l / 4][l % 4]);
+  }
+  __device__ void keep() { keep_in_place(a[0]), keep_in_place(a[1]); }
+};
+template <>
+struct PixelOperand<Math::kBf16> {
+  unsigned a[4];
+  __device__ void set(const unsigned (&raw)[2][4]) {
+#pragma unroll
+    for (int l = 0; l < 4; ++l) {
+      a[l] = pack_bf16(__uint_as_float(raw[l / 2][l % 2]), __uint_as_float(raw[l / 2][l % 2 + 2]));
+    }
+  }
+  __device__ void keep() { keep_in_place(a); }
+};
+template <>
+struct PixelOperand<Math::kFp32> {
+  unsigned high[2][4], low[2][4];
+  __device__ void set(const unsigned (&raw)[2][4]) {
+#pragma unroll
+    for (int l = 0; l < 8; ++l) {
+      high[l / 4][l % 4] = high_part(raw[l / 4][l % 4]);
+      low[l / 4][l % 4] = low_part(raw[l / 4][l % 4]);
+    }
+  }
+  __device__ void keep() {
+    keep_in_place(high[0]), keep_in_place(high[1]);
+    keep_in_place(low[0]), keep_in_place(low[1]);
+  }
+};
+
+constexpr std::uint64_t kNextEight = 32 / 16;  // 8 k of TF32 further on, in a descriptor
+
+// The sums of a warp. start() begins the products of a step with a stage of filters, finish() comes
+// after wgmma_wait().
+template <class T, Math kMath = T::kMath>
+struct WarpgroupProduct {
+  MmaSums<T> sums;
+
+  __device__ void begin() { clear<T>(sums); }
+  __device__ void start(const PixelOperand<kMath> (&pixels)[T::kFragmentsM],
+                        const unsigned char* stage) {
+    const std::uint64_t b = wgmma_descriptor<T::kRowBytes>(stage);
+#pragma unroll
+    for (int i = 0; i < T::kFragmentsM; ++i) keep_in_place(sums[i]);
+    wgmma_fence();
+#pragma unroll
+    for (int i = 0; i < T::kFragmentsM; ++i) {
+      if constexpr (kMath == Math::kBf16) {
+        wgmma_bf16<true>(sums[i], pixels[i].a, b);
+      } else {
+        wgmma_tf32<true>(sums[i], pixels[i].a[0], b);
+        wgmma_tf32<true>(sums[i], pixels[i].a[1], b + kNextEight);
+      }
+    }
+    wgmma_commit();
+  }
+  __device__ void finish() {
+#pragma unroll
+    for (int i = 0; i < T::kFragmentsM; ++i) keep_in_place(sums[i]);
+  }
+};
+
+// The small products of a step first, so that of the six roundings towards zero that it has only
+// the last two are of a full-sized sum.
+template <class T>
+struct WarpgroupProduct<T, Math::kFp32> {
+  MmaSums<T> sums;
+
+  __device__ void begin() { clear<T>(sums); }
+  __device__ void start(const PixelOperand<Math::kFp32> (&pixels)[T::kFragmentsM],
+                        const unsigned char* stage) {
+    const std::uint64_t high = wgmma_descriptor<T::kRowBytes>(stage);
+    const std::uint64_t low = wgmma_descriptor<T::kRowBytes>(stage + T::kPartBytes);
+#pragma unroll
+    for (int i = 0; i < T::kFragmentsM; ++i) keep_in_place(step_sums_[i]);
+    wgmma_fence();
+#pragma unroll
+    for (int i = 0; i < T::kFragmentsM; ++i) {
+      wgmma_tf32<false>(step_sums_[i], pixels[i].low[0], high);
+      wgmma_tf32<true>(step_sums_[i], pixels[i].low[1], high + kNextEight);
+      wgmma_tf32<true>(step_sums_[i], pixels[i].high[0], low);
+      wgmma_tf32<true>(step_sums_[i], pixels[i].high[1], low + kNextEight);
+      wgmma_tf32<true>(step_sums_[i], pixels[i].high[0], high);
+      wgmma_tf32<true>(step_sums_[i], pixels[i].high[1], high + kNextEight);
+    }
+    wgmma_commit();
+  }
+  __device__ void finish() {
+#pragma unroll
+    for (int i = 0; i < T::kFragmentsM; ++i) {
+      keep_in_place(step_sums_[i]);
+#pragma unroll
+      for (int j = 0; j < T::kFragmentsN; ++j) {
+#pragma unroll
+        for (int l = 0; l < 4; ++l) sums[i][j][l] += step_sums_[i][j][l];
+      }
+    }
+  }
+
+ private:
+  MmaSums<T> step_sums_;
+};
+
+}  // namespace convnet
