@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 
+from convnet.exit_codes import NO_DEVICE
 from convnet.hostmemory import at_cache_line
 
 Array = Any  # numpy.ndarray, cupy.ndarray, or another library's array on a GPU
@@ -34,6 +35,8 @@ LOGICAL = 2  # devices that the CPU and the emulator present: cpu:0 and cpu:1
 
 class DeviceError(RuntimeError):
     """The device that was asked for cannot be used; the message says why and what to do."""
+
+    exit_code = NO_DEVICE
 
 
 class HostArray(np.ndarray):

@@ -120,8 +120,17 @@ def build_net(
             )
     net.fuse_update = cfg.step.fuse_update
     _multiply_rates(cfg, net)
-    Groups(cfg, net)  # so that what is wrong with them is said before training
+    param_groups(cfg, net)  # so that what is wrong with them is said before training
     return net
+
+
+def param_groups(cfg: Config, net: Net) -> Groups:
+    """The groups of parameters that a configuration makes exceptions of.
+
+    Raises: ConfigError for groups that do not fit the net.
+    """
+    params = [p for node in net.nodes if node.share is None for p in node.layer.params]
+    return Groups(cfg.sgd.groups, cfg.sgd.lr, params, f"{cfg.origin}: sgd.groups")
 
 
 def _multiply_rates(cfg: Config, net: Net) -> None:
@@ -311,7 +320,7 @@ def build(
         schedule=schedule.build(
             settings.kind, cfg.sgd.lr, settings.warmup_steps, **settings.options
         ),
-        groups=Groups(cfg, net),
+        groups=param_groups(cfg, net),
         loader=feed(train, train=True),
         validation_loader=feed(validation, train=False),
         parallel=Parallel(net, ranks),
@@ -347,7 +356,7 @@ def _checked_memory(cfg: Config, device: str, train: Dataset, ranks: Ranks) -> F
     """What training takes in this process, if there is as much."""
     net = build_net(cfg, train.shape, len(train.classes), device, sizes_only=True)
     net.fuse_update = cfg.step.fuse_update and ranks.size == 1
-    Groups(cfg, net).begin_step(0, 1)  # which parameters have rates of their own
+    param_groups(cfg, net).begin_step(0, 1)  # which parameters have rates of their own
     batches = 1 if net.backend.name == "cuda" else _HELD_BATCHES
     batch = -(-cfg.train.batch // ranks.size)
     what = f"{cfg.origin}: training at batch {cfg.train.batch}"

@@ -7,7 +7,6 @@ import json
 import os
 import signal
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,8 +16,7 @@ from convnet.cli_data import add_commands as add_data_commands
 from convnet.cli_import import add_commands as add_import_commands
 from convnet.cli_plot import add_commands as add_plot_commands
 from convnet.cli_search import add_commands as add_search_commands
-
-DONE, FAILED, BAD_INPUT, NO_DEVICE = 0, 1, 2, 3
+from convnet.exit_codes import BAD_INPUT, DONE, FAILED, complain, explain
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -41,58 +39,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         if debug:
             raise
-        _complain("stopped")
+        complain("stopped")
         return 128 + signal.SIGINT
     except Exception as error:
         if debug:
             raise
-        code, message = _explain(error)
-        _complain(message)
+        code, message = explain(error)
+        complain(message)
         return code
-
-
-def _explain(error: Exception) -> tuple[int, str]:
-    """The exit code and the one line for an error."""
-    from convnet.backend import DeviceError
-    from convnet.distributed import RanksError
-    from convnet.links import LinkError
-    from convnet.stepgraph import StepGraphError
-
-    if isinstance(error, (LinkError, RanksError, StepGraphError)):
-        return FAILED, _one_line(error)
-    if isinstance(error, DeviceError):
-        return NO_DEVICE, _one_line(error)
-    if isinstance(error, OSError) and error.errno is not None:
-        where = f"{error.filename}: " if error.filename is not None else ""
-        return BAD_INPUT, f"{where}{error.strerror}"
-    if isinstance(error, ValueError):
-        return BAD_INPUT, _one_line(error)
-    if isinstance(error, MemoryError):
-        return FAILED, f"out of memory ({_one_line(error)}); try a smaller train.batch"
-    return FAILED, f"{type(error).__name__}: {_one_line(error)[:400]} (--debug shows where)"
-
-
-def end_with(error: BaseException, ranks: Any) -> None:
-    """Says what one process of several has come to, and ends them all."""
-    if isinstance(error, Exception):
-        code, message = _explain(error)
-    else:
-        code, message = 128 + signal.SIGINT, "stopped"
-    if not ranks.first:  # what all ranks find is said once
-        time.sleep(1.5)
-    _complain(f"rank {ranks.rank} of {ranks.size}: {message}")
-    sys.stderr.flush()
-    sys.stdout.flush()
-    time.sleep(0.5)  # mpiexec passes on what it has read before it ends the processes
-    ranks.abort(code)
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
-
-
-def _complain(message: str) -> None:
-    print(f"convnet: error: {message}", file=sys.stderr)
 
 
 # ---- arguments ----------------------------------------------------------------------------------
@@ -329,7 +283,7 @@ def _gradcheck(arguments: argparse.Namespace) -> int:
     print(table(rows))
     wrong = [row.parameter for row in rows if not row.ok]
     if wrong:
-        _complain(f"gradcheck: the gradients of {', '.join(wrong)} are wrong")
+        complain(f"gradcheck: the gradients of {', '.join(wrong)} are wrong")
     return FAILED if wrong else DONE
 
 

@@ -6,9 +6,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from convnet.exit_codes import DONE
 from convnet.files import replace
-
-DONE = 0
 
 
 def add_commands(commands: Any, shared: argparse.ArgumentParser) -> None:

@@ -20,6 +20,8 @@ from __future__ import annotations
 import contextlib
 import os
 import pickle
+import signal
+import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -29,6 +31,7 @@ from typing import Any, NoReturn, TypeVar
 import numpy as np
 
 from convnet import backend as backends
+from convnet.exit_codes import FAILED, complain, explain
 from convnet.layer import Array, Parameter
 from convnet.net import Net
 from convnet.sgd import SGD
@@ -43,6 +46,8 @@ _SIZES = ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "PMIX_SIZE", "MPI_LOCALNRANKS")
 
 class RanksError(RuntimeError):
     """A process of the job does not take part any more; the message says which."""
+
+    exit_code = FAILED
 
 
 class Ranks:
@@ -112,9 +117,22 @@ class _Guard:
         self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
     ) -> None:
         if error is not None and self.ranks.size > 1:
-            from convnet.cli import end_with
+            _end_with(error, self.ranks)
 
-            end_with(error, self.ranks)
+
+def _end_with(error: BaseException, ranks: Ranks) -> None:
+    """Says what one process of several has come to, and ends them all."""
+    if isinstance(error, Exception):
+        code, message = explain(error)
+    else:
+        code, message = 128 + signal.SIGINT, "stopped"
+    if not ranks.first:  # what all ranks find is said once
+        time.sleep(1.5)
+    complain(f"rank {ranks.rank} of {ranks.size}: {message}")
+    sys.stderr.flush()
+    sys.stdout.flush()
+    time.sleep(0.5)  # mpiexec passes on what it has read before it ends the processes
+    ranks.abort(code)
 
 
 class MpiRanks(Ranks):

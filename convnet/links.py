@@ -36,6 +36,7 @@ from typing import Any, NoReturn
 from convnet import ops
 from convnet.backend import Array, Backend
 from convnet.changes import changed
+from convnet.exit_codes import FAILED
 from convnet.stamps import Flags, Lane, Transfer, word_sum
 from convnet.stepstate import StepState
 from convnet.transports import HostStaged, Loopback, Peer, Transport, transport_works
@@ -45,6 +46,8 @@ MODES = ("auto", "off", "force")  # of CONVNET_P2P
 
 class LinkError(RuntimeError):
     """A transfer between two devices failed; the message names them."""
+
+    exit_code = FAILED
 
 
 class LinkWarning(UserWarning):

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 from convnet import changes
 from convnet.backend import Array, Backend
+from convnet.exit_codes import FAILED
 from convnet.sgd import SGD
 
 if TYPE_CHECKING:
@@ -35,6 +36,8 @@ _MOST = 4  # shapes of batches whose steps are kept
 
 class StepGraphError(RuntimeError):
     """A step that must be captured cannot be; the message says why."""
+
+    exit_code = FAILED
 
 
 class StepGraphWarning(UserWarning):

@@ -21,11 +21,11 @@ from convnet.checkpoint import Checkpoint, CheckpointError
 from convnet.config import Config
 from convnet.data import DataError
 from convnet.distributed import same_weights
-from convnet.evaluate import measure
 from convnet.graph import INPUT
 from convnet.progress import Reporter, duration, figures
 from convnet.runfolder import RunFolder
-from convnet.sgd import update_ratios
+from convnet.update_ratios import update_ratios
+from convnet.validation import measure
 
 Record = dict[str, Any]
 Callback = Callable[[Record], Any]

@@ -23,7 +23,8 @@ from convnet.build import Preparer, build_net
 from convnet.config import Config, DataConfig, load_config
 from convnet.data import ArrayDataset, Dataset, Loader, open_data, statistics
 from convnet.memory import training_memory
-from convnet.sgd import SGD, update_ratios
+from convnet.sgd import SGD
+from convnet.update_ratios import update_ratios
 
 
 def pictures(cfg: Config, folder: str | None) -> Dataset:

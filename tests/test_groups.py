@@ -10,10 +10,9 @@ import pytest
 import tiny
 
 from convnet import schedule
-from convnet.build import net_of
+from convnet.build import net_of, param_groups
 from convnet.config import ConfigError, load_config
 from convnet.evaluate import open_run
-from convnet.groups import Groups
 from convnet.layers import Dense, SoftmaxXent
 from convnet.net import Net, Node
 from convnet.sgd import SGD
@@ -89,7 +88,7 @@ def test_each_parameter_is_updated_by_its_own_numbers(backend: Any, rng: Any) ->
     net = Net(nodes, (5,), device=backend)
     net.fuse_update = False  # the gradients are looked at below
     table = config("x", [{"params": ["fc1.w"], "momentum": 0.25, "schedule": DEXP}])
-    groups = Groups(load_config(table), net)
+    groups = param_groups(load_config(table), net)
     sgd = SGD(net.params, lr=0.05, momentum=0.9, weight_decay=0.1)
     own = schedule.build("dexp", 0.05, target_factor=100.0, levels=3)
     x, labels = rng.standard_normal((8, 5)).astype(np.float32), rng.integers(0, 10, 8)
@@ -137,7 +136,7 @@ def test_two_devices_share_the_numbers(rng: Any) -> None:
         nodes = [Node("fc1", Dense(6)), Node("fc2", Dense(10)), Node("softmax", SoftmaxXent())]
         net = Net(nodes, (5,), device=device)
         table = config("x", [{"params": ["fc1.*"], "momentum": 0.25, "schedule": DEXP}])
-        groups = Groups(load_config(table), net)
+        groups = param_groups(load_config(table), net)
         sgd = SGD(net.params, lr=0.5, momentum=0.9, weight_decay=0.1)
         for step in range(3):
             groups.begin_step(step, 3)

@@ -19,7 +19,8 @@ from convnet.checkpoint import read
 from convnet.layers import SoftmaxXent, Sum
 from convnet.memory import Memory, checked, device_memory, training_memory
 from convnet.net import Node
-from convnet.sgd import SGD, update_ratios
+from convnet.sgd import SGD
+from convnet.update_ratios import update_ratios
 
 every_graph = pytest.mark.parametrize("graph", [*GRAPHS, uneven, flattened])
 

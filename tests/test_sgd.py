@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 import reference
 
-import convnet.sgd as sgd_module
+import convnet.update_ratios
 from convnet.layer import Parameter
 from convnet.models import small
 from convnet.sgd import SGD
+from convnet.update_ratios import update_ratios
 
 
 def parameter(backend, rng, shape, **multipliers):
@@ -102,21 +103,21 @@ def test_errors_name_what_is_wrong(settings, message):
 
 def test_update_ratios(rng, monkeypatch):
     """The change of the weights in the last step, over the weights; and nothing is changed."""
-    monkeypatch.setattr(sgd_module, "_PIECE", 7)  # so that several pieces are summed
+    monkeypatch.setattr(convnet.update_ratios, "_PIECE", 7)  # so that several pieces are summed
     net = small(in_shape=(24, 24, 3), width=4, hidden=8, device="cpu", seed=2)
     net.params[0].lr_mult = 0.0  # conv1 is frozen
-    assert sgd_module.update_ratios(net) == {}
+    assert update_ratios(net) == {}
     sgd = SGD(net.params, lr=0.1)
     x, labels = rng.standard_normal((4, 24, 24, 3)).astype(np.float32), np.arange(4)
     net.train_step(x, labels, sgd)
     before = net.state()
     net.train_step(x, labels, sgd)
     after = net.state()
-    ratios = sgd_module.update_ratios(net)
+    ratios = update_ratios(net)
     assert list(ratios) == ["conv2", "conv3", "conv4", "fc5", "fc6"]
     for name, ratio in ratios.items():
         old, new = (state[f"{name}.w"].astype(np.float64) for state in (before, after))
         assert ratio == pytest.approx(np.linalg.norm(new - old) / np.linalg.norm(new), rel=1e-4)
     assert all(np.array_equal(after[name], array) for name, array in net.state().items())
     net.params[-2].data[...] = 0.0  # fc6.w: nothing to compare with
-    assert list(sgd_module.update_ratios(net)) == ["conv2", "conv3", "conv4", "fc5"]
+    assert list(update_ratios(net)) == ["conv2", "conv3", "conv4", "fc5"]

@@ -1,0 +1,35 @@
+"""Exit codes of the `convnet` command, and what an error comes to on its last line.
+
+An error class whose message is meant for the user as it stands says so by an attribute `exit_code`;
+ValueErrors and OSErrors are bad input. Anything else is unexpected, and named by its type.
+"""
+
+from __future__ import annotations
+
+import sys
+
+DONE, FAILED, BAD_INPUT, NO_DEVICE = 0, 1, 2, 3
+
+
+def explain(error: BaseException) -> tuple[int, str]:
+    """The exit code and the one line for an error."""
+    code = getattr(error, "exit_code", None)
+    if code is not None:
+        return int(code), _one_line(error)
+    if isinstance(error, OSError) and error.errno is not None:
+        where = f"{error.filename}: " if error.filename is not None else ""
+        return BAD_INPUT, f"{where}{error.strerror}"
+    if isinstance(error, ValueError):
+        return BAD_INPUT, _one_line(error)
+    if isinstance(error, MemoryError):
+        return FAILED, f"out of memory ({_one_line(error)}); try a smaller train.batch"
+    return FAILED, f"{type(error).__name__}: {_one_line(error)[:400]} (--debug shows where)"
+
+
+def complain(message: str) -> None:
+    """Writes the one line of an error to stderr."""
+    print(f"convnet: error: {message}", file=sys.stderr)
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
