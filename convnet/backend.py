@@ -39,6 +39,10 @@ class DeviceError(RuntimeError):
     exit_code = NO_DEVICE
 
 
+class BrokenBackendError(DeviceError):
+    """The compiled module of a device was built, and cannot be imported."""
+
+
 class HostArray(np.ndarray):
     """Memory of a logical device of the host: a NumPy array that knows whose it is.
 
@@ -276,7 +280,7 @@ def _open(device: str) -> Backend:
     if device == "emulator" or (kind == "emulator" and logical):
         try:
             return Backend("emulator", _module("_emulator"), np, number, logical)
-        except ImportError as error:
+        except ModuleNotFoundError as error:
             raise DeviceError(
                 "device 'emulator': this installation was built without the emulator; "
                 "build with CONVNET_EMULATOR=on"
@@ -303,13 +307,21 @@ def _module(name: str) -> ModuleType:
             "clone of the repository, it imports the sources and not the installed package: run "
             "it from another folder, or install with `pip install -e .`"
         ) from error
+    except ImportError as error:
+        raise BrokenBackendError(
+            f"convnet.{name} was built, but cannot be imported: {error}; install convnet again"
+        ) from error
 
 
 def cuda_problem(index: int = 0) -> str | None:
-    """Why CUDA device ``index`` cannot be used and what to do, or None where it can."""
+    """Why CUDA device ``index`` cannot be used and what to do, or None where it can.
+
+    Raises:
+        BrokenBackendError: there is a CUDA backend, but it cannot be imported.
+    """
     try:
         module = _module("_cuda")
-    except ImportError:
+    except ModuleNotFoundError:
         return f"this installation has no CUDA backend ({_cuda_build_reason()})"
     devices = module.device_count()
     if index >= devices > 0:

@@ -29,8 +29,8 @@ def examine() -> dict[str, Any]:
     report["build"] = _build(report["problems"])
     report["backends"] = {
         "cpu": _cpu(report["problems"]),
-        "cuda": _cuda(),
-        "emulator": _device("emulator"),
+        "cuda": _cuda(report["problems"]),
+        "emulator": _device("emulator", report["problems"]),
     }
     report["data"] = _data()
     report["ok"] = bool(report["backends"]["cpu"]["usable"])
@@ -91,26 +91,29 @@ def _build(problems: list[str]) -> dict[str, Any]:
     return found
 
 
-def _device(name: str) -> dict[str, Any]:
+def _device(name: str, problems: list[str]) -> dict[str, Any]:
+    """Whether it can be used; a problem where it should be: the CPU, and whatever was built."""
     try:
         device = backends.get(name)
         description = device.describe()
         math = {each: device.module.math_description(each) for each in MATHS}
         return {"usable": True, "description": description, "math": math}
     except (backends.DeviceError, ImportError) as error:
-        return {"usable": False, "reason": " ".join(str(error).split())}
+        reason = " ".join(str(error).split())
+        if name == "cpu" or isinstance(error, backends.BrokenBackendError):
+            problems.append(f"{name}: {reason}")
+        return {"usable": False, "reason": reason}
 
 
 def _cpu(problems: list[str]) -> dict[str, Any]:
     """The CPU backend, made to compute something."""
-    found = _device("cpu")
+    found = _device("cpu", problems)
     if found["usable"]:
         try:
             _try_out()
         except Exception as error:
             found = {"usable": False, "reason": f"a convolution failed: {error}"}
-    if not found["usable"]:
-        problems.append(f"cpu: {found['reason']}")
+            problems.append(f"cpu: {found['reason']}")
     return found
 
 
@@ -126,8 +129,8 @@ def _try_out() -> None:
         raise ValueError(f"expected 18 and 8, got {y[0, 1, 1, 0]} and {y[0, 0, 0, 0]}")
 
 
-def _cuda() -> dict[str, Any]:
-    found = _device("cuda")
+def _cuda(problems: list[str]) -> dict[str, Any]:
+    found = _device("cuda", problems)
     if found["usable"]:
         count = backends.get("cuda").module.device_count()
         found["devices"] = [backends.get(f"cuda:{index}").describe() for index in range(count)]

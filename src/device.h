@@ -25,8 +25,7 @@
 // - 128-bit accesses go through load4/store4, which check alignment in the emulator.
 // - No static or global variables, no float atomics, no waiting for other blocks.
 // Run it in the emulator under CONVNET_EMULATOR_ORDER=forward, reverse and shuffle:1: the bits must
-// be equal. Build with CONVNET_EMULATOR_CHECK=access to have races, reads of unwritten shared
-// memory and accesses out of bounds reported with line and thread.
+// be equal. CONVNET_SANITIZE=address has accesses out of bounds reported with line and thread.
 #pragma once
 
 #include <cstddef>

@@ -132,7 +132,6 @@ __device__ inline void ldmatrix(unsigned (&registers)[matrices],
     if (!aligned16(static_cast<const char*>(shared_row))) {
       emulator::fail(where, "ldmatrix: misaligned row %p", shared_row);
     }
-    emulator::check_access(shared_row, 16, emulator::Access::kRead, where);
   }
   emulator::LdmatrixOperands mine{registers, shared_row};
   emulator::current->block->warp_operation(transposed ? "ldmatrix.trans" : "ldmatrix", kFullWarp,

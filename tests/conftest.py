@@ -36,9 +36,15 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def missing(name: str) -> str | None:
-    """Why a backend cannot run here; None where it can."""
+    """Why a backend cannot run here; None where it can.
+
+    One that was built and cannot be imported would leave out its tests without a word: no test runs
+    then.
+    """
     try:
         convnet.backend.get(name)
+    except convnet.backend.BrokenBackendError as error:
+        raise pytest.UsageError(str(error)) from error
     except convnet.backend.DeviceError as error:
         return str(error)
     return None

@@ -1,7 +1,7 @@
-"""The programs of ``emulator/``, compiled against ``src/emulator`` in three ways.
+"""The programs of ``emulator/``, compiled against ``src/emulator`` in two ways.
 
-They are programs of named cases, compiled as they are ("plain"), with AddressSanitizer ("address"),
-and with every memory access checked ("access", see ``access_check.cpp``).
+They are programs of named cases, compiled as they are ("plain") and with AddressSanitizer
+("address").
 """
 
 from __future__ import annotations
@@ -17,12 +17,7 @@ EMULATOR = ROOT / "src" / "emulator"
 COMPILER = os.environ.get("CXX", "g++")
 OPTIONS = ["-std=c++17", "-O1", "-g", "-Wall", "-Wno-unknown-pragmas", "-Wno-psabi"]
 OPTIONS += ["-DCONVNET_EMULATOR"]
-# Options for the emulator itself, and for kernels.
-BUILDS = {
-    "plain": ([], []),
-    "address": (["-fsanitize=address"], ["-fsanitize=address"]),
-    "access": ([], ["-fsanitize=thread"]),
-}
+BUILDS: dict[str, list[str]] = {"plain": [], "address": ["-fsanitize=address"]}
 ORDERS = ["forward", "reverse", "shuffle:1", "shuffle:2", "shuffle:3"]
 
 
@@ -37,24 +32,17 @@ class Programs:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         # backend.cpp is the module's half, not the emulator's.
-        emulator_sources = sorted(set(EMULATOR.glob("*.cpp")) - {EMULATOR / "backend.cpp"})
+        common = sorted(set(EMULATOR.glob("*.cpp")) - {EMULATOR / "backend.cpp"})
+        common.append(ROOT / "src" / "kernels" / "tensor_map.cu")
         jobs: dict[Path, tuple[Path, list[str]]] = {}
         links: dict[Path, tuple[list[Path], list[str]]] = {}
-        for build, (emulator_options, kernel_options) in BUILDS.items():
-            flavour = "address" if build == "address" else "plain"
-            emulator = [folder / f"{source.stem}.{flavour}.o" for source in emulator_sources]
-            for source, output in zip(emulator_sources, emulator, strict=True):
-                jobs[output] = (source, emulator_options)
-            tensor_map = folder / f"tensor_map.{build}.o"
-            jobs[tensor_map] = (ROOT / "src" / "kernels" / "tensor_map.cu", kernel_options)
+        for build, options in BUILDS.items():
+            shared = {folder / f"{source.stem}.{build}.o": (source, options) for source in common}
+            jobs |= shared
             for program in ("right", "broken", "hopper"):
                 kernels = folder / f"{program}.{build}.o"
-                jobs[kernels] = (SOURCES / f"{program}.cu", kernel_options)
-                # "access" is not linked with ThreadSanitizer: the emulator stands in for it.
-                links[folder / f"{program}.{build}"] = (
-                    [kernels, tensor_map, *emulator],
-                    emulator_options,
-                )
+                jobs[kernels] = (SOURCES / f"{program}.cu", options)
+                links[folder / f"{program}.{build}"] = ([kernels, *shared], options)
         with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
             for future in [
                 pool.submit(compile_object, source, options, output)

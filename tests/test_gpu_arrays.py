@@ -17,7 +17,7 @@ import convnet
 
 try:
     cuda = importlib.import_module("convnet._cuda")
-except ImportError:
+except ModuleNotFoundError:
     pytest.skip("built without CUDA", allow_module_level=True)
 
 NO_GPU = cuda.device_count() == 0

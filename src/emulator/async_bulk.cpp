@@ -57,7 +57,6 @@ void complete_phase(std::uint64_t* word, Barrier barrier) {
 bool finish_copies(std::uint64_t* word, CallSite where) {
   Barrier barrier = load(word, "mbarrier", where);
   if (barrier.missing != 0) return false;
-  ++current->block->epoch;  // for the race check: copies end after what their threads did before
   std::vector<BulkCopy>& copies = state().copies;
   std::size_t kept = 0;
   for (BulkCopy& copy : copies) {
@@ -73,7 +72,6 @@ bool finish_copies(std::uint64_t* word, CallSite where) {
     }
     barrier.bytes -= bytes;
     for (const BulkCopy::Piece& piece : copy.pieces) {
-      check_access(piece.destination, 16, Access::kWrite, copy.where);
       std::memcpy(piece.destination, piece.data, 16);
     }
   }
@@ -102,10 +100,8 @@ void check_copy(const void* destination, const void* source, std::uintptr_t alig
 }
 
 void add_piece(BulkCopy* copy, char* destination, const void* source) {
-  check_access(destination, 16, Access::kPoisonWrite, copy->where);
   BulkCopy::Piece piece{destination, {}};
   if (source != nullptr) {
-    check_access(source, 16, Access::kRead, copy->where);
     std::memcpy(piece.data, source, 16);
   }
   std::memset(destination, kPoison, 16);
@@ -147,7 +143,6 @@ const char* AsyncState::left_over(CallSite* where) const {
 void mbarrier_init(std::uint64_t* word, unsigned count, CallSite where) {
   if (count == 0 || count >= 1u << 15) fail(where, "mbarrier_init: a count of %u", count);
   window_address(word, where);
-  check_access(word, 8, Access::kWrite, where);
   Barrier barrier{};
   barrier.count = barrier.missing = count;
   store(word, barrier);
@@ -174,7 +169,6 @@ void mbarrier_wait(std::uint64_t* word, unsigned parity, CallSite where) {
     block->async.waiters.push_back({current, word, where});
     block->sleep();
   }
-  ++block->epoch;  // what came before has happened, for the race check
 }
 
 void bulk_copy(void* destination, const void* source, unsigned bytes, std::uint64_t* barrier,

@@ -63,13 +63,12 @@ void Block::reset(std::uint64_t block_number) {
            static_cast<unsigned>(block_number / grid.x % grid.y),
            static_cast<unsigned>(block_number / (std::uint64_t{grid.x} * grid.y))};
   ++serial;
-  first_epoch = ++epoch;
   error[0] = 0;
   if (extras_used_) {
     for (int i = 0; i < thread_count_; ++i) {
       extras_[i].copies.clear();
       extras_[i].next_copy = 0;
-      extras_[i].copy_group = extras_[i].warp_clock = 0;
+      extras_[i].copy_group = 0;
     }
     extras_used_ = false;
   }
@@ -267,7 +266,6 @@ int Block::barrier(const char* operation, int predicate, CallSite where) {
 
 void Block::release_barrier() {
   arrived_ = 0;
-  ++epoch;
   ++phase_;
   predicates_[phase_ & 1] = 0;
   for (int w = 0; w < warp_count_; ++w) {
@@ -333,7 +331,7 @@ void* Block::shared(const void* key, const char* name, std::size_t bytes, CallSi
   if (total > kMaxSharedBytes) {
     fail(where, "%zu bytes of shared memory, the limit is %zu", total, kMaxSharedBytes);
   }
-  SharedArray array{key, name, where, nullptr, bytes, serial, nullptr};
+  SharedArray array{key, name, where, nullptr, bytes, serial};
   allocate_shared_array(&array);
   arrays.push_back(array);
   return array.data;

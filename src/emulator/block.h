@@ -81,7 +81,6 @@ struct ThreadExtra {
   std::vector<AsyncCopy> copies;  // oldest first; those before `next_copy` are done
   std::size_t next_copy = 0;
   unsigned copy_group = 0;  // number of groups committed
-  unsigned warp_clock = 0;  // counts __syncwarp, for the race check
 };
 
 // Runs once all lanes of a warp operation have arrived; operands[lane] is what the lane passed.
@@ -114,7 +113,6 @@ struct Warp {
 
 // A __shared__ array of this block. The allocation is exact, so that AddressSanitizer sees
 // overruns; without it, a canary behind the array is checked when the block ends.
-struct SharedCell;
 struct SharedArray {
   const void* key;  // the declaration
   const char* name;
@@ -122,7 +120,6 @@ struct SharedArray {
   char* data;
   std::size_t bytes;
   std::uint64_t block_serial;  // the block it was last cleared for
-  SharedCell* cells;           // one a word in an instrumented build, else null
 };
 
 class Block {
@@ -151,8 +148,6 @@ class Block {
   const Launch* launch = nullptr;
   uint3 index{};             // blockIdx
   std::uint64_t serial = 0;  // counts the blocks run
-  unsigned epoch = 0;        // counts barriers, over all blocks, for the race check
-  unsigned first_epoch = 0;  // epoch in which this block began
   std::vector<SharedArray> arrays;
   AsyncState& async;
   char error[1024];
@@ -198,9 +193,6 @@ inline unsigned lane_bit(const Thread* thread) { return 1u << (thread->number % 
 
 // The thread that runs on this OS thread; null on the host's stack.
 extern __thread Thread* current __attribute__((tls_model("initial-exec")));
-
-// What __syncwarp does when all lanes are there; the operands are the lanes' warp_clocks.
-void sync_warp_clocks(void* const* operands, unsigned lanes);
 
 // Ends the launch with "FILE:LINE: message, in thread (x, y, z) of block (x, y, z)". On the host's
 // stack it throws; on a fiber it never returns either, and Block::run() throws.

@@ -8,7 +8,6 @@
 //   block.h fiber.h            a block's threads as fibers; barriers, divergence, deadlock
 //   async_copy.cpp warp.cpp    cp.async; shuffles and votes
 //   memory.h                   shared arrays, logical devices
-//   access_check.cpp           every access checked: races, unwritten shared memory, bounds
 //   fault.h                    segmentation faults become errors of the launch
 //
 // Environment, read at each launch:
@@ -62,9 +61,8 @@ inline int __syncthreads_and(int predicate, CONVNET_HERE) {
   return convnet::emulator::current->block->barrier("__syncthreads_and", !predicate, where) == 0;
 }
 inline void __syncwarp(unsigned mask = 0xffffffffu, CONVNET_HERE) {
-  convnet::emulator::Block* block = convnet::emulator::current->block;
-  block->warp_operation("__syncwarp", mask, false, &block->extra().warp_clock,
-                        convnet::emulator::sync_warp_clocks, where);
+  convnet::emulator::current->block->warp_operation(
+      "__syncwarp", mask, false, nullptr, [](void* const*, unsigned) {}, where);
 }
 inline void __threadfence() { __atomic_thread_fence(__ATOMIC_SEQ_CST); }
 inline void __threadfence_block() { __atomic_thread_fence(__ATOMIC_SEQ_CST); }
@@ -152,15 +150,13 @@ T* dynamic_shared_array(const char* name, CallSite where) {
 // ---- atomics on integers -----------------------------------------------------------------------
 
 #define CONVNET_ATOMIC(T, name, expression)                                                       \
-  inline T name(T* address, T value, CONVNET_HERE) {                                              \
-    convnet::emulator::check_access(address, sizeof(T), convnet::emulator::Access::kAtomic,       \
-                                    where);                                                       \
+  inline T name(T* address, T value) {                                                            \
     return convnet::emulator::atomic_update(address, [value](T old) -> T { return expression; }); \
   }
 
 namespace convnet::emulator {
 template <typename T, typename Update>
-__attribute__((no_sanitize("thread"))) T atomic_update(T* address, Update update) {
+T atomic_update(T* address, Update update) {
   T old = __atomic_load_n(address, __ATOMIC_RELAXED);
   while (!__atomic_compare_exchange_n(address, &old, update(old), false, __ATOMIC_SEQ_CST,
                                       __ATOMIC_RELAXED)) {
@@ -169,25 +165,22 @@ __attribute__((no_sanitize("thread"))) T atomic_update(T* address, Update update
 }
 }  // namespace convnet::emulator
 
-#define CONVNET_ATOMICS(T)                                                                  \
-  CONVNET_ATOMIC(T, atomicAdd, static_cast<T>(old + value))                                 \
-  CONVNET_ATOMIC(T, atomicMax, old > value ? old : value)                                   \
-  CONVNET_ATOMIC(T, atomicMin, old < value ? old : value)                                   \
-  CONVNET_ATOMIC(T, atomicAnd, old& value)                                                  \
-  CONVNET_ATOMIC(T, atomicOr, old | value)                                                  \
-  CONVNET_ATOMIC(T, atomicXor, old ^ value)                                                 \
-  CONVNET_ATOMIC(T, atomicExch, (static_cast<void>(old), value))                            \
-  inline T atomicCAS(T* address, T compare, T value, CONVNET_HERE) {                        \
-    convnet::emulator::check_access(address, sizeof(T), convnet::emulator::Access::kAtomic, \
-                                    where);                                                 \
-    return convnet::emulator::atomic_update(                                                \
-        address, [compare, value](T old) { return old == compare ? value : old; });         \
+#define CONVNET_ATOMICS(T)                                                          \
+  CONVNET_ATOMIC(T, atomicAdd, static_cast<T>(old + value))                         \
+  CONVNET_ATOMIC(T, atomicMax, old > value ? old : value)                           \
+  CONVNET_ATOMIC(T, atomicMin, old < value ? old : value)                           \
+  CONVNET_ATOMIC(T, atomicAnd, old& value)                                          \
+  CONVNET_ATOMIC(T, atomicOr, old | value)                                          \
+  CONVNET_ATOMIC(T, atomicXor, old ^ value)                                         \
+  CONVNET_ATOMIC(T, atomicExch, (static_cast<void>(old), value))                    \
+  inline T atomicCAS(T* address, T compare, T value) {                              \
+    return convnet::emulator::atomic_update(                                        \
+        address, [compare, value](T old) { return old == compare ? value : old; }); \
   }
 CONVNET_ATOMICS(int)
 CONVNET_ATOMICS(unsigned)
 CONVNET_ATOMICS(unsigned long long)
-inline unsigned atomicInc(unsigned* address, unsigned limit, CONVNET_HERE) {
-  convnet::emulator::check_access(address, 4, convnet::emulator::Access::kAtomic, where);
+inline unsigned atomicInc(unsigned* address, unsigned limit) {
   return convnet::emulator::atomic_update(
       address, [limit](unsigned old) { return old >= limit ? 0u : old + 1; });
 }

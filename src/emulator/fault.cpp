@@ -80,22 +80,16 @@ void describe(const Thread& self, char* message, std::size_t bytes) {
     std::snprintf(message, bytes, "stack overflow: more than %zu bytes of local variables",
                   kStackBytes);
   } else {
-    KnownRange unused;
-    const std::string wrong =
-        global_access_error(self.block->launch->device, fault.address, 1, &unused);
+    const std::string wrong = global_access_error(self.block->launch->device, fault.address);
     std::snprintf(message, bytes, "invalid memory access at address %p%s%s",
                   reinterpret_cast<void*>(fault.address), wrong.empty() ? "" : ": ", wrong.c_str());
   }
 }
 
 void fault_landed() {
-  SourceLine line{};
+  const SourceLine line = source_line(fault.code);
   char message[256];
-  {
-    const PauseChecks pause;
-    line = source_line(fault.code);
-    describe(*current, message, sizeof message);
-  }
+  describe(*current, message, sizeof message);
   fail(CallSite{line.file, line.line}, "%s", message);
 }
 

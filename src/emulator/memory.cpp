@@ -3,7 +3,6 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#include <atomic>
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
@@ -16,20 +15,59 @@
 namespace convnet::emulator {
 namespace {
 
+// ---- shared memory -----------------------------------------------------------------------------
+
+constexpr std::size_t kAlignment = 128;
+constexpr int kCanary = 0xa5;
+#if defined(CONVNET_EMULATOR_ASAN)
+constexpr std::size_t kCanaryBytes = 0;  // AddressSanitizer has its own
+#else
+constexpr std::size_t kCanaryBytes = 128;  // on each side of an array
+#endif
+
+bool all_canary(const char* data) {
+  for (std::size_t i = 0; i < kCanaryBytes; ++i) {
+    if (static_cast<unsigned char>(data[i]) != kCanary) return false;
+  }
+  return true;
+}
+
+}  // namespace
+
+void allocate_shared_array(SharedArray* array) {
+  void* base = nullptr;
+  if (posix_memalign(&base, kAlignment, array->bytes + 2 * kCanaryBytes) != 0) {
+    throw std::bad_alloc();
+  }
+  char* front = static_cast<char*>(base);
+  array->data = front + kCanaryBytes;
+  std::memset(front, kCanary, kCanaryBytes);
+  std::memset(array->data, kPoison, array->bytes);
+  std::memset(array->data + array->bytes, kCanary, kCanaryBytes);
+}
+
+void free_shared_array(SharedArray* array) { std::free(array->data - kCanaryBytes); }
+
+bool canaries_intact(const SharedArray& array) {
+  return all_canary(array.data - kCanaryBytes) && all_canary(array.data + array.bytes);
+}
+
+// ---- logical devices ---------------------------------------------------------------------------
+
+namespace {
+
 constexpr int kMaxDevices = 8;
 
+// Mapped by allocate_device_memory(), with a guard page at either end.
 struct Region {
   std::size_t bytes;
   int device;
-  bool owned;  // mapped by allocate_device_memory(), with a guard page at either end
 };
 
 struct Devices {
   std::mutex mutex;
   std::map<std::uintptr_t, Region> regions;  // by first address
-  int registered = 0;                        // regions that are not owned
   bool peers[kMaxDevices][kMaxDevices] = {};
-  std::atomic<std::uint64_t> version{1};  // counts changes of all this
 };
 
 Devices& devices() {
@@ -51,7 +89,7 @@ void protect_regions(int device, int protection) {
   Devices& all = devices();
   const std::lock_guard<std::mutex> lock(all.mutex);
   for (const auto& [start, region] : all.regions) {
-    if (!region.owned || may_access(all, device, region.device)) continue;
+    if (may_access(all, device, region.device)) continue;
     mprotect(reinterpret_cast<void*>(start), whole_pages(region.bytes), protection);
   }
 }
@@ -72,39 +110,15 @@ void set_peer_enabled(int device, int peer, bool enabled) {
   Devices& all = devices();
   const std::lock_guard<std::mutex> lock(all.mutex);
   all.peers[device][peer] = enabled;
-  ++all.version;
 }
 
-void register_memory(const void* pointer, std::size_t bytes, int device) {
-  Devices& all = devices();
-  const std::lock_guard<std::mutex> lock(all.mutex);
-  const auto start = reinterpret_cast<std::uintptr_t>(pointer);
-  all.registered += all.regions.count(start) == 0;
-  all.regions[start] = Region{bytes, device, false};
-  ++all.version;
-}
-
-void unregister_memory(const void* pointer) {
-  Devices& all = devices();
-  const std::lock_guard<std::mutex> lock(all.mutex);
-  const auto found = all.regions.find(reinterpret_cast<std::uintptr_t>(pointer));
-  if (found == all.regions.end() || found->second.owned) return;
-  all.regions.erase(found);
-  --all.registered;
-  ++all.version;
-}
-
-std::uint64_t memory_version() { return devices().version.load(std::memory_order_relaxed); }
-
-// The registered region nearest below or around `address`: its start, or 0.
+// The region nearest below or around `address`: its start, or 0.
 static std::uintptr_t region_near(const Devices& all, std::uintptr_t address, Region* region) {
   auto next = all.regions.upper_bound(address);
   if (next == all.regions.begin()) return 0;
   --next;
   // A region's own guard and padding count as the region.
-  const std::size_t reach =
-      next->second.owned ? whole_pages(next->second.bytes) + page_bytes() : next->second.bytes;
-  if (address - next->first >= reach) return 0;
+  if (address - next->first >= whole_pages(next->second.bytes) + page_bytes()) return 0;
   *region = next->second;
   return next->first;
 }
@@ -130,9 +144,7 @@ void* allocate_device_memory(std::size_t bytes, int device) {
 #endif
   Devices& all = devices();
   const std::lock_guard<std::mutex> lock(all.mutex);
-  all.regions[reinterpret_cast<std::uintptr_t>(data)] =
-      Region{bytes == 0 ? 1 : bytes, device, true};
-  ++all.version;
+  all.regions[reinterpret_cast<std::uintptr_t>(data)] = Region{bytes == 0 ? 1 : bytes, device};
   return data;
 }
 
@@ -141,7 +153,7 @@ void free_device_memory(void* pointer) {
   Devices& all = devices();
   const std::lock_guard<std::mutex> lock(all.mutex);
   const auto found = all.regions.find(reinterpret_cast<std::uintptr_t>(pointer));
-  if (found == all.regions.end() || !found->second.owned) {
+  if (found == all.regions.end()) {
     throw std::runtime_error("cudaFree: not a pointer that cudaMalloc gave");
   }
   const std::size_t size = whole_pages(found->second.bytes);
@@ -150,7 +162,6 @@ void free_device_memory(void* pointer) {
 #endif
   munmap(static_cast<char*>(pointer) - page_bytes(), size + 2 * page_bytes());
   all.regions.erase(found);
-  ++all.version;
 }
 
 ProtectOtherDevices::ProtectOtherDevices(int device) : device_(device) {
@@ -172,28 +183,18 @@ void check_pointer_argument(const Launch& launch, const void* pointer, int posit
                            std::to_string(launch.device) + " has no peer mapping for it");
 }
 
-std::string global_access_error(int device, std::uintptr_t address, std::size_t bytes,
-                                KnownRange* known) {
+std::string global_access_error(int device, std::uintptr_t address) {
   Devices& all = devices();
   const std::lock_guard<std::mutex> lock(all.mutex);
   Region region{};
   const std::uintptr_t start = region_near(all, address, &region);
-  *known = KnownRange{all.version, device, start, start + region.bytes};
-  if (start == 0) {
-    if (all.registered != 0) return "access outside of all registered arrays";
-    const auto next = all.regions.upper_bound(address);
-    known->start = address;
-    known->end = next == all.regions.end() ? UINTPTR_MAX : next->first - page_bytes();
-    return "";
-  }
+  if (start == 0) return "";
   if (!may_access(all, device, region.device)) {
     return "access to memory of device " + std::to_string(region.device) + " from device " +
            std::to_string(device) + " without a peer mapping";
   }
-  if (address - start + bytes <= region.bytes) return "";
-  return "global-memory overrun: " + std::to_string(bytes) + " bytes at offset " +
-         std::to_string(address - start) + " of an allocation of " + std::to_string(region.bytes) +
-         " bytes";
+  return "global-memory overrun: offset " + std::to_string(address - start) +
+         " of an allocation of " + std::to_string(region.bytes) + " bytes";
 }
 
 }  // namespace convnet::emulator

@@ -5,17 +5,6 @@
 
 namespace convnet::emulator {
 
-void sync_warp_clocks(void* const* operands, unsigned lanes) {
-  unsigned latest = 0;
-  for (unsigned rest = lanes; rest != 0; rest &= rest - 1) {
-    const unsigned clock = *static_cast<const unsigned*>(operands[__builtin_ctz(rest)]);
-    if (clock > latest) latest = clock;
-  }
-  for (unsigned rest = lanes; rest != 0; rest &= rest - 1) {
-    *static_cast<unsigned*>(operands[__builtin_ctz(rest)]) = latest + 1;
-  }
-}
-
 namespace {
 
 struct Shuffle {

@@ -53,9 +53,7 @@ void read_b(const Wgmma& product, int depth, double (*b)[8 * kMostEights]) {
     alignas(16) char bytes[kRowBytes];
     for (unsigned i = 0; i < kRowBytes; i += 16) {
       const unsigned address = (row + i) ^ ((row + i) >> 7 & (span / 16 - 1)) << 4;
-      const char* piece = at_shared_address(address, where);
-      check_access(piece, 16, Access::kRead, where);
-      std::memcpy(bytes + i, piece, 16);
+      std::memcpy(bytes + i, at_shared_address(address, where), 16);
     }
     for (int k = 0; k < depth; ++k) b[k][column] = element(product.type, bytes, k);
   }

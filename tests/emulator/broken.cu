@@ -240,19 +240,6 @@ Bits run_on_device(Kernel kernel) {
   return {};
 }
 
-#ifdef CONVNET_EMULATOR
-// The arrays a binding passes: the element behind y is nobody's.
-Bits registered_overrun() {
-  const Bits x = whole_numbers(kThreads, 1);
-  Bits y(kThreads + 1);
-  emulator::register_memory(x.data(), kThreads * sizeof(float), 0);
-  emulator::register_memory(y.data(), kThreads * sizeof(float), 0);
-  launch("broken_op", global_overrun_kernel, dim3(1), dim3(kThreads), 0, nullptr, x.data(),
-         y.data());
-  return y;
-}
-#endif
-
 Bits other_device() {
   float* y = device_memory(1, kThreads);
   float* x = device_memory(0, kThreads);
@@ -307,9 +294,6 @@ int main(int argc, char** argv) {
        [] { return run(shared_read_overrun_kernel, kThreads, kThreads * sizeof(float)); }},
       {"global_overrun", [] { return run(global_overrun_kernel, kThreads, 0, 1); }},
       {"device_overrun", [] { return run_on_device(global_overrun_kernel); }},
-#ifdef CONVNET_EMULATOR
-      {"registered_overrun", registered_overrun},
-#endif
       {"far_overrun", [] { return run_on_device(far_overrun_kernel); }},
       {"other_device", other_device},
       {"other_device_in_table", other_device_in_table},

@@ -333,20 +333,6 @@ Bits peers() {
   return y;
 }
 
-#ifdef CONVNET_EMULATOR
-// Only registered arrays may be touched, once there are any.
-Bits registered() {
-  const Bits x = whole_numbers(64, 6);
-  Bits y(64);
-  emulator::register_memory(x.data(), 256, 0);
-  emulator::register_memory(y.data(), 256, 0);
-  launch("add_one", add_one_kernel, dim3(1), dim3(64), 0, nullptr, x.data(), y.data());
-  emulator::unregister_memory(x.data());
-  emulator::unregister_memory(y.data());
-  return y;
-}
-#endif
-
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -361,9 +347,6 @@ int main(int argc, char** argv) {
       {"histogram", histogram},
       {"indices", indices},
       {"peers", peers},
-#ifdef CONVNET_EMULATOR
-      {"registered", registered},
-#endif
   };
   return run_case(cases, argc, argv);
 }
