@@ -8,15 +8,20 @@ from typing import Any
 
 from limits import Limits
 
+from convnet import ConfigError
+from convnet.distribution import require
+
 COLOURS = {"fprop": "tab:blue", "dgrad": "tab:orange", "wgrad": "tab:green"}
 
 
 def draw(rows: list[dict[str, Any]], machine: Limits, device: str, path: Path) -> None:
     """Writes the picture; rows that compute nothing (pools, norms) are not in it."""
     try:
-        import matplotlib.pyplot as plt
-    except ImportError:
-        sys.exit("--plot: matplotlib is not installed: pip install matplotlib")
+        require("matplotlib", "plot", "--plot")
+    except ConfigError as error:
+        sys.exit(str(error))
+    import matplotlib.pyplot as plt
+
     rows = [row for row in rows if row["flops"] > 0]
     figure, axes = plt.subplots(figsize=(8, 5))
     intensities = [row["flops"] / row["bytes"] for row in rows]

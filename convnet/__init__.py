@@ -7,6 +7,7 @@
 """
 
 __version__ = "0.1.0"
+__distribution__ = "convnet-kernels"  # see convnet.distribution
 
 from convnet import backend, data, layers, models, ops
 from convnet.backend import DeviceError

@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import contextvars
 import importlib
-import importlib.metadata
 import importlib.util
 import os
 import threading
@@ -21,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from convnet import distribution
 from convnet.exit_codes import NO_DEVICE
 from convnet.hostmemory import at_cache_line
 
@@ -302,14 +302,15 @@ def _module(name: str) -> ModuleType:
     except ModuleNotFoundError as error:
         if name != "_cpu":
             raise
-        raise ImportError(
+        raise distribution.InstallationError(
             "convnet._cpu, the compiled part of convnet, is not here. If Python was started in a "
             "clone of the repository, it imports the sources and not the installed package: run "
             "it from another folder, or install with `pip install -e .`"
         ) from error
     except ImportError as error:
         raise BrokenBackendError(
-            f"convnet.{name} was built, but cannot be imported: {error}; install convnet again"
+            f"convnet.{name} was built, but cannot be imported: {error}; "
+            f"install {distribution.DISTRIBUTION} again"
         ) from error
 
 
@@ -334,27 +335,19 @@ def cuda_problem(index: int = 0) -> str | None:
 
 
 def _cupy_problem() -> str | None:
-    installed = [name for name in CUPY_PACKAGES if _is_installed(name)]
+    installed = [name for name in CUPY_PACKAGES if distribution.version(name)]
     if len(installed) > 1:
         return (
             f"{len(installed)} packages of CuPy are installed, which overwrite each other "
             f"({', '.join(installed)}): uninstall all of them, then install one"
         )
     if importlib.util.find_spec("cupy") is None:
-        return "CuPy is not installed: pip install 'convnet[cuda13]' (or [cuda12])"
+        return f"CuPy is not installed: {distribution.how_to_install('cuda13')} (or [cuda12])"
     try:
         importlib.import_module("cupy")
     except ImportError as error:
         return f"CuPy cannot be imported: {str(error).strip().splitlines()[0]}"
     return None
-
-
-def _is_installed(package: str) -> bool:
-    try:
-        importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return False
-    return True
 
 
 def _cuda_build_reason() -> str:

@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
+from convnet import distribution
 from convnet.data.dataset import DataError, Pictures, shown
 from convnet.files import replace
 from convnet.tiles import LOSSY
-from convnet.typecheck import ConfigError
 
 RIGHT, OTHER = "#e4605a", "#9db9d9"  # bars of the right class, and of others
 TRAINING, VALIDATION, FIVE = "#1f77b4", "#d62728", "#2ca02c"
@@ -35,12 +35,7 @@ _NUMBERED = 20  # classes up to which a confusion matrix has figures and names i
 
 def require() -> None:
     """Raises ConfigError where matplotlib is not installed."""
-    try:
-        import matplotlib  # noqa: F401
-    except ImportError:
-        raise ConfigError(
-            "plot: matplotlib is not installed: pip install 'convnet[plot]'"
-        ) from None
+    distribution.require("matplotlib", "plot", "plot")
 
 
 def check_name(path: Path) -> str:

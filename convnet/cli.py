@@ -16,6 +16,7 @@ from convnet.cli_data import add_commands as add_data_commands
 from convnet.cli_import import add_commands as add_import_commands
 from convnet.cli_plot import add_commands as add_plot_commands
 from convnet.cli_search import add_commands as add_search_commands
+from convnet.distribution import check_package
 from convnet.exit_codes import BAD_INPUT, DONE, FAILED, complain, explain
 
 
@@ -32,6 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     debug = arguments.debug or os.environ.get("CONVNET_DEBUG", "") not in ("", "0")
     try:
+        check_package()
         return int(arguments.command(arguments))
     except BrokenPipeError:
         sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115 - the interpreter flushes it at exit

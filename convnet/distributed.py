@@ -31,6 +31,7 @@ from typing import Any, NoReturn, TypeVar
 import numpy as np
 
 from convnet import backend as backends
+from convnet import distribution
 from convnet.exit_codes import FAILED, complain, explain
 from convnet.layer import Array, Parameter
 from convnet.net import Net
@@ -235,18 +236,12 @@ def ranks() -> Ranks:
     """The processes of this job.
 
     Raises:
-        ValueError: mpiexec has started several, but mpi4py is not installed.
+        ConfigError: mpiexec has started several, but mpi4py is not installed.
     """
     sizes = [os.environ[name] for name in _SIZES if name in os.environ]
     if not any(size.isdigit() and int(size) > 1 for size in sizes):
         return Ranks()
-    try:
-        import mpi4py  # noqa: F401
-    except ImportError:
-        raise ValueError(
-            f"mpiexec started {max(sizes)} processes, but mpi4py is not installed: "
-            "pip install 'convnet[mpi]'"
-        ) from None
+    distribution.require("mpi4py", "mpi", f"{max(sizes)} processes of mpiexec")
     return MpiRanks()
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import importlib.metadata
 import os
 import platform
 import sys
@@ -11,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from convnet import backend as backends
+from convnet import distribution
 from convnet.ops.products import MATHS
 
 _PACKAGES = ("numpy", "pillow", "safetensors", "rich")
-_CUPY = ("cupy", "cupy-cuda12x", "cupy-cuda13x")
 
 
 def examine() -> dict[str, Any]:
@@ -45,19 +44,12 @@ def _versions() -> dict[str, str]:
         "python": platform.python_version(),
     }
     for name in _PACKAGES:
-        found[name] = _package(name) or "not installed"
-    for name in _CUPY:
-        version = _package(name)
+        found[name] = distribution.version(name) or "not installed"
+    for name in backends.CUPY_PACKAGES:
+        version = distribution.version(name)
         if version:
             found[name] = version
     return {**found, "platform": f"{platform.system()} {platform.machine()}"}
-
-
-def _package(name: str) -> str | None:
-    try:
-        return importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-        return None
 
 
 def _build(problems: list[str]) -> dict[str, Any]:
@@ -79,13 +71,15 @@ def _build(problems: list[str]) -> dict[str, Any]:
         "cuda": bool(info.CUDA_BUILT),
         "cuda_reason": info.CUDA_REASON,
     }
-    installed = _package("convnet")
+    installed = distribution.version(distribution.DISTRIBUTION)
     if installed is not None and installed != info.VERSION:
         problems.append(
             f"the compiled part is of version {info.VERSION}, the installed package of "
-            f"{installed}: install convnet again"
+            f"{installed}: install {distribution.DISTRIBUTION} again"
         )
-    several = [name for name in _CUPY if _package(name)]
+    if problem := distribution.overlap():
+        problems.append(problem)
+    several = [name for name in backends.CUPY_PACKAGES if distribution.version(name)]
     if len(several) > 1:
         problems.append(f"several CuPy packages are installed: {', '.join(several)}; keep one")
     return found

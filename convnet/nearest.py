@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from convnet import distribution
 from convnet.data.dataset import DataError
 from convnet.typecheck import ConfigError
 
@@ -43,13 +44,9 @@ class Neighbours(NamedTuple):
 
 def require_faiss() -> Any:
     """The faiss module; raises ConfigError where it is not installed."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of SWIG, about itself
-            import faiss
-    except ImportError:
-        raise ConfigError("engine: faiss is not installed: pip install 'convnet[faiss]'") from None
-    return faiss
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of SWIG, about itself
+        return distribution.require("faiss", "faiss", "engine")
 
 
 class Euclidean:

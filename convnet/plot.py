@@ -1,7 +1,7 @@
 """Pictures of a run: its curves, first filters, predictions and confusions (paper, figures 3, 4).
 
 Each function writes one file and returns a line or a few saying what is in it. Filters need no
-library besides Pillow; charts need matplotlib (`pip install 'convnet[plot]'`).
+library besides Pillow; charts need matplotlib (`pip install 'convnet-kernels[plot]'`).
 """
 
 from __future__ import annotations

@@ -13,19 +13,14 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from convnet.typecheck import ConfigError
+from convnet import distribution
 
 _PLACE = ("kind", "epoch", "step")  # of a record; the rest are its figures
 
 
 def require() -> None:
     """Raises ConfigError where the library is not installed."""
-    try:
-        import tensorboardX  # noqa: F401
-    except ImportError:
-        raise ConfigError(
-            "train.tensorboard: tensorboardX is not installed: pip install 'convnet[tensorboard]'"
-        ) from None
+    distribution.require("tensorboardX", "tensorboard", "train.tensorboard")
 
 
 def scalars(record: Mapping[str, Any]) -> Iterator[tuple[str, float]]:

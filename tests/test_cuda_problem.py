@@ -43,7 +43,7 @@ def machine(monkeypatch):
                 return "14.0"
             raise importlib.metadata.PackageNotFoundError(name)
 
-        monkeypatch.setattr(backend.importlib.metadata, "version", version)
+        monkeypatch.setattr(importlib.metadata, "version", version)
         module = types.ModuleType("cupy")
         module.__spec__ = importlib.machinery.ModuleSpec("cupy", None)
         monkeypatch.setitem(sys.modules, "cupy", module if cupy == "works" else None)
@@ -107,7 +107,8 @@ def test_no_cupy(machine, monkeypatch):
     machine(Cuda(), packages=(), cupy="absent")
     monkeypatch.setattr(backend.importlib.util, "find_spec", lambda name: None)
     assert refusal() == (
-        "device 'cuda:0': CuPy is not installed: pip install 'convnet[cuda13]' (or [cuda12])"
+        "device 'cuda:0': CuPy is not installed: "
+        "pip install 'convnet-kernels[cuda13]' (or [cuda12])"
     )
 
 

@@ -197,7 +197,7 @@ def test_several_processes_without_mpi4py(monkeypatch, tmp_path):
     monkeypatch.setenv("PMI_SIZE", "3")
     monkeypatch.setitem(sys.modules, "mpi4py", None)
     cfg = config(write_data(tmp_path))
-    with pytest.raises(ValueError, match=r"3 processes, but mpi4py is not .*convnet\[mpi\]"):
+    with pytest.raises(ValueError, match=r"3 processes of mpiexec: mpi4py is not .*kernels\[mpi\]"):
         convnet.train(cfg, run_dir=tmp_path / "run")
 
 

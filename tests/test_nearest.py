@@ -149,5 +149,5 @@ def test_what_is_refused(rng: np.random.Generator, monkeypatch: pytest.MonkeyPat
     with pytest.raises(ConfigError, match="engine: expected numpy or faiss, got 'annoy'"):
         Euclidean(5, rows_of(x), "annoy")
     monkeypatch.setitem(__import__("sys").modules, "faiss", None)
-    with pytest.raises(ConfigError, match=r"pip install 'convnet\[faiss\]'"):
+    with pytest.raises(ConfigError, match=r"pip install 'convnet-kernels\[faiss\]'"):
         Euclidean(5, rows_of(x), "faiss")

@@ -426,7 +426,7 @@ def test_without_matplotlib(
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     for kind in ("curves", "predictions", "confusion"):
         error = complain(capsys, run, kind, "-o", tmp_path / "p.png")
-        assert "matplotlib is not installed: pip install 'convnet[plot]'" in error
+        assert "matplotlib is not installed: pip install 'convnet-kernels[plot]'" in error
     with pytest.raises(ConfigError):
         charts.predictions_chart([guess("a")])
     assert main(["plot", str(run), "filters", "-o", str(tmp_path / "f.png")]) == 0

@@ -130,7 +130,7 @@ def test_without_the_library(
     assert main([*words, "--tensorboard"]) == 2
     assert capsys.readouterr().err == (
         "convnet: error: train.tensorboard: tensorboardX is not installed: "
-        "pip install 'convnet[tensorboard]'\n"
+        "pip install 'convnet-kernels[tensorboard]'\n"
     )
     assert not (tmp_path / "run").exists()
     assert main([*words, "--epochs", "1"]) == 0

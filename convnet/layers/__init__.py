@@ -1,5 +1,6 @@
 """The layers, and the names that configurations use for them."""
 
+from convnet.distribution import check_package
 from convnet.layer import Layer
 from convnet.layers.activation import (
     Abs,
@@ -30,6 +31,8 @@ from convnet.layers.pool import AvgPool, MaxAbsPool, MaxPool, SumPool
 from convnet.layers.shape import Concat, Flatten, Sum
 from convnet.layers.softmax import Softmax
 from convnet.layers.weighted import Weighted
+
+check_package()  # another project's `convnet`, where it is installed over this one, comes here
 
 LAYER_TYPES: dict[str, type[Layer]] = {
     "conv": Conv,
