@@ -213,23 +213,30 @@ class Arguments {
     }
     GpuArray array = gpu_array(op_, arg, object, item_size, stream_);
     const ArrayView view = gpu_view(op_, arg, array, type, item_size, access);
-    if (view.bytes > 0) choose_device(arg, memory_device(view.data));
+    const bool moved = view.bytes > 0 && choose_device(arg, memory_device(view.data));
+    if (moved && array.has_stream) {  // CuPy names the stream of the device that is current
+      array = gpu_array(op_, arg, object, item_size, stream_);
+    }
     if (array.has_stream && array.stream != stream_) wait_for_stream(op_, stream_, array.stream);
     owners_.push_back(std::move(array.owner));
     return view;
   }
 
-  void choose_device(const char* arg, int device) {
-    if (device == kAnyDevice) return;
+  // Returns whether another device is the current one now.
+  bool choose_device(const char* arg, int device) {
+    if (device == kAnyDevice) return false;
     if (device == kNoDevice) fail(op_, arg, "memory of a GPU", "memory of no GPU");
     if (device_ < 0) {
       device_before_ = current_device();
       device_ = device;
       set_current_device(device);
-    } else if (device != device_ && !peers_) {
+      return device != device_before_;
+    }
+    if (device != device_ && !peers_) {
       fail(op_, arg, "memory of device " + std::to_string(device_) + ", like the arrays before it",
            "memory of device " + std::to_string(device));
     }
+    return false;
   }
 
   const char* op_;

@@ -113,14 +113,15 @@ class Backend:
         with self.active():
             return self.own(self.xp.zeros(shape, dtype))
 
-    def pinned(self, size: int, dtype: Any = np.float32) -> Array:
-        """Host memory that this GPU reads and writes by itself (not yet run on a GPU)."""
-        return importlib.import_module("cupyx").empty_pinned(size, dtype)
+    def pinned(self, size: int, dtype: Any = np.float32) -> np.ndarray:
+        """Memory of the host that this GPU reads and writes by itself."""
+        with self.active():
+            return importlib.import_module("cupyx").empty_pinned(size, dtype)
 
     def asarray(self, array: Array) -> Array:
         """``array`` on this device, C-contiguous; not copied where it is there already."""
         if self.xp is np and not isinstance(array, np.ndarray) and hasattr(array, "get"):
-            array = array.get()
+            array = of(array).to_host(array)
         if self.logical:
             if getattr(array, "owner", None) is self and array.flags.c_contiguous:
                 return array
@@ -131,8 +132,11 @@ class Backend:
             return self.xp.ascontiguousarray(self.xp.asarray(array))
 
     def to_host(self, array: Array) -> np.ndarray:
-        """``array`` as a NumPy array; not copied where it is one already."""
-        return _plain(array) if isinstance(array, np.ndarray) else array.get()
+        """``array`` as a NumPy array; not copied where it is one already. Waits for a GPU."""
+        if isinstance(array, np.ndarray):
+            return _plain(array)
+        with self.active():
+            return array.get()  # on the stream of the current device
 
     def put(self, array: Array, host: np.ndarray) -> None:
         """Writes numbers of the host into `array`, in the order of what this device does."""
@@ -156,10 +160,20 @@ class Backend:
     def wait_for(self, other: Backend) -> None:
         """Let this device's stream begin what comes next only when ``other``'s is done."""
         if self.xp is not np and other is not self:
-            with other.active():
-                event = other.current_stream().record()
-            with self.active():
-                self.current_stream().wait_event(event)
+            self.current_stream().wait_event(other.record())
+
+    def record(self, stream: Any = None) -> Any:
+        """An event: that a stream of this GPU, its current one by default, is done with what it has
+        been given so far. CuPy makes events on the current device, whatever the stream's is."""
+        with self.active():
+            event = self.xp.cuda.Event(disable_timing=True)
+            event.record(self.current_stream() if stream is None else stream)
+            return event
+
+    def new_stream(self) -> Any:
+        """A stream of this GPU beside the current one."""
+        with self.active():
+            return self.xp.cuda.Stream(non_blocking=True)
 
     @property
     def threads(self) -> int:
@@ -360,7 +374,7 @@ def _cuda_build_reason() -> str:
 
 @contextlib.contextmanager
 def use(device: str | Backend) -> Iterator[Backend]:
-    """Within the block, NumPy arrays are handled by this backend.
+    """Within the block, NumPy arrays are handled by this backend; its device is the current one.
 
     >>> with convnet.backend.use("emulator"):
     ...     y = convnet.ops.relu_fprop(x)
@@ -368,7 +382,8 @@ def use(device: str | Backend) -> Iterator[Backend]:
     backend = get(device)
     token = _chosen.set(backend)
     try:
-        yield backend
+        with backend.active():
+            yield backend
     finally:
         _chosen.reset(token)
 

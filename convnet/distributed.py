@@ -319,11 +319,7 @@ class Bucket:
         """Waits for the sum and puts it into the gradients."""
         among.wait(self.poll, "the sum of gradients")
         for param, part in self._parts():
-            device = backends.of(param.data)
-            if device.xp is np:
-                np.copyto(device.to_host(param.grad).reshape(-1), part)
-            else:
-                param.grad.set(part.reshape(param.shape))
+            backends.of(param.data).put(param.grad, part.reshape(param.shape))
 
     def _parts(self) -> list[tuple[Parameter, np.ndarray]]:
         ends = np.cumsum([param.size for param in self.params])

@@ -79,9 +79,8 @@ def gradcheck(
         loss = net.gradients(x, labels)
         if not np.isfinite(loss):
             raise ValueError(f"gradcheck: expected a finite loss, got {loss}")
-        host = net.backend.to_host
         params = [param for param in net.params if param.lr_mult != 0.0]
-        gradients = [np.array(host(p.grad), np.float64).reshape(-1) for p in params]
+        gradients = [np.array(_on_host(p.grad), np.float64).reshape(-1) for p in params]
         probes = [
             _Probe(net, x, labels, param, gradient)
             for param, gradient in zip(params, gradients, strict=True)
@@ -103,21 +102,23 @@ class _Probe:
     @property
     def scale(self) -> float:
         """The root mean square of the values."""
-        values = backends.of(self.param.data).to_host(self.param.data)
+        values = _on_host(self.param.data)
         return max(float(np.sqrt(np.mean(np.square(values, dtype=np.float64)))), 1e-6)
 
     def change(self, at: np.ndarray, step: np.ndarray) -> tuple[float, float]:
         """The change of the loss between values - step and values + step at some elements: by the
         gradient, and by itself."""
-        flat, place = self.param.data.reshape(-1), backends.of(self.param.data).asarray(at)
-        start = flat[place].copy()
+        device = backends.of(self.param.data)
+        flat, place = self.param.data.reshape(-1), device.asarray(at)
         ends, losses = [], []
-        for sign in (1.0, -1.0):
-            end = backends.of(self.param.data).to_host(start) + (sign * step).astype(np.float32)
-            flat[place] = backends.of(self.param.data).asarray(end)
-            ends.append(end.astype(np.float64))  # where rounding has really put them
-            losses.append(self.net.training_loss(self.x, self.labels))
-        flat[place] = start
+        with device.active():
+            start = flat[place].copy()
+            for sign in (1.0, -1.0):
+                end = device.to_host(start) + (sign * step).astype(np.float32)
+                flat[place] = device.asarray(end)
+                ends.append(end.astype(np.float64))  # where rounding has really put them
+                losses.append(self.net.training_loss(self.x, self.labels))
+            flat[place] = start
         return float(self.gradient[at] @ (ends[0] - ends[1])), losses[0] - losses[1]
 
 
@@ -192,18 +193,26 @@ def _compare(
 @contextmanager
 def _off_the_kinks(net: Net, rng: np.random.Generator) -> Iterator[None]:
     """Adds a little noise to parameters that are constant, for the time of a `with` block."""
-    before: Sequence[tuple[Parameter, Array]] = []
-    before = [
-        (p, p.data.copy()) for p in net.params if bool((p.data == p.data.reshape(-1)[0]).all())
-    ]
+    before: list[tuple[Parameter, Array]] = []
+    for param in net.params:
+        with backends.of(param.data).active():
+            if bool((param.data == param.data.reshape(-1)[0]).all()):
+                before.append((param, param.data.copy()))
     try:
         for param, old in before:
             noise = rng.normal(0.0, 0.05, param.shape).astype(np.float32)
-            param.data[...] = old + backends.of(param.data).asarray(noise)
+            device = backends.of(param.data)
+            with device.active():
+                param.data[...] = old + device.asarray(noise)
         yield
     finally:
         for param, old in before:
-            param.data[...] = old
+            with backends.of(param.data).active():
+                param.data[...] = old
+
+
+def _on_host(array: Array) -> np.ndarray:
+    return backends.of(array).to_host(array)
 
 
 def table(rows: Sequence[Row]) -> str:

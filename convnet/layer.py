@@ -112,7 +112,8 @@ class Parameter:
         if self._grad is None:
             self._grad = backend.of(self.data).zeros(self.shape)
         elif self.grad_is_zero:
-            self._grad.fill(0)
+            with backend.of(self.data).active():
+                self._grad.fill(0)
         return self._grad
 
     def zero_grad(self) -> None:

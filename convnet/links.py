@@ -178,8 +178,11 @@ class Link:
         return None
 
     def _compare(self, transfer: Transfer, found: Any) -> None:
-        expected = (transfer.number, int(transfer.stamp[1])) if transfer.stamp else None
-        if expected != (transfer.number, int(found)):
+        with self.source.active():
+            expected = (transfer.number, int(transfer.stamp[1])) if transfer.stamp else None
+        with self.target.active():
+            sum_found = int(found)
+        if expected != (transfer.number, sum_found):
             self._fail(transfer, "what arrived is not what was sent")
 
     def _check_on_device(self, transfer: Transfer, lane: Lane) -> None:
@@ -236,23 +239,17 @@ class Link:
     def _start_cuda(self, transfer: Transfer, send: Callable[[], None]) -> None:
         """Sends on a stream of the source, after what both devices have been given so far: the
         source then has computed the block, and the target has read what was there before."""
-        cuda = self.source.xp.cuda
-        with self.target.active():
-            free = cuda.get_current_stream().record()
-        with self.source.active():
-            if self._side is None:
-                self._side = cuda.Stream(non_blocking=True)
-            ready = cuda.get_current_stream().record()
-            self._side.wait_event(ready)
-            self._side.wait_event(free)
-            with self._side:
-                send()
-                transfer.event = self._side.record()
+        if self._side is None:
+            self._side = self.source.new_stream()
+        self._side.wait_event(self.source.record())
+        self._side.wait_event(self.target.record())
+        with self.source.active(), self._side:
+            send()
+            transfer.event = self.source.record()
 
     def _finish_cuda(self, transfer: Transfer) -> None:
-        cuda = self.source.xp.cuda
         with self.target.active():
-            stream = cuda.get_current_stream()
+            stream = self.target.current_stream()
             stream.wait_event(transfer.event)
             if transfer.lane is not None:
                 self._check_on_device(transfer, transfer.lane)
@@ -356,8 +353,7 @@ class Links:
         """Waits until all devices are done, but not for ever. Not yet run on two GPUs."""
         end = time.monotonic() + self.timeout
         for device in self.devices:
-            with device.active():
-                event = device.current_stream().record()
+            event = device.record()
             while not event.done:
                 if time.monotonic() > end:
                     for link in self:  # names the transfer, where that is known

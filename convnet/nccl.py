@@ -29,8 +29,7 @@ class NcclBucket:
             for param in self.params:
                 self._flat[at : at + param.size] = param.grad.reshape(-1)
                 at += param.size
-            current = self.device.xp.cuda.get_current_stream()
-            self.stream.wait_event(current.record())
+            self.stream.wait_event(self.device.record())
             data, count = self._flat.data.ptr, self._flat.size
             kinds = nccl.NCCL_FLOAT32, nccl.NCCL_SUM
             self.comm.allReduce(data, data, count, *kinds, self.stream.ptr)
@@ -42,8 +41,7 @@ class NcclBucket:
     def finish(self, among: Ranks) -> None:
         """Puts the sums into the gradients, on the net's stream."""
         with self.device.active():
-            current = self.device.xp.cuda.get_current_stream()
-            current.wait_event(self.stream.record())
+            self.device.current_stream().wait_event(self.device.record(self.stream))
             at = 0
             for param in self.params:
                 param.grad[...] = self._flat[at : at + param.size].reshape(param.shape)
@@ -56,5 +54,4 @@ def communicator(device: Backend, among: Ranks) -> Callable[[list[Parameter]], N
     unique = among.from_first(nccl.get_unique_id)
     with device.active():
         comm = nccl.NcclCommunicator(among.size, unique, among.rank)
-        stream = device.xp.cuda.Stream(non_blocking=True)
-    return functools.partial(NcclBucket, device, comm, stream)
+    return functools.partial(NcclBucket, device, comm, device.new_stream())

@@ -30,7 +30,7 @@ Method = TypeVar("Method", bound=Callable[..., Any])
 
 
 def _on_own_backend(method: Method) -> Method:
-    """Runs a method of Net with NumPy arrays going to the net's backend."""
+    """Runs a method of Net with NumPy arrays going to the net's backend, on its (first) device."""
 
     @functools.wraps(method)
     def run(self: Net, *args: Any, **kwargs: Any) -> Any:
@@ -362,6 +362,7 @@ class Net(Passes):
 
     # ---- saving ---------------------------------------------------------------------------------
 
+    @_on_own_backend
     def state(self, copy: bool = True) -> dict[str, np.ndarray]:
         """All parameters and velocities, on the host: "conv1.w" and "conv1.w:velocity".
 

@@ -127,7 +127,7 @@ class StepGraph:
         """One step: forward, backward, update; the state of the step has been written.
 
         Args:
-            x, labels: checked, on the net's device.
+            x, labels: checked, on the net's device, which is the current one.
 
         Raises: StepGraphError where the mode is "force" and the step cannot be captured; LinkError
             where a transfer between devices failed: then nothing has been updated.
@@ -184,8 +184,7 @@ class StepGraph:
         first, *others = self.net.backends
         for device in others:
             first.wait_for(device)
-        with first.active():
-            held.graph.launch()
+        held.graph.launch()
         for device in others:
             device.wait_for(first)
 
@@ -237,17 +236,19 @@ class StepGraph:
         """The step as a CUDA graph, which has run once; or why there is none, and then the step
         has been a plain one."""
         assert self._streams is not None
+        first, *rest = self.net.backends
         origin, *others = self._streams
         graph, problem = None, ""
         try:
             origin.begin_capture()
             try:
+                begun = first.record(origin)
                 for stream in others:
-                    stream.wait_event(origin.record())
+                    stream.wait_event(begun)
                 with _noted(recording):
                     self._plain(x, labels, sgd)
-                for stream in others:
-                    origin.wait_event(stream.record())
+                for device, stream in zip(rest, others, strict=True):
+                    origin.wait_event(device.record(stream))
             finally:
                 graph = origin.end_capture()
             graph.launch()
@@ -268,16 +269,14 @@ class StepGraph:
             yield
             return
         if self._streams is None:
-            self._streams = [_stream(device) for device in devices]
+            self._streams = [device.new_stream() for device in devices]
         with contextlib.ExitStack() as stack:
             for device, stream in zip(devices, self._streams, strict=True):
-                with device.active():
-                    stream.wait_event(device.current_stream().record())
-                    stack.enter_context(_using(device, stream))
+                stream.wait_event(device.record())
+                stack.enter_context(_using(device, stream))
             yield
         for device, stream in zip(devices, self._streams, strict=True):
-            with device.active():
-                device.current_stream().wait_event(stream.record())
+            device.current_stream().wait_event(device.record(stream))
 
 
 def _warn(text: str) -> None:
@@ -291,11 +290,6 @@ def _noted(recording: Any) -> Iterator[None]:
         yield
     finally:
         recording.end()
-
-
-def _stream(device: Backend) -> Any:
-    with device.active():
-        return device.xp.cuda.Stream(non_blocking=True)
 
 
 @contextlib.contextmanager

@@ -52,12 +52,13 @@ def load(params: Sequence[Parameter], arrays: Mapping[str, Any]) -> None:
         if param.name not in arrays:
             continue
         backend = backends.of(param.data)
-        param.data[...] = backend.asarray(arrays[param.name])
-        key = param.name + VELOCITY
-        if key in arrays:
-            param.velocity[...] = backend.asarray(arrays[key])
-        elif param.has_velocity:
-            param.velocity.fill(0)
+        with backend.active():
+            param.data[...] = backend.asarray(arrays[param.name])
+            key = param.name + VELOCITY
+            if key in arrays:
+                param.velocity[...] = backend.asarray(arrays[key])
+            elif param.has_velocity:
+                param.velocity.fill(0)
 
 
 def _misfits(targets: Mapping[str, Parameter], arrays: Mapping[str, Any]) -> dict[str, str]:

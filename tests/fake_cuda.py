@@ -15,25 +15,36 @@ PURE += ("_choice", "_choices", "tiles_of", "conv_kernel")
 
 
 class Event:
-    """What a stream had been given when it was recorded; on a driver that hangs never done."""
+    """What a stream had been given when it was recorded; on a driver that hangs never done.
 
-    def __init__(self, stream: Stream) -> None:
-        self.driver, self.known, self.captured = stream.driver, set(stream.known), stream.capturing
+    It belongs to the device that is current when it is made.
+    """
+
+    def __init__(self, driver: Driver) -> None:
+        self.driver, self.device = driver, driver.device
+
+    def record(self, stream: Stream) -> None:
+        assert stream.device == self.device, "cudaErrorInvalidResourceHandle: of another device"
+        self.known, self.captured = set(stream.known), stream.capturing
 
     @property
     def done(self) -> bool:
         assert not self.captured, "the events of a graph cannot be asked"
         return not self.driver.hangs
 
+    def synchronize(self) -> None:
+        assert self.driver.calls is None, "the host waits in a capture"
+
 
 class Graph:
-    """What was captured, as a list of calls."""
+    """What was captured, as a list of calls; for streams of one device."""
 
-    def __init__(self, calls: list[Any]) -> None:
-        self.calls = calls
+    def __init__(self, driver: Driver, device: int, calls: list[Any]) -> None:
+        self.driver, self.device, self.calls = driver, device, calls
         self.launches = 0
 
     def launch(self) -> None:
+        assert self.driver.device == self.device, "launched on the stream of another device"
         self.launches += 1
         for function, args in self.calls:
             function(*args)
@@ -67,7 +78,9 @@ class Stream:
         self.known.add(self.driver.done)
 
     def record(self) -> Event:
-        return Event(self)
+        event = Event(self.driver)
+        event.record(self)
+        return event
 
     def wait_event(self, event: Event) -> None:
         if self.driver.calls is not None:
@@ -99,7 +112,7 @@ class Stream:
         if not work <= self.known:
             raise RuntimeError("cudaErrorStreamCaptureUnjoined")
         assert calls is not None
-        driver.graphs.append(Graph(calls))
+        driver.graphs.append(Graph(driver, self.device, calls))
         return driver.graphs[-1]
 
 
@@ -134,9 +147,9 @@ class Driver:
         self.made.append(Stream(self, self.device, len(self.made)))
         return self.made[-1]
 
-    def given(self, ptr: int) -> Stream:
-        """The stream of an operation, which must be a current one."""
-        found = self.defaults[self.device] if ptr == 0 else self.made[ptr]
+    def given(self, ptr: int, device: int) -> Stream:
+        """The stream of an operation on a device, which must be a current one."""
+        found = self.defaults[device] if ptr == 0 else self.made[ptr]
         assert self.streams[found.device] is found, "not on the current stream"
         return found
 
@@ -160,12 +173,16 @@ class Driver:
             memory = memory.base
         return self.owners.get(id(memory), (0, None))[0]
 
+    def check_current(self, array: Any, what: str) -> None:
+        """CuPy takes the stream of the current device, whichever the array is on."""
+        assert self.owner(array) == self.device, f"{what}: the array is not on the current device"
+
 
 class CapturedModule:
     """Operations that run, or are noted for the graph; launches go to the current stream."""
 
-    def __init__(self, module: Any, driver: Driver) -> None:
-        self.module, self.driver = module, driver
+    def __init__(self, module: Any, driver: Driver, device: int) -> None:
+        self.module, self.driver, self.device = module, driver, device
 
     def __getattr__(self, name: str) -> Any:
         function = getattr(self.module, name)
@@ -174,7 +191,7 @@ class CapturedModule:
 
         def call(*args: Any) -> Any:
             at = -2 if isinstance(args[-1], str) else -1  # the stream; `math` may follow it
-            self.driver.given(args[at]).work()
+            self.driver.given(args[at], self.device).work()
             on_host = [*args]
             on_host[at] = 0
             if self.driver.calls is None:
@@ -191,29 +208,45 @@ def install(
     """Gives backends, whose arrays are of a type of the tests, streams that can be captured."""
     driver = Driver()
     for backend in backends:
-        backend.module = CapturedModule(backend.module, driver)
+        backend.module = CapturedModule(backend.module, driver, backend.index)
     monkeypatch.setattr(
         xp.cuda,
         "get_current_stream",
         lambda index=None: driver.streams[driver.device if index is None else index],
     )
     monkeypatch.setattr(xp.cuda, "Stream", driver.stream, raising=False)
+    monkeypatch.setattr(xp.cuda, "Event", lambda **_: Event(driver), raising=False)
     monkeypatch.setattr(xp.cuda, "Device", driver.at)
 
-    def refuse_in_captures(owner: Any, name: str) -> None:
+    def guard(owner: Any, name: str, checks: Sequence[Any]) -> None:
         plain = getattr(owner, name)
 
         def method(*args: Any, **options: Any) -> Any:
-            assert driver.calls is None, f"{name} in a capture"
-            return plain(*args, **options)
+            for check in checks:
+                check(name, *args)
+            result = plain(*args, **options)
+            fresh = isinstance(result, array) and result.host.base is None
+            return driver.own(result) if fresh else result
 
         monkeypatch.setattr(owner, name, method)
 
+    def no_capture(name: str, *_: Any) -> None:
+        assert driver.calls is None, f"{name} in a capture"
+
+    def on_current(name: str, *args: Any) -> None:
+        for one in args:
+            if isinstance(one, array):
+                driver.check_current(one, name)
+
     for name in ("fill", "get", "set", "__setitem__", "__float__", "__bool__", "copy", "astype"):
-        refuse_in_captures(array, name)
-    for name in ("empty", "zeros", "asarray", "ascontiguousarray"):
-        plain = getattr(xp, name)
-        monkeypatch.setattr(xp, name, lambda *args, plain=plain: driver.own(plain(*args)))
-        if name in ("empty", "zeros"):
-            refuse_in_captures(xp, name)
+        guard(array, name, [no_capture, on_current])
+    for name in ("__eq__", "__add__", "__int__", "sum", "all"):
+        guard(array, name, [on_current])
+    guard(array, "__getitem__", [])
+    for name in ("isfinite", "square", "sum"):
+        guard(xp, name, [on_current])
+    for name in ("empty", "zeros"):
+        guard(xp, name, [no_capture])
+    for name in ("asarray", "ascontiguousarray"):
+        guard(xp, name, [])
     return driver

@@ -152,9 +152,10 @@ def emulator() -> Backend:
         pytest.skip(str(error))
 
 
-def become_device(monkeypatch: pytest.MonkeyPatch, emulator: Backend) -> Backend:
-    """From now on all arrays are DeviceArrays, and "cuda" is the emulator working on them."""
-    backend = Backend("cuda", Module(emulator.module), XP)  # type: ignore[arg-type]
+def become_device(monkeypatch: pytest.MonkeyPatch, emulator: Backend, index: int = 0) -> Backend:
+    """From now on all arrays are DeviceArrays, and "cuda:index" is the emulator working on them;
+    the current device is 0."""
+    backend = Backend("cuda", Module(emulator.module), XP, index)  # type: ignore[arg-type]
     fake_cuda.install(monkeypatch, [backend], XP, DeviceArray)
 
     def of(*arrays: Any) -> Backend:
@@ -163,12 +164,17 @@ def become_device(monkeypatch: pytest.MonkeyPatch, emulator: Backend) -> Backend
         return backend
 
     monkeypatch.setattr(convnet.backend, "of", of)
-    monkeypatch.setitem(convnet.backend._backends, "cuda:0", backend)
+    monkeypatch.setitem(convnet.backend._backends, backend.device, backend)
     return backend
 
 
+# The second is not the current device while these tests run.
+each_device = pytest.mark.parametrize("index", [0, 1], ids=["cuda:0", "cuda:1"])
+
+
+@each_device
 @every_graph
-def test_a_net(graph, emulator, monkeypatch, rng):
+def test_a_net(graph, index, emulator, monkeypatch, rng):
     x, labels = data(rng)
 
     def results(device):
@@ -180,7 +186,7 @@ def test_a_net(graph, emulator, monkeypatch, rng):
         return losses, loss, ranks, net.predict(x), net.forward(x, until=first), net.state()
 
     expected = results("emulator")
-    found = results(become_device(monkeypatch, emulator))
+    found = results(become_device(monkeypatch, emulator, index))
     *arrays, state = found
     for array, other in zip(arrays, expected, strict=False):
         np.testing.assert_array_equal(array, other)
@@ -189,7 +195,8 @@ def test_a_net(graph, emulator, monkeypatch, rng):
         np.testing.assert_array_equal(values, expected[-1][name])
 
 
-def test_a_run_of_the_trainer_and_its_resume(emulator, monkeypatch, tmp_path):
+@each_device
+def test_a_run_of_the_trainer_and_its_resume(index, emulator, monkeypatch, tmp_path):
     folder = write_data(tmp_path / "data")
 
     def losses(device):
@@ -198,14 +205,14 @@ def test_a_run_of_the_trainer_and_its_resume(emulator, monkeypatch, tmp_path):
         return [record["loss"] for record in (*result.history, *again.history)]
 
     expected = losses("emulator")
-    become_device(monkeypatch, emulator)
-    assert losses("cuda") == expected
-    assert (
-        convnet.load(tmp_path / "cuda", device="cuda").predict(np.zeros((1, 8, 8, 1), "f4")).any()
-    )
+    device = become_device(monkeypatch, emulator, index).device
+    assert losses(device) == expected
+    net = convnet.load(tmp_path / device, device=device)
+    assert net.predict(np.zeros((1, 8, 8, 1), "f4")).any()
 
 
-def test_another_run_s_weights_and_ten_crops(emulator, monkeypatch, tmp_path):
+@each_device
+def test_another_run_s_weights_and_ten_crops(index, emulator, monkeypatch, tmp_path):
     folder = write_data(tmp_path / "data")
     cfg = config(folder, augment={"crop": [6, 6]}, train={"epochs": 1})
     cfg["net"]["lr_mult"] = {"conv1": 0.0}
@@ -218,11 +225,12 @@ def test_another_run_s_weights_and_ten_crops(emulator, monkeypatch, tmp_path):
         return [found["loss"], result.final["val_loss"], result.final["update_ratio"]]
 
     expected = figures("emulator")
-    become_device(monkeypatch, emulator)
-    assert figures("cuda") == expected
+    device = become_device(monkeypatch, emulator, index).device
+    assert figures(device) == expected
 
 
-def test_gradients(emulator, monkeypatch, rng):
-    net = make(GRAPHS[0], become_device(monkeypatch, emulator), seed=3)
+@each_device
+def test_gradients(index, emulator, monkeypatch, rng):
+    net = make(GRAPHS[0], become_device(monkeypatch, emulator, index), seed=3)
     x, labels = data(rng)
     assert all(row.ok for row in gradcheck(net, x, labels, samples=2))
