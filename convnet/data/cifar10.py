@@ -7,7 +7,6 @@ Source: https://www.cs.toronto.edu/~kriz/cifar.html
 
 from __future__ import annotations
 
-import tarfile
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,11 +16,16 @@ import numpy as np
 import numpy.typing as npt
 
 from convnet.data.dataset import ArrayDataset, DataError, Labels, Pictures, check_labels, shown
+from convnet.data.inflate import maybe_gzip
 from convnet.data.safepickle import load_pickle
+from convnet.data.tarfiles import TarError, read_members
+from convnet.reading import Budget, BudgetError, Limit, open_file, read_bytes
 
 _SIZE = 32
 _PIXELS = 3 * _SIZE * _SIZE
-_MAX_FILE = 1 << 29  # a file of the real sets has at most 160 MB
+# A file of the real sets has at most 160 MB, an archive 190 MB when it is decompressed.
+_MAX_FILE = Limit(1 << 29, "bytes in a file of the set")
+_MAX_ARCHIVE = Limit(1 << 29, "bytes when it is decompressed")
 
 
 @dataclass(frozen=True)
@@ -143,10 +147,7 @@ def open_set(source: Source, title: str) -> tuple[ArrayDataset, ArrayDataset]:
 
 def _read_file(path: Path) -> bytes | None:
     try:
-        size = path.stat().st_size
-        if size > _MAX_FILE:
-            raise DataError(f"{shown(path)}: expected at most {_MAX_FILE} bytes, got {size}")
-        return path.read_bytes()
+        return read_bytes(path, _MAX_FILE)
     except FileNotFoundError:
         return None
     except OSError as error:
@@ -157,25 +158,19 @@ def _read_archive(source: Source) -> dict[str, bytes]:
     """The needed files of a .tar.gz, by name; nothing is written to disk."""
     version, place = source.version, shown(source.place)
     wanted = {f"{version.folder}/{f}": f for f in (*version.train, version.test, version.names)}
-    contents: dict[str, bytes] = {}
     try:
-        with tarfile.open(source.place, "r:*") as archive:
-            for member in archive:
-                file = wanted.get(member.name.removeprefix("./"))
-                if file is None or not member.isfile():
-                    continue
-                if member.size > _MAX_FILE:
-                    raise DataError(
-                        f"{place}: {file}: expected at most {_MAX_FILE} bytes, got {member.size}"
-                    )
-                stream = archive.extractfile(member)
-                if stream is not None:
-                    contents[file] = stream.read()
-    except (EOFError, tarfile.TarError, zlib.error, OSError) as error:
+        with open_file(source.place) as file:
+            found = read_members(maybe_gzip(file, Budget(_MAX_ARCHIVE)), wanted, _MAX_FILE)
+    except EOFError:
         raise DataError(
-            f"{place}: expected a whole .tar.gz archive, got one that cannot be read: {error}"
+            f"{place}: expected a whole .tar.gz archive, got one that ends early (truncated)"
         ) from None
-    return contents
+    except (TarError, BudgetError, zlib.error, OSError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise DataError(
+            f"{place}: expected a whole .tar.gz archive, got one that cannot be read: {reason}"
+        ) from None
+    return {wanted[name]: content for name, content in found.items()}
 
 
 def _assemble(

@@ -8,6 +8,7 @@ Source: https://yann.lecun.com/exdb/mnist/ and https://github.com/zalandoresearc
 from __future__ import annotations
 
 import gzip
+import math
 import struct
 import zlib
 from pathlib import Path
@@ -16,9 +17,14 @@ from typing import BinaryIO, NamedTuple
 import numpy as np
 
 from convnet.data.dataset import ArrayDataset, DataError, Pictures, check_labels, shown
+from convnet.data.inflate import Stream, maybe_gzip
+from convnet.reading import Budget, BudgetError, Limit, open_file
 
 _UINT8 = 8
-_CHUNK = 1 << 22  # bytes decompressed at a time
+_CHUNK = 1 << 22  # bytes read at a time
+_DECOMPRESSED = Limit(
+    1 << 30, "bytes when it is decompressed", "a larger set is read from plain files (gunzip)"
+)
 
 FASHION_CLASSES = (
     "T-shirt/top",
@@ -90,28 +96,25 @@ def read_idx(path: Path, rank: int) -> Pictures:
             shorter or longer than its header says.
     """
     try:
-        with path.open("rb") as file:
-            compressed = file.read(2) == b"\x1f\x8b"
-            file.seek(0)
-            if not compressed:
-                return _parse(path, file, rank)
-            with gzip.GzipFile(fileobj=file) as unzipped:
-                return _parse(path, unzipped, rank)  # type: ignore[arg-type]
+        with open_file(path) as file:
+            return _parse(shown(path), file, rank)
     except EOFError:
         raise DataError(
             f"{shown(path)}: expected a whole gzip file, got one that ends early (truncated)"
         ) from None
-    except (gzip.BadGzipFile, zlib.error) as error:
+    except zlib.error as error:
         raise DataError(f"{shown(path)}: expected a sound gzip file, got {error}") from None
+    except BudgetError as error:
+        raise DataError(f"{shown(path)}: {error}") from None
     except OSError as error:
         raise DataError(
             f"{shown(path)}: expected a readable file, got {error.strerror or error}"
         ) from None
 
 
-def _parse(path: Path, file: BinaryIO, rank: int) -> Pictures:
-    name = shown(path)
-    header = file.read(4 + 4 * rank)
+def _parse(name: str, file: BinaryIO, rank: int) -> Pictures:
+    stream = maybe_gzip(file, Budget(_DECOMPRESSED))
+    header = stream.read(4 + 4 * rank)
     expected = bytes((0, 0, _UINT8, rank))
     if len(header) >= 4 and header[:4] != expected:
         raise DataError(
@@ -123,23 +126,21 @@ def _parse(path: Path, file: BinaryIO, rank: int) -> Pictures:
             f"{name}: expected an IDX header of {4 + 4 * rank} bytes, got {len(header)} bytes"
         )
     shape = struct.unpack(f">{rank}I", header[4:])
-    count = 1
-    for size in shape:
-        count *= size
+    count = math.prod(shape)
     if count == 0:
         raise DataError(f"{name}: expected at least one value, got shape {list(shape)}")
-    values = _read_at_most(file, count + 1)
+    values = _read_at_most(stream, count + 1)
     if len(values) != count:
         got = f"only {len(values)}" if len(values) < count else "more"
         raise DataError(f"{name}: expected {count} bytes for shape {list(shape)}, got {got}")
     return np.frombuffer(values, np.uint8).reshape(shape)
 
 
-def _read_at_most(file: BinaryIO, count: int) -> bytearray:
+def _read_at_most(stream: Stream, count: int) -> bytearray:
     """Up to `count` bytes; memory grows with what is there, not with what a header claims."""
     values = bytearray()
     while len(values) < count:
-        chunk = file.read(min(_CHUNK, count - len(values)))
+        chunk = stream.read(min(_CHUNK, count - len(values)))
         if not chunk:
             break
         values += chunk

@@ -1,20 +1,37 @@
-"""Reading pickles of plain containers and arrays, and of nothing else.
+"""Reading the pickles of CIFAR-10 and CIFAR-100, and nothing else that a pickle can hold.
 
-A pickle is a program: Python's own reader calls whatever it names. This one gives it only stand-ins
-for NumPy's arrays that remember what they are told; type, shape and length are checked afterwards.
+A pickle is a program for a stack machine; Python's reader calls whatever it names. This reader
+knows the operations that a dictionary of text, numbers, lists and arrays of whole numbers needs, in
+every protocol, and calls nothing: NumPy's arrays are remembered as what the pickle says of them,
+and made after type, shape and length were found to agree.
+
+What keeps it small: keys are text; lists hold plain values, tuples only what describes an array, so
+nothing nests; a length is held against what is left of the file; the operations, and the bytes of
+all arrays together, are counted.
+Source: the Python standard library, pickletools (the operations, documented one by one).
 """
 
 from __future__ import annotations
 
-import io
+import codecs
 import math
-import pickle
-from typing import Any, ClassVar
+import struct
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from convnet.data.dataset import DataError, shown
+from convnet.reading import Budget, BudgetError, Limit
+
+_OPERATIONS = Limit(4_000_000, "operations in a pickle")  # CIFAR-100 needs about 300,000
+_DIGITS = 24  # characters of a number that is written as text
+_ITEMS = 16  # of a tuple; the state of an array has 5, that of a type 8
+
+
+class _RefusedError(ValueError):
+    """What is wrong with the pickle, without its name."""
 
 
 def load_pickle(name: str, content: bytes) -> dict[str, Any]:
@@ -25,126 +42,354 @@ def load_pickle(name: str, content: bytes) -> dict[str, Any]:
         content: the pickle, of any protocol and any Python and NumPy; text of Python 2 as bytes.
 
     Raises:
-        DataError: damaged, not a dictionary, or it names anything but arrays of whole numbers.
+        DataError: damaged, not a dictionary, or anything in it that CIFAR's files do not hold.
     """
     try:
-        loaded = _Unpickler(io.BytesIO(content), encoding="bytes").load()
-    except DataError as error:
+        loaded = _Machine(content).run()
+        if not isinstance(loaded, dict):
+            raise _RefusedError(f"expected a dictionary, got {type(loaded).__name__}")
+        room = Budget(Limit(len(content), "bytes in arrays, as many as the file has"))
+        return {_text(key): _finished(value, room) for key, value in loaded.items()}
+    except (_RefusedError, BudgetError) as error:
         raise DataError(f"{name}: {error}") from None
-    except Exception as error:  # a damaged pickle can raise nearly anything
+    except (LookupError, ValueError, TypeError, struct.error, Warning) as error:
         raise DataError(
             f"{name}: expected a sound pickle file, got one that cannot be read"
-            f" ({type(error).__name__}: {shown(str(error))})"
+            f" ({type(error).__name__}: {shown(str(error))[:100]})"
         ) from None
-    if not isinstance(loaded, dict):
-        raise DataError(f"{name}: expected a dictionary, got {type(loaded).__name__}")
-    result: dict[str, Any] = {}
-    for key, value in loaded.items():
-        text = key.decode("latin-1") if isinstance(key, bytes) else str(key)
-        result[text] = value.to_numpy(name) if isinstance(value, _PickledArray) else value
-    return result
+
+
+def _text(value: str | bytes) -> str:
+    return value.decode("latin-1") if isinstance(value, bytes) else value
+
+
+def _finished(value: Any, room: Budget) -> Any:
+    return value.to_numpy(room) if isinstance(value, _PickledArray) else value
+
+
+# ---- what stands for NumPy's objects -------------------------------------------------------------
+
+
+class _Name:
+    """Something the pickle may name, by its role: "array", "type", "empty", "buffer", "encode"."""
+
+    def __init__(self, role: str) -> None:
+        self.role = role
+
+
+# NumPy has moved these over the years.
+_NAMES: dict[tuple[str, str], str] = {
+    ("numpy", "ndarray"): "array",
+    ("numpy", "dtype"): "type",
+    ("numpy.core.multiarray", "_reconstruct"): "empty",
+    ("numpy._core.multiarray", "_reconstruct"): "empty",
+    ("numpy.core.numeric", "_frombuffer"): "buffer",
+    ("numpy._core.numeric", "_frombuffer"): "buffer",
+    ("_codecs", "encode"): "encode",
+}
 
 
 class _PickledType:
-    """Stands for numpy.dtype while reading: remembers the type code and the byte order."""
+    """Stands for numpy.dtype: the type code and the byte order."""
 
-    def __init__(self, code: str | bytes = "", *_: object) -> None:
-        self.code = code.decode("latin-1") if isinstance(code, bytes) else str(code)
-        self.order = "|"
+    def __init__(self, code: Any) -> None:
+        self.code, self.order = code, "|"
 
-    def __setstate__(self, state: tuple[Any, ...]) -> None:
-        order = state[1]
-        self.order = order.decode("latin-1") if isinstance(order, bytes) else str(order)
+    def set_state(self, state: tuple[Any, ...]) -> None:
+        self.order = _text(state[1]) if isinstance(state[1], str | bytes) else "|"
 
 
 class _PickledArray:
-    """Stands for numpy.ndarray while reading: remembers shape, type and bytes, unchecked."""
+    """Stands for numpy.ndarray: what the pickle says of it, unchecked."""
 
     shape: Any = None
     type: Any = None
     fortran: Any = False
     content: Any = None
 
-    def __setstate__(self, state: tuple[Any, ...]) -> None:
+    def set_state(self, state: tuple[Any, ...]) -> None:
         _, self.shape, self.type, self.fortran, self.content = state
 
-    def to_numpy(self, name: str) -> npt.NDArray[Any]:
+    def to_numpy(self, room: Budget) -> npt.NDArray[Any]:
         """The array, once type, shape and length have been found to agree."""
-        if not isinstance(self.type, _PickledType) or self.type.code not in _INTEGER_CODES:
-            raise DataError(f"{name}: expected an array of whole numbers, got another type")
+        code = self.type.code if isinstance(self.type, _PickledType) else None
+        if not isinstance(code, str | bytes) or _text(code) not in _INTEGER_CODES:
+            raise _RefusedError("expected an array of whole numbers, got another type")
         shape = self.shape
-        if not (isinstance(shape, tuple) and all(type(s) is int and s >= 0 for s in shape)):
-            raise DataError(f"{name}: expected the shape of an array, got something else")
-        order = ">" if self.type.order == ">" else "<"
-        dtype = np.dtype(order + self.type.code)
+        if not isinstance(shape, tuple) or len(shape) > 4:
+            raise _RefusedError("expected the shape of an array, got something else")
+        if not all(type(size) is int and 0 <= size < 1 << 31 for size in shape):
+            raise _RefusedError("expected the shape of an array, got something else")
+        dtype = np.dtype((">" if self.type.order == ">" else "<") + _text(code))
         expected = math.prod(shape) * dtype.itemsize
-        if not isinstance(self.content, bytes | bytearray) or len(self.content) != expected:
-            got = len(self.content) if isinstance(self.content, bytes | bytearray) else "no"
-            raise DataError(
-                f"{name}: expected {expected} bytes for an array of shape {list(shape)},"
-                f" got {got} bytes"
+        if not isinstance(self.content, bytes) or len(self.content) != expected:
+            got = len(self.content) if isinstance(self.content, bytes) else "no"
+            raise _RefusedError(
+                f"expected {expected} bytes for an array of shape {list(shape)}, got {got} bytes"
             )
+        room.spend(expected)
         flat = np.frombuffer(self.content, dtype).astype(dtype.newbyteorder("="))
         return flat.reshape(shape, order="F" if self.fortran else "C")
 
 
 _INTEGER_CODES = tuple(f"{kind}{size}" for kind in "iu" for size in (1, 2, 4, 8))
 
-
-def _reconstruct(*_: object) -> _PickledArray:
-    return _PickledArray()
-
-
-def _from_buffer(content: object, kind: object, shape: object, order: object) -> _PickledArray:
-    array = _PickledArray()
-    array.content, array.type, array.shape = content, kind, shape
-    array.fortran = order in ("F", b"F")
-    return array
+_PLAIN = (int, float, str, bytes, type(None))  # bool is an int
+_Made = (_PickledArray, _PickledType, _Name)
 
 
-def _encode(text: str, encoding: str | bytes = "latin1") -> bytes:
-    """How Python 3 writes bytes in the old pickle protocols."""
-    if not isinstance(text, str) or encoding not in ("latin1", b"latin1"):
-        raise DataError("expected bytes encoded as latin1, got another encoding")
-    return text.encode("latin1")
+# ---- the machine ---------------------------------------------------------------------------------
 
 
-# Everything a pickle may name, and what stands for it. NumPy has moved these over the years.
-_ALLOWED: dict[tuple[str, str], Any] = {
-    ("numpy", "ndarray"): _PickledArray,
-    ("numpy", "dtype"): _PickledType,
-    ("numpy.core.multiarray", "_reconstruct"): _reconstruct,
-    ("numpy._core.multiarray", "_reconstruct"): _reconstruct,
-    ("numpy.core.numeric", "_frombuffer"): _from_buffer,
-    ("numpy._core.numeric", "_frombuffer"): _from_buffer,
-    ("_codecs", "encode"): _encode,
-}
+class _Machine:
+    """Runs one pickle."""
 
+    def __init__(self, content: bytes) -> None:
+        self._content, self._at = content, 0
+        self._stack: list[Any] = []
+        self._marks: list[int] = []  # places in the stack
+        self._memo: dict[int, Any] = {}
+        self._encoded = Budget(Limit(len(content), "bytes of encoded text"))
 
-class _Unpickler(pickle._Unpickler):
-    """Builds containers, numbers, text, and the stand-ins above; refuses every other name.
+    def run(self) -> Any:
+        """What the pickle leaves on the stack."""
+        count, operations = Budget(_OPERATIONS), _OPERATIONS_BY_CODE
+        while True:
+            count.spend()
+            code = self.take(1)
+            if code == b".":
+                return self.pop()
+            operation = operations.get(code)
+            if operation is None:
+                raise _RefusedError(
+                    "expected only what the pickles of CIFAR hold, got the operation"
+                    f" 0x{code.hex()} at byte {self._at - 1}"
+                )
+            operation(self)
 
-    The pure Python reader, because the C one can be made to allocate gigabytes by five bytes (an
-    entry far up in its memo). It takes half a second for CIFAR-100.
-    """
+    # What operations read.
 
-    stack: list[Any]
+    def take(self, count: int) -> bytes:
+        """The next bytes of the file."""
+        end = self._at + count
+        if not self._at <= end <= len(self._content):
+            raise ValueError(f"it ends early: {count:,} bytes needed at byte {self._at:,}")
+        found = self._content[self._at : end]
+        self._at = end
+        return found
 
-    def _set_state(self) -> None:
-        """BUILD: gives an object its state. Only the stand-ins above have any."""
-        state = self.stack.pop()
-        target = self.stack[-1]
-        if not isinstance(target, _PickledArray | _PickledType):
-            raise DataError(f"expected no state to set on a {type(target).__name__}, got some")
-        target.__setstate__(state)
+    def whole(self, count: int, signed: bool = False) -> int:
+        """A number of some bytes."""
+        return int.from_bytes(self.take(count), "little", signed=signed)
 
-    dispatch: ClassVar[dict[int, Any]] = {**pickle._Unpickler.dispatch, pickle.BUILD[0]: _set_state}
+    def line(self, most: int | None = None) -> bytes:
+        """What lies before the next line break."""
+        end = self._content.find(b"\n", self._at)
+        if end < 0 or (most is not None and end - self._at > most):
+            raise ValueError(f"no line break in its place after byte {self._at:,}")
+        found = self._content[self._at : end]
+        self._at = end + 1
+        return found
 
-    def find_class(self, module: str, name: str) -> Any:
-        allowed = _ALLOWED.get((module, name))
-        if allowed is None:
-            raise DataError(
+    # What operations do to the stack.
+
+    def push(self, value: Any) -> None:
+        self._stack.append(value)
+
+    def pop(self) -> Any:
+        if len(self._stack) <= (self._marks[-1] if self._marks else 0):
+            raise ValueError("a value is missing")
+        return self._stack.pop()
+
+    def mark(self) -> None:
+        if len(self._marks) >= 8:
+            raise _RefusedError("expected no containers within containers, got some")
+        self._marks.append(len(self._stack))
+
+    def since_mark(self) -> list[Any]:
+        start = self._marks.pop()
+        found = self._stack[start:]
+        del self._stack[start:]
+        return found
+
+    def remember(self, key: int) -> None:
+        if not 0 <= key <= _OPERATIONS.most:  # any others could be made to collide
+            raise _RefusedError(f"expected values numbered in order, got the number {key}")
+        self._memo[key] = self._stack[-1]
+
+    def remember_next(self) -> None:
+        self.remember(len(self._memo))
+
+    def recall(self, key: int) -> None:
+        self.push(self._memo[key])
+
+    # Containers.
+
+    def tuple_of(self, items: list[Any]) -> None:
+        if len(items) > _ITEMS:
+            raise _RefusedError(f"expected tuples of at most {_ITEMS}, got one of {len(items):,}")
+        for item in items:
+            inner = item if isinstance(item, tuple) else ()
+            if not isinstance(item, (*_PLAIN, *_Made, tuple)) or any(
+                not isinstance(one, _PLAIN) for one in inner
+            ):
+                raise _RefusedError(f"expected what describes an array, got a tuple of {_a(item)}")
+        self.push(tuple(items))
+
+    def tuple_of_last(self, count: int) -> None:
+        self.tuple_of([self.pop() for _ in range(count)][::-1])
+
+    def extend(self, items: list[Any]) -> None:
+        target = self._stack[-1]
+        if not isinstance(target, list):
+            raise ValueError(f"values for a list given to {_a(target)}")
+        for item in items:
+            if not isinstance(item, _PLAIN):
+                raise _RefusedError(f"expected lists of numbers and text, got {_a(item)} in one")
+        target += items
+
+    def update(self, items: list[Any]) -> None:
+        target = self._stack[-1]
+        if not isinstance(target, dict) or len(items) % 2:
+            raise ValueError(f"keys and values given to {_a(target)}")
+        for key, value in zip(items[::2], items[1::2], strict=True):
+            if not isinstance(key, str | bytes):
+                raise _RefusedError(f"expected keys of text, got {_a(key)}")
+            if not isinstance(value, (*_PLAIN, list, _PickledArray)):
+                raise _RefusedError(f"expected text, numbers, lists and arrays, got {_a(value)}")
+            target[key] = value
+
+    def new(self, container: Any, items: list[Any]) -> None:
+        """A list or dictionary with what lies behind the mark in it."""
+        self.push(container)
+        (self.extend if isinstance(container, list) else self.update)(items)
+
+    # Names, and what becomes of them.
+
+    def name(self, module: str, name: str) -> None:
+        role = _NAMES.get((module, name))
+        if role is None:
+            raise _RefusedError(
                 "expected only containers and arrays of whole numbers in the pickle,"
-                f" got {shown(f'{module}.{name}')}"
+                f" got {shown(f'{module}.{name}'[:100])}"
             )
-        return allowed
+        self.push(_Name(role))
+
+    def name_from_stack(self) -> None:
+        name, module = self.pop(), self.pop()
+        if not (isinstance(name, str) and isinstance(module, str)):
+            raise ValueError("a name that is no text")
+        self.name(module, name)
+
+    def reduce(self) -> None:
+        """Calls a name; here: makes what stands for the result."""
+        arguments, name = self.pop(), self.pop()
+        if not isinstance(name, _Name) or not isinstance(arguments, tuple):
+            raise _RefusedError(f"expected NumPy's constructors, got a call of {_a(name)}")
+        made: Any
+        if name.role == "type":
+            made = _PickledType(arguments[0])
+        elif name.role == "empty":
+            made = _PickledArray()
+        elif name.role == "buffer":
+            made = _PickledArray()
+            made.content, made.type, made.shape, order = arguments
+            made.fortran = order in ("F", b"F")
+        elif name.role == "encode":
+            made = self._encode(*arguments)
+        else:
+            raise _RefusedError("expected NumPy's constructors, got a call of numpy.ndarray")
+        self.push(made)
+
+    def _encode(self, text: Any, encoding: Any = "latin1") -> bytes:
+        """How Python 3 writes bytes in the old protocols."""
+        if not isinstance(text, str) or encoding not in ("latin1", b"latin1"):
+            raise _RefusedError("expected bytes encoded as latin1, got another encoding")
+        self._encoded.spend(len(text))
+        return text.encode("latin1")
+
+    def build(self) -> None:
+        """Gives an object its state."""
+        state, target = self.pop(), self._stack[-1]
+        if not isinstance(target, _PickledArray | _PickledType):
+            raise _RefusedError(f"expected no state to set on {_a(target)}, got some")
+        if not isinstance(state, tuple):
+            raise ValueError(f"the state of an array as {_a(state)}")
+        target.set_state(state)
+
+
+def _a(value: Any) -> str:
+    return f"a {type(value).__name__.lstrip('_')}"
+
+
+def _long(machine: _Machine) -> None:
+    size = machine.whole(1)
+    if size > 8:
+        raise _RefusedError(f"expected whole numbers of at most 8 bytes, got one of {size}")
+    machine.push(machine.whole(size, signed=True))
+
+
+def _quoted(machine: _Machine) -> bytes:
+    text = machine.line().strip()
+    if len(text) < 2 or text[:1] not in (b"'", b'"') or text[-1:] != text[:1]:
+        raise ValueError("text without its quotation marks")
+    return codecs.escape_decode(text[1:-1])[0]  # type: ignore[attr-defined, no-any-return]
+
+
+_M = _Machine
+_OPERATIONS_BY_CODE: dict[bytes, Callable[[_Machine], None]] = {
+    b"\x80": lambda m: m.take(1) and None,  # protocol
+    b"\x95": lambda m: m.take(8) and None,  # frame: for readers of streams
+    # Constants and numbers.
+    b"N": lambda m: m.push(None),
+    b"\x88": lambda m: m.push(True),
+    b"\x89": lambda m: m.push(False),
+    b"I": lambda m: m.push(int(m.line(_DIGITS))),
+    b"L": lambda m: m.push(int(m.line(_DIGITS).rstrip(b"L"))),
+    b"F": lambda m: m.push(float(m.line(_DIGITS))),
+    b"G": lambda m: m.push(struct.unpack(">d", m.take(8))[0]),
+    b"J": lambda m: m.push(m.whole(4, signed=True)),
+    b"K": lambda m: m.push(m.whole(1)),
+    b"M": lambda m: m.push(m.whole(2)),
+    b"\x8a": _long,
+    # Text and bytes.
+    b"S": lambda m: m.push(_quoted(m)),
+    b"T": lambda m: m.push(m.take(m.whole(4))),
+    b"U": lambda m: m.push(m.take(m.whole(1))),
+    b"B": lambda m: m.push(m.take(m.whole(4))),
+    b"C": lambda m: m.push(m.take(m.whole(1))),
+    b"\x8e": lambda m: m.push(m.take(m.whole(8))),
+    b"\x96": lambda m: m.push(m.take(m.whole(8))),  # a bytearray
+    b"V": lambda m: m.push(m.line().decode("raw-unicode-escape")),
+    b"X": lambda m: m.push(m.take(m.whole(4)).decode()),
+    b"\x8c": lambda m: m.push(m.take(m.whole(1)).decode()),
+    b"\x8d": lambda m: m.push(m.take(m.whole(8)).decode()),
+    # Containers.
+    b"(": _M.mark,
+    b"}": lambda m: m.push({}),
+    b"d": lambda m: m.new({}, m.since_mark()),
+    b"s": lambda m: m.update([m.pop(), m.pop()][::-1]),
+    b"u": lambda m: m.update(m.since_mark()),
+    b"]": lambda m: m.push([]),
+    b"l": lambda m: m.new([], m.since_mark()),
+    b"a": lambda m: m.extend([m.pop()]),
+    b"e": lambda m: m.extend(m.since_mark()),
+    b")": lambda m: m.push(()),
+    b"t": lambda m: m.tuple_of(m.since_mark()),
+    b"\x85": lambda m: m.tuple_of_last(1),
+    b"\x86": lambda m: m.tuple_of_last(2),
+    b"\x87": lambda m: m.tuple_of_last(3),
+    # What comes again.
+    b"p": lambda m: m.remember(int(m.line(_DIGITS))),
+    b"q": lambda m: m.remember(m.whole(1)),
+    b"r": lambda m: m.remember(m.whole(4)),
+    b"\x94": _M.remember_next,
+    b"g": lambda m: m.recall(int(m.line(_DIGITS))),
+    b"h": lambda m: m.recall(m.whole(1)),
+    b"j": lambda m: m.recall(m.whole(4)),
+    # Objects.
+    b"c": lambda m: m.name(m.line(200).decode("latin-1"), m.line(200).decode("latin-1")),
+    b"\x93": _M.name_from_stack,
+    b"R": _M.reduce,
+    b"b": _M.build,
+}
