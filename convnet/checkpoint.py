@@ -21,12 +21,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import safetensors
 
 from convnet.files import TEMPORARY, replace, sync_folder
+from convnet.reading import parse_json
+from convnet.tensorheader import DTYPES, read_tensors
+from convnet.typecheck import shown
 
 FORMAT = 1
-_DTYPES = {"float32": "F32", "float64": "F64", "int32": "I32", "int64": "I64", "uint8": "U8"}
 _NAME = re.compile(r"step-(\d+)\.safetensors")
 
 
@@ -66,7 +67,7 @@ def write(path: Path, state: Mapping[str, Any], arrays: Mapping[str, np.ndarray]
     offset = 0
     for name, array in held.items():
         header[name] = {
-            "dtype": _DTYPES[array.dtype.name],
+            "dtype": DTYPES[array.dtype.name],
             "shape": list(array.shape),
             "data_offsets": [offset, offset + array.nbytes],
         }
@@ -103,29 +104,100 @@ def read(path: Path) -> Checkpoint:
         DamagedCheckpointError: truncated, altered, or not a checkpoint of this library.
         CheckpointError: no such file, or written by a later version.
     """
-    if path.is_dir():
-        raise CheckpointError(f"{path}: expected a checkpoint, got a folder")
     try:
-        with safetensors.safe_open(str(path), framework="numpy") as file:
-            metadata = file.metadata() or {}
-            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        metadata, arrays = read_tensors(path)
     except FileNotFoundError:
         raise CheckpointError(f"{path}: no such file") from None
+    except IsADirectoryError:
+        raise CheckpointError(f"{path}: expected a checkpoint, got a folder") from None
     except OSError as error:
-        raise CheckpointError(f"{path}: cannot be read ({_first_line(error)})") from None
-    except (safetensors.SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(f"{path}: cannot be read ({error.strerror or error})") from None
+    except ValueError as error:
         raise DamagedCheckpointError(f"{path}: damaged checkpoint ({_first_line(error)})") from None
     if not {"convnet", "sha256"} <= set(metadata):
         raise DamagedCheckpointError(f"{path}: damaged checkpoint, or none of convnet's")
     if _digest(metadata["convnet"], arrays) != metadata["sha256"]:
         raise DamagedCheckpointError(f"{path}: damaged checkpoint (its checksum does not match)")
-    state = json.loads(metadata["convnet"])
-    if state["format"] > FORMAT:
-        raise CheckpointError(
-            f"{path}: format {state['format']} was written by a later convnet; this one reads "
-            f"up to {FORMAT}"
-        )
+    try:
+        state = _State.of(parse_json(metadata["convnet"]), path)
+    except CheckpointError:
+        raise
+    except ValueError as error:
+        raise DamagedCheckpointError(f"{path}: damaged checkpoint ({_first_line(error)})") from None
     return Checkpoint(state, arrays, path)
+
+
+class _State(dict[str, Any]):
+    """The state in a checkpoint. Its checksum says that it is as it was written, and not by whom:
+    what is read from it has the type that a run writes, and what is not there is an error."""
+
+    path: Path
+
+    @classmethod
+    def of(cls, said: Any, path: Path) -> _State:
+        """Raises: CheckpointError: a later version's, or values of other types."""
+        if not isinstance(said, dict) or type(said.get("format")) is not int:
+            raise DamagedCheckpointError(f"{path}: damaged checkpoint, or none of convnet's")
+        if said["format"] > FORMAT:
+            raise CheckpointError(
+                f"{path}: format {said['format']} was written by a later convnet; this one reads "
+                f"up to {FORMAT}"
+            )
+        for key, (expected, fits) in _STATE.items():
+            if key in said and not fits(said[key]):
+                raise DamagedCheckpointError(
+                    f"{path}: damaged checkpoint ({key}: expected {expected}, got"
+                    f" {shown(said[key])})"
+                )
+        state = cls(said)
+        state.path = path
+        return state
+
+    def __missing__(self, key: str) -> Any:
+        raise CheckpointError(
+            f"{self.path}: expected the checkpoint of a run, got one without {key}"
+        )
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) is int and 0 <= value < 1 << 62
+
+
+def _is_list(value: Any, length: int | None, fits: Callable[[Any], bool]) -> bool:
+    right = isinstance(value, list) and length in (None, len(value))
+    return right and all(map(fits, value))
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) in (int, float)
+
+
+def _is_fact(value: Any) -> bool:
+    return isinstance(value, dict) and {"pictures", "labels"} <= set(value)
+
+
+# What a run writes, as far as it is used without looking: key -> (in words, whether it is so).
+_STATE: dict[str, tuple[str, Callable[[Any], bool]]] = {
+    "step": ("a whole number", _is_count),
+    "epoch": ("a whole number", _is_count),
+    "step_in_epoch": ("a whole number", _is_count),
+    "epoch_tally": ("three numbers", lambda value: _is_list(value, 3, _is_number)),
+    "window_tally": ("three numbers", lambda value: _is_list(value, 3, _is_number)),
+    "best": ("a table or nothing", lambda value: value is None or isinstance(value, dict)),
+    "lr": ("a number", _is_number),
+    "schedule": ("a table", lambda value: isinstance(value, dict)),
+    "config": ("a table", lambda value: isinstance(value, dict)),
+    "training": ("facts about pictures", _is_fact),
+    "validation": ("facts about pictures", _is_fact),
+    "classes": (
+        "a list of names",
+        lambda value: _is_list(value, None, lambda one: isinstance(one, str)),
+    ),
+    "picture": (
+        "height, width and channels",
+        lambda value: _is_list(value, 3, lambda one: _is_count(one) and one > 0),
+    ),
+}
 
 
 def _first_line(error: BaseException) -> str:

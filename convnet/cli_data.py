@@ -141,7 +141,7 @@ def _fraction(text: str) -> float:
 def _check(arguments: argparse.Namespace) -> int:
     from convnet.data.check import check, check_packed
     from convnet.data.dataset import expanded
-    from convnet.data.packed import is_packed
+    from convnet.data.manifest import is_packed
     from convnet.data.trees import find_listings
 
     root = expanded(arguments.folder)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import copy
 import dataclasses
 import os
-import tomllib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from importlib import resources
@@ -17,7 +16,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from convnet.overrides import override
-from convnet.toml_text import to_toml
+from convnet.reading import TEXT, read_text
+from convnet.toml_text import TomlError, from_toml, to_toml
 from convnet.typecheck import (
     ConfigError,
     arguments,
@@ -261,11 +261,13 @@ def _read(source: Any) -> tuple[dict[str, Any], str]:
     path = Path(text)
     if path.suffix == ".toml" or path.is_file():
         try:
-            return _parse(path.read_text(encoding="utf-8"), text), text
+            return _parse(read_text(path, TEXT), text), text
         except FileNotFoundError:
             raise ConfigError(f"{text}: no such file") from None
         except IsADirectoryError:
             raise ConfigError(f"{text}: expected a TOML file, got a folder") from None
+        except OSError as error:
+            raise ConfigError(f"{text}: expected a TOML file, got {error.strerror}") from None
         except UnicodeDecodeError as error:
             raise ConfigError(f"{text}: not UTF-8 text (byte {error.start})") from None
     if text not in (known := presets()):
@@ -276,9 +278,9 @@ def _read(source: Any) -> tuple[dict[str, Any], str]:
 
 def _parse(text: str, origin: str) -> dict[str, Any]:
     try:
-        return tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{origin}: not valid TOML: {error}") from None
+        return from_toml(text)
+    except TomlError as error:
+        raise ConfigError(f"{origin}: {error}") from None
 
 
 # ---- checking -----------------------------------------------------------------------------------

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import tomllib
 from typing import Any
 
+from convnet.toml_text import TomlError, from_toml
 from convnet.typecheck import ConfigError, did_you_mean
 
 _WORDS = {"schedule": "kind", "net": "model"}  # the key that says what the table's others mean
@@ -27,8 +27,8 @@ def override(table: dict[str, Any], text: str) -> None:
     if not equals or not all(names):
         raise ConfigError(f'--set {text}: expected key=value, for example "sgd.lr=0.1"')
     try:
-        value = tomllib.loads(f"value = {value_text.strip()}")["value"]
-    except tomllib.TOMLDecodeError:
+        value = from_toml(f"value = {value_text.strip()}")["value"]
+    except TomlError:
         value = value_text.strip()
     if len(names) == 2 and _WORDS.get(names[0]) == names[1]:
         shared = ("warmup_steps",)

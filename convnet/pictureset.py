@@ -19,8 +19,10 @@ from convnet.data.classfolders import sub_folders
 from convnet.data.dataset import Pictures, check_labels, expanded
 from convnet.data.imagefolder import FolderDataset
 from convnet.data.labelfile import list_flat
-from convnet.data.packed import PackedDataset, is_packed
+from convnet.data.manifest import is_packed
+from convnet.data.packed import PackedDataset
 from convnet.evaluate import Trained
+from convnet.reading import LINES, read_text
 
 Part = Literal["train", "val", "all"]
 PARTS: tuple[Part, ...] = ("train", "val", "all")
@@ -104,16 +106,20 @@ def picture_names(data: Dataset) -> list[str] | None:
     if isinstance(data, PackedDataset):
         path = data.packed.root / f"{data.packed.part}.tsv"
         try:
-            text = path.read_text(encoding="utf-8", errors="surrogateescape")
+            text = read_text(path, LINES, "surrogateescape")
         except OSError:
             return None  # the list is for people; nothing else needs it
         rows = [line.split("\t") for line in text.split("\n")]
-        by_key = {int(row[0]): row[2] for row in rows if len(row) == 3 and row[0].isdecimal()}
+        by_key = {int(row[0]): row[2] for row in rows if len(row) == 3 and _is_key(row[0])}
         return [by_key.get(key, "") for key in data.index["key"].tolist()]
     if isinstance(data, Joined):
         parts = [picture_names(one) for one in data.sets]
         return [name for part in parts for name in part or []] if all(parts) else None
     return None
+
+
+def _is_key(text: str) -> bool:
+    return text.isascii() and text.isdecimal() and len(text) < 19
 
 
 def data_facts(data: Dataset, names: list[str] | None) -> dict[str, Any]:

@@ -41,7 +41,8 @@ def open_handle(path: PathLike, flags: int = os.O_RDONLY) -> int:
         OSError: it cannot be opened, or is a folder, a named pipe, a socket or a device.
     """
     try:
-        _require_regular(os.stat(path).st_mode, path)  # opening a device can already do something
+        # Before it is opened, too: opening a device can already do something.
+        _require_regular(Path(path).stat().st_mode, path)
     except FileNotFoundError:
         if not flags & os.O_CREAT:
             raise
@@ -73,7 +74,7 @@ def _require_regular(mode: int, path: PathLike) -> None:
 
 
 class BudgetError(ValueError):
-    """A file asks for more than its reader gives; says the limit, for the reader to add the name."""
+    """A file asks for more than its reader gives. Says the limit; the reader adds the name."""
 
 
 @dataclass(frozen=True)

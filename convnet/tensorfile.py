@@ -17,13 +17,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import safetensors
 
 from convnet.data.dataset import DataError, shown
+from convnet.reading import open_file, parse_json
+from convnet.tensorheader import DTYPES, Entry, read_header
 
 DIGEST = "sha256"
-_DTYPES = {"float32": "F32", "int64": "I64", "int32": "I32", "uint8": "U8"}
-_NUMPY = {name: np.dtype(dtype) for dtype, name in _DTYPES.items()}
 _PIECE = 1 << 24  # bytes hashed at a time
 
 
@@ -97,7 +96,7 @@ def create(
         dtype, shape = order[name]
         size = int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize
         header[name] = {
-            "dtype": _DTYPES[dtype],
+            "dtype": DTYPES[dtype],
             "shape": list(shape),
             "data_offsets": [offset, offset + size],
         }
@@ -115,7 +114,7 @@ def create(
         except OSError as error:
             path.unlink()
             raise OSError(error.errno, os.strerror(error.errno or 0), str(path)) from error
-    return _mapped(path, header, 8 + len(head), "r+")
+    return open_tensors(path, write=True)
 
 
 def open_tensors(path: Path, write: bool = False) -> TensorFile:
@@ -124,33 +123,21 @@ def open_tensors(path: Path, write: bool = False) -> TensorFile:
     Raises: DataError: missing, truncated, or not one of these files.
     """
     try:
-        with safetensors.safe_open(str(path), framework="numpy"):
-            pass  # checks that header and size fit
-        with path.open("rb") as file:
-            (length,) = struct.unpack("<Q", file.read(8))
-            header = json.loads(file.read(length))
-        found = _mapped(path, header, 8 + length, "r+" if write else "r")
+        with open_file(path) as file:
+            metadata, entries = read_header(file)
+        facts = parse_json(metadata["convnet"]) if "convnet" in metadata else None
+        arrays = {name: _mapped(path, entry, write) for name, entry in entries.items()}
     except OSError as error:
-        reason = error.strerror or str(error).partition("(")[0].strip()
-        raise DataError(f"{shown(path)}: expected a readable file, got {reason}") from None
-    except (safetensors.SafetensorError, ValueError, KeyError, TypeError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise DataError(f"{shown(path)}: damaged file ({reason})") from None
-    if DIGEST not in found.arrays:
+        raise DataError(f"{shown(path)}: expected a readable file, got {error.strerror}") from None
+    except ValueError as error:
+        raise DataError(f"{shown(path)}: damaged file ({error})") from None
+    digest = arrays.get(DIGEST)
+    if not isinstance(facts, dict) or digest is None or digest.nbytes != 32:
         raise DataError(f"{shown(path)}: expected a file of convnet's, got another safetensors one")
-    return found
-
-
-def _mapped(path: Path, header: dict[str, Any], start: int, mode: Any) -> TensorFile:
-    facts = json.loads(header["__metadata__"]["convnet"])
-    arrays: dict[str, np.ndarray] = {}
-    for name, entry in header.items():
-        if name == "__metadata__":
-            continue
-        shape, dtype = tuple(entry["shape"]), _NUMPY[entry["dtype"]]
-        if 0 in shape:  # nothing to map
-            arrays[name] = np.zeros(shape, dtype)
-            continue
-        offset = start + entry["data_offsets"][0]
-        arrays[name] = np.memmap(path, dtype, mode, offset, shape)
     return TensorFile(path, facts, arrays)
+
+
+def _mapped(path: Path, entry: Entry, write: bool) -> np.ndarray:
+    if 0 in entry.shape:  # nothing to map
+        return np.zeros(entry.shape, entry.dtype)
+    return np.memmap(path, entry.dtype, "r+" if write else "r", entry.offset, entry.shape)

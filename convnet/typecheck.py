@@ -11,11 +11,15 @@ import collections.abc
 import dataclasses
 import difflib
 import inspect
+import itertools
 import math
 import types
 import typing
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Literal
+
+# What suggestions look at, of files that may hold any number of names of any length.
+_LONGEST, _MOST = 60, 500
 
 
 class ConfigError(ValueError):
@@ -40,12 +44,18 @@ def shown(value: Any) -> str:
         text = "a table"
     else:
         text = repr(value)
+    return brief(text)
+
+
+def brief(text: str) -> str:
+    """The text, cut to what fits a message."""
     return text if len(text) <= 60 else text[:57] + "..."
 
 
 def did_you_mean(wrong: str, known: Iterable[str]) -> str:
     """`; did you mean "momentum"?` or, with nothing similar, the list of what is known."""
-    names = sorted(known)
+    wrong = wrong[:_LONGEST]  # comparing takes time with the product of the lengths
+    names = sorted(name[:_LONGEST] for name in itertools.islice(known, _MOST))
     near = difflib.get_close_matches(wrong, names, n=1)
     if not near:
         lower = {name.lower(): name for name in names}
@@ -176,7 +186,9 @@ def known_keys(table: Mapping[str, Any], known: Iterable[str], prefix: str, orig
     names = set(known)
     for key in table:
         if key not in names:
-            raise ConfigError(f"{origin}: {prefix}{key}: unknown key{did_you_mean(key, names)}")
+            raise ConfigError(
+                f"{origin}: {prefix}{brief(key)}: unknown key{did_you_mean(key, names)}"
+            )
 
 
 def expect_table(value: Any, key: str, origin: str) -> None:

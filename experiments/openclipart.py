@@ -24,7 +24,7 @@ import convnet
 from convnet.build import open_sets
 from convnet.cli import main as command
 from convnet.config import load_config
-from convnet.data.packed import is_packed
+from convnet.data.manifest import is_packed
 
 PACKAGE = "openclipart-png"
 INSIDE = Path("usr/share/openclipart/png")  # where the folders lie in the package

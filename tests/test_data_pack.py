@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import safetensors.numpy as safetensors
 import tiny
 import trees
 from PIL import Image
@@ -23,6 +24,8 @@ from PIL import Image
 from convnet.config import DataConfig
 from convnet.data import DataError, open_data, statistics
 from convnet.data import mean as mean_module
+from convnet.data.check import check_packed
+from convnet.data.manifest import digest_of, manifest_text
 from convnet.data.mean import compute_sums, read_sums
 from convnet.data.pack import PackReport, PackSettings, pack
 from convnet.data.packed import INDEX, PackedDataset, open_packed
@@ -72,6 +75,14 @@ def content(folder: Path) -> dict[str, str]:
 def listed(folder: Path, part: str) -> list[list[str]]:
     """The lines of a part's list: number, class, file."""
     return [line.split("\t") for line in (folder / f"{part}.tsv").read_text().splitlines()]
+
+
+def seal(folder: Path, said: dict[str, Any] | None = None) -> None:
+    """Makes the checksums of a packed folder fit what is in it now."""
+    said = said or json.loads((folder / "packed.json").read_text())
+    for part, facts in said["parts"].items():
+        facts["index"] = digest_of((folder / f"{part}.index.npy").read_bytes())
+    (folder / "packed.json").write_bytes(manifest_text(said))
 
 
 # ---- what is packed ------------------------------------------------------------------------------
@@ -303,13 +314,13 @@ def test_refuses_folders(source: Path, result: Path, tmp_path: Path) -> None:
         ("packed.json", b"{}", r'expected the format "convnet packed pictures"'),
         (
             "packed.json",
-            b'{"format": "convnet packed pictures", "version": 2}',
-            r"expected version 1, got 2; a newer convnet",
+            b'{"format": "convnet packed pictures", "version": 3}',
+            r"expected version 1 to 2, got 3; a newer convnet",
         ),
         (
             "packed.json",
             b'{"format": "convnet packed pictures", "version": 1}',
-            r"expected a whole description, got a damaged one \(KeyError: 'size'\)",
+            r"expected a whole description, got a damaged one \(size: expected a height",
         ),
         ("train.index.npy", b"nothing", r"train.index.npy: expected an index of pictures"),
         ("train.index.npy", None, r"train.index.npy: expected a readable file, got No such"),
@@ -339,6 +350,9 @@ def test_an_index_that_does_not_fit(copy: Path) -> None:
         wrong = index.copy()
         wrong[4][column] = value
         np.save(copy / "train.index.npy", wrong)
+        with pytest.raises(DataError, match=r"train.index.npy: damaged file \(its checksum"):
+            open_packed(copy)
+        seal(copy)
         with pytest.raises(DataError, match=expected):
             open_packed(copy)
     np.save(copy / "train.index.npy", index[:-1])
@@ -363,6 +377,59 @@ def test_damage_inside_a_shard_is_named_when_read(copy: Path) -> None:
         train.read([16])
 
 
+# ---- checksums of what is beside the shards -------------------------------------------------------
+
+
+def test_one_changed_bit_of_labels_classes_or_sums_is_found(copy: Path) -> None:
+    compute_sums(open_packed(copy)[0], 1)
+    assert check_packed(copy).endswith("6 shards, statistics")
+    for name, word in (("train.index.npy", b""), ("val.index.npy", b""), ("packed.json", b"dog")):
+        content = (copy / name).read_bytes()
+        at = content.index(word) if word else len(content) - 1
+        changed = bytearray(content)
+        changed[at] ^= 1
+        (copy / name).write_bytes(changed)
+        with pytest.raises(DataError, match=rf"{name}: damaged file \(its checksum"):
+            open_packed(copy)
+        (copy / name).write_bytes(content)
+    sums = bytearray((copy / "statistics.safetensors").read_bytes())
+    sums[-5] ^= 1
+    (copy / "statistics.safetensors").write_bytes(sums)
+    for read in (read_sums, check_packed):
+        with pytest.raises(DataError, match=r"statistics.safetensors: .*its checksum does not"):
+            read(copy)
+
+
+def test_what_was_packed_before_there_were_checksums_still_loads(copy: Path) -> None:
+    labels = open_packed(copy)[0].labels
+    said = json.loads((copy / "packed.json").read_text())
+    del said["blake2b"], said["parts"]["train"]["index"], said["parts"]["val"]["index"]
+    (copy / "packed.json").write_text(json.dumps({**said, "version": 1}))
+    digest = digest_of((copy / "packed.json").read_bytes())
+    sums = {
+        "total": np.zeros((16, 16, 3), np.int64),
+        "products": np.zeros((3, 3), np.int64),
+        "count": np.array([30]),
+    }
+    (copy / "statistics.safetensors").write_bytes(safetensors.save(sums, {"manifest": digest}))
+    train, val = open_packed(copy)
+    np.testing.assert_array_equal(train.labels, labels)
+    assert train.description.endswith(
+        "packed by an earlier convnet, without a checksum of the labels"
+    )
+    assert "earlier" not in val.description
+    found = read_sums(copy)
+    assert found is not None
+    assert found.count == 30
+    assert check_packed(copy).endswith(
+        "the labels have no checksum: they were packed by an earlier convnet"
+    )
+    # The version alone, without the checksums, is damage.
+    (copy / "packed.json").write_text(json.dumps({**said, "version": 2}))
+    with pytest.raises(DataError, match=r"packed.json: damaged file"):
+        open_packed(copy)
+
+
 # ---- size of ImageNet ----------------------------------------------------------------------------
 
 
@@ -377,11 +444,12 @@ def test_a_million_pictures_open_quickly_and_take_little_memory(copy: Path) -> N
     np.save(copy / "train.index.npy", index)
     said = json.loads((copy / "packed.json").read_text())
     said["parts"]["train"] = {"pictures": count, "shards": []}
+    digest = "0" * 32
     for number in range(shards):
         with (copy / f"train-{number:06}.tar").open("wb") as shard:
             shard.truncate(100_001_024)  # takes no space
-        said["parts"]["train"]["shards"].append({"bytes": 100_001_024})
-    (copy / "packed.json").write_text(json.dumps(said))
+        said["parts"]["train"]["shards"].append({"bytes": 100_001_024, "blake2b": digest})
+    seal(copy, said)
     del index
     start = time.perf_counter()
     train, _ = open_packed(copy)

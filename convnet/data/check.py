@@ -13,7 +13,9 @@ import numpy as np
 from convnet.data.classfolders import Listing, content_hash
 from convnet.data.copies import digests_of, groups_of_copies
 from convnet.data.dataset import DataError, shown
-from convnet.data.packed import open_packed, read_manifest, shard_name
+from convnet.data.manifest import read_manifest
+from convnet.data.mean import read_sums
+from convnet.data.packed import open_packed, shard_name
 from convnet.data.picture import PictureError, check_file, decode
 from convnet.data.workers import Pool, auto_workers, warn_plainly
 
@@ -207,7 +209,7 @@ def _results(
 
 
 def check_packed(root: Path, progress: Callable[[int, int], None] = lambda d, n: None) -> str:
-    """Holds the shards of packed pictures against the hashes in their manifest.
+    """Holds packed pictures, their labels and their statistics against their checksums.
 
     Returns:
         One line for reading.
@@ -216,20 +218,24 @@ def check_packed(root: Path, progress: Callable[[int, int], None] = lambda d, n:
         DataError: something is missing or damaged; the first such file is named.
     """
     train, val = open_packed(root, cache_bytes=0)
+    manifest = read_manifest(root)
     shards = [
         (root / shard_name(part, number), shard)
-        for part, said in read_manifest(root)["parts"].items()
-        for number, shard in enumerate(said["shards"])
+        for part, said in manifest.parts.items()
+        for number, shard in enumerate(said.shards)
     ]
     for done, (path, shard) in enumerate(shards):
         found = content_hash(path).hex()
-        if found != shard["blake2b"]:
+        if found != shard.blake2b:
             raise DataError(
                 f"{shown(path)}: expected the content it was packed with (blake2b"
-                f" {shard['blake2b']}), got another ({found})"
+                f" {shard.blake2b}), got another ({found})"
             )
         progress(done + 1, len(shards))
+    sums = ", statistics" if read_sums(root) is not None else ""
+    old = "; the labels have no checksum: they were packed by an earlier convnet"
     return (
         f"{shown(root)}: packed pictures, whole: {len(train):,} for training and {len(val):,} for"
-        f" validation, {len(train.classes):,} classes, {len(shards):,} shards"
+        f" validation, {len(train.classes):,} classes, {len(shards):,} shards{sums}"
+        f"{'' if manifest.complete else old}"
     )

@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from convnet.data.dataset import DataError, Labels, check_labels, shown
 from convnet.data.picture import EXTENSIONS, quiet_pillow
+from convnet.reading import open_file
 
 _CHUNK = 64  # files a thread takes at a time
 
@@ -173,7 +174,7 @@ def content_hash(path: Path) -> bytes:
     """
     digest = hashlib.blake2b(digest_size=16)
     try:
-        with path.open("rb") as file:
+        with open_file(path) as file:
             while chunk := file.read(1 << 20):
                 digest.update(chunk)
     except OSError as error:

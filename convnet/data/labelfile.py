@@ -17,6 +17,7 @@ import numpy as np
 from convnet.data.classfolders import Listing, sub_folders
 from convnet.data.dataset import DataError, shown
 from convnet.data.picture import EXTENSIONS
+from convnet.reading import LINES, read_text
 
 
 def list_labelled(
@@ -78,7 +79,7 @@ def list_flat(root: Path) -> Listing:
 
 def _lines(path: Path) -> list[str]:
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_text(path, LINES)
     except UnicodeDecodeError as error:
         raise DataError(
             f"{shown(path)}: expected a text file, got other bytes (at {error.start})"

@@ -16,9 +16,11 @@ import numpy as np
 
 from convnet.data.dataset import DataError, shown
 from convnet.data.decoded import Decoder
+from convnet.data.manifest import read_manifest
 from convnet.data.statistics import Sums
 from convnet.data.workers import Pool, auto_workers, warn_plainly
 from convnet.files import replace
+from convnet.tensorheader import read_tensors
 
 if TYPE_CHECKING:
     from convnet.data.packed import PackedDataset
@@ -80,7 +82,8 @@ def _write(root: Path, sums: Sums) -> None:
     from safetensors.numpy import save
 
     arrays = {"total": sums.total, "products": sums.products, "count": np.array([sums.count])}
-    content = save(arrays, {"manifest": _manifest_digest(root)})
+    facts = {"manifest": read_manifest(root).digest, "blake2b": _digest(arrays)}
+    content = save(arrays, facts)
     replace(root / SUMS, lambda file: file.write(content))
 
 
@@ -93,30 +96,40 @@ def read_sums(root: Path) -> Sums | None:
     path = root / SUMS
     if not path.is_file():
         return None
-    from safetensors import SafetensorError, safe_open
-
+    manifest = read_manifest(root)
     try:
-        with safe_open(path, framework="numpy") as file:
-            said = (file.metadata() or {}).get("manifest")
-            sums = Sums(
-                file.get_tensor("total"),
-                file.get_tensor("products"),
-                int(file.get_tensor("count")[0]),
+        facts, arrays = read_tensors(path)
+        if facts.get("manifest") != manifest.digest:
+            raise DataError(
+                f"{shown(path)}: expected the statistics of these pictures, got those of others;"
+                f" run: convnet data mean {shown(root)}"
             )
-    except (SafetensorError, OSError) as error:
+        # Those of pictures that were packed by an earlier version may have no checksum.
+        if ("blake2b" in facts or manifest.complete) and facts.get("blake2b") != _digest(arrays):
+            raise ValueError("its checksum does not match")
+        shapes = {"total": (*manifest.size, 3), "products": (3, 3), "count": (1,)}
+        if {name: array.shape for name, array in arrays.items()} != shapes or any(
+            array.dtype != np.int64 for array in arrays.values()
+        ):
+            raise ValueError("its arrays are others")
+        count = int(arrays["count"][0])
+        if count != manifest.parts["train"].pictures:
+            raise ValueError(f"sums of {count:,} pictures")
+        return Sums(arrays["total"], arrays["products"], count)
+    except DataError:
+        raise
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
         raise DataError(
             f"{shown(path)}: expected what convnet data mean has written, got a damaged file"
-            f" ({' '.join(str(error).split())[:100]})"
+            f" ({shown(' '.join(reason.split()))[:100]})"
         ) from None
-    if said != _manifest_digest(root):
-        raise DataError(
-            f"{shown(path)}: expected the statistics of these pictures, got those of others;"
-            f" run: convnet data mean {shown(root)}"
-        )
-    return sums
 
 
-def _manifest_digest(root: Path) -> str:
-    from convnet.data.packed import MANIFEST
-
-    return hashlib.blake2b((root / MANIFEST).read_bytes(), digest_size=16).hexdigest()
+def _digest(arrays: dict[str, np.ndarray]) -> str:
+    """The checksum of the sums."""
+    digest = hashlib.blake2b(digest_size=16)
+    for name, array in sorted(arrays.items()):
+        digest.update(f"{name} {array.dtype.str} {array.shape}\n".encode())
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()

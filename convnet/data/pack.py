@@ -25,13 +25,8 @@ from convnet.data.augment import epoch_order
 from convnet.data.classfolders import Listing, content_hash
 from convnet.data.copies import Digests, groups_of_copies
 from convnet.data.dataset import DataError, shown
-from convnet.data.packed import (
-    FORMAT,
-    INDEX,
-    VERSION,
-    member_name,
-    ppm_head,
-)
+from convnet.data.manifest import VERSION, digest_of
+from convnet.data.packed import INDEX, member_name, ppm_head
 from convnet.data.picture import decode
 from convnet.data.shards import Output
 from convnet.data.workers import Pool, auto_workers, warn_plainly
@@ -267,18 +262,16 @@ def _finish(plan: _Plan, output: Output, report: PackReport) -> None:
             shards.append(notes)
         index = np.concatenate(rows)
         _check_classes(listing, part, index)
-        replace(output.out / f"{part}.index.npy", partial(np.save, arr=index))
+        checksum = _write_index(output.out / f"{part}.index.npy", index)
         replace(output.out / f"{part}.tsv", partial(_write_list, plan, part, index))
         digests.append(np.concatenate(hashes))
-        parts[part] = {"pictures": len(index), "shards": shards}
+        parts[part] = {"pictures": len(index), "index": checksum, "shards": shards}
         report.pictures[part] = len(index)
         report.bytes += sum(shard["bytes"] for shard in shards)
     report.copies, report.across = _copies(plan, digests)
     settings = plan.settings
     output.finish(
         {
-            "format": FORMAT,
-            "version": VERSION,
             "size": list(settings.size),
             "encoding": settings.encoding,
             "quality": settings.quality if settings.encoding == "jpeg" else None,
@@ -289,6 +282,14 @@ def _finish(plan: _Plan, output: Output, report: PackReport) -> None:
             "parts": parts,
         }
     )
+
+
+def _write_index(path: Path, index: npt.NDArray[np.void]) -> str:
+    """Writes an index; returns the checksum of its file."""
+    content = io.BytesIO()
+    np.save(content, index)
+    replace(path, lambda file: file.write(content.getbuffer()))
+    return digest_of(content.getvalue())
 
 
 def _check_classes(listing: Listing, part: str, index: npt.NDArray[np.void]) -> None:

@@ -13,9 +13,7 @@ one read at its offset.
 from __future__ import annotations
 
 import io
-import json
 import os
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,27 +21,21 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from convnet.data.classfolders import content_hash
 from convnet.data.dataset import DataError, Pictures, check_labels, shown
 from convnet.data.decoded import CACHE_BYTES, DecodedDataset
+from convnet.data.manifest import PARTS, SUFFIXES, Part, read_manifest
 from convnet.data.mean import read_sums
 from convnet.data.picture import decode
 from convnet.data.statistics import Sums
+from convnet.reading import load_npy, open_handle
 
-MANIFEST = "packed.json"
-FORMAT, VERSION = "convnet packed pictures", 1
-PARTS = ("train", "val")
-SUFFIXES = {"jpeg": "jpg", "raw": "ppm"}
 INDEX = np.dtype(
     [("key", "<i8"), ("offset", "<i8"), ("length", "<i4"), ("shard", "<i4"), ("label", "<i4")]
 )
 _OPEN_FILES = 256  # shards a process keeps open
 
 Item = tuple[int, int, int, int]  # key, offset, length, shard
-
-
-def is_packed(path: Path) -> bool:
-    """Whether there are packed pictures in this folder."""
-    return (path / MANIFEST).is_file()
 
 
 def shard_name(part: str, number: int) -> str:
@@ -95,7 +87,7 @@ class PackedDecoder:
             if handle is not None:
                 content = os.pread(handle, length, offset)
             else:
-                handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+                handle = open_handle(path)
                 # Of two threads that open the same shard, the first keeps its handle.
                 if (
                     len(self._files) < _OPEN_FILES
@@ -179,31 +171,6 @@ def ppm_head(size: tuple[int, int]) -> bytes:
 # ---- opening -------------------------------------------------------------------------------------
 
 
-def read_manifest(root: Path) -> dict[str, Any]:
-    """packed.json.
-
-    Raises:
-        DataError: it is missing, damaged, or of a later version.
-    """
-    path = root / MANIFEST
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise DataError(
-            f"{shown(path)}: expected packed pictures (convnet data pack), got {error.strerror}"
-        ) from None
-    except ValueError:
-        raise DataError(f"{shown(path)}: expected JSON, got a damaged file") from None
-    if not isinstance(found, dict) or found.get("format") != FORMAT:
-        raise DataError(f'{shown(path)}: expected the format "{FORMAT}", got another file')
-    if found.get("version") != VERSION:
-        raise DataError(
-            f"{shown(path)}: expected version {VERSION}, got {found.get('version')}; a newer"
-            " convnet has made it"
-        )
-    return found
-
-
 def open_packed(
     root: Path,
     size: tuple[int, int] = (0, 0),
@@ -224,71 +191,59 @@ def open_packed(
         DataError: files that are missing, damaged or shorter than they were.
     """
     manifest = read_manifest(root)
-    try:
-        return _open_parts(root, manifest, size, threads, cache_bytes)
-    except (KeyError, TypeError, ValueError) as error:
-        if isinstance(error, DataError):
-            raise
-        raise DataError(
-            f"{shown(root / MANIFEST)}: expected a whole description, got a damaged one"
-            f" ({type(error).__name__}: {error})"
-        ) from None
-
-
-def _open_parts(
-    root: Path, manifest: Mapping[str, Any], size: tuple[int, int], threads: int, cache_bytes: int
-) -> tuple[PackedDataset, PackedDataset]:
-    height, width = manifest["size"]
-    stored = (int(height), int(width))
     if min(size) < 1:
         if max(size) != 0:
             raise DataError(
                 f"data.size: expected a height and a width, or [0, 0], got {list(size)}"
             )
-        size = stored
-    indices = {part: _index(root, part, manifest["parts"][part]) for part in PARTS}
+        size = manifest.size
+    indices = {part: _index(root, part, manifest.parts[part]) for part in PARTS}
     count = sum(map(len, indices.values()))
     keep = count * size[0] * size[1] * 3 <= cache_bytes
-    classes = tuple(map(str, manifest["classes"]))
-    scaled = "" if size == stored else f", scaled to {size[0]}x{size[1]}"
+    height, width = manifest.size
+    scaled = "" if size == manifest.size else f", scaled to {size[0]}x{size[1]}"
+    # Said once, with the training pictures.
+    old = "; packed by an earlier convnet, without a checksum of the labels"
+    notes = ("" if manifest.complete else old, "")
     found = []
-    for part, what in zip(PARTS, ("training", "validation"), strict=True):
+    for part, what, note in zip(PARTS, ("training", "validation"), notes, strict=True):
         text = (
             f"packed pictures in {shown(root)}: {len(indices[part]):,} {what} pictures;"
-            f" {len(classes)} classes at {height}x{width}{scaled}"
+            f" {len(manifest.classes)} classes at {height}x{width}{scaled}{note}"
         )
-        decoder = PackedDecoder(root, part, str(manifest["encoding"]), stored, size)
-        found.append(PackedDataset(decoder, indices[part], classes, text, keep, threads))
+        decoder = PackedDecoder(root, part, manifest.encoding, manifest.size, size)
+        found.append(PackedDataset(decoder, indices[part], manifest.classes, text, keep, threads))
     return found[0], found[1]
 
 
-def _index(root: Path, part: str, said: Mapping[str, Any]) -> npt.NDArray[np.void]:
-    """The mapped index of a part, held against the shards that are there."""
+def _index(root: Path, part: str, said: Part) -> npt.NDArray[np.void]:
+    """The mapped index of a part, held against its checksum and the shards that are there."""
     path = root / f"{part}.index.npy"
     try:
-        index = np.load(path, mmap_mode="r", allow_pickle=False)
+        index = load_npy(path, INDEX, mapped=True)
     except OSError as error:
         raise DataError(f"{shown(path)}: expected a readable file, got {error.strerror}") from None
-    except ValueError:
+    except ValueError as error:
         raise DataError(
-            f"{shown(path)}: expected an index of pictures, got a damaged file"
+            f"{shown(path)}: expected an index of pictures, got a damaged file ({error})"
         ) from None
-    if index.dtype != INDEX or index.shape != (said["pictures"],):
+    if index.shape != (said.pictures,):
         raise DataError(
-            f"{shown(path)}: expected an index of {said['pictures']} pictures, got"
-            f" {index.dtype.name} {list(index.shape)}"
+            f"{shown(path)}: expected an index of {said.pictures} pictures, got {list(index.shape)}"
         )
-    for number, shard in enumerate(said["shards"]):
+    if said.index is not None and content_hash(path).hex() != said.index:
+        raise DataError(f"{shown(path)}: damaged file (its checksum does not match)")
+    for number, shard in enumerate(said.shards):
         place = root / shard_name(part, number)
         size = place.stat().st_size if place.is_file() else None
-        if size != shard["bytes"]:
+        if size != shard.bytes:
             got = "no such file" if size is None else f"{size:,}"
-            raise DataError(f"{shown(place)}: expected {shard['bytes']:,} bytes, got {got}")
-    sizes = np.array([shard["bytes"] for shard in said["shards"]], np.int64)
+            raise DataError(f"{shown(place)}: expected {shard.bytes:,} bytes, got {got}")
+    sizes = np.array([shard.bytes for shard in said.shards], np.int64)
     inside = (index["shard"] >= 0) & (index["shard"] < len(sizes)) & (index["offset"] >= 0)
     inside &= index["length"] >= 0
     if inside.all():
-        inside = index["offset"] + index["length"] <= sizes[index["shard"]]
+        inside = index["length"] <= sizes[index["shard"]] - index["offset"]
     if not inside.all():
         first = int(np.flatnonzero(~inside)[0])
         raise DataError(

@@ -7,6 +7,7 @@ names the file.
 
 from __future__ import annotations
 
+import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,6 +19,7 @@ import numpy as np
 from PIL import Image
 
 from convnet.data.dataset import DataError, Pictures, expanded, shown
+from convnet.reading import open_file
 
 # Larger pictures are refused before they are decoded: a few bytes can claim any size. This is also
 # where Pillow starts to warn of decompression bombs.
@@ -109,11 +111,13 @@ def decode(
         PictureError: no picture, empty, truncated, of more than MAX_PIXELS, or of a kind that has
             no 8-bit meaning (floating point).
     """
-    with _open(source, name) as picture:
+    with _file(source, name) as file, _open(file, name) as picture:
         try:
             picture.draft(None, (2 * max(size), 2 * max(size)))  # JPEG: skip detail not needed
-            picture.load()
-            pixels = np.asarray(_fit(_eight_bits(picture, name), _upright(picture), size, channels))
+            with _room.of(picture):
+                picture.load()
+                fitted = _fit(_eight_bits(picture, name), _upright(picture), size, channels)
+                pixels = np.asarray(fitted)
         except DataError:
             raise
         except Exception as error:  # decoders raise nearly anything on damaged files
@@ -136,11 +140,12 @@ def check_file(path: Path, name: str) -> tuple[int, int]:
     Raises:
         PictureError: as `decode`.
     """
-    with _open(path, name) as picture:
+    with _file(path, name) as file, _open(file, name) as picture:
         width, height = picture.size
-        if not _ends_well(path, picture.format):
+        if not _ends_well(file, picture.format):
             try:
-                picture.load()
+                with _room.of(picture):
+                    picture.load()
             except Exception as error:
                 raise PictureError(
                     "damaged",
@@ -150,19 +155,59 @@ def check_file(path: Path, name: str) -> tuple[int, int]:
     return height, width
 
 
-def _open(source: Path | BinaryIO, name: str) -> Image.Image:
+@contextmanager
+def _file(source: Path | BinaryIO, name: str) -> Iterator[BinaryIO]:
+    """The open file; closed again where it was a path."""
+    if not isinstance(source, Path):
+        yield source
+        return
+    try:
+        file = open_file(source)
+    except (OSError, ValueError) as error:
+        text = f"{name}: expected a readable file, got {_reason(error)}"
+        raise PictureError("unreadable", text) from None
+    with file:
+        yield file
+
+
+class _Room:
+    """Memory for pictures that this process decodes at one time, in pixels: as many as the largest
+    picture may have, so that several large ones wait for each other."""
+
+    def __init__(self) -> None:
+        self._taken = 0
+        self._changed = threading.Condition()
+
+    @contextmanager
+    def of(self, picture: Image.Image) -> Iterator[None]:
+        pixels = min(picture.width * picture.height, MAX_PIXELS)
+        with self._changed:
+            self._changed.wait_for(lambda: self._taken + pixels <= MAX_PIXELS)
+            self._taken += pixels
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._taken -= pixels
+                self._changed.notify_all()
+
+
+_room = _Room()
+
+
+def _open(file: BinaryIO, name: str) -> Image.Image:
     """Reads the header, and refuses what is no picture or too large a one."""
     try:
-        picture = Image.open(source, formats=_formats())
+        picture = Image.open(file, formats=_formats())
     except Image.UnidentifiedImageError:
-        got = _first_bytes(source)
+        got = _first_bytes(file)
         kind = "empty" if got == _EMPTY else "no picture"
         raise PictureError(kind, f"{name}: expected a picture, got {got}") from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise PictureError(
             "huge",
             f"{name}: expected a picture of at most {MAX_PIXELS:,} pixels, got a larger one"
-            f" ({_reason(error)})",
+            f" ({_reason(error)}); scale it down first",
         ) from None
     except Exception as error:
         if isinstance(error, OSError) and error.errno is not None:  # Pillow's own have no number
@@ -174,7 +219,10 @@ def _open(source: Path | BinaryIO, name: str) -> Image.Image:
     width, height = picture.size
     problem = ""
     if width * height > MAX_PIXELS:
-        problem = f"expected a picture of at most {MAX_PIXELS:,} pixels, got {width}x{height}"
+        problem = (
+            f"expected a picture of at most {MAX_PIXELS:,} pixels, got {width}x{height}; scale it"
+            " down first"
+        )
     elif width < 1 or height < 1:
         problem = f"expected a picture of at least one pixel, got {width}x{height}"
     if problem:
@@ -183,13 +231,9 @@ def _open(source: Path | BinaryIO, name: str) -> Image.Image:
     return picture
 
 
-def _first_bytes(source: Path | BinaryIO) -> str:
-    if isinstance(source, Path):
-        with source.open("rb") as file:
-            first = file.read(8)
-    else:
-        source.seek(0)
-        first = source.read(8)
+def _first_bytes(file: BinaryIO) -> str:
+    file.seek(0)
+    first = file.read(8)
     return f"a file that starts with the bytes {first.hex()}" if first else _EMPTY
 
 
@@ -198,15 +242,17 @@ def _reason(error: BaseException) -> str:
     return shown(text or type(error).__name__)
 
 
-def _ends_well(path: Path, kind: str | None) -> bool:
+def _ends_well(file: BinaryIO, kind: str | None) -> bool:
     """Whether the end mark of a JPEG or PNG is where it should be; True for other formats."""
     mark = {"JPEG": b"\xff\xd9", "MPO": b"\xff\xd9", "PNG": b"IEND"}.get(kind or "")
     if mark is None:
         return True
-    with path.open("rb") as file:
-        size = file.seek(0, 2)
-        file.seek(max(0, size - _TAIL))
-        return mark in file.read()
+    before = file.tell()  # from where Pillow goes on
+    size = file.seek(0, 2)
+    file.seek(max(0, size - _TAIL))
+    found = mark in file.read()
+    file.seek(before)
+    return found
 
 
 def _upright(picture: Image.Image) -> Image.Transpose | None:
@@ -232,10 +278,9 @@ def _eight_bits(picture: Image.Image, name: str) -> Image.Image:
         text = f"{name}: expected 8 or 16 bits a channel, got floating-point pixels"
         raise PictureError("unusual", text)
     if mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in picture.info:
-        return picture.convert("RGBA")
-    if mode in ("1", "L"):
-        return picture.convert("L")
-    return picture.convert("RGB")
+        return picture if mode == "RGBA" else picture.convert("RGBA")
+    wanted = "L" if mode in ("1", "L") else "RGB"
+    return picture if mode == wanted else picture.convert(wanted)  # convert always copies
 
 
 def _fit(

@@ -178,7 +178,11 @@ class _Machine:
         self._at = end
         return found
 
-    def whole(self, count: int, signed: bool = False) -> int:
+    def skip(self, count: int) -> None:
+        """Passes over bytes that say nothing of the content."""
+        self.take(count)
+
+    def number(self, count: int, signed: bool = False) -> int:
         """A number of some bytes."""
         return int.from_bytes(self.take(count), "little", signed=signed)
 
@@ -323,23 +327,23 @@ def _a(value: Any) -> str:
 
 
 def _long(machine: _Machine) -> None:
-    size = machine.whole(1)
+    size = machine.number(1)
     if size > 8:
         raise _RefusedError(f"expected whole numbers of at most 8 bytes, got one of {size}")
-    machine.push(machine.whole(size, signed=True))
+    machine.push(machine.number(size, signed=True))
 
 
 def _quoted(machine: _Machine) -> bytes:
     text = machine.line().strip()
     if len(text) < 2 or text[:1] not in (b"'", b'"') or text[-1:] != text[:1]:
         raise ValueError("text without its quotation marks")
-    return codecs.escape_decode(text[1:-1])[0]  # type: ignore[attr-defined, no-any-return]
+    return codecs.escape_decode(text[1:-1])[0]
 
 
 _M = _Machine
 _OPERATIONS_BY_CODE: dict[bytes, Callable[[_Machine], None]] = {
-    b"\x80": lambda m: m.take(1) and None,  # protocol
-    b"\x95": lambda m: m.take(8) and None,  # frame: for readers of streams
+    b"\x80": lambda m: m.skip(1),  # protocol
+    b"\x95": lambda m: m.skip(8),  # frame: for readers of streams
     # Constants and numbers.
     b"N": lambda m: m.push(None),
     b"\x88": lambda m: m.push(True),
@@ -348,22 +352,22 @@ _OPERATIONS_BY_CODE: dict[bytes, Callable[[_Machine], None]] = {
     b"L": lambda m: m.push(int(m.line(_DIGITS).rstrip(b"L"))),
     b"F": lambda m: m.push(float(m.line(_DIGITS))),
     b"G": lambda m: m.push(struct.unpack(">d", m.take(8))[0]),
-    b"J": lambda m: m.push(m.whole(4, signed=True)),
-    b"K": lambda m: m.push(m.whole(1)),
-    b"M": lambda m: m.push(m.whole(2)),
+    b"J": lambda m: m.push(m.number(4, signed=True)),
+    b"K": lambda m: m.push(m.number(1)),
+    b"M": lambda m: m.push(m.number(2)),
     b"\x8a": _long,
     # Text and bytes.
     b"S": lambda m: m.push(_quoted(m)),
-    b"T": lambda m: m.push(m.take(m.whole(4))),
-    b"U": lambda m: m.push(m.take(m.whole(1))),
-    b"B": lambda m: m.push(m.take(m.whole(4))),
-    b"C": lambda m: m.push(m.take(m.whole(1))),
-    b"\x8e": lambda m: m.push(m.take(m.whole(8))),
-    b"\x96": lambda m: m.push(m.take(m.whole(8))),  # a bytearray
+    b"T": lambda m: m.push(m.take(m.number(4))),
+    b"U": lambda m: m.push(m.take(m.number(1))),
+    b"B": lambda m: m.push(m.take(m.number(4))),
+    b"C": lambda m: m.push(m.take(m.number(1))),
+    b"\x8e": lambda m: m.push(m.take(m.number(8))),
+    b"\x96": lambda m: m.push(m.take(m.number(8))),  # a bytearray
     b"V": lambda m: m.push(m.line().decode("raw-unicode-escape")),
-    b"X": lambda m: m.push(m.take(m.whole(4)).decode()),
-    b"\x8c": lambda m: m.push(m.take(m.whole(1)).decode()),
-    b"\x8d": lambda m: m.push(m.take(m.whole(8)).decode()),
+    b"X": lambda m: m.push(m.take(m.number(4)).decode()),
+    b"\x8c": lambda m: m.push(m.take(m.number(1)).decode()),
+    b"\x8d": lambda m: m.push(m.take(m.number(8)).decode()),
     # Containers.
     b"(": _M.mark,
     b"}": lambda m: m.push({}),
@@ -381,12 +385,12 @@ _OPERATIONS_BY_CODE: dict[bytes, Callable[[_Machine], None]] = {
     b"\x87": lambda m: m.tuple_of_last(3),
     # What comes again.
     b"p": lambda m: m.remember(int(m.line(_DIGITS))),
-    b"q": lambda m: m.remember(m.whole(1)),
-    b"r": lambda m: m.remember(m.whole(4)),
+    b"q": lambda m: m.remember(m.number(1)),
+    b"r": lambda m: m.remember(m.number(4)),
     b"\x94": _M.remember_next,
     b"g": lambda m: m.recall(int(m.line(_DIGITS))),
-    b"h": lambda m: m.recall(m.whole(1)),
-    b"j": lambda m: m.recall(m.whole(4)),
+    b"h": lambda m: m.recall(m.number(1)),
+    b"j": lambda m: m.recall(m.number(4)),
     # Objects.
     b"c": lambda m: m.name(m.line(200).decode("latin-1"), m.line(200).decode("latin-1")),
     b"\x93": _M.name_from_stack,

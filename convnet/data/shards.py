@@ -15,8 +15,10 @@ import numpy.typing as npt
 
 from convnet.data.copies import Digests, digests_of
 from convnet.data.dataset import DataError, shown
-from convnet.data.packed import INDEX, MANIFEST, shard_name
+from convnet.data.manifest import MANIFEST, manifest_text
+from convnet.data.packed import INDEX, shard_name
 from convnet.files import lock, replace
+from convnet.reading import JSON, load_npy, parse_json, read_text
 
 WORK = ".packing"  # the folder inside the result for what is not complete
 _BLOCK = 512  # of a tar file
@@ -128,7 +130,7 @@ class Output:
 
     def _check_plan(self, digest: str) -> None:
         if self.plan.is_file():
-            if self.plan.read_text(encoding="utf-8").strip() != digest:
+            if read_text(self.plan, JSON, "replace").strip() != digest:
                 raise DataError(
                     f"{shown(self.out)}: holds an unfinished packing of other pictures, or with"
                     " other settings; remove it, or name another folder"
@@ -152,15 +154,20 @@ class Output:
     def notes(self, part: str, number: int) -> tuple[dict[str, Any], Rows, Digests]:
         """Of a complete shard: "bytes", "blake2b", "bad"; the index; the hashes of the files."""
         place = self.work / shard_name(part, number)
-        return (
-            json.loads(place.with_suffix(".json").read_text(encoding="utf-8")),
-            np.load(place.with_suffix(".npy")),
-            np.load(place.with_suffix(".digests.npy")),
-        )
+        try:
+            notes = parse_json(read_text(place.with_suffix(".json"), JSON))
+            rows = load_npy(place.with_suffix(".npy"), INDEX)
+            digests = load_npy(place.with_suffix(".digests.npy"), np.uint64)
+        except ValueError as error:
+            raise DataError(
+                f"{shown(place)}: expected notes of a packing that was interrupted, got damaged"
+                f" ones ({error}); remove {shown(self.out)} and pack again"
+            ) from None
+        return notes, rows, digests
 
     def finish(self, manifest: dict[str, Any]) -> None:
         """Writes the manifest, and removes what was needed to go on."""
-        text = json.dumps(manifest, indent=1) + "\n"
-        replace(self.out / MANIFEST, lambda file: file.write(text.encode()))
+        text = manifest_text(manifest)
+        replace(self.out / MANIFEST, lambda file: file.write(text))
         self.plan.unlink()
         shutil.rmtree(self.work, ignore_errors=True)

@@ -11,7 +11,8 @@ from convnet.config import DataConfig
 from convnet.data import cifar10, idx
 from convnet.data.dataset import DataError, Dataset, expanded, shown
 from convnet.data.imagefolder import open_folder
-from convnet.data.packed import is_packed, open_packed
+from convnet.data.manifest import is_packed
+from convnet.data.packed import open_packed
 from convnet.data.shards import WORK
 
 # Test accuracy, in %, that the preset `fashion-mnist` reaches on the packaged sample.

@@ -192,8 +192,10 @@ def _outputs(layers: dict[str, Section]) -> int:
     for section in layers.values():
         if section.text("type").startswith("cost.") and section.text("type") != "cost.sum2":
             name = section.words("inputs", "")[-1]
-            while name in layers and "outputs" not in layers[name] and "inputs" in layers[name]:
-                name = layers[name].words("inputs")[0]
+            passed = set[str]()  # layers may name one another in a circle
+            while name in layers and "outputs" not in layers[name] and name not in passed:
+                passed.add(name)
+                name = layers[name].words("inputs", "")[0]
             if name in layers and "outputs" in layers[name]:
                 return layers[name].whole("outputs", least=1)
     return 10

@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import configparser
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from convnet.importers.report import Report
+from convnet.reading import Budget, BudgetError, Limit, read_bytes
 from convnet.typecheck import ConfigError, did_you_mean
 
 Value = TypeVar("Value", int, float, bool)
@@ -28,6 +29,13 @@ _ALL_KEYS = """
     wcNormMin wcNormMax scale pow minDiv enable coeff topk posWeight
 """
 KEYS = tuple(re.findall(r"\w+", _ALL_KEYS))
+
+# What a file may ask for; those of cuda-convnet have about 6,000 bytes and 300 keys.
+_BYTES = Limit(1 << 18, "bytes in a layer definition")
+_LINE = 2_000
+_ITEMS = Limit(5_000, "sections and keys, with those of [DEFAULT] in every section")
+_EXPANDED = Limit(1 << 20, "characters once every %(key)s stands for its value")
+_REFERENCE = re.compile(r"%(?:%|\((?P<key>[^)]+)\)s)?")
 
 _TRUE, _FALSE = ("1", "yes", "true", "on"), ("0", "no", "false", "off")
 
@@ -76,7 +84,7 @@ class Section:
 
     def words(self, key: str, default: str | None = None) -> list[str]:
         """The value as a list, cut at commas outside brackets."""
-        return [word.strip() for word in re.split(r",(?![^\[]*\])", self.text(key, default))]
+        return _split(self.text(key, default))
 
     def read(self, key: str, word: str, kind: Callable[[str], Value], expected: str) -> Value:
         """A word of a key's value, as `kind` makes it."""
@@ -144,6 +152,18 @@ class Section:
             report.ignored(self.origin, self.name, key, text)
 
 
+def _split(text: str) -> list[str]:
+    """What lies between the commas; those whose next bracket is a closing one belong to a word."""
+    words, end, inside = [], len(text), False
+    for at in range(len(text) - 1, -1, -1):
+        if text[at] in "[]":
+            inside = text[at] == "]"
+        elif text[at] == "," and not inside:
+            words.append(text[at + 1 : end].strip())
+            end = at
+    return [text[:end].strip(), *reversed(words)]
+
+
 def _flag(word: str) -> bool:
     if word.lower() not in (*_TRUE, *_FALSE):
         raise ValueError
@@ -171,36 +191,91 @@ def read_sections(path: Path, report: Report) -> dict[str, Section]:
     """
     origin = str(path)
     lines = _decoded(path).splitlines()
+    for number, line in enumerate(lines, 1):
+        if len(line) > _LINE:
+            raise ConfigError(
+                f"{origin}: line {number}: expected at most {_LINE:,} characters, got {len(line):,}"
+            )
     lines = ["#" if re.match(r"rem(\s|$)", line, re.IGNORECASE) else line for line in lines]
     _tell_repeated(lines, origin, report)
     spelling: dict[str, str] = {}
     parser = configparser.ConfigParser(
-        strict=False, comment_prefixes=("#", ";"), inline_comment_prefixes=(";",)
+        strict=False,
+        comment_prefixes=("#", ";"),
+        inline_comment_prefixes=(";",),
+        interpolation=_Interpolation(),
     )
     parser.optionxform = lambda key: spelling.setdefault(key.lower(), key).lower()  # type: ignore[assignment, method-assign]
+    budget = Budget(_ITEMS)
     try:
         parser.read_string("\n".join(lines) + "\n", origin)
+        budget.spend(len(parser.sections()) * (1 + len(parser.defaults())))
         sections = {}
         for name in parser.sections():
+            budget.spend(len(parser[name]))
             sections[name] = Section(origin, name, dict(parser.items(name)), spelling)
     except configparser.MissingSectionHeaderError as error:
         raise ConfigError(
             f"{origin}: line {error.lineno}: expected a [section] before it, got {error.line!r}"
         ) from None
     except configparser.ParsingError as error:
-        line = error.errors[0][0]
+        line_number = error.errors[0][0]
         raise ConfigError(
-            f'{origin}: line {line}: expected key=value, got "{lines[line - 1].strip()[:60]}"'
+            f"{origin}: line {line_number}: expected key=value, got"
+            f' "{lines[line_number - 1].strip()[:60]}"'
         ) from None
     except configparser.InterpolationError as error:
         text = " ".join(str(error).split())
         raise ConfigError(f"{origin}: [{error.section}] {error.option}: {text[:200]}") from None
+    except (BudgetError, configparser.Error) as error:
+        raise ConfigError(f"{origin}: {' '.join(str(error).split())[:200]}") from None
     return sections
+
+
+class _Interpolation(configparser.Interpolation):
+    """`%(key)s` and `%%`, as ConfigParser has them, but within a budget for the file: ten lines of
+    which each names the one before ten times make a value of ten billion characters."""
+
+    def __init__(self) -> None:
+        self._written = Budget(_EXPANDED)
+
+    def before_get(
+        self, parser: Any, section: str, option: str, value: str, defaults: Mapping[str, str]
+    ) -> str:
+        return self._expanded(section, option, value, defaults, 1)
+
+    def _expanded(
+        self, section: str, option: str, value: str, values: Mapping[str, str], depth: int
+    ) -> str:
+        if "%" not in value:
+            self._written.spend(len(value))
+            return value
+        if depth > configparser.MAX_INTERPOLATION_DEPTH:
+            raise configparser.InterpolationDepthError(option, section, value[:60])
+        parts, at = [], 0
+        for match in _REFERENCE.finditer(value):
+            parts.append(value[at : match.start()])
+            self._written.spend(len(parts[-1]) + 1)
+            at = match.end()
+            if match[0] == "%%":
+                parts.append("%")
+            elif not match["key"]:
+                text = f"'%' must be followed by '%' or '(', found: {value[match.start() :][:60]!r}"
+                raise configparser.InterpolationSyntaxError(option, section, text)
+            else:
+                key = match["key"].lower()
+                if key not in values:
+                    raise configparser.InterpolationMissingOptionError(
+                        option, section, value[:60], key
+                    )
+                parts.append(self._expanded(section, option, values[key], values, depth + 1))
+        self._written.spend(len(value) - at)
+        return "".join([*parts, value[at:]])
 
 
 def _decoded(path: Path) -> str:
     """The text: UTF-8, or else Latin-1, in which any bytes are characters."""
-    data = path.read_bytes()
+    data = read_bytes(path, _BYTES)
     if b"\0" in data:
         raise ConfigError(f"{path}: expected a text file, got a binary one")
     try:
