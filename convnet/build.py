@@ -30,8 +30,10 @@ from convnet.net import Net, Node
 from convnet.sgd import SGD
 from convnet.transfer import Taken, take_weights
 from convnet.typecheck import did_you_mean
+from convnet.weights import misfits
 
 Shape = tuple[int, int, int]
+_STATISTICS = ("mean", "eigenvalues", "eigenvectors")  # arrays of a checkpoint
 _HELD_BATCHES = 6  # of pictures on the host: four ready, one being read, one in use
 Data = str | os.PathLike[str] | Sequence[Dataset] | None
 
@@ -371,14 +373,48 @@ def _checked_memory(cfg: Config, device: str, train: Dataset, ranks: Ranks) -> F
 
 def statistics_arrays(stats: Statistics) -> dict[str, np.ndarray]:
     """The statistics as arrays of a checkpoint."""
-    names = ("mean", "eigenvalues", "eigenvectors")
-    return {f"statistics:{name}": np.asarray(getattr(stats, name)) for name in names}
+    return {f"statistics:{name}": np.asarray(getattr(stats, name)) for name in _STATISTICS}
 
 
 def statistics_of(checkpoint: Checkpoint) -> Statistics:
-    """The statistics that a checkpoint holds."""
-    names = ("mean", "eigenvalues", "eigenvectors")
-    return Statistics(**{name: checkpoint.arrays[f"statistics:{name}"] for name in names})
+    """The statistics that a checkpoint holds.
+
+    Raises:
+        CheckpointError: they are not there, or do not fit its pictures.
+    """
+    picture = tuple(checkpoint.state["picture"])
+    channels = picture[2:]
+    shapes = {
+        "mean": (picture, (1, 1, *channels)),
+        "eigenvalues": (channels,),
+        "eigenvectors": (channels * 2,),
+    }
+    found = {name: checkpoint.arrays.get(f"statistics:{name}") for name in _STATISTICS}
+    for name, array in found.items():
+        if array is None or array.shape not in shapes[name]:
+            raise CheckpointError(
+                f"{checkpoint.path}: expected the statistics of its pictures, got no {name}, or"
+                " of others"
+            )
+    return Statistics(**found)  # type: ignore[arg-type]
+
+
+def check_weights(net: Net, checkpoint: Checkpoint) -> None:
+    """Compares the parameters of a net with those of a checkpoint; it may be one of sizes only.
+
+    Raises:
+        CheckpointError: it is of another net; names the parameter and both shapes.
+    """
+    whole = [p for node in net.nodes if node.share is None for p in node.layer.params]
+    try:
+        misfits(whole, _parameters(checkpoint), strict=True)
+    except ValueError as error:
+        raise CheckpointError(f"{checkpoint.path}: checkpoint of another net: {error}") from None
+
+
+def _parameters(checkpoint: Checkpoint) -> dict[str, np.ndarray]:
+    arrays = checkpoint.arrays.items()
+    return {name: array for name, array in arrays if not name.startswith("statistics:")}
 
 
 def load_weights(net: Net, checkpoint: Checkpoint) -> None:
@@ -387,13 +423,6 @@ def load_weights(net: Net, checkpoint: Checkpoint) -> None:
     Raises:
         CheckpointError: it is of another net; names the parameter and both shapes.
     """
-    arrays = {
-        name: array
-        for name, array in checkpoint.arrays.items()
-        if not name.startswith("statistics:")
-    }
-    try:
-        net.load_state(arrays)
-    except ValueError as error:
-        raise CheckpointError(f"{checkpoint.path}: checkpoint of another net: {error}") from None
+    check_weights(net, checkpoint)
+    net.load_state(_parameters(checkpoint))
     net.step = checkpoint.state["step"]

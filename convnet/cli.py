@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import os
 import signal
@@ -31,6 +32,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         3 requested device absent, 130 or 143 interrupted by SIGINT or SIGTERM.
     """
     arguments = _parser().parse_args(argv)
+    if isinstance(sys.stdout, io.TextIOWrapper):  # file names may be bytes that are no text
+        sys.stdout.reconfigure(errors="backslashreplace")
     debug = arguments.debug or os.environ.get("CONVNET_DEBUG", "") not in ("", "0")
     try:
         check_package()

@@ -21,6 +21,7 @@ from convnet.toml_text import TomlError, from_toml, to_toml
 from convnet.typecheck import (
     ConfigError,
     arguments,
+    brief,
     did_you_mean,
     expect_table,
     known_keys,
@@ -198,8 +199,20 @@ class Config:
         return {key: _plain(value) for key, value in table.items()}
 
     def to_toml(self) -> str:
-        """The whole configuration, defaults included, as TOML text."""
-        return to_toml(self.to_dict())
+        """The whole configuration, defaults included, as TOML text.
+
+        Raises:
+            ConfigError: a path in it is not UTF-8, as TOML is.
+        """
+        text = to_toml(self.to_dict())
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            line = text[: error.start].rpartition("\n")[2] + text[error.start :].partition("\n")[0]
+            raise ConfigError(
+                f"{self.origin}: expected text in UTF-8, which config.toml can hold, got {line!a}"
+            ) from None
+        return text
 
 
 def _plain(value: Any) -> Any:
@@ -328,7 +341,7 @@ def _net(table: Mapping[str, Any], key: str, origin: str) -> NetConfig:
     name = typed(table["model"], str, f"{key}.model", origin)
     if name not in models.MODELS:
         hint = did_you_mean(name, models.MODELS)
-        raise ConfigError(f'{origin}: {key}.model: unknown model "{name}"{hint}')
+        raise ConfigError(f'{origin}: {key}.model: unknown model "{brief(name)}"{hint}')
     options = typed(table.get("options", {}), dict, f"{key}.options", origin)
     checked = arguments(options, models.MODELS[name], MODEL_GETS, f"{key}.options", origin)
     return NetConfig(model=name, options=checked, **start)
@@ -355,10 +368,10 @@ def _layers(items: Any, types: Mapping[str, type], origin: str) -> tuple[LayerCo
                 raise ConfigError(f"{origin}: {key}.{word}: missing")
         name = typed(item["name"], str, f"{key}.name", origin)
         kind = typed(item["type"], str, f"{key}.type", origin)
-        key = f"{key} ({name})"
+        key = f"{key} ({brief(name)})"
         if kind not in types:
             hint = did_you_mean(kind, types)
-            raise ConfigError(f'{origin}: {key}: type: unknown layer type "{kind}"{hint}')
+            raise ConfigError(f'{origin}: {key}: type: unknown layer type "{brief(kind)}"{hint}')
         inputs = item.get("inputs")
         if inputs is not None:
             inputs = typed(
@@ -406,7 +419,7 @@ def _schedule(table: Mapping[str, Any], key: str, origin: str) -> ScheduleConfig
     kind = typed(table.get("kind", "constant"), str, f"{key}.kind", origin)
     if kind not in schedule.SCHEDULES:
         hint = did_you_mean(kind, schedule.SCHEDULES)
-        raise ConfigError(f'{origin}: {key}.kind: unknown schedule "{kind}"{hint}')
+        raise ConfigError(f'{origin}: {key}.kind: unknown schedule "{brief(kind)}"{hint}')
     shared = {word: table[word] for word in ("warmup_steps",) if word in table}
     plain = section(ScheduleConfig, shared, key, origin)
     rest = {word: value for word, value in table.items() if word not in ("kind", "warmup_steps")}

@@ -16,6 +16,7 @@ from convnet.build import (
     Data,
     Preparer,
     build_net,
+    check_weights,
     load_weights,
     open_sets,
     statistics_of,
@@ -72,6 +73,10 @@ def open_run(
         backends.set_threads(cfg.train.threads)
     height, width, channels = state["picture"]
     picture = (height, width, channels)
+    # The configuration may ask for any net: it must fit the weights before memory is taken.
+    check_weights(
+        build_net(cfg, picture, len(state["classes"]), "cpu", sizes_only=True), checkpoint
+    )
     net = build_net(cfg, picture, len(state["classes"]), device or "auto")
     load_weights(net, checkpoint)
     stats = statistics_of(checkpoint)

@@ -6,9 +6,11 @@ ValueErrors and OSErrors are bad input. Anything else is unexpected, and named b
 
 from __future__ import annotations
 
+import os
 import sys
 
 DONE, FAILED, BAD_INPUT, NO_DEVICE = 0, 1, 2, 3
+_MOST = 4000  # characters of a message
 
 
 def explain(error: BaseException) -> tuple[int, str]:
@@ -17,7 +19,8 @@ def explain(error: BaseException) -> tuple[int, str]:
     if code is not None:
         return int(code), _one_line(error)
     if isinstance(error, OSError) and error.errno is not None:
-        where = f"{error.filename}: " if error.filename is not None else ""
+        named = error.filename is not None
+        where = f"{_printable(os.fsdecode(error.filename))}: " if named else ""
         return BAD_INPUT, f"{where}{error.strerror}"
     if isinstance(error, ValueError):
         return BAD_INPUT, _one_line(error)
@@ -32,4 +35,11 @@ def complain(message: str) -> None:
 
 
 def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
+    return _printable(str(error)) or type(error).__name__
+
+
+def _printable(text: str) -> str:
+    """The text as one line: what a message quotes from a file may be anything."""
+    text = " ".join(text[: 2 * _MOST].split())
+    text = "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
+    return text if len(text) <= _MOST else f"{text[:_MOST]} ..."

@@ -23,11 +23,12 @@ from convnet.build import workers_for
 from convnet.data import DataError, Dataset, Loader
 from convnet.data.dataset import Pictures, shown
 from convnet.evaluate import Trained, _warn, open_run
-from convnet.files import lock, replace, sync_folder
+from convnet.files import lock_file, replace, sync_folder
 from convnet.layers import Dense
 from convnet.net import Net
 from convnet.pictureset import Part, data_facts, open_source, picture_names, source_for
 from convnet.predict import batches
+from convnet.reading import JSON, parse_json, read_text
 from convnet.tensorfile import TensorFile
 
 FORMAT, VERSION = "convnet features", 1
@@ -181,7 +182,7 @@ def _check_same(file: TensorFile, facts: dict[str, Any], path: Path, verb: str) 
     for key, what in whats.items():
         then, now = file.facts.get(key), facts[key]
         if key == "data" and isinstance(then, dict):  # the same pictures, wherever they lie now
-            then, now = ({k: one[k] for k in ("sha256", "pictures")} for one in (then, now))
+            then, now = ({k: one.get(k) for k in ("sha256", "pictures")} for one in (then, now))
         if then != now:
             raise DataError(
                 f"{shown(path)}: {verb} features of {what}; remove it or name another file"
@@ -206,9 +207,8 @@ def _unfinished(
     begun = _rows_done(_progress_path(path)) if place.exists() else None
     if begun is not None:
         _check_same(tensorfile.open_tensors(place), facts, place, "was begun with")
-    place.touch()
     try:
-        handle = lock(place)
+        handle = lock_file(place)
     except BlockingIOError:
         raise DataError(f"{shown(place)}: another process is writing this file") from None
     try:
@@ -238,10 +238,11 @@ def _unfinished(
 def _rows_done(path: Path) -> int | None:
     """What the progress file says; None where there is none to go on from."""
     try:
-        rows = json.loads(path.read_text(encoding="utf-8"))["rows"]
-    except (OSError, ValueError, KeyError, TypeError):
+        said = parse_json(read_text(path, JSON))
+    except (OSError, ValueError):
         return None
-    return rows if isinstance(rows, int) and rows >= 0 else None
+    rows = said.get("rows") if isinstance(said, dict) else None
+    return rows if type(rows) is int and rows >= 0 else None
 
 
 def _save_progress(path: Path, rows: int) -> None:

@@ -8,6 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from convnet.reading import open_handle
+
 try:
     import fcntl
 except ImportError:  # not a POSIX system: folders are then not locked
@@ -27,7 +29,8 @@ def replace(path: Path, write: Callable[[Any], object]) -> None:
     """
     temporary = path.with_name(f"{path.name}{TEMPORARY}")
     try:
-        with temporary.open("wb") as file:
+        temporary.unlink(missing_ok=True)  # whatever it is: opening a named pipe would hang
+        with temporary.open("xb") as file:
             write(file)
             file.flush()
             os.fsync(file.fileno())
@@ -59,7 +62,15 @@ def lock(folder: Path) -> int:
     Raises:
         BlockingIOError: another process holds it.
     """
-    handle = os.open(folder, os.O_RDONLY)
+    return _locked(os.open(folder, os.O_RDONLY))
+
+
+def lock_file(path: Path) -> int:
+    """As `lock`, of a file, which is made where it is not there."""
+    return _locked(open_handle(path, os.O_RDWR | os.O_CREAT))
+
+
+def _locked(handle: int) -> int:
     if fcntl is not None:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)

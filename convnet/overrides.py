@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from convnet.toml_text import TomlError, from_toml
-from convnet.typecheck import ConfigError, did_you_mean
+from convnet.toml_text import PARTS, TomlError, from_toml
+from convnet.typecheck import ConfigError, brief, did_you_mean
 
 _WORDS = {"schedule": "kind", "net": "model"}  # the key that says what the table's others mean
 
@@ -23,9 +23,14 @@ def override(table: dict[str, Any], text: str) -> None:
         ConfigError: it is not of this form, or leads through something that is no table.
     """
     key, equals, value_text = text.partition("=")
+    told = brief(" ".join(text.split()))
     names = [name.strip() for name in key.split(".")]
     if not equals or not all(names):
-        raise ConfigError(f'--set {text}: expected key=value, for example "sgd.lr=0.1"')
+        raise ConfigError(f'--set {told}: expected key=value, for example "sgd.lr=0.1"')
+    if len(names) > PARTS:
+        raise ConfigError(
+            f"--set {told}: expected a key of at most {PARTS} parts, got {len(names)}"
+        )
     try:
         value = from_toml(f"value = {value_text.strip()}")["value"]
     except TomlError:
@@ -39,13 +44,13 @@ def override(table: dict[str, Any], text: str) -> None:
     for depth, name in enumerate(names[:-1]):
         here = ".".join(names[: depth + 1])
         if isinstance(place, list):
-            place = _list_item(place, name, f"--set {text}")
+            place = _list_item(place, name, f"--set {told}")
         else:
             place = place.setdefault(name, {})
         if not isinstance(place, (dict, list)):
-            raise ConfigError(f"--set {text}: {here} is a value, not a table")
+            raise ConfigError(f"--set {told}: {brief(here)} is a value, not a table")
     if isinstance(place, list):
-        raise ConfigError(f"--set {text}: set keys of one member, not the member itself")
+        raise ConfigError(f"--set {told}: set keys of one member, not the member itself")
     place[names[-1]] = value
 
 
@@ -57,4 +62,4 @@ def _list_item(items: list[Any], name: str, origin: str) -> Any:
     if name.isdigit() and int(name) < len(items):
         return items[int(name)]
     names = [str(item.get("name")) for item in items if isinstance(item, dict)]
-    raise ConfigError(f'{origin}: no member "{name}"{did_you_mean(name, names)}')
+    raise ConfigError(f'{origin}: no member "{brief(name)}"{did_you_mean(name, names)}')

@@ -12,6 +12,7 @@ import errno
 import json
 import os
 import stat
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -161,17 +162,21 @@ def parse_json(text: str | bytes, nan: bool = False) -> Any:
         value = json.loads(text, **hooks)
     except RecursionError:
         value = _TOO_DEEP
-    level = [value]
-    for _ in range(_DEPTH + 1):
-        level = [
-            item
-            for one in level
-            if isinstance(one, (dict, list))
-            for item in (one.values() if isinstance(one, dict) else one)
-        ]
-        if not level and value is not _TOO_DEEP:
-            return value
-    raise ValueError(f"JSON nested more than {_DEPTH} deep")
+    level = _containers([value])
+    for _ in range(_DEPTH):
+        if level:
+            level = [
+                inner
+                for one in level
+                for inner in _containers(one.values() if isinstance(one, dict) else one)
+            ]
+    if level or value is _TOO_DEEP:
+        raise ValueError(f"JSON nested more than {_DEPTH} deep")
+    return value
+
+
+def _containers(values: Iterable[Any]) -> list[dict[str, Any] | list[Any]]:
+    return [one for one in values if isinstance(one, (dict, list))]
 
 
 _TOO_DEEP: Any = object()

@@ -19,6 +19,7 @@ from typing import Any
 from convnet.checkpoint import Checkpoint, Checkpoints, read
 from convnet.config import Config, load_config
 from convnet.files import lock, replace
+from convnet.reading import LINES, open_handle, parse_json, read_bytes
 
 
 class RunError(ValueError):
@@ -30,7 +31,7 @@ class LineFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+        self._handle = open_handle(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
 
     def append(self, line: str) -> None:
         """Writes the line and a newline.
@@ -38,7 +39,7 @@ class LineFile:
         Raises:
             OSError: it cannot be written; the path is in the error.
         """
-        data = (line + "\n").encode()
+        data = (line + "\n").encode(errors="backslashreplace")
         try:
             while data:
                 data = data[os.write(self._handle, data) :]
@@ -90,6 +91,7 @@ class RunFolder:
         """
         folder = _dated(cfg.name) if path is None else Path(path)
         cls.check_free(folder)
+        cfg.to_toml()  # before anything is written: not every path can be in it
         folder.mkdir(parents=True, exist_ok=True)
         run = cls(folder, cfg.train.keep, new=True)
         run.write_config(cfg)
@@ -171,14 +173,24 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     """The records of a metrics.jsonl; a last line that a crash cut short is left out."""
     records = []
     if path.is_file():
-        for line in path.read_bytes().splitlines():
+        for line in read_bytes(path, LINES).splitlines():
             try:
-                record = json.loads(line)
+                record = parse_json(line, nan=True)
             except ValueError:
                 continue
-            if isinstance(record, dict) and {"kind", "step"} <= set(record):
+            if _is_record(record):
                 records.append(record)
     return records
+
+
+def _is_record(value: Any) -> bool:
+    """Whether this is a line that a run wrote, as far as it is used without looking."""
+    if not isinstance(value, dict) or value.get("kind") not in ("step", "epoch"):
+        return False
+    ratios = value.get("update_ratio", {})
+    numbers = [number for key, number in value.items() if key not in ("kind", "update_ratio")]
+    numbers += list(ratios.values()) if isinstance(ratios, dict) else [ratios]
+    return type(value.get("step")) is int and all(type(one) in (int, float) for one in numbers)
 
 
 def run_config(path: str | os.PathLike[str]) -> Config:
@@ -208,10 +220,10 @@ def open_checkpoint(path: str | os.PathLike[str], warn: Callable[[str], None]) -
         RunError: the folder holds no checkpoint.
     """
     place = Path(path)
-    if place.is_file():
-        return read(place)
     if not place.exists():
         raise RunError(f"{place}: no such run folder or checkpoint")
+    if not place.is_dir():
+        return read(place)
     checkpoint = Checkpoints(place / "checkpoints").best_or_newest(warn)
     if checkpoint is None:
         raise RunError(f"{place}: no checkpoint in this folder")

@@ -208,6 +208,13 @@ class Plateau(Schedule):
 
     def load(self, state: dict[str, Any]) -> None:
         super().load(state)
+        numbers = [
+            state["dropped"],
+            state["waited"],
+            0.0 if state["best"] is None else state["best"],
+        ]
+        if not all(type(one) in (int, float) and math.isfinite(one) for one in numbers):
+            raise ValueError(f"Plateau schedule: expected numbers as its state, got {numbers}")
         self.dropped = int(state["dropped"])
         self.waited = int(state["waited"])
         self.best = None if state["best"] is None else float(state["best"])

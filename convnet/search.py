@@ -6,8 +6,9 @@ figure 4, right.
 
 from __future__ import annotations
 
+import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,9 +25,10 @@ from convnet.examples import Example, from_files, from_set, large_picture
 from convnet.features import FORMAT, VERSION, features_of, net_facts
 from convnet.hashing import Encoder, HashSettings, learn_codes
 from convnet.nearest import Euclidean, Neighbours, Vectors, nearest_codes
-from convnet.pictureset import Joined, Source, data_facts, open_source, picture_names
+from convnet.pictureset import PARTS, Joined, Source, data_facts, open_source, picture_names
 from convnet.tensorfile import TensorFile
 from convnet.tiles import Tile, neighbour_rows, save_picture
+from convnet.typecheck import brief, section
 
 CODES = "convnet codes"
 Run = str | os.PathLike[str]
@@ -48,16 +50,14 @@ class Index:
         self.file, self.facts, self.path = file, file.facts, file.path
         self.kind = "codes" if self.facts.get("format") == CODES else "features"
         try:
-            self.rows = file.arrays[self.kind]
-            self.labels: npt.NDArray[np.int32] = np.asarray(file.arrays["labels"])
-            self.classes: tuple[str, ...] = tuple(self.facts["classes"])
+            _check_facts(self.facts)
+            _check_arrays(file.arrays, self.kind)
             self.encoder = _encoder(file) if self.kind == "codes" else None
-        except (KeyError, TypeError, ValueError) as error:
-            raise DataError(
-                f"{shown(self.path)}: expected an index, got a file without {error}"
-            ) from None
-        if self.rows.ndim != 2 or len(self.rows) != len(self.labels) or not len(self.rows):
-            raise DataError(f"{shown(self.path)}: damaged index (its arrays do not fit)")
+        except DataError as error:
+            raise DataError(f"{shown(self.path)}: damaged index ({error})") from None
+        self.rows = file.arrays[self.kind]
+        self.labels: npt.NDArray[np.int32] = np.asarray(file.arrays["labels"])
+        self.classes: tuple[str, ...] = tuple(self.facts["classes"])
         self._search = Euclidean(len(self.rows), self._read, engine)
 
     def _read(self, first: int, last: int) -> Vectors:
@@ -123,9 +123,10 @@ def open_index(path: Run, engine: str = "numpy", check: bool = True) -> Index:
     file = tensorfile.open_tensors(place)
     if file.facts.get("format") not in (FORMAT, CODES):
         raise DataError(f"{shown(place)}: expected features or codes, got another file")
-    if file.facts.get("version") != VERSION:
+    version = file.facts.get("version")
+    if version != VERSION:
         raise DataError(
-            f"{shown(place)}: expected version {VERSION}, got {file.facts.get('version')}; a newer"
+            f"{shown(place)}: expected version {VERSION}, got {brief(str(version))}; a newer"
             " convnet has made it"
         )
     if check:
@@ -133,14 +134,63 @@ def open_index(path: Run, engine: str = "numpy", check: bool = True) -> Index:
     return Index(file, engine)
 
 
+def _check_facts(facts: dict[str, Any]) -> None:
+    """Whether a file says of itself what `write_features` says. Raises: DataError: what it lacks.
+
+    The path of its pictures is checked by `indexed_pictures`.
+    """
+    net, data, classes = (facts.get(key) for key in ("net", "data", "classes"))
+    if not isinstance(net, dict) or not isinstance(net.get("layer"), str):
+        raise DataError("it does not say of which layer")
+    if not isinstance(data, dict) or not isinstance(data.get("part"), str):
+        raise DataError("it does not say of which pictures")
+    if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
+        raise DataError("its classes are no names")
+
+
+def _check_arrays(arrays: Mapping[str, np.ndarray], kind: str) -> None:
+    """Whether the arrays of a file fit. Raises: DataError: which does not."""
+    types = {"features": np.float32, "codes": np.uint8, "labels": np.int32}
+    for name in (kind, "labels"):
+        if name not in arrays or arrays[name].dtype != types[name]:
+            raise DataError(f"no {name} in it, or of another type")
+    rows, labels = arrays[kind], arrays["labels"]
+    if rows.ndim != 2 or labels.shape != (len(rows),) or not rows.size:
+        raise DataError("its arrays do not fit")
+    if "name_ends" in arrays:
+        names, ends = arrays.get("names", labels), arrays["name_ends"]
+        right = ends.dtype == np.int64 and ends.shape == labels.shape and names.dtype == np.uint8
+        bounds = (0, *ends[[0]], *ends[[-1]], names.size) if right else (1, 0)
+        if names.ndim != 1 or list(bounds) != sorted(bounds) or (np.diff(ends) < 0).any():
+            raise DataError("its names do not fit")
+
+
 def _encoder(file: TensorFile) -> Encoder:
-    arrays = file.arrays
-    layers = [
-        (np.array(arrays[f"encoder{i}.w"]), np.array(arrays[f"encoder{i}.b"]))
-        for i in range(file.facts["encoder"]["layers"])
-    ]
+    """The encoder in a file of codes. Raises: DataError: it is not whole."""
+    arrays, said = file.arrays, file.facts.get("encoder")
+    if not isinstance(said, dict) or type(said.get("layers")) is not int:
+        raise DataError("it does not describe its encoder")
+    scale = said.get("scale")
+    if not isinstance(scale, float | int) or not 0 < scale < math.inf:
+        raise DataError("the scale of its encoder is none")
+    names = [f"encoder{i}.{name}" for i in range(min(said["layers"], len(arrays))) for name in "wb"]
+    for name in ("mean", "threshold", *names):
+        if name not in arrays or arrays[name].dtype != np.float32 or not arrays[name].size:
+            raise DataError(f"no {name} of its encoder, or of another type")
+    if not names or any(arrays[name].ndim != 1 + name.endswith("w") for name in names):
+        raise DataError("the weights of its encoder do not fit")
     mean, threshold = np.array(arrays["mean"]), np.array(arrays["threshold"])
-    return Encoder(mean, float(file.facts["encoder"]["scale"]), layers, threshold)
+    bits = len(arrays[names[-1]])
+    if mean.ndim != 1 or threshold.shape != (bits,) or arrays["codes"].shape[1] != -(-bits // 8):
+        raise DataError("the codes are not those of its encoder")
+    weights = [
+        (np.array(arrays[w]), np.array(arrays[b]))
+        for w, b in zip(names[::2], names[1::2], strict=True)
+    ]
+    try:
+        return Encoder(mean, float(scale), weights, threshold)
+    except ValueError as error:
+        raise DataError(str(error)) from None
 
 
 # ---- codes ---------------------------------------------------------------------------------------
@@ -294,15 +344,15 @@ def indexed_pictures(index: Index, data: Run | None = None) -> Dataset:
     Raises: DataError: they are not there, or are others.
     """
     said = index.facts["data"]
-    cfg = DataConfig(
-        source=said["source"],
-        path=said["path"] if data is None else os.fspath(data),
-        size=(said["size"][0], said["size"][1]),
-        val_fraction=said["val_fraction"],
-        bad_files=said["bad_files"],
-    )
+    keys = ("source", "path", "size", "val_fraction", "bad_files")
+    where = {key: said[key] for key in keys if key in said}
+    if data is not None:
+        where["path"] = os.fspath(data)
+    cfg = section(DataConfig, where, "data", shown(index.path))
+    if said["part"] not in PARTS:
+        raise DataError(f"{shown(index.path)}: damaged index (it does not say of which pictures)")
     dataset, _ = open_source(Source(cfg, said["part"]))
-    if data_facts(dataset, picture_names(dataset))["sha256"] != said["sha256"]:
+    if data_facts(dataset, picture_names(dataset))["sha256"] != said.get("sha256"):
         raise DataError(
             f"{shown(index.path)}: the pictures have changed since it was made"
             f" ({dataset.description})"

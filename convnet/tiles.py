@@ -177,6 +177,8 @@ def _fitted(pixels: Pixels) -> Image.Image:
     return picture.resize(size, way)
 
 
+_LONGEST = 200  # characters of a title that are looked at
+
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 
@@ -192,6 +194,7 @@ def _font(size: int) -> tuple[Font, bool]:
 
 def _cut(text: str, font: Font, width: float) -> str:
     """The text, shortened to so many pixels."""
+    text = text[:_LONGEST]  # measured again for each character that goes
     if font.getlength(text) <= width:
         return text
     while text and font.getlength(text + "...") > width:

@@ -15,7 +15,7 @@ from typing import Any
 _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
 _ESCAPES = {'"': '\\"', "\\": "\\\\", "\n": "\\n", "\t": "\\t", "\r": "\\r"}
 
-_PARTS = 16  # of a dotted key
+PARTS = 16  # of a dotted key
 _DEPTH = 16  # brackets within one another
 # What counts: texts and comments (to be passed over), and the characters that make structure.
 # A text that does not end counts as one to the end: there the library's reader stops, too.
@@ -53,9 +53,9 @@ def _check_depth(text: str) -> None:
         elif token in "=,\n[]{}":
             dots = 0
             depth = max(0, depth + (token in "[{") - (token in "]}"))
-        if dots >= _PARTS or depth > _DEPTH:
+        if dots >= PARTS or depth > _DEPTH:
             line = text.count("\n", 0, match.start()) + 1
-            what = f"keys of at most {_PARTS} parts" if dots else f"brackets at most {_DEPTH} deep"
+            what = f"keys of at most {PARTS} parts" if dots else f"brackets at most {_DEPTH} deep"
             raise TomlError(f"line {line}: expected {what}, got more")
 
 

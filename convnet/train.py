@@ -240,11 +240,12 @@ class _Job:
         if not self.cfg.net.init:
             return None
         source = open_checkpoint(self.cfg.net.init, self.reporter.warn)
-        then, now = source.state["config"]["data"], self.cfg.to_dict()["data"]
-        for key in ("mean", "scale"):
-            if then[key] != now[key]:
+        before, now = load_config(source.state["config"]).data, self.cfg.data
+        pairs = {"mean": (before.mean, now.mean), "scale": (before.scale, now.scale)}
+        for key, (then, here) in pairs.items():
+            if then != here:
                 self.reporter.warn(
-                    f"net.init: data.{key} was {then[key]} in {source.path}, and is {now[key]} here"
+                    f"net.init: data.{key} was {then} in {source.path}, and is {here} here"
                 )
         return source
 

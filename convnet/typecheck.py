@@ -48,8 +48,9 @@ def shown(value: Any) -> str:
 
 
 def brief(text: str) -> str:
-    """The text, cut to what fits a message."""
-    return text if len(text) <= 60 else text[:57] + "..."
+    """The text, printable and cut to what fits a message."""
+    text = text if len(text) <= 60 else text[:57] + "..."
+    return text if text.isprintable() else ascii(text)[1:-1]
 
 
 def did_you_mean(wrong: str, known: Iterable[str]) -> str:

@@ -377,7 +377,7 @@ def test_damage_inside_a_shard_is_named_when_read(copy: Path) -> None:
         train.read([16])
 
 
-# ---- checksums of what is beside the shards -------------------------------------------------------
+# ---- checksums of what is beside the shards ------------------------------------------------------
 
 
 def test_one_changed_bit_of_labels_classes_or_sums_is_found(copy: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import struct
 import zlib
 from pathlib import Path
@@ -10,6 +11,16 @@ import numpy as np
 from PIL import Image
 
 CLASSES = ("cat", "dog", "emu")
+
+# As scipy.io.savemat(..., do_compression=True) writes it: a 3 x 1 array of structures with
+# ILSVRC2012_ID 1, 2, 3, WNID n03, n01, n02, words and children.
+META = base64.b64decode(
+    "TUFUTEFCIDUuMCBNQVQtZmlsZSBQbGF0Zm9ybTogcG9zaXgsIENyZWF0ZWQgb246IFNhdCBOb3YgMjEgMDY6NTM6NTgg"
+    "MjAyNgAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAABSU0PAAAAqAAAAHic"
+    "42NgYPBgZmBgA9IcQMzEAAGsUD5QioERitmBuLgyrzi1pBgoz8LABxW3AGJPn+CwIGcjA0OjeE8XhnA/IAEH5flFKcVw"
+    "XnJGZk5KUWoehMcH1Q+znw3NfkYkDAKcUHEI+GAP0m+ApJ8Fi35mJP0CQF6egTGGvdj0saPog/CzM0sU0vIrGNDtRXc3"
+    "DCC7m3L/MjiQ51/DIepfDjL9azRg/gUAB4Af+g=="
+)
 
 
 def picture(number: int, size: tuple[int, int] = (20, 24)) -> Image.Image:

@@ -22,7 +22,7 @@ from convnet.reading import Budget, Limit, read_bytes
 _MATRIX, _COMPRESSED = 14, 15
 _STRUCT, _CHAR = 2, 4  # classes of arrays; numbers are 6 .. 15
 _INFLATED = Limit(1 << 26, "bytes when it is decompressed")  # ILSVRC's has under 4 MiB
-_ELEMENTS = Limit(1_000_000, "elements in it")  # and under 200,000
+_ELEMENTS = Limit(400_000, "elements in it")  # and under 100,000
 _FIELDS = 100  # of a structure; those of ILSVRC have 8
 _DEPTH = 8  # elements within one another; in ILSVRC's files 4
 _TYPES = {

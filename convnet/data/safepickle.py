@@ -25,7 +25,7 @@ import numpy.typing as npt
 from convnet.data.dataset import DataError, shown
 from convnet.reading import Budget, BudgetError, Limit
 
-_OPERATIONS = Limit(4_000_000, "operations in a pickle")  # CIFAR-100 needs about 300,000
+_OPERATIONS = Limit(1_000_000, "operations in a pickle")  # CIFAR-100 needs about 300,000
 _DIGITS = 24  # characters of a number that is written as text
 _ITEMS = 16  # of a tuple; the state of an array has 5, that of a type 8
 

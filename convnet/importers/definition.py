@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 from convnet.importers.report import Report
 from convnet.reading import Budget, BudgetError, Limit, read_bytes
-from convnet.typecheck import ConfigError, did_you_mean
+from convnet.typecheck import ConfigError, brief, did_you_mean
 
 Value = TypeVar("Value", int, float, bool)
 
@@ -33,6 +33,7 @@ KEYS = tuple(re.findall(r"\w+", _ALL_KEYS))
 # What a file may ask for; those of cuda-convnet have about 6,000 bytes and 300 keys.
 _BYTES = Limit(1 << 18, "bytes in a layer definition")
 _LINE = 2_000
+_MESSAGE = 500  # characters of an error
 _ITEMS = Limit(5_000, "sections and keys, with those of [DEFAULT] in every section")
 _EXPANDED = Limit(1 << 20, "characters once every %(key)s stands for its value")
 _REFERENCE = re.compile(r"%(?:%|\((?P<key>[^)]+)\)s)?")
@@ -60,7 +61,8 @@ class Section:
         """What is wrong with a key of this section, in one line."""
         if "\n" in self.items.get(key.lower(), ""):
             text += "; the line below is indented, and so continues this one"
-        return ConfigError(f"{self.origin}: [{self.name}] {key}: {' '.join(text.split())}")
+        text = " ".join(text.split())[:_MESSAGE]
+        return ConfigError(f"{self.origin}: [{brief(self.name)}] {key}: {text}")
 
     def __contains__(self, key: str) -> bool:
         self._asked[key.lower()] = key
