@@ -183,13 +183,25 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     return records
 
 
+# What of a record is used as a number without looking.
+_NUMBERS = (
+    "epoch",
+    "loss",
+    "top1",
+    "lr",
+    "images_per_s",
+    "wait",
+    "val_loss",
+    "val_top1",
+    "val_top5",
+)
+
+
 def _is_record(value: Any) -> bool:
-    """Whether this is a line that a run wrote, as far as it is used without looking."""
-    if not isinstance(value, dict) or value.get("kind") not in ("step", "epoch"):
+    """Whether this is a line that a run may have written."""
+    if not isinstance(value, dict) or not isinstance(value.get("kind"), str):
         return False
-    ratios = value.get("update_ratio", {})
-    numbers = [number for key, number in value.items() if key not in ("kind", "update_ratio")]
-    numbers += list(ratios.values()) if isinstance(ratios, dict) else [ratios]
+    numbers = [value[key] for key in _NUMBERS if key in value]
     return type(value.get("step")) is int and all(type(one) in (int, float) for one in numbers)
 
 

@@ -380,7 +380,7 @@ def metrics(folder: Path) -> Attack:
     def read(path: Path) -> Any:
         for record in read_metrics(path):
             assert record["step"] < 10**30
-            assert record["kind"] in ("step", "epoch")
+            assert isinstance(record["kind"], str)
 
     words = (b"\n", b"NaN", b"[" * 2000, b'{"kind":"step","step":1}', b"\xff")
     mutator = one_of(values, bytes_of([content], words))
