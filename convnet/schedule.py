@@ -213,7 +213,7 @@ class Plateau(Schedule):
             state["waited"],
             0.0 if state["best"] is None else state["best"],
         ]
-        if not all(type(one) in (int, float) and math.isfinite(one) for one in numbers):
+        if not all(type(one) in (int, float) and abs(one) < math.inf for one in numbers):
             raise ValueError(f"Plateau schedule: expected numbers as its state, got {numbers}")
         self.dropped = int(state["dropped"])
         self.waited = int(state["waited"])

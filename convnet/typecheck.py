@@ -123,9 +123,13 @@ def convert(value: Any, hint: Any) -> Any:
     if hint is float:
         if type(value) not in (int, float):
             raise MismatchError(describe(hint))
-        if not math.isfinite(value):
+        try:
+            number = float(value)
+        except OverflowError:  # a whole number of more than 308 digits
+            number = math.inf
+        if not math.isfinite(number):
             raise MismatchError("a finite number")
-        return float(value)
+        return number
     return value
 
 

@@ -60,6 +60,7 @@ def test_file_dict_and_config_give_the_same(tmp_path: Path) -> None:
         ({"sgd": {"lr": True}}, "sgd.lr: expected a number, got true"),
         ({"sgd": {"lr": 0}}, "sgd.lr: expected a value > 0, got 0"),
         ({"sgd": {"lr": float("nan")}}, "sgd.lr: expected a finite number, got nan"),
+        ({"sgd": {"lr": 10**400}}, "sgd.lr: expected a finite number, got 1000"),
         ({"sgd": {"momentum": 1.0}}, "sgd.momentum: expected a value >= 0 and < 1, got 1.0"),
         ({"train": {"batch": 1.5}}, "train.batch: expected an integer, got 1.5"),
         ({"train": {"batch": 0}}, "train.batch: expected a value >= 1, got 0"),
