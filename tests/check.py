@@ -8,8 +8,11 @@ with the reference on absolute values). A wrong index or a dropped term is wrong
 
 from __future__ import annotations
 
+import ctypes
+import itertools
+import mmap
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -24,7 +27,7 @@ TINY = float(np.finfo(np.float32).tiny)  # below it, results may be flushed to z
 # oneDNN divides sums by the number of threads: these repeat their bits for one count only.
 VARIES_WITH_THREADS = {
     f"{op}_{step}" for op in ("conv", "dense") for step in ("fprop", "dgrad", "wgrad")
-}
+} | {"dense_fprop_dropout"}
 
 
 # ---- comparisons ----------------------------------------------------------------------------
@@ -140,56 +143,191 @@ def _bits(array: np.ndarray) -> np.ndarray:
 # ---- calls ----------------------------------------------------------------------------------
 
 
+# What surrounds arrays. A NaN shows in whatever it is added to; a number beyond all others shows
+# where numbers are only compared, and a NaN would lose.
+FILLERS = ("nan", "high", "low")
+# And what no element shows, as it is read and not used: a page there that nobody may touch. The
+# emulator makes an error of the fault.
+FENCES = ("before", "after")
+
+
 class Guarded:
-    """An array full of NaN in the middle of a larger buffer of NaN, whose margins are checked."""
+    """An array in the middle of a larger buffer, whose margins are checked.
+
+    Both are full of one value, which is another one for each array: a kernel that reads past one
+    array and writes that past another leaves a trace, and so does one that does not write at all.
+    """
 
     MARGIN = 64  # elements on each side; 256 bytes of float32, so that the array stays aligned
-    NAN = 0x7FC0BEEF  # no operation makes a NaN with these bits by chance
-    NUMBER = 165  # in place of NaN where the type has none
+    VALUES = 32  # fillers of a kind
+    serial = itertools.count()
 
-    def __init__(self, backend: Any, shape: tuple[int, ...], dtype: np.dtype) -> None:
-        count = int(np.prod(shape))
-        values = np.full(count + 2 * self.MARGIN, self.NUMBER, dtype)
+    def __init__(
+        self,
+        backend: Any,
+        shape: tuple[int, ...],
+        dtype: np.dtype,
+        filler: str = "nan",
+        shift: int = 0,
+    ) -> None:
+        """shift: elements past an aligned address at which the array begins."""
+        count, self.start = int(np.prod(shape)), self.MARGIN + shift
+        value = self.value(np.dtype(dtype), filler, next(self.serial) % self.VALUES)
+        self.backend, self.margin = backend, np.tile(value, self.MARGIN)
+        self.buffer = backend.empty((count + 2 * self.MARGIN + shift,), dtype)
+        self.buffer[...] = backend.asarray(np.tile(value, self.buffer.size))
+        self.array = self.buffer[self.start : self.start + count].reshape(shape)
+
+    @classmethod
+    def of(cls, backend: Any, host: np.ndarray, filler: str = "nan", shift: int = 0) -> Guarded:
+        guard = cls(backend, host.shape, host.dtype, filler, shift)
+        guard.array[...] = backend.asarray(host)
+        return guard
+
+    @staticmethod
+    def value(dtype: np.dtype, filler: str, number: int) -> np.ndarray:
+        """One element with the filler's bits."""
         if dtype == np.float32:
-            values.view(np.uint32)[:] = self.NAN
-        self.backend, self.margin = backend, values[: self.MARGIN].copy()
-        self.buffer = backend.asarray(values)
-        self.array = self.buffer[self.MARGIN : self.MARGIN + count].reshape(shape)
+            large = np.float32(2.0**100 * (1 + number / 64))
+            bits = np.uint32(0x7FC0BE00 + number)  # no operation makes such a NaN by chance
+            return {"nan": bits.view(np.float32), "high": large, "low": -large}[filler]
+        limits = np.iinfo(dtype)
+        return np.array(
+            {"nan": 165, "high": limits.max - 32, "low": limits.min}[filler] + number, dtype
+        )
 
     def check(self) -> np.ndarray:
         """The array on the host, once the margins are found untouched."""
         values = np.array(self.backend.to_host(self.buffer))
-        same_bits(values[: self.MARGIN], self.margin)
+        same_bits(values[self.start - self.MARGIN : self.start], self.margin)
         same_bits(values[-self.MARGIN :], self.margin)
         return np.array(self.backend.to_host(self.array))
+
+
+class Fenced:
+    """As Guarded, an array of the host that begins or ends at a page that nobody may touch.
+
+    It ends there but for what its first element needs to be aligned to 16 bytes.
+    """
+
+    PAGE = mmap.PAGESIZE
+    libc = ctypes.CDLL(None, use_errno=True)
+
+    def __init__(self, shape: tuple[int, ...], dtype: np.dtype, fence: str) -> None:
+        size = int(np.prod(shape)) * dtype.itemsize
+        room = -(-size // self.PAGE) * self.PAGE
+        memory = np.frombuffer(mmap.mmap(-1, room + 2 * self.PAGE), np.uint8)
+        for page in (0, self.PAGE + room):
+            address = ctypes.c_void_p(memory.ctypes.data + page)
+            assert self.libc.mprotect(address, ctypes.c_size_t(self.PAGE), 0) == 0
+        start = self.PAGE if fence == "before" else self.PAGE + room - (-(-size // 16) * 16)
+        self.array = memory[start : start + size].view(dtype).reshape(shape)
+        self.array[...] = Guarded.value(dtype, "nan", 0)
+
+    def check(self) -> np.ndarray:
+        return self.array.copy()
 
 
 def call(backend: Any, function: Callable, *args: Any, **kwargs: Any) -> Any:
     """Call one of convnet.ops on host arrays; return host arrays.
 
     Checks what holds for every operation: `out=` is filled completely and nothing around it is
-    touched; what lies around the inputs (NaN) does not matter; the inputs are left alone; and the
-    same call gives the same bits, with other thread counts or schedules too.
+    touched; what lies around the inputs and in the workspace does not matter; the inputs are left
+    alone; and the same call gives the same bits, with other thread counts or schedules too.
     """
-    apart = _surrounded(backend, args)
-    apart_kwargs = dict(zip(kwargs, _surrounded(backend, kwargs.values()), strict=True))
-    args, kwargs, inputs = _to_backend(backend, args, kwargs)
-    plain = function(*args, **kwargs)
-    results = _hosts(backend, plain)
-    guards = [None if r is None else Guarded(backend, r.shape, r.dtype) for r in results]
-    outs = tuple(None if g is None else g.array for g in guards)
-    out = outs if isinstance(plain, tuple) else outs[0]
-    function(*apart, **apart_kwargs, out=out)
-    for result, guard in zip(results, guards, strict=True):
-        if guard is not None:
-            same_bits(guard.check(), result)
-    for _ in reruns(backend, function):
-        for result, again in zip(results, _hosts(backend, function(*args, **kwargs)), strict=True):
-            if result is not None:
-                same_bits(again, result)
-    for before, array in inputs:
-        same_bits(np.array(backend.to_host(array)), before)
-    return tuple(results) if isinstance(plain, tuple) else results[0]
+    plain = _plain_call(backend, function, args, kwargs)
+    emulated = backend.name == "emulator"
+    kinds = itertools.cycle(FILLERS + FENCES if emulated else FILLERS)
+    for _ in itertools.chain([None] * (1 + emulated), reruns(backend, function)):
+        around = Surroundings(backend, next(kinds))
+        for result, expected in zip(around.call(function, args, kwargs, plain), plain, strict=True):
+            if expected is not None:
+                same_bits(result, expected)
+    return plain if len(plain) > 1 else plain[0]
+
+
+def calls_on_unaligned(
+    backend: Any, function: Callable, *args: Any, **kwargs: Any
+) -> Iterator[Any]:
+    """What `call` returns, for each of its arrays: that one begins past an aligned address.
+
+    By one element. The arrays are the inputs, then the outputs, checked as in `call`.
+    """
+    plain = _plain_call(backend, function, args, kwargs)
+    inputs = sum(isinstance(value, np.ndarray) for value in (*args, *kwargs.values()))
+    for place in range(inputs + len(plain)):
+        around = Surroundings(backend, "nan", unaligned=place)
+        results = around.call(function, args, kwargs, plain)
+        yield results if len(results) > 1 else results[0]
+
+
+def _plain_call(backend: Any, function: Callable, args: tuple, kwargs: dict) -> tuple:
+    """The results on the host, for arrays with nothing in particular around them."""
+
+    def move(value: Any) -> Any:
+        return backend.asarray(value.copy()) if isinstance(value, np.ndarray) else value
+
+    results = function(*map(move, args), **{key: move(value) for key, value in kwargs.items()})
+    results = results if isinstance(results, tuple) else (results,)
+    return tuple(None if r is None else np.array(backend.to_host(r)) for r in results)
+
+
+class Surroundings:
+    """The arrays of one call and its workspace, each among fillers of its own or at a fence.
+
+    Args: unaligned: the number of an array that begins one element past an aligned address.
+    """
+
+    def __init__(self, backend: Any, kind: str, unaligned: int | None = None) -> None:
+        self.backend, self.kind, self.unaligned = backend, kind, unaligned
+        self.arrays = 0
+        self.inputs: list[tuple[np.ndarray, Guarded | Fenced]] = []
+
+    def call(self, function: Callable, args: tuple, kwargs: dict, plain: tuple) -> tuple:
+        """Its results on the host, which are of the kinds of `plain`."""
+        args, kwargs = tuple(map(self._input, args)), {k: self._input(v) for k, v in kwargs.items()}
+        outputs = [r if r is None else self._place(r.shape, r.dtype) for r in plain]
+        outs = tuple(guard if guard is None else guard.array for guard in outputs)
+        with guarded_workspace(self.backend, "nan" if self.kind in FENCES else self.kind):
+            function(*args, **kwargs, out=outs if len(outs) > 1 else outs[0])
+        for before, guard in self.inputs:
+            same_bits(guard.check(), before)
+        return tuple(guard if guard is None else guard.check() for guard in outputs)
+
+    def _input(self, value: Any) -> Any:
+        if not isinstance(value, np.ndarray) or value.size == 0:
+            return value
+        guard = self._place(value.shape, value.dtype)
+        guard.array[...] = self.backend.asarray(value)
+        self.inputs.append((value, guard))
+        return guard.array
+
+    def _place(self, shape: tuple[int, ...], dtype: np.dtype) -> Guarded | Fenced:
+        self.arrays += 1
+        if self.kind in FENCES:
+            return Fenced(shape, dtype, self.kind)
+        return Guarded(self.backend, shape, dtype, self.kind, self.arrays - 1 == self.unaligned)
+
+
+@contextmanager
+def guarded_workspace(backend: Any, filler: str) -> Iterator[None]:
+    """Within the block, workspaces are of the size asked for, full of fillers and among them."""
+    guards = []
+
+    def workspace(size: int) -> Any:
+        if size == 0:
+            return None
+        floats = np.dtype(np.float32)
+        guards.append(Guarded(backend, (-(-size // floats.itemsize),), floats, filler))
+        return guards[-1].array.view(np.uint8)[:size]
+
+    backend.workspace = workspace
+    try:
+        yield
+    finally:
+        del backend.workspace
+    for guard in guards:
+        guard.check()
 
 
 def reruns(backend: Any, function: Callable) -> Iterator[None]:
@@ -241,36 +379,6 @@ def state_of(backend: Any, halt: int = 0, seed: int = 0, step: int = 0, **rates:
     state.write(seed, step, given)
     backend.put(state.halt_on(backend), np.array([halt], np.uint32))
     return state.on(backend)
-
-
-def _surrounded(backend: Any, values: Iterable[Any]) -> list[Any]:
-    """The values, with host arrays as arrays on the backend in the middle of NaNs."""
-    results = []
-    for value in values:
-        if isinstance(value, np.ndarray) and value.size:
-            guard = Guarded(backend, value.shape, value.dtype)
-            guard.array[...] = backend.asarray(value)
-            value = guard.array
-        results.append(value)
-    return results
-
-
-def _to_backend(backend: Any, args: tuple, kwargs: dict) -> tuple[tuple, dict, list]:
-    inputs: list[tuple[np.ndarray, Any]] = []
-
-    def move(value: Any) -> Any:
-        if not isinstance(value, np.ndarray):
-            return value
-        array = backend.asarray(value)
-        inputs.append((value.copy(), array))
-        return array
-
-    return tuple(map(move, args)), {k: move(v) for k, v in kwargs.items()}, inputs
-
-
-def _hosts(backend: Any, results: Any) -> list[np.ndarray | None]:
-    results = results if isinstance(results, tuple) else (results,)
-    return [None if r is None else np.array(backend.to_host(r)) for r in results]
 
 
 # The relative error of a result, and the least: a device that claims TF32 must not do something

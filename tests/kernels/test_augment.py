@@ -99,5 +99,5 @@ def test_a_crop_far_outside_is_all_mean(backend, far):
 
 def test_unaligned_arrays(backend, rng):
     arrays = problem(rng, CASES[1])
-    y = ops.augment(*(check.unaligned(backend, array) for array in arrays), crop=(6, 5))
-    check.equal(backend.to_host(y), reference.augment(*arrays, crop=(6, 5)))
+    for y in check.calls_on_unaligned(backend, ops.augment, *arrays, crop=(6, 5)):
+        check.equal(y, reference.augment(*arrays, crop=(6, 5)))

@@ -77,10 +77,10 @@ def test_passes_are_adjoint(backend, rng, case):
 @powers_of_two
 def test_unaligned_arrays(backend, rng, case):
     x, dy = cases.integers(rng, case.x_shape), cases.integers(rng, case.y_shape)
-    y = ops.avgpool_fprop(check.unaligned(backend, x), *case.args)
-    dx = ops.avgpool_bprop(check.unaligned(backend, dy), case.x_shape, *case.args)
-    check.equal(backend.to_host(y), reference.avgpool_fprop(x, *case.args))
-    check.equal(backend.to_host(dx), reference.avgpool_bprop(dy, case.x_shape, *case.args))
+    for y in check.calls_on_unaligned(backend, ops.avgpool_fprop, x, *case.args):
+        check.equal(y, reference.avgpool_fprop(x, *case.args))
+    for dx in check.calls_on_unaligned(backend, ops.avgpool_bprop, dy, case.x_shape, *case.args):
+        check.equal(dx, reference.avgpool_bprop(dy, case.x_shape, *case.args))
 
 
 def test_a_window_may_have_more_than_256_elements(backend, rng):

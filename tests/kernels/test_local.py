@@ -116,13 +116,14 @@ def test_gradients_against_differences_of_the_reference(backend, rng, case):
 
 @some_cases
 def test_unaligned_arrays(backend, rng, case):
-    host = arrays(cases.integers, rng, case)
-    x, w, b, dy = (check.unaligned(backend, array) for array in host)
-    y = ops.local_fprop(x, w, b, **case.options)
-    dx = ops.local_dgrad(dy, w, case.x_shape, **case.options)
-    dw, _ = ops.local_wgrad(x, dy, case.local_w_shape, **case.options)
-    x, w, b, dy = host
-    check.equal(backend.to_host(y), reference.local_fprop(x, w, b, **case.options))
-    check.equal(backend.to_host(dx), reference.local_dgrad(dy, w, case.x_shape, **case.options))
-    expected = reference.local_wgrad(x, dy, case.local_w_shape, **case.options)[0]
-    check.equal(backend.to_host(dw), expected)
+    x, w, b, dy = arrays(cases.integers, rng, case)
+    for y in check.calls_on_unaligned(backend, ops.local_fprop, x, w, b, **case.options):
+        check.equal(y, reference.local_fprop(x, w, b, **case.options))
+    dgrad = (backend, ops.local_dgrad, dy, w, case.x_shape)
+    for dx in check.calls_on_unaligned(*dgrad, **case.options):
+        check.equal(dx, reference.local_dgrad(dy, w, case.x_shape, **case.options))
+    wgrad = (backend, ops.local_wgrad, x, dy, case.local_w_shape)
+    for results in check.calls_on_unaligned(*wgrad, **case.options):
+        expected = reference.local_wgrad(x, dy, case.local_w_shape, **case.options)
+        for actual, gradient in zip(results, expected, strict=True):
+            check.equal(actual, gradient)

@@ -94,6 +94,17 @@ def test_large_values_stay_finite(backend):
     check.close(y, expected, expected, 5)
 
 
+@pytest.mark.parametrize("channels", [8, 9], ids=["by warps", "by blocks"])
+@pytest.mark.parametrize("beta", [0.75, 0.5])
+def test_a_sum_beyond_float32_gives_small_numbers(backend, channels, beta):
+    """x^2 is infinite, which must not become 0 * infinity."""
+    x = np.array([[1e20] * channels, [1e38] * channels], np.float32)
+    y = check.call(backend, ops.lrn_fprop, x, k=2.0, alpha=1.0, beta=beta)
+    assert (abs(y) <= 1.001 * x * float(np.finfo(np.float32).max) ** -beta).all()
+    dx = check.call(backend, ops.lrn_bprop, x, np.ones_like(x), k=2.0, alpha=1.0, beta=beta)
+    assert np.isfinite(dx).all()
+
+
 def test_nan_stays_inside_its_windows(backend):
     x, dy = np.ones((2, 3, 12), np.float32), np.ones((2, 3, 12), np.float32)
     x[0, 1, 4] = np.nan
@@ -107,10 +118,10 @@ def test_nan_stays_inside_its_windows(backend):
 @pytest.mark.parametrize("channels", [16, 17])
 def test_unaligned_arrays(backend, rng, channels):
     x, dy = (cases.floats(rng, (3, 5, channels)) for _ in range(2))
-    y = ops.lrn_fprop(check.unaligned(backend, x), alpha=1.0)
-    dx = ops.lrn_bprop(check.unaligned(backend, x), check.unaligned(backend, dy), alpha=1.0)
     expected = reference.lrn_fprop(x, alpha=1.0)
-    check.close(backend.to_host(y), expected, expected, 5)
+    for y in check.calls_on_unaligned(backend, ops.lrn_fprop, x, alpha=1.0):
+        check.close(y, expected, expected, 5)
     options = {"n": 5, "k": 2.0, "alpha": 1.0, "beta": 0.75, "groups": 1, "alpha_mode": "sum"}
-    magnitude = bprop_magnitude(x, dy, **options)
-    check.close(backend.to_host(dx), reference.lrn_bprop(x, dy, **options), magnitude, 5)
+    expected, magnitude = (f(x, dy, **options) for f in (reference.lrn_bprop, bprop_magnitude))
+    for dx in check.calls_on_unaligned(backend, ops.lrn_bprop, x, dy, alpha=1.0):
+        check.close(dx, expected, magnitude, 5)

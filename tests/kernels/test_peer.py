@@ -14,6 +14,9 @@ BLOCKS = [
     (1, 1, 1, 0, 0, 1),
     (5, 8, 4, 0, 0, 4),
     (5, 8, 4, 4, 0, 4),
+    (5, 4, 4, 0, 0, 4),
+    (5, 8, 7, 0, 0, 5),
+    (5, 7, 8, 0, 0, 5),
     (7, 13, 11, 2, 3, 5),
     (3, 6, 9, 0, 1, 6),
     (33, 65, 130, 32, 65, 33),
@@ -25,18 +28,16 @@ blocks = pytest.mark.parametrize(
 
 
 def matrices(backend, rng, rows, dst_cols, src_cols):
-    """(guarded dst, src on the backend, both on the host)"""
+    """(guarded dst, guarded src, both on the host)"""
     dst, src = cases.integers(rng, (rows, dst_cols)), cases.integers(rng, (rows, src_cols))
-    guard = check.Guarded(backend, dst.shape, dst.dtype)
-    guard.array[...] = backend.asarray(dst)
-    return guard, backend.asarray(src.copy()), dst, src
+    return check.Guarded.of(backend, dst), check.Guarded.of(backend, src), dst, src
 
 
 @blocks
 @pytest.mark.parametrize("op", [ops.peer_copy, ops.peer_add])
 def test_block(backend, rng, op, rows, dst_cols, src_cols, dst_col, src_col, cols):
     guard, source, dst, src = matrices(backend, rng, rows, dst_cols, src_cols)
-    result = op(guard.array, source, dst_col=dst_col, src_col=src_col, cols=cols)
+    result = op(guard.array, source.array, dst_col=dst_col, src_col=src_col, cols=cols)
     assert result is guard.array
     block = src[:, src_col : src_col + cols]
     expected = dst.copy()
@@ -44,12 +45,12 @@ def test_block(backend, rng, op, rows, dst_cols, src_cols, dst_col, src_col, col
         block = block + dst[:, dst_col : dst_col + cols]
     expected[:, dst_col : dst_col + cols] = block
     check.equal(guard.check(), expected)
-    check.equal(np.array(backend.to_host(source)), src)
+    check.equal(source.check(), src)
 
 
 def test_by_default_the_whole_source(backend, rng):
     guard, source, dst, src = matrices(backend, rng, 4, 9, 5)
-    ops.peer_copy(guard.array, source, dst_col=4)
+    ops.peer_copy(guard.array, source.array, dst_col=4)
     check.equal(guard.check(), np.concatenate([dst[:, :4], src], axis=1))
 
 
@@ -63,12 +64,17 @@ def test_two_halves_make_a_whole(backend, rng):
 
 
 def test_unaligned_arrays(backend, rng):
-    src, dst = cases.integers(rng, (5, 7)), cases.integers(rng, (5, 9))
-    target = check.unaligned(backend, dst)
-    ops.peer_add(target, check.unaligned(backend, src), dst_col=1)
+    src, dst = cases.integers(rng, (5, 8)), cases.integers(rng, (5, 16))
     expected = dst.copy()
-    expected[:, 1:8] += src
-    check.equal(np.array(backend.to_host(target)), expected)
+    expected[:, 4:12] += src
+    for shifts in ((0, 1), (1, 0), (1, 1)):
+        target, source = (
+            check.Guarded.of(backend, array, shift=shift)
+            for array, shift in zip((dst, src), shifts, strict=True)
+        )
+        ops.peer_add(target.array, source.array, dst_col=4)
+        check.equal(target.check(), expected)
+        check.equal(source.check(), src)
 
 
 # ---- stamps -------------------------------------------------------------------------------------
@@ -84,17 +90,24 @@ def read(backend, array):
 
 def stamped(backend, src, src_col=0, cols=None, count=0):
     """(count, stamp) after a block has been stamped."""
-    counted, stamp = words_of(backend, count), words_of(backend, 77, 77)
-    ops.peer_stamp(backend.asarray(src), counted, stamp, backend, src_col=src_col, cols=cols)
-    return read(backend, counted), read(backend, stamp)
+    words = np.array([count], np.uint32), np.array([77, 77], np.uint32)
+    source, counted, stamp = (check.Guarded.of(backend, array) for array in (src, *words))
+    with check.guarded_workspace(backend, "nan"):
+        ops.peer_stamp(
+            source.array, counted.array, stamp.array, backend, src_col=src_col, cols=cols
+        )
+    check.same_bits(source.check(), src)
+    return counted.check().tolist(), stamp.check().tolist()
 
 
 def checked(backend, src, stamp, count=0, halt=0, code=9, **columns):
     """(count, halt) after a block has been compared with a stamp."""
-    counted, halted = words_of(backend, count), words_of(backend, halt)
-    stamp = words_of(backend, *stamp)
-    ops.peer_check(backend.asarray(src), counted, stamp, halted, code, **columns)
-    return read(backend, counted), read(backend, halted)
+    words = (np.array(numbers, np.uint32) for numbers in ([count], stamp, [halt]))
+    source, *words = (check.Guarded.of(backend, array) for array in (src, *words))
+    with check.guarded_workspace(backend, "nan"):
+        ops.peer_check(source.array, *(word.array for word in words), code, **columns)
+    counted, _, halted = (word.check().tolist() for word in words)
+    return counted, halted
 
 
 def word_sum(block):
@@ -110,6 +123,7 @@ def word_sum(block):
         (33, 65, 64, 1),
         (300, 96, 48, 48),
         (2, 4000, 1, 3999),
+        (9, 5000, 0, 5000),
     ],
 )
 def test_stamp_and_check(backend, rng, rows, width, first, cols):

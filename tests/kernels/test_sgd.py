@@ -16,18 +16,19 @@ EXACT = {"lr": 0.5, "momentum": 0.25, "weight_decay": 0.125}
 PAPER = {"lr": 0.01, "momentum": 0.9, "weight_decay": 5e-4}
 
 
-def update(backend, tensors, **options):
+def update(backend, tensors, filler="nan", **options):
     """(w, velocity) of each (w, velocity, grad, lr_mult, decay_mult); grads must stay untouched."""
     guarded = []
     for w, velocity, grad, *multipliers in tensors:
-        guards = [check.Guarded(backend, w.shape, w.dtype) for _ in range(2)]
-        guards[0].array[...] = backend.asarray(w)
-        guards[1].array[...] = backend.asarray(velocity)
-        guarded.append((*guards, backend.asarray(grad.copy()), *multipliers))
-    ops.sgd_update([(w.array, velocity.array, *rest) for w, velocity, *rest in guarded], **options)
-    for (_, _, grad, _, _), (_, _, after, _, _) in zip(tensors, guarded, strict=True):
-        check.same_bits(np.array(backend.to_host(after)), grad)
-    return [(w.check(), velocity.check()) for w, velocity, *_ in guarded]
+        guards = [check.Guarded.of(backend, array, filler) for array in (w, velocity, grad)]
+        guarded.append((guards, multipliers))
+    ops.sgd_update(
+        [(*(guard.array for guard in guards), *rest) for guards, rest in guarded], **options
+    )
+    after = [[guard.check() for guard in guards] for guards, _ in guarded]
+    for (_, _, grad, _, _), (_, _, same) in zip(tensors, after, strict=True):
+        check.same_bits(same, grad)
+    return [(w, velocity) for w, velocity, _ in after]
 
 
 def tensors(make, rng):
@@ -107,15 +108,18 @@ def test_same_bits_every_time(backend, rng):
     problem = tensors(cases.floats, rng)
     first = update(backend, problem, **PAPER)
     for _ in check.reruns(backend, ops.sgd_update):
-        for again, expected in zip(update(backend, problem, **PAPER), first, strict=True):
-            check.same_bits(again[0], expected[0])
-            check.same_bits(again[1], expected[1])
+        for filler in check.FILLERS:
+            again = update(backend, problem, filler, **PAPER)
+            for got, expected in zip(again, first, strict=True):
+                check.same_bits(got[0], expected[0])
+                check.same_bits(got[1], expected[1])
 
 
-def test_many_tensors(backend):
-    """More than fit into one launch's table, if there is such a table."""
+@pytest.mark.parametrize("count", [64, 300])
+def test_many_tensors(backend, count):
+    """As many as one launch's table takes, and more."""
     one = np.ones(3, np.float32)
-    problem = [(one * i, one, one, 1.0, 1.0) for i in range(300)]
+    problem = [(one * i, one, one, 1.0, 1.0) for i in range(count)]
     for got, tensor in zip(update(backend, problem, **EXACT), problem, strict=True):
         check.equal(got[0], reference.sgd_update(*tensor, **EXACT)[0])
 
@@ -127,11 +131,15 @@ def test_no_tensors(backend):
 @pytest.mark.parametrize("count", [1, 3, 5, 1023])
 def test_unaligned_arrays(backend, rng, count):
     host = [cases.integers(rng, (count,)) for _ in range(3)]
-    w, velocity, grad = (check.unaligned(backend, array) for array in host)
-    ops.sgd_update([(w, velocity, grad, 1.0, 1.0)], **EXACT)
     expected = reference.sgd_update(*host, 1.0, 1.0, **EXACT)
-    check.equal(backend.to_host(w), expected[0])
-    check.equal(backend.to_host(velocity), expected[1])
+    for shifts in ((1, 0, 0), (0, 1, 0), (0, 0, 1), (1, 1, 1)):
+        w, velocity, grad = (
+            check.Guarded.of(backend, array, shift=shift)
+            for array, shift in zip(host, shifts, strict=True)
+        )
+        ops.sgd_update([(w.array, velocity.array, grad.array, 1.0, 1.0)], **EXACT)
+        check.equal(w.check(), expected[0])
+        check.equal(velocity.check(), expected[1])
 
 
 def test_rates_of_the_step_state(backend, rng):

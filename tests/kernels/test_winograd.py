@@ -168,6 +168,14 @@ def test_it_is_not_taken_where_it_does_not_pay(step, monkeypatch):
     check.same_bits(run(DOES_NOT_PAY, step), direct)
 
 
+@pytest.mark.parametrize("step", ["fprop", "dgrad", "wgrad"])
+def test_strided_groups_have_no_form(step, monkeypatch):
+    case = ConvCase("5x5-stride-2-groups", 2, 13, 13, 4, 6, 5, 5, (2, 2), (2, 2), groups=2)
+    always = run(case, step)
+    monkeypatch.setenv("CONVNET_WINOGRAD", "off")
+    check.same_bits(run(case, step), always)
+
+
 def test_a_misspelt_choice_is_refused(monkeypatch):
     monkeypatch.setenv("CONVNET_WINOGRAD", "of")
     for step in ("fprop", "dgrad", "wgrad"):
