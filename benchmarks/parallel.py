@@ -206,7 +206,8 @@ def ranks(args: argparse.Namespace) -> None:
     for turn in range(2 + args.rounds):
         among.any(False)  # all begin together
         start = time.perf_counter()
-        loss, _ = parallel.train_step(net.backend.asarray(x), labels, sgd, args.batch)
+        parallel.train_step(net.backend.asarray(x), labels, sgd, args.batch)
+        (result,) = parallel.results()
         if turn >= 2:
             times.append(time.perf_counter() - start)
     low, middle, high = spread(times)
@@ -216,7 +217,7 @@ def ranks(args: argparse.Namespace) -> None:
             f"{among.size} processes of {args.threads} threads, {args.net}, batch {args.batch}: "
             f"{1e3 * middle:.1f} ms a step ({1e3 * low:.1f} to {1e3 * high:.1f}), "
             f"{args.batch / middle:.0f} images/s; {size:.1f} MiB of gradients summed; "
-            f"loss {loss:.6f}"
+            f"loss {result.loss:.6f}"
         )
 
 

@@ -113,10 +113,10 @@ class Backend:
         with self.active():
             return self.own(self.xp.zeros(shape, dtype))
 
-    def pinned(self, size: int, dtype: Any = np.float32) -> np.ndarray:
-        """Memory of the host that this GPU reads and writes by itself."""
+    def pinned(self, shape: int | tuple[int, ...], dtype: Any = np.float32) -> np.ndarray:
+        """Memory of the host that this GPU reads and writes by itself; CuPy keeps it for reuse."""
         with self.active():
-            return importlib.import_module("cupyx").empty_pinned(size, dtype)
+            return importlib.import_module("cupyx").empty_pinned(shape, dtype)
 
     def asarray(self, array: Array) -> Array:
         """``array`` on this device, C-contiguous; not copied where it is there already."""
@@ -137,6 +137,14 @@ class Backend:
             return _plain(array)
         with self.active():
             return array.get()  # on the stream of the current device
+
+    def fetch(self, array: Array) -> np.ndarray:
+        """A copy of `array` on the host, which on a GPU is only begun: it is there once an event
+        that is recorded now (see `record`) is done."""
+        if isinstance(array, np.ndarray):
+            return np.array(_plain(array))
+        with self.active():
+            return array.get(out=self.pinned(array.shape, array.dtype), blocking=False)
 
     def put(self, array: Array, host: np.ndarray) -> None:
         """Writes numbers of the host into `array`, in the order of what this device does."""
@@ -164,7 +172,10 @@ class Backend:
 
     def record(self, stream: Any = None) -> Any:
         """An event: that a stream of this GPU, its current one by default, is done with what it has
-        been given so far. CuPy makes events on the current device, whatever the stream's is."""
+        been given so far. CuPy makes events on the current device, whatever the stream's is. On
+        the host, where all is done, None."""
+        if self.xp is np:
+            return None
         with self.active():
             event = self.xp.cuda.Event(disable_timing=True)
             event.record(self.current_stream() if stream is None else stream)

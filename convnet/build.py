@@ -14,7 +14,7 @@ import numpy as np
 
 from convnet import backend as backends
 from convnet import models, ops, schedule
-from convnet.backend import Backend
+from convnet.backend import Array, Backend
 from convnet.checkpoint import Checkpoint, CheckpointError
 from convnet.config import Config, ConfigError
 from convnet.data import Batch, DataError, Dataset, Loader, Statistics, open_data, statistics
@@ -28,6 +28,7 @@ from convnet.layers import LAYER_TYPES, Loss
 from convnet.memory import Fit, checked
 from convnet.net import Net, Node
 from convnet.sgd import SGD
+from convnet.staging import UPLOADS, Uploads
 from convnet.transfer import Taken, take_weights
 from convnet.typecheck import did_you_mean
 from convnet.weights import misfits
@@ -41,7 +42,11 @@ Data = str | os.PathLike[str] | Sequence[Dataset] | None
 class Preparer:
     """Turns batches of bytes into the net's input: crop, mirror, noise, minus the mean, scaled.
 
-    The array it returns is the same one in each call, for as long as batches have one size.
+    What goes to a GPU are the bytes, while it computes what it was given before (see
+    `convnet.staging`). The arrays it makes are the same in each call with a batch of one size.
+
+    Attributes:
+        labels: of the last batch, int32 [N], on the backend.
     """
 
     def __init__(self, backend: Backend, stats: Statistics, cfg: Config, shape: Shape) -> None:
@@ -49,25 +54,38 @@ class Preparer:
         self.crop = crop_size(shape, cfg.augment)
         self.scale = cfg.data.scale
         self._mean = backend.asarray(stats.mean)
-        self._out: Any = None
+        self._uploads = Uploads(backend)
+        self.labels = backend.empty((0,), np.int32)
+        self._largest: tuple[Array, Array] | None = None
+        self._parts: dict[int, tuple[Array, Array]] = {}  # of the largest, by the size of the batch
 
-    def __call__(self, batch: Batch) -> Any:
+    def __call__(self, batch: Batch) -> Array:
         """float32 [N, crop height, crop width, C], on the backend."""
-        device = self.backend
-        count, channels = len(batch.images), batch.images.shape[3]
-        if self._out is None or self._out.shape[0] != count:
-            self._out = device.empty((count, *self.crop, channels))
-        with backends.use(device):
+        x, self.labels = self._arrays(*batch.images.shape[::3])
+        sent = (batch.images, batch.offsets, batch.mirror, batch.noise, batch.labels)
+        with backends.use(self.backend), self._uploads.put(sent) as there:
+            images, offsets, mirror, noise, labels = there
+            self.labels[...] = labels
             return ops.augment(
-                device.asarray(batch.images),
-                device.asarray(batch.offsets),
-                device.asarray(batch.mirror),
+                images,
+                offsets,
+                mirror,
                 self._mean,
                 crop=self.crop,
-                noise=None if batch.noise is None else device.asarray(batch.noise),
+                noise=noise,
                 scale=self.scale,
-                out=self._out,
+                out=x,
             )
+
+    def _arrays(self, count: int, channels: int) -> tuple[Array, Array]:
+        """For the input and the labels of so many cases."""
+        if self._largest is None or count > len(self._largest[0]):
+            x = self.backend.empty((count, *self.crop, channels))
+            self._largest, self._parts = (x, self.backend.empty((count,), np.int32)), {}
+        if count not in self._parts:
+            x, labels = self._largest
+            self._parts[count] = x[:count], labels[:count]
+        return self._parts[count]
 
 
 def build_net(
@@ -359,7 +377,7 @@ def _checked_memory(cfg: Config, device: str, train: Dataset, ranks: Ranks) -> F
     net = build_net(cfg, train.shape, len(train.classes), device, sizes_only=True)
     net.fuse_update = cfg.step.fuse_update and ranks.size == 1
     param_groups(cfg, net).begin_step(0, 1)  # which parameters have rates of their own
-    batches = 1 if net.backend.name == "cuda" else _HELD_BATCHES
+    batches = UPLOADS if net.backend.name == "cuda" else _HELD_BATCHES
     batch = -(-cfg.train.batch // ranks.size)
     what = f"{cfg.origin}: training at batch {cfg.train.batch}"
     pictures, summed = batches * int(np.prod(train.shape)), ranks.size > 1

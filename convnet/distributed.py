@@ -23,7 +23,7 @@ import pickle
 import signal
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NoReturn, TypeVar
@@ -36,6 +36,7 @@ from convnet.exit_codes import FAILED, complain, explain
 from convnet.layer import Array, Parameter
 from convnet.net import Net
 from convnet.sgd import SGD
+from convnet.stepresults import StepResult, StepResults
 
 T = TypeVar("T")
 
@@ -337,6 +338,8 @@ class Parallel:
 
     def __init__(self, net: Net, among: Ranks, bucket: int = BUCKET) -> None:
         self.net, self.among, self.bucket = net, among, bucket
+        self._results = StepResults(net)
+        self._batch = 0  # of the last step, the cases of all ranks
         self._buckets: list[Bucket] = []  # in the order in which they fill
         self._open: list[Parameter] = []
         self._started = 0
@@ -344,30 +347,50 @@ class Parallel:
         if among.size > 1:
             net.gradient_ready = self._ready
 
-    def train_step(self, x: Array, labels: Array, sgd: SGD, batch: int) -> tuple[float, np.ndarray]:
-        """One step of all ranks.
+    def train_step(self, x: Array, labels: Array, sgd: SGD, batch: int) -> None:
+        """One step of all ranks, which on GPUs is only begun; see `results`.
 
         Args:
             x, labels: this rank's part of the batch.
             batch: cases in all.
-
-        Returns: the mean loss of the whole batch and the rank of each of its labels (see
-            `Net.last_rank`), the same everywhere.
         """
-        net = self.net
+        self._batch = batch
         if self.among.size == 1:
-            return net.train_step(x, labels, sgd), net.last_rank
-        net.first_case = self.among.share(batch)[0]
+            self.net.start_step(x, labels, sgd)
+        else:
+            self._summed_step(x, labels, sgd)
+        self._results.note()
+
+    def results(self, wait: bool = True) -> Iterator[StepResult]:
+        """What the steps came to for whole batches, the same everywhere; each is told once.
+
+        Args:
+            wait: for all steps that were begun; without, the last few on GPUs are left for later.
+
+        Raises: LinkError, as `Net.train_step`.
+        """
+        wait = wait or self.net.backend.xp is np
+        if wait:
+            self.net.finish_steps()
+        for own in self._results.read(wait):
+            if self.among.size == 1:
+                yield own
+                continue
+            parts = self.among.each((own.loss * len(own.rank), own.rank))
+            rank = np.concatenate([part[1] for part in parts])
+            yield StepResult(own.step, sum(part[0] for part in parts) / self._batch, rank)
+
+    def _summed_step(self, x: Array, labels: Array, sgd: SGD) -> None:
+        net = self.net
+        net.first_case = self.among.share(self._batch)[0]
         self._started, self._open = 0, []
-        loss = net.gradients(x, labels, scale=1.0 / batch)
+        net.start_gradients(x, labels, scale=1.0 / self._batch)
         self._close_bucket()
         for bucket in self._buckets[: self._started]:
             bucket.finish(self.among)
         with backends.use(net.backend):
             sgd.update()
         net.step += 1
-        parts = self.among.each((loss * len(labels), net.last_rank))
-        return sum(part[0] for part in parts) / batch, np.concatenate([part[1] for part in parts])
 
     def _ready(self, param: Parameter) -> None:
         """Takes a gradient that is complete."""

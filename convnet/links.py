@@ -330,10 +330,11 @@ class Links:
         for link in self:
             link.check()
 
-    def share_halts(self) -> None:
-        """Before an update: what one device has found stops the others too. On the devices."""
+    def before_update(self) -> None:
+        """What one device has found stops the others too, on the devices; where the host checks
+        what arrives, it does so here. Raises: LinkError."""
         if not self.checked:
-            return
+            return self.verify()
         state = self.flags.state
         for device in self.devices:
             for other in self.devices:
@@ -341,6 +342,7 @@ class Links:
                     device.wait_for(other)
                     with device.active():
                         ops.peer_halt(state.halt_on(device), state.halt_on(other))
+        return None
 
     def verify(self) -> None:
         """Checks all that arrived; see `Link.verify`."""
@@ -350,17 +352,20 @@ class Links:
             link.verify()
 
     def _wait(self) -> None:
-        """Waits until all devices are done, but not for ever. Not yet run on two GPUs."""
-        end = time.monotonic() + self.timeout
+        """Waits until all devices are done, but not for ever."""
         for device in self.devices:
-            event = device.record()
-            while not event.done:
-                if time.monotonic() > end:
-                    for link in self:  # names the transfer, where that is known
-                        link.wait_for_signals(0.0)
-                    pair = next(iter(self))
-                    pair.fail("a step", f"{device.device} did not end it in {self.timeout:g} s")
-                time.sleep(1e-5)
+            self.wait_for(device.record(), device)
+
+    def wait_for(self, event: Any, device: Backend) -> None:
+        """Waits for an event of a device, but not for ever. Raises: LinkError."""
+        end = time.monotonic() + self.timeout
+        while not event.done:
+            if time.monotonic() > end:
+                for link in self:  # names the transfer, where that is known
+                    link.wait_for_signals(0.0)
+                pair = next(iter(self))
+                pair.fail("a step", f"{device.device} did not end it in {self.timeout:g} s")
+            time.sleep(1e-5)
 
     def describe(self) -> str:
         """One line: each pair and how it is linked."""

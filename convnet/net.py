@@ -224,11 +224,35 @@ class Net(Passes):
         Returns: the mean loss of the batch before the update.
         Raises: ValueError for x or labels that do not fit.
         """
+        self.start_step(x, labels, sgd)
+        self.finish_steps()
+        return self._mean_loss()
+
+    @_on_own_backend
+    def start_step(self, x: Array, labels: Array, sgd: SGD) -> None:
+        """As `train_step`, without waiting for a GPU: what comes of it `finish_steps` finds, and
+        the loss `convnet.stepresults`."""
         x, labels = map(self.backend.asarray, self._checked(x, labels))
         self._write_state(sgd)
         self.step_graph.run(x, labels, sgd)
         self.step += 1
-        return self._mean_loss()
+
+    @_on_own_backend
+    def finish_steps(self) -> None:
+        """Waits for the steps that were started. Raises: what was wrong with them, as
+        `train_step`."""
+        if self.partition is not None:
+            self.partition.links.verify()
+
+    def wait_for(self, event: Any) -> None:
+        """Waits for an event of the net's device: for ever on one that is alone, and where a net is
+        on several, as long as its links do. Raises: LinkError."""
+        if event is None or event.done:
+            return
+        if self.partition is None:
+            event.synchronize()
+        else:
+            self.partition.links.wait_for(event, self.backend)
 
     @_on_own_backend
     def gradients(self, x: Array, labels: Array, scale: float | None = None) -> float:
@@ -240,12 +264,17 @@ class Net(Passes):
             x, labels: as in `train_step`.
             scale: multiplies the sum of the cases' gradients; 1 / N by default, for their mean.
         """
+        self.start_gradients(x, labels, scale)
+        return self._mean_loss()
+
+    @_on_own_backend
+    def start_gradients(self, x: Array, labels: Array, scale: float | None = None) -> None:
+        """As `gradients`, without waiting for a GPU that is alone."""
         x, labels = map(self.backend.asarray, self._checked(x, labels))
         self._write_state()
         self._compute_gradients(x, labels, scale)
         if self.partition is not None:
             self.partition.links.verify()  # before anything is made of what arrived
-        return self._mean_loss()
 
     @_on_own_backend
     def training_loss(self, x: Array, labels: Array) -> float:
@@ -265,7 +294,7 @@ class Net(Passes):
         with fusedupdate.during(self, sgd) as self._updated:
             self._compute_gradients(x, labels, None)
         if self.partition is not None:
-            self.partition.links.share_halts()
+            self.partition.links.before_update()
         state, done = self._random.state, self._updated
         sgd.update(state, done) if done else sgd.update(state)
 

@@ -19,6 +19,7 @@ from convnet.layer import Array, Parameter, flag
 from convnet.layers.loss import UNRANKED, Loss
 from convnet.layers.weighted import Weighted
 from convnet.partition import Partition
+from convnet.stepresults import mean_loss
 
 
 class Passes:
@@ -86,12 +87,7 @@ class Passes:
         return np.array(self.backend.to_host(self._rank))
 
     def _mean_loss(self) -> float:
-        return float(
-            sum(
-                coeff * self.backend.to_host(loss).mean(dtype=np.float64)
-                for coeff, loss in self._case_losses
-            )
-        )
+        return mean_loss([(coeff, self.backend.to_host(loss)) for coeff, loss in self._case_losses])
 
     def running(self, device: backends.Backend | None = None) -> list[Node]:
         """The nodes that a training step runs: all, or those on one of the devices."""

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import contextlib
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -45,13 +45,38 @@ class StepGraphWarning(UserWarning):
 
 
 @dataclass
+class Feed:
+    """An array that a captured step reads, x or labels: the caller's own, or one to copy it to."""
+
+    array: Array
+    own: bool
+
+    @classmethod
+    def of(cls, given: Array, before: Array, device: Backend) -> Feed:
+        """The given array itself if it came in the step before too, and so will again."""
+        if given is before:
+            return cls(given, True)
+        feed = cls(device.empty(given.shape, given.dtype), False)
+        feed.take(given)
+        return feed
+
+    def fits(self, given: Array) -> bool:
+        return not self.own or self.array is given
+
+    def take(self, given: Array) -> None:
+        """Copies what is given, where it is another array."""
+        if self.array is not given:
+            self.array[...] = given
+
+
+@dataclass
 class Captured:
     """A step that can run again.
 
     Attributes:
         changes: of `convnet.changes` when it was captured.
         sgd, params: which update it makes, of which parameters.
-        x, labels: the arrays that it reads the batch from; `own`: whether they were made for it.
+        feeds: the arrays that it reads the batch from.
         recording: of the operations, which also keeps their arrays; graph: on CUDA, CuPy's.
         passed: what the passes of the net leave behind (`Passes.left`).
     """
@@ -59,9 +84,7 @@ class Captured:
     changes: int
     sgd: SGD
     params: list[Any]
-    x: Array
-    labels: Array
-    own: bool
+    feeds: tuple[Feed, Feed]
     recording: Any
     graph: Any
     passed: tuple[Any, ...]
@@ -88,7 +111,7 @@ class StepGraph:
         self.warn: Callable[[str], None] = _warn
         self._failed = ""  # why a capture failed
         self._captured: dict[Any, Captured] = {}
-        self._seen: dict[Any, tuple[int, Array]] = {}  # what was when a plain step ended
+        self._seen: dict[Any, tuple[int, Array, Array]] = {}  # when a plain step ended; its batch
         self._streams: list[Any] | None = None
 
     @property
@@ -130,53 +153,47 @@ class StepGraph:
             x, labels: checked, on the net's device, which is the current one.
 
         Raises: StepGraphError where the mode is "force" and the step cannot be captured; LinkError
-            where a transfer between devices failed: then nothing has been updated.
+            where a link between devices has failed: then nothing has been updated.
         """
-        links = None if self.net.partition is None else self.net.partition.links
-        if links is not None:
-            links.check()
-        self._run(x, labels, sgd)
-        if links is not None:
-            links.verify()
-
-    def _run(self, x: Array, labels: Array, sgd: SGD) -> None:
+        if self.net.partition is not None:
+            self.net.partition.links.check()
         if self.problem is not None:
             if self.mode == "force":
                 raise StepGraphError(f"step.graph=force: {self.problem}")
             return self._plain(x, labels, sgd)
         key = (x.shape, self.net.first_case, self.net.backend.threads)
         held = self._captured.get(key)
-        if held is not None and self._fits(held, x, sgd):
-            return self._again(held, x, labels)
+        batch = x, labels
+        if held is not None and self._fits(held, batch, sgd):
+            return self._again(held, batch)
         self._captured.pop(key, None)
-        count, before = self._seen.get(key, (-1, None))
+        count, *before = self._seen.get(key, (-1, None, None))
         with self._on_streams():
             if count == changes.count():
-                self._capture(key, x, labels, sgd, bound=before is x)
+                self._capture(key, batch, before, sgd)
             else:
                 self._plain(x, labels, sgd)
         if len(self._seen) >= _MOST:
             self._seen.clear()
-        self._seen[key] = changes.count(), x
+        self._seen[key] = changes.count(), x, labels
         return None
 
     def _plain(self, x: Array, labels: Array, sgd: SGD) -> None:
         self.net.plain_step(x, labels, sgd)
 
-    def _fits(self, held: Captured, x: Array, sgd: SGD) -> bool:
+    def _fits(self, held: Captured, batch: Sequence[Array], sgd: SGD) -> bool:
         """Whether a captured step is still this one."""
         return (
             held.changes == changes.count()
             and held.sgd is sgd
             and held.params == sgd.params
-            and (held.own or held.x is x)
+            and all(feed.fits(given) for feed, given in zip(held.feeds, batch, strict=True))
         )
 
-    def _again(self, held: Captured, x: Array, labels: Array) -> None:
+    def _again(self, held: Captured, batch: Sequence[Array]) -> None:
         """Runs a captured step with another batch."""
-        if held.x is not x:
-            held.x[...] = x
-        held.labels[...] = labels
+        for feed, given in zip(held.feeds, batch, strict=True):
+            feed.take(given)
         self.net.left = held.passed
         if held.graph is None:
             held.recording.run()
@@ -190,22 +207,19 @@ class StepGraph:
 
     # ---- capturing ------------------------------------------------------------------------------
 
-    def _capture(self, key: Any, x: Array, labels: Array, sgd: SGD, bound: bool) -> None:
-        """One step, captured. `bound`: the batch has come in this very array before, and will
-        again, so that it need not be copied."""
+    def _capture(self, key: Any, batch: Sequence[Array], before: Sequence[Array], sgd: SGD) -> None:
+        """One step, captured. `before`: the arrays in which the batch of the last step came."""
         device = self.net.backend
-        own_x = x if bound else device.empty(x.shape)
-        own_labels = device.empty(labels.shape, labels.dtype)
-        if not bound:
-            own_x[...] = x
-        own_labels[...] = labels
+        x, labels = (
+            Feed.of(given, last, device) for given, last in zip(batch, before, strict=True)
+        )
         recording = device.module.Recording()
         graph, problem = None, ""
         if device.name == "cuda":
-            graph, problem = self._capture_cuda(recording, own_x, own_labels, sgd)
+            graph, problem = self._capture_cuda(recording, x.array, labels.array, sgd)
         else:
             with _noted(recording):
-                self._plain(own_x, own_labels, sgd)
+                self._plain(x.array, labels.array, sgd)
             if recording.missing:
                 problem = f"{recording.missing} cannot be recorded"
         if problem:
@@ -216,9 +230,7 @@ class StepGraph:
             changes=changes.count(),
             sgd=sgd,
             params=list(sgd.params),
-            x=own_x,
-            labels=own_labels,
-            own=not bound,
+            feeds=(x, labels),
             recording=recording,
             graph=graph,
             passed=self.net.left,

@@ -178,6 +178,7 @@ class Trainer:
             DivergedError: parameters are not finite; nothing is written.
             OSError: it cannot be written; the one before is whole.
         """
+        self._take_results(wait=True)
         arrays = self.net.state(copy=False)
         for name, array in arrays.items():
             if not np.isfinite(array).all():
@@ -249,20 +250,23 @@ class Trainer:
         for batch in self.parts.loader.epoch(self.epoch, self.step_in_epoch):
             self._step(batch)
             self.step_in_epoch += 1
+            last = self.step_in_epoch == steps
+            log = last or self.step_in_epoch % self.cfg.train.log_steps == 0
+            every = self.cfg.train.checkpoint_steps
+            keep = bool(every) and self.net.step % every == 0 and not last
+            self._take_results(wait=log or keep)
             now, total_waited = time.perf_counter(), self.parts.loader.wait_seconds
             for clock in (self.epoch_clock, self.window_clock, self.run_clock):
                 clock.add(self.cfg.train.batch, now - start, total_waited - waited)
             waited = total_waited
-            last = self.step_in_epoch == steps
-            if last or self.step_in_epoch % self.cfg.train.log_steps == 0:
+            if log:
                 self._log_step()
-            elif self.reporter.has_bar:
+            elif self.reporter.has_bar and self.window_tally.cases:
                 self._show_bar({"lr": self.lr, **self.window_tally.means()}, self.window_clock)
             if self.ranks.any(bool(signals.received or self.stop_asked)):
                 self.save()
                 return "interrupted" if self.ranks.any(bool(signals.received)) else "stopped"
-            every = self.cfg.train.checkpoint_steps
-            if every and self.net.step % every == 0 and not last:
+            if keep:
                 self.save()
             start = time.perf_counter()
         return None
@@ -272,13 +276,19 @@ class Trainer:
         self.parts.sgd.lr = self.lr
         self.parts.groups.begin_step(self.net.step, self.total_steps)
         x = self.parts.prepare(batch)
-        loss, rank = self.parts.parallel.train_step(
-            x, batch.labels, self.parts.sgd, self.cfg.train.batch
+        self.parts.parallel.train_step(
+            x, self.parts.prepare.labels, self.parts.sgd, self.cfg.train.batch
         )
-        if not math.isfinite(loss):
-            raise self._diverged(f"the loss is {loss}")
-        self.epoch_tally.add(loss, rank)
-        self.window_tally.add(loss, rank)
+
+    def _take_results(self, wait: bool) -> None:
+        """Adds what steps have come to; `wait`: all steps, though a GPU may not have done them."""
+        for result in self.parts.parallel.results(wait):
+            if not math.isfinite(result.loss):
+                now = result.step == self.net.step
+                what = "loss is" if now else f"loss of step {result.step} was"
+                raise self._diverged(f"the {what} {result.loss}")
+            self.epoch_tally.add(result.loss, result.rank)
+            self.window_tally.add(result.loss, result.rank)
 
     def _diverged(self, what: str) -> ValueError | ArithmeticError:
         """The error for something that is not finite: the data's fault, or that of a layer."""

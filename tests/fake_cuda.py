@@ -4,10 +4,13 @@ and not run, and nothing else may happen; launching the graph runs them."""
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+import numpy as np
 import pytest
+
+from convnet.backend import Backend
 
 # Of the module's functions, those that give no work to a device.
 PURE = ("_shape", "_workspace", "_count", "_output", "_description", "philox", "Recording")
@@ -30,10 +33,13 @@ class Event:
     @property
     def done(self) -> bool:
         assert not self.captured, "the events of a graph cannot be asked"
+        if not self.driver.hangs:
+            self.driver.finish_copies(self.known)
         return not self.driver.hangs
 
     def synchronize(self) -> None:
         assert self.driver.calls is None, "the host waits in a capture"
+        self.driver.finish_copies(self.known)
 
 
 class Graph:
@@ -70,12 +76,27 @@ class Stream:
     def __exit__(self, *_: object) -> None:
         self.driver.streams[self.device] = self.before
 
-    def work(self) -> None:
-        """Takes an operation."""
-        if self.driver.calls is not None:
+    def work(self, arrays: Sequence[Any] = ()) -> int:
+        """Takes an operation that works on these arrays; returns its number."""
+        driver = self.driver
+        if driver.calls is not None:
             assert self.capturing, "work beside the capture that goes on"
-        self.driver.done += 1
-        self.known.add(self.driver.done)
+        driver.done += 1
+        self.known.add(driver.done)
+        for array in arrays:
+            sent, used = driver.traffic.setdefault(id(driver.memory(array)), (set(), set()))
+            assert sent <= self.known, "reads what may still be on its way"
+            used.add(driver.done)
+        return driver.done
+
+    def copy_later(self, copy: Callable[[], None], to: Any = None) -> None:
+        """Takes a copy that is done only when it must be; `to`: the array it is sent to."""
+        driver, number = self.driver, self.work()
+        if to is not None:
+            sent, used = driver.traffic.setdefault(id(driver.memory(to)), (set(), set()))
+            assert sent | used <= self.known, "writes over what may still be in use"
+            sent.add(number)
+        driver.copies[number] = copy
 
     def record(self) -> Event:
         event = Event(self.driver)
@@ -87,12 +108,14 @@ class Stream:
             assert event.captured or not self.capturing, "an event from outside the capture"
             self.capturing = self.capturing or event.captured
         self.known |= event.known
+        self.driver.finish_copies(event.known)
 
     def is_capturing(self) -> bool:
         return self.capturing
 
     def synchronize(self) -> None:
         assert self.driver.calls is None, "the host waits in a capture"
+        self.driver.finish_copies(self.known)
 
     def begin_capture(self) -> None:
         if self.ptr == 0:
@@ -124,6 +147,9 @@ class Driver:
         calls: of the capture that is going on, or None; graphs: made so far.
         broken: what captures fail with; hangs: whether what devices are given is never done.
         done: operations in all; owners: of arrays, by the id of their memory.
+        copies: by number, those that have not been made yet; traffic: of memory, by its id, the
+            numbers of the copies that were sent there and of the operations on it.
+        waits: how often the host has waited for a device.
     """
 
     def __init__(self) -> None:
@@ -136,6 +162,9 @@ class Driver:
         self.broken, self.hangs = "", False
         self.done = self.before = 0
         self.owners: dict[int, tuple[int, Any]] = {}
+        self.copies: dict[int, Callable[[], None]] = {}
+        self.traffic: dict[int, tuple[set[int], set[int]]] = {}
+        self.waits = 0
 
     @property
     def idle(self) -> bool:
@@ -168,10 +197,18 @@ class Driver:
         return array
 
     def owner(self, array: Any) -> int:
-        memory = array.host
+        return self.owners.get(id(self.memory(array)), (0, None))[0]
+
+    @staticmethod
+    def memory(array: Any) -> np.ndarray:
+        memory: np.ndarray = array.host
         while memory.base is not None:
             memory = memory.base
-        return self.owners.get(id(memory), (0, None))[0]
+        return memory
+
+    def finish_copies(self, known: set[int]) -> None:
+        for number in sorted(known & self.copies.keys()):
+            self.copies.pop(number)()
 
     def check_current(self, array: Any, what: str) -> None:
         """CuPy takes the stream of the current device, whichever the array is on."""
@@ -191,7 +228,8 @@ class CapturedModule:
 
         def call(*args: Any) -> Any:
             at = -2 if isinstance(args[-1], str) else -1  # the stream; `math` may follow it
-            self.driver.given(args[at], self.device).work()
+            arrays = [arg for arg in args if hasattr(arg, "host")]
+            self.driver.given(args[at], self.device).work(arrays)
             on_host = [*args]
             on_host[at] = 0
             if self.driver.calls is None:
@@ -200,6 +238,30 @@ class CapturedModule:
             return None
 
         return call
+
+
+def patch_copies(monkeypatch: pytest.MonkeyPatch, driver: Driver, array: type) -> None:
+    """Copies from and to pinned memory are done only when they must be."""
+    get, set_now = array.get, array.set  # type: ignore[attr-defined]
+
+    def pinned(self: Any, shape: Any, dtype: Any = np.float32) -> np.ndarray:
+        return np.full(shape, 77, dtype)
+
+    def get_later(self: Any, out: Any = None, blocking: bool = True) -> np.ndarray:
+        if blocking:
+            return get(self, out)  # type: ignore[no-any-return]
+        there = self.host.copy()
+        driver.streams[driver.device].copy_later(lambda: np.copyto(out, there))
+        return out  # type: ignore[no-any-return]
+
+    def set_later(self: Any, host: np.ndarray, stream: Any = None) -> None:
+        if stream is None:
+            return set_now(self, host)  # type: ignore[no-any-return]
+        return stream.copy_later(lambda: set_now(self, host), self)  # type: ignore[no-any-return]
+
+    monkeypatch.setattr(Backend, "pinned", pinned)
+    monkeypatch.setattr(array, "get", get_later)
+    monkeypatch.setattr(array, "set", set_later)
 
 
 def install(
@@ -223,7 +285,7 @@ def install(
 
         def method(*args: Any, **options: Any) -> Any:
             for check in checks:
-                check(name, *args)
+                check(name, *args, **options) if check is waits else check(name, *args)
             result = plain(*args, **options)
             fresh = isinstance(result, array) and result.host.base is None
             return driver.own(result) if fresh else result
@@ -238,8 +300,20 @@ def install(
             if isinstance(one, array):
                 driver.check_current(one, name)
 
-    for name in ("fill", "get", "set", "__setitem__", "__float__", "__bool__", "copy", "astype"):
-        guard(array, name, [no_capture, on_current])
+    def uses(_: str, *args: Any) -> None:
+        driver.streams[driver.device].work([one for one in args if isinstance(one, array)])
+
+    def waits(_: str, one: Any, *args: Any, blocking: bool = True, **options: Any) -> None:
+        if blocking:
+            driver.waits += 1
+            driver.finish_copies(driver.streams[driver.device].known)
+
+    patch_copies(monkeypatch, driver, array)
+    for name in ("fill", "__setitem__", "copy", "astype"):
+        guard(array, name, [no_capture, on_current, uses])
+    for name in ("get", "__float__", "__bool__"):
+        guard(array, name, [no_capture, on_current, uses, waits])
+    guard(array, "set", [no_capture, on_current])
     for name in ("__eq__", "__add__", "__int__", "sum", "all"):
         guard(array, name, [on_current])
     guard(array, "__getitem__", [])

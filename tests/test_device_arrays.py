@@ -80,7 +80,8 @@ class DeviceArray:
     def view(self, dtype: Any) -> DeviceArray:
         return DeviceArray(self.host.view(dtype))
 
-    def get(self, out: np.ndarray | None = None) -> np.ndarray:
+    def get(self, out: np.ndarray | None = None, blocking: bool = True) -> np.ndarray:
+        assert blocking or out is not None
         if out is None:
             return self.host.copy()
         assert self.flags.c_contiguous
@@ -88,7 +89,7 @@ class DeviceArray:
         out[...] = self.host
         return out
 
-    def set(self, host: np.ndarray) -> None:
+    def set(self, host: np.ndarray, stream: Any = None) -> None:
         assert isinstance(host, np.ndarray)
         assert host.dtype == self.dtype
         self.host[...] = host

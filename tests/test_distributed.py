@@ -121,8 +121,8 @@ def test_the_shares_add_up_to_the_whole_step(graph, device, bucket, rng):
         ranks = Pretend(rank, 3, kept)
         first, last = ranks.share(8)
         parallel = Parallel(net, ranks, bucket)
-        loss, _ = parallel.train_step(x[first:last], labels[first:last], SGD(net.params), 8)
-        losses.append(loss)
+        parallel.train_step(x[first:last], labels[first:last], SGD(net.params), 8)
+        losses += [result.loss for result in parallel.results()]
         sent = [param for held in parallel._buckets for param in held.params]
         assert sorted(param.name for param in sent) == sorted(p.name for p in net.params)
     assert sum(losses) == pytest.approx(expected, rel=1e-6)

@@ -198,7 +198,6 @@ def test_a_graph_whose_transfer_does_not_arrive(pair):
 def test_through_the_host(pair, monkeypatch):
     """Pairs without another way: checked by the host, and not captured."""
     monkeypatch.setenv("CONVNET_P2P", "off")
-    monkeypatch.setattr(Backend, "pinned", lambda self, size, dtype: np.empty(size, dtype))
     found, net = losses("cuda:0,cuda:1", chain)
     assert "the host has a part" in net.step_graph.problem
     monkeypatch.undo()
