@@ -181,6 +181,11 @@ class Backend:
             event.record(self.current_stream() if stream is None else stream)
             return event
 
+    def wait(self, event: Any) -> None:
+        """Lets the host wait for an event of this GPU; most often it is done already."""
+        if event is not None and not event.done:
+            event.synchronize()
+
     def new_stream(self) -> Any:
         """A stream of this GPU beside the current one."""
         with self.active():

@@ -247,10 +247,8 @@ class Net(Passes):
     def wait_for(self, event: Any) -> None:
         """Waits for an event of the net's device: for ever on one that is alone, and where a net is
         on several, as long as its links do. Raises: LinkError."""
-        if event is None or event.done:
-            return
-        if self.partition is None:
-            event.synchronize()
+        if self.partition is None or event is None:
+            self.backend.wait(event)
         else:
             self.partition.links.wait_for(event, self.backend)
 

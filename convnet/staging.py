@@ -70,8 +70,7 @@ class _Slot:
         sizes = [0 if array is None else array.nbytes for array in arrays]
         ends = np.cumsum([-(-size // _ALIGNMENT) * _ALIGNMENT for size in sizes]).tolist()
         starts = [0, *ends]
-        if self._sent is not None:
-            self._sent.synchronize()  # two batches ago, so it has been sent by now
+        self.device.wait(self._sent)  # two batches ago, so it has been sent by now
         if ends[-1] > self._host.size:
             self._host = self.device.pinned(ends[-1], np.uint8)
             self._there = self.device.empty((ends[-1],), np.uint8)

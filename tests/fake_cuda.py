@@ -39,6 +39,7 @@ class Event:
 
     def synchronize(self) -> None:
         assert self.driver.calls is None, "the host waits in a capture"
+        self.driver.waits += 1
         self.driver.finish_copies(self.known)
 
 
@@ -115,6 +116,7 @@ class Stream:
 
     def synchronize(self) -> None:
         assert self.driver.calls is None, "the host waits in a capture"
+        self.driver.waits += 1
         self.driver.finish_copies(self.known)
 
     def begin_capture(self) -> None:
