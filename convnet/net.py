@@ -224,18 +224,22 @@ class Net(Passes):
         Returns: the mean loss of the batch before the update.
         Raises: ValueError for x or labels that do not fit.
         """
-        self.start_step(x, labels, sgd)
+        self._run_step(x, labels, sgd)
         self.finish_steps()
+        self.step += 1
         return self._mean_loss()
 
     @_on_own_backend
     def start_step(self, x: Array, labels: Array, sgd: SGD) -> None:
         """As `train_step`, without waiting for a GPU: what comes of it `finish_steps` finds, and
         the loss `convnet.stepresults`."""
+        self._run_step(x, labels, sgd)
+        self.step += 1
+
+    def _run_step(self, x: Array, labels: Array, sgd: SGD) -> None:
         x, labels = map(self.backend.asarray, self._checked(x, labels))
         self._write_state(sgd)
         self.step_graph.run(x, labels, sgd)
-        self.step += 1
 
     @_on_own_backend
     def finish_steps(self) -> None:

@@ -285,7 +285,8 @@ class StepGraph:
         with contextlib.ExitStack() as stack:
             for device, stream in zip(devices, self._streams, strict=True):
                 stream.wait_event(device.record())
-                stack.enter_context(_using(device, stream))
+                with device.active():
+                    stack.enter_context(stream)  # not use(): a `with` inside would end that
             yield
         for device, stream in zip(devices, self._streams, strict=True):
             device.current_stream().wait_event(device.record(stream))
@@ -302,16 +303,3 @@ def _noted(recording: Any) -> Iterator[None]:
         yield
     finally:
         recording.end()
-
-
-@contextlib.contextmanager
-def _using(device: Backend, stream: Any) -> Iterator[None]:
-    """Within the block, this is the device's current stream; CuPy keeps one for each device."""
-    before = device.current_stream()
-    with device.active():
-        stream.use()
-    try:
-        yield
-    finally:
-        with device.active():
-            before.use()

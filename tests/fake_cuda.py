@@ -65,17 +65,17 @@ class Stream:
         self.known: set[int] = set()
         self.capturing = False
 
-    def use(self) -> None:
-        assert self.driver.device == self.device, "a stream of another device"
-        self.driver.streams[self.device] = self
-
     def __enter__(self) -> Stream:
-        self.before = self.driver.streams[self.device]
-        self.use()
+        assert self.driver.device == self.device, "a stream of another device"
+        self.driver.entered.append(self)
+        self.driver.streams[self.device] = self
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.driver.streams[self.device] = self.before
+        driver = self.driver
+        driver.entered.pop()
+        below = [stream for stream in driver.entered if stream.device == self.device]
+        driver.streams[self.device] = below[-1] if below else driver.defaults[self.device]
 
     def work(self, arrays: Sequence[Any] = ()) -> int:
         """Takes an operation that works on these arrays; returns its number."""
@@ -145,7 +145,7 @@ class Driver:
     """The state of the stand-in.
 
     Attributes:
-        device: the current one; streams: of each device the current one.
+        device: the current one; streams: of each device the current one; entered: by `with`.
         calls: of the capture that is going on, or None; graphs: made so far.
         broken: what captures fail with; hangs: whether what devices are given is never done.
         done: operations in all; owners: of arrays, by the id of their memory.
@@ -159,6 +159,7 @@ class Driver:
         self.defaults = {index: Stream(self, index, 0) for index in (0, 1)}
         self.streams = dict(self.defaults)
         self.made: list[Stream] = [*self.defaults.values()]
+        self.entered: list[Stream] = []
         self.calls: list[Any] | None = None
         self.graphs: list[Graph] = []
         self.broken, self.hangs = "", False

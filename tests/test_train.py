@@ -84,14 +84,14 @@ def test_metrics(data: Path, tmp_path: Path) -> None:
 def test_the_result_is_the_last_net_and_load_gives_the_best(data: Path, tmp_path: Path) -> None:
     result = quick(data, tmp_path / "run")
     assert result.checkpoint is not None
-    last = load(result.checkpoint)
+    last = load(result.checkpoint, device="cpu")
     for mine, theirs in zip(result.net.params, last.params, strict=True):
         assert np.array_equal(mine.data, theirs.data)
     assert last.step == 30
     best = read(tmp_path / "run" / "checkpoints" / "best.safetensors")
     assert result.best is not None
     assert best.state["best"] == result.best
-    measured = evaluate(tmp_path / "run")
+    measured = evaluate(tmp_path / "run", device="cpu")
     assert measured["top1"] == result.best["val_top1"]
     assert measured["loss"] == result.best["val_loss"]
     assert measured["cases"] == tiny.TEST
