@@ -264,14 +264,14 @@ def test_a_rank_that_dies_ends_the_job(one, tmp_path):
         from convnet.net import Net
         from mpi4py import MPI
 
-        gradients = Net.gradients
+        gradients = Net.start_gradients
 
         def dying(self, *arguments, **options):
             if MPI.COMM_WORLD.rank == 1 and self.step == 14:
                 os.kill(os.getpid(), signal.SIGKILL)
             return gradients(self, *arguments, **options)
 
-        Net.gradients = dying
+        Net.start_gradients = dying
         convnet.train({str(one / "tiny.toml")!r}, device="cpu", run_dir={str(run)!r})
     """)
     )
@@ -285,7 +285,7 @@ def test_a_rank_that_dies_ends_the_job(one, tmp_path):
 
 
 @needs_mpi
-@pytest.mark.parametrize(("rank", "where"), [(0, "gradients"), (2, "_finish_epoch")])
+@pytest.mark.parametrize(("rank", "where"), [(0, "start_gradients"), (2, "_finish_epoch")])
 def test_a_rank_that_hangs_ends_the_job(one, tmp_path, where, rank):
     """It is alive and does nothing: in the middle of a step, or before validation."""
     run = tmp_path / "run"
@@ -298,7 +298,7 @@ def test_a_rank_that_hangs_ends_the_job(one, tmp_path, where, rank):
         from convnet.trainer import Trainer
         from mpi4py import MPI
 
-        owner = Net if {where!r} == "gradients" else Trainer
+        owner = Net if {where!r} == "start_gradients" else Trainer
         plain = getattr(owner, {where!r})
 
         def hanging(self, *arguments, **options):
@@ -379,13 +379,13 @@ def test_a_signal_saves_the_run(one, tmp_path):
         from convnet import cli
         from convnet.net import Net
 
-        gradients = Net.gradients
+        gradients = Net.start_gradients
 
         def slow(self, *arguments, **options):
             time.sleep(0.1)
             return gradients(self, *arguments, **options)
 
-        Net.gradients = slow
+        Net.start_gradients = slow
         sys.exit(cli.main(sys.argv[1:]))
     """)
     )
