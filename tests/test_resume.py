@@ -18,10 +18,11 @@ import pytest
 import tiny
 
 import convnet
-from convnet.checkpoint import CheckpointError, DamagedCheckpointError, read
+from convnet.checkpoint import Checkpoint, CheckpointError, DamagedCheckpointError, read
 from convnet.config import ConfigError, load_config
 from convnet.runfolder import RunError, RunFolder, read_metrics
 from convnet.train import TrainResult, train
+from convnet.trainer import Trainer
 
 # What a checkpoint says about a whole run, apart from the run's configuration.
 STATE = (
@@ -417,6 +418,22 @@ def test_other_data_are_refused(data: Path, tmp_path: Path) -> None:
     same = tiny.write_data(tmp_path / "same")
     assert train(resume=run_dir, device="cpu", data=str(same), quiet=True).status == "done"
     assert load_config(run_dir / "config.toml").data.path == str(same)
+
+
+def test_a_checkpoint_from_past_the_end_of_an_epoch_is_refused(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_dir = tmp_path / "run"
+    interrupted_at(13, data, run_dir)
+    restore = Trainer.restore
+
+    def restore_later(self: Trainer, checkpoint: Checkpoint) -> None:
+        checkpoint.state["step_in_epoch"] = 99
+        restore(self, checkpoint)
+
+    monkeypatch.setattr(Trainer, "restore", restore_later)
+    with pytest.raises(CheckpointError, match="step 99 of a shorter epoch"):
+        train(resume=run_dir, device="cpu", quiet=True)
 
 
 def test_a_run_in_use_is_refused(data: Path, tmp_path: Path) -> None:
