@@ -8,7 +8,7 @@
 
 Each pass of each layer is first checked against float64 at a sample of its results, then timed in
 turns with PyTorch's two memory layouts (where PyTorch is installed; `cudnn.benchmark` is on). The
-last columns are the ratio to the faster of those, and the kernel that a convolution takes. *limit*
+last columns are the ratio to the faster of those, and the kernel that a product takes. *limit*
 is the share of what is possible: of the fastest matrix product, or for layers that only move memory
 of a copy, both measured in the same run (limits.py). A turn is some calls one after the other; on a
 GPU those of products are CUDA graphs, PyTorch's too, so that nothing of Python's is measured. The
@@ -225,10 +225,12 @@ def graphs(
 
 
 def kernel(work: Work) -> str:
-    """Which one a convolution takes; of other layers there is one."""
-    if work.kind != "conv":
+    """Which one a convolution or a dense layer takes; of other layers there is one."""
+    if work.kind not in ("conv", "dense"):
         return ""
     shapes = work.shapes["x"], work.shapes["w"]
+    if work.kind == "dense":
+        return ops.dense_kernel(work.step, *shapes, math=work.math)
     return ops.conv_kernel(work.step, *shapes, math=work.math, **work.options)
 
 

@@ -293,17 +293,20 @@ void bind_local(py::module_& m) {
 // ---- dense -------------------------------------------------------------------------------------
 
 void bind_dense(py::module_& m) {
-  m.def(
-      "dense_workspace",
-      [](const std::string& pass, const py::object& x_shape, const py::object& w_shape,
-         const std::string& math) {
-        const std::string name = "dense_" + pass;
-        const char* op = name.c_str();
-        return dense_workspace(
-            dense_shape(op, dims_of(op, "x", x_shape), dims_of(op, "w", w_shape)),
-            pass_of(op, pass), math_of(op, math));
-      },
-      py::arg("pass"), py::arg("x_shape"), py::arg("w_shape"), py::arg("math") = "fp32");
+  const auto of_pass = [&m](const char* name, auto* function) {
+    m.def(
+        name,
+        [function](const std::string& pass, const py::object& x_shape, const py::object& w_shape,
+                   const std::string& math) {
+          const std::string op_name = "dense_" + pass;
+          const char* op = op_name.c_str();
+          return function(dense_shape(op, dims_of(op, "x", x_shape), dims_of(op, "w", w_shape)),
+                          pass_of(op, pass), math_of(op, math));
+        },
+        py::arg("pass"), py::arg("x_shape"), py::arg("w_shape"), py::arg("math") = "fp32");
+  };
+  of_pass("dense_workspace", &dense_workspace);
+  of_pass("dense_kernel", &dense_kernel);
   m.def(
       "dense_fprop",
       [](Array x, Array w, Array b, Array y, bool relu, Array workspace, std::uintptr_t stream,
@@ -865,6 +868,7 @@ void bind_philox(py::module_& m) {
 }
 
 void bind_backend(py::module_& m) {
+  m.def("start_backend", &start_backend);
   m.def("backend_name", &backend_name);
   m.def("device_count", &device_count);
   m.def("device_description", &device_description, py::arg("device") = 0);
@@ -873,6 +877,7 @@ void bind_backend(py::module_& m) {
       "math_description",
       [](const std::string& math) { return math_description(math_of("math_description", math)); },
       py::arg("math"));
+  m.def("pretend_implementation", &pretend_implementation, py::arg("name"));
   m.def("thread_count", &thread_count);
   m.def("set_thread_count", &set_thread_count, py::arg("threads"));
 }

@@ -328,7 +328,7 @@ def _module(name: str) -> ModuleType:
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", "2000")
     try:
-        return importlib.import_module(f"convnet.{name}")
+        module = importlib.import_module(f"convnet.{name}")
     except ModuleNotFoundError as error:
         if name != "_cpu":
             raise
@@ -342,6 +342,8 @@ def _module(name: str) -> ModuleType:
             f"convnet.{name} was built, but cannot be imported: {error}; "
             f"install {distribution.DISTRIBUTION} again"
         ) from error
+    module.start_backend()
+    return module
 
 
 def cuda_problem(index: int = 0) -> str | None:

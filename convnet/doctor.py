@@ -14,6 +14,7 @@ from convnet import distribution
 from convnet.ops.products import MATHS
 
 _PACKAGES = ("numpy", "pillow", "safetensors", "rich")
+_VARIABLES = ("CONVNET_DATA", "CONVNET_CPU_ISA", "ONEDNN_MAX_CPU_ISA", "CONVNET_WINOGRAD")
 
 
 def examine() -> dict[str, Any]:
@@ -21,7 +22,8 @@ def examine() -> dict[str, Any]:
 
     Returns:
         {"ok": whether the CPU path works, "problems": [...], "versions": {...}, "backends": {name:
-        {"usable", "description" or "reason"}}, "data": {source: description or reason}, ...}.
+        {"usable", "description" or "reason"}}, "data": {source: description or reason},
+        "environment": {name: value}, ...}.
     """
     report: dict[str, Any] = {"ok": True, "problems": []}
     report["versions"] = _versions()
@@ -32,6 +34,7 @@ def examine() -> dict[str, Any]:
         "emulator": _device("emulator", report["problems"]),
     }
     report["data"] = _data()
+    report["environment"] = {name: os.environ[name] for name in _VARIABLES if name in os.environ}
     report["ok"] = bool(report["backends"]["cpu"]["usable"])
     return report
 
@@ -159,10 +162,11 @@ def show(report: dict[str, Any]) -> str:
         lines += [f"  {'':13} {device}" for device in state.get("devices", [])[1:]]
         lines += [f"  {'':13} math {key}: {text}" for key, text in state.get("math", {}).items()]
     lines += [f"  {'auto':13} would use {_auto(report)}"]
+    if report["environment"]:
+        lines += ["environment"]
+        lines += [f"  {name}={value}" for name, value in report["environment"].items()]
     lines += ["data sets"]
     lines += [f"  {name:13} {text}" for name, text in report["data"].items()]
-    if os.environ.get("CONVNET_DATA"):
-        lines.append(f"  $CONVNET_DATA {os.environ['CONVNET_DATA']}")
     lines += [f"problem: {problem}" for problem in report["problems"]]
     lines.append("all is well" if not report["problems"] else f"python: {sys.executable}")
     return "\n".join(lines)

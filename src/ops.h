@@ -44,6 +44,9 @@ enum class Math {
 
 enum class Memory { kHost, kDevice };
 
+// Called when the module has been loaded. Throws std::invalid_argument where a variable of the
+// environment has a value that means nothing.
+void start_backend();
 const char* backend_name();  // "cpu", "cuda", "emulator"
 Memory backend_memory();     // where array pointers must live
 int device_count();          // 0 where there is no usable device; never throws
@@ -63,6 +66,11 @@ std::string device_description(int device);
 // What `math` comes to on the current device, for example "3xTF32 on tensor cores" or "as fp32: no
 // bfloat16 unit".
 std::string math_description(Math math);
+// For tests of what another processor would do: as if the library that forms products named this
+// implementation ("brgconv:avx512_core_amx") for each that is asked for in lower precision, until
+// it is called with "". What is computed stays right, to float32 or better than was asked for.
+// Implementations that ask no library throw std::invalid_argument.
+void pretend_implementation(const std::string& name);
 // What the implementation was built with: "oneDNN 3.2.0, OpenMP" or "CUDA 13.0; sm_80 sm_90 PTX
 // 90".
 std::string build_description();
@@ -91,7 +99,8 @@ CONVNET_HOST_DEVICE inline std::uint64_t state_seed(const StepState& state) {
 
 std::int64_t conv_workspace(const ConvShape& shape, Pass pass, Math math);
 // The kernel or algorithm that a pass takes on the current device, for arrays aligned to 16 bytes:
-// "wgmma, 256x128", "mma.sync, 128x64, 3 splits", "Winograd, F(2 x 2, 3 x 3)".
+// "wgmma, 256x128", "mma.sync, 128x64, 3 splits", "Winograd, F(2 x 2, 3 x 3)", "direct, bf16". On
+// the host, what ends in a lower precision computes in it, and everything else in float32.
 std::string conv_kernel(const ConvShape& shape, Pass pass, Math math);
 
 // b [K] may be null. relu: y = max(0, y) in the epilogue; a NaN may come out as 0 there (fmaxf and
@@ -121,6 +130,8 @@ void local_wgrad(const ConvShape& shape, const float* x, const float* dy, float*
 // ---- dense (fully connected): y = x w^T + b ----------------------------------------------------
 
 std::int64_t dense_workspace(const DenseShape& shape, Pass pass, Math math);
+// As conv_kernel: "matmul, bf16", "mma.sync, 64x32".
+std::string dense_kernel(const DenseShape& shape, Pass pass, Math math);
 void dense_fprop(const DenseShape& shape, Math math, const float* x, const float* w, const float* b,
                  bool relu, float* y, Workspace workspace, Stream stream);
 void dense_dgrad(const DenseShape& shape, Math math, const float* dy, const float* w,

@@ -14,7 +14,7 @@ from convnet.backend import Backend
 
 # Of the module's functions, those that give no work to a device.
 PURE = ("_shape", "_workspace", "_count", "_output", "_description", "philox", "Recording")
-PURE += ("_choice", "_choices", "tiles_of", "conv_kernel")
+PURE += ("_choice", "_choices", "tiles_of", "conv_kernel", "dense_kernel")
 
 
 class Event:

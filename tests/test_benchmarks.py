@@ -16,11 +16,14 @@ import numpy as np
 import pytest
 from test_device_arrays import XP, DeviceArray, become_device, emulator
 
+import convnet
+
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
 import conv_throughput  # noqa: E402
 import limits  # noqa: E402
+import math_table  # noqa: E402
 import tiles_table  # noqa: E402
 import tune_tiles  # noqa: E402
 
@@ -271,3 +274,27 @@ def test_a_wrong_result_is_not_timed(emulator, monkeypatch):
 def test_the_check_knows_every_convolution(monkeypatch, words, capsys):
     run(monkeypatch, conv_throughput.main, "--device", "cpu", "--rounds", "1", "--shape", *words)
     assert "wgrad" in capsys.readouterr().out
+
+
+# ---- math_table ---------------------------------------------------------------------------------
+
+
+def test_the_table_of_lower_precision(monkeypatch, tmp_path, capsys):
+    """On the CPU, made to believe in AMX, so that the kernels of the two columns differ."""
+    monkeypatch.setattr(convnet.backend.get("cpu").module, "math_description", lambda math: "said")
+    convnet.backend.get("cpu").module.pretend_implementation("brgconv:avx512_core_amx")
+    path = tmp_path / "table.json"
+    words = ("--device", "cpu", "--shape", "2,6,6,32,32,1,1", "--rounds", "1", "--json", str(path))
+    try:
+        for allow, code in (("1e6", 0), ("-100", 1)):
+            with pytest.raises(SystemExit) as ended:
+                run(monkeypatch, math_table.main, *words, "--allow", allow)
+            assert ended.value.code == code
+    finally:
+        convnet.backend.get("cpu").module.pretend_implementation("")
+    rows = json.loads(path.read_text())["rows"]
+    assert [row["pass"] for row in rows] == ["fprop", "dgrad", "wgrad"]
+    assert {(row["fp32_kernel"], row["kernel"]) for row in rows} == {("direct", "direct, bf16")}
+    out = capsys.readouterr().out
+    assert "slower than fp32 by more than -100 %: conv fprop, conv dgrad, conv wgrad" in out
+    assert "direct -> direct, bf16" in out

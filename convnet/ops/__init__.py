@@ -20,8 +20,11 @@ float32 in any case.
 - ``"bf16"``: operands rounded to 8 significant bits (about 2.3e-3).
 
 A device without a unit for ``tf32`` or ``bf16`` computes as for ``fp32``: GPUs before sm_80, and
-CPUs but for ``bf16`` where oneDNN can use AMX. :func:`math_description` and ``convnet doctor`` say
-what it comes to. Sums of fewer than 32 products are formed by FFMA on every GPU.
+CPUs without AMX. With AMX, ``bf16`` is taken by the passes and shapes that oneDNN has it for and
+that it makes faster; the others, among them the weight gradients of convolutions, compute as for
+``fp32``. :func:`math_description` and ``convnet doctor`` say what it comes to, and
+:func:`conv_kernel` and :func:`dense_kernel` for a shape. Sums of fewer than 32 products are formed
+by FFMA on every GPU.
 """
 
 from convnet.ops.activation import (
@@ -53,6 +56,7 @@ from convnet.ops.dense import (
     dense_dgrad,
     dense_fprop,
     dense_fprop_dropout,
+    dense_kernel,
     dense_wgrad,
     dense_wgrad_sgd,
     dense_workspace,
@@ -95,6 +99,7 @@ __all__ = [
     "dense_dgrad",
     "dense_fprop",
     "dense_fprop_dropout",
+    "dense_kernel",
     "dense_wgrad",
     "dense_wgrad_sgd",
     "dense_workspace",

@@ -73,6 +73,9 @@ def conv_kernel(
     for arrays aligned to 16 bytes: such as "wgmma, 256x128" (the tile: pixels x filters, in wgrad
     rows of dw x filters), "mma.sync, 128x64, 3 splits", "Winograd, F(2 x 2, 3 x 3)" or "direct".
 
+    Tensor cores compute in the `math` that is asked for. On the CPU a kernel that computes in lower
+    precision ends in it ("direct, bf16"), and every other computes in float32.
+
     CONVNET_WGMMA and CONVNET_WINOGRAD (auto, off, always) overrule the choice; see docs/kernels.md
     and docs/performance.md.
 

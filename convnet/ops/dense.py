@@ -22,6 +22,17 @@ def dense_workspace(
     return max(int(module.dense_workspace(each, *shapes, math)) for each in passes)
 
 
+def dense_kernel(
+    pass_name: str, x_shape: Sequence[int], w_shape: Sequence[int], *, math: str = "fp32"
+) -> str:
+    """The kernel that "fprop", "dgrad" or "wgrad" of x [N, C] and w [K, C] takes on the backend
+    that is in use: such as "mma.sync, 128x64, 3 splits", "matmul" or "matmul, bf16"; see
+    :func:`convnet.ops.conv_kernel`."""
+    shapes = shape_of("dense", "x", x_shape), shape_of("dense", "w", w_shape)
+    pass_name, math = text_of("dense", "pass_name", pass_name), text_of("dense", "math", math)
+    return str(_backend.of().module.dense_kernel(pass_name, *shapes, math))
+
+
 def dense_fprop(
     x: Array,
     w: Array,

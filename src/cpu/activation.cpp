@@ -62,13 +62,13 @@ constexpr bool saves_output(Activation kind) {
 }
 
 template <Activation kKind>
-CONVNET_CLONES void fprop_chunk(float a, float b, std::int64_t count, const float* x, float* y) {
+CONVNET_INLINE void fprop_chunk(float a, float b, std::int64_t count, const float* x, float* y) {
   CONVNET_SIMD
   for (std::int64_t i = 0; i < count; ++i) y[i] = value<kKind>(x[i], a, b);
 }
 
 template <Activation kKind>
-CONVNET_CLONES void bprop_chunk(float a, float b, std::int64_t count, const float* saved,
+CONVNET_INLINE void bprop_chunk(float a, float b, std::int64_t count, const float* saved,
                                 const float* dy, float* dx) {
   CONVNET_SIMD
   for (std::int64_t i = 0; i < count; ++i) {
@@ -80,7 +80,7 @@ CONVNET_CLONES void bprop_chunk(float a, float b, std::int64_t count, const floa
   }
 }
 
-CONVNET_CLONES void add_chunk(std::int64_t count, const float* src, float* dst) {
+CONVNET_INLINE void add_chunk(std::int64_t count, const float* src, float* dst) {
   CONVNET_SIMD
   for (std::int64_t i = 0; i < count; ++i) dst[i] += src[i];
 }
@@ -125,7 +125,7 @@ void activation_fprop(Activation activation, float a, float b, std::int64_t coun
                       float* y, Stream) {
   dispatch(activation, [=](auto kind) {
     parallel_chunks(count, kChunk, [=](std::int64_t begin, std::int64_t size) {
-      fprop_chunk<decltype(kind)::value>(a, b, size, x + begin, y + begin);
+      vectorized<fprop_chunk<decltype(kind)::value>>(a, b, size, x + begin, y + begin);
     });
   });
 }
@@ -134,14 +134,15 @@ void activation_bprop(Activation activation, float a, float b, std::int64_t coun
                       const float* saved, const float* dy, float* dx, Stream) {
   dispatch(activation, [=](auto kind) {
     parallel_chunks(count, kChunk, [=](std::int64_t begin, std::int64_t size) {
-      bprop_chunk<decltype(kind)::value>(a, b, size, saved + begin, dy + begin, dx + begin);
+      vectorized<bprop_chunk<decltype(kind)::value>>(a, b, size, saved + begin, dy + begin,
+                                                     dx + begin);
     });
   });
 }
 
 void accumulate(std::int64_t count, const float* src, float* dst, Stream) {
   parallel_chunks(count, kChunk, [=](std::int64_t begin, std::int64_t size) {
-    add_chunk(size, src + begin, dst + begin);
+    vectorized<add_chunk>(size, src + begin, dst + begin);
   });
 }
 

@@ -25,7 +25,7 @@ Inside inside(std::int64_t offset, std::int64_t size, std::int64_t extent) {
   return {begin, std::clamp<std::int64_t>(extent - offset, begin, size)};
 }
 
-CONVNET_CLONES void transform(std::int64_t count, float scale, const std::uint8_t* __restrict x,
+CONVNET_INLINE void transform(std::int64_t count, float scale, const std::uint8_t* __restrict x,
                               const float* __restrict noise, const float* __restrict mean,
                               float* __restrict y) {
   for (std::int64_t i = 0; i < count; ++i) {
@@ -90,10 +90,10 @@ void augment(const AugmentShape& shape, const std::uint8_t* x, const std::int32_
       float* line = mirror[n] != 0 ? scratch.line.data() : result;
       const std::int64_t place = (p + offset_h) * shape.w + cols.begin + offset_w;
       std::fill(line, line + cols.begin * channels, 0.0f);
-      transform((cols.end - cols.begin) * channels, scale,
-                x + (n * shape.h * shape.w + place) * channels, scratch.noise.data(),
-                mean_image ? mean + place * channels : scratch.mean.data(),
-                line + cols.begin * channels);
+      vectorized<transform>((cols.end - cols.begin) * channels, scale,
+                            x + (n * shape.h * shape.w + place) * channels, scratch.noise.data(),
+                            mean_image ? mean + place * channels : scratch.mean.data(),
+                            line + cols.begin * channels);
       std::fill(line + cols.end * channels, line + row, 0.0f);
       if (line != result) reverse_pixels(shape.q, channels, line, result);
     }

@@ -33,7 +33,7 @@ struct Average {
 };
 
 // One row of outputs.
-CONVNET_CLONES void avgpool_row(const PoolShape& shape, int p, const float* image, float* y) {
+CONVNET_INLINE void avgpool_row(const PoolShape& shape, int p, const float* image, float* y) {
   const Span rows = window_span(p, shape.stride_h, shape.pad_h, shape.size_h, shape.h);
   for (int q = 0; q < shape.q; ++q) {
     const Span cols = window_span(q, shape.stride_w, shape.pad_w, shape.size_w, shape.w);
@@ -48,7 +48,7 @@ CONVNET_INLINE void add_share(int channels, float share, const float* dy, float*
 }
 
 // One row of the image.
-CONVNET_CLONES void avgpool_bprop_row(const PoolShape& shape, int h, const float* dy, float* dx) {
+CONVNET_INLINE void avgpool_bprop_row(const PoolShape& shape, int h, const float* dy, float* dx) {
   const int channels = shape.c;
   const Span ps = covering_span(h, shape.stride_h, shape.pad_h, shape.size_h, shape.p);
   std::fill(dx, dx + std::int64_t{shape.w} * channels, 0.0f);
@@ -76,7 +76,8 @@ void avgpool_fprop(const PoolShape& shape, const float* x, float* y, Stream) {
   const std::int64_t rows_per_task = std::max<std::int64_t>(1, kChunk / work);
   const auto task = [&](std::int64_t first, std::int64_t rows) {
     for (std::int64_t i = first; i < first + rows; ++i) {
-      avgpool_row(shape, static_cast<int>(i % shape.p), x + i / shape.p * image, y + i * row);
+      vectorized<avgpool_row>(shape, static_cast<int>(i % shape.p), x + i / shape.p * image,
+                              y + i * row);
     }
   };
   parallel_chunks(std::int64_t{shape.n} * shape.p, rows_per_task, task);
@@ -88,8 +89,8 @@ void avgpool_bprop(const PoolShape& shape, const float* dy, float* dx, Stream) {
   const std::int64_t rows_per_task = std::max<std::int64_t>(1, kChunk / row);
   const auto task = [&](std::int64_t first, std::int64_t rows) {
     for (std::int64_t i = first; i < first + rows; ++i) {
-      avgpool_bprop_row(shape, static_cast<int>(i % shape.h), dy + i / shape.h * outputs,
-                        dx + i * row);
+      vectorized<avgpool_bprop_row>(shape, static_cast<int>(i % shape.h),
+                                    dy + i / shape.h * outputs, dx + i * row);
     }
   };
   parallel_chunks(std::int64_t{shape.n} * shape.h, rows_per_task, task);

@@ -11,7 +11,9 @@
 #include <cpuid.h>
 #endif
 
+#include "isa.h"
 #include "onednn.h"
+#include "reduced.h"
 
 namespace convnet {
 namespace {
@@ -38,16 +40,6 @@ std::string cpu_model() {
   return trimmed(brand.substr(0, brand.find('\0')));
 }
 
-std::string vector_isa() {
-  __builtin_cpu_init();
-  if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-      __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl")) {
-    return "AVX-512";
-  }
-  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return "AVX2";
-  return "SSE2";
-}
-
 #else
 
 std::string cpu_model() {
@@ -59,14 +51,6 @@ std::string cpu_model() {
     }
   }
   return "";
-}
-
-std::string vector_isa() {
-#if defined(__aarch64__)
-  return "NEON";
-#else
-  return "";
-#endif
 }
 
 #endif
@@ -81,12 +65,32 @@ std::atomic<int>& threads() {
 // libgomp ends the process when it cannot start a thread, so absurd numbers are refused.
 int thread_limit() { return std::max(64, 4 * omp_get_num_procs()); }
 
-// What oneDNN uses for a small product: another implementation, if it has a unit for `math`.
+// What oneDNN uses for a small product.
 std::string product_implementation(Math math) {
   using dnnl::memory;
   const memory::desc square({64, 64}, memory::data_type::f32, memory::format_tag::ab);
   return dnnl::matmul::primitive_desc(cpu_engine(), square, square, square, user_scratchpad(math))
       .impl_info_str();
+}
+
+// Which passes of layers of usual sizes compute in `math`, a lower precision; empty for none.
+std::string reduced_passes(Math math) {
+  if (!may_reduce(math)) return "";
+  const ConvShape conv = conv_shape("math_description", {32, 27, 27, 96}, {256, 1, 1, 96},
+                                    Window{1, 1, 0, 0, Rounding::kFloor}, 1);
+  const DenseShape dense{128, 1024, 1024};
+  const std::pair<const char*, Pass> passes[] = {
+      {"fprop", Pass::kFprop}, {"dgrad", Pass::kDgrad}, {"wgrad", Pass::kWgrad}};
+  const std::string ending = kernel_name("", math);
+  std::string found;
+  const auto note = [&](const std::string& layer, const char* pass, const std::string& kernel) {
+    if (kernel.size() < ending.size()) return;
+    if (kernel.compare(kernel.size() - ending.size(), ending.size(), ending) != 0) return;
+    found += (found.empty() ? "" : ", ") + layer + " " + pass;
+  };
+  for (const auto& [name, pass] : passes) note("conv", name, conv_kernel(conv, pass, math));
+  for (const auto& [name, pass] : passes) note("dense", name, dense_kernel(dense, pass, math));
+  return found;
 }
 
 }  // namespace
@@ -106,7 +110,7 @@ int memory_device(const void*) { return 0; }
 void wait_for_stream(const char*, Stream, Stream) {}
 
 std::string device_description(int) {
-  const std::string model = cpu_model(), isa = vector_isa();
+  const std::string model = cpu_model(), isa = vector_isa_name();
   const int count = thread_count();
   std::string text = model.empty() ? "unknown processor" : model;
   text += ", " + std::to_string(count) + (count == 1 ? " thread" : " threads");
@@ -114,28 +118,25 @@ std::string device_description(int) {
   return text;
 }
 
-bool has_unit(Math math) {
-  static const bool bf16 =
-      product_implementation(Math::kBf16) != product_implementation(Math::kFp32);
-  static const bool tf32 =
-      product_implementation(Math::kTf32) != product_implementation(Math::kFp32);
-  return math == Math::kBf16 ? bf16 : math == Math::kTf32 && tf32;
-}
-
 std::string math_description(Math math) {
   if (math == Math::kFp32)
     return "float32 accuracy; products by oneDNN " + product_implementation(math);
   if (math == Math::kFfma)
     return "float32 multiply-adds; by oneDNN " + product_implementation(math);
-  if (has_unit(math)) return "by oneDNN " + product_implementation(math);
-  return std::string("as fp32: this processor has no unit for ") +
-         (math == Math::kTf32 ? "TF32" : "bfloat16 products of float32 arrays");
+  const std::string name = math == Math::kTf32 ? "TF32" : "bfloat16";
+  const std::string passes = reduced_passes(math);
+  if (passes.empty()) {
+    return "as fp32: this processor has no unit for " + name + " products of float32 arrays";
+  }
+  return name + " by oneDNN " + product_implementation(math) + " for " + passes +
+         ", by shape (conv_kernel, dense_kernel); the rest in float32";
 }
 
 std::string build_description() {
   const dnnl_version_t* version = dnnl_version();
+  const std::string isa = onednn_isa_name();
   return "oneDNN " + std::to_string(version->major) + "." + std::to_string(version->minor) + "." +
-         std::to_string(version->patch) + ", OpenMP";
+         std::to_string(version->patch) + (isa.empty() ? "" : " for " + isa) + ", OpenMP";
 }
 
 int thread_count() { return threads().load(std::memory_order_relaxed); }

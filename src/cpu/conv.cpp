@@ -1,5 +1,6 @@
 // Convolution on the host, in NHWC throughout: by Winograd's algorithm where that pays
-// (winograd.cpp, space_to_depth.cpp), else directly by oneDNN.
+// (winograd.cpp, space_to_depth.cpp), else directly by oneDNN, which may round operands where
+// `math` allows it (reduced.h).
 //
 //   fprop  y  = x * w + b      (equations in ops.h)
 //   dgrad  dx = dy * flipped w
@@ -9,6 +10,7 @@
 // reorders them (K R S C / G numbers: little next to the convolution) into the workspace. `ceil`
 // rounding needs no special case: the overhang is right padding, which oneDNN reads as zeros.
 #include "onednn.h"
+#include "reduced.h"
 #include "space_to_depth.h"
 #include "winograd.h"
 
@@ -23,6 +25,7 @@ struct ConvPlan {
   dnnl::reorder reorder;  // KRSC -> oneDNN's layout (fprop, dgrad) or back (wgrad)
   bool reordered = false;
   memory::desc x, y, krsc, w, b, scratchpad;
+  std::string implementation;  // oneDNN's name of it
 };
 
 struct ConvGeometry {
@@ -72,6 +75,7 @@ std::shared_ptr<const ConvPlan> make_plan(const ConvShape& s, Pass pass, Math ma
     plan->conv = dnnl::convolution_forward(forward);
     plan->w = forward.weights_desc();
     plan->scratchpad = forward.scratchpad_desc();
+    plan->implementation = forward.impl_info_str();
   } else if (pass == Pass::kDgrad) {
     const dnnl::convolution_backward_data::primitive_desc backward(
         cpu_engine(), algorithm, g.x, g.w_any, g.y, g.strides, g.pad_l, g.pad_r, forward,
@@ -79,6 +83,7 @@ std::shared_ptr<const ConvPlan> make_plan(const ConvShape& s, Pass pass, Math ma
     plan->conv = dnnl::convolution_backward_data(backward);
     plan->w = backward.weights_desc();
     plan->scratchpad = backward.scratchpad_desc();
+    plan->implementation = backward.impl_info_str();
   } else {
     const dnnl::convolution_backward_weights::primitive_desc backward(
         cpu_engine(), algorithm, g.x, g.w_any, b, g.y, g.strides, g.pad_l, g.pad_r, forward,
@@ -86,6 +91,7 @@ std::shared_ptr<const ConvPlan> make_plan(const ConvShape& s, Pass pass, Math ma
     plan->conv = dnnl::convolution_backward_weights(backward);
     plan->w = backward.diff_weights_desc();
     plan->scratchpad = backward.scratchpad_desc();
+    plan->implementation = backward.impl_info_str();
   }
   plan->reordered = plan->w != plan->krsc;
   if (plan->reordered) {
@@ -104,13 +110,42 @@ std::shared_ptr<const ConvPlan> conv_plan(const ConvShape& s, Pass pass, Math ma
                    [&] { return make_plan(s, pass, math, bias, relu); });
 }
 
+// The plans that a pass may be asked for; oneDNN may choose differently with a bias and a ReLU.
+std::vector<std::shared_ptr<const ConvPlan>> conv_plans(const ConvShape& s, Pass pass, Math math) {
+  std::vector<std::shared_ptr<const ConvPlan>> plans;
+  for (const bool bias : {false, true}) {
+    for (const bool relu : {false, true}) {
+      if ((bias && pass == Pass::kDgrad) || (relu && pass != Pass::kFprop)) continue;
+      plans.push_back(conv_plan(s, pass, math, bias, relu));
+    }
+  }
+  return plans;
+}
+
+// Whether oneDNN's direct convolution computes in `math`, a lower precision.
+bool direct_is_reduced(const ConvShape& s, Pass pass, Math math) {
+  if (!may_reduce(math)) return false;
+  const auto plans = conv_plans(s, pass, math);
+  return std::all_of(plans.begin(), plans.end(),
+                     [](const auto& plan) { return is_reduced(plan->implementation); });
+}
+
 enum class Algorithm { kDirect, kWinograd, kSpaceToDepth };
 
-// kFfma asks for plain sums, and a unit for lower precision is faster than any algorithm here.
-Algorithm algorithm_for(const ConvShape& shape, Pass pass, Math math) {
-  if (math == Math::kFfma || has_unit(math)) return Algorithm::kDirect;
-  if (winograd_suits(shape, pass, direct_cost(shape))) return Algorithm::kWinograd;
-  return space_to_depth_suits(shape, pass) ? Algorithm::kSpaceToDepth : Algorithm::kDirect;
+struct Method {
+  Algorithm algorithm;
+  Math math;  // of a direct convolution
+};
+
+// kFfma asks for plain sums.
+Method method_for(const ConvShape& shape, Pass pass, Math math) {
+  if (math == Math::kFfma) return {Algorithm::kDirect, math};
+  const bool reduced = direct_is_reduced(shape, pass, math);
+  const Math taken = reduced ? math : Math::kFp32;
+  const double direct = direct_cost(shape) / (reduced ? kConvLead : 1);
+  if (winograd_suits(shape, pass, direct)) return {Algorithm::kWinograd, Math::kFp32};
+  if (space_to_depth_suits(shape, pass, direct)) return {Algorithm::kSpaceToDepth, Math::kFp32};
+  return {Algorithm::kDirect, taken};
 }
 
 // The filters in the layout the primitive wants.
@@ -125,37 +160,34 @@ memory reordered_filters(const ConvPlan& plan, const float* w, Scratch& scratch)
 }  // namespace
 
 std::string conv_kernel(const ConvShape& shape, Pass pass, Math math) {
-  const Algorithm algorithm = algorithm_for(shape, pass, math);
-  if (algorithm == Algorithm::kWinograd) return winograd_name(shape, pass);
-  return algorithm == Algorithm::kSpaceToDepth ? "space to depth" : "direct";
+  const Method method = method_for(shape, pass, math);
+  if (method.algorithm == Algorithm::kWinograd) return winograd_name(shape, pass);
+  if (method.algorithm == Algorithm::kSpaceToDepth) return "space to depth";
+  return kernel_name("direct", method.math);
 }
 
 std::int64_t conv_workspace(const ConvShape& shape, Pass pass, Math math) {
-  const Algorithm algorithm = algorithm_for(shape, pass, math);
-  if (algorithm == Algorithm::kWinograd) return winograd_workspace(shape, pass);
-  if (algorithm == Algorithm::kSpaceToDepth) return space_to_depth_workspace(shape, pass);
+  const Method method = method_for(shape, pass, math);
+  if (method.algorithm == Algorithm::kWinograd) return winograd_workspace(shape, pass);
+  if (method.algorithm == Algorithm::kSpaceToDepth) return space_to_depth_workspace(shape, pass);
   std::int64_t bytes = 0;
-  // oneDNN may choose differently with and without bias and ReLU; ask for the most.
-  for (const bool bias : {false, true}) {
-    for (const bool relu : {false, true}) {
-      const auto plan = conv_plan(shape, pass, math, bias, relu && pass == Pass::kFprop);
-      bytes = std::max(bytes, (plan->reordered ? Scratch::padded(plan->w.get_size()) : 0) +
-                                  Scratch::padded(plan->scratchpad.get_size()));
-    }
+  for (const auto& plan : conv_plans(shape, pass, method.math)) {
+    bytes = std::max(bytes, (plan->reordered ? Scratch::padded(plan->w.get_size()) : 0) +
+                                Scratch::padded(plan->scratchpad.get_size()));
   }
   return bytes;
 }
 
 void conv_fprop(const ConvShape& shape, Math math, const float* x, const float* w, const float* b,
                 bool relu, float* y, Workspace workspace, Stream) {
-  const Algorithm algorithm = algorithm_for(shape, Pass::kFprop, math);
-  if (algorithm == Algorithm::kWinograd) {
+  const Method method = method_for(shape, Pass::kFprop, math);
+  if (method.algorithm == Algorithm::kWinograd) {
     return winograd_fprop(shape, x, w, b, relu, y, workspace);
   }
-  if (algorithm == Algorithm::kSpaceToDepth) {
+  if (method.algorithm == Algorithm::kSpaceToDepth) {
     return space_to_depth_fprop(shape, x, w, b, relu, y, workspace);
   }
-  const auto plan = conv_plan(shape, Pass::kFprop, math, b != nullptr, relu);
+  const auto plan = conv_plan(shape, Pass::kFprop, method.math, b != nullptr, relu);
   Scratch scratch("conv_fprop", workspace);
   std::unordered_map<int, memory> args{
       {DNNL_ARG_SRC, memory_at(plan->x, x)},
@@ -170,14 +202,14 @@ void conv_fprop(const ConvShape& shape, Math math, const float* x, const float* 
 
 void conv_dgrad(const ConvShape& shape, Math math, const float* dy, const float* w,
                 const float* relu_mask, float* dx, Workspace workspace, Stream) {
-  const Algorithm algorithm = algorithm_for(shape, Pass::kDgrad, math);
-  if (algorithm == Algorithm::kWinograd) {
+  const Method method = method_for(shape, Pass::kDgrad, math);
+  if (method.algorithm == Algorithm::kWinograd) {
     return winograd_dgrad(shape, dy, w, relu_mask, dx, workspace);
   }
-  if (algorithm == Algorithm::kSpaceToDepth) {
+  if (method.algorithm == Algorithm::kSpaceToDepth) {
     return space_to_depth_dgrad(shape, dy, w, relu_mask, dx, workspace);
   }
-  const auto plan = conv_plan(shape, Pass::kDgrad, math, false, false);
+  const auto plan = conv_plan(shape, Pass::kDgrad, method.math, false, false);
   Scratch scratch("conv_dgrad", workspace);
   plan->conv.execute(cpu_stream(),
                      {{DNNL_ARG_DIFF_DST, memory_at(plan->y, dy)},
@@ -191,14 +223,14 @@ void conv_dgrad(const ConvShape& shape, Math math, const float* dy, const float*
 
 void conv_wgrad(const ConvShape& shape, Math math, const float* x, const float* dy, float* dw,
                 float* db, Workspace workspace, Stream) {
-  const Algorithm algorithm = algorithm_for(shape, Pass::kWgrad, math);
-  if (algorithm == Algorithm::kWinograd) {
+  const Method method = method_for(shape, Pass::kWgrad, math);
+  if (method.algorithm == Algorithm::kWinograd) {
     return winograd_wgrad(shape, x, dy, dw, db, workspace);
   }
-  if (algorithm == Algorithm::kSpaceToDepth) {
+  if (method.algorithm == Algorithm::kSpaceToDepth) {
     return space_to_depth_wgrad(shape, x, dy, dw, db, workspace);
   }
-  const auto plan = conv_plan(shape, Pass::kWgrad, math, db != nullptr, false);
+  const auto plan = conv_plan(shape, Pass::kWgrad, method.math, db != nullptr, false);
   Scratch scratch("conv_wgrad", workspace);
   const memory krsc = memory_at(plan->krsc, dw);
   memory blocked = plan->reordered ? memory_at(plan->w, scratch.take(plan->w.get_size())) : krsc;

@@ -9,8 +9,11 @@
 // fetched from there. Both run the same products, so the update has the bits it would have had.
 #include "dense_wgrad.h"
 
+#include <array>
+
 #include "onednn.h"
 #include "parallel.h"
+#include "reduced.h"
 #include "sgd.h"
 #include "simd.h"
 
@@ -36,6 +39,7 @@ std::int64_t slab_rows(const DenseShape& s) {
 struct SlabPlan {
   dnnl::matmul product;
   memory::desc dy, x, dw, scratchpad;
+  std::string implementation;  // oneDNN's name of it
 };
 
 std::shared_ptr<const SlabPlan> slab_plan(const DenseShape& s, Math math, std::int64_t rows) {
@@ -50,14 +54,22 @@ std::shared_ptr<const SlabPlan> slab_plan(const DenseShape& s, Math math, std::i
                                                user_scratchpad(math));
     plan->product = dnnl::matmul(product);
     plan->scratchpad = product.scratchpad_desc();
+    plan->implementation = product.impl_info_str();
     return plan;
   });
 }
 
+// The rows of all slabs but the last, and of the last.
+std::array<std::int64_t, 2> slab_sizes(const DenseShape& s) {
+  const std::int64_t rows = slab_rows(s);
+  return {rows, (s.k - 1) % rows + 1};
+}
+
 // Calls place(first row, scratch) for where each slab is to go, and done(first row, rows, slab).
 template <class Place, class Done>
-void for_each_slab(const char* op, const DenseShape& s, Math math, const float* x, const float* dy,
-                   Workspace workspace, const Place& place, const Done& done) {
+void for_each_slab(const char* op, const DenseShape& s, Math allowed, const float* x,
+                   const float* dy, Workspace workspace, const Place& place, const Done& done) {
+  const Math math = dense_wgrad_math(s, allowed);
   const std::int64_t most = slab_rows(s);
   for (std::int64_t row = 0; row < s.k; row += most) {
     const std::int64_t rows = std::min<std::int64_t>(most, s.k - row);
@@ -74,7 +86,7 @@ void for_each_slab(const char* op, const DenseShape& s, Math math, const float* 
   }
 }
 
-CONVNET_CLONES void sum_columns(std::int64_t rows, std::int64_t columns, std::int64_t pitch,
+CONVNET_INLINE void sum_columns(std::int64_t rows, std::int64_t columns, std::int64_t pitch,
                                 const float* dy, float* db) {
   for (std::int64_t k = 0; k < columns; ++k) db[k] = 0.0f;
   for (std::int64_t n = 0; n < rows; ++n) {
@@ -86,20 +98,29 @@ CONVNET_CLONES void sum_columns(std::int64_t rows, std::int64_t columns, std::in
 void bias_gradient(const DenseShape& s, const float* dy, float* db) {
   if (db == nullptr) return;
   parallel_chunks(s.k, kBiasColumns, [&](std::int64_t begin, std::int64_t size) {
-    sum_columns(s.n, size, s.k, dy + begin, db + begin);
+    vectorized<sum_columns>(s.n, size, s.k, dy + begin, db + begin);
   });
 }
 
 }  // namespace
 
-std::int64_t dense_wgrad_workspace(const DenseShape& shape, Math math) {
-  const std::int64_t rows = slab_rows(shape), rest = (shape.k - 1) % rows + 1;
-  std::int64_t scratch = 0;
-  for (const std::int64_t size : {rows, rest}) {
-    const std::size_t bytes = slab_plan(shape, math, size)->scratchpad.get_size();
-    scratch = std::max(scratch, Scratch::padded(bytes));
+Math dense_wgrad_math(const DenseShape& shape, Math math) {
+  if (math == Math::kFfma) return math;
+  if (!may_reduce(math)) return Math::kFp32;
+  for (const std::int64_t rows : slab_sizes(shape)) {
+    if (!reduction_pays(rows, shape.c, shape.n)) return Math::kFp32;
+    if (!is_reduced(slab_plan(shape, math, rows)->implementation)) return Math::kFp32;
   }
-  return scratch + Scratch::padded(static_cast<std::size_t>(4 * rows * shape.c));
+  return math;
+}
+
+std::int64_t dense_wgrad_workspace(const DenseShape& shape, Math math) {
+  std::int64_t scratch = 0;
+  for (const std::int64_t rows : slab_sizes(shape)) {
+    const auto plan = slab_plan(shape, dense_wgrad_math(shape, math), rows);
+    scratch = std::max(scratch, Scratch::padded(plan->scratchpad.get_size()));
+  }
+  return scratch + Scratch::padded(static_cast<std::size_t>(4 * slab_rows(shape) * shape.c));
 }
 
 void dense_wgrad(const DenseShape& shape, Math math, const float* x, const float* dy, float* dw,

@@ -1,4 +1,5 @@
-// The scratch memory of dense_wgrad and dense_wgrad_sgd, for dense_workspace().
+// The scratch memory of dense_wgrad and dense_wgrad_sgd, for dense_workspace(), and what they
+// compute in, for dense_kernel().
 #pragma once
 
 #include "ops.h"
@@ -6,5 +7,6 @@
 namespace convnet {
 
 std::int64_t dense_wgrad_workspace(const DenseShape& shape, Math math);
+Math dense_wgrad_math(const DenseShape& shape, Math math);
 
 }  // namespace convnet

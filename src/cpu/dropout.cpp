@@ -29,7 +29,7 @@ void dropout_part(const Mask& mask, std::int64_t index, std::int64_t count, cons
   for (std::int64_t i = 0; i < count; ++i) y[i] = masked(mask, bits.v[index % 4 + i], x[i]);
 }
 
-CONVNET_CLONES void dropout_fours(const Mask& mask, std::uint64_t index4, std::int64_t fours,
+CONVNET_INLINE void dropout_fours(const Mask& mask, std::uint64_t index4, std::int64_t fours,
                                   const float* x, float* y) {
   const Mask m = mask;
   CONVNET_SIMD
@@ -48,7 +48,8 @@ void dropout_run(const Mask& mask, std::int64_t index, std::int64_t count, const
   const std::int64_t head = std::min<std::int64_t>((4 - index % 4) % 4, count);
   if (head > 0) dropout_part(mask, index, head, x, y);
   const std::int64_t fours = (count - head) / 4;
-  dropout_fours(mask, static_cast<std::uint64_t>((index + head) / 4), fours, x + head, y + head);
+  vectorized<dropout_fours>(mask, static_cast<std::uint64_t>((index + head) / 4), fours, x + head,
+                            y + head);
   const std::int64_t done = head + 4 * fours;
   if (done < count) dropout_part(mask, index + done, count - done, x + done, y + done);
 }

@@ -162,7 +162,7 @@ CONVNET_INLINE void square_rows(const Block& block, const Line& line, const floa
   }
 }
 
-CONVNET_CLONES void fprop_block(const LrnShape& shape, const Line& line, const Block& block,
+CONVNET_INLINE void fprop_block(const LrnShape& shape, const Line& line, const Block& block,
                                 const Scratch& scratch, const float* __restrict x,
                                 float* __restrict y) {
   square_rows(block, line, x, scratch.squares);
@@ -194,7 +194,7 @@ CONVNET_INLINE void term_rows(const Block& block, const Line& line, const float*
   }
 }
 
-CONVNET_CLONES void bprop_block(const LrnShape& shape, const Line& line, const Block& block,
+CONVNET_INLINE void bprop_block(const LrnShape& shape, const Line& line, const Block& block,
                                 const Scratch& scratch, const float* __restrict x,
                                 const float* __restrict dy, float* __restrict dx) {
   square_rows(block, line, x, scratch.squares);
@@ -224,7 +224,7 @@ CONVNET_CLONES void bprop_block(const LrnShape& shape, const Line& line, const B
   }
 }
 
-CONVNET_CLONES void mask_block(std::int64_t count, const float* __restrict x,
+CONVNET_INLINE void mask_block(std::int64_t count, const float* __restrict x,
                                float* __restrict dx) {
   for (std::int64_t i = 0; i < count; ++i) dx[i] = x[i] <= 0.0f ? 0.0f : dx[i];
 }
@@ -273,7 +273,7 @@ void LrnPixels::fprop(std::int64_t pixels, const float* x, float* y) const {
   }
   const Scratch scratch(line_, memory_.data());
   for_blocks(shape_, line_, pixels, [&](const Block& block, std::int64_t at) {
-    fprop_block(shape_, line_, block, scratch, x + at, y + at);
+    vectorized<fprop_block>(shape_, line_, block, scratch, x + at, y + at);
   });
 }
 
@@ -287,8 +287,8 @@ void LrnPixels::bprop(std::int64_t pixels, const float* x, const float* dy, bool
   }
   const Scratch scratch(line_, memory_.data());
   for_blocks(shape_, line_, pixels, [&](const Block& block, std::int64_t at) {
-    bprop_block(shape_, line_, block, scratch, x + at, dy + at, dx + at);
-    if (relu_mask) mask_block(block.rows * line_.channels, x + at, dx + at);
+    vectorized<bprop_block>(shape_, line_, block, scratch, x + at, dy + at, dx + at);
+    if (relu_mask) vectorized<mask_block>(block.rows * line_.channels, x + at, dx + at);
   });
 }
 

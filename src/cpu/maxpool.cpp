@@ -57,7 +57,7 @@ struct Winner {
   }
 };
 
-CONVNET_CLONES void maxpool_row(const PoolRun& run, float* y, std::uint8_t* argmax) {
+CONVNET_INLINE void maxpool_row(const PoolRun& run, float* y, std::uint8_t* argmax) {
   const PoolShape& shape = *run.shape;
   const Span rows = window_span(run.p, shape.stride_h, shape.pad_h, shape.size_h, shape.h);
   for (int q = 0; q < shape.q; ++q) {
@@ -78,7 +78,7 @@ CONVNET_INLINE void add_where(int channels, int code, const std::uint8_t* argmax
   }
 }
 
-CONVNET_CLONES void maxpool_bprop_row(const GatherRun& run, float* dx) {
+CONVNET_INLINE void maxpool_bprop_row(const GatherRun& run, float* dx) {
   const PoolShape& shape = *run.shape;
   const int channels = shape.c;
   const Span ps = covering_span(run.h, shape.stride_h, shape.pad_h, shape.size_h, shape.p);
@@ -103,7 +103,7 @@ void maxpool_fprop_row(const PoolRun& run, float* y, std::uint8_t* argmax) {
   if (const VectorKernels* kernels = kernels_for(run.shape->c, false)) {
     kernels->maxpool_fprop(run, y, argmax);
   } else {
-    maxpool_row(run, y, argmax);
+    vectorized<maxpool_row>(run, y, argmax);
   }
 }
 
@@ -111,7 +111,7 @@ void maxpool_bprop_pixels(const GatherRun& run, float* dx) {
   if (const VectorKernels* kernels = kernels_for(run.shape->c, false)) {
     kernels->maxpool_bprop(run, dx);
   } else {
-    maxpool_bprop_row(run, dx);
+    vectorized<maxpool_bprop_row>(run, dx);
   }
 }
 

@@ -29,18 +29,14 @@ inline dnnl::stream& cpu_stream() {
   return stream;
 }
 
-// oneDNN is told to take its scratch memory from us, so that a step allocates nothing.
-// What `math` allows oneDNN. It makes use of that where the processor has a unit for it (bf16:
-// AMX), and computes in float32 elsewhere; math_description() says which.
+// What `math` allows oneDNN; reduced.h says where it makes use of that.
 inline dnnl::fpmath_mode fpmath_mode(Math math) {
   if (math == Math::kTf32) return dnnl::fpmath_mode::tf32;
   if (math == Math::kBf16) return dnnl::fpmath_mode::bf16;
   return dnnl::fpmath_mode::strict;
 }
 
-// Whether oneDNN finds a unit for `math` here: one of lower precision. In backend.cpp.
-bool has_unit(Math math);
-
+// oneDNN is told to take its scratch memory from us, so that a step allocates nothing.
 inline dnnl::primitive_attr user_scratchpad(Math math, bool relu = false) {
   dnnl::primitive_attr attr;
   attr.set_fpmath_mode(fpmath_mode(math));

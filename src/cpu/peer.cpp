@@ -9,7 +9,7 @@
 namespace convnet {
 namespace {
 
-CONVNET_CLONES void add_row(std::int64_t count, const float* src, float* dst) {
+CONVNET_INLINE void add_row(std::int64_t count, const float* src, float* dst) {
   CONVNET_SIMD
   for (std::int64_t i = 0; i < count; ++i) dst[i] += src[i];
 }
@@ -42,7 +42,7 @@ void peer_copy(const PeerShape& shape, const float* src, float* dst, Stream) {
 }
 
 void peer_add(const PeerShape& shape, const float* src, float* dst, Stream) {
-  for_rows(shape, src, dst, add_row);
+  for_rows(shape, src, dst, vectorized<add_row>);
 }
 
 }  // namespace convnet

@@ -14,7 +14,7 @@
 namespace convnet {
 namespace {
 
-CONVNET_CLONES void update_values(std::int64_t count, float momentum, float decay, float rate,
+CONVNET_INLINE void update_values(std::int64_t count, float momentum, float decay, float rate,
                                   const float* grad, float* velocity, float* w) {
   CONVNET_SIMD
   for (std::int64_t i = 0; i < count; ++i) {
@@ -28,7 +28,7 @@ CONVNET_CLONES void update_values(std::int64_t count, float momentum, float deca
 
 void update_chunk(std::int64_t count, const UpdateFactors& by, const float* grad, float* velocity,
                   float* w) {
-  update_values(count, by.momentum, by.decay, by.rate, grad, velocity, w);
+  vectorized<update_values>(count, by.momentum, by.decay, by.rate, grad, velocity, w);
 }
 
 void sgd_update(const SgdTensor* tensors, int tensor_count, float lr, float momentum,

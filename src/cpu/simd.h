@@ -1,28 +1,25 @@
 // Vector code without -march: how one binary uses the widest vectors of the machine it runs on.
 //
-// A function marked CONVNET_CLONES is compiled three times (baseline, AVX2 + FMA, AVX-512) and the
-// dynamic loader picks one when the library is loaded. Three rules follow:
-//   - Mark the function that holds the inner loop, and call it from the parallel loop: the body of
-//     a parallel region, which OpenMP turns into a function of its own, is not cloned.
-//   - Whatever the marked function calls must be inlined into it (CONVNET_INLINE), or the baseline
-//     version of the callee runs.
+// vectorized<function>(arguments...) calls a version of `function` compiled for AVX-512, AVX2 or
+// the baseline, whichever vector_isa() says. Three rules follow:
+//   - The function holds the inner loop, and is called so from the parallel loop: the body of
+//     a parallel region, which OpenMP turns into a function of its own, is compiled once.
+//   - It is CONVNET_INLINE, and so is whatever it calls, or the baseline version of that runs.
 //   - Leave vectorising to the compiler: plain loops over contiguous memory, CONVNET_SIMD where it
 //     cannot see that iterations are independent.
 // The build passes -fno-math-errno (else no vector square root) and -fno-trapping-math (else no
 // vector selects). Neither changes a result; NaN, infinities and rounding stay as IEEE 754 says.
 #pragma once
 
-#include <cstdlib>  // defines __GLIBC__: the clones need the loader to support IFUNC
+#include "isa.h"
 
-#if defined(__GNUC__) && !defined(__clang__) && defined(__x86_64__) && defined(__GLIBC__) && \
-    !defined(__SANITIZE_ADDRESS__)
-#if __GNUC__ >= 12
-#define CONVNET_CLONES __attribute__((target_clones("default", "arch=x86-64-v3", "arch=x86-64-v4")))
+#if defined(__GNUC__) && !defined(__clang__) && defined(__x86_64__)
+#define CONVNET_AVX512 \
+  __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,bmi,bmi2")))
+#define CONVNET_AVX2 __attribute__((target("avx2,fma,bmi,bmi2")))
 #else
-#define CONVNET_CLONES __attribute__((target_clones("default", "avx2", "avx512f")))
-#endif
-#else
-#define CONVNET_CLONES
+#define CONVNET_AVX512
+#define CONVNET_AVX2
 #endif
 
 #if defined(__GNUC__)  // also Clang
@@ -43,3 +40,31 @@
 #define CONVNET_SIMD
 #define CONVNET_SIMD_16
 #endif
+
+namespace convnet {
+
+template <auto function, class = decltype(function)>
+struct Vectorized;
+
+template <auto function, class Result, class... Arguments>
+struct Vectorized<function, Result (*)(Arguments...)> {
+  Result operator()(Arguments... arguments) const {
+    switch (vector_isa()) {
+      case Isa::kAvx512:
+        return avx512(arguments...);
+      case Isa::kAvx2:
+        return avx2(arguments...);
+      default:
+        return function(arguments...);
+    }
+  }
+
+ private:
+  CONVNET_AVX512 static Result avx512(Arguments... arguments) { return function(arguments...); }
+  CONVNET_AVX2 static Result avx2(Arguments... arguments) { return function(arguments...); }
+};
+
+template <auto function>
+inline constexpr Vectorized<function> vectorized{};
+
+}  // namespace convnet

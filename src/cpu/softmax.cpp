@@ -31,7 +31,7 @@ CONVNET_INLINE float row_max(int count, const float* x) {
   return best;
 }
 
-CONVNET_CLONES float row_sum(int count, const float* x) {
+CONVNET_INLINE float row_sum(int count, const float* x) {
   float parts[kLanes] = {};
   int i = 0;
   for (; i + kLanes <= count; i += kLanes) {
@@ -44,20 +44,20 @@ CONVNET_CLONES float row_sum(int count, const float* x) {
 }
 
 // result[j] = e^(x[j] - max); returns max.
-CONVNET_CLONES float exponentials(int count, const float* x, float* result) {
+CONVNET_INLINE float exponentials(int count, const float* x, float* result) {
   const float max = row_max(count, x);
   CONVNET_SIMD
   for (int i = 0; i < count; ++i) result[i] = fast_exp(x[i] - max);
   return max;
 }
 
-CONVNET_CLONES void scale_row(int count, float factor, float* x) {
+CONVNET_INLINE void scale_row(int count, float factor, float* x) {
   for (int i = 0; i < count; ++i) x[i] *= factor;
 }
 
 // Classes that are not surely behind the label: before it, those not smaller; after it, those not
 // smaller or equal. Written as "not less", so that NaN counts.
-CONVNET_CLONES std::int32_t rank_of(int count, const float* x, int label) {
+CONVNET_INLINE std::int32_t rank_of(int count, const float* x, int label) {
   const float score = x[label];
   std::int32_t rank = 0;
   for (int i = 0; i < label; ++i) rank += !(x[i] < score);
@@ -76,8 +76,8 @@ void softmax_fprop(const SoftmaxShape& shape, const float* logits, float* probs,
   parallel_chunks(shape.n, rows_per_task(shape), [&](std::int64_t first, std::int64_t rows) {
     for (std::int64_t n = first; n < first + rows; ++n) {
       float* row = probs + n * shape.classes;
-      exponentials(shape.classes, logits + n * shape.classes, row);
-      scale_row(shape.classes, 1.0f / row_sum(shape.classes, row), row);
+      vectorized<exponentials>(shape.classes, logits + n * shape.classes, row);
+      vectorized<scale_row>(shape.classes, 1.0f / vectorized<row_sum>(shape.classes, row), row);
     }
   });
 }
@@ -97,17 +97,17 @@ void softmax_xent(const SoftmaxShape& shape, const float* logits, const std::int
         if (dlogits != nullptr) std::fill(row, row + classes, kNan);
         continue;
       }
-      const float max = exponentials(classes, x, row);
+      const float max = vectorized<exponentials>(classes, x, row);
       // The other classes are summed without the label's, so that a loss and a gradient near zero
       // keep their digits: both depend on the others alone.
       const float own = row[label];
       row[label] = 0.0f;
-      const float others = row_sum(classes, row);
+      const float others = vectorized<row_sum>(classes, row);
       loss[n] = std::log1p(others + (own - 1.0f)) - (x[label] - max);
-      rank[n] = rank_of(classes, x, label);
+      rank[n] = vectorized<rank_of>(classes, x, label);
       if (dlogits == nullptr) continue;
       const float factor = scale / (others + own);
-      scale_row(classes, factor, row);
+      vectorized<scale_row>(classes, factor, row);
       row[label] = -factor * others;
     }
   });

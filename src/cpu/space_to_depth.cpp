@@ -99,12 +99,11 @@ float* take(Scratch& scratch, const Blocks& blocks) {
 
 }  // namespace
 
-bool space_to_depth_suits(const ConvShape& s, Pass pass) {
+bool space_to_depth_suits(const ConvShape& s, Pass pass, double direct) {
   if (s.stride_h != s.stride_w || s.stride_h < 2 || s.groups != 1) return false;
   // oneDNN computes the gradient of a strided convolution's input at a sixth of its usual rate
   // (conv1 of the paper: 39 of 240 GFLOP/s); half of that lead is counted.
-  const double direct = direct_cost(s) * (pass == Pass::kDgrad ? 3 : 1);
-  return winograd_suits(unstrided(s), pass, direct);
+  return winograd_suits(unstrided(s), pass, direct * (pass == Pass::kDgrad ? 3 : 1));
 }
 
 std::int64_t space_to_depth_workspace(const ConvShape& s, Pass pass) {

@@ -10,8 +10,8 @@
 
 namespace convnet {
 
-// Whether this convolution is cheaper so than directly.
-bool space_to_depth_suits(const ConvShape& shape, Pass pass);
+// Whether this convolution is cheaper so than directly, which costs `direct` multiplications.
+bool space_to_depth_suits(const ConvShape& shape, Pass pass, double direct);
 
 std::int64_t space_to_depth_workspace(const ConvShape& shape, Pass pass);
 

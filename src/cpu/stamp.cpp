@@ -10,7 +10,7 @@
 namespace convnet {
 namespace {
 
-CONVNET_CLONES std::uint32_t row_sum(std::int64_t count, const std::uint32_t* words) {
+CONVNET_INLINE std::uint32_t row_sum(std::int64_t count, const std::uint32_t* words) {
   std::uint32_t sum = 0;
   for (std::int64_t i = 0; i < count; ++i) sum += words[i];
   return sum;
@@ -20,7 +20,7 @@ std::uint32_t block_sum(const PeerShape& shape, const float* src) {
   const auto* words = reinterpret_cast<const std::uint32_t*>(src);
   std::uint32_t sum = 0;
   for (std::int64_t row = 0; row < shape.rows; ++row) {
-    sum += row_sum(shape.cols, words + row * shape.src_stride);
+    sum += vectorized<row_sum>(shape.cols, words + row * shape.src_stride);
   }
   return sum;
 }

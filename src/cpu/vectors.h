@@ -2,7 +2,7 @@
 //
 // vector_kernels.h holds them, written once over a vector type of any length; vector_kernels.cpp
 // compiles it for each instruction set, and kernels_for() picks one when it is called. So there is
-// no -march, as with CONVNET_CLONES (simd.h), which serves where a plain loop is fast.
+// no -march, as with vectorized<> (simd.h), which serves where a plain loop is fast.
 #pragma once
 
 #include <cstdint>
@@ -45,9 +45,9 @@ struct VectorKernels {
   void (*maxpool_bprop)(const GatherRun& run, float* dx);
 };
 
-// The kernels with the longest vectors that this machine has and that fit: whole ones into
+// The kernels with the longest vectors that vector_isa() allows and that fit: whole ones into
 // `channels` where `whole`, else at least one. Null where there are none; the caller has a loop of
-// its own for that. CONVNET_VECTOR_LANES in the environment sets a limit, for tests.
+// its own for that.
 const VectorKernels* kernels_for(int channels, bool whole);
 
 }  // namespace convnet

@@ -30,7 +30,7 @@ using Input = Picture<const float>;
 enum class Algorithm { kF2x3, kF3x3, kF2x5 };
 enum class Role { kData, kFilter, kGradient };
 
-CONVNET_CLONES
+CONVNET_INLINE
 void scatter(Algorithm algorithm, Role role, const Input& from, std::int64_t begin, int count,
              const Matrices<float>& to) {
   const auto as = [&](auto f) CONVNET_LAMBDA_INLINE {
@@ -48,7 +48,7 @@ void scatter(Algorithm algorithm, Role role, const Input& from, std::int64_t beg
   if (algorithm == Algorithm::kF2x5) as(F2x5());
 }
 
-CONVNET_CLONES
+CONVNET_INLINE
 void gather(Algorithm algorithm, Role role, const Matrices<const float>& from, std::int64_t begin,
             int count, const Picture<float>& to, const Epilogue& epilogue) {
   const auto as = [&](auto f) CONVNET_LAMBDA_INLINE {
@@ -64,7 +64,7 @@ void gather(Algorithm algorithm, Role role, const Matrices<const float>& from, s
   if (algorithm == Algorithm::kF2x5) as(F2x5());
 }
 
-CONVNET_CLONES
+CONVNET_INLINE
 void add_rows(const float* rows, int count, int columns, std::int64_t stride, float* sum) {
   for (int i = 0; i < count; ++i) {
     const float* row = rows + i * stride;
@@ -230,8 +230,8 @@ std::vector<memory> transformed_filters(const Plan& plan, const float* w, bool t
   for (int g = 0; g < plan.groups; ++g) {
     const Input from = filters(plan, w, g * k, c, turned);
     parallel_chunks(k, kFiltersAtOnce, [&](std::int64_t begin, std::int64_t count) {
-      scatter(plan.sort.algorithm, Role::kFilter, from, begin, static_cast<int>(count),
-              {made + begin * c, std::int64_t{c} * k, c});
+      vectorized<scatter>(plan.sort.algorithm, Role::kFilter, from, begin, static_cast<int>(count),
+                          {made + begin * c, std::int64_t{c} * k, c});
     });
     const memory as_made = memory_at(plan.right_as_made, made);
     memory result = as_made;
@@ -268,8 +268,8 @@ void correlate(const Plan& plan, const std::vector<memory>& right, const Input& 
     const int count = static_cast<int>(std::min<std::int64_t>(plan.block, plan.tiles - begin));
     Input source = from;
     source.data += static_cast<std::int64_t>(g) * plan.in;
-    scatter(plan.sort.algorithm, Role::kData, source, begin, count,
-            {mine.left, std::int64_t{plan.block} * plan.in, plan.in});
+    vectorized<scatter>(plan.sort.algorithm, Role::kData, source, begin, count,
+                        {mine.left, std::int64_t{plan.block} * plan.in, plan.in});
     // Rows past `count` hold what they held; nobody reads their products.
     plan.product.execute(cpu_stream(),
                          {{DNNL_ARG_SRC, memory_at(plan.left, mine.left)},
@@ -283,9 +283,9 @@ void correlate(const Plan& plan, const std::vector<memory>& right, const Input& 
     Epilogue part = epilogue;
     if (part.bias != nullptr) part.bias += channel;
     if (part.mask != nullptr) part.mask += channel;
-    gather(plan.sort.algorithm, Role::kData,
-           {mine.result, std::int64_t{plan.block} * plan.out, plan.out}, begin, count, target,
-           part);
+    vectorized<gather>(plan.sort.algorithm, Role::kData,
+                       {mine.result, std::int64_t{plan.block} * plan.out, plan.out}, begin, count,
+                       target, part);
   });
 }
 
@@ -299,10 +299,10 @@ void sum_rows(const float* dy, std::int64_t rows, int k, float* partial, float* 
   parallel_chunks(rows, kRowsAtOnce, [&](std::int64_t begin, std::int64_t count) {
     float* sum = partial + begin / kRowsAtOnce * k;
     std::memset(sum, 0, floats(k));
-    add_rows(dy + begin * k, static_cast<int>(count), k, k, sum);
+    vectorized<add_rows>(dy + begin * k, static_cast<int>(count), k, k, sum);
   });
   std::memset(db, 0, floats(k));
-  add_rows(partial, static_cast<int>(ceil_div(rows, kRowsAtOnce)), k, k, db);
+  vectorized<add_rows>(partial, static_cast<int>(ceil_div(rows, kRowsAtOnce)), k, k, db);
 }
 
 constexpr int kTilesAtOnce = 8;
@@ -323,8 +323,8 @@ void scatter_block(const Plan& plan, Role role, const Input& from, std::int64_t 
     source.data += static_cast<std::int64_t>(g) * channels;
     float* matrices = to + g * plan.numbers * stride;
     parallel_chunks(count, kTilesAtOnce, [&](std::int64_t first, std::int64_t some) {
-      scatter(plan.sort.algorithm, role, source, begin + first, static_cast<int>(some),
-              {matrices + first * channels, stride, channels});
+      vectorized<scatter>(plan.sort.algorithm, role, source, begin + first, static_cast<int>(some),
+                          {matrices + first * channels, stride, channels});
     });
     if (count == plan.block) continue;
     for (int i = 0; i < plan.numbers; ++i) {
@@ -417,8 +417,8 @@ void winograd_wgrad(const ConvShape& s, const float* x, const float* dy, float* 
     const Picture<float> target = filters(*plan, dw, g * out, in, false);
     const float* group = sums + g * plan->numbers * matrix;
     parallel_chunks(out, kFiltersAtOnce, [&](std::int64_t begin, std::int64_t count) {
-      gather(plan->sort.algorithm, Role::kFilter, {group + begin * in, matrix, in}, begin,
-             static_cast<int>(count), target, {nullptr, false, nullptr});
+      vectorized<gather>(plan->sort.algorithm, Role::kFilter, {group + begin * in, matrix, in},
+                         begin, static_cast<int>(count), target, {nullptr, false, nullptr});
     });
   }
   if (db == nullptr) return;

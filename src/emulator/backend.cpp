@@ -7,6 +7,8 @@
 
 namespace convnet {
 
+void start_backend() {}
+
 const char* backend_name() { return "emulator"; }
 
 Memory backend_memory() { return Memory::kHost; }

@@ -29,6 +29,10 @@ std::int64_t dense_workspace(const DenseShape& shape, Pass pass, Math math) {
   return conv_workspace(as_convolution(shape), pass, math);
 }
 
+std::string dense_kernel(const DenseShape& shape, Pass pass, Math math) {
+  return conv_kernel(as_convolution(shape), pass, math);
+}
+
 void dense_fprop(const DenseShape& shape, Math math, const float* x, const float* w, const float* b,
                  bool relu, float* y, Workspace workspace, Stream stream) {
   conv_fprop_as("dense_fprop", as_convolution(shape), math, x, w, b, relu, y, workspace, stream);

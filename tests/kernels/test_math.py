@@ -10,8 +10,8 @@ import cases
 import check
 import numpy as np
 import pytest
-import reference
 from cases import ConvCase, DenseCase
+from passes import conv_passes, dense_passes
 
 from convnet import ops
 
@@ -47,34 +47,6 @@ DENSE = (
 every_math = pytest.mark.parametrize("math", ops.MATHS)
 
 
-def conv_passes(backend, case: ConvCase, make, rng, math: str, call=check.call):
-    """(name, result, float64 reference) of each pass."""
-    shapes = case.x_shape, case.w_shape, (case.k,), case.y_shape
-    x, w, b, dy = (make(rng, shape) for shape in shapes)
-    options = {"math": math, **case.options}
-    y = call(backend, ops.conv_fprop, x, w, b, **options)
-    yield "y", y, reference.conv_fprop(x, w, b, **case.options)
-    mask = {"relu_mask": make(rng, case.x_shape)}
-    dx = call(backend, ops.conv_dgrad, dy, w, case.x_shape, **mask, **options)
-    yield "dx", dx, reference.conv_dgrad(dy, w, case.x_shape, **mask, **case.options)
-    dw, db = call(backend, ops.conv_wgrad, x, dy, case.w_shape, **options)
-    expected = reference.conv_wgrad(x, dy, case.w_shape, **case.options)
-    yield "dw", dw, expected[0]
-    yield "db", db, expected[1]
-
-
-def dense_passes(backend, case: DenseCase, make, rng, math: str, call=check.call):
-    shapes = (case.n, case.c), (case.k, case.c), (case.k,), (case.n, case.k)
-    x, w, b, dy = (make(rng, shape) for shape in shapes)
-    y = call(backend, ops.dense_fprop, x, w, b, relu=True, math=math)
-    yield "y", y, reference.dense_fprop(x, w, b, relu=True)
-    yield "dx", call(backend, ops.dense_dgrad, dy, w, math=math), reference.dense_dgrad(dy, w)
-    dw, db = call(backend, ops.dense_wgrad, x, dy, math=math)
-    expected = reference.dense_wgrad(x, dy)
-    yield "dw", dw, expected[0]
-    yield "db", db, expected[1]
-
-
 def once(backend, function, *args, **kwargs):
     """As check.call, without its repetitions."""
     moved = [backend.asarray(a) if isinstance(a, np.ndarray) else a for a in args]
@@ -101,34 +73,43 @@ def test_dense_is_exact_on_integers(backend, rng, case, math):
         check.equal(actual, expected)
 
 
-def check_accuracy(passes, reduced: str, claims: bool) -> None:
-    """Of a lower precision: within its bounds, and not better than it can be where it `claims` to
-    be that. db is a plain float32 sum in any case."""
-    least, most = check.REDUCED_ERRORS[reduced]
+STEPS = {"y": "fprop", "dx": "dgrad", "dw": "wgrad"}
+
+
+def computes_in(kernel: str, math: str) -> bool:
+    """Whether a kernel computes in `math`, a lower precision, by what `conv_kernel` says of it."""
+    return kernel.startswith(("wgmma, ", "mma.sync, ")) or kernel.endswith(f", {math}")
+
+
+def check_accuracy(passes, math: str, kernel) -> None:
+    """Each pass to the accuracy that its `kernel(pass)` claims: of the lower precision, within its
+    bounds and not better than it can be; or of float32, as db in any case."""
+    least, most = check.REDUCED_ERRORS[math]
     for name, actual, expected in passes:
         error = check.relative_error(actual, expected)
-        if name == "db":
-            assert error < 1e-6
+        said = kernel(STEPS[name]) if name in STEPS else "a plain sum"
+        if computes_in(said, math):
+            assert least < error < most, f"{name}: {error:.2e} is not {math}, as {said} should be"
         else:
-            assert error < most, f"{name}: {error:.2e}"
-            assert error > least or not claims, f"{name}: {error:.2e} is not {reduced}"
+            assert error < 1e-6, f"{name}: {error:.2e} is not float32, as {said} should be"
 
 
 @pytest.mark.parametrize("math", list(check.REDUCED_ERRORS))
 @pytest.mark.parametrize("case", [CONV[2], CONV[5], CONV[7], CONV[13]], ids=str)
 def test_lower_precision_is_what_it_says(backend, rng, case, math):
-    claims = "as fp32" not in ops.math_description(math)
-    # wgrad of one of them has few pixels, which FFMA takes
-    passes = conv_passes(backend, case, cases.floats, rng, math, call=once)
-    wanted = [p for p in passes if p[0] != "dw" or case.n * np.prod(case.output) >= 32]
-    check_accuracy(wanted, math, claims)
+    def kernel(step):
+        return ops.conv_kernel(step, case.x_shape, case.w_shape, math=math, **case.options)
+
+    check_accuracy(conv_passes(backend, case, cases.floats, rng, math, call=once), math, kernel)
 
 
 @pytest.mark.parametrize("math", list(check.REDUCED_ERRORS))
-@pytest.mark.parametrize("case", [DENSE[0], DENSE[3]], ids=str)
+@pytest.mark.parametrize("case", [DENSE[0], DENSE[2], DENSE[3]], ids=str)
 def test_lower_precision_of_dense_layers(backend, rng, case, math):
-    claims = "as fp32" not in ops.math_description(math)
-    check_accuracy(dense_passes(backend, case, cases.floats, rng, math, once), math, claims)
+    def kernel(step):
+        return ops.dense_kernel(step, (case.n, case.c), (case.k, case.c), math=math)
+
+    check_accuracy(dense_passes(backend, case, cases.floats, rng, math, once), math, kernel)
 
 
 LONG = (
