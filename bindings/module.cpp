@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "array_view.h"
+#include "gil.h"
 #include "ops.h"
 #include "philox.h"
 
@@ -182,7 +183,7 @@ void bind_conv(py::module_& m) {
         auto* y_data = args.out<float>("y", y, y_dims(shape));
         const Workspace space =
             args.workspace(workspace, conv_workspace(shape, Pass::kFprop, math));
-        py::gil_scoped_release release;
+        GilRelease release;
         conv_fprop(shape, math, x_data, w_data, b_data, relu, y_data, space, args.stream());
       },
       py::arg("x"), py::arg("w"), py::arg("b"), py::arg("y"), CONVNET_WINDOW_NAMES,
@@ -203,7 +204,7 @@ void bind_conv(py::module_& m) {
         auto* dx_data = args.out<float>("dx", dx, x_dims(shape));
         const Workspace space =
             args.workspace(workspace, conv_workspace(shape, Pass::kDgrad, math));
-        py::gil_scoped_release release;
+        GilRelease release;
         conv_dgrad(shape, math, dy_data, w_data, mask, dx_data, space, args.stream());
       },
       py::arg("dy"), py::arg("w"), py::arg("relu_mask"), py::arg("dx"), CONVNET_WINDOW_NAMES,
@@ -223,7 +224,7 @@ void bind_conv(py::module_& m) {
         auto* db_data = args.out<float>("db", db, Dims{shape.k}, false, true);
         const Workspace space =
             args.workspace(workspace, conv_workspace(shape, Pass::kWgrad, math));
-        py::gil_scoped_release release;
+        GilRelease release;
         conv_wgrad(shape, math, x_data, dy_data, dw_data, db_data, space, args.stream());
       },
       py::arg("x"), py::arg("dy"), py::arg("dw"), py::arg("db"), CONVNET_WINDOW_NAMES,
@@ -249,7 +250,7 @@ void bind_local(py::module_& m) {
         const auto* w_data = args.in<float>("w", w, local_w_dims(shape));
         const auto* b_data = args.in<float>("b", b, local_b_dims(shape), true);
         auto* y_data = args.out<float>("y", y, y_dims(shape));
-        py::gil_scoped_release release;
+        GilRelease release;
         local_fprop(shape, x_data, w_data, b_data, relu, y_data, args.stream());
       },
       py::arg("x"), py::arg("w"), py::arg("b"), py::arg("y"), CONVNET_WINDOW_NAMES,
@@ -266,7 +267,7 @@ void bind_local(py::module_& m) {
         const auto* w_data = args.in<float>("w", w, local_w_dims(shape));
         const auto* mask = args.in<float>("relu_mask", relu_mask, x_dims(shape), true);
         auto* dx_data = args.out<float>("dx", dx, x_dims(shape));
-        py::gil_scoped_release release;
+        GilRelease release;
         local_dgrad(shape, dy_data, w_data, mask, dx_data, args.stream());
       },
       py::arg("dy"), py::arg("w"), py::arg("relu_mask"), py::arg("dx"), CONVNET_WINDOW_NAMES,
@@ -283,7 +284,7 @@ void bind_local(py::module_& m) {
         const auto* dy_data = args.in<float>("dy", dy, y_dims(shape));
         auto* dw_data = args.out<float>("dw", dw, local_w_dims(shape));
         auto* db_data = args.out<float>("db", db, local_b_dims(shape), false, true);
-        py::gil_scoped_release release;
+        GilRelease release;
         local_wgrad(shape, x_data, dy_data, dw_data, db_data, args.stream());
       },
       py::arg("x"), py::arg("dy"), py::arg("dw"), py::arg("db"), CONVNET_WINDOW_NAMES,
@@ -320,7 +321,7 @@ void bind_dense(py::module_& m) {
         const auto* b_data = args.in<float>("b", b, Dims{s.k}, true);
         auto* y_data = args.out<float>("y", y, Dims{s.n, s.k});
         const Workspace space = args.workspace(workspace, dense_workspace(s, Pass::kFprop, math));
-        py::gil_scoped_release release;
+        GilRelease release;
         dense_fprop(s, math, x_data, w_data, b_data, relu, y_data, space, args.stream());
       },
       py::arg("x"), py::arg("w"), py::arg("b"), py::arg("y"), py::arg("relu"), py::arg("workspace"),
@@ -343,7 +344,7 @@ void bind_dense(py::module_& m) {
         const DropoutRule rule{mask, drop, scale, seed, stream_id, step, args.state(state)};
         auto* y_data = args.out<float>("y", y, Dims{s.n, s.k});
         const Workspace space = args.workspace(workspace, dense_workspace(s, Pass::kFprop, math));
-        py::gil_scoped_release release;
+        GilRelease release;
         dense_fprop_dropout(s, math, x_data, w_data, b_data, relu, rule, y_data, space,
                             args.stream());
       },
@@ -364,7 +365,7 @@ void bind_dense(py::module_& m) {
         const auto* mask = args.in<float>("relu_mask", relu_mask, Dims{s.n, s.c}, true);
         auto* dx_data = args.out<float>("dx", dx, Dims{s.n, s.c});
         const Workspace space = args.workspace(workspace, dense_workspace(s, Pass::kDgrad, math));
-        py::gil_scoped_release release;
+        GilRelease release;
         dense_dgrad(s, math, dy_data, w_data, mask, dx_data, space, args.stream());
       },
       py::arg("dy"), py::arg("w"), py::arg("relu_mask"), py::arg("dx"), py::arg("workspace"),
@@ -382,7 +383,7 @@ void bind_dense(py::module_& m) {
         auto* dw_data = args.out<float>("dw", dw, Dims{s.k, s.c});
         auto* db_data = args.out<float>("db", db, Dims{s.k}, false, true);
         const Workspace space = args.workspace(workspace, dense_workspace(s, Pass::kWgrad, math));
-        py::gil_scoped_release release;
+        GilRelease release;
         dense_wgrad(s, math, x_data, dy_data, dw_data, db_data, space, args.stream());
       },
       py::arg("x"), py::arg("dy"), py::arg("dw"), py::arg("db"), py::arg("workspace"),
@@ -403,7 +404,7 @@ void bind_dense(py::module_& m) {
         auto* v_data = args.out<float>("velocity", velocity, Dims{s.k, s.c});
         auto* db_data = args.out<float>("db", db, Dims{s.k}, false, true);
         const Workspace space = args.workspace(workspace, dense_workspace(s, Pass::kWgrad, math));
-        py::gil_scoped_release release;
+        GilRelease release;
         dense_wgrad_sgd(s, math, x_data, dy_data, rule, w_data, v_data, db_data, space,
                         args.stream());
       },
@@ -446,7 +447,7 @@ void bind_pool(py::module_& m) {
         const auto* x_data = args.in<float>("x", x, x_dims(shape));
         auto* y_data = args.out<float>("y", y, y_dims(shape));
         auto* argmax_data = args.out<std::uint8_t>("argmax", argmax, y_dims(shape));
-        py::gil_scoped_release release;
+        GilRelease release;
         maxpool_fprop(shape, x_data, y_data, argmax_data, args.stream());
       },
       py::arg("x"), py::arg("y"), py::arg("argmax"), CONVNET_POOL_NAMES, py::arg("stream") = 0);
@@ -460,7 +461,7 @@ void bind_pool(py::module_& m) {
         const auto* dy_data = args.in<float>("dy", dy, y_dims(shape));
         const auto* argmax_data = args.in<std::uint8_t>("argmax", argmax, y_dims(shape));
         auto* dx_data = args.out<float>("dx", dx, x_dims(shape));
-        py::gil_scoped_release release;
+        GilRelease release;
         maxpool_bprop(shape, dy_data, argmax_data, dx_data, args.stream());
       },
       py::arg("dy"), py::arg("argmax"), py::arg("dx"), CONVNET_POOL_NAMES, py::arg("stream") = 0);
@@ -473,7 +474,7 @@ void bind_pool(py::module_& m) {
             pool_of(op, array_dims(op, "x", x), size_h, size_w, CONVNET_WINDOW_ARGUMENTS);
         const auto* x_data = args.in<float>("x", x, x_dims(shape));
         auto* y_data = args.out<float>("y", y, y_dims(shape));
-        py::gil_scoped_release release;
+        GilRelease release;
         avgpool_fprop(shape, x_data, y_data, args.stream());
       },
       py::arg("x"), py::arg("y"), CONVNET_POOL_NAMES, py::arg("stream") = 0);
@@ -486,7 +487,7 @@ void bind_pool(py::module_& m) {
             pool_of(op, array_dims(op, "dx", dx), size_h, size_w, CONVNET_WINDOW_ARGUMENTS);
         const auto* dy_data = args.in<float>("dy", dy, y_dims(shape));
         auto* dx_data = args.out<float>("dx", dx, x_dims(shape));
-        py::gil_scoped_release release;
+        GilRelease release;
         avgpool_bprop(shape, dy_data, dx_data, args.stream());
       },
       py::arg("dy"), py::arg("dx"), CONVNET_POOL_NAMES, py::arg("stream") = 0);
@@ -518,7 +519,7 @@ void bind_lrn(py::module_& m) {
         const auto* x_data = args.in<float>("x", x, &dims);
         const LrnShape shape = lrn_of(op, dims, n, k, alpha, beta, groups, alpha_mode);
         auto* y_data = args.out<float>("y", y, dims);
-        py::gil_scoped_release release;
+        GilRelease release;
         lrn_fprop(shape, x_data, y_data, args.stream());
       },
       py::arg("x"), py::arg("y"), CONVNET_LRN_NAMES, py::arg("stream") = 0);
@@ -532,7 +533,7 @@ void bind_lrn(py::module_& m) {
         const LrnShape shape = lrn_of(op, dims, n, k, alpha, beta, groups, alpha_mode);
         const auto* dy_data = args.in<float>("dy", dy, dims);
         auto* dx_data = args.out<float>("dx", dx, dims);
-        py::gil_scoped_release release;
+        GilRelease release;
         lrn_bprop(shape, x_data, dy_data, dx_data, args.stream());
       },
       py::arg("x"), py::arg("dy"), py::arg("dx"), CONVNET_LRN_NAMES, py::arg("stream") = 0);
@@ -551,7 +552,7 @@ void bind_lrn_maxpool(py::module_& m) {
         const auto* x_data = args.in<float>("x", x, x_dims(pool));
         auto* y_data = args.out<float>("y", y, y_dims(pool));
         auto* argmax_data = args.out<std::uint8_t>("argmax", argmax, y_dims(pool));
-        py::gil_scoped_release release;
+        GilRelease release;
         lrn_maxpool_fprop(lrn, pool, x_data, y_data, argmax_data, args.stream());
       },
       py::arg("x"), py::arg("y"), py::arg("argmax"), CONVNET_LRN_NAMES, CONVNET_POOL_NAMES,
@@ -569,7 +570,7 @@ void bind_lrn_maxpool(py::module_& m) {
         const auto* dy_data = args.in<float>("dy", dy, y_dims(pool));
         const auto* argmax_data = args.in<std::uint8_t>("argmax", argmax, y_dims(pool));
         auto* dx_data = args.out<float>("dx", dx, x_dims(pool));
-        py::gil_scoped_release release;
+        GilRelease release;
         lrn_maxpool_bprop(lrn, pool, x_data, dy_data, argmax_data, relu_mask, dx_data,
                           args.stream());
       },
@@ -591,7 +592,7 @@ void bind_elementwise(py::module_& m) {
         const auto* x_data = args.in<float>("x", x, &dims);
         check_countable(op, "x", dims);
         auto* y_data = args.out<float>("y", y, dims, true);
-        py::gil_scoped_release release;
+        GilRelease release;
         activation_fprop(activation, a, b, count(dims), x_data, y_data, args.stream());
       },
       py::arg("kind"), py::arg("x"), py::arg("y"), py::arg("a"), py::arg("b"),
@@ -608,7 +609,7 @@ void bind_elementwise(py::module_& m) {
         check_countable(op, "saved", dims);
         const auto* dy_data = args.in<float>("dy", dy, dims);
         auto* dx_data = args.out<float>("dx", dx, dims, true);
-        py::gil_scoped_release release;
+        GilRelease release;
         activation_bprop(activation, a, b, count(dims), saved_data, dy_data, dx_data,
                          args.stream());
       },
@@ -623,7 +624,7 @@ void bind_elementwise(py::module_& m) {
         const auto* src_data = args.in<float>("src", src, &dims);
         check_countable(op, "src", dims);
         auto* dst_data = args.out<float>("dst", dst, dims);
-        py::gil_scoped_release release;
+        GilRelease release;
         accumulate(count(dims), src_data, dst_data, args.stream());
       },
       py::arg("src"), py::arg("dst"), py::arg("stream") = 0);
@@ -640,7 +641,7 @@ void bind_elementwise(py::module_& m) {
             dropout_shape(op, dims, drop, row_offset, col_offset, global_cols);
         auto* y_data = args.out<float>("y", y, dims, true);
         const StepState* step_state = args.state(state);
-        py::gil_scoped_release release;
+        GilRelease release;
         dropout(shape, drop, scale, seed, stream_id, step, step_state, x_data, y_data,
                 args.stream());
       },
@@ -672,7 +673,7 @@ void bind_softmax(py::module_& m) {
         const auto* logits_data = args.in<float>("logits", logits, &dims);
         const SoftmaxShape shape = softmax_shape(op, dims);
         auto* probs_data = args.out<float>("probs", probs, dims);
-        py::gil_scoped_release release;
+        GilRelease release;
         softmax_fprop(shape, logits_data, probs_data, args.stream());
       },
       py::arg("logits"), py::arg("probs"), py::arg("stream") = 0);
@@ -690,7 +691,7 @@ void bind_softmax(py::module_& m) {
         auto* loss_data = args.out<float>("loss", loss, Dims{shape.n});
         auto* dlogits_data = args.out<float>("dlogits", dlogits, dims, false, true);
         auto* rank_data = args.out<std::int32_t>("rank", rank, Dims{shape.n});
-        py::gil_scoped_release release;
+        GilRelease release;
         softmax_xent(shape, logits_data, labels_data, scale, loss_data, dlogits_data, rank_data,
                      args.stream());
       },
@@ -727,7 +728,7 @@ void bind_update(py::module_& m) {
           table.push_back(SgdTensor{w_data, v_data, g, count(dims), lr_mult[i], decay_mult[i]});
         }
         const StepState* step_state = args.state(state);
-        py::gil_scoped_release release;
+        GilRelease release;
         sgd_update(table.data(), static_cast<int>(tensors), lr, momentum, weight_decay, step_state,
                    args.stream());
       },
@@ -748,7 +749,7 @@ void bind_update(py::module_& m) {
         const auto* mirror_data = args.in<std::uint8_t>("mirror", mirror, Dims{shape.n});
         const auto* noise_data = args.in<float>("noise", noise, Dims{shape.n, shape.c}, true);
         auto* y_data = args.out<float>("y", y, y_dims(shape));
-        py::gil_scoped_release release;
+        GilRelease release;
         augment(shape, x_data, offset_data, mirror_data, noise_data, mean_data, scale, y_data,
                 args.stream());
       },
@@ -771,7 +772,7 @@ void bind_peer(py::module_& m, const char* op, Run run) {
         const PeerShape shape =
             peer_shape(op, dst_dims, dst_col, src_dims, src_col, cols, dst_device, src_device);
         auto* dst_data = args.out<float>("dst", dst, dst_dims);
-        py::gil_scoped_release release;
+        GilRelease release;
         run(shape, src_data + src_col, dst_data + dst_col, args.stream());
       },
       py::arg("src"), py::arg("dst"), py::arg("src_col"), py::arg("dst_col"), py::arg("cols"),
@@ -792,7 +793,7 @@ void bind_stamps(py::module_& m) {
         auto* count_data = args.out<std::uint32_t>("count", count, Dims{1});
         auto* stamp_data = args.out<std::uint32_t>("stamp", stamp, Dims{2});
         const Workspace space = args.workspace(workspace, peer_stamp_workspace());
-        py::gil_scoped_release release;
+        GilRelease release;
         peer_stamp(shape, src_data + src_col, count_data, stamp_data, space, args.stream());
       },
       py::arg("src"), py::arg("count"), py::arg("stamp"), py::arg("src_col"), py::arg("cols"),
@@ -810,7 +811,7 @@ void bind_stamps(py::module_& m) {
         const auto* stamp_data = args.in<std::uint32_t>("stamp", stamp, Dims{2});
         auto* halt_data = args.out<std::uint32_t>("halt", halt, Dims{1});
         const Workspace space = args.workspace(workspace, peer_stamp_workspace());
-        py::gil_scoped_release release;
+        GilRelease release;
         peer_check(shape, src_data + src_col, count_data, stamp_data, code, halt_data, space,
                    args.stream());
       },
@@ -824,7 +825,7 @@ void bind_stamps(py::module_& m) {
         Arguments args(op, stream, true);
         auto* halt_data = args.out<std::uint32_t>("halt", halt, Dims{1});
         const auto* other_data = args.in<std::uint32_t>("other", other, Dims{1});
-        py::gil_scoped_release release;
+        GilRelease release;
         peer_halt(other_data, other_device, halt_data, args.stream());
       },
       py::arg("halt"), py::arg("other"), py::arg("other_device"), py::arg("stream") = 0);
@@ -857,7 +858,7 @@ void bind_philox(py::module_& m) {
         py::array_t<std::uint32_t> bits({count, py::ssize_t{4}});
         const std::int64_t* index = indices.data();
         std::uint32_t* out = bits.mutable_data();
-        py::gil_scoped_release release;
+        GilRelease release;
         for (py::ssize_t i = 0; i < count; ++i) {
           const Philox4 four = philox4x32(seed, static_cast<std::uint64_t>(index[i]), stream, step);
           for (int lane = 0; lane < 4; ++lane) out[4 * i + lane] = four.v[lane];
@@ -888,6 +889,7 @@ void bind_backend(py::module_& m) {
 PYBIND11_MODULE(CONVNET_MODULE, m) {
   using namespace convnet;
   m.doc() = "The operations of convnet on checked arrays; convnet.ops is the public layer above.";
+  Py_AtExit(GilRelease::wait_for_all);
   bind_backend(m);
   bind_tiles(m);
   bind_conv(m);

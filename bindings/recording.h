@@ -18,6 +18,7 @@
 #include <utility>
 #include <vector>
 
+#include "gil.h"
 #include "ops.h"
 
 namespace convnet {
@@ -62,7 +63,7 @@ class Recording {
   }
 
   void run() const {
-    py::gil_scoped_release release;
+    GilRelease release;
     const int before = current_device();
     for (const Call& call : calls_) {
       if (call.device != current_device()) set_current_device(call.device);

@@ -18,6 +18,7 @@ The transport is MPI's (mpi4py, extra "mpi"), and for nets on GPUs NCCL through 
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import pickle
 import signal
@@ -221,8 +222,19 @@ class MpiRanks(Ranks):
         raise RanksError(f"{who} did not take part in {what} within {self.timeout:g} s")
 
     def abort(self, code: int) -> None:
+        _skip_exit_handlers()
         self.comm.Abort(code)
         os._exit(code)  # the call may come back before the process is ended
+
+
+def _skip_exit_handlers() -> None:
+    """Lets a call of C's exit(), which MPI_Abort makes, end the process at once.
+
+    The handlers would take down libraries that other threads of it are using.
+    """
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "on_exit"):  # glibc; the handler registered last is called first
+        libc.on_exit(libc._exit, None)
 
 
 def _timeout() -> float:
