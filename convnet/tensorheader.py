@@ -53,6 +53,10 @@ def read_header(file: BinaryIO) -> tuple[dict[str, str], dict[str, Entry]]:
     metadata = header.pop("__metadata__", {})
     if not isinstance(metadata, dict) or not all(isinstance(v, str) for v in metadata.values()):
         raise ValueError("metadata that are no text")
+    try:
+        "".join([*header, *metadata.values()]).encode()
+    except UnicodeEncodeError:  # JSON can hold halves of characters
+        raise ValueError("names or metadata that are no text") from None
     entries = {name: _entry(name, said, 8 + length) for name, said in header.items()}
     end = 8 + length
     for entry in sorted(entries.values(), key=lambda entry: (entry.offset, entry.nbytes)):

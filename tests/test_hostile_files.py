@@ -24,6 +24,7 @@ from typing import Any
 
 import cifar_files
 import definitions
+import mutate
 import numpy as np
 import pytest
 import tiny
@@ -289,6 +290,8 @@ def test_layers_that_name_one_another_in_a_circle(tmp_path: Path) -> None:
     layers = definitions.ended({"a": definitions.fc("b"), "b": definitions.fc("a")}, "b")
     for section in ("a", "b"):
         del layers[section]["outputs"]
+    del layers["fc10"]
+    layers["probs"]["inputs"] = "b"  # whose outputs the importer looks for
     files = definitions.write(tmp_path, layers)
     refused(r"layers.cfg: \[a\]", import_files, *files)
 
@@ -376,6 +379,14 @@ def test_checkpoints(tmp_path: Path, text: str, message: str) -> None:
     path = tmp_path / "a.safetensors"
     write_checkpoint(path, text)
     refused(f"a.safetensors: .*{message}", checkpoint.read, path)
+
+
+def test_names_that_are_half_a_character(tmp_path: Path) -> None:
+    path = tmp_path / "a.safetensors"
+    arrays = {"\ud800": {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]}}
+    metadata = {"__metadata__": {"convnet": "{}", "sha256": ""}}
+    path.write_bytes(mutate.safetensors(json.dumps({**metadata, **arrays}), b""))
+    refused("damaged checkpoint .names or metadata that are no text", checkpoint.read, path)
 
 
 def test_a_state_without_what_is_needed(tmp_path: Path) -> None:
