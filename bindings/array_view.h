@@ -113,6 +113,8 @@ inline ArrayView gpu_view(const char* op, const char* arg, const GpuArray& array
   return ArrayView{array.data, array.dims, count(array.dims) * item_size};
 }
 
+constexpr auto kStateWords = static_cast<std::int64_t>(sizeof(StepState) / sizeof(std::uint32_t));
+
 // The arrays of one call. Remembers what was read and written, so that an output that overlaps
 // another argument is refused: kernels would read what they have already overwritten. The device
 // that holds the first array is the current one while this object lives; arrays on other devices
@@ -160,9 +162,13 @@ class Arguments {
 
   // The step's state, a uint32 array of its words; None gives a null pointer.
   const StepState* state(py::handle object) {
-    constexpr auto words = static_cast<std::int64_t>(sizeof(StepState) / sizeof(std::uint32_t));
     return reinterpret_cast<const StepState*>(
-        in<std::uint32_t>("state", object, Dims{words}, true));
+        in<std::uint32_t>("state", object, Dims{kStateWords}, true));
+  }
+  // The same for operations that also write it.
+  StepState* updated_state(py::handle object) {
+    return reinterpret_cast<StepState*>(
+        out<std::uint32_t>("state", object, Dims{kStateWords}, false, true));
   }
 
   Workspace workspace(py::handle object, std::int64_t bytes) {

@@ -391,15 +391,16 @@ void bind_dense(py::module_& m) {
   m.def(
       "dense_wgrad_sgd",
       [](Array x, Array dy, Array w, Array velocity, Array db, float lr, float momentum,
-         float weight_decay, float lr_mult, float decay_mult, Array state, Array workspace,
-         std::uintptr_t stream, const std::string& math_name) {
+         float weight_decay, float lr_mult, float decay_mult, std::uint32_t number, Array state,
+         Array workspace, std::uintptr_t stream, const std::string& math_name) {
         const char* op = "dense_wgrad_sgd";
         Arguments args(op, stream);
         const Math math = math_of(op, math_name);
         const DenseShape s = dense_shape(op, array_dims(op, "x", x), array_dims(op, "w", w));
         const auto* x_data = args.in<float>("x", x, Dims{s.n, s.c});
         const auto* dy_data = args.in<float>("dy", dy, Dims{s.n, s.k});
-        const SgdRule rule{lr, momentum, weight_decay, lr_mult, decay_mult, args.state(state)};
+        const SgdRule rule{lr,         momentum, weight_decay, lr_mult,
+                           decay_mult, number,   false,        args.updated_state(state)};
         auto* w_data = args.out<float>("w", w, Dims{s.k, s.c});
         auto* v_data = args.out<float>("velocity", velocity, Dims{s.k, s.c});
         auto* db_data = args.out<float>("db", db, Dims{s.k}, false, true);
@@ -410,7 +411,8 @@ void bind_dense(py::module_& m) {
       },
       py::arg("x"), py::arg("dy"), py::arg("w"), py::arg("velocity"), py::arg("db"), py::arg("lr"),
       py::arg("momentum"), py::arg("weight_decay"), py::arg("lr_mult"), py::arg("decay_mult"),
-      py::arg("state"), py::arg("workspace"), py::arg("stream") = 0, py::arg("math") = "fp32");
+      py::arg("number"), py::arg("state"), py::arg("workspace"), py::arg("stream") = 0,
+      py::arg("math") = "fp32");
 }
 
 // ---- pooling -----------------------------------------------------------------------------------
@@ -703,17 +705,18 @@ void bind_update(py::module_& m) {
   m.def(
       "sgd_update",
       [](const py::list& w, const py::list& velocity, const py::list& grad,
-         const std::vector<float>& lr_mult, const std::vector<float>& decay_mult, float lr,
-         float momentum, float weight_decay, Array state, std::uintptr_t stream) {
+         const std::vector<float>& lr_mult, const std::vector<float>& decay_mult,
+         const std::vector<std::uint32_t>& number, float lr, float momentum, float weight_decay,
+         bool own_rates, Array state, std::uintptr_t stream) {
         const char* op = "sgd_update";
         const std::size_t tensors = w.size();
         if (velocity.size() != tensors || grad.size() != tensors || lr_mult.size() != tensors ||
-            decay_mult.size() != tensors) {
-          fail(
-              op, "velocity, grad, lr_mult, decay_mult",
-              std::to_string(tensors) + " entries each, one per parameter",
-              to_string({static_cast<Size>(velocity.size()), static_cast<Size>(grad.size()),
-                         static_cast<Size>(lr_mult.size()), static_cast<Size>(decay_mult.size())}));
+            decay_mult.size() != tensors || number.size() != tensors) {
+          fail(op, "velocity, grad, lr_mult, decay_mult, number",
+               std::to_string(tensors) + " entries each, one per parameter",
+               to_string({static_cast<Size>(velocity.size()), static_cast<Size>(grad.size()),
+                          static_cast<Size>(lr_mult.size()), static_cast<Size>(decay_mult.size()),
+                          static_cast<Size>(number.size())}));
         }
         std::vector<SgdTensor> table;
         Arguments args(op, stream);  // one for all: no two parameters may share memory
@@ -725,16 +728,17 @@ void bind_update(py::module_& m) {
           check_countable(op, g_arg.c_str(), dims);
           auto* w_data = args.out<float>(w_arg.c_str(), w[i], dims);
           auto* v_data = args.out<float>(v_arg.c_str(), velocity[i], dims);
-          table.push_back(SgdTensor{w_data, v_data, g, count(dims), lr_mult[i], decay_mult[i]});
+          table.push_back(
+              SgdTensor{w_data, v_data, g, count(dims), lr_mult[i], decay_mult[i], number[i]});
         }
-        const StepState* step_state = args.state(state);
+        StepState* step_state = args.updated_state(state);
         GilRelease release;
-        sgd_update(table.data(), static_cast<int>(tensors), lr, momentum, weight_decay, step_state,
-                   args.stream());
+        sgd_update(table.data(), static_cast<int>(tensors), lr, momentum, weight_decay, own_rates,
+                   step_state, args.stream());
       },
       py::arg("w"), py::arg("velocity"), py::arg("grad"), py::arg("lr_mult"), py::arg("decay_mult"),
-      py::arg("lr"), py::arg("momentum"), py::arg("weight_decay"), py::arg("state"),
-      py::arg("stream") = 0);
+      py::arg("number"), py::arg("lr"), py::arg("momentum"), py::arg("weight_decay"),
+      py::arg("own_rates"), py::arg("state"), py::arg("stream") = 0);
   m.def(
       "augment",
       [](Array x, Array offsets, Array mirror, Array noise, Array mean, Array y, Size crop_h,

@@ -107,12 +107,14 @@ struct Recorded<function> {
 // The same for the one operation that reads a table on the host, which is copied.
 struct RecordedUpdate {
   void operator()(const SgdTensor* tensors, int tensor_count, float lr, float momentum,
-                  float weight_decay, const StepState* state, Stream stream) const {
-    convnet::sgd_update(tensors, tensor_count, lr, momentum, weight_decay, state, stream);
+                  float weight_decay, bool own_rates, StepState* state, Stream stream) const {
+    convnet::sgd_update(tensors, tensor_count, lr, momentum, weight_decay, own_rates, state,
+                        stream);
     if (Recording* recording = Recording::active()) {
       const std::vector<SgdTensor> table(tensors, tensors + tensor_count);
       recording->note([=] {
-        convnet::sgd_update(table.data(), tensor_count, lr, momentum, weight_decay, state, stream);
+        convnet::sgd_update(table.data(), tensor_count, lr, momentum, weight_decay, own_rates,
+                            state, stream);
       });
     }
   }

@@ -13,6 +13,7 @@ from convnet import backend, data, layers, models, ops
 from convnet.backend import DeviceError
 from convnet.config import Config, ConfigError, load_config
 from convnet.data import DataError
+from convnet.divergence import DivergedError
 from convnet.evaluate import load
 from convnet.layer import Layer, Parameter
 from convnet.net import Net, Node
@@ -25,6 +26,7 @@ __all__ = [
     "ConfigError",
     "DataError",
     "DeviceError",
+    "DivergedError",
     "Layer",
     "Net",
     "Node",

@@ -245,6 +245,7 @@ def dense_wgrad_sgd(
     weight_decay: float,
     lr_mult: float,
     decay_mult: float,
+    number: int,
     state: _Array | None,
     workspace: _Array | None,
     stream: int = 0,
@@ -400,9 +401,12 @@ def sgd_update(
     grad: list[_Array],
     lr_mult: Sequence[float],
     decay_mult: Sequence[float],
+    number: Sequence[int],
     lr: float,
     momentum: float,
     weight_decay: float,
+    own_rates: bool,
+    state: _Array | None,
     stream: int = 0,
 ) -> None: ...
 def augment(

@@ -379,11 +379,11 @@ class Parallel:
         Args:
             wait: for all steps that were begun; without, the last few on GPUs are left for later.
 
-        Raises: LinkError, as `Net.train_step`.
+        Raises: LinkError and DivergedError, as `Net.train_step`; the latter the same everywhere.
         """
         wait = wait or self.net.backend.xp is np
         if wait:
-            self.net.finish_steps()
+            self.finish_steps()
         for own in self._results.read(wait):
             if self.among.size == 1:
                 yield own
@@ -392,8 +392,13 @@ class Parallel:
             rank = np.concatenate([part[1] for part in parts])
             yield StepResult(own.step, sum(part[0] for part in parts) / self._batch, rank)
 
+    def finish_steps(self) -> None:
+        """Waits for the steps that were begun. Raises: as `results`."""
+        self.net.finish_steps(self.among.each)
+
     def _summed_step(self, x: Array, labels: Array, sgd: SGD) -> None:
         net = self.net
+        x, labels = net.begin_step(x, labels, sgd)
         net.first_case = self.among.share(self._batch)[0]
         self._started, self._open = 0, []
         net.start_gradients(x, labels, scale=1.0 / self._batch)
@@ -401,7 +406,7 @@ class Parallel:
         for bucket in self._buckets[: self._started]:
             bucket.finish(self.among)
         with backends.use(net.backend):
-            sgd.update()
+            net.update(sgd)
         net.step += 1
 
     def _ready(self, param: Parameter) -> None:

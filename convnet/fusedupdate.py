@@ -44,17 +44,22 @@ def _plain(w: Parameter) -> bool:
     return w.lr_mult != 0.0 and w.rates.lr is None and w.rates.momentum is None
 
 
+def is_usual(sgd: SGD) -> bool:
+    """Whether an optimiser updates as `SGD` does, and not by a rule of its own."""
+    return type(sgd).update is SGD.update
+
+
 @contextmanager
 def during(net: Passes, sgd: SGD) -> Iterator[list[Parameter]]:
     """Within the block, the backward pass of a net updates what it may of what `sgd` updates.
 
     Yields: the weights that it updates, which are not to be updated again.
     """
-    params = {id(param) for param in sgd.params}
-    usual = type(sgd).update is SGD.update  # another rule wants the gradients
-    layers = [layer for layer in updatable(net) if usual and id(layer.w) in params]
+    numbers = {id(param): place + 1 for place, param in enumerate(sgd.params)}
+    usual = is_usual(sgd)  # another rule wants the gradients
+    layers = [layer for layer in updatable(net) if usual and id(layer.w) in numbers]
     for layer in layers:
-        layer._update = sgd.rates
+        layer._update = *sgd.rates, numbers[id(layer.w)]
     try:
         yield [layer.w for layer in layers]
     finally:

@@ -24,6 +24,7 @@ import numpy.typing as npt
 from convnet import backend as backends
 from convnet.data.augment import epoch_order
 from convnet.data.dataset import DataError
+from convnet.divergence import DivergedError
 from convnet.layer import Layer, Parameter
 from convnet.layers import Dense, Logistic
 from convnet.sgd import SGD
@@ -155,7 +156,11 @@ def learn_codes(
         trainer = _AutoEncoder(x.shape[1], settings, backend)
         loss = math.nan
         for epoch in range(settings.epochs):
-            loss = trainer.epoch(_batches(x, mean, scale, settings, epoch), count // settings.batch)
+            batches = _batches(x, mean, scale, settings, epoch)
+            try:
+                loss = trainer.epoch(batches, count // settings.batch)
+            except DivergedError:
+                loss = math.nan
             if not math.isfinite(loss):
                 raise DataError(
                     f"hash: the loss is {loss} in epoch {epoch + 1}; try a smaller --lr (it was"

@@ -10,7 +10,8 @@ from typing import Any, TypeVar
 import numpy as np
 
 from convnet import backend as backends
-from convnet import fusedupdate, fusion, graph, ops, weights
+from convnet import divergence, fusion, graph, ops, weights
+from convnet.divergence import DivergedError, Origin
 from convnet.gather import arrived
 from convnet.graph import INPUT, Node, input_names
 from convnet.inputs import checked_labels, checked_x
@@ -18,9 +19,9 @@ from convnet.layer import Array, Parameter, Randomness, Shape, choice, whole
 from convnet.layers.loss import UNRANKED, Loss
 from convnet.memory import training_memory
 from convnet.partition import Partition
-from convnet.passes import Passes
 from convnet.sgd import SGD
 from convnet.stepgraph import StepGraph
+from convnet.steps import Steps
 from convnet.stepstate import StepState
 from convnet.summary import summary_table
 
@@ -40,7 +41,7 @@ def _on_own_backend(method: Method) -> Method:
     return run  # type: ignore[return-value]
 
 
-class Net(Passes):
+class Net(Steps):
     """A net of named layers.
 
     Args:
@@ -62,6 +63,7 @@ class Net(Passes):
         backend: the device, or the first one; partition: over two devices, or None.
         seed; step: training steps done, which also counts dropout's masks.
         step_graph: runs the steps; see `convnet.stepgraph`; fuse_update: see `Passes`.
+        diverged: the error that a training step ended with; None once weights have been loaded.
 
     Raises: ValueError for a graph or sizes that do not fit, naming the node.
     """
@@ -92,6 +94,7 @@ class Net(Passes):
         self._values, self._sums, self._case_losses = {}, {}, []
         self._rank = None
         self.gradient_ready = None
+        self.diverged: DivergedError | None = None
         self._set_up()
         self.partition = None
         self._nodes = self._steps = self.nodes
@@ -222,7 +225,11 @@ class Net(Passes):
             sgd: updates the parameters.
 
         Returns: the mean loss of the batch before the update.
-        Raises: ValueError for x or labels that do not fit.
+        Raises:
+            ValueError: x or labels do not fit.
+            DivergedError: an update would not have been finite, or was not in an earlier step.
+                All weights are still finite, but not all were updated: the net trains on when
+                weights have been loaded (`load_state`).
         """
         self._run_step(x, labels, sgd)
         self.finish_steps()
@@ -237,16 +244,23 @@ class Net(Passes):
         self.step += 1
 
     def _run_step(self, x: Array, labels: Array, sgd: SGD) -> None:
-        x, labels = map(self.backend.asarray, self._checked(x, labels))
-        self._write_state(sgd)
+        x, labels = self.begin_step(x, labels, sgd)
         self.step_graph.run(x, labels, sgd)
 
     @_on_own_backend
-    def finish_steps(self) -> None:
-        """Waits for the steps that were started. Raises: what was wrong with them, as
-        `train_step`."""
+    def finish_steps(
+        self, each: Callable[[Origin | None], list[Origin | None]] = lambda origin: [origin]
+    ) -> None:
+        """Waits for the steps that were started.
+
+        Args:
+            each: what all processes of the job say, in their order, of what this one does.
+
+        Raises: what was wrong with them, as `train_step`.
+        """
         if self.partition is not None:
             self.partition.links.verify()
+        self.check_updates(each)
 
     def wait_for(self, event: Any) -> None:
         """Waits for an event of the net's device: for ever on one that is alone, and where a net is
@@ -272,39 +286,19 @@ class Net(Passes):
     @_on_own_backend
     def start_gradients(self, x: Array, labels: Array, scale: float | None = None) -> None:
         """As `gradients`, without waiting for a GPU that is alone."""
-        x, labels = map(self.backend.asarray, self._checked(x, labels))
-        self._write_state()
-        self._compute_gradients(x, labels, scale)
+        x, labels = self.on_device(x, labels)
+        self.write_state()
+        self.run_gradients(x, labels, scale)
         if self.partition is not None:
             self.partition.links.verify()  # before anything is made of what arrived
 
     @_on_own_backend
     def training_loss(self, x: Array, labels: Array) -> float:
         """The mean loss as `gradients` sees it, with the dropout masks of this step."""
-        x, labels = map(self.backend.asarray, self._checked(x, labels))
-        self._write_state()
+        x, labels = self.on_device(x, labels)
+        self.write_state()
         self._forward(x, True, labels, gradient=False)
         return self._mean_loss()
-
-    def _write_state(self, sgd: SGD | None = None) -> None:
-        """Gives the devices what is this step's own; the rates only where an update follows."""
-        assert self._random.state is not None
-        self._random.state.write(self.seed, self.step, None if sgd is None else sgd.rates)
-
-    def plain_step(self, x: Array, labels: Array, sgd: SGD) -> None:
-        """The operations of a step, node by node, on checked arrays; see `train_step`."""
-        with fusedupdate.during(self, sgd) as self._updated:
-            self._compute_gradients(x, labels, None)
-        if self.partition is not None:
-            self.partition.links.before_update()
-        state, done = self._random.state, self._updated
-        sgd.update(state, done) if done else sgd.update(state)
-
-    def _compute_gradients(self, x: Array, labels: Array, scale: float | None) -> None:
-        self._forward(x, True, labels, scale)
-        for param in self.params:
-            param.zero_grad()
-        self._backward()
 
     # ---- testing --------------------------------------------------------------------------------
 
@@ -364,6 +358,11 @@ class Net(Passes):
 
     # ---- checks of what is fed in ---------------------------------------------------------------
 
+    def on_device(self, x: Array, labels: Array) -> tuple[Array, Array]:
+        """x and labels of a batch in the net's memory, if they can be used."""
+        x, labels = self._checked(x, labels)
+        return self.backend.asarray(x), self.backend.asarray(labels)
+
     def _checked(self, x: Array, labels: Array) -> tuple[Array, Array]:
         """x and labels, wherever they are, if they can be used."""
         if not self._losses:
@@ -372,24 +371,24 @@ class Net(Passes):
         return x, checked_labels(labels, len(x), self.classes or UNRANKED, self.backend)
 
     @_on_own_backend
-    def check_finite(self) -> str | None:
-        """Where NaN or infinity came from, or None if there is none.
+    def check_finite(self, x: Array | None = None, labels: Array | None = None) -> str | None:
+        """Where NaN or infinity began, or None if there is none.
 
-        Returns: the first node whose output held one in the last pass ("input" if it was in what
-            was fed); else the first node with one in its parameters.
+        Args:
+            x, labels: as in `gradients`: a batch to run forward and backward, with a look at all
+                that each node computes. Without them the outputs that the last pass has left are
+                looked at, and the parameters; some outputs may have been overwritten since.
+
+        Returns: the first node with one in its parameters or its output, "input" if x held it;
+            else the first in the backward pass with one in its gradients.
         """
-        origin = self.partition.origin if self.partition is not None else {}
-        for name, value in self._values.items():
-            if not self._is_finite(arrived(value)):
-                return origin.get(name, name)
-        for node in self._nodes:
-            if not all(self._is_finite(param.data) for param in node.layer.params):
-                return origin.get(node.name, node.name)
-        return None
-
-    def _is_finite(self, array: Array) -> bool:
-        with backends.of(array).active():
-            return bool(self.backend.xp.isfinite(array).all())
+        if x is None and labels is None:
+            origin = divergence.in_last_pass(self)
+        else:
+            x, labels = self.on_device(x, labels)
+            self.write_state()
+            origin = divergence.in_batch(self, x, labels)
+        return origin.node if origin else None
 
     # ---- saving ---------------------------------------------------------------------------------
 
@@ -413,12 +412,16 @@ class Net(Passes):
             state: name -> float32 array.
             strict: refuse a state that does not fit in every way; else load what fits.
 
+        A net that has diverged trains on when all its parameters have been loaded.
+
         Returns: what did not fit, one line each; empty where strict.
         Raises: ValueError listing what is missing, unexpected or of another shape; nothing is
             changed then.
         """
         whole = [p for node in self.nodes if node.share is None for p in node.layer.params]
         problems = weights.misfits(whole, state, strict)
+        if all(param.name in state and param.name not in problems for param in whole):
+            self.forget_divergence()
         fitting = {key: state[key] for key in state if key not in problems}
         if self.partition is not None:
             fitting = weights.cut(self.partition.whole, fitting)

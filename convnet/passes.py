@@ -13,6 +13,7 @@ import numpy as np
 from convnet import backend as backends
 from convnet import fusion, graph, ops
 from convnet.changes import changed
+from convnet.divergence import Watch
 from convnet.gather import Arriving, Part, arrived
 from convnet.graph import INPUT, Node, input_names
 from convnet.layer import Array, Parameter, flag
@@ -28,11 +29,13 @@ class Passes:
     Attributes:
         partition: of the net over devices, or None.
         gradient_ready: told of each parameter whose gradient is complete, in the backward pass.
+        watch: sees all that is computed, or None; see `convnet.divergence`.
     """
 
     backend: backends.Backend
     partition: Partition | None
     gradient_ready: Callable[[Parameter], None] | None
+    watch: Watch | None = None
     params: list[Parameter]
     _nodes: Sequence[Node]  # those that run
     _steps: Sequence[Node]  # those of them that a training step needs
@@ -106,6 +109,8 @@ class Passes:
         self.plan()
         values = self._values = {INPUT: x}
         self._case_losses, self._rank = [], None
+        if self.watch:
+            self.watch.see(INPUT, x)
         for node in self._steps:
             layer = node.layer
             with self._at(node):
@@ -123,6 +128,10 @@ class Passes:
                     values[node.name] = layer.fprop(
                         inputs if layer.several_inputs else inputs[0], train
                     )
+            if self.watch:
+                output = loss if isinstance(layer, Loss) else values[node.name]
+                held = None if isinstance(output, Arriving) else output
+                self.watch.see(node.name, held, layer.params)
         if self._rank is None and self._case_losses:
             self._rank = np.full(len(x), UNRANKED, np.int32)
         if self.partition is not None and not gradient:
@@ -165,6 +174,9 @@ class Passes:
                 if self.partition is None:
                     self._finish_late(late, users)
                 parts = dx if node.layer.several_inputs else [dx]
+                if self.watch:
+                    own_parts = [part for part in parts if not isinstance(part, Part | None)]
+                    self.watch.see_gradients(node.name, own_parts)
                 own = node.name in self._plan.own_dx
                 for name, part in zip(input_names(node), parts, strict=True):
                     if isinstance(part, Part):
@@ -179,6 +191,9 @@ class Passes:
         for node in late:
             with self._at(node):
                 node.layer.finish_bprop()
+            if self.watch:
+                learned = [param.grad for param in node.layer.params if param.lr_mult != 0.0]
+                self.watch.see_gradients(node.name, learned)
             for param in node.layer.params:
                 users[id(param)] -= 1
                 complete = not users[id(param)] and param.lr_mult != 0.0

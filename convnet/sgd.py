@@ -7,6 +7,7 @@ from typing import Any
 
 from convnet import backend as backends
 from convnet import ops
+from convnet.divergence import DivergedError
 from convnet.layer import Parameter, number
 from convnet.stepstate import StepState
 
@@ -19,10 +20,11 @@ class SGD:
 
     where lr_mult and decay_mult belong to each parameter. A parameter whose lr_mult is 0 is left
     alone, its velocity included. One that has a learning rate or a momentum of its own (see
-    `convnet.groups`) is updated by these, in another launch.
+    `convnet.groups`) is updated by these, in another launch. An element whose new w would not be
+    finite stays as it was.
 
     Args:
-        params: the parameters to update, usually `net.params`.
+        params: the parameters to update, from the first layer's on; usually `net.params`.
         lr: learning rate; may be set at any time.
         momentum: in [0, 1).
         weight_decay: 0 or more.
@@ -43,6 +45,7 @@ class SGD:
         if self.momentum >= 1.0:
             raise ValueError(f"momentum: expected a number in [0, 1), got {momentum!r}")
         self.weight_decay = number("weight_decay", weight_decay, 0.0)
+        self._state: StepState | None = None  # of updates that are given none
 
     @property
     def rates(self) -> tuple[float, float, float]:
@@ -53,25 +56,47 @@ class SGD:
         """One step: changes `data` and `velocity` of every parameter by its `grad`.
 
         Args:
-            state: where the devices have `rates`; without it, they are given them. Parameters with
-                rates of their own are given those.
+            state: where the devices have `rates`, and note by its number (see `number_of`) which
+                parameter they could not update. Without it they are given the rates, and this
+                method waits for them. Parameters with rates of their own are given those.
             done: parameters that the backward pass has updated (see `convnet.fusedupdate`).
 
-        Raises: RuntimeError for another whose gradient was not kept.
+        Raises:
+            RuntimeError: another's gradient was not kept.
+            DivergedError: without a state: an update was not finite.
         """
         updated = {id(param) for param in done}
         tensors: dict[tuple[backends.Backend, float, float], list[Any]] = {}
-        for p in self.params:
+        numbers: dict[Any, list[int]] = {}
+        for place, p in enumerate(self.params):
             if p.lr_mult != 0.0 and id(p) not in updated:
                 lr = self.lr if p.rates.lr is None else p.rates.lr
                 momentum = self.momentum if p.rates.momentum is None else p.rates.momentum
-                own = tensors.setdefault((backends.of(p.data), lr, momentum), [])
+                key = backends.of(p.data), lr, momentum
+                own = tensors.setdefault(key, [])
                 own.append((p.data, p.velocity, p.grad, p.lr_mult, p.decay_mult))
+                numbers.setdefault(key, []).append(place + 1)
+        noted = state or self._fresh_state()
         for (device, lr, momentum), own in tensors.items():
-            held = None if state is None else state.on(device)
-            if held is not None and (lr, momentum) != (self.lr, self.momentum):
-                if state is not None and state.halted:
-                    continue
-                held = None
+            given = state is None or (lr, momentum) != (self.lr, self.momentum)
             with device.active():
-                ops.sgd_update(own, lr, momentum, self.weight_decay, state=held)
+                ops.sgd_update(
+                    own,
+                    lr,
+                    momentum,
+                    self.weight_decay,
+                    state=noted.on(device),
+                    numbers=numbers[device, lr, momentum],
+                    own_rates=given,
+                )
+        if state is None and noted.diverged:
+            name = self.params[noted.diverged - 1].name
+            raise DivergedError(f"the update of {name} is not finite", name)
+
+    def _fresh_state(self) -> StepState:
+        """A state in which nothing is noted."""
+        if self._state is None:
+            self._state = StepState(sorted({backends.of(p.data) for p in self.params}, key=id))
+        if self._state.diverged:
+            self._state.clear_diverged()
+        return self._state

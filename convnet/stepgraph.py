@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 from convnet import changes
 from convnet.backend import Array, Backend
 from convnet.exit_codes import FAILED
+from convnet.fusedupdate import is_usual
 from convnet.sgd import SGD
 
 if TYPE_CHECKING:
@@ -139,6 +140,12 @@ class StepGraph:
                 return f"node {node.name!r} is a layer of your own, which may do more than call ops"
         return None
 
+    @staticmethod
+    def _problem_of(sgd: SGD) -> str | None:
+        if is_usual(sgd):
+            return None
+        return "the optimiser has an update rule of its own, which may do more than call ops"
+
     def describe(self) -> str:
         """One line: how steps run."""
         if self.problem is not None:
@@ -157,9 +164,10 @@ class StepGraph:
         """
         if self.net.partition is not None:
             self.net.partition.links.check()
-        if self.problem is not None:
+        problem = self.problem or self._problem_of(sgd)
+        if problem is not None:
             if self.mode == "force":
-                raise StepGraphError(f"step.graph=force: {self.problem}")
+                raise StepGraphError(f"step.graph=force: {problem}")
             return self._plain(x, labels, sgd)
         key = (x.shape, self.net.first_case, self.net.backend.threads)
         held = self._captured.get(key)

@@ -1,6 +1,6 @@
 """The state of a training step: the few numbers that change from one step to the next.
 
-They lie in the memory of each device, 32 bytes of it, and the operations read them there when they
+They lie in the memory of each device, 48 bytes of it, and the operations read them there when they
 run (`StepState` in src/ops.h). A step that was captured, as a CUDA graph or as a list of calls, can
 therefore run again with another learning rate and other dropout masks: only these words and the
 batch are written anew.
@@ -14,8 +14,9 @@ import numpy as np
 
 from convnet.backend import Array, Backend
 
-WORDS = 8
+WORDS = 12
 _HALT = 6  # the word that a device sets when a step went wrong; the words before it are the host's
+_DIVERGED = slice(7, 9)  # what it notes of an update that was not finite: a number, and step + 1
 
 
 class StepState:
@@ -24,8 +25,8 @@ class StepState:
     Args:
         devices: that have a copy each, made when it is first needed.
 
-    Devices halt: one that finds that something did not arrive sets its last word but one, and no
-    update is made from then on.
+    Devices halt: one that finds that something did not arrive says so in a word, and no update is
+    made from then on. Nor is any in the steps after one whose update was not finite.
     """
 
     def __init__(self, devices: Sequence[Backend]) -> None:
@@ -33,8 +34,13 @@ class StepState:
         self._words = np.zeros(_HALT, np.uint32)
         self._on: dict[Backend, Array] = {}
 
+    @property
+    def step(self) -> int:
+        """The step that was written last, from 0."""
+        return int(self._words[2])
+
     def on(self, device: Backend) -> Array:
-        """The state in the memory of a device, uint32 [8]."""
+        """The state in the memory of a device, uint32 [12]."""
         if device not in self._on:
             held = self._on[device] = device.zeros((WORDS,), np.uint32)
             device.put(held[:_HALT], self._words)
@@ -65,3 +71,25 @@ class StepState:
         """What a device has found to be wrong, or 0; waits for all that devices were given."""
         words = [int(device.to_host(held)[_HALT]) for device, held in self._on.items()]
         return next((word for word in words if word), 0)
+
+    @property
+    def diverged(self) -> int:
+        """The greatest number of a tensor whose update was not finite, or 0; waits likewise."""
+        words = [int(device.to_host(held)[_DIVERGED][0]) for device, held in self._on.items()]
+        return max(words, default=0)
+
+    @property
+    def diverged_step(self) -> int:
+        """The number of the step, from 1, that an update was not finite in, or 0."""
+        words = [int(device.to_host(held)[_DIVERGED][1]) for device, held in self._on.items()]
+        return min((word for word in words if word), default=0)
+
+    def note_diverged(self, device: Backend, number: int) -> None:
+        """Notes on a device, as an update would, that one was not finite."""
+        noted = np.array([number, self._words[2] + 1], np.uint32)
+        device.put(self.on(device)[_DIVERGED], noted)
+
+    def clear_diverged(self) -> None:
+        """Forgets that an update was not finite."""
+        for device, held in self._on.items():
+            device.put(held[_DIVERGED], np.zeros(2, np.uint32))

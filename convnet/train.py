@@ -18,11 +18,12 @@ from convnet.checkpoint import Checkpoint
 from convnet.config import Config, ConfigError, load_config
 from convnet.data.dataset import expanded
 from convnet.distributed import Ranks
+from convnet.divergence import DivergedError
 from convnet.links import LinkError, LinkWarning
 from convnet.net import Net
 from convnet.progress import Reporter
 from convnet.runfolder import RunFolder, open_checkpoint, run_config
-from convnet.trainer import DivergedError, Record, Signals, Trainer
+from convnet.trainer import Record, Signals, Trainer
 
 
 @dataclass

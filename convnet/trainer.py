@@ -21,6 +21,7 @@ from convnet.checkpoint import Checkpoint, CheckpointError
 from convnet.config import Config
 from convnet.data import DataError
 from convnet.distributed import same_weights
+from convnet.divergence import DivergedError
 from convnet.graph import INPUT
 from convnet.progress import Reporter, duration, figures
 from convnet.runfolder import RunFolder
@@ -29,10 +30,6 @@ from convnet.validation import measure
 
 Record = dict[str, Any]
 Callback = Callable[[Record], Any]
-
-
-class DivergedError(ArithmeticError):
-    """The loss or the parameters are no longer finite."""
 
 
 class Signals:
@@ -175,10 +172,12 @@ class Trainer:
         """Writes a checkpoint of this moment.
 
         Raises:
-            DivergedError: parameters are not finite; nothing is written.
+            DivergedError: the net has diverged, or parameters are not finite; nothing is written.
             OSError: it cannot be written; the one before is whole.
         """
         self._take_results(wait=True)
+        if self.net.diverged is not None:
+            raise self.net.diverged
         arrays = self.net.state(copy=False)
         for name, array in arrays.items():
             if not np.isfinite(array).all():
@@ -282,21 +281,30 @@ class Trainer:
 
     def _take_results(self, wait: bool) -> None:
         """Adds what steps have come to; `wait`: all steps, though a GPU may not have done them."""
-        for result in self.parts.parallel.results(wait):
-            if not math.isfinite(result.loss):
-                now = result.step == self.net.step
-                what = "loss is" if now else f"loss of step {result.step} was"
-                raise self._diverged(f"the {what} {result.loss}")
-            self.epoch_tally.add(result.loss, result.rank)
-            self.window_tally.add(result.loss, result.rank)
+        try:
+            for result in self.parts.parallel.results(wait):
+                if not math.isfinite(result.loss):
+                    self.parts.parallel.finish_steps()  # knows more of it
+                    now = result.step == self.net.step
+                    what = "loss is" if now else f"loss of step {result.step} was"
+                    raise self._diverged(f"the {what} {result.loss}")
+                self.epoch_tally.add(result.loss, result.rank)
+                self.window_tally.add(result.loss, result.rank)
+        except DivergedError as error:
+            if error.node == INPUT:
+                raise self._bad_data() from error
+            raise
 
     def _diverged(self, what: str) -> ValueError | ArithmeticError:
         """The error for something that is not finite: the data's fault, or that of a layer."""
         found = self.ranks.each(self.net.check_finite())
         node = next((name for name in found if name), None)
         if node == INPUT:
-            return DataError(f"{self.parts.train.description}: the data hold NaN or infinity")
-        return DivergedError(f"{what}; first in node {node}" if node else what)
+            return self._bad_data()
+        return DivergedError(f"{what}; first in node {node}" if node else what, node=node)
+
+    def _bad_data(self) -> DataError:
+        return DataError(f"{self.parts.train.description}: the data hold NaN or infinity")
 
     def _finish_epoch(self, signals: Signals) -> str | None:
         """Validation, the line of the epoch, the schedule's turn, and the checkpoint."""
@@ -355,9 +363,6 @@ class Trainer:
             self.stop_asked = callback(record) is True or self.stop_asked
 
     def _log_step(self) -> None:
-        # A fused ReLU turns NaN into 0, so the loss alone may hide it.
-        if self.ranks.any(bool(self.net.check_finite())):
-            raise self._diverged("values are no longer finite")
         steps = max(1, round(self.window_tally.cases / self.cfg.train.batch))
         record: Record = {
             "kind": "step",

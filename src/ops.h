@@ -79,15 +79,24 @@ void set_thread_count(int threads);  // host implementations; others throw std::
 
 // ---- the state of a training step --------------------------------------------------------------
 // What differs from one training step to the next, in memory of the device: operations read it when
-// they run, so that a step captured once can run again with other numbers. The host writes all but
-// `halt`.
+// they run, so that a step captured once can run again with other numbers. The host writes the
+// first six words, and clears the others.
 struct StepState {
   std::uint32_t seed_low, seed_high;  // of dropout
-  std::uint32_t step;                 // of dropout
-  float lr, momentum, weight_decay;   // of sgd_update
-  std::uint32_t halt;                 // not 0: the step went wrong, and sgd_update changes nothing
-  std::uint32_t reserved;
+  std::uint32_t step;                 // of dropout, and of what `diverged_step` is compared with
+  float lr, momentum, weight_decay;   // of updates
+  std::uint32_t halt;                 // not 0: the step went wrong, and updates change nothing
+  // Written by updates that would have written something that is not finite: the greatest number
+  // among their tensors, and step + 1. Updates of later steps change nothing.
+  std::uint32_t diverged, diverged_step;
+  std::uint32_t reserved[3];
 };
+
+// Whether an update may change anything: this step was not halted, and no earlier one diverged.
+CONVNET_HOST_DEVICE inline bool may_update(const StepState& state) {
+  const std::uint32_t diverged = state.diverged_step;
+  return state.halt == 0 && (diverged == 0 || diverged == state.step + 1);
+}
 
 CONVNET_HOST_DEVICE inline std::uint64_t state_seed(const StepState& state) {
   return std::uint64_t{state.seed_high} << 32 | state.seed_low;
@@ -261,14 +270,19 @@ void softmax_xent(const SoftmaxShape& shape, const float* logits, const std::int
 
 // ---- the update rule of the paper, section 5 ---------------------------------------------------
 //   v = momentum v - weight_decay decay_mult lr lr_mult w - lr lr_mult g;   w = w + v
+// An element whose new w would not be finite is left as it was, w and v: so nothing is ever written
+// from a gradient, a velocity or a weight that is not finite, nor from a sum that overflows. That
+// it happened is noted in the state (`diverged`), if there is one.
 
-// How one tensor is updated. state may be null; else its lr, momentum and weight_decay are taken in
-// place of those given, as they are when the operation runs, and nothing is changed where `halt` is
-// set.
+// How one tensor is updated. state may be null; else nothing is changed unless may_update(), and
+// lr, momentum and weight_decay are those of the state, as they are when the operation runs, in
+// place of those given, except where own_rates is set.
 struct SgdRule {
   float lr, momentum, weight_decay;
   float lr_mult, decay_mult;
-  const StepState* state;
+  std::uint32_t number;  // not 0; by which the tensor is noted in the state
+  bool own_rates;
+  StepState* state;
 };
 
 struct SgdTensor {
@@ -277,12 +291,12 @@ struct SgdTensor {
   const float* grad;
   std::int64_t count;
   float lr_mult, decay_mult;
+  std::uint32_t number;
 };
 
-// All parameters in one launch. `tensors` is a host array. state may be null; else its lr, momentum
-// and weight_decay are taken in place of those given, and nothing is changed where `halt` is set.
+// All parameters in one launch. `tensors` is a host array. The rest is as in SgdRule.
 void sgd_update(const SgdTensor* tensors, int tensor_count, float lr, float momentum,
-                float weight_decay, const StepState* state, Stream stream);
+                float weight_decay, bool own_rates, StepState* state, Stream stream);
 
 // dense_wgrad, and sgd_update of w by the gradient, which is not stored: w, velocity [K, C] and db
 // get the bits that the two would give them. It takes the workspace of dense_wgrad. db [K] may be

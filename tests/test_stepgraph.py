@@ -283,7 +283,8 @@ def test_where_values_are_not_finite(rng):
     x, labels = data(rng)
     assert net.check_finite() is None
     x[0, 0, 0, 0] = np.nan
-    net.train_step(x, labels, pair.sgds[0])
+    with pytest.raises(convnet.DivergedError):
+        net.train_step(x, labels, pair.sgds[0])
     assert net.check_finite() == "input"
 
 

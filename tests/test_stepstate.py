@@ -14,7 +14,7 @@ def test_words(backend):
     words = np.array(backend.to_host(state.on(backend)))
     assert words.tolist()[:3] == [5, 256, 7]
     assert words[3:6].view(np.float32).tolist() == [0.5, 0.25, 0.125]
-    assert words[6:].tolist() == [0, 0]
+    assert words[6:].tolist() == [0] * 6
 
 
 def test_rates_stay_where_only_the_step_is_given(backend):
@@ -59,3 +59,15 @@ def test_a_net_trains_by_the_state(backend, rng):
         other.step += 1
     for name, array in net.state().items():
         np.testing.assert_array_equal(other.state()[name], array)
+
+
+def test_the_host_clears_what_was_noted_and_nothing_else(backend):
+    state = StepState([backend])
+    state.write(1, 4, (0.5, 0.25, 0.125))
+    before = np.array(backend.to_host(state.on(backend)))
+    state.note_diverged(backend, 9)
+    assert state.diverged == 9
+    assert np.array(backend.to_host(state.on(backend)))[7:9].tolist() == [9, 5]
+    state.clear_diverged()
+    assert state.diverged == 0
+    np.testing.assert_array_equal(backend.to_host(state.on(backend)), before)

@@ -78,18 +78,20 @@ class Dense(Weighted):
     def _add_gradients(self, x: Array, dy: Array) -> None:
         if self._update is None:
             return super()._add_gradients(x, dy)
+        *rates, number = self._update
         with self.b.gradient() if self.b else nullcontext() as db:
             ops.dense_wgrad_sgd(
                 _flat(x),
                 dy,
                 self.w.data,
                 self.w.velocity,
-                *self._update,
+                *rates,
                 lr_mult=self.w.lr_mult,
                 decay_mult=self.w.decay_mult,
                 bias=self.bias,
                 math=self.products,
                 state=self.random.state_for(x),
+                number=number,
                 out=db,
             )
         return self.w.use_up_gradient()

@@ -36,8 +36,8 @@ class Weighted(Layer):
     dy_masked = False
     mask_dx = False
     # Of the update that the weights get as soon as their gradient is known (see
-    # `convnet.fusedupdate`): lr, momentum, weight decay. None: the gradient is kept.
-    _update: tuple[float, float, float] | None = None
+    # `convnet.fusedupdate`): lr, momentum, weight decay, number. None: the gradient is kept.
+    _update: tuple[float, float, float, int] | None = None
     _rows = 0  # the first case of the slice that is being computed
 
     def __init__(

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from convnet import backend as _backend
 from convnet.backend import Array
-from convnet.ops.arguments import backend_of, dims_of, outputs, real_of, shape_of, text_of
+from convnet.ops.arguments import backend_of, dims_of, outputs, real_of, shape_of, text_of, whole_of
 from convnet.ops.dropout import mask_of
 
 
@@ -180,6 +180,7 @@ def dense_wgrad_sgd(
     bias: bool = True,
     math: str = "fp32",
     state: Array | None = None,
+    number: int = 1,
     out: Array | None = None,
 ) -> Array | None:
     """:func:`dense_wgrad`, and :func:`convnet.ops.sgd_update` of w by it, in one pass.
@@ -190,7 +191,8 @@ def dense_wgrad_sgd(
         x: [N, C].
         dy: [N, K].
         w, velocity: [K, C], written in place.
-        lr, momentum, weight_decay, lr_mult, decay_mult, state: as for `sgd_update`.
+        lr, momentum, weight_decay, lr_mult, decay_mult, state: as for `sgd_update`; number: by
+            which w is noted in the state.
         bias: whether db is wanted.
         math: how products are formed; see :mod:`convnet.ops`.
         out: db [K].
@@ -209,5 +211,6 @@ def dense_wgrad_sgd(
     space = be.workspace(be.module.dense_workspace("wgrad", x_shape, w_shape, math))
     if out is None and bias:
         out = be.empty(w_shape[:1])
+    numbers.append(whole_of(op, "number", number, 1))
     be.module.dense_wgrad_sgd(x, dy, w, velocity, out, *numbers, state, space, be.stream(), math)
     return out

@@ -1,7 +1,7 @@
 // Gradients of the weights of fully connected layers on the host, and the update by them.
 //
 //   dw = dy^T x,  db = sum over n of dy       x [N, C], dy [N, K], dw [K, C]
-//   dense_wgrad_sgd: v = momentum v - decay w - rate dw;  w = w + v
+//   dense_wgrad_sgd: v = momentum v - decay w - rate dw;  w = w + v, where that is finite
 //
 // dw is cut into slabs of whole rows, by its shape alone, and each slab is a product of oneDNN.
 // dense_wgrad writes it where it belongs; dense_wgrad_sgd into the workspace, where the caches keep
@@ -138,6 +138,7 @@ void dense_wgrad_sgd(const DenseShape& shape, Math math, const float* x, const f
   bias_gradient(shape, dy, db);
   UpdateFactors by{};
   if (!update_factors(rule, &by)) return;
+  Diverged diverged;
   for_each_slab(
       "dense_wgrad_sgd", shape, math, x, dy, workspace,
       [&](std::int64_t, std::int64_t rows, Scratch& scratch) {
@@ -146,9 +147,12 @@ void dense_wgrad_sgd(const DenseShape& shape, Math math, const float* x, const f
       [&](std::int64_t row, std::int64_t rows, const float* dw) {
         float *const first_w = w + row * shape.c, *const first_v = velocity + row * shape.c;
         parallel_chunks(rows * shape.c, kChunk, [&](std::int64_t begin, std::int64_t size) {
-          update_chunk(size, by, dw + begin, first_v + begin, first_w + begin);
+          if (!update_chunk(size, by, dw + begin, first_v + begin, first_w + begin)) {
+            diverged.note(rule.number);
+          }
         });
       });
+  diverged.write_to(rule.state);
 }
 
 }  // namespace convnet

@@ -1,6 +1,8 @@
 // The update of neighbouring parameters, for sgd.cpp and for dense_wgrad.cpp, which share its bits.
 #pragma once
 
+#include <algorithm>
+#include <atomic>
 #include <cstdint>
 
 #include "ops.h"
@@ -12,19 +14,39 @@ struct UpdateFactors {
   float momentum, rate, decay;
 };
 
-// Those that a rule comes to now; false where the step was halted and nothing may change.
+// Those that a rule comes to now; false where nothing may change.
 inline bool update_factors(const SgdRule& rule, UpdateFactors* by) {
   const StepState* state = rule.state;
-  if (state != nullptr && state->halt != 0) return false;
-  by->momentum = state != nullptr ? state->momentum : rule.momentum;
-  by->rate = (state != nullptr ? state->lr : rule.lr) * rule.lr_mult;
-  const float weight_decay = state != nullptr ? state->weight_decay : rule.weight_decay;
+  if (state != nullptr && !may_update(*state)) return false;
+  const bool own = state == nullptr || rule.own_rates;
+  by->momentum = own ? rule.momentum : state->momentum;
+  by->rate = (own ? rule.lr : state->lr) * rule.lr_mult;
+  const float weight_decay = own ? rule.weight_decay : state->weight_decay;
   by->decay = by->rate * weight_decay * rule.decay_mult;
   return true;
 }
 
-// v = momentum v - decay w - rate g;  w = w + v. In sgd.cpp.
-void update_chunk(std::int64_t count, const UpdateFactors& by, const float* grad, float* velocity,
+// v = momentum v - decay w - rate g;  w = w + v; both stay where the new w is not finite. Returns
+// whether all were. In sgd.cpp.
+bool update_chunk(std::int64_t count, const UpdateFactors& by, const float* grad, float* velocity,
                   float* w);
+
+// The greatest number of a tensor whose update was not finite, as threads find it, for the state.
+class Diverged {
+ public:
+  void note(std::uint32_t number) {
+    std::uint32_t most = number_;
+    while (most < number && !number_.compare_exchange_weak(most, number)) {
+    }
+  }
+  void write_to(StepState* state) const {
+    if (state == nullptr || number_ == 0) return;
+    state->diverged = std::max<std::uint32_t>(state->diverged, number_);
+    state->diverged_step = state->step + 1;
+  }
+
+ private:
+  std::atomic<std::uint32_t> number_{0};
+};
 
 }  // namespace convnet

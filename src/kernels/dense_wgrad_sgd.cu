@@ -58,7 +58,7 @@ __global__ void __launch_bounds__(kBlockThreads)
   for (unsigned split = 0; split < splits; ++split) {
     sum += partials[std::size_t{split} * count + i];
   }
-  update_value(by, sum, velocity + i, w + i);
+  if (!update_value(by, sum, velocity + i, w + i)) note_diverged(rule);
 }
 
 template <class T, bool kVector>

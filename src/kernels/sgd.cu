@@ -20,7 +20,7 @@
 namespace convnet {
 namespace {
 
-constexpr int kTableSize = 64;  // 40 bytes each; kernel parameters may take 4096 bytes in all
+constexpr int kTableSize = 64;  // 48 bytes each; kernel parameters may take 4096 bytes in all
 constexpr int kTile = 4096;     // elements per block
 
 struct Entry {
@@ -29,12 +29,14 @@ struct Entry {
   const float* grad;
   unsigned first_block, count;
   float lr_mult, decay_mult;
+  unsigned number;
 };
 
 struct Table {
   Entry entries[kTableSize];
   int size;
   float lr, momentum, weight_decay;
+  bool own_rates;
 };
 
 // The entry that a block works on: the last one whose first block is not after it.
@@ -51,45 +53,51 @@ __device__ int find_entry(const Table& table, unsigned block) {
   return low;
 }
 
+// Returns whether all was finite.
 template <int kCount>
-__device__ void update(const Entry& entry, const UpdateFactors& by, unsigned i) {
+__device__ bool update(const Entry& entry, const UpdateFactors& by, unsigned i) {
   const Floats<kCount> grad = load_floats<kCount>(entry.grad + i);
   Floats<kCount> velocity = load_floats<kCount>(entry.velocity + i);
   Floats<kCount> w = load_floats<kCount>(entry.w + i);
-  for (int t = 0; t < kCount; ++t) update_value(by, grad.v[t], &velocity.v[t], &w.v[t]);
+  bool finite = true;
+  for (int t = 0; t < kCount; ++t) finite &= update_value(by, grad.v[t], &velocity.v[t], &w.v[t]);
   store_floats(entry.velocity + i, velocity);
   store_floats(entry.w + i, w);
+  return finite;
 }
 
 __global__ void __launch_bounds__(kBlockThreads)
-    sgd_update_kernel(const Table table, const StepState* state) {
+    sgd_update_kernel(const Table table, StepState* state) {
   const Entry entry = table.entries[find_entry(table, blockIdx.x)];
-  const SgdRule rule{table.lr,      table.momentum,   table.weight_decay,
-                     entry.lr_mult, entry.decay_mult, state};
+  const SgdRule rule{table.lr,         table.momentum, table.weight_decay, entry.lr_mult,
+                     entry.decay_mult, entry.number,   table.own_rates,    state};
   UpdateFactors by;
   if (!update_factors(rule, &by)) return;
   const unsigned begin = (blockIdx.x - entry.first_block) * kTile;
   const unsigned end = min(begin + kTile, entry.count);
   const bool aligned = aligned16(entry.w) && aligned16(entry.velocity) && aligned16(entry.grad);
   const unsigned fours_end = aligned ? begin + (end - begin) / 4 * 4 : begin;
+  bool finite = true;
   for (unsigned i = begin + 4 * threadIdx.x; i < fours_end; i += 4 * kBlockThreads) {
-    update<4>(entry, by, i);
+    finite &= update<4>(entry, by, i);
   }
   for (unsigned i = fours_end + threadIdx.x; i < end; i += kBlockThreads) {
-    update<1>(entry, by, i);
+    finite &= update<1>(entry, by, i);
   }
+  if (!finite) note_diverged(rule);
 }
 
 }  // namespace
 
 void sgd_update(const SgdTensor* tensors, int tensor_count, float lr, float momentum,
-                float weight_decay, const StepState* state, Stream stream) {
+                float weight_decay, bool own_rates, StepState* state, Stream stream) {
   for (int first = 0; first < tensor_count; first += kTableSize) {
     Table table{};
     table.size = tensor_count - first < kTableSize ? tensor_count - first : kTableSize;
     table.lr = lr;
     table.momentum = momentum;
     table.weight_decay = weight_decay;
+    table.own_rates = own_rates;
     unsigned blocks = 0;
     for (int t = 0; t < table.size; ++t) {
       const SgdTensor& tensor = tensors[first + t];
@@ -99,7 +107,8 @@ void sgd_update(const SgdTensor* tensors, int tensor_count, float lr, float mome
                           blocks,
                           static_cast<unsigned>(tensor.count),
                           tensor.lr_mult,
-                          tensor.decay_mult};
+                          tensor.decay_mult,
+                          tensor.number};
       blocks += blocks_for(tensor.count, kTile).x;
     }
     launch("sgd_update", sgd_update_kernel, dim3(blocks), dim3(kBlockThreads), 0, stream, table,

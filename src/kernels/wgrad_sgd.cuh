@@ -19,25 +19,26 @@ struct WgradSgdParameters {
 
 // In place of StoreResult of epilogue.cuh: a finished sum is the gradient of what it is written to.
 struct UpdateResult {
+  const SgdRule& rule;
   UpdateFactors by;
   float* velocity;
 
   __device__ void operator()(float* w, unsigned at, float4 grad) const {
     float4 v = load4(velocity + at), value = load4(w + at);
-    update_value(by, grad.x, &v.x, &value.x);
-    update_value(by, grad.y, &v.y, &value.y);
-    update_value(by, grad.z, &v.z, &value.z);
-    update_value(by, grad.w, &v.w, &value.w);
+    const bool finite =
+        update_value(by, grad.x, &v.x, &value.x) & update_value(by, grad.y, &v.y, &value.y) &
+        update_value(by, grad.z, &v.z, &value.z) & update_value(by, grad.w, &v.w, &value.w);
     store4(velocity + at, v);
     store4(w + at, value);
+    if (!finite) note_diverged(rule);
   }
   __device__ void operator()(float* w, unsigned at, float grad) const {
-    update_value(by, grad, velocity + at, w + at);
+    if (!update_value(by, grad, velocity + at, w + at)) note_diverged(rule);
   }
 };
 
 // Lets store(output, become) see to the tile's sums: they are stored, with splits, and else w is
-// updated by them, unless the step was halted.
+// updated by them, where it may be.
 template <class StoreTile>
 __device__ inline void finish_update(const WgradSgdParameters& parameters, Output& output,
                                      unsigned split, const StoreTile& store) {
@@ -46,7 +47,7 @@ __device__ inline void finish_update(const WgradSgdParameters& parameters, Outpu
     store(output, StoreResult{});
     return;
   }
-  UpdateResult update{{}, parameters.velocity};
+  UpdateResult update{parameters.rule, {}, parameters.velocity};
   if (!update_factors(parameters.rule, &update.by)) return;
   output.out = parameters.w;
   store(output, update);

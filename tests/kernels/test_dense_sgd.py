@@ -134,14 +134,22 @@ def test_without_bias(backend, rng):
     same([np.array(backend.to_host(a)) for a in moved[2:]], expected[:2])
 
 
-def test_not_a_number_stays_one(backend, rng):
-    problem = arrays(cases.floats, rng, FC)
-    problem[1][3, 5] = np.nan
-    w, velocity, db = together(backend, *problem, "fp32", **PAPER)
-    for array in (w, velocity):
-        assert np.isnan(array[5]).all()
-        assert not np.isnan(np.delete(array, 5, axis=0)).any()
-    assert np.isnan(db[5])
+@every_math
+@pytest.mark.parametrize("case", SOME, ids=str)
+@pytest.mark.parametrize("where", ["dy", "velocity", "w"])
+def test_what_would_not_be_finite_stays(backend, rng, case, math, where):
+    """And is noted; the rest has the bits of the two apart."""
+    problem = arrays(cases.floats, rng, case)
+    problem[("x", "dy", "w", "velocity").index(where)][3, 5] = np.nan
+    state, other = (check.state_of(backend, step=8, **PAPER) for _ in range(2))
+    got = together(backend, *problem, math, **PAPER, state=state, number=4)
+    same(got, apart(backend, *problem, math, **PAPER, state=other))
+    assert np.array(backend.to_host(state))[7:9].tolist() == [4, 9]
+    changed = got[0] != problem[2]
+    if where == "dy":
+        assert not changed[5].any()
+        assert np.isnan(got[2]).tolist() == [k == 5 for k in range(case.k)]
+    assert np.delete(changed, 5, axis=0).any()
 
 
 def test_any_number_of_threads(rng):
@@ -178,6 +186,6 @@ def test_what_is_refused_besides(backend):
     with pytest.raises(ValueError, match="velocity: expected memory apart from w"):
         ops.dense_wgrad_sgd(x, dy, w, w, **PAPER)
     with pytest.raises(ValueError, match="state: expected"):
-        ops.dense_wgrad_sgd(x, dy, w, backend.zeros((4, 7)), **PAPER, state=backend.zeros((8,)))
+        ops.dense_wgrad_sgd(x, dy, w, backend.zeros((4, 7)), **PAPER, state=backend.zeros((12,)))
     with pytest.raises(ValueError, match="lr: expected a number, got 'much'"):
         ops.dense_wgrad_sgd(x, dy, w, backend.zeros((4, 7)), lr="much")

@@ -162,8 +162,104 @@ def test_a_halted_step_changes_nothing(backend, rng):
         check.same_bits(velocity, tensor[1])
 
 
-@pytest.mark.parametrize(("words", "dtype"), [(7, np.uint32), (8, np.float32)])
+@pytest.mark.parametrize(("words", "dtype"), [(11, np.uint32), (12, np.float32)])
 def test_a_state_that_is_none(backend, words, dtype):
     one = [backend.zeros((3,)) for _ in range(3)]
     with pytest.raises(ValueError, match="sgd_update: state: expected"):
         ops.sgd_update([(*one, 1.0, 1.0)], **PAPER, state=backend.zeros((words,), dtype))
+
+
+def words_of(backend, state):
+    """diverged and diverged_step"""
+    return np.array(backend.to_host(state))[7:9].tolist()
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("where", ["grad", "velocity", "w"])
+def test_an_element_that_would_not_be_finite_stays(backend, rng, where, value):
+    """And no other; in the first element, in the middle, and past the last full vector."""
+    w, velocity, grad = (cases.floats(rng, (1027,)) for _ in range(3))
+    expected = update(backend, [(w, velocity, grad, 2.0, 1.0)], **PAPER)[0]
+    for place in (0, 400, 1026):
+        tensor = {"w": w.copy(), "velocity": velocity.copy(), "grad": grad.copy()}
+        tensor[where][place] = value
+        state = check.state_of(backend, step=6, **PAPER)
+        problem = [(*tensor.values(), 2.0, 1.0)]
+        got = update(backend, problem, **PAPER, state=state, numbers=[5])[0]
+        for actual, want, before in zip(got, expected, tensor.values(), strict=False):
+            check.same_bits(np.delete(actual, place), np.delete(want, place))
+            check.same_bits(actual[place : place + 1], before[place : place + 1])
+        assert words_of(backend, state) == [5, 7]
+
+
+def test_a_sum_that_overflows_is_not_written(backend):
+    """The largest w, velocity or gradient, times the rate, that is just not finite."""
+    w, velocity, grad = (np.full(9, value, np.float32) for value in (3e38, 0.0, -1e38))
+    state = check.state_of(backend, lr=1.0, momentum=0.0, weight_decay=0.0)
+    tensor = (w, velocity, grad, 1.0, 0.0)
+    rates = {"lr": 1.0, "momentum": 0.0, "weight_decay": 0.0}
+    ((after, kept),) = update(backend, [tensor], **rates, state=state)
+    check.same_bits(after, w)
+    check.same_bits(kept, velocity)
+    assert words_of(backend, state) == [1, 1]
+    state = check.state_of(backend, lr=0.25, momentum=0.0, weight_decay=0.0)
+    ((after, _),) = update(backend, [tensor], **rates, state=state)
+    check.equal(after, np.full(9, np.float32(3e38) + np.float32(2.5e37)))
+    assert words_of(backend, state) == [0, 0]
+
+
+@pytest.mark.parametrize(("wrong", "noted"), [((0, 2), 3), ((0,), 1), ((5, 1, 70), 71)])
+def test_the_greatest_number_is_noted(backend, rng, wrong, noted):
+    problem = [(*(cases.floats(rng, (5,)) for _ in range(3)), 1.0, 1.0) for _ in range(90)]
+    for place in wrong:
+        problem[place][2][3] = np.nan
+    for _ in check.reruns(backend, ops.sgd_update):
+        state = check.state_of(backend, **PAPER)
+        update(backend, problem, **PAPER, state=state)
+        assert words_of(backend, state) == [noted, 1]
+
+
+def test_a_lesser_number_does_not_replace_a_greater(backend):
+    one, nan = np.ones(4, np.float32), np.full(4, np.nan, np.float32)
+    state = check.state_of(backend, **PAPER)
+    for number in (7, 3):
+        tensor = (one, one, nan, 1.0, 1.0)
+        update(backend, [tensor], **PAPER, state=state, numbers=[number])
+    assert words_of(backend, state) == [7, 1]
+
+
+@pytest.mark.parametrize("own", [False, True])
+def test_a_later_step_changes_nothing(backend, rng, own):
+    """The step that met it goes on: which elements another block has seen must not matter."""
+    problem = tensors(cases.floats, rng)
+    expected = update(backend, problem, **PAPER)
+    state = check.state_of(backend, step=4, **PAPER)
+    state[7:9] = backend.asarray(np.array([2, 5], np.uint32))
+    for got, want in zip(
+        update(backend, problem, **PAPER, state=state, own_rates=own), expected, strict=True
+    ):
+        check.same_bits(got[0], want[0])
+    state[2:3] = backend.asarray(np.array([5], np.uint32))
+    for got, tensor in zip(
+        update(backend, problem, **PAPER, state=state, own_rates=own), problem, strict=True
+    ):
+        check.same_bits(got[0], tensor[0])
+        check.same_bits(got[1], tensor[1])
+    assert words_of(backend, state) == [2, 5]
+
+
+def test_rates_of_ones_own_beside_a_state(backend, rng):
+    problem = tensors(cases.floats, rng)
+    expected = update(backend, problem, **PAPER)
+    state = check.state_of(backend, lr=7.0, momentum=0.7, weight_decay=7.0)
+    got = update(backend, problem, **PAPER, state=state, own_rates=True)
+    for actual, want in zip(got, expected, strict=True):
+        check.same_bits(actual[0], want[0])
+        check.same_bits(actual[1], want[1])
+
+
+@pytest.mark.parametrize("numbers", [[0], [1, 2], [1.5], [-1]])
+def test_numbers_that_are_none(backend, numbers):
+    one = [backend.zeros((3,)) for _ in range(3)]
+    with pytest.raises(ValueError, match=r"sgd_update: .*number"):
+        ops.sgd_update([(*one, 1.0, 1.0)], **PAPER, numbers=numbers)
