@@ -112,8 +112,8 @@ std::int64_t conv_workspace(const ConvShape& shape, Pass pass, Math math);
 // the host, what ends in a lower precision computes in it, and everything else in float32.
 std::string conv_kernel(const ConvShape& shape, Pass pass, Math math);
 
-// b [K] may be null. relu: y = max(0, y) in the epilogue; a NaN may come out as 0 there (fmaxf and
-// vmaxps drop it), so divergence has to be looked for in the parameters too.
+// b [K] may be null. relu: y = max(0, y) in the epilogue, and NaN for NaN, as in every operation;
+// on the host it is NaN for -infinity, too.
 void conv_fprop(const ConvShape& shape, Math math, const float* x, const float* w, const float* b,
                 bool relu, float* y, Workspace workspace, Stream stream);
 

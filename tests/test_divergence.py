@@ -5,8 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from nets import (
+    GRAPHS,
     IN_SHAPE,
     chain,
+    conv,
     data,
     dense,
     every_graph,
@@ -75,6 +77,56 @@ def test_infinity_in_the_data(backend, value):
     net, sgd, batch = begun(chain, backend)
     assert diverges(net, sgd, spoiled(batch, value=value)).node == "input"
     assert all_finite(net)
+
+
+@every_graph
+def test_it_shows_in_what_is_returned(backend, graph):
+    """Other methods than train_step raise nothing: the NaN is in what they return."""
+    net, _, batch = begun(graph, backend)
+    x, labels = spoiled(batch)
+    assert np.isnan(net.predict(x)[2]).all()
+    assert np.isfinite(np.delete(net.predict(x), 2, axis=0)).all()
+    losses, ranks = net.evaluate(x, labels)
+    assert np.isnan(losses).tolist() == [case == 2 for case in range(len(x))]
+    assert ranks[2] == net.classes - 1
+    assert np.isnan(net.training_loss(x, labels))
+    assert np.isnan(net.gradients(x, labels))
+    assert np.isnan(net.backend.to_host(net.params[0].grad)).any()
+
+
+# ---- in a parameter -----------------------------------------------------------------------------
+
+
+def parameters(graph):
+    return [param.name for param in make(graph).params]
+
+
+@pytest.mark.parametrize(
+    ("graph", "name"), [(graph, name) for graph in GRAPHS for name in parameters(graph)]
+)
+def test_in_a_parameter(graph, name):
+    """Of every layer, in its last element: it is named, and what predict returns is not finite."""
+    net, sgd, batch = begun(graph)
+    by_name = {param.name: param for param in net.params}
+    by_name[name].data.reshape(-1)[-1] = np.nan
+    early = name.startswith("early")  # the branch of another loss
+    assert early or np.isnan(net.predict(batch[0])).any()
+    error = diverges(net, sgd, batch)
+    assert error.node == name.partition(".")[0]
+    assert f"{name} holds NaN or infinity" in str(error)
+    spread = [key for key, array in net.state().items() if not np.isfinite(array).all()]
+    assert spread == [name]
+
+
+def test_in_a_frozen_parameter():
+    net, sgd, batch = begun(chain)
+    by_name = {param.name: param for param in net.params}
+    for name in ("conv1.w", "conv1.b", "conv2.w", "conv2.b"):
+        by_name[name].lr_mult = 0.0
+    by_name["conv1.w"].data[0] = np.nan
+    error = diverges(net, sgd, batch)
+    assert error.node == "conv1"
+    assert error.parameter == "fc6.b"
 
 
 # ---- from the arithmetic ------------------------------------------------------------------------
@@ -228,6 +280,17 @@ def test_an_update_rule_of_ones_own():
     assert all_finite(net)
 
 
+def test_an_optimiser_alone(backend):
+    net, sgd, batch = begun(chain, backend)
+    net.gradients(*spoiled(batch))
+    for _ in range(2):
+        with pytest.raises(convnet.DivergedError, match=r"the update of fc6\.b is not finite"):
+            sgd.update()
+    assert all_finite(net)
+    net.gradients(*batch)
+    sgd.update()
+
+
 class Two:
     """Stands for two ranks: what this one says, and the other."""
 
@@ -282,3 +345,14 @@ def test_check_finite_of_a_batch(backend):
         np.testing.assert_array_equal(array, before[name])
     with pytest.raises(ValueError, match="labels"):
         net.check_finite(batch[0])
+
+
+def test_conv_kinds_are_covered():
+    """Strided, grouped, with a ReLU inside, by Winograd and directly: NaN comes out."""
+    for filters, size, stride in [(8, 3, 1), (6, 5, 2), (5, 1, 1)]:
+        net = make(lambda f=filters, s=size, t=stride: [
+            Node("c", conv(f, s, stride=t, relu=True)), Node("fc", dense(5)),
+            Node("softmax", SoftmaxXent())])  # fmt: skip
+        x = data(np.random.default_rng(0))[0]
+        net.params[1].data[-1] = np.nan
+        assert np.isnan(net.predict(x)).all()

@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <limits>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -37,14 +38,21 @@ inline dnnl::fpmath_mode fpmath_mode(Math math) {
 }
 
 // oneDNN is told to take its scratch memory from us, so that a step allocates nothing.
+// |y min(1, max(0, y / the least normal number))|: max(0, y), but NaN for NaN and for -infinity.
+// oneDNN's own ReLU makes them 0 in most implementations, which hides that a net has diverged.
+inline dnnl::post_ops relu_that_keeps_nan() {
+  dnnl::post_ops ops;
+  ops.append_eltwise(dnnl::algorithm::eltwise_hardswish, std::numeric_limits<float>::max(), 0.0f);
+  ops.append_eltwise(dnnl::algorithm::eltwise_abs, 0.0f, 0.0f);
+  return ops;
+}
+
 inline dnnl::primitive_attr user_scratchpad(Math math, bool relu = false) {
   dnnl::primitive_attr attr;
   attr.set_fpmath_mode(fpmath_mode(math));
   attr.set_scratchpad_mode(dnnl::scratchpad_mode::user);
   if (relu) {
-    dnnl::post_ops ops;
-    ops.append_eltwise(dnnl::algorithm::eltwise_relu, 0.0f, 0.0f);
-    attr.set_post_ops(ops);
+    attr.set_post_ops(relu_that_keeps_nan());
   }
   return attr;
 }
