@@ -9,7 +9,7 @@
 // batch 128), except for a few rows, where that reads w once and wins. In lower precision
 // (reduced.h) there is matmul only, for w as it lies.
 #include "dense_wgrad.h"
-#include "onednn.h"
+#include "product.h"
 #include "reduced.h"
 
 namespace convnet {
@@ -18,73 +18,46 @@ namespace {
 using dnnl::memory;
 using Tag = memory::format_tag;
 
-struct DensePlan {
-  dnnl::primitive product;
-  memory::desc from, w, b, to, scratchpad;  // to = from * w + b
-  std::string implementation;               // oneDNN's name of it
-};
-
 constexpr int kFewRows = 3;
 
 bool by_inner_product(const DenseShape& s, Pass pass) {
   return pass == Pass::kFprop && s.n <= kFewRows;
 }
 
-std::shared_ptr<const DensePlan> make_matmul_plan(const DenseShape& s, Pass pass, Math math,
-                                                  bool bias, bool relu) {
+// to = from * w + b
+Product make_product(const DenseShape& s, Pass pass, Math math, bool bias, bool relu) {
   const auto f32 = memory::data_type::f32;
   const bool forward = pass == Pass::kFprop;
   const memory::dim in = forward ? s.c : s.k, out = forward ? s.k : s.c;
-  auto plan = std::make_shared<DensePlan>();
-  plan->from = memory::desc({s.n, in}, f32, Tag::ab);
-  plan->w = memory::desc({in, out}, f32, forward ? Tag::ba : Tag::ab);
-  plan->b = memory::desc({1, out}, f32, Tag::ab);
-  plan->to = memory::desc({s.n, out}, f32, Tag::ab);
-  const dnnl::matmul::primitive_desc product(cpu_engine(), plan->from, plan->w,
-                                             bias ? plan->b : memory::desc(), plan->to,
-                                             user_scratchpad(math, relu));
-  plan->product = dnnl::matmul(product);
-  plan->scratchpad = product.scratchpad_desc();
-  plan->implementation = product.impl_info_str();
-  return plan;
+  const memory::desc from({s.n, in}, f32, Tag::ab), to({s.n, out}, f32, Tag::ab), none;
+  const auto attr = user_scratchpad(math, relu);
+  if (by_inner_product(s, pass)) {
+    const memory::desc b({out}, f32, Tag::x);
+    return Product::inner_product(from, {{out, in}, f32, Tag::ab}, bias ? b : none, to, attr);
+  }
+  const memory::desc b({1, out}, f32, Tag::ab);
+  const memory::desc w({in, out}, f32, forward ? Tag::ba : Tag::ab);
+  return Product::matmul(from, w, bias ? b : none, to, attr);
 }
 
-std::shared_ptr<const DensePlan> make_inner_product_plan(const DenseShape& s, Math math, bool bias,
-                                                         bool relu) {
-  const auto f32 = memory::data_type::f32;
-  auto plan = std::make_shared<DensePlan>();
-  plan->from = memory::desc({s.n, s.c}, f32, Tag::nc);
-  plan->w = memory::desc({s.k, s.c}, f32, Tag::oi);
-  plan->b = memory::desc({s.k}, f32, Tag::x);
-  plan->to = memory::desc({s.n, s.k}, f32, Tag::nc);
-  const dnnl::inner_product_forward::primitive_desc product(
-      cpu_engine(), dnnl::prop_kind::forward_training, plan->from, plan->w,
-      bias ? plan->b : memory::desc(), plan->to, user_scratchpad(math, relu));
-  plan->product = dnnl::inner_product_forward(product);
-  plan->scratchpad = product.scratchpad_desc();
-  plan->implementation = product.impl_info_str();
-  return plan;
+std::shared_ptr<const Product> dense_product(const DenseShape& s, Pass pass, Math math, bool bias,
+                                             bool relu) {
+  static PlanCache<Product> cache;
+  return cache.get(
+      {static_cast<int>(pass), static_cast<int>(math), bias, relu, s.n, s.c, s.k},
+      [&] { return std::make_shared<Product>(make_product(s, pass, math, bias, relu)); });
 }
 
-std::shared_ptr<const DensePlan> dense_plan(const DenseShape& s, Pass pass, Math math, bool bias,
-                                            bool relu) {
-  static PlanCache<DensePlan> cache;
-  return cache.get({static_cast<int>(pass), static_cast<int>(math), bias, relu, s.n, s.c, s.k},
-                   [&] {
-                     return by_inner_product(s, pass) ? make_inner_product_plan(s, math, bias, relu)
-                                                      : make_matmul_plan(s, pass, math, bias, relu);
-                   });
-}
-
-// The plans that a pass may be asked for; oneDNN may choose differently with a bias and a ReLU.
-std::vector<std::shared_ptr<const DensePlan>> dense_plans(const DenseShape& s, Pass pass,
-                                                          Math math) {
-  std::vector<std::shared_ptr<const DensePlan>> plans = {dense_plan(s, pass, math, false, false)};
-  if (pass == Pass::kDgrad) return plans;
-  plans.push_back(dense_plan(s, pass, math, false, true));
-  plans.push_back(dense_plan(s, pass, math, true, false));
-  plans.push_back(dense_plan(s, pass, math, true, true));
-  return plans;
+// The products that a pass may be asked for; oneDNN may choose differently with a bias and a ReLU.
+std::vector<std::shared_ptr<const Product>> dense_products(const DenseShape& s, Pass pass,
+                                                           Math math) {
+  std::vector<std::shared_ptr<const Product>> products = {
+      dense_product(s, pass, math, false, false)};
+  if (pass == Pass::kDgrad) return products;
+  products.push_back(dense_product(s, pass, math, false, true));
+  products.push_back(dense_product(s, pass, math, true, false));
+  products.push_back(dense_product(s, pass, math, true, true));
+  return products;
 }
 
 // What fprop and dgrad compute in, where `math` is allowed.
@@ -93,24 +66,11 @@ Math taken(const DenseShape& s, Pass pass, Math math) {
   const bool forward = pass == Pass::kFprop;
   const int in = forward ? s.c : s.k, out = forward ? s.k : s.c;
   if (!may_reduce(math) || !reduction_pays(s.n, out, in)) return Math::kFp32;
-  const auto plans = dense_plans(s, pass, math);
-  const bool reduced = std::all_of(plans.begin(), plans.end(), [](const auto& plan) {
-    return is_reduced(plan->implementation);
+  const auto products = dense_products(s, pass, math);
+  const bool reduced = std::all_of(products.begin(), products.end(), [](const auto& product) {
+    return is_reduced(product->implementation());
   });
   return reduced ? math : Math::kFp32;
-}
-
-void multiply(const DensePlan& plan, const char* op, const float* from, const float* w,
-              const float* b, float* to, Workspace workspace) {
-  Scratch scratch(op, workspace);
-  std::unordered_map<int, memory> args{
-      {DNNL_ARG_SRC, memory_at(plan.from, from)},
-      {DNNL_ARG_WEIGHTS, memory_at(plan.w, w)},
-      {DNNL_ARG_DST, memory_at(plan.to, to)},
-      {DNNL_ARG_SCRATCHPAD, memory_at(plan.scratchpad, scratch.take(plan.scratchpad.get_size()))}};
-  if (b != nullptr) args.emplace(DNNL_ARG_BIAS, memory_at(plan.b, b));
-  plan.product.execute(cpu_stream(), args);
-  cpu_stream().wait();
 }
 
 }  // namespace
@@ -124,8 +84,8 @@ std::string dense_kernel(const DenseShape& shape, Pass pass, Math math) {
 std::int64_t dense_workspace(const DenseShape& shape, Pass pass, Math math) {
   if (pass == Pass::kWgrad) return dense_wgrad_workspace(shape, math);
   std::int64_t bytes = 0;
-  for (const auto& plan : dense_plans(shape, pass, taken(shape, pass, math))) {
-    bytes = std::max(bytes, Scratch::padded(plan->scratchpad.get_size()));
+  for (const auto& product : dense_products(shape, pass, taken(shape, pass, math))) {
+    bytes = std::max(bytes, product->workspace());
   }
   return bytes;
 }
@@ -133,8 +93,8 @@ std::int64_t dense_workspace(const DenseShape& shape, Pass pass, Math math) {
 void dense_fprop(const DenseShape& shape, Math math, const float* x, const float* w, const float* b,
                  bool relu, float* y, Workspace workspace, Stream) {
   const Math by = taken(shape, Pass::kFprop, math);
-  const auto plan = dense_plan(shape, Pass::kFprop, by, b != nullptr, relu);
-  multiply(*plan, "dense_fprop", x, w, b, y, workspace);
+  Scratch scratch("dense_fprop", workspace);
+  dense_product(shape, Pass::kFprop, by, b != nullptr, relu)->run(x, w, b, y, scratch);
 }
 
 void dense_fprop_dropout(const DenseShape& shape, Math math, const float* x, const float* w,
@@ -149,8 +109,8 @@ void dense_fprop_dropout(const DenseShape& shape, Math math, const float* x, con
 void dense_dgrad(const DenseShape& shape, Math math, const float* dy, const float* w,
                  const float* relu_mask, float* dx, Workspace workspace, Stream) {
   const Math by = taken(shape, Pass::kDgrad, math);
-  const auto plan = dense_plan(shape, Pass::kDgrad, by, false, false);
-  multiply(*plan, "dense_dgrad", dy, w, nullptr, dx, workspace);
+  Scratch scratch("dense_dgrad", workspace);
+  dense_product(shape, Pass::kDgrad, by, false, false)->run(dy, w, nullptr, dx, scratch);
   apply_relu_mask(static_cast<std::int64_t>(shape.n) * shape.c, relu_mask, dx);
 }
 

@@ -11,8 +11,8 @@
 
 #include <array>
 
-#include "onednn.h"
 #include "parallel.h"
+#include "product.h"
 #include "reduced.h"
 #include "sgd.h"
 #include "simd.h"
@@ -36,26 +36,14 @@ std::int64_t slab_rows(const DenseShape& s) {
   return std::min<std::int64_t>(s.k, ceil_div(ceil_div(s.k, slabs), kRowStep) * kRowStep);
 }
 
-struct SlabPlan {
-  dnnl::matmul product;
-  memory::desc dy, x, dw, scratchpad;
-  std::string implementation;  // oneDNN's name of it
-};
-
-std::shared_ptr<const SlabPlan> slab_plan(const DenseShape& s, Math math, std::int64_t rows) {
-  static PlanCache<SlabPlan> cache;
+std::shared_ptr<const Product> slab_product(const DenseShape& s, Math math, std::int64_t rows) {
+  static PlanCache<Product> cache;
   return cache.get({static_cast<int>(math), s.n, s.c, s.k, static_cast<int>(rows)}, [&] {
     const auto f32 = memory::data_type::f32;
-    auto plan = std::make_shared<SlabPlan>();
-    plan->dy = memory::desc({rows, s.n}, f32, memory::dims{1, s.k});
-    plan->x = memory::desc({s.n, s.c}, f32, memory::format_tag::ab);
-    plan->dw = memory::desc({rows, s.c}, f32, memory::format_tag::ab);
-    const dnnl::matmul::primitive_desc product(cpu_engine(), plan->dy, plan->x, plan->dw,
-                                               user_scratchpad(math));
-    plan->product = dnnl::matmul(product);
-    plan->scratchpad = product.scratchpad_desc();
-    plan->implementation = product.impl_info_str();
-    return plan;
+    const memory::desc dy({rows, s.n}, f32, memory::dims{1, s.k});
+    const memory::desc x({s.n, s.c}, f32, memory::format_tag::ab);
+    const memory::desc dw({rows, s.c}, f32, memory::format_tag::ab);
+    return std::make_shared<Product>(Product::matmul(dy, x, {}, dw, user_scratchpad(math)));
   });
 }
 
@@ -73,15 +61,9 @@ void for_each_slab(const char* op, const DenseShape& s, Math allowed, const floa
   const std::int64_t most = slab_rows(s);
   for (std::int64_t row = 0; row < s.k; row += most) {
     const std::int64_t rows = std::min<std::int64_t>(most, s.k - row);
-    const auto plan = slab_plan(s, math, rows);
     Scratch scratch(op, workspace);
-    void* const own = scratch.take(plan->scratchpad.get_size());
     float* const slab = place(row, rows, scratch);
-    plan->product.execute(cpu_stream(), {{DNNL_ARG_SRC, memory_at(plan->dy, dy + row)},
-                                         {DNNL_ARG_WEIGHTS, memory_at(plan->x, x)},
-                                         {DNNL_ARG_DST, memory_at(plan->dw, slab)},
-                                         {DNNL_ARG_SCRATCHPAD, memory_at(plan->scratchpad, own)}});
-    cpu_stream().wait();
+    slab_product(s, math, rows)->run(dy + row, x, nullptr, slab, scratch);
     done(row, rows, slab);
   }
 }
@@ -109,7 +91,7 @@ Math dense_wgrad_math(const DenseShape& shape, Math math) {
   if (!may_reduce(math)) return Math::kFp32;
   for (const std::int64_t rows : slab_sizes(shape)) {
     if (!reduction_pays(rows, shape.c, shape.n)) return Math::kFp32;
-    if (!is_reduced(slab_plan(shape, math, rows)->implementation)) return Math::kFp32;
+    if (!is_reduced(slab_product(shape, math, rows)->implementation())) return Math::kFp32;
   }
   return math;
 }
@@ -117,8 +99,8 @@ Math dense_wgrad_math(const DenseShape& shape, Math math) {
 std::int64_t dense_wgrad_workspace(const DenseShape& shape, Math math) {
   std::int64_t scratch = 0;
   for (const std::int64_t rows : slab_sizes(shape)) {
-    const auto plan = slab_plan(shape, dense_wgrad_math(shape, math), rows);
-    scratch = std::max(scratch, Scratch::padded(plan->scratchpad.get_size()));
+    const auto product = slab_product(shape, dense_wgrad_math(shape, math), rows);
+    scratch = std::max(scratch, product->workspace());
   }
   return scratch + Scratch::padded(static_cast<std::size_t>(4 * slab_rows(shape) * shape.c));
 }

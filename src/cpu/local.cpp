@@ -7,16 +7,13 @@
 // with X gathered from the image into a patch matrix. oneDNN's sgemm does the product on one
 // thread, and places run in parallel. The gradient of x adds overlapping patches, so there it is
 // images that run in parallel, and each adds its places in order.
-#include <omp.h>
 #include <oneapi/dnnl/dnnl.h>
 
-#include <atomic>
 #include <cstring>
 #include <memory>
 #include <stdexcept>
 
-#include "ops.h"
-#include "parallel.h"
+#include "onednn.h"
 
 namespace convnet {
 namespace {
@@ -98,33 +95,14 @@ void scatter_add(const ConvShape& shape, const Geometry& sizes, std::int64_t pla
   });
 }
 
-// Runs tasks in parallel with a oneDNN that keeps to the calling thread, so that how a product is
-// divided, and with it the rounding, does not depend on the number of threads.
-class Products {
- public:
-  // C [m, n] = op(A) [m, k] op(B) [k, n] + beta C, row-major with the given row strides.
-  void multiply(char transpose_a, char transpose_b, std::int64_t m, std::int64_t n, std::int64_t k,
-                const float* a, std::int64_t a_stride, const float* b, std::int64_t b_stride,
-                float beta, float* c, std::int64_t c_stride) {
-    const dnnl_status_t status = dnnl_sgemm(transpose_a, transpose_b, m, n, k, 1.0f, a, a_stride, b,
-                                            b_stride, beta, c, c_stride);
-    if (status != dnnl_success) failed_ = true;  // must not throw inside a parallel loop
-  }
-
-  template <class Task>
-  void run(const char* op, std::int64_t tasks, const Task& task) {
-    parallel_for(tasks, [&](std::int64_t i) {
-      const int before = omp_get_max_threads();
-      omp_set_num_threads(1);
-      task(i);
-      omp_set_num_threads(before);
-    });
-    if (failed_) throw std::runtime_error(std::string(op) + ": oneDNN's sgemm failed");
-  }
-
- private:
-  std::atomic<bool> failed_{false};
-};
+// C [m, n] = op(A) [m, k] op(B) [k, n] + beta C, row-major with the given row strides.
+void multiply(char transpose_a, char transpose_b, std::int64_t m, std::int64_t n, std::int64_t k,
+              const float* a, std::int64_t a_stride, const float* b, std::int64_t b_stride,
+              float beta, float* c, std::int64_t c_stride) {
+  const dnnl_status_t status = dnnl_sgemm(transpose_a, transpose_b, m, n, k, 1.0f, a, a_stride, b,
+                                          b_stride, beta, c, c_stride);
+  if (status != dnnl_success) throw std::runtime_error("local layer: oneDNN's sgemm failed");
+}
 
 void add_bias(std::int64_t rows, std::int64_t row_stride, std::int64_t filters, const float* b,
               bool relu, float* y) {
@@ -145,8 +123,7 @@ void local_fprop(const ConvShape& shape, const float* x, const float* w, const f
                  float* y, Stream) {
   const Geometry sizes = geometry(shape);
   const std::int64_t blocks = ceil_div(shape.n, sizes.images);
-  Products products;
-  products.run("local_fprop", sizes.places * blocks, [&](std::int64_t task) {
+  parallel_single_threaded(sizes.places * blocks, [&](std::int64_t task) {
     const std::int64_t place = task / blocks, first = task % blocks * sizes.images;
     const std::int64_t count = std::min(sizes.images, shape.n - first);
     const auto patches = make_patches(sizes, count);
@@ -154,9 +131,9 @@ void local_fprop(const ConvShape& shape, const float* x, const float* w, const f
     for (std::int64_t g = 0; g < shape.groups; ++g) {
       gather(shape, sizes, place, g, count, x + first * sizes.x_image, patches.get());
       const std::int64_t filter = place * shape.k + g * sizes.group_filters;
-      products.multiply('N', 'T', count, sizes.group_filters, sizes.depth, patches.get(),
-                        sizes.depth, w + filter * sizes.depth, sizes.depth, 0.0f,
-                        out + g * sizes.group_filters, sizes.y_image);
+      multiply('N', 'T', count, sizes.group_filters, sizes.depth, patches.get(), sizes.depth,
+               w + filter * sizes.depth, sizes.depth, 0.0f, out + g * sizes.group_filters,
+               sizes.y_image);
     }
     add_bias(count, sizes.y_image, shape.k, b == nullptr ? nullptr : b + place * shape.k, relu,
              out);
@@ -167,8 +144,7 @@ void local_dgrad(const ConvShape& shape, const float* dy, const float* w, const 
                  float* dx, Stream stream) {
   constexpr std::int64_t kImages = 16;  // per task: rows enough for sgemm, and tasks enough
   const Geometry sizes = geometry(shape);
-  Products products;
-  products.run("local_dgrad", ceil_div(shape.n, kImages), [&](std::int64_t task) {
+  parallel_single_threaded(ceil_div(shape.n, kImages), [&](std::int64_t task) {
     const std::int64_t first = task * kImages;
     const std::int64_t count = std::min(kImages, shape.n - first);
     const auto patches = make_patches(sizes, count);
@@ -177,9 +153,9 @@ void local_dgrad(const ConvShape& shape, const float* dy, const float* w, const 
     for (std::int64_t place = 0; place < sizes.places; ++place) {
       for (std::int64_t g = 0; g < shape.groups; ++g) {
         const std::int64_t filter = place * shape.k + g * sizes.group_filters;
-        products.multiply('N', 'N', count, sizes.depth, sizes.group_filters,
-                          dy + first * sizes.y_image + filter, sizes.y_image,
-                          w + filter * sizes.depth, sizes.depth, 0.0f, patches.get(), sizes.depth);
+        multiply('N', 'N', count, sizes.depth, sizes.group_filters,
+                 dy + first * sizes.y_image + filter, sizes.y_image, w + filter * sizes.depth,
+                 sizes.depth, 0.0f, patches.get(), sizes.depth);
         scatter_add(shape, sizes, place, g, count, patches.get(), images);
       }
     }
@@ -193,8 +169,7 @@ void local_dgrad(const ConvShape& shape, const float* dy, const float* w, const 
 void local_wgrad(const ConvShape& shape, const float* x, const float* dy, float* dw, float* db,
                  Stream) {
   const Geometry sizes = geometry(shape);
-  Products products;
-  products.run("local_wgrad", sizes.places * shape.groups, [&](std::int64_t task) {
+  parallel_single_threaded(sizes.places * shape.groups, [&](std::int64_t task) {
     const std::int64_t place = task / shape.groups, g = task % shape.groups;
     const std::int64_t filter = place * shape.k + g * sizes.group_filters;
     const std::int64_t images = std::min<std::int64_t>(sizes.images, shape.n);
@@ -202,10 +177,9 @@ void local_wgrad(const ConvShape& shape, const float* x, const float* dy, float*
     for (std::int64_t first = 0; first < shape.n; first += images) {
       const std::int64_t count = std::min(images, shape.n - first);
       gather(shape, sizes, place, g, count, x + first * sizes.x_image, patches.get());
-      products.multiply('T', 'N', sizes.group_filters, sizes.depth, count,
-                        dy + first * sizes.y_image + filter, sizes.y_image, patches.get(),
-                        sizes.depth, first == 0 ? 0.0f : 1.0f, dw + filter * sizes.depth,
-                        sizes.depth);
+      multiply('T', 'N', sizes.group_filters, sizes.depth, count,
+               dy + first * sizes.y_image + filter, sizes.y_image, patches.get(), sizes.depth,
+               first == 0 ? 0.0f : 1.0f, dw + filter * sizes.depth, sizes.depth);
     }
     if (db == nullptr) return;
     float* bias = db + filter;

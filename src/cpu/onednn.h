@@ -1,11 +1,12 @@
-// What conv.cpp and dense.cpp share: oneDNN's engine, a cache of prepared primitives, and scratch
-// memory handed out from the caller's workspace.
+// What the operations by oneDNN share: its engine, a cache of prepared primitives, scratch memory
+// handed out from the caller's workspace, and loops over its single-threaded products.
 #pragma once
 
 #include <omp.h>
 
 #include <algorithm>
 #include <cstdint>
+#include <exception>
 #include <limits>
 #include <map>
 #include <memory>
@@ -17,6 +18,7 @@
 #include <vector>
 
 #include "ops.h"
+#include "parallel.h"
 
 namespace convnet {
 
@@ -83,6 +85,36 @@ class PlanCache {
   std::mutex mutex_;
   std::map<Key, std::shared_ptr<const Plan>> plans_;
 };
+
+// While it lives, what this thread prepares and runs of oneDNN keeps to this thread.
+class OneThread {
+ public:
+  OneThread() { omp_set_num_threads(1); }
+  ~OneThread() { omp_set_num_threads(before_); }
+  OneThread(const OneThread&) = delete;
+  OneThread& operator=(const OneThread&) = delete;
+
+ private:
+  const int before_ = omp_get_max_threads();
+};
+
+// parallel_for over tasks that run oneDNN, which keeps to the thread of each: how it divides work,
+// and with it the rounding, depends on the number of threads that it has. These tasks may throw.
+template <class Task>
+void parallel_single_threaded(std::int64_t tasks, const Task& task) {
+  std::mutex mutex;
+  std::exception_ptr failure;
+  parallel_for(tasks, [&](std::int64_t i) {
+    const OneThread alone;
+    try {
+      task(i);
+    } catch (...) {
+      const std::lock_guard<std::mutex> lock(mutex);
+      failure = std::current_exception();
+    }
+  });
+  if (failure) std::rethrow_exception(failure);
+}
 
 // Hands out 64-byte aligned pieces of a workspace, in order.
 class Scratch {

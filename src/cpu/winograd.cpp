@@ -13,8 +13,10 @@
 // number of threads.
 #include "winograd.h"
 
+#include <optional>
+
 #include "choice.h"
-#include "parallel.h"
+#include "product.h"
 #include "winograd_tiles.h"
 
 namespace convnet {
@@ -94,8 +96,10 @@ struct Plan {
   int tiles_h, tiles_w;
   std::int64_t tiles;
   int block;  // tiles of one matrix product
-  dnnl::matmul product;
-  memory::desc left, right, right_as_made, result, scratchpad;
+  memory::desc left, right, result;
+  std::optional<Product> wgrad;
+  dnnl::matmul product;  // of fprop and dgrad, on one thread
+  memory::desc right_as_made, scratchpad;
   dnnl::reorder reorder;
   bool reordered = false;
 };
@@ -161,29 +165,26 @@ std::shared_ptr<const Plan> make_plan(const ConvShape& s, Pass pass) {
     dnnl::post_ops add;
     add.append_sum(1.0f);
     attr.set_post_ops(add);
-  } else {
-    const memory::dim batch = plan->numbers;
-    plan->block = static_cast<int>(std::min<std::int64_t>(plan->tiles, kBlock));
-    plan->left = memory::desc({batch, plan->block, z.in}, f32, Tag::abc);
-    plan->right = memory::desc({batch, z.in, z.out}, f32, Tag::any);
-    plan->result = memory::desc({batch, plan->block, z.out}, f32, Tag::abc);
-    omp_set_num_threads(1);  // each thread multiplies blocks of its own
+    plan->wgrad = Product::matmul(plan->left, plan->right, {}, plan->result, attr);
+    return plan;
   }
-  const dnnl::matmul::primitive_desc product(cpu_engine(), plan->left, plan->right, plan->result,
-                                             attr);
-  omp_set_num_threads(thread_count());
+  const memory::dim batch = plan->numbers;
+  plan->block = static_cast<int>(std::min<std::int64_t>(plan->tiles, kBlock));
+  plan->left = memory::desc({batch, plan->block, z.in}, f32, Tag::abc);
+  plan->result = memory::desc({batch, plan->block, z.out}, f32, Tag::abc);
+  const OneThread alone;  // each thread multiplies blocks of its own
+  const dnnl::matmul::primitive_desc product(
+      cpu_engine(), plan->left, {{batch, z.in, z.out}, f32, Tag::any}, plan->result, attr);
   plan->product = dnnl::matmul(product);
   plan->right = product.weights_desc();
   plan->scratchpad = product.scratchpad_desc();
-  if (pass != Pass::kWgrad) {
-    // Filters are transformed as they lie, K x C: right for dgrad, turned for fprop.
-    plan->right_as_made =
-        memory::desc({plan->numbers, z.in, z.out}, f32, pass == Pass::kFprop ? Tag::acb : Tag::abc);
-    plan->reordered = plan->right != plan->right_as_made;
-    if (plan->reordered) {
-      plan->reorder = dnnl::reorder(dnnl::reorder::primitive_desc(cpu_engine(), plan->right_as_made,
-                                                                  cpu_engine(), plan->right));
-    }
+  // Filters are transformed as they lie, K x C: right for dgrad, turned for fprop.
+  plan->right_as_made =
+      memory::desc({batch, z.in, z.out}, f32, pass == Pass::kFprop ? Tag::acb : Tag::abc);
+  plan->reordered = plan->right != plan->right_as_made;
+  if (plan->reordered) {
+    plan->reorder = dnnl::reorder(dnnl::reorder::primitive_desc(cpu_engine(), plan->right_as_made,
+                                                                cpu_engine(), plan->right));
   }
   return plan;
 }
@@ -261,7 +262,7 @@ void correlate(const Plan& plan, const std::vector<memory>& right, const Input& 
                        static_cast<float*>(scratch.take(plan.result.get_size())),
                        scratch.take(plan.scratchpad.get_size())});
   }
-  parallel_for(blocks * plan.groups, [&](std::int64_t task) {
+  parallel_single_threaded(blocks * plan.groups, [&](std::int64_t task) {
     const Buffers& mine = buffers[omp_get_thread_num()];
     const int g = static_cast<int>(task % plan.groups);
     const std::int64_t begin = task / plan.groups * plan.block;
@@ -358,14 +359,15 @@ std::string winograd_name(const ConvShape& shape, Pass pass) {
 std::int64_t winograd_workspace(const ConvShape& s, Pass pass) {
   const auto plan = winograd_plan(s, pass);
   const auto size = [](std::size_t bytes) { return Scratch::padded(bytes); };
-  const std::int64_t product = size(plan->left.get_size()) + size(plan->result.get_size()) +
-                               size(plan->scratchpad.get_size());
+  const std::int64_t buffers = size(plan->left.get_size()) + size(plan->result.get_size());
   if (pass == Pass::kWgrad) {
     const std::int64_t pieces = ceil_div(std::int64_t{s.n} * s.p * s.q, kRowsAtOnce);
-    return product + size(plan->right.get_size()) + size(floats(pieces * s.k));
+    return buffers + size(plan->right.get_size()) + size(floats(pieces * s.k)) +
+           plan->wgrad->workspace();
   }
   const std::int64_t made = size(floats(std::int64_t{plan->numbers} * plan->in * plan->out));
-  return thread_count() * product + (plan->reordered ? made : 0) +
+  return thread_count() * (buffers + size(plan->scratchpad.get_size())) +
+         (plan->reordered ? made : 0) +
          plan->groups * (plan->reordered ? size(plan->right.get_size()) : made);
 }
 
@@ -395,7 +397,6 @@ void winograd_wgrad(const ConvShape& s, const float* x, const float* dy, float* 
   float* left = static_cast<float*>(scratch.take(plan->left.get_size()));
   float* right = static_cast<float*>(scratch.take(plan->right.get_size()));
   float* sums = static_cast<float*>(scratch.take(plan->result.get_size()));
-  const memory scratchpad = memory_at(plan->scratchpad, scratch.take(plan->scratchpad.get_size()));
   const int in = plan->in, out = plan->out;
   const std::int64_t matrix = std::int64_t{in} * out;
   parallel_chunks(
@@ -407,11 +408,8 @@ void winograd_wgrad(const ConvShape& s, const float* x, const float* dy, float* 
     const int count = static_cast<int>(std::min<std::int64_t>(plan->block, plan->tiles - begin));
     scatter_block(*plan, Role::kGradient, gradients, begin, count, out, left);
     scatter_block(*plan, Role::kData, inputs, begin, count, in, right);
-    plan->product.execute(cpu_stream(), {{DNNL_ARG_SRC, memory_at(plan->left, left)},
-                                         {DNNL_ARG_WEIGHTS, memory_at(plan->right, right)},
-                                         {DNNL_ARG_DST, memory_at(plan->result, sums)},
-                                         {DNNL_ARG_SCRATCHPAD, scratchpad}});
-    cpu_stream().wait();
+    Scratch rest("conv_wgrad", scratch.rest());
+    plan->wgrad->run(left, right, nullptr, sums, rest);
   }
   for (int g = 0; g < plan->groups; ++g) {
     const Picture<float> target = filters(*plan, dw, g * out, in, false);
