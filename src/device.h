@@ -95,48 +95,42 @@ inline void check_cuda(cudaError_t error, const char* what, OpName op) {
                            cudaGetErrorName(error) + ")");
 }
 
+// What the driver says of a kernel's code on the current device.
+struct KernelCode {
+  int ptx_version;     // the architecture it was compiled for, such as 80
+  int binary_version;  // that of the machine code: newer where the driver made it from PTX
+  std::size_t static_shared_bytes;  // 0 in the emulator, which counts them while a block runs
+  std::size_t most_shared_bytes;    // that the device gives a block, static and dynamic together
+};
+
+// In launch_limits.cu. The driver is asked once for each kernel and device.
+const KernelCode& kernel_code(OpName op, const void* kernel);
+
+// Lets blocks of the kernel have so many bytes, which by themselves they may only have up to 48 KB,
+// the static ones included. Throws std::runtime_error when the device has not that many.
+void allow_shared_memory(OpName op, const void* kernel, std::size_t dynamic_bytes);
+
+// Throws std::runtime_error with all that the device may have refused when `error`, which is of the
+// launch, is not cudaSuccess.
+void check_launched(cudaError_t error, OpName op, const void* kernel, dim3 grid, dim3 block,
+                    std::size_t dynamic_bytes);
+
 // Queues kernel<<<grid, block, dynamic_shared_bytes, stream>>>(arguments...) on the current device.
 // `stream` is a cudaStream_t or null. Throws std::runtime_error, beginning with the op's name, when
 // the launch fails; in the emulator also for everything it finds wrong while the kernel runs.
 template <typename... Parameters, typename... Arguments>
 void launch(OpName op, void (*kernel)(Parameters...), dim3 grid, dim3 block,
             std::size_t dynamic_shared_bytes, void* stream, Arguments&&... arguments) {
+  const void* code = reinterpret_cast<const void*>(kernel);
+  if (dynamic_shared_bytes != 0) allow_shared_memory(op, code, dynamic_shared_bytes);
 #ifdef CONVNET_EMULATOR
   (void)stream;
   emulator::launch_kernel(op.name, emulator::CallSite{op.file, op.line}, kernel, grid, block,
                           dynamic_shared_bytes, std::forward<Arguments>(arguments)...);
 #else
-  if (dynamic_shared_bytes > 48 * 1024) {
-    check_cuda(cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel),
-                                    cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                    static_cast<int>(dynamic_shared_bytes)),
-               "shared memory", op);
-  }
   kernel<<<grid, block, dynamic_shared_bytes, static_cast<cudaStream_t>(stream)>>>(
       std::forward<Arguments>(arguments)...);
-  const cudaError_t error = cudaGetLastError();
-  if (error == cudaSuccess) return;
-  const std::string what = "launch of grid (" + std::to_string(grid.x) + ", " +
-                           std::to_string(grid.y) + ", " + std::to_string(grid.z) + "), block (" +
-                           std::to_string(block.x) + ", " + std::to_string(block.y) + ", " +
-                           std::to_string(block.z) + "), " + std::to_string(dynamic_shared_bytes) +
-                           " bytes of shared memory";
-  check_cuda(error, what.c_str(), op);
-#endif
-}
-
-// The architecture that the code of `kernel` on the current device was compiled for, such as 80. It
-// is older than the device where the driver made the code from PTX. The emulator is an 80.
-template <typename... Parameters>
-int compiled_architecture(OpName op, void (*kernel)(Parameters...)) {
-#ifdef CONVNET_EMULATOR
-  (void)op, (void)kernel;
-  return 80;
-#else
-  cudaFuncAttributes attributes;
-  check_cuda(cudaFuncGetAttributes(&attributes, reinterpret_cast<const void*>(kernel)),
-             "cudaFuncGetAttributes", op);
-  return attributes.ptxVersion;
+  check_launched(cudaGetLastError(), op, code, grid, block, dynamic_shared_bytes);
 #endif
 }
 

@@ -18,6 +18,7 @@ COMPILER = os.environ.get("CXX", "g++")
 OPTIONS = ["-std=c++17", "-O1", "-g", "-Wall", "-Wno-unknown-pragmas", "-Wno-psabi"]
 OPTIONS += ["-DCONVNET_EMULATOR"]
 BUILDS: dict[str, list[str]] = {"plain": [], "address": ["-fsanitize=address"]}
+HOST_HALF = ("launch_limits", "tensor_map")  # of device.h and device_hopper.h, in src/kernels
 ORDERS = ["forward", "reverse", "shuffle:1", "shuffle:2", "shuffle:3"]
 
 
@@ -33,7 +34,7 @@ class Programs:
         self.folder = folder
         # backend.cpp is the module's half, not the emulator's.
         common = sorted(set(EMULATOR.glob("*.cpp")) - {EMULATOR / "backend.cpp"})
-        common.append(ROOT / "src" / "kernels" / "tensor_map.cu")
+        common += [ROOT / "src" / "kernels" / f"{name}.cu" for name in HOST_HALF]
         jobs: dict[Path, tuple[Path, list[str]]] = {}
         links: dict[Path, tuple[list[Path], list[str]]] = {}
         for build, options in BUILDS.items():

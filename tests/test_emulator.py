@@ -21,6 +21,7 @@ RIGHT_CASES = [
     "ldmatrix",
     "mma_bf16",
     "mma_tf32",
+    "much_shared",
     "peers",
     "warp",
 ]
@@ -122,7 +123,7 @@ def test_memory_of_another_device(programs: Programs, build: str) -> None:
         ("stack_overflow", "stack overflow", "thread (0, 0, 0)"),
         ("trap", "__trap", "thread (5, 0, 0) of block (2, 0, 0)"),
         ("divide", "integer division by zero", "thread (0, 0, 0)"),
-        ("large_shared", "245760 bytes of shared memory, the limit is 232448", "thread (0, 0, 0)"),
+        ("large_static", "49168 bytes of static shared memory, the limit is 49152", "thread (0"),
     ],
 )
 def test_fault(programs: Programs, build: str, case: str, message: str, thread: str) -> None:
@@ -140,10 +141,31 @@ def test_fault(programs: Programs, build: str, case: str, message: str, thread: 
         ("too_many_threads", "invalid block (2000, 1, 1): expected 1 to 1024 threads"),
         ("empty_grid", "invalid grid (0, 1, 1)"),
         ("no_dynamic_shared", "the launch gave no dynamic shared memory for tile"),
+        (
+            "large_shared",
+            "128 static and 232448 dynamic bytes of shared memory, the limit is 232448",
+        ),
+        (
+            "larger_dynamic",
+            "takes 0 static and 232464 dynamic bytes of shared memory; "
+            "a block on this device has at most 232448 bytes in all",
+        ),
+        (
+            "shared_unasked",
+            "128 static and 49152 dynamic bytes of shared memory, "
+            "the limit without cudaFuncSetAttribute is 49152",
+        ),
+        (
+            "dynamic_unasked",
+            "49168 bytes of dynamic shared memory, without cudaFuncSetAttribute the limit is 49152",
+        ),
     ],
 )
 def test_impossible_launch(programs: Programs, case: str, message: str) -> None:
-    assert message in programs.run("plain", "broken", case)
+    """Refused as a GPU does; what static arrays there are is known when a block comes to them."""
+    result = programs.run("plain", "broken", case)
+    assert result.startswith("threw broken_op: ")
+    assert message in result
 
 
 def test_launch_after_an_error(programs: Programs) -> None:

@@ -326,15 +326,31 @@ void* Block::shared(const void* key, const char* name, std::size_t bytes, CallSi
     }
     return array.data;
   }
-  std::size_t total = bytes;
-  for (const SharedArray& array : arrays) total += array.bytes;
-  if (total > kMaxSharedBytes) {
-    fail(where, "%zu bytes of shared memory, the limit is %zu", total, kMaxSharedBytes);
-  }
+  check_shared_bytes(key == nullptr ? 0 : bytes, where);
   SharedArray array{key, name, where, nullptr, bytes, serial};
   allocate_shared_array(&array);
   arrays.push_back(array);
   return array.data;
+}
+
+// What the compiler and the launch of a GPU refuse, as far as the static arrays are known: those
+// that this block has come to, and `more`.
+void Block::check_shared_bytes(std::size_t more, CallSite where) {
+  std::size_t bytes = 0;
+  const auto count = [&](std::size_t array) { bytes += (array + 15) / 16 * 16; };
+  for (const SharedArray& array : arrays) {
+    if (array.key != nullptr) count(array.bytes);
+  }
+  count(more);
+  if (bytes > kSharedBytes) {
+    fail(where, "%zu bytes of static shared memory, the limit is %zu", bytes, kSharedBytes);
+  }
+  const bool allowed = launch->allowed_dynamic_bytes.has_value();
+  const std::size_t most = allowed ? kMaxSharedBytes : kSharedBytes;
+  if (bytes + launch->dynamic_shared_bytes > most) {
+    fail(where, "%zu static and %zu dynamic bytes of shared memory, the limit%s is %zu", bytes,
+         launch->dynamic_shared_bytes, allowed ? "" : " without cudaFuncSetAttribute", most);
+  }
 }
 
 void Block::check_async() {

@@ -14,6 +14,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <vector>
 
 #include "cuda_types.h"
@@ -50,6 +51,7 @@ struct Launch {
   std::size_t argument_bytes;
   dim3 grid, block;
   std::size_t dynamic_shared_bytes;
+  std::optional<std::size_t> allowed_dynamic_bytes;  // by cudaFuncSetAttribute
   int device;
   Schedule schedule;
 };
@@ -114,7 +116,7 @@ struct Warp {
 // A __shared__ array of this block. The allocation is exact, so that AddressSanitizer sees
 // overruns; without it, a canary behind the array is checked when the block ends.
 struct SharedArray {
-  const void* key;  // the declaration
+  const void* key;  // the declaration; null for the dynamic array
   const char* name;
   CallSite where;
   char* data;
@@ -167,6 +169,7 @@ class Block {
   void reclaim_stacks();
   void check_canaries();
   void check_async();
+  void check_shared_bytes(std::size_t more, CallSite where);
   void report_stall();
   void describe_wait(const Thread* thread, char* text, std::size_t bytes) const;
 

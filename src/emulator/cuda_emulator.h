@@ -139,10 +139,9 @@ T& shared_array(const void* key, const char* name, CallSite where) {
 
 template <typename T>
 T* dynamic_shared_array(const char* name, CallSite where) {
-  static const char key = 0;
   const std::size_t bytes = current->block->launch->dynamic_shared_bytes;
   if (bytes == 0) fail(where, "the launch gave no dynamic shared memory for %s", name);
-  return static_cast<T*>(current->block->shared(&key, name, bytes, where));
+  return static_cast<T*>(current->block->shared(nullptr, name, bytes, where));
 }
 
 }  // namespace convnet::emulator

@@ -6,6 +6,7 @@
 #include <cstring>
 #include <exception>
 
+#include "launch.h"
 #include "memory.h"
 
 // Opaque in CUDA; here a stream holds nothing and an event the time of its last record.
@@ -97,7 +98,7 @@ cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int device) {
   *properties = cudaDeviceProp{};
   std::snprintf(properties->name, sizeof properties->name, "emulated CUDA device %d", device);
   properties->totalGlobalMem = std::size_t{16} << 30;
-  properties->sharedMemPerBlock = 48 * 1024;
+  properties->sharedMemPerBlock = convnet::emulator::kSharedBytes;
   properties->sharedMemPerBlockOptin = convnet::emulator::kMaxSharedBytes;
   properties->sharedMemPerMultiprocessor = convnet::emulator::kMaxSharedBytes + 1024;
   properties->major = 9;
@@ -126,6 +127,21 @@ cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int dev
       return cudaSuccess;
   }
   return result(cudaErrorInvalidValue);
+}
+
+cudaError_t cudaFuncGetAttributes(cudaFuncAttributes* attributes, const void*) {
+  *attributes = {0, convnet::emulator::kMaxBlockThreads, 0, 90, 90};
+  return cudaSuccess;
+}
+
+cudaError_t cudaFuncSetAttribute(const void* kernel, cudaFuncAttribute attribute, int value) {
+  const int most = static_cast<int>(convnet::emulator::kMaxSharedBytes);
+  if (attribute != cudaFuncAttributeMaxDynamicSharedMemorySize || value < 0 || value > most) {
+    return result(cudaErrorInvalidValue);
+  }
+  convnet::emulator::allow_dynamic_shared(kernel, current_device(),
+                                          static_cast<std::size_t>(value));
+  return cudaSuccess;
 }
 
 cudaError_t cudaDeviceCanAccessPeer(int* can, int device, int peer) {

@@ -6,6 +6,7 @@
 #include <chrono>
 #include <cstdlib>
 #include <cstring>
+#include <map>
 #include <memory>
 #include <mutex>
 #include <stdexcept>
@@ -105,14 +106,27 @@ void check_launch(const Launch& launch) {
     wrong = "invalid block " + text(b) + ": expected 1 to 1024 threads";
   } else if (g.x == 0 || g.y == 0 || g.z == 0 || g.x > 0x7fffffffu || g.y > 65535 || g.z > 65535) {
     wrong = "invalid grid " + text(g) + ": expected 1 to 2147483647, 65535, 65535";
-  } else if (launch.dynamic_shared_bytes > kMaxSharedBytes) {
-    wrong = std::to_string(launch.dynamic_shared_bytes) + " bytes of dynamic shared memory, the " +
-            "limit is " + std::to_string(kMaxSharedBytes);
+  } else if (launch.dynamic_shared_bytes > launch.allowed_dynamic_bytes.value_or(kSharedBytes)) {
+    wrong = std::to_string(launch.dynamic_shared_bytes) + " bytes of dynamic shared memory, " +
+            (launch.allowed_dynamic_bytes
+                 ? "the kernel's attribute allows " + std::to_string(*launch.allowed_dynamic_bytes)
+                 : "without cudaFuncSetAttribute the limit is " + std::to_string(kSharedBytes));
   }
   if (!wrong.empty()) {
     throw std::runtime_error(std::string(launch.where.file) + ":" +
                              std::to_string(launch.where.line) + ": " + wrong);
   }
+}
+
+// What cudaFuncSetAttribute has set, by kernel and device.
+struct Allowed {
+  std::mutex mutex;
+  std::map<std::pair<const void*, int>, std::size_t> bytes;
+};
+
+Allowed& allowed() {
+  static Allowed* all = new Allowed;
+  return *all;
 }
 
 // Shared by the OS threads of one launch.
@@ -206,6 +220,18 @@ int worker_count() {
   static const int cores = static_cast<int>(std::thread::hardware_concurrency());
   const int wanted = text != nullptr ? std::atoi(text) : cores;
   return wanted < 1 ? 1 : wanted > kMaxWorkers ? kMaxWorkers : wanted;
+}
+
+void allow_dynamic_shared(const void* kernel, int device, std::size_t bytes) {
+  const std::lock_guard<std::mutex> lock(allowed().mutex);
+  allowed().bytes[{kernel, device}] = bytes;
+}
+
+std::optional<std::size_t> allowed_dynamic_shared(const void* kernel, int device) {
+  const std::lock_guard<std::mutex> lock(allowed().mutex);
+  const auto found = allowed().bytes.find({kernel, device});
+  if (found == allowed().bytes.end()) return std::nullopt;
+  return found->second;
 }
 
 void run_grid(const Launch& launch) {

@@ -1,6 +1,7 @@
 // Kernel launches: a grid's blocks shared out over OS threads.
 #pragma once
 
+#include <optional>
 #include <tuple>
 #include <type_traits>
 #include <utility>
@@ -17,6 +18,11 @@ Schedule schedule();
 
 // OS threads that share a grid: CONVNET_EMULATOR_THREADS, or as many as the machine has.
 int worker_count();
+
+// cudaFuncSetAttribute: launches of the kernel on this device may have so many bytes of dynamic
+// shared memory. Without it, static and dynamic ones together are at most kSharedBytes.
+void allow_dynamic_shared(const void* kernel, int device, std::size_t bytes);
+std::optional<std::size_t> allowed_dynamic_shared(const void* kernel, int device);
 
 // Runs the grid and returns when it is done. Throws std::runtime_error, beginning with launch.op.
 void run_grid(const Launch& launch);
@@ -38,16 +44,18 @@ void launch_kernel(const char* op, CallSite where, void (*kernel)(Parameters...)
     const auto& call = *static_cast<const Call<Parameters...>*>(erased);
     std::apply(call.kernel, call.arguments);
   };
-  const Launch launch{op,
-                      where,
-                      run,
-                      &call,
-                      sizeof(call),
-                      grid,
-                      block,
-                      dynamic_shared_bytes,
-                      current_device(),
-                      schedule()};
+  const Launch launch{
+      op,
+      where,
+      run,
+      &call,
+      sizeof(call),
+      grid,
+      block,
+      dynamic_shared_bytes,
+      allowed_dynamic_shared(reinterpret_cast<const void*>(kernel), current_device()),
+      current_device(),
+      schedule()};
   std::apply(
       [&](const auto&... values) {
         int position = 0;

@@ -9,8 +9,10 @@
 
 namespace convnet::emulator {
 
-constexpr int kPoison = 0xff;                        // as float, double or bf16 a NaN; as int -1
-constexpr std::size_t kMaxSharedBytes = 227 * 1024;  // of a block, static and dynamic together
+constexpr int kPoison = 0xff;  // as float, double or bf16 a NaN; as int -1
+// Of shared memory, static and dynamic together: what a block may have, and what after a
+// cudaFuncSetAttribute for its kernel, as on devices of compute capability 9.0.
+constexpr std::size_t kSharedBytes = 48 * 1024, kMaxSharedBytes = 227 * 1024;
 
 // ---- shared memory -----------------------------------------------------------------------------
 

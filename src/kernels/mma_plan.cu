@@ -97,7 +97,9 @@ bool mma_serves(const ConvShape& shape, Pass pass, Math math) {
   return math != Math::kFfma && conv_product(shape, pass).k >= kFewestProducts;
 }
 
-bool device_has_mma(OpName op) { return compiled_architecture(op, architecture_kernel) >= 80; }
+bool device_has_mma(OpName op) {
+  return kernel_code(op, reinterpret_cast<const void*>(architecture_kernel)).ptx_version >= 80;
+}
 
 std::string math_description(Math math) {
   if (math == Math::kFfma) return "float32 multiply-adds (FFMA)";

@@ -85,7 +85,7 @@ Cut choose_cut(const ConvShape& s, Math math) {
   return best;
 }
 
-// Tells by its shared memory whether the code on the device was compiled for sm_90a.
+// Has shared memory where its code was compiled for sm_90a.
 __global__ void hopper_probe_kernel(int* out) {
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
   CONVNET_SHARED(present, int[32]);
@@ -102,10 +102,9 @@ bool device_has_wgmma(OpName op) {
   (void)op, (void)hopper_probe_kernel;
   return true;
 #else
-  cudaFuncAttributes attributes;
-  check_cuda(cudaFuncGetAttributes(&attributes, reinterpret_cast<const void*>(hopper_probe_kernel)),
-             "cudaFuncGetAttributes", op);
-  return attributes.sharedSizeBytes > 0;
+  // Also by the machine code's version: newer devices may count memory that the driver takes.
+  const KernelCode& code = kernel_code(op, reinterpret_cast<const void*>(hopper_probe_kernel));
+  return code.static_shared_bytes > 0 && code.binary_version == 90;
 #endif
 }
 

@@ -206,10 +206,18 @@ __global__ void divide_kernel(const float* x, float* y) {
   y[threadIdx.x] = static_cast<float>(7 / divisor);  // MARK: divide
 }
 
-__global__ void large_shared_kernel(const float*, float* y) {
-  CONVNET_SHARED(tile, float[200 * 1024 / 4]);
-  CONVNET_DYNAMIC_SHARED(more, float);  // MARK: large_shared
-  y[threadIdx.x] = tile[0] + more[0];
+// 128 static bytes: with 48 KB more a launch needs cudaFuncSetAttribute.
+__global__ void shared_kernel(const float* x, float* y) {
+  CONVNET_SHARED(tile, float[32]);  // MARK: shared
+  CONVNET_DYNAMIC_SHARED(more, float);
+  tile[threadIdx.x % 32] = more[threadIdx.x] = 0.0f;
+  y[threadIdx.x] = x[threadIdx.x];
+}
+
+__global__ void large_static_kernel(const float* x, float* y) {
+  CONVNET_SHARED(tile, float[48 * 1024 / 4 + 1]);  // MARK: large_static
+  tile[threadIdx.x] = 0.0f;
+  y[threadIdx.x] = x[threadIdx.x];
 }
 
 __global__ void good_kernel(const float* x, float* y) { y[threadIdx.x] = x[threadIdx.x]; }
@@ -239,6 +247,17 @@ Bits run_on_device(Kernel kernel) {
   launch("broken_op", kernel, dim3(1), dim3(kThreads), 0, nullptr, x, y);
   return {};
 }
+
+#ifdef CONVNET_EMULATOR
+// As <<<>>> would, without the cudaFuncSetAttribute that launch() does.
+Bits run_unasked(std::size_t dynamic_shared_bytes) {
+  const Bits x = whole_numbers(kThreads, 1);
+  Bits y(kThreads);
+  emulator::launch_kernel("broken_op", emulator::CallSite::here(), shared_kernel, dim3(1),
+                          dim3(kThreads), dynamic_shared_bytes, x.data(), y.data());
+  return y;
+}
+#endif
 
 Bits other_device() {
   float* y = device_memory(1, kThreads);
@@ -303,7 +322,13 @@ int main(int argc, char** argv) {
       {"stack_overflow", simple(stack_overflow_kernel)},
       {"trap", simple(trap_kernel)},
       {"divide", simple(divide_kernel)},
-      {"large_shared", [] { return run(large_shared_kernel, kThreads, 40 * 1024); }},
+      {"large_static", simple(large_static_kernel)},
+      {"large_shared", [] { return run(shared_kernel, kThreads, 227 * 1024); }},
+      {"larger_dynamic", [] { return run(shared_kernel, kThreads, 227 * 1024 + 16); }},
+#ifdef CONVNET_EMULATOR
+      {"shared_unasked", [] { return run_unasked(48 * 1024); }},
+      {"dynamic_unasked", [] { return run_unasked(48 * 1024 + 16); }},
+#endif
       {"no_dynamic_shared", [] { return run(shared_read_overrun_kernel); }},
       {"too_many_threads", [] { return run(good_kernel, 2000); }},
       {"empty_grid", [] { return run(good_kernel, kThreads, 0, 0); }},

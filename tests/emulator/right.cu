@@ -216,6 +216,27 @@ Bits async_copy() {
   return y;
 }
 
+// 48 KB and a bit: only launch() makes that possible.
+__global__ void much_shared_kernel(const float* x, float* y) {
+  CONVNET_SHARED(first, float[32]);
+  CONVNET_DYNAMIC_SHARED(buffer, float);
+  const unsigned t = threadIdx.x, last = 48 * 1024 / sizeof(float) - 1;
+  first[t] = x[t];
+  buffer[last - t] = x[t];
+  __syncthreads();
+  y[t] = first[31 - t] + buffer[last - 31 + t];
+}
+
+Bits much_shared() {
+  const Bits x = whole_numbers(32, 3);
+  const OnDevice<float> device_x(x), device_y(Bits(32, 99.0f));
+  launch("much_shared", much_shared_kernel, dim3(1), dim3(32), 48 * 1024, nullptr, device_x.data(),
+         device_y.data());
+  const Bits y = device_y.values();
+  for (int t = 0; t < 32; ++t) expect(y[t] == 2 * x[31 - t], "shared memory over 48 KB");
+  return y;
+}
+
 __global__ void warp_kernel(int* y) {
   const int lane = static_cast<int>(threadIdx.x) % 32;
   int sum = lane;
@@ -339,6 +360,7 @@ int main(int argc, char** argv) {
   const Cases cases = {
       {"gemm", gemm},
       {"mma_tf32", [] { return mma(mma_tf32_kernel); }},
+      {"much_shared", much_shared},
       {"mma_bf16", [] { return mma(mma_bf16_kernel); }},
       {"ldmatrix", ldmatrix_forms},
       {"conversions", conversions},
