@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import time
+from pathlib import Path
 
 
 class Shouting:
@@ -19,6 +21,12 @@ class Shouting:
             raise KeyError(job)
         if job == "sleep":
             time.sleep(600)
+        if job.startswith("read "):  # of a FIFO that nobody writes to
+            Path(f"{job[5:]}.begun").touch()
+            return Path(job[5:]).read_text()
+        if job.startswith("hold "):  # the interpreter, as a decoder may that takes long
+            Path(f"{job[5:]}.begun").touch()
+            ctypes.PyDLL(None).sleep(600)
         return job.upper()
 
 

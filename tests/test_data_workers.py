@@ -6,8 +6,10 @@ import contextlib
 import gc
 import os
 import signal
+import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -346,6 +348,126 @@ def test_workers_end_with_their_parent(folder: Path, how: str) -> None:
         _, err = parent.communicate(timeout=60)
     assert all(gone(pid) for pid in pids)
     assert err.count("Traceback") == (how == "SIGINT"), err
+
+
+_BUSY_PARENT = """
+import sys, time
+from convnet.data.workers import Pool
+from jobs import Shouting
+pool = Pool(Shouting(), 1)
+assert list(pool.ordered(["a"])) == ["A"]
+pool.submit(0, sys.argv[1])
+print(*pool.pids, flush=True)
+time.sleep(600)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a worker ends after its job")
+@pytest.mark.parametrize("job", ["read", "hold"])
+def test_a_worker_ends_with_its_parent_also_within_a_job(tmp_path: Path, job: str) -> None:
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    with subprocess.Popen(
+        [sys.executable, "-P", "-c", _BUSY_PARENT, f"{job} {fifo}"],
+        env=tiny.environment(PYTHONPATH=str(Path(__file__).parent)),
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as parent:
+        assert parent.stdout is not None
+        worker = int(parent.stdout.readline())
+        end = time.monotonic() + 30
+        while not Path(f"{fifo}.begun").exists():
+            assert time.monotonic() < end
+            time.sleep(0.01)
+        time.sleep(0.1)
+        parent.kill()
+        parent.wait()
+        try:
+            assert gone(worker, 2.0)
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(worker, signal.SIGKILL)
+
+
+def test_a_worker_whose_parent_is_gone_before_it_looks() -> None:
+    ours, theirs = socket.socketpair()
+    code = f"from convnet.data.worker import main; main({os.getppid()}, {theirs.fileno()}, None)"
+    with ours, theirs:
+        done = subprocess.run(
+            [sys.executable, "-c", code],
+            env=tiny.environment(),
+            pass_fds=[theirs.fileno()],
+            timeout=60,
+            check=False,
+        )
+    assert done.returncode == 0
+
+
+def test_workers_outlive_the_thread_that_started_them() -> None:
+    """Those of the first minute, and one that was started in the place of a dead one."""
+    said: list[str] = []
+    made: list[Pool] = []
+
+    def starts() -> None:
+        pool = Pool(Shouting(), 2, warn=said.append)
+        made.append(pool)
+        list(pool.ordered(["a", "b"]))
+        os.kill(pool.pids[0], signal.SIGKILL)
+        while not said:
+            list(pool.ordered(["a", "b"]))
+
+    thread = threading.Thread(target=starts)
+    thread.start()
+    thread.join()
+    with made[0] as pool:
+        pids = pool.pids
+        time.sleep(0.3)
+        assert list(pool.ordered(["a", "b", "c"])) == ["A", "B", "C"]
+        assert pool.pids == pids
+    assert len(said) == 1
+    threads = [thread.name for thread in threading.enumerate()]
+    assert threads.count("convnet-workers") <= 1  # one is perhaps just ending
+
+
+_FORKING = """
+import os, sys
+from pathlib import Path
+from convnet.config import AugmentConfig
+from convnet.data import Loader
+from convnet.data.imagefolder import open_folder
+data = open_folder(Path(sys.argv[1]), (12, 12), cache_bytes=0)[0]
+loader = Loader(data, 8, 1, AugmentConfig(), None, True, workers=2)
+batches = loader.epoch()
+next(batches)
+pids = loader._feeder.pool.pids
+if (child := os.fork()) == 0:
+    for going_on in (lambda: next(batches), lambda: next(loader.epoch())):
+        try:
+            going_on()
+        except RuntimeError as error:
+            print(error, flush=True)
+    fresh = Loader(data, 8, 1, AugmentConfig(), None, True, workers=1)
+    print(len(list(fresh.epoch())), flush=True)
+    sys.exit(5)
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+print(len(list(batches)), loader._feeder.pool.pids == pids)
+"""
+
+
+def test_a_forked_process_leaves_the_workers_to_its_parent(folder: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", _FORKING, str(folder)],
+        env=tiny.environment(),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    lines = done.stdout.splitlines()
+    assert len(lines) == 5, done.stderr
+    assert lines[0].startswith("Loader: expected the process that began this epoch, got one forked")
+    assert lines[1].startswith("data workers: they belong to process ")
+    assert lines[2:] == ["6", "5", "5 True"]
 
 
 _TRAINING = """

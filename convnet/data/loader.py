@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import os
 import queue
 import threading
 import time
@@ -150,7 +151,8 @@ class Loader:
         """The batches of an epoch from step `start_step` on.
 
         They are read by a thread that lives as long as the iterator: until it is exhausted, closed,
-        or dropped. An error while reading is raised here, at the batch it concerns.
+        or dropped. An error while reading is raised here, at the batch it concerns. A process that
+        is forked meanwhile cannot go on with the iterator, and gets a RuntimeError.
 
         Raises:
             ValueError: `start_step` outside 0 .. steps_per_epoch, or a negative epoch.
@@ -173,10 +175,16 @@ class Loader:
             daemon=True,
         )
         reader.start()
+        process = os.getpid()
         before = time.perf_counter()
         try:
             while True:
                 asked = time.perf_counter()
+                if os.getpid() != process:
+                    raise RuntimeError(
+                        "Loader: expected the process that began this epoch, got one forked from"
+                        " it, without the thread that reads; begin an epoch in the forked process"
+                    )
                 item = ready.get()
                 now = time.perf_counter()
                 self.wait_seconds += now - asked
@@ -188,11 +196,12 @@ class Loader:
                     raise item
                 yield item
         finally:
-            stop.set()
-            # Room in the queue lets a reader that waits in put() go on, and see `stop`.
-            while not ready.empty():
-                ready.get_nowait()
-            reader.join()
+            if os.getpid() == process:  # else there is no reader, and its locks may be closed
+                stop.set()
+                # Room in the queue lets a reader that waits in put() go on, and see `stop`.
+                while not ready.empty():
+                    ready.get_nowait()
+                reader.join()
 
     def _read_ahead(
         self,

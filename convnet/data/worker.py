@@ -1,13 +1,16 @@
 """A worker process of `convnet.data.workers`: takes jobs and sends results until it is ended.
 
-The parent's end of the socket closes when the parent ends, however it ends; the worker then reads
-the end of the file and ends too. It ignores Ctrl-C, which is the parent's to answer.
+A worker does not outlive its parent. On Linux it is killed when the parent ends, also while it
+reads a file that does not come; elsewhere it finds its socket closed when it looks for the next
+job. It ignores Ctrl-C, which is the parent's to answer.
 """
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
+import sys
 import traceback
 from multiprocessing.connection import Connection
 from typing import Any, Protocol
@@ -16,6 +19,7 @@ from convnet.data.dataset import DataError
 from convnet.data.picture import quiet_pillow
 
 DONE, BAD_DATA, BROKEN = "done", "bad data", "broken"
+_PR_SET_PDEATHSIG = 1  # of prctl(2)
 
 
 class Task(Protocol):
@@ -28,16 +32,22 @@ class Task(Protocol):
         """Does one job. A DataError is raised again in the parent."""
 
 
-def main(connection_fd: int, memory_fd: int | None) -> None:
+def main(parent: int, connection_fd: int, memory_fd: int | None) -> None:
     """Runs a worker.
 
     Args:
+        parent: the process to end with. The system kills a worker when the *thread* that started it
+            ends, so that must be one that lives as long as the worker is wanted.
         connection_fd: socket to the parent: first comes the task, then one (number, job) after the
             other; for each goes back (number, DONE, result), (number, BAD_DATA, message) or
             (number, BROKEN, traceback).
         memory_fd: what `Task.attach` is given.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:  # it has ended before
+        return
     connection: Connection = Connection(connection_fd)
     try:
         task = connection.recv()

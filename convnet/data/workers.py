@@ -2,23 +2,26 @@
 
 They are started as fresh Python processes (never forked, as the parent has threads and perhaps a
 GPU; and never by `multiprocessing`, which would run the caller's main script again in each). Each
-is joined to the parent by one socket, so it notices when the parent ends, even by SIGKILL, and the
-parent notices when it dies. A worker that dies is replaced, with a warning, and its jobs are done
-again; where that does not help, the error says what it was working on.
+ends with the parent, even by SIGKILL. It is joined to it by one socket, so the parent notices when
+it dies. A worker that dies is replaced, with a warning, and its jobs are done again; where that
+does not help, the error says what it was working on.
 """
 
 from __future__ import annotations
 
 import os
 import pickle
+import queue
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import warnings
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from typing import Any
@@ -73,6 +76,36 @@ class _Worker:
     jobs: deque[_Job] = field(default_factory=deque)
 
 
+class _Starter:
+    """A thread that starts processes. A worker is killed when the thread that started it ends (see
+    `convnet.data.worker`); a pool's caller may be one that only reads one epoch."""
+
+    def __init__(self) -> None:
+        self._asked: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        run = threading.Thread(target=_start_all, args=(self._asked,), name="convnet-workers")
+        run.daemon = True
+        run.start()
+
+    def popen(self, *arguments: Any, **options: Any) -> subprocess.Popen[bytes]:
+        """`subprocess.Popen` in that thread."""
+        made: Future[subprocess.Popen[bytes]] = Future()
+        self._asked.put((made, arguments, options))
+        return made.result()
+
+    def close(self) -> None:
+        """Ends the thread."""
+        self._asked.put(None)
+
+
+def _start_all(asked: queue.SimpleQueue[Any]) -> None:
+    while (item := asked.get()) is not None:
+        made, arguments, options = item
+        try:
+            made.set_result(subprocess.Popen(*arguments, **options))
+        except BaseException as error:
+            made.set_exception(error)
+
+
 class Pool:
     """Worker processes for one task. For one thread at a time; close it, or use it with `with`.
 
@@ -99,7 +132,9 @@ class Pool:
         self._deaths = 0
         self._todo: deque[_Job] = deque()
         self._workers: list[_Worker] = []
-        self._end = weakref.finalize(self, _end_all, self._workers)
+        self._starter = _Starter()
+        self._process = os.getpid()
+        self._end = weakref.finalize(self, _end_all, self._workers, self._starter)
         self.size = workers
         try:
             for _ in range(workers):
@@ -127,11 +162,11 @@ class Pool:
         ours, theirs = socket.socketpair()
         code = (
             f"import sys; sys.path[:] = {sys.path!r}; from convnet.data.worker import main;"
-            f" main({theirs.fileno()}, {self._memory!r})"
+            f" main({os.getpid()}, {theirs.fileno()}, {self._memory!r})"
         )
         handles = [theirs.fileno()] + ([] if self._memory is None else [self._memory])
         try:
-            process = subprocess.Popen(
+            process = self._starter.popen(
                 [sys.executable, "-c", code],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
@@ -157,7 +192,15 @@ class Pool:
     # ---- jobs -----------------------------------------------------------------------------------
 
     def submit(self, number: int, job: Any) -> None:
-        """Hands a job to the workers; `results` will name its number."""
+        """Hands a job to the workers; `results` will name its number.
+
+        Raises: WorkerError: the workers are those of the process that this one was forked from.
+        """
+        if os.getpid() != self._process:
+            raise WorkerError(
+                f"data workers: they belong to process {self._process}, which this one was forked"
+                " from; expected one that makes a Loader of its own"
+            )
         self._todo.append(_Job(number, job))
         self._hand_out()
 
@@ -272,13 +315,14 @@ def _end(worker: _Worker) -> int:
         return worker.process.wait()
 
 
-def _end_all(workers: list[_Worker]) -> None:
+def _end_all(workers: list[_Worker], starter: _Starter) -> None:
     for worker in workers:
         worker.connection.close()
         worker.process.kill()
     for worker in workers:
         worker.process.wait()
     workers.clear()
+    starter.close()
 
 
 def _signal_name(number: int) -> str:

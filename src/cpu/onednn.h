@@ -59,6 +59,13 @@ inline dnnl::primitive_attr user_scratchpad(Math math, bool relu = false) {
   return attr;
 }
 
+// Held while oneDNN prepares something, and during a fork (fork.cpp): the child would find locks of
+// oneDNN's closed for ever. Never destroyed, as processes fork in their last moments too.
+inline std::mutex& plan_mutex() {
+  static std::mutex* const mutex = new std::mutex;
+  return *mutex;
+}
+
 // Prepared primitives by what they were prepared for. Preparing generates machine code (about a
 // millisecond); a net asks for the same few dozen again and again.
 template <class Plan>
@@ -68,10 +75,12 @@ class PlanCache {
 
   template <class Make>
   std::shared_ptr<const Plan> get(Key key, Make make) {
-    // oneDNN divides the work when it prepares, by the calling thread's OpenMP setting.
-    omp_set_num_threads(thread_count());
-    key.push_back(thread_count());
-    std::lock_guard<std::mutex> lock(mutex_);
+    // oneDNN divides the work when it prepares, by the calling thread's OpenMP setting, and relies
+    // on as many threads when it computes. Within somebody's parallel region there is one.
+    const int threads = omp_in_parallel() ? 1 : thread_count();
+    omp_set_num_threads(threads);
+    key.push_back(threads);
+    std::lock_guard<std::mutex> lock(plan_mutex());
     auto found = plans_.find(key);
     if (found != plans_.end()) return found->second;
     if (plans_.size() >= kCapacity) plans_.clear();  // holders keep theirs alive
@@ -82,7 +91,6 @@ class PlanCache {
 
  private:
   static constexpr std::size_t kCapacity = 512;
-  std::mutex mutex_;
   std::map<Key, std::shared_ptr<const Plan>> plans_;
 };
 
