@@ -229,6 +229,11 @@ class Parts:
             "validation": _fact(self.validation),
         }
 
+    def machine(self) -> dict[str, Any]:
+        """What a checkpoint says about where the run was, on which the rounding of sums depends."""
+        devices = [device.describe() for device in self.net.backends]
+        return {"device": ", ".join(devices), "processes": self.parallel.among.size}
+
     def check_same(self, state: Mapping[str, Any], path: Path) -> None:
         """Compares the data with those of a checkpoint.
 

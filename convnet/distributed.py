@@ -285,19 +285,24 @@ class NoFolder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.metrics = self.log = self
+        self.log = self
 
     def append(self, line: str) -> None:
         """Rank 0 writes it."""
 
-    def write_config(self, cfg: Any) -> None:
+    def record(self, record: dict[str, Any]) -> None:
+        """Rank 0 writes it."""
+
+    def use_config(self, cfg: Any) -> None:
         """Rank 0 writes it."""
 
     def save(self, state: dict[str, Any], arrays: dict[str, Any], best: bool) -> Path:
         """Where rank 0 writes it."""
         return self.path / "checkpoints" / f"step-{state['step']:08d}.safetensors"
 
-    def rewind(self, step: int, epoch_done: bool) -> list[dict[str, Any]]:
+    def rewind(
+        self, step: int, epoch_done: bool, records: int | None = None, warn: Any = None
+    ) -> list[dict[str, Any]]:
         """Rank 0 has the records."""
         return []
 

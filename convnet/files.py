@@ -80,3 +80,11 @@ def _locked(handle: int) -> int:
         except OSError:
             pass  # a file system without locks
     return handle
+
+
+def is_open(handle: int, path: str | os.PathLike[str]) -> bool:
+    """Whether an open file or folder is what is there now under this name."""
+    try:
+        return os.path.samestat(os.fstat(handle), Path(path).stat())
+    except OSError:
+        return False

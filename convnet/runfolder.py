@@ -18,8 +18,10 @@ from typing import Any
 
 from convnet.checkpoint import Checkpoint, Checkpoints, read
 from convnet.config import Config, load_config
-from convnet.files import lock, replace
+from convnet.files import is_open, lock, replace
 from convnet.reading import LINES, open_handle, parse_json, read_bytes
+
+CONFIG = "config.toml"
 
 
 class RunError(ValueError):
@@ -27,11 +29,21 @@ class RunError(ValueError):
 
 
 class LineFile:
-    """A text file that lines are appended to, each written at once and unbuffered."""
+    """A text file that lines are appended to, each written at once and unbuffered. Where somebody
+    has replaced or removed the file, the next line goes into the one that is there then.
 
-    def __init__(self, path: Path) -> None:
+    Args:
+        path: of the file.
+        folder: a handle of its folder; nothing is written into another one of that name.
+    """
+
+    def __init__(self, path: Path, folder: int) -> None:
         self.path = path
-        self._handle = open_handle(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        self._folder = folder
+        self._handle = self._open()
+
+    def _open(self) -> int:
+        return open_handle(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
 
     def append(self, line: str) -> None:
         """Writes the line and a newline.
@@ -41,6 +53,11 @@ class LineFile:
         """
         data = (line + "\n").encode(errors="backslashreplace")
         try:
+            there = is_open(self._folder, self.path.parent)
+            if there and not is_open(self._handle, self.path):
+                handle = self._open()
+                os.close(self._handle)
+                self._handle = handle
             while data:
                 data = data[os.write(self._handle, data) :]
         except OSError as error:
@@ -62,6 +79,7 @@ class RunFolder:
 
     def __init__(self, path: Path, keep: int, new: bool) -> None:
         self.path = path
+        self.records = 0  # lines of metrics.jsonl
         self.checkpoints = Checkpoints(path / "checkpoints", keep)
         try:
             self._lock = lock(path)
@@ -74,8 +92,8 @@ class RunFolder:
             os.close(self._lock)
             raise
         self.checkpoints.tidy()
-        self.metrics = LineFile(path / "metrics.jsonl")
-        self.log = LineFile(path / "log.txt")
+        self.metrics = LineFile(path / "metrics.jsonl", self._lock)
+        self.log = LineFile(path / "log.txt", self._lock)
 
     @classmethod
     def create(cls, path: str | os.PathLike[str] | None, cfg: Config) -> RunFolder:
@@ -94,34 +112,77 @@ class RunFolder:
         cfg.to_toml()  # before anything is written: not every path can be in it
         folder.mkdir(parents=True, exist_ok=True)
         run = cls(folder, cfg.train.keep, new=True)
-        run.write_config(cfg)
+        run.use_config(cfg)
         return run
 
     @classmethod
-    def resume(cls, path: str | os.PathLike[str], cfg: Config) -> RunFolder:
-        """Opens the folder of a run (see `run_config`) to continue it with `cfg`."""
-        return cls(Path(path), cfg.train.keep, new=False)
+    def resume(cls, path: str | os.PathLike[str]) -> RunFolder:
+        """Opens the folder of a run to continue it, with what `use_config` is given then.
+
+        Raises: RunError: there is no run in that folder, or a process that trains it.
+        """
+        folder = Path(path)
+        if not folder.is_dir():
+            raise RunError(f"{folder}: no such run folder")
+        if not ((folder / CONFIG).is_file() or (folder / "checkpoints").is_dir()):
+            raise RunError(f"{folder}: no run in this folder (it has no {CONFIG})")
+        return cls(folder, keep=2, new=False)
 
     @staticmethod
     def check_free(path: Path) -> None:
         """Raises RunError where a run cannot be begun in this folder."""
         if path.exists() and not path.is_dir():
             raise RunError(f"{path}: expected a folder for the run, got a file")
-        if any((path / name).exists() for name in ("config.toml", "checkpoints")):
+        if any((path / name).exists() for name in (CONFIG, "checkpoints")):
             raise RunError(
                 f"{path}: holds a run already; continue it with --resume {path}, or choose "
                 "another --run-dir"
             )
 
-    def write_config(self, cfg: Config) -> None:
+    def use_config(self, cfg: Config) -> None:
+        """From now on keeps config.toml as this one; it is not written where it says the same."""
+        self._config = cfg
+        self.checkpoints.keep = cfg.train.keep
+        there = self.path / CONFIG
+        if not there.is_file() or load_config(there) != cfg:
+            self._write_config()
+
+    def _write_config(self) -> None:
         """Writes config.toml, with every default."""
-        text = cfg.to_toml()
-        replace(self.path / "config.toml", lambda file: file.write(text.encode()))
+        text = self._config.to_toml()
+        replace(self.path / CONFIG, lambda file: file.write(text.encode()))
+
+    def record(self, record: dict[str, Any]) -> None:
+        """Adds a line to metrics.jsonl.
+
+        Raises:
+            RunError: this is not the folder any more.
+            OSError: it cannot be written.
+        """
+        self.check_there()
+        self.metrics.append(json.dumps(record))
+        self.records += 1
 
     def save(self, state: dict[str, Any], arrays: dict[str, Any], best: bool) -> Path:
-        """Writes a checkpoint, the metrics before it; returns its path."""
+        """Writes a checkpoint, the metrics before it; returns its path. A config.toml that somebody
+        has removed is written again.
+
+        Raises: as `record`.
+        """
+        self.check_there()
         self.metrics.sync()
-        return self.checkpoints.save(state, arrays, best)
+        if not (self.path / CONFIG).exists():
+            self._write_config()
+        return self.checkpoints.save({**state, "records": self.records}, arrays, best)
+
+    def check_there(self) -> None:
+        """Raises RunError where this is no longer the folder at its path: what would be written
+        there belongs to nothing, or to another run."""
+        if not is_open(self._lock, self.path):
+            raise RunError(
+                f"{self.path}: the run's folder was removed, moved or replaced while it trained; "
+                "training has stopped, and what came after its last checkpoint is not kept"
+            )
 
     def newest(self, warn: Callable[[str], None]) -> Checkpoint | None:
         """The newest whole checkpoint, for continuing; damaged ones after it are set aside
@@ -133,23 +194,38 @@ class RunFolder:
             path.rename(path.with_name(f"damaged-{path.name}"))
         return checkpoint
 
-    def rewind(self, step: int, epoch_done: bool) -> list[dict[str, Any]]:
+    def rewind(
+        self,
+        step: int,
+        epoch_done: bool,
+        records: int | None = None,
+        warn: Callable[[str], None] = lambda text: None,
+    ) -> list[dict[str, Any]]:
         """Cuts metrics.jsonl back to a checkpoint and returns the lines that stay.
 
         Args:
             step: the step of the checkpoint.
             epoch_done: the checkpoint was taken after the line of its epoch, if there is one.
+            records: how many lines there were then, where that is known.
+            warn: told when there are not as many; the file is then kept beside the new one.
         """
+        path = self.metrics.path
         kept = [
             record
-            for record in read_metrics(self.metrics.path)
+            for record in read_metrics(path)
             if record["step"] < step
             or (record["step"] == step and (epoch_done or record["kind"] == "step"))
         ]
-        self.metrics.close()
+        if records is not None and len(kept) != records:
+            aside = path.with_name(f"damaged-{path.name}")
+            warn(
+                f"{path}: expected {records} lines up to step {step}, found {len(kept)}: it was "
+                f"changed after the checkpoint; it goes on with these, as it was it is {aside.name}"
+            )
+            replace(aside, lambda file: file.write(path.read_bytes()))
         text = "".join(json.dumps(record) + "\n" for record in kept)
-        replace(self.metrics.path, lambda file: file.write(text.encode()))
-        self.metrics = LineFile(self.path / "metrics.jsonl")
+        replace(path, lambda file: file.write(text.encode()))
+        self.records = len(kept)
         return kept
 
     def close(self) -> None:
@@ -170,7 +246,8 @@ def _dated(name: str) -> Path:
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The records of a metrics.jsonl; a last line that a crash cut short is left out."""
+    """The records of a metrics.jsonl. What is none is left out, such as a last line that a crash
+    cut short."""
     records = []
     if path.is_file():
         for line in read_bytes(path, LINES).splitlines():
@@ -212,12 +289,10 @@ def run_config(path: str | os.PathLike[str]) -> Config:
         RunError: there is no run in that folder.
         ConfigError: its config.toml cannot be used.
     """
-    folder = Path(path)
-    if not folder.is_dir():
-        raise RunError(f"{folder}: no such run folder")
-    if not (folder / "config.toml").is_file():
-        raise RunError(f"{folder}: no run in this folder (it has no config.toml)")
-    return load_config(folder / "config.toml")
+    file = Path(path) / CONFIG
+    if not file.is_file():
+        raise RunError(f"{path}: no run in this folder (it has no {CONFIG})")
+    return load_config(file)
 
 
 def open_checkpoint(path: str | os.PathLike[str], warn: Callable[[str], None]) -> Checkpoint:
@@ -236,7 +311,10 @@ def open_checkpoint(path: str | os.PathLike[str], warn: Callable[[str], None]) -
         raise RunError(f"{place}: no such run folder or checkpoint")
     if not place.is_dir():
         return read(place)
-    checkpoint = Checkpoints(place / "checkpoints").best_or_newest(warn)
+    checkpoints = Checkpoints(place / "checkpoints")
+    checkpoint = checkpoints.best_or_newest(warn)
     if checkpoint is None:
         raise RunError(f"{place}: no checkpoint in this folder")
+    if checkpoint.state.get("best") is not None and not (best := checkpoints.best).exists():
+        warn(f"{best}: expected the weights of the best epoch, found none; using {checkpoint.path}")
     return checkpoint

@@ -19,6 +19,7 @@ class Schedule:
     """A schedule that stays at `base` and remembers nothing; the others override parts of it."""
 
     finished = False  # True: training longer is not expected to help
+    spans_run = False  # True: the rates depend on how many steps the run has in all
 
     def __init__(self, base: float) -> None:
         self.base = number("lr", base, 0.0)
@@ -84,6 +85,8 @@ class Step(Schedule):
 class _Falling(Schedule):
     """Base of the schedules that end at base / target_factor."""
 
+    spans_run = True
+
     def __init__(self, base: float, target_factor: float = 10.0) -> None:
         super().__init__(base)
         self.target_factor = number("target_factor", target_factor)
@@ -133,6 +136,8 @@ class Cosine(Schedule):
 
     Source: Loshchilov and Hutter, "SGDR", ICLR 2017, equation 5, one cycle.
     """
+
+    spans_run = True
 
     def __init__(self, base: float, final: float = 0.0) -> None:
         super().__init__(base)
@@ -218,7 +223,7 @@ class Plateau(Schedule):
         self.dropped = int(state["dropped"])
         self.waited = int(state["waited"])
         self.best = None if state["best"] is None else float(state["best"])
-        self.finished = bool(state["finished"])
+        self.finished = bool(state["finished"]) and self.dropped >= self.drops  # may be more now
 
 
 class Warmup(Schedule):

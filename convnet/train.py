@@ -7,7 +7,7 @@ import os
 import shlex
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,8 @@ from convnet.divergence import DivergedError
 from convnet.links import LinkError, LinkWarning
 from convnet.net import Net
 from convnet.progress import Reporter
-from convnet.runfolder import RunFolder, open_checkpoint, run_config
+from convnet.resume import Resumption, resumption
+from convnet.runfolder import RunFolder, open_checkpoint
 from convnet.trainer import Record, Signals, Trainer
 
 
@@ -102,28 +103,28 @@ def train(
     if epochs is not None:
         overrides = [*overrides, f"train.epochs={epochs}"]
     with distributed.ranks().guard() as ranks:
-        config = ranks.from_first(lambda: _config(cfg, overrides, data, run_dir, resume, init))
         reporter = Reporter(quiet or not ranks.first)
         device = distributed.local_device(device or "auto", ranks)
         heard = tuple(callbacks) if ranks.first else ()
-        job = _Job(config, device, data, heard, reporter, ranks)
+        job = _Job(device, data, heard, reporter, ranks)
         try:
-            return job.begin(run_dir) if resume is None else job.resume(resume)
+            if resume is None:
+                return job.begin(run_dir, lambda: _config(cfg, overrides, data, init))
+            if run_dir is not None:
+                raise ConfigError("run_dir: cannot be given with resume, which names the folder")
+            if init is not None:
+                raise ConfigError("init: cannot be given with resume: the run has its weights")
+            return job.resume(
+                resume,
+                lambda path, checkpoint: resumption(path, checkpoint, cfg, overrides, data),
+            )
         finally:
             reporter.close()
             reporter.log_to(None)
 
 
-def _config(
-    cfg: Any, overrides: Iterable[str], data: Data, run_dir: Any, resume: Any, init: Any
-) -> Config:
-    """The configuration that the arguments of `train` come to."""
-    if resume is not None:
-        if run_dir is not None:
-            raise ConfigError("run_dir: cannot be given with resume, which names the run's folder")
-        if init is not None:
-            raise ConfigError("init: cannot be given with resume: the run has its weights")
-        return _resumed_config(resume, cfg, overrides, data)
+def _config(cfg: Any, overrides: Iterable[str], data: Data, init: Any) -> Config:
+    """The configuration of a new run."""
     if cfg is None:
         raise ConfigError("cfg: expected a configuration or resume")
     return _with_init(with_path(load_config(cfg, overrides), data), init)
@@ -133,25 +134,34 @@ def _config(
 class _Job:
     """The arguments of one call of `train`, and the steps it consists of."""
 
-    cfg: Config
     device: str
     data: Data
     callbacks: tuple[Callable[[Record], Any], ...]
     reporter: Reporter
     ranks: Ranks
+    cfg: Config = field(init=False)
 
-    def begin(self, run_dir: str | os.PathLike[str] | None) -> TrainResult:
+    def begin(
+        self, run_dir: str | os.PathLike[str] | None, config: Callable[[], Config]
+    ) -> TrainResult:
         """A new run."""
+        self.cfg = self.ranks.from_first(config)
         if run_dir is not None and self.ranks.first:
             RunFolder.check_free(Path(run_dir))
         parts = self._build(None)
         with self._folder(lambda: RunFolder.create(run_dir, self.cfg)) as folder:
             return self._run(Trainer(self.cfg, parts, folder, self.reporter, self.callbacks))
 
-    def resume(self, path: str | os.PathLike[str]) -> TrainResult:
+    def resume(
+        self,
+        path: str | os.PathLike[str],
+        config: Callable[[Path, Checkpoint | None], Resumption],
+    ) -> TrainResult:
         """A run that is there already, from its newest checkpoint or else from the start."""
-        with self._folder(lambda: RunFolder.resume(path, self.cfg)) as folder:
+        with self._folder(lambda: RunFolder.resume(path)) as folder:
             checkpoint = self.ranks.from_first(lambda: folder.newest(self.reporter.warn))
+            resumed = self.ranks.from_first(lambda: config(folder.path, checkpoint))
+            self.cfg = resumed.cfg
             parts = self._build(checkpoint)
             trainer = Trainer(self.cfg, parts, folder, self.reporter, self.callbacks)
             if checkpoint is None:
@@ -164,7 +174,10 @@ class _Job:
                     f"{trainer.step_in_epoch} steps done"
                 )
             self.reporter.line(f"resume    {place}")
-            folder.write_config(self.cfg)
+            if self.ranks.first:
+                resumed.show(self.reporter, parts.machine(), trainer.finished)
+            if not trainer.finished:
+                folder.use_config(self.cfg)
             return self._run(trainer)
 
     def _folder(self, make: Callable[[], RunFolder]) -> contextlib.closing[Any]:
@@ -350,44 +363,9 @@ class _Job:
         return f"{self._kept(trainer)}; resume with: {command}"
 
 
-_FREE = ("path", "workers")  # keys of data that may differ in a resumed run
-
-
 def _with_init(cfg: Config, init: str | os.PathLike[str] | None) -> Config:
     """The configuration with `net.init` replaced, if it is given, and absolute."""
     path = os.fspath(init) if init is not None else cfg.net.init
     if path:
         path = str(expanded(path).absolute())
     return replace(cfg, net=replace(cfg.net, init=path))
-
-
-def _resumed_config(
-    path: str | os.PathLike[str], cfg: Any, overrides: Iterable[str], data: Data
-) -> Config:
-    """The configuration to go on with: the run's, changed where that leaves it the same run.
-
-    Raises:
-        ConfigError: `cfg` or the overrides change something else.
-    """
-    begun = run_config(path)
-    wanted = with_path(load_config(begun if cfg is None else cfg, overrides), data)
-    if not wanted.data.path:
-        wanted = with_path(wanted, begun.data.path or None)
-    pairs: list[tuple[str, Any, Any]] = [
-        (key, begun.to_dict()[key], wanted.to_dict()[key]) for key in ("seed", "augment", "net")
-    ]
-    before, after = begun.to_dict()["data"], wanted.to_dict()["data"]
-    pairs += [(f"data.{key}", before[key], after[key]) for key in before if key not in _FREE]
-    pairs.append(("train.batch", begun.train.batch, wanted.train.batch))
-    for key, old, new in pairs:
-        if old != new:
-            raise ConfigError(
-                f"{wanted.origin}: {key}: the run in {path} was begun with {_short(old)}, got "
-                f"{_short(new)}; a resumed run keeps it"
-            )
-    return replace(wanted, name=begun.name)
-
-
-def _short(value: Any) -> str:
-    text = str(value)
-    return text if len(text) <= 80 else text[:77] + "..."

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import signal
@@ -195,6 +194,7 @@ class Trainer:
             "lr": self.lr,
             "schedule": self.parts.schedule.state(),
             **self.parts.facts(),
+            "machine": self.parts.machine(),
             "config": self.cfg.to_dict(),
         }
         arrays = {**arrays, **statistics_arrays(self.parts.stats)}
@@ -209,7 +209,8 @@ class Trainer:
         state = checkpoint.state
         self.parts.check_same(state, checkpoint.path)
         load_weights(self.net, checkpoint)
-        self.parts.schedule.load(state["schedule"])
+        if state["config"]["schedule"]["kind"] == self.cfg.schedule.kind:  # else a new one begins
+            self.parts.schedule.load(state["schedule"])
         self.epoch, self.step_in_epoch = state["epoch"], state["step_in_epoch"]
         if self.step_in_epoch > self.parts.loader.steps_per_epoch:
             raise CheckpointError(
@@ -219,13 +220,20 @@ class Trainer:
         self.window_tally = Tally(*state["window_tally"])
         self.best, self.lr = state["best"], state["lr"]
         self.checkpoint = checkpoint.path
-        self.history = self.folder.rewind(state["step"], epoch_done=self.step_in_epoch == 0)
+        self.history = self.folder.rewind(
+            state["step"], self.step_in_epoch == 0, state.get("records"), self.reporter.warn
+        )
 
     # ---- the loop -------------------------------------------------------------------------------
 
     @property
     def total_steps(self) -> int:
         return self.cfg.train.epochs * self.parts.loader.steps_per_epoch
+
+    @property
+    def finished(self) -> bool:
+        """Whether there is nothing left to train."""
+        return self.epoch >= self.cfg.train.epochs or self.parts.schedule.finished
 
     def run(self, signals: Signals) -> str:
         """Trains to the end, or until something stops it.
@@ -236,7 +244,7 @@ class Trainer:
         Raises:
             DivergedError: the loss is not finite. OSError: something cannot be written.
         """
-        while self.epoch < self.cfg.train.epochs and not self.parts.schedule.finished:
+        while not self.finished:
             status = self._train_epoch(signals) or self._finish_epoch(signals)
             if status:
                 return status
@@ -357,7 +365,7 @@ class Trainer:
     # ---- showing --------------------------------------------------------------------------------
 
     def _emit(self, record: Record) -> None:
-        self.folder.metrics.append(json.dumps(record))
+        self.folder.record(record)
         self.history.append(record)
         for callback in self.callbacks:
             self.stop_asked = callback(record) is True or self.stop_asked

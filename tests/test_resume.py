@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,9 +20,10 @@ import pytest
 import tiny
 
 import convnet
-from convnet.checkpoint import Checkpoint, CheckpointError, DamagedCheckpointError, read
-from convnet.config import ConfigError, load_config
-from convnet.runfolder import RunError, RunFolder, read_metrics
+from convnet.checkpoint import Checkpoint, CheckpointError, DamagedCheckpointError, read, write
+from convnet.config import Config, ConfigError, load_config
+from convnet.resume import DECISIONS, Decision, leaves
+from convnet.runfolder import RunError, RunFolder, open_checkpoint, read_metrics
 from convnet.train import TrainResult, train
 from convnet.trainer import Trainer
 
@@ -386,23 +389,310 @@ def test_resuming_a_finished_run_does_nothing_and_more_epochs_go_on(
     assert_same_end(run_dir, longer)
 
 
-@pytest.mark.parametrize(
-    ("override", "key"),
-    [
-        ("train.batch=8", "train.batch"),
-        ("seed=9", "seed"),
-        ("augment.pad=2", "augment"),
-        ("data.scale=1.0", "data.scale"),
-        ("net.layers.conv1.filters=4", "net"),
-    ],
-)
-def test_a_resumed_run_keeps_what_makes_it_that_run(
-    data: Path, tmp_path: Path, override: str, key: str
+# What may not change, as --set and as an edit of config.toml; the last word names the value before.
+KEPT = [
+    ("seed=9", "3"),
+    ("train.batch=8", "16"),
+    ("data.scale=1.0", "0.00390625"),
+    ("data.mean=channel", '"image"'),
+    ("augment.pad=2", "1"),
+    ("augment.crop=[7, 8]", r"\[8, 8\]"),
+    ("augment.mirror=true", "false"),
+    ("net.layers.conv1.filters=4", "8"),
+    ("net.layers.fc2.init=he", '"xavier"'),
+    ("net.init=elsewhere", '""'),
+    ("net.lr_mult.conv1=0", "not given"),
+]
+
+# What may, and what is said about it.
+TAKEN = [
+    ("sgd.lr=0.01", "warning: sgd.lr: it was 0.05, and is 0.01 now; from here on the run is not"),
+    ("sgd.weight_decay=0.1", "warning: sgd.weight_decay: it was 0.0005, and is 0.1 now; from"),
+    ("schedule.patience=2", "warning: schedule.patience: it was 1, and is 2 now; from here on"),
+    ("schedule.kind=cosine", 'warning: schedule.kind: it was "plateau", and is "cosine" now; from'),
+    ("train.math=ffma", 'warning: train.math: it was "fp32", and is "ffma" now; from here on'),
+    ("train.epochs=4", "changed   train.epochs: it was 2, and is 4 now"),
+    ("train.log_steps=5", "changed   train.log_steps: it was 3, and is 5 now"),
+    ("train.keep=4", "changed   train.keep: it was 2, and is 4 now"),
+    ("data.workers=0", 'changed   data.workers: it was "auto", and is 0 now'),
+    ("step.graph=off", 'changed   step.graph: it was "auto", and is "off" now'),
+    ("name=other", 'changed   name: it was "tiny", and is "other" now'),
+    ("train.threads=2", "changed   device: it was cpu: "),
+]
+
+
+@pytest.fixture(scope="module")
+def begun(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that was interrupted in the first of two epochs."""
+    run_dir = tmp_path_factory.mktemp("begun") / "run"
+
+    def interrupt(record: dict[str, Any]) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    cfg = {**config(data), "train": {**config(data)["train"], "epochs": 2}}
+    train(cfg, device="cpu", run_dir=run_dir, quiet=True, callbacks=[interrupt])
+    return run_dir
+
+
+def resumed_with(override: str, how: str, run_dir: Path, **options: Any) -> TrainResult:
+    """Resumes with a value given by --set, in config.toml, or in a configuration of its own."""
+    begun_with = load_config(run_dir / "config.toml")
+    changed = load_config(begun_with, [override])
+    if how == "config.toml":
+        (run_dir / "config.toml").write_text(changed.to_toml())
+        return train(resume=run_dir, device="cpu", **options)
+    if how == "cfg":
+        return train(changed, resume=run_dir, device="cpu", **options)
+    return train(resume=run_dir, device="cpu", overrides=[override], **options)
+
+
+@pytest.mark.parametrize("how", ["--set", "config.toml", "cfg"])
+@pytest.mark.parametrize(("override", "before"), KEPT)
+def test_what_makes_it_that_run_is_kept(
+    begun: Path, tmp_path: Path, override: str, before: str, how: str
+) -> None:
+    run_dir = Path(shutil.copytree(begun, tmp_path / "run"))
+    key = override.partition("=")[0]
+    text = rf"{key}: the run in .* was begun with {before}, got .*; a resumed run keeps it: give it"
+    with pytest.raises(ConfigError, match=text):
+        resumed_with(override, how, run_dir, quiet=True)
+    assert newest(run_dir).name == newest(begun).name
+    if how != "config.toml":
+        assert (run_dir / "config.toml").read_text() == (begun / "config.toml").read_text()
+
+
+@pytest.mark.parametrize("how", ["--set", "config.toml", "cfg"])
+@pytest.mark.parametrize(("override", "said"), TAKEN)
+def test_what_may_change_is_said(
+    begun: Path,
+    tmp_path: Path,
+    override: str,
+    said: str,
+    how: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    run_dir = Path(shutil.copytree(begun, tmp_path / "run"))
+    wanted = load_config(load_config(run_dir / "config.toml"), [override])
+    resumed_with(override, how, run_dir)
+    out, err = capsys.readouterr()
+    assert said in (err if said.startswith("warning") else out)
+    assert (said in out) != said.startswith("warning")
+    log = (run_dir / "log.txt").read_text()
+    assert said in log
+    assert load_config(run_dir / "config.toml") == wanted
+    assert read(newest(run_dir)).state["config"] == wanted.to_dict()
+
+
+def test_the_same_values_are_not_a_change(
+    begun: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Also comments in config.toml stay, and a configuration without the path of the data does."""
+    run_dir = Path(shutil.copytree(begun, tmp_path / "run"))
+    text = "# mine\n" + (run_dir / "config.toml").read_text()
+    (run_dir / "config.toml").write_text(text)
+    cfg = {**config(data), "data": {"source": "mnist"}}
+    cfg["train"] = {**cfg["train"], "epochs": 2}
+    assert train(cfg, resume=run_dir, device="cpu").status == "done"
+    out, err = capsys.readouterr()
+    assert "changed" not in out + err
+    assert err == ""
+    assert (run_dir / "config.toml").read_text() == text
+
+
+def test_longer_runs_are_a_warning_where_the_schedule_spans_them(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cfg = {**config(data), "schedule": {"kind": "cosine"}}
+    train(cfg, device="cpu", run_dir=tmp_path / "run", epochs=1, quiet=True)
+    train(resume=tmp_path / "run", device="cpu", epochs=2, quiet=True)
+    assert "warning: train.epochs: it was 1, and is 2 now; from" in capsys.readouterr().err
+
+
+def test_every_key_has_a_decision_and_is_documented() -> None:
+    keys = set(leaves(Config()))
+    assert keys == set(DECISIONS)
+    page = (Path(__file__).parents[1] / "docs" / "configs.md").read_text()
+    table = page.partition("## Resuming")[2].partition("\n## ")[0]
+    rows = [line for line in table.splitlines() if line.startswith("| `")]
+    found: dict[str, int] = {}
+    for number, row in enumerate(rows):
+        for word in re.findall(r"`([^`]+)`", row.split("|")[1]):
+            table_name, _, star = word.partition(".*")
+            names = [key for key in keys if key.startswith(f"{table_name}.")]
+            found |= dict.fromkeys(names if star == "" and ".*" in word else [word], number)
+    order = [Decision.KEPT, Decision.STEERS, Decision.FREE]
+    assert found == {key: order.index(decision) for key, decision in DECISIONS.items()}
+
+
+def test_a_checkpoint_of_another_version(begun: Path, tmp_path: Path) -> None:
+    run_dir = Path(shutil.copytree(begun, tmp_path / "run"))
+    there = read(newest(run_dir))
+    state = {**there.state, "config": {**there.state["config"], "later": 1}, "version": "9.9"}
+    write(there.path, state, there.arrays)
+    with pytest.raises(CheckpointError, match=r"written by convnet 9.9: configuration: later: unk"):
+        train(resume=run_dir, device="cpu", quiet=True)
+
+
+def test_a_finished_run_leaves_its_configuration_alone(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run_dir = tmp_path / "run"
     train(config(data), device="cpu", run_dir=run_dir, epochs=1, quiet=True)
-    with pytest.raises(ConfigError, match=f"{key}: the run in .* was begun with"):
-        train(resume=run_dir, device="cpu", overrides=[override], quiet=True)
+    text = (run_dir / "config.toml").read_text()
+    train(resume=run_dir, device="cpu", overrides=["sgd.lr=0.5", "train.log_steps=2"], quiet=True)
+    assert (
+        "warning: the run has finished: nothing is trained, and config.toml stays as it was "
+        "(not taken: sgd.lr, train.log_steps)"
+    ) in capsys.readouterr().err
+    assert (run_dir / "config.toml").read_text() == text
+    train(resume=run_dir, device="cpu")
+    assert "nothing is trained; --epochs N trains on" in capsys.readouterr().out
+    train(resume=run_dir, device="cpu", epochs=2, overrides=["sgd.lr=0.5"], quiet=True)
+    assert load_config(run_dir / "config.toml").sgd.lr == 0.5
+    assert read(newest(run_dir)).state["epoch"] == 2
+    text = (run_dir / "config.toml").read_text()
+    train(resume=run_dir, device="cpu", epochs=1, quiet=True)
+    assert "(not taken: train.epochs)" in capsys.readouterr().err
+    assert (run_dir / "config.toml").read_text() == text
+
+
+def test_more_drops_go_on_where_a_plateau_had_ended(data: Path, tmp_path: Path) -> None:
+    cfg = {**config(data), "schedule": {"kind": "plateau", "patience": 1, "drops": 0}}
+    cfg["train"] = {**cfg["train"], "epochs": 60}
+    run_dir = tmp_path / "run"
+    first = train(cfg, device="cpu", run_dir=run_dir, quiet=True)
+    assert first.net.step < 600
+    assert train(resume=run_dir, device="cpu", quiet=True).net.step == first.net.step
+    more = train(resume=run_dir, device="cpu", overrides=["schedule.drops=1"], quiet=True)
+    assert more.net.step > first.net.step
+
+
+# ---- what others do to the folder ----------------------------------------------------------------
+
+
+def once_at(step: int, act: Callable[[], object]) -> Callable[[dict[str, Any]], None]:
+    """A callback that does something once, after a line of metrics.jsonl."""
+    left = [act]
+
+    def call(record: dict[str, Any]) -> None:
+        if record["step"] >= step and left:
+            left.pop()()
+
+    return call
+
+
+@pytest.mark.parametrize("what", ["removed", "moved", "replaced"])
+@pytest.mark.parametrize("step", [3, 10, 19])
+def test_the_folder_goes_away_while_training(
+    data: Path, tmp_path: Path, whole: Path, what: str, step: int
+) -> None:
+    """Nothing half made is left, a run in its place is not written into, a moved one goes on."""
+    run_dir, away = tmp_path / "run", tmp_path / "away"
+
+    def act() -> None:
+        run_dir.rename(away)
+        if what == "replaced":
+            shutil.copytree(away, run_dir)
+        if what != "moved":
+            shutil.rmtree(away)
+
+    with pytest.raises(RunError, match="run: the run's folder was removed, moved or replaced whil"):
+        train(
+            config(data),
+            device="cpu",
+            run_dir=run_dir,
+            quiet=True,
+            callbacks=[once_at(step, act)],
+        )
+    if what == "removed":
+        assert not run_dir.exists()
+        return
+    assert run_dir.exists() == (what == "replaced")
+    rest = away if what == "moved" else run_dir
+    assert len(tiny.metrics(rest)) == {3: 1, 10: 4, 19: 8}[step]
+    train(resume=rest, device="cpu", quiet=True)
+    assert_same_end(rest, whole)
+
+
+def test_files_that_are_removed_while_training_are_made_again(
+    data: Path, tmp_path: Path, whole: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_dir = tmp_path / "run"
+
+    def act() -> None:
+        (run_dir / "config.toml").unlink()
+        shutil.rmtree(run_dir / "checkpoints")
+
+    calls = [once_at(12, act)]
+    train(config(data), device="cpu", run_dir=run_dir, quiet=True, callbacks=calls)
+    assert load_config(run_dir / "config.toml") == load_config(whole / "config.toml")
+    assert_same_end(run_dir, whole)
+
+
+def test_a_run_without_config_has_it_in_its_checkpoint(
+    begun: Path, tmp_path: Path, whole: Path
+) -> None:
+    run_dir = Path(shutil.copytree(begun, tmp_path / "run"))
+    text = (run_dir / "config.toml").read_text()
+    (run_dir / "config.toml").unlink()
+    train(resume=run_dir, device="cpu", quiet=True)
+    assert (run_dir / "config.toml").read_text() == text
+
+
+def test_metrics_that_were_changed_are_noticed(
+    begun: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines = (begun / "metrics.jsonl").read_bytes().splitlines(keepends=True)
+    assert len(lines) == 1
+    for number, content in enumerate((b"", b"[" * 100_000, b'{"kind": "step", "step": "x"}', None)):
+        run_dir = Path(shutil.copytree(begun, tmp_path / f"run{number}"))
+        file = run_dir / "metrics.jsonl"
+        file.unlink() if content is None else file.write_bytes(content)
+        assert train(resume=run_dir, device="cpu", quiet=True).status == "done"
+        err = capsys.readouterr().err
+        assert "metrics.jsonl: expected 1 lines up to step 3, found 0: it was changed after" in err
+        assert (run_dir / "damaged-metrics.jsonl").read_bytes() == (content or b"")
+
+
+def test_metrics_that_are_replaced_while_training(data: Path, tmp_path: Path) -> None:
+    """An editor writes a new file under the old name; lines go there from then on."""
+    file = tmp_path / "run" / "metrics.jsonl"
+
+    def act() -> None:
+        text = file.read_text()
+        file.unlink()
+        file.write_text(text)
+
+    train(
+        config(data),
+        device="cpu",
+        run_dir=tmp_path / "run",
+        epochs=1,
+        quiet=True,
+        callbacks=[once_at(3, act)],
+    )
+    assert [line["step"] for line in tiny.metrics(tmp_path / "run")] == [3, 6, 9, 10, 10]
+
+
+def test_a_best_checkpoint_that_is_gone_is_said(
+    whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_dir = Path(shutil.copytree(whole, tmp_path / "run"))
+    (run_dir / "checkpoints" / "best.safetensors").unlink()
+    said: list[str] = []
+    assert open_checkpoint(run_dir, said.append).path == newest(run_dir)
+    assert len(said) == 1
+    assert "best.safetensors: expected the weights of the best epoch, found none; using" in said[0]
+
+
+def test_a_run_behind_a_link(data: Path, tmp_path: Path, whole: Path) -> None:
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "run").symlink_to(tmp_path / "disk", target_is_directory=True)
+    assert interrupted_at(19, data, tmp_path / "run").status == "interrupted"
+    with pytest.raises(RunError, match="holds a run already"):
+        train(config(data), device="cpu", run_dir=tmp_path / "disk", quiet=True)
+    train(resume=tmp_path / "run", device="cpu", quiet=True)
+    assert_same_end(tmp_path / "disk", whole)
 
 
 def test_other_data_are_refused(data: Path, tmp_path: Path) -> None:

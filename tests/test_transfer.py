@@ -291,7 +291,7 @@ def test_not_with_resume(source: Path, tmp_path: Path, capsys: pytest.CaptureFix
     )
     with pytest.raises(ConfigError, match="init: cannot be given with resume"):
         train(resume=source, init=source, device="cpu")
-    with pytest.raises(ConfigError, match=r"net: the run in .* was begun with"):
+    with pytest.raises(ConfigError, match=r"net.lr_mult.conv1: the run in .* was begun with"):
         train(resume=source, overrides=["net.lr_mult.conv1=0"], device="cpu")
 
 
