@@ -1,6 +1,7 @@
 // Running without Python's global lock.
 #pragma once
 
+#include <pthread.h>
 #include <pybind11/pybind11.h>
 #include <unistd.h>
 
@@ -36,6 +37,8 @@ class GilRelease {
  private:
   static std::atomic<int>& running() {
     static std::atomic<int> count(0);
+    // A forked process has only the thread that forked, which is in no operation.
+    [[maybe_unused]] static const int known = pthread_atfork(nullptr, nullptr, [] { count = 0; });
     return count;
   }
 
