@@ -29,7 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     Returns:
         The exit code: 0 done, 1 failed (also a run that diverged), 2 bad configuration or input,
-        3 requested device absent, 130 or 143 interrupted by SIGINT or SIGTERM.
+        3 requested device absent, 129, 130 or 143 interrupted by SIGHUP, SIGINT or SIGTERM.
     """
     arguments = _parser().parse_args(argv)
     if isinstance(sys.stdout, io.TextIOWrapper):  # file names may be bytes that are no text

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import io
+import os
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -41,6 +44,7 @@ class Reporter:
         self._early: list[str] = []
         self._bar: Progress | None = None
         self._task = TaskID(0)
+        self.on_hang_up: Callable[[], object] = lambda: None  # called when nobody reads any more
 
     def log_to(self, log: Callable[[str], None] | None) -> None:
         """From now on, and for the lines before, also writes to the run's log."""
@@ -69,7 +73,8 @@ class Reporter:
         if self._bar is not None:
             self._print(f"convnet: {text}")
         else:
-            print(f"convnet: {text}", file=sys.stderr)
+            with contextlib.suppress(OSError):
+                print(f"convnet: {text}", file=sys.stderr)
 
     def step(self, text: str) -> None:
         """The figures so far: a line in the log, and where there is no bar, on the output."""
@@ -89,7 +94,14 @@ class Reporter:
                 self._log(text)
 
     def _print(self, text: str) -> None:
-        self.console.print(text, markup=False, highlight=False)
+        try:
+            self.console.print(text, markup=False, highlight=False)
+        except (OSError, SystemExit):  # the terminal is gone, or (rich then ends programs) a reader
+            if self.console.file is sys.stdout:  # which the interpreter flushes at its end
+                sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115
+            self.console.file = io.StringIO()
+            self.quiet = True
+            self.on_hang_up()
 
     def start_bar(self) -> None:
         """Shows the live bar, if the output is a terminal."""

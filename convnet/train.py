@@ -24,7 +24,8 @@ from convnet.net import Net
 from convnet.progress import Reporter
 from convnet.resume import Resumption, resumption
 from convnet.runfolder import RunFolder, open_checkpoint
-from convnet.trainer import Record, Signals, Trainer
+from convnet.signals import Signals
+from convnet.trainer import Record, Trainer
 
 
 @dataclass
@@ -90,7 +91,7 @@ def train(
         quiet: print warnings only.
 
     Returns:
-        The result; also of a run that diverged or was interrupted by SIGINT or SIGTERM.
+        The result; also of a run that diverged or was interrupted by SIGINT, SIGTERM or SIGHUP.
 
     Raises:
         ConfigError, DataError, CheckpointError, RunError: something given cannot be used (all are
@@ -283,6 +284,7 @@ class _Job:
         reporter.start_bar()
         reason = ""
         with Signals() as signals:
+            reporter.on_hang_up = signals.hang_up
             try:
                 status = trainer.run(signals)
             except DivergedError as error:

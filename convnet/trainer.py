@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import math
-import os
-import signal
-import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from types import FrameType
 from typing import Any
 
 import numpy as np
@@ -24,40 +20,12 @@ from convnet.divergence import DivergedError
 from convnet.graph import INPUT
 from convnet.progress import Reporter, duration, figures
 from convnet.runfolder import RunFolder
+from convnet.signals import Signals
 from convnet.update_ratios import update_ratios
 from convnet.validation import measure
 
 Record = dict[str, Any]
 Callback = Callable[[Record], Any]
-
-
-class Signals:
-    """Notes SIGINT and SIGTERM while a run can end in good order; in the main thread only.
-
-    A second SIGINT raises KeyboardInterrupt at once. `received` is the first signal, or 0.
-    """
-
-    def __init__(self) -> None:
-        self.received = 0
-        self._before: dict[int, Any] = {}
-
-    def __enter__(self) -> Signals:
-        if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
-                self._before[number] = signal.signal(number, self._handle)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-    def _handle(self, number: int, _frame: FrameType | None) -> None:
-        if self.received and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        if not self.received:
-            self.received = number
-            text = "\nfinishing this step, then saving (Ctrl-C again stops at once)\n"
-            os.write(2, text.encode())  # safe in a handler, where print is not
 
 
 @dataclass

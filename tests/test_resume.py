@@ -221,7 +221,9 @@ def wait_for(process: subprocess.Popen[str], text: str) -> None:
 LONG = {"train": {"epochs": 100_000}, "schedule": {"kind": "constant"}}
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
+)
 def test_the_command_exits_with_the_code_of_the_signal(
     data: Path, tmp_path: Path, number: int, code: int
 ) -> None:
@@ -234,6 +236,37 @@ def test_the_command_exits_with_the_code_of_the_signal(
     assert process.returncode == code, err
     assert "resume with: convnet train --resume" in out
     assert "Traceback" not in err
+
+
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGTERM])
+def test_what_the_process_was_started_to_ignore_stays_ignored(
+    data: Path, tmp_path: Path, whole: Path, number: int
+) -> None:
+    """As by nohup; the signal comes with the first line of the metrics."""
+    before = signal.signal(number, signal.SIG_IGN)
+    try:
+        result = interrupted_at(3, data, tmp_path / "run", number)
+    finally:
+        signal.signal(number, before)
+    assert result.status == "done"
+    assert_same_end(tmp_path / "run", whole)
+
+
+def test_a_run_whose_output_nobody_reads_is_saved(data: Path, tmp_path: Path) -> None:
+    """The terminal is gone, or what the output was piped into: the run ends, and can go on."""
+    config = tiny.write_config(tmp_path / "tiny.toml", data, **LONG)
+    words = ("train", config, "--device", "cpu", "--run-dir", tmp_path / "run")
+    with running(*words, cwd=tmp_path) as process:
+        wait_for(process, "epoch 2/")
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        process.stderr.close()
+        assert process.wait(timeout=30) == 129
+    last = read(newest(tmp_path / "run")).state
+    log = (tmp_path / "run" / "log.txt").read_text()
+    assert f"interrupted at step {last['step']}; the last checkpoint is " in log
+    assert tiny.metrics(tmp_path / "run")[-1]["step"] == last["step"]
 
 
 def test_a_second_sigint_stops_at_once(
@@ -497,6 +530,13 @@ def test_the_same_values_are_not_a_change(
     assert "changed" not in out + err
     assert err == ""
     assert (run_dir / "config.toml").read_text() == text
+
+
+def test_first_weights_need_not_be_named_again(begun: Path, data: Path, tmp_path: Path) -> None:
+    cfg, run_dir = config(data), tmp_path / "run"
+    train(cfg, init=begun, device="cpu", run_dir=run_dir, epochs=1, quiet=True)
+    train(cfg, resume=run_dir, device="cpu", epochs=2, quiet=True)
+    assert load_config(run_dir / "config.toml").net.init == str(begun)
 
 
 def test_longer_runs_are_a_warning_where_the_schedule_spans_them(
