@@ -3,12 +3,9 @@
     python benchmarks/parallel.py devices [--device cpu:0,cpu:1 | cuda:0,cuda:1] [--net alexnet]
     mpiexec -n 1 python benchmarks/parallel.py ranks; mpiexec -n 2 ...; mpiexec -n 4 ...
 
-`devices` trains the same net on one device and on two, in turns. Two ways of doing it worse show
-what goes on while the devices compute: with every transfer waited for where it begins, and with
-what travels forward in one piece, so that a layer that reads it cannot begin with the first cases.
-Steps run layer by layer there; where the devices check what arrives, captured ones are timed too.
-The links are timed on their own, with the blocks of the net, and beside them a plain copy, which is
-the most that the memory of one machine gives. Both are checked to compute the same loss first.
+`devices` trains the same net on one device and on two, in turns, and checks first that both compute
+the same loss. The links are timed on their own, with the blocks of the net, and beside them a plain
+copy, which is the most that the memory of one machine gives.
 
 `ranks` prints one line for a job of K processes: the same batch whatever K, so that the lines of
 several jobs show the speed-up (seconds of one process over those of K) and the efficiency (that
@@ -26,18 +23,17 @@ from collections.abc import Callable
 import numpy as np
 from timing import interleaved, spread
 
-from convnet import backend, distributed, gather, models
-from convnet.links import Link, Transfer
+from convnet import backend, distributed, models
 from convnet.net import Net
+from convnet.passes import learning
 from convnet.sgd import SGD
 
 Step = Callable[[], float]
 
 
-def make(name: str, device: str, batch: int, graph: str = "off") -> tuple[Net, Step]:
+def make(name: str, device: str, batch: int) -> tuple[Net, Step]:
     """A net with random data, and its training step."""
     net = models.MODELS[name](device=device, seed=1)
-    net.step_graph.mode = graph
     rng = np.random.default_rng(2)
     x = net.backend.asarray(rng.standard_normal((batch, *net.in_shape), dtype=np.float32))
     labels = rng.integers(0, net.shapes[net.nodes[-1].name][0], batch)
@@ -45,79 +41,18 @@ def make(name: str, device: str, batch: int, graph: str = "off") -> tuple[Net, S
     return net, lambda: net.train_step(x, labels, sgd)
 
 
-def waiting(net: Net, step: Step) -> Step:
-    """The step with every transfer waited for where it begins."""
-    start = Link.start
-
-    def start_and_wait(self: Link, *block: object) -> object:
-        transfer = start(self, *block)  # type: ignore[arg-type]
-        if transfer.event is not None:
-            transfer.event.synchronize()
-        else:
-            transfer.signal.wait()
-        return transfer
-
-    def run() -> float:
-        Link.start = start_and_wait  # type: ignore[assignment,method-assign]
-        try:
-            return step()
-        finally:
-            Link.start = start  # type: ignore[method-assign]
-
-    return run
-
-
-def in_one_piece(step: Step) -> Step:
-    """The step with what travels forward not cut into slices of the batch."""
-
-    def run() -> float:
-        most, gather.MOST_SLICES = gather.MOST_SLICES, 1
-        try:
-            return step()
-        finally:
-            gather.MOST_SLICES = most
-
-    return run
-
-
-def overlap(step: Step, rounds: int) -> tuple[float, float]:
-    """Seconds of a step that transfers are under way, and that the devices wait for them."""
-    send, finish = Link._send, Link.finish
-    under_way, waited = 0.0, 0.0
-
-    def timed_send(self: Link, *block: object) -> None:
-        nonlocal under_way
-        start = time.perf_counter()
-        send(self, *block)  # type: ignore[arg-type]
-        under_way += time.perf_counter() - start
-
-    def timed_finish(self: Link, transfer: Transfer) -> None:
-        nonlocal waited
-        start = time.perf_counter()
-        transfer.signal.wait()
-        waited += time.perf_counter() - start
-        finish(self, transfer)
-
-    Link._send, Link.finish = timed_send, timed_finish  # type: ignore[assignment,method-assign]
-    try:
-        for _ in range(rounds):
-            step()
-    finally:
-        Link._send, Link.finish = send, finish  # type: ignore[method-assign]
-    return under_way / rounds, waited / rounds
-
-
 def seconds_of_links(net: Net, batch: int, rounds: int) -> tuple[float, float]:
     """Seconds that all transfers of a step take one after the other, and plain copies of them."""
     assert net.partition is not None
     blocks = []
+    wanted = learning(net.step_nodes)
     for _, node in net.partition.gathers():
-        for piece, wanted in zip(node.pieces, node.wanted, strict=True):
+        for piece in node.pieces:
             if piece.device is node.device:
                 continue
             rows = batch * node.rows
             there = piece.device, node.device
-            for source, target in (there, there[::-1]) if wanted else (there,):
+            for source, target in (there, there[::-1]) if piece.node in wanted else (there,):
                 link = net.partition.links.between(source, target)
                 blocks.append((link, source.zeros((rows, piece.cols)),
                                target.zeros((rows, piece.cols)), piece.cols))  # fmt: skip
@@ -126,8 +61,8 @@ def seconds_of_links(net: Net, batch: int, rounds: int) -> tuple[float, float]:
 
     def links() -> None:
         for link, src, dst, cols in blocks:
-            link.finish(link.start("benchmark", dst, 0, src, 0, cols))
-            link.verify()
+            link.copy("benchmark", dst, 0, src, 0, cols)
+            link.target.synchronize()
 
     def copies() -> None:
         for array, to in zip(host, room, strict=True):
@@ -150,16 +85,7 @@ def devices(args: argparse.Namespace) -> None:
     first, second = step(), both()
     if abs(first - second) > 1e-5 * abs(first):
         raise SystemExit(f"parallel: one device has a loss of {first}, two of {second}")
-    steps = {
-        "one": step,
-        "two": both,
-        "two, in one piece": in_one_piece(both),
-        "two, waiting": waiting(two, both),
-    }
-    if two.partition.links.checked:
-        steps["one, captured"] = make(args.net, single, args.batch, "force")[1]
-        steps["two, captured"] = make(args.net, args.device, args.batch, "force")[1]
-    times = interleaved(steps, args.rounds, warmup=4)
+    times = interleaved({"one": step, "two": both}, args.rounds, warmup=4)
     links, copies = seconds_of_links(two, args.batch, args.rounds)
     moved = two.partition.moved(args.batch)
     print(f"{args.net}, batch {args.batch}; {pair[0].describe()}")
@@ -170,24 +96,10 @@ def devices(args: argparse.Namespace) -> None:
         print(f"{name:18} {1e3 * middle[name]:8.1f} ms ({1e3 * low:.1f} to {1e3 * high:.1f})")
     gain = middle["one"] / middle["two"]
     print(f"speed-up {gain:.2f}, efficiency {50 * gain:.0f} %")
-    hidden = middle["two, waiting"] - middle["two"]
-    early = middle["two, in one piece"] - middle["two"]
     print(
         f"moved {moved / 2**20:.1f} MiB a step, in {1e3 * links:.1f} ms without compute: "
-        f"{moved / links / 1e9:.1f} GB/s, checks included; a plain copy {moved / copies / 1e9:.1f}"
+        f"{moved / links / 1e9:.1f} GB/s; a plain copy {moved / copies / 1e9:.1f}"
     )
-    print(
-        f"a step that waits for each transfer where it begins: {1e3 * hidden:+.1f} ms; one that "
-        f"sends what travels forward in one piece: {1e3 * early:+.1f} ms"
-    )
-    if pair[0].name == "cpu":
-        for name, run in (("in slices", both), ("in one piece", in_one_piece(both))):
-            under_way, waited = overlap(run, args.rounds)
-            print(
-                f"{name}: transfers were under way for {1e3 * under_way:.1f} ms of a step and "
-                f"waited for during {1e3 * waited:.1f} ms: {100 * (1 - waited / under_way):.0f} % "
-                "of that time the devices computed"
-            )
 
 
 def ranks(args: argparse.Namespace) -> None:

@@ -147,7 +147,7 @@ def measured(
         if args.memory:
             rows[name]["peak_mib"] = alone(name, math) / 2**20
     table(rows, args)
-    how = "" if args.infer else net.step_graph.describe()
+    how = "" if args.infer else net.programs.describe()
     print(f"convnet's steps: {how}" if how else "", flush=True)
     if peers:
         peer_steps.forget()

@@ -83,7 +83,10 @@ class Backend:
         xp: ``numpy`` or ``cupy``.
         index: of the device among those of its kind.
         logical: whether it is one of several devices in the memory of the host.
+        tracing: whether operations are noted instead of run (see :mod:`convnet.nn.trace`).
     """
+
+    tracing = False
 
     def __init__(
         self, name: str, module: ModuleType, xp: ModuleType, index: int = 0, logical: bool = False
@@ -95,6 +98,15 @@ class Backend:
         self.logical = logical
         self.device = f"{name}:{index}" if name == "cuda" or logical else name
         self._local = threading.local()
+
+    def beside(self, device: Backend) -> Backend:
+        """Another device of the same net, as operations see it."""
+        return device
+
+    @property
+    def real(self) -> Backend:
+        """The device itself, also of one that only notes what it is given."""
+        return self
 
     def __repr__(self) -> str:
         return f"<convnet backend {self.device}>"
@@ -413,6 +425,11 @@ def of(*arrays: Array) -> Backend:
         ValueError: arrays on different devices, or something that is no array.
     """
     found: Backend | None = None
+    for array in arrays:
+        traced = getattr(array, "traced_on", None)
+        if traced is not None:  # a symbolic tensor: the operation is noted, not run
+            found = traced
+            return found
     for array in arrays:
         if array is None:
             continue

@@ -6,16 +6,15 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from convnet import backend as backends
 from convnet.build import Data, net_of
 from convnet.config import Config
-from convnet.fusedupdate import updatable
 from convnet.memory import training_memory
 from convnet.net import Net
+from convnet.nn.trace import Call
 from convnet.sgd import SGD
 from convnet.summary import aligned
 
@@ -151,8 +150,8 @@ def profile(
 ) -> list[LayerTime]:
     """What a training step spends where: its nodes in order, then "update", then "other".
 
-    The device finishes each pass of each layer before the next begins, so on a GPU the sum is more
-    than an undisturbed step takes.
+    What was fused counts for the first of its nodes. The device finishes each operation before the
+    next begins, so on a GPU the sum is more than an undisturbed step takes.
 
     Args:
         cfg, device, data: as for training.
@@ -162,81 +161,38 @@ def profile(
     Raises: as `bench_train`.
     """
     net = net_of(cfg, device, data)
-    net.step_graph.mode = "off"  # a captured step does not pass through the layers
     batch = batch or cfg.train.batch
     step, sgd = _step(net, cfg, batch)
-    watch = _Watch(net)
     for _ in range(_WARM_UP):
         step()
-    watch.attach(sgd)
-    try:
-        wholes = []
-        for _ in range(steps):
-            watch.begin()
-            start = time.perf_counter()
-            step()
-            wholes.append((time.perf_counter() - start) * 1e3)
-    finally:
-        watch.detach()
-    lines, updated = [], {id(layer) for layer in updatable(net)}
+    wholes, runs = [], []
+    for _ in range(steps):
+        start = time.perf_counter()
+        step()
+        wholes.append((time.perf_counter() - start) * 1e3)
+        runs.append(net.programs.timed(sgd))
+    spent: dict[tuple[str, str], float] = {}
+    ways = _ways(runs[0])
+    for index, (call, _) in enumerate(runs[0]):
+        ms = 1e3 * statistics.median(run[index][1] for run in runs)
+        key = (call.nodes[0] if call.nodes else "other"), ways[index]
+        spent[key] = spent.get(key, 0.0) + ms
+    lines = []
     for node in net.nodes:
-        forward, backward = (watch.median(node.name, way) for way in ("forward", "backward"))
+        forward, backward = (spent.get((node.name, way), 0.0) for way in ("forward", "backward"))
         flops = _flops(node.layer.macs) * batch
         rate = flops / ((forward + backward) * 1e6) if flops and forward + backward else 0.0
-        kind = node.layer.describe() + " + update" * (id(node.layer) in updated)
-        lines.append(LayerTime(node.name, kind, forward, backward, rate))
-    update = watch.median("update", "backward")
-    lines.append(LayerTime("update", "SGD", 0.0, update, 0.0))
+        lines.append(LayerTime(node.name, node.layer.describe(), forward, backward, rate))
+    lines.append(LayerTime("update", "SGD", 0.0, spent.get(("update", "backward"), 0.0), 0.0))
     other = max(0.0, statistics.median(wholes) - sum(line.ms for line in lines))
     lines.append(LayerTime("other", "losses, checks, Python", other, 0.0, 0.0))
     return lines
 
 
-class _Watch:
-    """Stands between a net and its layers, and keeps how long each call took."""
-
-    def __init__(self, net: Net) -> None:
-        self._net = net
-        self._steps: list[dict[tuple[str, str], float]] = []
-        self._attached: list[tuple[Any, str]] = []
-
-    def begin(self) -> None:
-        self._steps.append({})
-
-    def attach(self, sgd: SGD) -> None:
-        for node in self._net.running():
-            for method, way in (
-                ("fprop", "forward"),
-                ("loss", "forward"),
-                ("bprop", "backward"),
-                ("finish_bprop", "backward"),
-            ):
-                if hasattr(node.layer, method):
-                    self._wrap(node.layer, method, (node.name, way))
-        self._wrap(sgd, "update", ("update", "backward"))
-
-    def detach(self) -> None:
-        for owner, method in self._attached:
-            delattr(owner, method)
-        self._attached.clear()
-
-    def _wrap(self, owner: Any, method: str, key: tuple[str, str]) -> None:
-        call = getattr(owner, method)
-        synchronize = self._net.backend.synchronize
-
-        def timed(*args: Any, **kwargs: Any) -> Any:
-            start = time.perf_counter()
-            result = call(*args, **kwargs)
-            synchronize()
-            step = self._steps[-1]
-            step[key] = step.get(key, 0.0) + time.perf_counter() - start
-            return result
-
-        setattr(owner, method, timed)
-        self._attached.append((owner, method))
-
-    def median(self, node: str, way: str) -> float:
-        return 1e3 * statistics.median(step.get((node, way), 0.0) for step in self._steps)
+def _ways(calls: Sequence[tuple[Call, float]]) -> list[str]:
+    """Of each call, "forward" or "backward"; the backward pass begins after the losses."""
+    last = max(i for i, (call, _) in enumerate(calls) if call.op.name in ("softmax_xent", "loss"))
+    return ["forward" if index <= last else "backward" for index in range(len(calls))]
 
 
 def profile_table(lines: Sequence[LayerTime]) -> str:

@@ -138,7 +138,8 @@ def build_net(
                 f"{cfg.origin}: net: node {name!r}: expected {classes} outputs, one for each class "
                 f"of the data, got {net.shapes[name][0]}"
             )
-    net.fuse_update = cfg.step.fuse_update
+    net.keep_gradients = not cfg.step.fuse_update
+    net.programs.graph = cfg.step.graph
     _multiply_rates(cfg, net)
     param_groups(cfg, net)  # so that what is wrong with them is said before training
     return net
@@ -380,7 +381,7 @@ def workers_for(cfg: Config, backend: Backend, processes: int = 1) -> int | Lite
 def _checked_memory(cfg: Config, device: str, train: Dataset, ranks: Ranks) -> Fit:
     """What training takes in this process, if there is as much."""
     net = build_net(cfg, train.shape, len(train.classes), device, sizes_only=True)
-    net.fuse_update = cfg.step.fuse_update and ranks.size == 1
+    net.keep_gradients = not cfg.step.fuse_update or ranks.size > 1
     param_groups(cfg, net).begin_step(0, 1)  # which parameters have rates of their own
     batches = UPLOADS if net.backend.name == "cuda" else _HELD_BATCHES
     batch = -(-cfg.train.batch // ranks.size)

@@ -124,6 +124,9 @@ def _parser() -> argparse.ArgumentParser:
 
     summary = add("summary", _summary, "Show the shapes, parameters and FLOPs of a net.")
     summary.add_argument("config", metavar="CFG|PRESET")
+    summary.add_argument(
+        "--program", action="store_true", help="show the training step as the calls that it is"
+    )
     _config_options(summary)
 
     check = add("gradcheck", _gradcheck, "Compare a net's gradients with differences of its loss.")
@@ -268,7 +271,8 @@ def _summary(arguments: argparse.Namespace) -> int:
 
     cfg = load_config(arguments.config, arguments.overrides)
     net = net_of(cfg, arguments.device or "auto", arguments.data, sizes_only=True)
-    print(net.summary(cfg.train.batch))
+    batch = cfg.train.batch
+    print(net.program_table(batch) if arguments.program else net.summary(batch))
     return DONE
 
 

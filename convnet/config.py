@@ -33,7 +33,7 @@ from convnet.typecheck import (
 
 LAYER_WORDS = ("name", "type", "inputs", "share")  # of [[net.layers]]; the rest belong to the layer
 # What a model gets from the data and the command.
-MODEL_GETS = {"in_shape", "classes", "device", "devices", "seed", "fuse", "math"}
+MODEL_GETS = {"in_shape", "classes", "device", "devices", "seed", "trace", "math"}
 
 
 def _setting(
@@ -167,10 +167,9 @@ class TrainConfig:
 
 @dataclass(frozen=True)
 class StepConfig:
-    """How a step runs. `graph`: captured once and then run again without Python's part in it, as a
-    CUDA graph or, on the CPU, a list of calls; "auto" where that can be, "off" never, "force" or
-    else an error. `fuse_update`: weights of dense layers are updated where their gradient is
-    computed, where that can be. Neither changes a result.
+    """How a step runs. `graph`: on GPUs as CUDA graphs: "auto" where that can be, "off" never,
+    "force" or else an error. `fuse_update`: gradients of parameters are not kept. Neither changes a
+    result.
     """
 
     graph: Literal["auto", "off", "force"] = "auto"

@@ -13,12 +13,11 @@ from typing import TYPE_CHECKING
 
 from convnet import backend as backends
 from convnet.exit_codes import FAILED
-from convnet.gather import arrived
 from convnet.graph import INPUT
 from convnet.layer import Array, Parameter
 
 if TYPE_CHECKING:
-    from convnet.passes import Passes
+    from convnet.partition import Partition
     from convnet.steps import Steps
 
 
@@ -47,14 +46,14 @@ class Origin:
 
 
 class Watch:
-    """Looks at what a pass computes, and keeps the first that is not finite.
+    """Looks at what passes compute, and keeps the first that is not finite.
 
     Args:
-        net: whose passes call `see` and `see_gradients`.
+        partition: of the net over devices, or None.
     """
 
-    def __init__(self, net: Passes) -> None:
-        self.net = net
+    def __init__(self, partition: Partition | None) -> None:
+        self.partition = partition
         self.origin: Origin | None = None
 
     def see(self, name: str, output: Array | None = None, params: Sequence[Parameter] = ()) -> None:
@@ -71,8 +70,7 @@ class Watch:
             self._note(name, "first in node {}, whose gradients are not finite")
 
     def _note(self, name: str, text: str) -> None:
-        partition = self.net.partition
-        node = name if partition is None else partition.origin.get(name, name)
+        node = name if self.partition is None else self.partition.origin.get(name, name)
         if node == INPUT:
             text = "the data hold NaN or infinity"
         self.origin = Origin(node, text.format(node))
@@ -85,34 +83,28 @@ def is_finite(array: Array) -> bool:
         return bool(device.xp.isfinite(array).all())
 
 
-def in_last_pass(net: Steps) -> Origin | None:
-    """The first output of the last pass, or else the first parameter, that is not finite. Outputs
-    over which others have been written since are not seen."""
-    watch = Watch(net)
-    for name, value in net.left[0].items():
-        watch.see(name, arrived(value))
-    for node in net.running():
+def in_parameters(net: Steps) -> str | None:
+    """The first node with a parameter that is not finite."""
+    watch = Watch(net.partition)
+    for node in net.step_nodes:
         watch.see(node.name, params=node.layer.params)
-    return watch.origin
+    return watch.origin.node if watch.origin else None
 
 
 def in_batch(net: Steps, x: Array, labels: Array) -> Origin | None:
-    """Runs a batch forward and backward, and looks at all of it as it is computed. No update is
-    made, and no other process is told."""
-    told, net.gradient_ready = net.gradient_ready, None
-    net.watch = Watch(net)
-    try:
-        net.run_gradients(x, labels)
-        return net.watch.origin
-    finally:
-        net.watch, net.gradient_ready = None, told
+    """Runs a batch forward and backward, layer by layer, and looks at all of it as it is computed.
+    No update is made, no gradient kept, and no other process told."""
+    watch = Watch(net.partition)
+    passes = net.passes(net.step_nodes, watch)
+    passes.backward(passes.forward(x, True, labels), lambda param, grad: None)
+    return watch.origin
 
 
 def first_not_finite(params: Sequence[Parameter]) -> int:
     """The place, from 1, of the first in backward order whose gradient is not finite; 0: none."""
     for place in range(len(params), 0, -1):
         param = params[place - 1]
-        if param.lr_mult != 0.0 and not is_finite(param.grad):
+        if not param.frozen and not is_finite(param.grad):
             return place
     return 0
 

@@ -109,7 +109,7 @@ class Encoder:
                 rows[: len(part)] = (part - self.mean) / np.float32(self.scale)
                 y: Any = rows
                 for layer in self._net:
-                    y = layer.fprop(y, False)
+                    y, _ = layer.fprop(y, False)
                 found[start : start + len(part)] = y[: len(part)]
         return found
 
@@ -235,17 +235,18 @@ class _AutoEncoder:
 
     def _learn(self, x: Any) -> float:
         xp = self.backend.xp
-        y = x
+        y, saved = x, []
         for number, layer in enumerate(self.layers):
-            y = layer.fprop(y, True)
+            y, kept = layer.fprop(y, True)
+            saved.append(kept)
             if number == self.code:
                 y = xp.rint(y)  # passed over in the backward pass
         difference = y - x
         dy = difference * np.float32(self.factor / len(x))
-        for param in self.sgd.params:
-            param.zero_grad()
-        for layer in reversed(self.layers):
-            dy = layer.bprop(dy)
+        for layer, kept in zip(reversed(self.layers), reversed(saved), strict=True):
+            dy, gradients = layer.bprop(kept, dy)
+            for param, gradient in zip(layer.params, gradients, strict=True):
+                param.grad = gradient
         self.sgd.update()
         return float(xp.square(difference).mean(dtype=np.float64))
 

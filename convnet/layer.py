@@ -1,29 +1,33 @@
 """Layer and Parameter: what the nodes of a net are made of.
 
-A layer holds hyper-parameters and calls `convnet.ops`; it has no code of its own for any backend.
+A layer holds hyper-parameters and parameters, and its two passes are pure functions of arrays:
+
+    fprop(x, train) -> y, saved              bprop(saved, dy) -> dx, gradients
+
+They call `convnet.ops` and have no code for any backend, no buffers and no state. So a pass can be
+traced: the same functions run once on symbolic tensors, and the calls become a program
+(:mod:`convnet.nn.trace`); what is fused, what lies where and what is not needed is decided there.
+
 Arrays are NumPy or CuPy, float32, C-contiguous, with the batch as their first dimension; shapes
 passed to `setup` leave the batch out: (H, W, C) or (C,).
-
-The arrays a layer returns are buffers that it keeps and writes again in its next call.
 """
 
 from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from convnet import backend, ops
-from convnet.changes import changed
+from convnet import backend
 from convnet.stepstate import StepState
 
 Array = Any  # numpy.ndarray or cupy.ndarray
 Shape = tuple[int, ...]
+Gradients = Sequence[Array | None]  # of a layer's parameters, in their order
 
 
 @dataclass
@@ -43,27 +47,25 @@ class Parameter:
     Args:
         name: "w" or "b" in a layer; a net makes it "conv1.w".
         data: float32 array.
-        lr_mult: multiplies the learning rate; 0 freezes the parameter. A layer whose parameters
-            are all frozen computes no gradients of them.
+        lr_mult: multiplies the learning rate; 0 freezes the parameter.
         decay_mult: multiplies the weight decay.
 
     Attributes:
-        grad_used_up: the gradient went into an update and was never stored; see
-            `convnet.fusedupdate`.
+        grad: of the last `Net.gradients`, zeros where the parameter is frozen; None after a
+            training step, which keeps none (but see `Net.keep_gradients`).
 
-    `grad` and `velocity` have the shape of `data` and take no memory until they are first used.
+    `velocity` has the shape of `data` and takes no memory until it is first used.
     """
 
     def __init__(
         self, name: str, data: Array, lr_mult: float = 1.0, decay_mult: float = 1.0
     ) -> None:
         self.name = name
+        self.version = 0  # of `data`, which a program has the address of
         self._data = data
         self.rates = Rates(lr_mult, decay_mult)
-        self.grad_is_zero = True  # then the contents of _grad are stale and stand for zeros
-        self.grad_used_up = False
-        self._grad: Array | None = None
-        self._scratch: Array | None = None
+        self.grad: Any = None
+        self._grad_memory: Array | None = None
         self._velocity: Array | None = None
 
     @property
@@ -73,7 +75,7 @@ class Parameter:
 
     @data.setter
     def data(self, data: Array) -> None:
-        changed()
+        self.version += 1
         self._data = data
 
     @property
@@ -82,7 +84,6 @@ class Parameter:
 
     @lr_mult.setter
     def lr_mult(self, value: float) -> None:
-        changed()
         self.rates.lr_mult = value
 
     @property
@@ -91,8 +92,12 @@ class Parameter:
 
     @decay_mult.setter
     def decay_mult(self, value: float) -> None:
-        changed()
         self.rates.decay_mult = value
+
+    @property
+    def frozen(self) -> bool:
+        """Whether its learning rate is 0."""
+        return self.lr_mult == 0.0
 
     @property
     def shape(self) -> Shape:
@@ -103,60 +108,30 @@ class Parameter:
         return math.prod(self.shape)
 
     @property
-    def grad(self) -> Array:
-        """The sum of the gradients since the last `zero_grad`.
+    def has_memory(self) -> bool:
+        """False for a parameter of a net that only has sizes."""
+        data = self.data
+        return not isinstance(data, np.ndarray) or data.size < 2 or any(data.strides)
 
-        Raises: RuntimeError where a training step has used it up and did not keep it.
-        """
-        self._check_kept()
-        if self._grad is None:
-            self._grad = backend.of(self.data).zeros(self.shape)
-        elif self.grad_is_zero:
-            with backend.of(self.data).active():
-                self._grad.fill(0)
-        return self._grad
+    def grad_memory(self) -> Array:
+        """The array that its gradient is written to where it is kept: always the same one."""
+        if self._grad_memory is None:
+            device = backend.of(self.data)
+            self._grad_memory = device.empty(self.shape) if self.has_memory else self.data
+        return self._grad_memory
 
     def zero_grad(self) -> None:
-        """Makes the gradient zero, at no cost: the next one is written over it."""
-        self.grad_is_zero, self.grad_used_up = True, False
-
-    def use_up_gradient(self) -> None:
-        """Says that the gradient went straight into an update of `data`."""
-        self.grad_used_up = True
-
-    def _check_kept(self) -> None:
-        if self.grad_used_up:
-            raise RuntimeError(
-                f"{self.name}: its gradient was not kept: the training step updated it where the "
-                "gradient was computed. Net.gradients() computes gradients and keeps them; with "
-                "net.fuse_update = False (step.fuse_update = false) training steps do too"
-            )
-
-    @contextmanager
-    def gradient(self) -> Iterator[Array]:
-        """The array to write one contribution to the gradient into, in a `with` statement.
-
-        The first contribution goes straight into `grad`. Later ones (of a parameter that several
-        nodes share) go into a second array that is added to `grad` on leaving.
-
-        Raises: as `grad`.
-        """
-        self._check_kept()
-        if self.grad_is_zero:
-            if self._grad is None:
-                self._grad = backend.of(self.data).empty(self.shape)
-            yield self._grad
-            self.grad_is_zero = False
-        else:
-            if self._scratch is None:
-                self._scratch = backend.of(self.data).empty(self.shape)
-            yield self._scratch
-            ops.accumulate(self._grad, self._scratch)
+        """Makes the gradient zero."""
+        self.grad = self.grad_memory()
+        with backend.of(self.data).active():
+            self.grad.fill(0)
 
     @property
     def velocity(self) -> Array:
         """The momentum of the update rule; zeros at first."""
         if self._velocity is None:
+            if not self.has_memory:
+                return self.data
             self._velocity = backend.of(self.data).zeros(self.shape)
         return self._velocity
 
@@ -192,47 +167,42 @@ class Randomness:
 class Layer:
     """One operation of a net.
 
-    Attributes that a net sets, and a layer on its own need not:
-        random, stream: keys of the random numbers of this layer.
-        need_dx: False where nothing below learns; `bprop` then returns None.
-        in_place: `fprop` may overwrite x.
-        overwrite_dy: `bprop` may overwrite dy.
-        sizes_only: `setup` makes parameters that have a shape and take no memory.
-        net_math: how products are formed where the layer's own `math` does not say.
+    A subclass gives `setup`, `fprop` and `bprop`, and says what follows.
+
+    Attributes:
+        several_inputs: setup, fprop and bprop take and return lists, one item for each input.
+        traced: its passes only call `convnet.ops` and change shapes, so that they can be traced.
+            Otherwise each of them is one call of Python in the middle of a program; so it is for
+            every layer from outside the package that does not say otherwise.
+        reach: which input channels an output channel depends on: "own" the same one only; "groups"
+            those of its group; "filters" likewise, and output channels can be computed apart;
+            "joined" those of the inputs, one after the other; "all" all, and the layer is one
+            piece.
+        channel_axis: of the parameters: where they have the output channels.
+        random, stream: keys of the random numbers of this layer; set by a net.
+        sizes_only: `setup` makes parameters that have a shape and take no memory; set by a net.
+        net_math: how products are formed where the layer's own `math` does not say; set by a net.
+        version: how often an attribute has been set; programs that were made before are not used.
     """
 
-    several_inputs = False  # True: setup, fprop and bprop take and return lists, one item per input
-    is_view = False  # True: y is x, perhaps in another shape
-    passes_dy = False  # True: dx is dy, perhaps in another shape
-    can_run_in_place = False  # True: fprop can write y over x, and bprop does not need x
-    works_on_arrays = False  # True: does more than call convnet.ops, so steps are not captured
-    dx_over_dy = False  # True: bprop writes dx over dy where it may (overwrite_dy)
-    keeps_relu_mask = False  # True: what a ReLU wrote may be replaced by y, and y > 0 be its mask
-    # Which input channels an output channel depends on: "own" the same one only; "groups" those of
-    # its group; "filters" likewise, and output channels can be computed apart; "joined" those of
-    # the inputs, one after the other; "all" all, and the layer is one piece.
+    several_inputs = False
+    traced = False
     reach = "all"
-    channel_axis = 0  # of the parameters: where they have the output channels
-    saved_output = 0  # what bprop needs of y: 0 nothing, 1 only where it is positive, 2 the values
+    channel_axis = 0
 
     def __init__(self) -> None:
+        self.version = 0
         self.params: list[Parameter] = []
         self.in_shape: Shape = ()
         self.out_shape: Shape = ()
         self.random = Randomness()
         self.stream = 0
-        self.need_dx = True
-        self.in_place = False
-        self.overwrite_dy = False
         self.sizes_only = False
         self.net_math = "fp32"
-        self.saved: Any = None
-        self._buffers: dict[str, Array] = {}
 
     def __setattr__(self, name: str, value: Any) -> None:
-        if name != "saved" and not name.startswith("_"):  # these are the passes' own
-            changed()
         object.__setattr__(self, name, value)
+        object.__setattr__(self, "version", getattr(self, "version", 0) + 1)
 
     def setup(self, in_shape: Any, rng: np.random.Generator) -> Shape:
         """Checks the sizes and makes the parameters.
@@ -247,18 +217,33 @@ class Layer:
         """
         raise NotImplementedError
 
-    def fprop(self, x: Any, train: bool) -> Array:
-        """y [N, ...] from x [N, ...]. `bprop` may follow only when `train` is true."""
+    def fprop(self, x: Any, train: bool) -> tuple[Array, Any]:
+        """The forward pass.
+
+        Args:
+            x: [N, ...], or a list of them; only read.
+            train: false in test mode, where no `bprop` follows.
+
+        Returns: y [N, ...], which may be x in another shape; and what `bprop` needs.
+        """
         raise NotImplementedError
 
-    def bprop(self, dy: Array) -> Any:
-        """dx from dy, and adds the gradients of the parameters into `Parameter.grad`."""
+    def bprop(self, saved: Any, dy: Array) -> tuple[Any, Gradients]:
+        """The backward pass.
+
+        Args:
+            saved: from `fprop`.
+            dy: [N, ...], the gradient of the loss with respect to y; only read.
+
+        Returns: dx of the shape of x (a list of them where there are several inputs), which may be
+        dy in another shape; and the gradients of the parameters, in their order.
+        """
         raise NotImplementedError
 
     @property
     def learns(self) -> bool:
-        """Whether it has parameters whose learning rate is not 0."""
-        return any(param.lr_mult != 0.0 for param in self.params)
+        """Whether it has parameters that are not frozen."""
+        return any(not param.frozen for param in self.params)
 
     @property
     def macs(self) -> int:
@@ -269,31 +254,6 @@ class Layer:
         """What the layer is, in a few words, for `Net.summary`."""
         return type(self).__name__.lower()
 
-    def buffer(
-        self, name: str, shape: Sequence[int], like: Array, dtype: Any = np.float32
-    ) -> Array:
-        """An uninitialised array on the backend of `like`, the same one in every call.
-
-        A batch larger than all before it makes a new one; a smaller one gets its first rows.
-        """
-        shape = tuple(shape)
-        held = self._buffers.get(name)
-        if (
-            held is None
-            or held.shape[1:] != shape[1:]
-            or held.shape[0] < shape[0]
-            or type(held) is not type(like)
-        ):
-            changed()
-            held = self._buffers[name] = backend.of(like).empty(shape, dtype)
-        return held if held.shape[0] == shape[0] else held[: shape[0]]
-
-    def recall(self) -> Any:
-        """What the last fprop saved for bprop."""
-        if self.saved is None:
-            raise RuntimeError(f"{self.describe()}: bprop needs an fprop with train=True before it")
-        return self.saved
-
     def block(self, first: int, last: int, channels: int) -> Layer:
         """A new layer that computes a part of this one's output channels; `setup` comes next.
 
@@ -302,11 +262,8 @@ class Layer:
             channels: how many there are, of which a flattened input has several rows.
         """
         part = copy.copy(self)
-        part.params, part._buffers, part.saved = [], {}, None
+        part.params = []
         return part
-
-    def finish_bprop(self) -> None:
-        """Does what `bprop` has put off, where the net has set `late` (see `Weighted`)."""
 
     def share(self, other: Layer) -> None:
         """Makes this layer use the parameters of another of the same shapes, after `setup`."""
@@ -315,24 +272,6 @@ class Layer:
         if mine != theirs or not mine:
             raise ValueError(f"share: expected parameters {mine}, got {theirs}")
         self.params = other.params
-
-    def output_bytes(self, batch: int) -> int:
-        """Bytes of the buffers that fprop fills for this batch, in the net as it is planned."""
-        return 0 if self.is_view or self.in_place else 4 * batch * math.prod(self.out_shape)
-
-    def gradient_bytes(self, batch: int) -> int:
-        """Bytes of the buffers that bprop fills besides; the parameters' gradients apart."""
-        in_dy = self.passes_dy or (self.dx_over_dy and self.overwrite_dy)
-        return 4 * batch * math.prod(self.in_shape) if self.need_dx and not in_dy else 0
-
-    def workspace_bytes(self, batch: int) -> int:
-        """Bytes of scratch memory that the operations ask for, on the backend in use."""
-        return 0
-
-    @property
-    def buffer_bytes(self) -> int:
-        """Bytes of the buffers that the layer holds now."""
-        return sum(held.nbytes for held in self._buffers.values())
 
 
 def whole(name: str, value: Any, least: int = 1) -> int:

@@ -13,15 +13,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from convnet import backend as backends
-from convnet import fusedupdate
 from convnet.backend import Backend
-from convnet.gather import Gather
-from convnet.graph import Node, consumers
+from convnet.nn.plan import plan
+from convnet.sgd import SGD
 
 if TYPE_CHECKING:
     from convnet.net import Net
 
+TEST_BATCH = 256  # how many cases `Net.evaluate` runs at a time
 _CGROUP = Path("/sys/fs/cgroup")
 
 
@@ -34,19 +33,18 @@ class Memory:
     """Bytes on the device while a net trains.
 
     Attributes:
-        parameters, gradients, velocities: three times the parameters; only once those of frozen
-            layers, and twice those whose gradients are not kept (`convnet.fusedupdate`).
-        outputs: what the layers write going forward; output_gradients: and going back.
-        workspace: scratch memory of the operations, which they share.
+        parameters, velocities: of all layers, and of those that are not frozen.
+        gradients: of parameters, where they are kept.
+        activations: the block that holds whatever else a step computes: outputs of layers, their
+            gradients, gradients that go straight into the update, workspaces (`convnet.nn.plan`);
+            as large as the largest program needs it, of training or of validation.
         batch: the input of the net, and the pictures it is made of.
     """
 
     parameters: int
-    gradients: int
     velocities: int
-    outputs: int
-    output_gradients: int
-    workspace: int
+    gradients: int
+    activations: int
     batch: int
 
     @property
@@ -91,72 +89,34 @@ def together(needs: Sequence[Memory]) -> Memory:
 def device_memory(net: Net, batch: int, picture_bytes: int = 0) -> list[Memory]:
     """What it takes on each of its devices; see `training_memory`. The input is on the first."""
     pictures = batch * (4 * math.prod(net.in_shape) + 4 + picture_bytes)
+    shape = (batch, *net.in_shape)
+    try:
+        training = net.programs.trace_training(shape, SGD(net.params))
+        testing = net.programs.trace_losses((min(batch, TEST_BATCH), *net.in_shape), train=False)
+    except ValueError as error:
+        raise MemoryNeedError(f"at batch {batch}: {error}") from None
+    blocks = [
+        max(plan(traced.program, number).size for traced in (training, testing))
+        for number in range(len(net.backends))
+    ]
     return [
-        _memory_on(net, device, batch, pictures if device is net.backend else 0)
-        for device in net.backends
+        _memory_on(net, device, block, pictures if device is net.backend else 0)
+        for device, block in zip(net.backends, blocks, strict=True)
     ]
 
 
-def _memory_on(net: Net, device: Backend, batch: int, pictures: int) -> Memory:
-    plan, nodes = net.plan(), net.running(device)
-    used_up = sum(layer.w.size for layer in fusedupdate.updatable(net))
-    owners = [node for node in nodes if node.share is None]
-    params = [param for node in owners for param in node.layer.params]
-    gathers = [node for node in net.running() if isinstance(node.layer, Gather)]
-    backward = {node.name: node for node in [*nodes, *gathers] if node.name in plan.learns}
-    with backends.use(device):
-        workspace = max((_workspace(node, batch) for node in nodes), default=0)
+def _memory_on(net: Net, device: Backend, block: int, pictures: int) -> Memory:
+    params = [param for node in net.running(device) for param in node.layer.params]
+    sizes = {id(param): 4 * param.size for param in params}
+    learned = {id(param): 4 * param.size for param in params if not param.frozen}
+    kept = net.keep_gradients or net.gradient_ready is not None
     return Memory(
-        parameters=4 * sum(param.size for param in params),
-        gradients=4 * (sum(_graded(node) for node in owners) + _shared(nodes) - used_up),
-        velocities=4 * sum(param.size for param in params if param.lr_mult != 0.0),
-        outputs=sum(node.layer.output_bytes(batch) for node in nodes),
-        output_gradients=4 * batch * _summed(net, nodes)
-        + sum(_gradient_bytes(node, device, batch) for node in backward.values()),
-        workspace=workspace,
+        parameters=sum(sizes.values()),
+        velocities=sum(learned.values()),
+        gradients=sum(learned.values()) if kept else 0,
+        activations=block,
         batch=pictures,
     )
-
-
-def _graded(node: Node) -> int:
-    """Numbers in the gradients of a node's parameters."""
-    return sum(param.size for param in node.layer.params) if node.layer.learns else 0
-
-
-def _gradient_bytes(node: Node, device: Backend, batch: int) -> int:
-    """Bytes of the buffers of a node's bprop that are on a device: a gather has some on others."""
-    if isinstance(node.layer, Gather):
-        return node.layer.gradient_bytes_on(device, batch)
-    return node.layer.gradient_bytes(batch)
-
-
-def _workspace(node: Node, batch: int) -> int:
-    try:
-        return node.layer.workspace_bytes(batch)
-    except ValueError as error:
-        raise MemoryNeedError(f"node {node.name!r} at batch {batch}: {error}") from None
-
-
-def _summed(net: Net, nodes: Sequence[Node]) -> int:
-    """Numbers a case in the arrays that sum the gradients of nodes with several readers."""
-    size, plan, readers = 0, net.plan(), consumers(net.running())
-    here = {node.name for node in nodes}  # what other devices send is added to what is there
-    for node in nodes:
-        learning = [
-            reader.name
-            for reader in readers[node.name]
-            if reader.name in plan.learns and reader.name in here
-        ]
-        if node.name in plan.learns and learning and len(readers[node.name]) > 1:
-            own = learning[-1] in plan.own_dx  # it is the first to hand down its dx
-            size += 0 if own else math.prod(node.layer.out_shape)
-    return size
-
-
-def _shared(nodes: Sequence[Node]) -> int:
-    """Numbers in the parameters of several nodes, whose gradients need a second array."""
-    owners = {node.share for node in nodes if node.share is not None}
-    return sum(_graded(node) for node in nodes if node.name in owners)
 
 
 def available(backend: Backend) -> int | None:

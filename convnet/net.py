@@ -10,17 +10,19 @@ from typing import Any, TypeVar
 import numpy as np
 
 from convnet import backend as backends
-from convnet import divergence, fusion, graph, ops, weights
-from convnet.divergence import DivergedError, Origin
-from convnet.gather import arrived
+from convnet import divergence, graph, ops, weights
+from convnet.divergence import Origin
 from convnet.graph import INPUT, Node, input_names
 from convnet.inputs import checked_labels, checked_x
-from convnet.layer import Array, Parameter, Randomness, Shape, choice, whole
+from convnet.layer import Array, Parameter, Randomness, Shape, choice, flag, whole
 from convnet.layers.loss import UNRANKED, Loss
 from convnet.memory import training_memory
+from convnet.nn.programs import Programs
+from convnet.nn.table import program_table
 from convnet.partition import Partition
+from convnet.passes import Forward
 from convnet.sgd import SGD
-from convnet.stepgraph import StepGraph
+from convnet.stepresults import mean_loss
 from convnet.steps import Steps
 from convnet.stepstate import StepState
 from convnet.summary import summary_table
@@ -51,7 +53,7 @@ class Net(Steps):
             share the net, as "cuda:0,cuda:1" or "cpu:0,cpu:1" (see `convnet.partition`).
         seed: of the initial weights and of dropout. Each node draws from a stream of its own name,
             so that adding a node changes no other's weights.
-        fuse: false runs every layer by itself, with the same results.
+        trace: false runs every layer by itself, operation by operation, with the same results.
         sizes_only: the parameters have shapes and take no memory: a net to describe, not to run.
         devices: the devices as a sequence, in place of `device`.
         math: how layers that do not say form products: see :mod:`convnet.ops`.
@@ -62,8 +64,9 @@ class Net(Steps):
             "conv1.w@0" and "conv1.w@1".
         backend: the device, or the first one; partition: over two devices, or None.
         seed; step: training steps done, which also counts dropout's masks.
-        step_graph: runs the steps; see `convnet.stepgraph`; fuse_update: see `Passes`.
-        diverged: the error that a training step ended with; None once weights have been loaded.
+        programs: what its passes are run as; see `convnet.nn.programs`.
+        gradient_ready: told of each parameter whose gradient is complete while `gradients` runs.
+        last, diverged: see `convnet.steps`.
 
     Raises: ValueError for a graph or sizes that do not fit, naming the node.
     """
@@ -74,7 +77,7 @@ class Net(Steps):
         in_shape: Iterable[int],
         device: str | backends.Backend = "auto",
         seed: int = 0,
-        fuse: bool = True,
+        trace: bool = True,
         sizes_only: bool = False,
         devices: Sequence[str | backends.Backend] | None = None,
         math: str = "fp32",
@@ -91,19 +94,19 @@ class Net(Steps):
         self._by_name = {node.name: node for node in self.nodes}
         self._losses = [node for node in self.nodes if isinstance(node.layer, Loss)]
         self._classifiers = [node for node in self._losses if node.layer.classifies]  # type: ignore[attr-defined]
-        self._values, self._sums, self._case_losses = {}, {}, []
-        self._rank = None
         self.gradient_ready = None
-        self.diverged: DivergedError | None = None
+        self.diverged = None
+        self._recent: tuple[Array, Array] | None = None  # the last batch
         self._set_up()
         self.partition = None
-        self._nodes = self._steps = self.nodes
+        self.all_nodes: Sequence[Node] = self.nodes  # as they run; `step_nodes` in a training step
+        self.step_nodes = self.nodes
         if len(self.backends) > 1:
             self._divide()
-        self._fuse, self._fuse_update, self._updated = fuse, True, []
-        self._frozen = None
-        self.plan()
-        self.step_graph = StepGraph(self)
+        self.trace = flag("trace", trace)
+        self._keep_gradients = False
+        self.last = Forward({})
+        self.programs = Programs(self)
 
     # ---- construction ---------------------------------------------------------------------------
 
@@ -142,7 +145,7 @@ class Net(Steps):
         self.partition = Partition(
             self.nodes, self.shapes, self.in_shape, self.backends, self._random
         )
-        self._nodes, self._steps = self.partition.nodes, self.partition.steps
+        self.all_nodes, self.step_nodes = self.partition.nodes, self.partition.steps
         self.params = self.partition.params
 
     @staticmethod
@@ -205,6 +208,11 @@ class Net(Steps):
             return [param]
         return [part for part, _, _ in self.partition.whole[param.name].parts]
 
+    def running(self, device: backends.Backend | None = None) -> list[Node]:
+        """The nodes that a training step runs: all, or those on one of the devices."""
+        of = {} if self.partition is None else self.partition.device_of
+        return [node for node in self.step_nodes if device in (None, of.get(node.name, device))]
+
     def memory_bytes(self, batch: int) -> int:
         """Bytes that training with this batch takes on all devices; see `convnet.memory`."""
         return training_memory(self, batch).total
@@ -213,14 +221,30 @@ class Net(Steps):
         """A table of the nodes: output shapes, parameters and multiply-adds per image."""
         return summary_table(self, batch)
 
+    def program_table(self, batch: int) -> str:
+        """The training step for this batch as the list of calls that it is; see
+        `convnet.nn.table`."""
+        traced = self.programs.trace_training((batch, *self.in_shape), SGD(self.params))
+        return program_table(traced.program, traced.trace)
+
     # ---- training -------------------------------------------------------------------------------
+
+    @property
+    def keep_gradients(self) -> bool:
+        """Whether training steps leave gradients in `Parameter.grad`; else those of dense weights
+        go straight into the update and others give up their memory. It changes no result."""
+        return self._keep_gradients
+
+    @keep_gradients.setter
+    def keep_gradients(self, value: bool) -> None:
+        self._keep_gradients = flag("keep_gradients", value)
 
     @_on_own_backend
     def train_step(self, x: Array, labels: Array, sgd: SGD) -> float:
         """One step: forward, backward, update.
 
         Args:
-            x: float32 [N, *in_shape], on the host or on the net's device.
+            x: float32 [N, *in_shape], on the host or on the net's device; only read.
             labels: integers [N] in 0 .. classes - 1.
             sgd: updates the parameters.
 
@@ -231,7 +255,7 @@ class Net(Steps):
                 All weights are still finite, but not all were updated: the net trains on when
                 weights have been loaded (`load_state`).
         """
-        self._run_step(x, labels, sgd)
+        self.run_step(x, labels, sgd)
         self.finish_steps()
         self.step += 1
         return self._mean_loss()
@@ -240,12 +264,8 @@ class Net(Steps):
     def start_step(self, x: Array, labels: Array, sgd: SGD) -> None:
         """As `train_step`, without waiting for a GPU: what comes of it `finish_steps` finds, and
         the loss `convnet.stepresults`."""
-        self._run_step(x, labels, sgd)
+        self.run_step(x, labels, sgd)
         self.step += 1
-
-    def _run_step(self, x: Array, labels: Array, sgd: SGD) -> None:
-        x, labels = self.begin_step(x, labels, sgd)
-        self.step_graph.run(x, labels, sgd)
 
     @_on_own_backend
     def finish_steps(
@@ -258,8 +278,7 @@ class Net(Steps):
 
         Raises: what was wrong with them, as `train_step`.
         """
-        if self.partition is not None:
-            self.partition.links.verify()
+        self._verify()
         self.check_updates(each)
 
     def wait_for(self, event: Any) -> None:
@@ -274,7 +293,7 @@ class Net(Steps):
     def gradients(self, x: Array, labels: Array, scale: float | None = None) -> float:
         """The mean loss, leaving its gradient in `Parameter.grad`; no update.
 
-        Those of frozen layers (`lr_mult` 0) are not computed and stay zero.
+        Those of frozen parameters (`lr_mult` 0) are not computed and are zero.
 
         Args:
             x, labels: as in `train_step`.
@@ -289,16 +308,46 @@ class Net(Steps):
         x, labels = self.on_device(x, labels)
         self.write_state()
         self.run_gradients(x, labels, scale)
-        if self.partition is not None:
-            self.partition.links.verify()  # before anything is made of what arrived
+        self._verify()  # before anything is made of what arrived
 
     @_on_own_backend
     def training_loss(self, x: Array, labels: Array) -> float:
         """The mean loss as `gradients` sees it, with the dropout masks of this step."""
         x, labels = self.on_device(x, labels)
         self.write_state()
-        self._forward(x, True, labels, gradient=False)
+        self._measure(x, labels, train=True)
         return self._mean_loss()
+
+    def _measure(self, x: Array, labels: Array, train: bool) -> None:
+        """Losses and ranks."""
+        if self.trace:
+            self.last = self.programs.losses(x, labels, train)
+        else:
+            self.last = self.passes(self.step_nodes).forward(x, train, labels, gradient=False)
+        self._verify()
+
+    def _verify(self) -> None:
+        if self.partition is not None:
+            self.partition.links.verify()
+
+    @property
+    def ranks(self) -> Array:
+        """`last_rank`, where the net is: overwritten by the next step."""
+        if self.last.rank is not None or not self.last.losses:
+            return self.last.rank
+        return np.full(
+            len(self.last.losses[0][1]), UNRANKED, np.int32
+        )  # no loss tells classes apart
+
+    @property
+    def last_rank(self) -> np.ndarray:
+        """Rank of each label in the last step or evaluation, int32 [N]: 0 if it scored highest."""
+        if self.ranks is None:
+            raise RuntimeError("last_rank: nothing has been trained or evaluated yet")
+        return np.array(self.backend.to_host(self.ranks))
+
+    def _mean_loss(self) -> float:
+        return mean_loss([(coeff, self.backend.to_host(loss)) for coeff, loss in self.last.losses])
 
     # ---- testing --------------------------------------------------------------------------------
 
@@ -317,11 +366,11 @@ class Net(Steps):
         ranks = np.zeros(len(x), np.int32)
         for part in _parts(len(x), batch):
             inputs, answers = map(self.backend.asarray, (x[part], labels[part]))
-            self._forward(inputs, False, answers, gradient=False)
-            for coeff, loss in self._case_losses:
+            self._measure(inputs, answers, train=False)
+            for coeff, loss in self.last.losses:
                 losses[part] += np.float32(coeff) * self.backend.to_host(loss)
-            ranks[part] = self.backend.to_host(self._rank)
-        self._rank = ranks
+            ranks[part] = self.last_rank
+        self.last.rank = ranks
         return losses, ranks.copy()
 
     def predict(self, x: Array, batch: int = 256) -> np.ndarray:
@@ -338,30 +387,28 @@ class Net(Steps):
         if until not in self._by_name:
             raise ValueError(f"unknown node {until!r}; {graph.suggestion(until, self._by_name)}")
         x = checked_x(x, self.in_shape, self.backend)
-        ends = [until] if self.partition is None else self.partition.ends(until)
-        needed = set().union(*(graph.ancestors(self._nodes, end) for end in ends))
         output = np.empty((len(x), *self.shapes[until]), np.float32)
         for part in _parts(len(x), batch):
-            values = self._values = {INPUT: self.backend.asarray(x[part])}
-            for node in self._nodes:
-                if node.name in needed:
-                    with self._at(node):
-                        inputs = [arrived(x) for x in self._inputs(node)]
-                        with fusion.apart(node.layer, node.name in ends):
-                            x_of = inputs if node.layer.several_inputs else inputs[0]
-                            values[node.name] = node.layer.fprop(x_of, False)
+            values = self._values(self.backend.asarray(x[part]), until)
             if self.partition is None:
                 output[part] = self.backend.to_host(values[until])
             else:
                 self.partition.collect(until, values, output[part])
         return output
 
-    # ---- checks of what is fed in ---------------------------------------------------------------
+    def _values(self, x: Array, until: str) -> dict[str, Array]:
+        """The output of a node in test mode; of its parts on two devices."""
+        ends = [until] if self.partition is None else self.partition.ends(until)
+        if self.trace:
+            self.last = self.programs.forward(x, ends)
+        else:
+            needed = set().union(*(graph.ancestors(self.all_nodes, end) for end in ends))
+            nodes = [node for node in self.all_nodes if node.name in needed]
+            self.last = self.passes(nodes).forward(x, False)
+        self._verify()
+        return self.last.values
 
-    def on_device(self, x: Array, labels: Array) -> tuple[Array, Array]:
-        """x and labels of a batch in the net's memory, if they can be used."""
-        x, labels = self._checked(x, labels)
-        return self.backend.asarray(x), self.backend.asarray(labels)
+    # ---- checks of what is fed in ---------------------------------------------------------------
 
     def _checked(self, x: Array, labels: Array) -> tuple[Array, Array]:
         """x and labels, wherever they are, if they can be used."""
@@ -370,28 +417,37 @@ class Net(Steps):
         x = checked_x(x, self.in_shape, self.backend)
         return x, checked_labels(labels, len(x), self.classes or UNRANKED, self.backend)
 
+    def on_device(self, x: Array, labels: Array) -> tuple[Array, Array]:
+        """x and labels of a batch in the net's memory, if they can be used."""
+        x, labels = map(self.backend.asarray, self._checked(x, labels))
+        self._recent = x, labels
+        return x, labels
+
     @_on_own_backend
     def check_finite(self, x: Array | None = None, labels: Array | None = None) -> str | None:
         """Where NaN or infinity began, or None if there is none.
 
         Args:
-            x, labels: as in `gradients`: a batch to run forward and backward, with a look at all
-                that each node computes. Without them the outputs that the last pass has left are
-                looked at, and the parameters; some outputs may have been overwritten since.
+            x, labels: as in `gradients`: a batch to run forward and backward, layer by layer, with
+                a look at all that each node computes. Without them it is the last one that the net
+                was given, or, if there was none, the parameters alone are looked at.
 
         Returns: the first node with one in its parameters or its output, "input" if x held it;
             else the first in the backward pass with one in its gradients.
         """
-        if x is None and labels is None:
-            origin = divergence.in_last_pass(self)
-        else:
+        if x is not None or labels is not None:
             x, labels = self.on_device(x, labels)
-            self.write_state()
-            origin = divergence.in_batch(self, x, labels)
+        elif self._recent is not None:
+            x, labels = self._recent
+        else:
+            return divergence.in_parameters(self)
+        self.write_state()
+        origin = divergence.in_batch(self, x, labels)
         return origin.node if origin else None
 
     # ---- saving ---------------------------------------------------------------------------------
 
+    @_on_own_backend
     @_on_own_backend
     def state(self, copy: bool = True) -> dict[str, np.ndarray]:
         """All parameters and velocities, on the host: "conv1.w" and "conv1.w:velocity".

@@ -29,11 +29,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from convnet.backend import Array, Backend
-from convnet.gather import Gather, Piece, arrived
+from convnet.gather import Gather, Piece
 from convnet.graph import INPUT, Node, ancestors, input_names
 from convnet.layer import Layer, Parameter, Randomness, Shape
 from convnet.layers.weighted import Weighted
 from convnet.links import Links
+from convnet.passes import learning
 from convnet.weights import Split
 
 
@@ -327,18 +328,6 @@ class Partition:
 
     # ---- running --------------------------------------------------------------------------------
 
-    def planned(self, learns: frozenset[str]) -> None:
-        """Tells gathers which gradients are wanted, and layers below which dx travels to put the
-        gradients of their parameters off until it is on its way."""
-        for node in self.nodes:
-            names = input_names(node)
-            if isinstance(node.layer, Gather):
-                node.layer.wanted = [name in learns for name in names]
-            elif isinstance(node.layer, Weighted):
-                below = self._by_name.get(names[0])
-                remote = below is not None and isinstance(below.layer, Gather)
-                node.layer.late = bool(remote and node.layer.need_dx)
-
     def ends(self, name: str) -> list[str]:
         """The nodes whose outputs together are that of a node of the net."""
         value = self.values[name]
@@ -346,11 +335,10 @@ class Partition:
 
     def collect(self, name: str, values: Mapping[str, Array], out: np.ndarray) -> None:
         """The output of a node of the net from those of `ends`, into an array on the host."""
-        self.links.verify()
         value = self.values[name]
         rows = out.reshape(-1, value.channels)
         for device, held, low, high in value.covering(0, value.channels, prefer=0):
-            part = self.devices[device].to_host(arrived(values[held.node]))
+            part = self.devices[device].to_host(values[held.node])
             part = part.reshape(-1, held.last - held.first)
             rows[:, low:high] = part[:, low - held.first : high - held.first]
 
@@ -360,7 +348,8 @@ class Partition:
 
     def moved(self, batch: int) -> int:
         """Bytes that cross between the devices in a training step of this batch."""
-        return sum(sum(gather.crossing(batch)) for _, gather in self.gathers())
+        wanted = learning(self.steps)
+        return sum(sum(gather.crossing(batch, wanted)) for _, gather in self.gathers())
 
 
 def _unset(rng: np.random.Generator, shape: Shape, fan_in: int, fan_out: int) -> np.ndarray:

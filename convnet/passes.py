@@ -1,219 +1,167 @@
-"""The passes of a net through its nodes: forward, and backward from its losses."""
+"""The passes of a net through its nodes: forward, and backward from its losses.
+
+They are the same on arrays, where every operation runs at once, and on the tensors of a trace,
+where it is noted.
+"""
 
 from __future__ import annotations
 
 import contextlib
-import functools
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-
 from convnet import backend as backends
-from convnet import fusion, graph, ops
-from convnet.changes import changed
+from convnet import ops
 from convnet.divergence import Watch
-from convnet.gather import Arriving, Part, arrived
 from convnet.graph import INPUT, Node, input_names
-from convnet.layer import Array, Parameter, flag
-from convnet.layers.loss import UNRANKED, Loss
-from convnet.layers.weighted import Weighted
-from convnet.partition import Partition
-from convnet.stepresults import mean_loss
+from convnet.layer import Array, Gradients, Layer, Parameter
+from convnet.layers.loss import Loss
+
+At = Callable[[Node], contextlib.AbstractContextManager[Any]]
+
+
+@dataclass
+class Forward:
+    """What a forward pass leaves.
+
+    Attributes:
+        values: the output of each node, and the input.
+        saved: what the backward pass of each node needs; of a loss, its gradient.
+        losses: (coeff, loss [N]) of each loss.
+        rank: of the labels, int32 [N]; None where no loss classifies.
+    """
+
+    values: dict[str, Array]
+    saved: dict[str, Any] = field(default_factory=dict)
+    losses: list[tuple[float, Array]] = field(default_factory=list)
+    rank: Array | None = None
+
+
+def _as_it_is(layer: Layer) -> Layer:
+    return layer
 
 
 class Passes:
-    """What of `Net` runs its nodes, on one device or on several.
+    """Runs nodes one by one.
 
-    Attributes:
-        partition: of the net over devices, or None.
-        gradient_ready: told of each parameter whose gradient is complete, in the backward pass.
-        watch: sees all that is computed, or None; see `convnet.divergence`.
+    Args:
+        nodes: in order.
+        at: what is entered around each node: its device, or its name in a trace.
+        stand_in: what is run in place of a layer; the layer itself by default.
+        watch: shown all that is computed, node by node.
     """
 
-    backend: backends.Backend
-    partition: Partition | None
-    gradient_ready: Callable[[Parameter], None] | None
-    watch: Watch | None = None
-    params: list[Parameter]
-    _nodes: Sequence[Node]  # those that run
-    _steps: Sequence[Node]  # those of them that a training step needs
-    _fuse: bool
-    _fuse_update: bool
-    _updated: list[Parameter]  # in the backward pass of the last step
-    _plan: fusion.Plan
-    _frozen: tuple[bool, ...] | None  # which of `params` were when the plan was made
-    _values: dict[str, Array]  # outputs of nodes in the last pass
-    _case_losses: list[tuple[float, Array]]  # (coeff, loss [N]) of each loss
-    _sums: dict[str, Array]  # gradients of nodes with several readers
-    _rank: Array | None
+    def __init__(
+        self,
+        nodes: Sequence[Node],
+        at: At,
+        stand_in: Callable[[Layer], Any] = _as_it_is,
+        watch: Watch | None = None,
+    ) -> None:
+        self.nodes, self.at, self.stand_in, self.watch = nodes, at, stand_in, watch
 
-    def plan(self) -> fusion.Plan:
-        """How the net runs; made anew when parameters have been frozen or freed since."""
-        frozen = tuple(param.lr_mult == 0.0 for param in self.params)
-        if frozen != self._frozen:
-            self._frozen, self._plan = frozen, fusion.plan(self._nodes, self._fuse)
-            if self.partition is not None:
-                self.partition.planned(self._plan.learns)
-        return self._plan
-
-    @property
-    def fuse_update(self) -> bool:
-        """Whether training steps update the weights of dense layers where their gradients are
-        computed, without keeping these, as far as that can be: see `convnet.fusedupdate`. Never
-        with fuse=False. It changes no result."""
-        return self._fuse and self._fuse_update
-
-    @fuse_update.setter
-    def fuse_update(self, value: bool) -> None:
-        changed()
-        self._fuse_update = flag("fuse_update", value)
-
-    @property
-    def left(self) -> tuple[Any, ...]:
-        """What the last pass has left behind: the outputs of nodes, losses and ranks, and which
-        gradients it has used up."""
-        return self._values, self._case_losses, self._rank, self._updated
-
-    @left.setter
-    def left(self, left: tuple[Any, ...]) -> None:
-        self._values, self._case_losses, self._rank, self._updated = left
-        for param in self._updated:
-            param.use_up_gradient()
-
-    @property
-    def last_rank(self) -> np.ndarray:
-        """Rank of each label in the last step or evaluation, int32 [N]: 0 if it scored highest."""
-        if self._rank is None:
-            raise RuntimeError("last_rank: nothing has been trained or evaluated yet")
-        return np.array(self.backend.to_host(self._rank))
-
-    def _mean_loss(self) -> float:
-        return mean_loss([(coeff, self.backend.to_host(loss)) for coeff, loss in self._case_losses])
-
-    def running(self, device: backends.Backend | None = None) -> list[Node]:
-        """The nodes that a training step runs: all, or those on one of the devices."""
-        of = {} if self.partition is None else self.partition.device_of
-        return [node for node in self._steps if device in (None, of.get(node.name, device))]
-
-    def _forward(
+    def forward(
         self,
         x: Array,
         train: bool,
         labels: Array | None = None,
         scale: float | None = None,
         gradient: bool = True,
-    ) -> None:
-        """Runs all nodes; the losses compare with `labels`."""
-        self.plan()
-        values = self._values = {INPUT: x}
-        self._case_losses, self._rank = [], None
+    ) -> Forward:
+        """Runs all nodes.
+
+        Args:
+            x: [N, ...].
+            train: false for test mode.
+            labels: int32 [N], which losses compare with; without them losses run as layers.
+            scale: multiplies the gradient of the sum of the losses; 1 / N by default.
+            gradient: whether `backward` follows.
+        """
+        done = Forward({INPUT: x})
         if self.watch:
             self.watch.see(INPUT, x)
-        for node in self._steps:
+        for node in self.nodes:
             layer = node.layer
-            with self._at(node):
-                inputs = self._inputs(node)
-                if isinstance(layer, Loss):
+            inputs = [done.values[name] for name in input_names(node)]
+            with self.at(node):
+                if isinstance(layer, Loss) and labels is not None:
                     each = layer.coeff * (1.0 / len(x) if scale is None else scale)
-                    loss, rank = layer.loss(inputs[0], labels, each, gradient)
-                    self._rank = self._rank if rank is None else rank
-                    self._case_losses.append((layer.coeff, loss))
-                elif isinstance(inputs[0], Arriving):
-                    assert isinstance(layer, Weighted)
-                    x = values[input_names(node)[0]] = inputs[0].array
-                    values[node.name] = layer.fprop_by_slices(x, inputs[0].slices(), train)
+                    found = self.stand_in(layer).loss(inputs[0], labels, each, gradient)
+                    loss, rank, done.saved[node.name] = found
+                    done.losses.append((layer.coeff, loss))
+                    done.rank = done.rank if rank is None else rank
                 else:
-                    values[node.name] = layer.fprop(
-                        inputs if layer.several_inputs else inputs[0], train
-                    )
+                    given = inputs if layer.several_inputs else inputs[0]
+                    y, saved = self.stand_in(layer).fprop(given, train)
+                    done.values[node.name] = y
+                    if train:
+                        done.saved[node.name] = saved
             if self.watch:
-                output = loss if isinstance(layer, Loss) else values[node.name]
-                held = None if isinstance(output, Arriving) else output
-                self.watch.see(node.name, held, layer.params)
-        if self._rank is None and self._case_losses:
-            self._rank = np.full(len(x), UNRANKED, np.int32)
-        if self.partition is not None and not gradient:
-            self.partition.links.verify()
+                output = done.values.get(node.name)
+                self.watch.see(node.name, loss if output is None else output, layer.params)
+        return done
 
-    def _at(self, node: Node) -> contextlib.AbstractContextManager[Any]:
-        """Within the block, the current device is that of the node."""
-        if self.partition is None:
-            return contextlib.nullcontext()
-        return self.partition.device_of[node.name].active()
+    def backward(self, forward: Forward, complete: Callable[[Parameter, Array], None]) -> None:
+        """Runs the bprop of all nodes that learn, or that a node below which learns feeds.
 
-    def _inputs(self, node: Node) -> list[Array]:
-        """The inputs of a node, once they have arrived; for a layer that can compute what has
-        arrived while the rest travels, as they are."""
-        names = input_names(node)
-        first = self._values[names[0]]
-        if isinstance(first, Arriving) and first.in_slices and isinstance(node.layer, Weighted):
-            return [first]
-        for name in names:
-            self._values[name] = arrived(self._values[name])
-        return [self._values[name] for name in names]
-
-    def _backward(self) -> None:
-        """Runs the bprop of all nodes that learn, in reverse."""
-        gradients: dict[str, Array] = {}
-        arriving: dict[str, list[Part]] = {}  # parts of gradients, from another device
-        late: list[Node] = []  # whose parameters' gradients are put off until dx is on its way
-        users = Counter(id(p) for node in self._steps for p in node.layer.params)
-        for node in reversed(self._steps):
-            if node.name not in self._plan.learns:
+        Args:
+            forward: of training, with its gradients.
+            complete: told of each parameter's gradient when all nodes that share it have added to
+                it, the last layer's first; not of frozen ones.
+        """
+        learns = learning(self.nodes)
+        gradients: dict[str, _Sum] = {}
+        own: dict[int, _Sum] = {}
+        users = Counter(id(p) for node in self.nodes for p in node.layer.params)
+        for node in reversed(self.nodes):
+            dy = gradients.pop(node.name, None)
+            is_loss = isinstance(node.layer, Loss)
+            if node.name not in learns or (dy is None and not is_loss):
                 continue
-            if node.name in arriving:
-                self._finish_late(late, users)
-            with self._at(node):
-                dy = gradients.pop(node.name, None)
-                for part in arriving.pop(node.name, ()):
-                    dy = part.add_to(dy)
-                dx = node.layer.bprop(dy)
-                late.append(node)
-                if self.partition is None:
-                    self._finish_late(late, users)
+            with self.at(node):
+                saved = forward.saved.pop(node.name)
+                found: Gradients
+                if dy is None:
+                    dx, found = saved, []
+                else:
+                    dx, found = self.stand_in(node.layer).bprop(saved, dy.array)
+                for param, grad in zip(node.layer.params, found, strict=True):
+                    if param.frozen:
+                        continue
+                    own.setdefault(id(param), _Sum()).add(grad)
+                    users[id(param)] -= 1
+                    if not users[id(param)]:
+                        complete(param, own.pop(id(param)).array)
                 parts = dx if node.layer.several_inputs else [dx]
                 if self.watch:
-                    own_parts = [part for part in parts if not isinstance(part, Part | None)]
-                    self.watch.see_gradients(node.name, own_parts)
-                own = node.name in self._plan.own_dx
+                    self.watch.see_gradients(node.name, [*parts, *found])
                 for name, part in zip(input_names(node), parts, strict=True):
-                    if isinstance(part, Part):
-                        arriving.setdefault(name, []).append(part)
-                    elif name in self._plan.learns:
-                        self._add_gradient(gradients, name, part, own)
-        self._finish_late(late, users)
+                    if name in learns:
+                        gradients.setdefault(name, _Sum()).add(part)
 
-    def _finish_late(self, late: list[Node], users: Counter[int]) -> None:
-        """Computes what gradients of parameters are due, and tells of those that are complete and
-        not frozen. `users` counts the nodes that have yet to add to each parameter's gradient."""
-        for node in late:
-            with self._at(node):
-                node.layer.finish_bprop()
-            if self.watch:
-                learned = [param.grad for param in node.layer.params if param.lr_mult != 0.0]
-                self.watch.see_gradients(node.name, learned)
-            for param in node.layer.params:
-                users[id(param)] -= 1
-                complete = not users[id(param)] and param.lr_mult != 0.0
-                if self.gradient_ready is not None and complete:
-                    self.gradient_ready(param)
-        late.clear()
 
-    def _add_gradient(self, gradients: dict[str, Array], name: str, part: Array, own: bool) -> None:
-        """Adds one reader's gradient to those of a node's output."""
-        if name in gradients:
-            ops.accumulate(gradients[name], part)
+class _Sum:
+    """A gradient that comes in parts; the first is only copied where another follows."""
+
+    array: Array = None
+    _copied = False
+
+    def add(self, part: Array) -> None:
+        if self.array is None:
+            self.array = part
             return
-        if not own and len(self._readers[name]) > 1:  # the sum must not change what others hold
-            held = self._sums.get(name)
-            if held is None or held.shape[1:] != part.shape[1:] or len(held) < len(part):
-                changed()
-                held = self._sums[name] = backends.of(part).empty(part.shape)
-            part = ops.copy(held[: len(part)], part)
-        gradients[name] = part
+        if not self._copied:
+            device = backends.of(self.array)
+            self.array, self._copied = ops.copy(device.empty(part.shape), self.array), True
+        ops.accumulate(self.array, part)
 
-    @functools.cached_property
-    def _readers(self) -> dict[str, list[Node]]:
-        return graph.consumers(self._nodes)
+
+def learning(nodes: Sequence[Node]) -> frozenset[str]:
+    """The nodes that need a backward pass: those that learn, and those above them."""
+    learns: set[str] = set()
+    for node in nodes:
+        if node.layer.learns or any(name in learns for name in input_names(node)):
+            learns.add(node.name)
+    return frozenset(learns)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from convnet import backend as backends
@@ -52,31 +52,47 @@ class SGD:
         """lr, momentum and weight decay."""
         return self.lr, self.momentum, self.weight_decay
 
-    def update(self, state: StepState | None = None, done: Sequence[Parameter] = ()) -> None:
+    @property
+    def usual(self) -> bool:
+        """Whether it updates as this class does, and not by a rule of its own."""
+        return type(self).update is SGD.update
+
+    @property
+    def traceable(self) -> bool:
+        """Whether an update is the operation of the contract with the rates of the step, which a
+        program can contain: not where a parameter has rates of its own, nor another rule."""
+        own = any(p.rates.lr is not None or p.rates.momentum is not None for p in self.params)
+        return self.usual and not own
+
+    def update(self, state: StepState | None = None) -> None:
         """One step: changes `data` and `velocity` of every parameter by its `grad`.
 
         Args:
-            state: where the devices have `rates`, and note by its number (see `number_of`) which
-                parameter they could not update. Without it they are given the rates, and this
+            state: where the devices have `rates`, and note which parameter they could not update,
+                by its place in `params` from 1. Without it they are given the rates, and this
                 method waits for them. Parameters with rates of their own are given those.
-            done: parameters that the backward pass has updated (see `convnet.fusedupdate`).
 
         Raises:
-            RuntimeError: another's gradient was not kept.
+            RuntimeError: a parameter has no gradient.
             DivergedError: without a state: an update was not finite.
         """
-        updated = {id(param) for param in done}
         tensors: dict[tuple[backends.Backend, float, float], list[Any]] = {}
         numbers: dict[Any, list[int]] = {}
         for place, p in enumerate(self.params):
-            if p.lr_mult != 0.0 and id(p) not in updated:
-                lr = self.lr if p.rates.lr is None else p.rates.lr
-                momentum = self.momentum if p.rates.momentum is None else p.rates.momentum
-                key = backends.of(p.data), lr, momentum
-                own = tensors.setdefault(key, [])
-                own.append((p.data, p.velocity, p.grad, p.lr_mult, p.decay_mult))
-                numbers.setdefault(key, []).append(place + 1)
-        noted = state or self._fresh_state()
+            if p.frozen:
+                continue
+            if p.grad is None:
+                raise RuntimeError(
+                    f"{p.name}: there is no gradient: Net.gradients() leaves them, and a training "
+                    "step with net.keep_gradients = True"
+                )
+            lr = self.lr if p.rates.lr is None else p.rates.lr
+            momentum = self.momentum if p.rates.momentum is None else p.rates.momentum
+            key = backends.of(p.grad).real, lr, momentum
+            own = tensors.setdefault(key, [])
+            own.append((p.data, p.velocity, p.grad, p.lr_mult, p.decay_mult))
+            numbers.setdefault(key, []).append(place + 1)
+        noted = state or self._fresh_state(device for device, _, _ in tensors)
         for (device, lr, momentum), own in tensors.items():
             given = state is None or (lr, momentum) != (self.lr, self.momentum)
             with device.active():
@@ -93,10 +109,10 @@ class SGD:
             name = self.params[noted.diverged - 1].name
             raise DivergedError(f"the update of {name} is not finite", name)
 
-    def _fresh_state(self) -> StepState:
+    def _fresh_state(self, devices: Iterable[backends.Backend]) -> StepState:
         """A state in which nothing is noted."""
         if self._state is None:
-            self._state = StepState(sorted({backends.of(p.data) for p in self.params}, key=id))
+            self._state = StepState(list(dict.fromkeys(devices)))
         if self._state.diverged:
             self._state.clear_diverged()
         return self._state

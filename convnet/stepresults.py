@@ -61,7 +61,7 @@ class StepResults:
     def note(self) -> None:
         """Begins to fetch those of the step that was begun last."""
         net, device = self.net, self.net.backend
-        _, losses, rank, _ = net.left
+        losses, rank = net.last.losses, net.ranks
         with device.active():
             fetched = [(coeff, device.fetch(loss)) for coeff, loss in losses]
             self._pending.append(_Pending(net.step, fetched, device.fetch(rank), device.record()))

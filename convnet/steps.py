@@ -3,60 +3,60 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
-from convnet import divergence, fusedupdate
-from convnet.divergence import DivergedError, Origin
+from convnet import divergence
+from convnet.divergence import DivergedError, Origin, Watch
+from convnet.graph import Node
 from convnet.layer import Array, Parameter, Randomness
-from convnet.passes import Passes
+from convnet.nn.programs import Programs
+from convnet.partition import Partition
+from convnet.passes import Forward, Passes
 from convnet.sgd import SGD
+from convnet.stepstate import StepState
+
+if TYPE_CHECKING:
+    from convnet.backend import Backend
 
 
-class Steps(Passes):
+class Steps:
     """What of `Net` makes a training step of its passes.
 
     Attributes:
         diverged: the error that a step ended with; None once weights have been loaded.
+        last: what the last pass has left: outputs that were asked for, losses and ranks.
     """
 
+    trace: bool
+    backend: Backend
+    params: list[Parameter]
+    partition: Partition | None
+    step_nodes: Sequence[Node]
+    programs: Programs
+    keep_gradients: bool
+    gradient_ready: Callable[[Parameter], None] | None
+    last: Forward
     diverged: DivergedError | None
-    _last: tuple[Array, Array, SGD] | None = None  # the step that was begun last
+    _begun: tuple[Array, Array, SGD] | None = None  # the step that was begun last
     _random: Randomness
+
+    @property
+    def step_state(self) -> StepState:
+        """What differs from step to step, in the memory of the devices."""
+        assert self._random.state is not None
+        return self._random.state
 
     def write_state(self, sgd: SGD | None = None) -> None:
         """Gives the devices what is this step's own; the rates only where an update follows."""
-        assert self._random.state is not None
         seed, step = self._random.seed, self._random.step
-        self._random.state.write(seed, step, None if sgd is None else sgd.rates)
+        self.step_state.write(seed, step, None if sgd is None else sgd.rates)
 
-    def plain_step(self, x: Array, labels: Array, sgd: SGD) -> None:
-        """The operations of a step, node by node, on checked arrays; see `train_step`."""
-        with fusedupdate.during(self, sgd) as self._updated:
-            self.run_gradients(x, labels)
-        if self.partition is not None:
-            self.partition.links.before_update()
-        self.update(sgd, self._updated)
-
-    def update(self, sgd: SGD, done: Sequence[Parameter] = ()) -> None:
-        """The update at the end of a step. An optimiser of another kind is not asked for one if a
-        gradient is not finite.
-
-        Args:
-            done: parameters that have been updated.
-        """
-        state = self._random.state
-        assert state is not None
-        if not fusedupdate.is_usual(sgd):
-            number = divergence.first_not_finite(sgd.params)
-            if number:
-                return state.note_diverged(self.backend, number)
-        return sgd.update(state, done) if done else sgd.update(state)
-
-    def run_gradients(self, x: Array, labels: Array, scale: float | None = None) -> None:
-        """The operations of `gradients`, on checked arrays."""
-        self._forward(x, True, labels, scale)
-        for param in self.params:
-            param.zero_grad()
-        self._backward()
+    def passes(self, nodes: Sequence[Node], watch: Watch | None = None) -> Passes:
+        """What runs nodes one by one, on their devices."""
+        device_of = {} if self.partition is None else self.partition.device_of
+        return Passes(
+            nodes, lambda node: device_of.get(node.name, self.backend).active(), watch=watch
+        )
 
     def on_device(self, x: Array, labels: Array) -> tuple[Array, Array]:
         """x and labels of a batch in the net's memory, if they can be used."""
@@ -72,9 +72,50 @@ class Steps(Passes):
                 self.diverged.node,
             )
         x, labels = self.on_device(x, labels)
-        self._last = x, labels, sgd
+        self._begun = x, labels, sgd
         self.write_state(sgd)
         return x, labels
+
+    def run_step(self, x: Array, labels: Array, sgd: SGD) -> None:
+        """A step, as a program where the update can be part of one."""
+        x, labels = self.begin_step(x, labels, sgd)
+        if self.trace and sgd.traceable:
+            self.last = self.programs.train(x, labels, sgd)
+            return
+        self.run_gradients(x, labels)
+        if self.partition is not None:
+            self.partition.links.share_halts()
+        self.update(sgd)
+        if not self.keep_gradients:
+            for param in self.params:
+                param.grad = None
+
+    def run_gradients(self, x: Array, labels: Array, scale: float | None = None) -> None:
+        """The operations of `gradients`, on checked arrays."""
+        if self.trace:
+            self.last = self.programs.gradients(x, labels, scale)
+            return
+        for param in self.params:
+            param.zero_grad()
+
+        def complete(param: Parameter, grad: Array) -> None:
+            param.grad = grad
+            if self.gradient_ready is not None:
+                self.gradient_ready(param)
+
+        passes = self.passes(self.step_nodes)
+        self.last = passes.forward(x, True, labels, scale)
+        passes.backward(self.last, complete)
+
+    def update(self, sgd: SGD) -> None:
+        """The update at the end of a step. An optimiser of another kind is not asked for one if a
+        gradient is not finite."""
+        if not sgd.usual:
+            number = divergence.first_not_finite(sgd.params)
+            if number:
+                self.step_state.note_diverged(self.backend, number)
+                return
+        sgd.update(self.step_state)
 
     def check_updates(self, each: Callable[[Origin | None], list[Origin | None]]) -> None:
         """Looks whether the updates of all steps so far were finite; waits for the devices.
@@ -85,14 +126,13 @@ class Steps(Passes):
         Raises: DivergedError, the same in all of them. It says where the NaN began if the last
             batch tells; on a GPU there may have been others since.
         """
-        assert self._random.state is not None
-        number, step = self._random.state.diverged, self._random.state.diverged_step
-        if not number or self._last is None:
+        number, step = self.step_state.diverged, self.step_state.diverged_step
+        if not number or self._begun is None:
             return
-        x, labels, sgd = self._last
+        x, labels, sgd = self._begun
         origins = [origin for origin in each(divergence.in_batch(self, x, labels)) if origin]
         what = sgd.params[number - 1].name
-        what += "" if step == self._random.state.step + 1 else f" in step {step}"
+        what += "" if step == self.step_state.step + 1 else f" in step {step}"
         self.diverged = divergence.error_of(
             sgd.params[number - 1].name, what, origins[0] if origins else None
         )
@@ -100,6 +140,6 @@ class Steps(Passes):
 
     def forget_divergence(self) -> None:
         """Lets a net that has diverged train on, with the weights that it has."""
-        if self.diverged is not None and self._random.state is not None:
+        if self.diverged is not None:
             self.diverged = None
-            self._random.state.clear_diverged()
+            self.step_state.clear_diverged()

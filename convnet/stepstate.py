@@ -41,6 +41,7 @@ class StepState:
 
     def on(self, device: Backend) -> Array:
         """The state in the memory of a device, uint32 [12]."""
+        device = device.real
         if device not in self._on:
             held = self._on[device] = device.zeros((WORDS,), np.uint32)
             device.put(held[:_HALT], self._words)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from convnet.graph import INPUT, input_names
 from convnet.layer import Shape
+from convnet.passes import learning
 
 if TYPE_CHECKING:
     from convnet.net import Net
@@ -58,9 +59,10 @@ def partition_table(partition: Partition, batch: int) -> str:
     and the gradients that come back.
     """
     sent: dict[str, tuple[int, int]] = {}
+    wanted = learning(partition.steps)
     for node, gather in partition.gathers():
         name = partition.origin[node.name]
-        there, back = gather.crossing(batch)
+        there, back = gather.crossing(batch, wanted)
         before = sent.get(name, (0, 0))
         sent[name] = (before[0] + there, before[1] + back)
     devices = [device.device for device in partition.devices]

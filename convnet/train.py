@@ -206,10 +206,7 @@ class _Job:
             warnings.simplefilter("ignore", LinkWarning)  # shown below
             parts = build(cfg, self.device, self.data, stats, self.ranks, source)
         parts.loader.warn = parts.validation_loader.warn = self.reporter.warn
-        steps = parts.net.step_graph
-        steps.mode, steps.warn = cfg.step.graph, self.reporter.warn
-        if steps.mode == "force" and steps.problem is not None:
-            raise ConfigError(f"{cfg.origin}: step.graph: force, but: {steps.problem}")
+        parts.net.programs.warn = self.reporter.warn
         self._show(parts)
         return parts
 
@@ -232,7 +229,7 @@ class _Job:
         )
         for number, text in enumerate(parts.memory.lines(cfg.train.batch, self.ranks.size)):
             line(f"{'memory' if number == 0 else '':10}{text}")
-        line(f"step      {net.step_graph.describe()}")
+        line(f"step      {net.programs.describe()}")
         if cfg.net.lr_mult:
             rates = (
                 f"{name} x {rate:g}" if rate else f"{name} frozen"

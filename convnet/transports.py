@@ -11,34 +11,16 @@ from convnet import ops
 from convnet.backend import Array, Backend
 
 
-class Loopback:
-    """A copy within one memory."""
+class Direct:
+    """A kernel on the source that stores into the target's memory: "peer", or "loopback" where both
+    are logical devices of the host."""
 
-    name = "loopback"
-    threaded = True
-
-    def __init__(self, source: Backend, target: Backend) -> None:
-        self.source, self.target = source, target
+    def __init__(self, source: Backend) -> None:
+        self.name = "loopback" if source.name == "cpu" else "peer"
 
     def copy(self, dst: Array, dst_col: int, src: Array, src_col: int, cols: int) -> None:
         """Columns of src [rows, S] into columns of dst [rows, D]."""
-        to = self.target.to_host(dst)[:, dst_col : dst_col + cols]
-        np.copyto(to, self.source.to_host(src)[:, src_col : src_col + cols])
-
-
-class Peer:
-    """A kernel on the source that stores into the target's memory."""
-
-    name = "peer"
-    threaded = False
-
-    def __init__(self, source: Backend, target: Backend) -> None:
-        pass
-
-    def copy(self, dst: Array, dst_col: int, src: Array, src_col: int, cols: int) -> None:
-        """As `Loopback.copy`."""
-        # The link orders it with the devices' streams.
-        ops.peer_copy(dst, src, dst_col=dst_col, src_col=src_col, cols=cols, wait=False)
+        ops.peer_copy(dst, src, dst_col=dst_col, src_col=src_col, cols=cols)
 
 
 class HostStaged:
@@ -48,15 +30,22 @@ class HostStaged:
 
     def __init__(self, source: Backend, target: Backend) -> None:
         self.source, self.target = source, target
-        self.threaded = source.name == "cpu"
         self._slots: list[Any] = [None, None]
         self._count = 0
 
     def copy(self, dst: Array, dst_col: int, src: Array, src_col: int, cols: int) -> None:
-        """As `Loopback.copy`."""
+        """As `Direct.copy`. In a trace, a call of Python."""
+        traced = getattr(dst, "traced_on", None)
+        if traced is None:
+            self._copy(src, dst, src_col, dst_col, cols)
+        else:
+            columns = {"src_col": src_col, "dst_col": dst_col, "cols": cols}
+            traced.note_python(self._copy, {"src": src}, {"dst": dst}, columns)
+
+    def _copy(self, src: Array, dst: Array, src_col: int, dst_col: int, cols: int) -> None:
         self._count += 1
         if self.source.name == "cuda":
-            return self._copy_cuda(dst, dst_col, src, src_col, cols)
+            return self._copy_cuda(src, dst, src_col, dst_col, cols)
         slot = self._slot((src.shape[0], cols), np.empty)
         np.copyto(slot, self.source.to_host(src)[:, src_col : src_col + cols])
         np.copyto(self.target.to_host(dst)[:, dst_col : dst_col + cols], slot)
@@ -70,26 +59,23 @@ class HostStaged:
             held = self._slots[self._count % 2] = make(size, np.float32)
         return held[:size].reshape(shape)
 
-    def _copy_cuda(self, dst: Array, dst_col: int, src: Array, src_col: int, cols: int) -> None:
-        """Not yet run on a GPU. Called with the source's side stream current.
-
-        The blocks are packed and unpacked by kernels of their own device, as copies between host
+    def _copy_cuda(self, src: Array, dst: Array, src_col: int, dst_col: int, cols: int) -> None:
+        """The blocks are packed and unpacked by kernels of their own device, as copies between host
         and device want memory without gaps. The host waits: this is the slow way, for pairs of
-        devices that have no other.
-        """
+        devices that have no other."""
         block = src[:, src_col : src_col + cols]
         with self.source.active():
             packed = self.source.xp.ascontiguousarray(block)
             slot = self._slot(block.shape, self.source.pinned)
             packed.get(out=slot)
-        with self.target.active(), self.target.xp.cuda.Stream(non_blocking=True) as stream:
+        with self.target.active():
             arrived = self.target.empty(block.shape)
             arrived.set(slot)
             dst[:, dst_col : dst_col + cols] = arrived
-            stream.synchronize()
+            self.target.current_stream().synchronize()
 
 
-Transport = Loopback | Peer | HostStaged
+Transport = Direct | HostStaged
 
 
 def transport_works(transport: Any, source: Backend, target: Backend) -> bool:

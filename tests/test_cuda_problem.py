@@ -20,6 +20,9 @@ class Cuda(types.ModuleType):
         super().__init__("convnet._cuda")
         self.devices, self.problem = devices, problem
 
+    def start_backend(self) -> None:
+        pass
+
     def device_count(self) -> int:
         return self.devices
 

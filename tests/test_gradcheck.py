@@ -33,26 +33,26 @@ def data(rng):
 class HalfBias(Dense):
     """The gradient of b is half of what it should be."""
 
-    def bprop(self, dy):
-        dx = super().bprop(dy)
-        self.b.grad[...] *= 0.5
-        return dx
+    def bprop(self, saved, dy):
+        dx, (dw, db) = super().bprop(saved, dy)
+        return dx, [dw, db * np.float32(0.5)]
 
 
 class WrongInput(Dense):
     """dx is 5 % too large: parameters below are wrong, its own are right."""
 
-    def bprop(self, dy):
-        return super().bprop(dy) * np.float32(1.05)
+    def bprop(self, saved, dy):
+        dx, gradients = super().bprop(saved, dy)
+        return dx * np.float32(1.05), gradients
 
 
 class MissingRow(Dense):
     """Every other unit gets no gradient."""
 
-    def bprop(self, dy):
-        dx = super().bprop(dy)
-        self.w.grad[::2] = 0.0
-        return dx
+    def bprop(self, saved, dy):
+        dx, (dw, db) = super().bprop(saved, dy)
+        dw[::2] = 0.0
+        return dx, [dw, db]
 
 
 def wrong(rows):

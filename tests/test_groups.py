@@ -86,7 +86,7 @@ def test_bad_groups_name_the_key(groups: Any, expected: str) -> None:
 def test_each_parameter_is_updated_by_its_own_numbers(backend: Any, rng: Any) -> None:
     nodes = [Node("fc1", Dense(6)), Node("fc2", Dense(10)), Node("softmax", SoftmaxXent())]
     net = Net(nodes, (5,), device=backend)
-    net.fuse_update = False  # the gradients are looked at below
+    net.keep_gradients = True  # the gradients are looked at below
     table = config("x", [{"params": ["fc1.w"], "momentum": 0.25, "schedule": DEXP}])
     groups = param_groups(load_config(table), net)
     sgd = SGD(net.params, lr=0.05, momentum=0.9, weight_decay=0.1)

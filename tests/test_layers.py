@@ -1,4 +1,4 @@
-"""Layers one by one: sizes, parameters, buffers, what bprop adds, and errors.
+"""Layers one by one: sizes, parameters, their two passes, and errors.
 
 That the operations compute what they should is tested in tests/kernels; here each layer must call
 the right one with its own hyper-parameters, so results are compared with those operations.
@@ -85,7 +85,7 @@ def test_sizes(make, in_shape, out_shape, params, macs, backend, rng):
         param.data = backend.asarray(param.data)
     shapes = in_shape if isinstance(in_shape, list) else [in_shape]
     inputs = [draw(backend, rng, 2, *shape) for shape in shapes]
-    y = layer.fprop(inputs if layer.several_inputs else inputs[0], False)
+    y, _ = layer.fprop(inputs if layer.several_inputs else inputs[0], False)
     assert y.shape == (2, *out_shape)
 
 
@@ -128,7 +128,8 @@ def test_weighted_layers_call_their_operations(kind, relu, backend, rng):
         "dense": lambda: ops.dense_fprop(rows, w.data, b.data, relu=relu),
     }[kind]()
     host = backend.to_host
-    np.testing.assert_array_equal(host(layer.fprop(x, True)), host(y))
+    found, saved = layer.fprop(x, True)
+    np.testing.assert_array_equal(host(found), host(y))
     dy = draw(backend, rng, *y.shape)
     kept = host(dy).copy()
     masked = ops.relu_bprop(y, dy) if relu else dy
@@ -142,13 +143,10 @@ def test_weighted_layers_call_their_operations(kind, relu, backend, rng):
         "local": lambda: ops.local_wgrad(x, masked, w.shape, **window),
         "dense": lambda: ops.dense_wgrad(rows, masked),
     }[kind]()
-    np.testing.assert_array_equal(host(layer.bprop(dy)), host(dx))
-    np.testing.assert_array_equal(host(w.grad), host(dw))
-    np.testing.assert_array_equal(host(b.grad), host(db))
-    np.testing.assert_array_equal(host(dy), kept)  # on its own, a layer leaves dy alone
-    layer.bprop(dy)
-    np.testing.assert_array_equal(host(w.grad), 2 * host(dw))  # adds into the gradient
-    np.testing.assert_array_equal(host(b.grad), 2 * host(db))
+    got, (got_dw, got_db) = layer.bprop(saved, dy)
+    for mine, theirs in ((got, dx), (got_dw, dw), (got_db, db)):
+        np.testing.assert_array_equal(host(mine), host(theirs))
+    np.testing.assert_array_equal(host(dy), kept)  # a layer leaves dy alone
 
 
 def test_other_layers_call_their_operations(backend, rng):
@@ -170,13 +168,13 @@ def test_other_layers_call_their_operations(backend, rng):
     ]
     for layer, dy, y, dx in cases:
         ready(layer, (7, 6, 4), rng)
-        np.testing.assert_array_equal(host(layer.fprop(x, True)), host(y))
-        np.testing.assert_array_equal(host(layer.bprop(dy)), host(dx))
+        found, saved = layer.fprop(x, True)
+        np.testing.assert_array_equal(host(found), host(y))
+        np.testing.assert_array_equal(host(layer.bprop(saved, dy)[0]), host(dx))
 
 
 @pytest.mark.parametrize("cls", [c for c in LAYER_TYPES.values() if issubclass(c, Activation)])
-@pytest.mark.parametrize("in_place", [False, True])
-def test_activations_call_their_operation(cls, in_place, backend, rng):
+def test_activations_call_their_operation(cls, backend, rng):
     layer = ready(cls(), (6, 4), rng)
     data = np.abs(rng.standard_normal((3, 6, 4))).astype(np.float32) + 0.1
     x = backend.asarray(data.copy())
@@ -184,14 +182,12 @@ def test_activations_call_their_operation(cls, in_place, backend, rng):
     dy = draw(backend, rng, 3, 6, 4)
     saved = y if ops.activation_saves_output(layer.kind) else x
     dx = ops.activation_bprop(layer.kind, saved, dy, layer.a, layer.b)
-    layer.in_place = in_place and layer.can_run_in_place
-    layer.overwrite_dy = in_place
-    result = layer.fprop(x, True)
+    result, kept = layer.fprop(x, True)
     np.testing.assert_array_equal(backend.to_host(result), backend.to_host(y))
-    assert (result is x) == layer.in_place
-    back = layer.bprop(dy)
+    back, none = layer.bprop(kept, dy)
     np.testing.assert_array_equal(backend.to_host(back), backend.to_host(dx))
-    assert (back is dy) == in_place
+    assert none == []
+    np.testing.assert_array_equal(backend.to_host(x), data)
 
 
 @pytest.mark.parametrize("mode", ["paper", "inverted"])
@@ -200,14 +196,14 @@ def test_dropout(mode, backend, rng):
     layer.random.seed, layer.random.step, layer.stream = 11, 5, 77
     x = backend.asarray(np.full((2, 400), 2.0, np.float32))
     key = {"seed": 11, "layer": 77, "step": 5, "mode": mode}
-    y = backend.to_host(layer.fprop(x, True)).copy()
+    y = backend.to_host(layer.fprop(x, True)[0])
     np.testing.assert_array_equal(y, backend.to_host(ops.dropout_fprop(x, 0.3, **key)))
     kept = 2.0 if mode == "paper" else 2.0 / 0.7
     assert set(np.unique(y)) == {np.float32(0), np.float32(kept)}
-    np.testing.assert_array_equal(backend.to_host(layer.bprop(x)), y)  # the same mask
+    np.testing.assert_array_equal(backend.to_host(layer.bprop(None, x)[0]), y)  # the same mask
     layer.random.step = 6
-    assert (backend.to_host(layer.fprop(x, True)) != y).any()
-    tested = backend.to_host(layer.fprop(x, False))
+    assert (backend.to_host(layer.fprop(x, True)[0]) != y).any()
+    tested = backend.to_host(layer.fprop(x, False)[0])
     np.testing.assert_allclose(tested, 2.0 * 0.7 if mode == "paper" else 2.0, rtol=1e-6)
     np.testing.assert_array_equal(backend.to_host(x), 2.0)
 
@@ -215,11 +211,11 @@ def test_dropout(mode, backend, rng):
 def test_flatten_is_in_hwc_order_without_a_copy(backend, rng):
     layer = ready(Flatten(), (2, 3, 4), rng)
     x = draw(backend, rng, 5, 2, 3, 4)
-    y = layer.fprop(x, True)
+    y, saved = layer.fprop(x, True)
     np.testing.assert_array_equal(backend.to_host(y), backend.to_host(x).reshape(5, 24))
     if isinstance(x, np.ndarray):
         assert np.shares_memory(x, y)
-    assert layer.bprop(y).shape == x.shape
+    assert layer.bprop(saved, y)[0].shape == x.shape
 
 
 def test_sum_and_concat(backend, rng):
@@ -227,15 +223,15 @@ def test_sum_and_concat(backend, rng):
     host = backend.to_host
     total = ready(Sum(), [(3, 3, 4)] * 3, rng)
     np.testing.assert_allclose(
-        host(total.fprop([a, b, c], True)), host(a) + host(b) + host(c), rtol=1e-5
+        host(total.fprop([a, b, c], True)[0]), host(a) + host(b) + host(c), rtol=1e-5
     )
-    assert [dx is a for dx in total.bprop(a)] == [True] * 3
+    assert [dx is a for dx in total.bprop(None, a)[0]] == [True] * 3
     d = draw(backend, rng, 2, 3, 3, 1)
     joined = ready(Concat(), [(3, 3, 4), (3, 3, 1), (3, 3, 4)], rng)
-    y = joined.fprop([a, d, b], True)
+    y, _ = joined.fprop([a, d, b], True)
     expected = np.concatenate([host(a), host(d), host(b)], axis=-1)
     np.testing.assert_array_equal(host(y), expected)
-    for dx, part in zip(joined.bprop(y), (a, d, b), strict=True):
+    for dx, part in zip(joined.bprop(None, y)[0], (a, d, b), strict=True):
         np.testing.assert_array_equal(host(dx), host(part))
 
 
@@ -243,10 +239,10 @@ def test_softmax_gives_loss_gradient_and_rank(backend, rng):
     layer = ready(SoftmaxXent(), (5,), rng)
     x, labels = draw(backend, rng, 4, 5), backend.asarray(np.array([0, 4, 2, 2], np.int32))
     loss, dx, rank = ops.softmax_xent(x, labels, scale=0.25)
-    got, got_rank = layer.loss(x, labels, 0.25, True)
-    for mine, theirs in ((got, loss), (got_rank, rank), (layer.bprop(None), dx)):
+    for mine, theirs in zip(layer.loss(x, labels, 0.25, True), (loss, rank, dx), strict=True):
         np.testing.assert_array_equal(backend.to_host(mine), backend.to_host(theirs))
-    probs = backend.to_host(layer.fprop(x, False))
+    assert layer.loss(x, labels, 0.25, False)[2] is None
+    probs = backend.to_host(layer.fprop(x, False)[0])
     np.testing.assert_allclose(probs.sum(1), 1.0, rtol=1e-6)
 
 
@@ -269,45 +265,6 @@ def test_fans_of_convolutions_count_one_group(rng):
     ready(Local(6, 3, init=watch), (4, 4, 2), rng)
     ready(Dense(5, init=watch), (3, 3, 2), rng)
     assert seen == [(3 * 2 * 2, 3 * 2 * 3), (9 * 2, 9 * 6), (18, 5)]
-
-
-# ---- buffers ------------------------------------------------------------------------------------
-
-
-def test_buffers_are_kept_between_calls(backend, rng):
-    layer = ready(Conv(3, 3), (6, 6, 2), rng, backend)
-    x = draw(backend, rng, 4, 6, 6, 2)
-    y = layer.fprop(x, True)
-    assert layer.fprop(x, True) is y
-    dx = layer.bprop(y)
-    assert layer.bprop(y) is dx
-    assert layer.fprop(x[:2], True).shape[0] == 2
-    assert layer.fprop(x, True) is y  # a smaller batch uses part of the same memory
-    assert layer.fprop(draw(backend, rng, 5, 6, 6, 2), True).shape[0] == 5
-    assert layer.fprop(x, True) is not y  # a larger one needed new memory
-
-
-def test_smaller_batch_gives_the_same_results(backend, rng):
-    layer = ready(MaxPool(3, 2), (6, 6, 2), rng, backend)
-    x = draw(backend, rng, 4, 6, 6, 2)
-    y = backend.to_host(layer.fprop(x, True)).copy()
-    np.testing.assert_array_equal(backend.to_host(layer.fprop(x[1:3].copy(), True)), y[1:3])
-
-
-def test_bprop_needs_a_training_fprop(backend, rng):
-    for layer in (Conv(3, 3), MaxPool(3, 2), LRN(), Tanh()):
-        ready(layer, (6, 6, 2), rng, backend)
-        y = layer.fprop(draw(backend, rng, 2, 6, 6, 2), False)
-        with pytest.raises(RuntimeError, match="bprop needs an fprop with train=True"):
-            layer.bprop(y)
-
-
-def test_no_dx_where_none_is_needed(backend, rng):
-    layer = ready(Conv(3, 3), (6, 6, 2), rng, backend)
-    layer.need_dx = False
-    y = layer.fprop(draw(backend, rng, 2, 6, 6, 2), True)
-    assert layer.bprop(y) is None
-    assert backend.to_host(layer.w.grad).any()
 
 
 def test_share_checks_shapes(rng):

@@ -49,7 +49,7 @@ def test_alexnet_is_put_together_as_in_the_paper(paper_net):
 
 
 def test_alexnet_takes_no_memory_for_training_before_it_trains(paper_net):
-    assert not any(param.has_velocity or param._grad is not None for param in paper_net.params)
+    assert not any(param.has_velocity or param.grad is not None for param in paper_net.params)
 
 
 def test_alexnet_starts_from_the_paper_s_distribution():

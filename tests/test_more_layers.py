@@ -146,42 +146,38 @@ def test_values_and_gradients(make, in_shape, reference, backend, rng):
     x = rng.standard_normal((2, *in_shape))
     dy = rng.standard_normal((2, *layer.out_shape))
     device_x, device_dy = (backend.asarray(a.astype(np.float32)) for a in (x, dy))
-    for _ in range(2):  # the second time in buffers that have been used
-        y = backend.to_host(layer.fprop(device_x, True))
-        assert y.dtype == np.float32
-        np.testing.assert_allclose(y, reference(layer, x), rtol=2e-5, atol=2e-6)
-        dx = backend.to_host(layer.bprop(device_dy))
-        assert_is_gradient(dx, lambda a: reference(layer, a), x, dy, rng)
+    y, saved = layer.fprop(device_x, True)
+    assert backend.to_host(y).dtype == np.float32
+    np.testing.assert_allclose(backend.to_host(y), reference(layer, x), rtol=2e-5, atol=2e-6)
+    dx, none = layer.bprop(saved, device_dy)
+    assert none == []
+    assert_is_gradient(backend.to_host(dx), lambda a: reference(layer, a), x, dy, rng)
     np.testing.assert_array_equal(backend.to_host(device_x), x.astype(np.float32))
-    told = layer.output_bytes(2) + layer.gradient_bytes(2)
-    assert told - 16 <= layer.buffer_bytes <= told  # of a softmax's sum there is no buffer
+    np.testing.assert_array_equal(backend.to_host(device_dy), dy.astype(np.float32))
 
 
 def test_max_takes_the_first_of_the_largest(backend, rng):
     layer = prepared(Max(), [IMAGE] * 3, rng, backend)
     x = rng.integers(-2, 3, (3, 2, *IMAGE)).astype(np.float32)  # with many ties
     inputs = [backend.asarray(part) for part in x]
-    y = backend.to_host(layer.fprop(inputs, True))
-    np.testing.assert_array_equal(y, x.max(axis=0))
+    y, saved = layer.fprop(inputs, True)
+    np.testing.assert_array_equal(backend.to_host(y), x.max(axis=0))
     dy = rng.standard_normal(y.shape).astype(np.float32)
     winner = x.argmax(axis=0)
-    for index, dx in enumerate(layer.bprop(backend.asarray(dy))):
+    for index, dx in enumerate(layer.bprop(saved, backend.asarray(dy))[0]):
         np.testing.assert_array_equal(backend.to_host(dx), np.where(winner == index, dy, 0.0))
-    # the mask is written again in bprop, and is counted once
-    assert layer.buffer_bytes == layer.output_bytes(2) + layer.gradient_bytes(2)
 
 
 def test_sum_with_coefficients(backend, rng):
     layer = prepared(Sum([0.5, -1.0, 1.25]), [IMAGE] * 3, rng, backend)
     x = [rng.standard_normal((2, *IMAGE)).astype(np.float32) for _ in range(3)]
-    y = backend.to_host(layer.fprop([backend.asarray(part) for part in x], True))
+    y = backend.to_host(layer.fprop([backend.asarray(part) for part in x], True)[0])
     np.testing.assert_allclose(y, 0.5 * x[0] - x[1] + 1.25 * x[2], rtol=1e-5, atol=1e-6)
     dy = backend.asarray(x[0].copy())
-    for coeff, dx in zip(layer.coeffs, layer.bprop(dy), strict=True):
+    for coeff, dx in zip(layer.coeffs, layer.bprop(None, dy)[0], strict=True):
         np.testing.assert_array_equal(backend.to_host(dx), np.float32(coeff) * x[0])
         assert dx is not dy
     np.testing.assert_array_equal(backend.to_host(dy), x[0])
-    assert layer.buffer_bytes == layer.output_bytes(2) + layer.gradient_bytes(2)
     with pytest.raises(ValueError, match="coeffs: expected one for each of 2 inputs, got 3"):
         Sum([1.0, 2.0, 3.0]).setup([IMAGE] * 2, rng)
 
@@ -194,11 +190,12 @@ def test_bias(tied, backend, rng):
     assert (b.name, b.lr_mult, b.decay_mult) == ("b", 1.0, 0.0)
     b.data[...] = backend.asarray(rng.standard_normal(b.shape).astype(np.float32))
     x = rng.standard_normal((3, *IMAGE)).astype(np.float32)
-    y = layer.fprop(backend.asarray(x), True)
+    y, _ = layer.fprop(backend.asarray(x), True)
     np.testing.assert_array_equal(backend.to_host(y), x + backend.to_host(b.data))
-    assert layer.bprop(y) is y
+    dx, (db,) = layer.bprop(None, y)
+    assert dx is y
     expected = backend.to_host(y).astype(np.float64).sum(axis=(0, 1, 2) if tied else 0)
-    np.testing.assert_allclose(backend.to_host(b.grad), expected, rtol=1e-6)
+    np.testing.assert_allclose(backend.to_host(db), expected, rtol=1e-6)
 
 
 def labels_of(backend, labels):
@@ -218,13 +215,12 @@ def test_binary_cross_entropy(scores, pos_weight, backend, rng):
         return -(pos_weight * right * np.log(q) + ~right * np.log(1.0 - q))
 
     device_x = backend.asarray(x.astype(np.float32))
-    loss, rank = layer.loss(device_x, labels_of(backend, labels), 0.25, True)
+    loss, rank, dx = layer.loss(device_x, labels_of(backend, labels), 0.25, True)
     np.testing.assert_allclose(backend.to_host(loss), reference(x).sum(axis=1), rtol=2e-5)
     own = x[np.arange(4), labels][:, None]
     np.testing.assert_array_equal(backend.to_host(rank), (x > own).sum(axis=1))
-    assert_is_gradient(backend.to_host(layer.bprop(None)), reference, x, 0.25, rng)
-    assert layer.buffer_bytes == layer.output_bytes(4)
-    q = backend.to_host(layer.fprop(device_x, False))
+    assert_is_gradient(backend.to_host(dx), reference, x, 0.25, rng)
+    q = backend.to_host(layer.fprop(device_x, False)[0])
     np.testing.assert_allclose(q, 1 / (1 + np.exp(-x)) if scores else x, rtol=1e-5)
 
 
@@ -232,19 +228,18 @@ def test_certain_and_wrong_is_a_finite_loss(backend, rng):
     for scores, x in ((True, [[90.0, -90.0]]), (False, [[1.0, 0.0]])):
         layer = prepared(BinaryXent(scores=scores), (2,), rng, backend)
         device_x = backend.asarray(np.array(x, np.float32))
-        loss, _ = layer.loss(device_x, labels_of(backend, [1]), 1.0, True)
+        loss, _, dx = layer.loss(device_x, labels_of(backend, [1]), 1.0, True)
         assert np.isfinite(backend.to_host(loss)).all()
-        assert np.isfinite(backend.to_host(layer.bprop(None))).all()
+        assert np.isfinite(backend.to_host(dx)).all()
 
 
 def test_sum_of_squares(backend, rng):
     layer = prepared(SumSquares(), IMAGE, rng, backend)
     x = rng.standard_normal((3, *IMAGE)).astype(np.float32)
-    loss, rank = layer.loss(backend.asarray(x), labels_of(backend, [0, 1, 2]), 0.5, True)
+    loss, rank, dx = layer.loss(backend.asarray(x), labels_of(backend, [0, 1, 2]), 0.5, True)
     assert rank is None
     np.testing.assert_allclose(backend.to_host(loss), (x**2).sum(axis=(1, 2, 3)), rtol=1e-5)
-    np.testing.assert_array_equal(backend.to_host(layer.bprop(None)), x)
-    assert layer.buffer_bytes == layer.output_bytes(3)
+    np.testing.assert_array_equal(backend.to_host(dx), x)
 
 
 # ---- in nets ------------------------------------------------------------------------------------
@@ -306,20 +301,20 @@ def batch(rng, count=6):
 
 
 @pytest.mark.parametrize("graph", [mixed, auto_encoder])
-@pytest.mark.parametrize("fuse", [True, False])
-def test_nets_of_them_pass_the_gradient_check(graph, fuse, rng):
-    net = Net(graph(), (7, 6, 2), device="cpu", fuse=fuse)
+@pytest.mark.parametrize("trace", [True, False])
+def test_nets_of_them_pass_the_gradient_check(graph, trace, rng):
+    net = Net(graph(), (7, 6, 2), device="cpu", trace=trace)
     rows = gradcheck(net, *batch(rng), samples=4)
     assert len(rows) == len(net.params)
     assert [row.parameter for row in rows if not row.ok] == []
 
 
 @pytest.mark.parametrize("graph", [mixed, auto_encoder])
-def test_fused_or_not_they_train_alike_on_every_backend(graph, backend, rng):
+def test_traced_or_not_they_train_alike_on_every_backend(graph, backend, rng):
     x, labels = batch(rng)
     losses = []
-    for fuse in (True, False):
-        net = Net(graph(), (7, 6, 2), device=backend, fuse=fuse)
+    for trace in (True, False):
+        net = Net(graph(), (7, 6, 2), device=backend, trace=trace)
         sgd = SGD(net.params, lr=0.002)
         losses.append([net.train_step(x, labels, sgd) for _ in range(3)])
     np.testing.assert_allclose(*losses, rtol=2e-5)
@@ -401,7 +396,7 @@ def test_neighbours_of_one_pixel_are_the_channel_norm_of_one_channel(rng):
     results = []
     for layer in (MapNorm(1, 0.6, 1.5, 0.4), LRN(1, 1.5, 0.6, 0.4)):
         layer.setup(IMAGE, rng)
-        results.append(layer.fprop(x, True).copy())
+        results.append(layer.fprop(x, True)[0])
     np.testing.assert_allclose(*results, rtol=1e-5)
 
 
@@ -410,5 +405,5 @@ def test_sum_pool_is_average_pool_times_the_window(rng):
     results = []
     for layer in (SumPool(2, 2), AvgPool(2, 2)):
         layer.setup((8, 8, 3), rng)
-        results.append(layer.fprop(x, True).copy())
+        results.append(layer.fprop(x, True)[0])
     np.testing.assert_allclose(results[0], 4.0 * results[1], rtol=1e-6)

@@ -2,12 +2,13 @@
 
 import numpy as np
 import pytest
-from nets import CLASSES, GRAPHS, chain, conv, data, dense, make, pool_first, residual, train
+from nets import CLASSES, GRAPHS, chain, conv, data, dense, make, train
 from tiny import config, metrics, write_config, write_data
 
 import convnet
 import convnet.backend
 from convnet import cli, models, ops
+from convnet.graph import consumers
 from convnet.layers import (
     LRN,
     AvgPool,
@@ -23,7 +24,6 @@ from convnet.layers import (
     Tanh,
 )
 from convnet.layers.loss import Loss
-from convnet.links import Link
 from convnet.net import Net, Node
 from convnet.sgd import SGD
 
@@ -158,9 +158,9 @@ def test_forward_agrees(graph, backend, rng):
 
 
 @every_graph
-@pytest.mark.parametrize("fuse", [True, False])
-def test_gradients_agree(graph, backend, rng, fuse):
-    one, both = pair(graph, backend, fuse=fuse)
+@pytest.mark.parametrize("trace", [True, False])
+def test_gradients_agree(graph, backend, rng, trace):
+    one, both = pair(graph, backend, trace=trace)
     x, labels = data(rng)
     for step in (0, 1):  # the second one finds buffers and slots used
         one.step = both.step = step
@@ -226,9 +226,11 @@ def test_dropout_masks_are_those_of_one_device(backend):
         net = Net(nodes(), (4, 3, 2), device, seed=9)
         net.load_state({**net.state(), "c.b": np.ones(7, np.float32)})
         net.step = 2
-        net.training_loss(x, np.zeros(5, int))
+        net.write_state()
         names = ["drop"] if net.partition is None else net.partition.ends("drop")
-        parts = [net.backend.to_host(net._values[name]) for name in names]
+        with convnet.backend.use(net.backend):
+            values = net.passes(net.step_nodes).forward(net.backend.asarray(x), True).values
+        parts = [net.backend.to_host(values[name]) for name in names]
         whole[device] = np.concatenate([np.array(part) for part in parts], -1)
     first, second = whole.values()
     assert 0.3 < (first == 0).mean() < 0.7
@@ -243,36 +245,25 @@ class Score(Loss):
         return self.out_shape
 
     def fprop(self, x, train):
-        return x
+        return x, None
 
     def loss(self, x, labels, scale, gradient):
-        n = x.shape[0]
-        out = [self.buffer("loss", (n,), x), self.buffer("d", x.shape, x),
-               self.buffer("rank", (n,), x, np.int32)]  # fmt: skip
-        ops.softmax_xent(x, labels, scale=scale, dlogits=True, out=out)
-        self.saved = out[1]
-        return out[0], out[2]
-
-    def bprop(self, dy):
-        return self.recall()
+        loss, dx, rank = ops.softmax_xent(x, labels, scale=scale)
+        return loss, rank, dx
 
 
 class Reverse(convnet.layer.Layer):
-    """A layer of a user's own, that mixes channels."""
+    """Another of a user's own: the channels in the other order."""
 
     def setup(self, in_shape, rng):
         self.in_shape = self.out_shape = tuple(in_shape)
         return self.out_shape
 
     def fprop(self, x, train):
-        y = self.buffer("y", x.shape, x)
-        y[...] = x[..., ::-1]
-        return y
+        return np.ascontiguousarray(x[..., ::-1]), None
 
-    def bprop(self, dy):
-        dx = self.buffer("dx", dy.shape, dy)
-        dx[...] = dy[..., ::-1]
-        return dx
+    def bprop(self, saved, dy):
+        return np.ascontiguousarray(dy[..., ::-1]), []
 
 
 def test_layers_that_declare_nothing(rng):
@@ -330,7 +321,7 @@ def test_alexnet_follows_the_papers_figure():
     readers = {
         net.partition.origin[reader.name]
         for node, _ in net.partition.gathers()
-        for reader in net._readers[node.name]
+        for reader in consumers(net.all_nodes)[node.name]
     }
     assert readers == {"conv1", "conv3", "fc6", "fc7", "fc8", "softmax"}
     for name, value in net.partition.values.items():
@@ -344,71 +335,20 @@ def test_alexnet_follows_the_papers_figure():
     assert net.partition.moved(128) == 128 * 4 * (2 * 2 * maps + 2 * 500 + 224 * 224 * 3)
 
 
-def test_the_links_carry_what_the_summary_says(rng):
+def transfers(net, batch):
+    """Of the calls of a step, those between devices: what travels, and the bytes."""
+    traced = net.programs.trace_training((batch, *net.in_shape), SGD(net.params))
+    rows = [c for c in traced.program.calls if c.op.name == "peer_copy"]
+    return [
+        (c.nodes[0], 4 * c["cols"] * c["src"].shape[0])
+        for c in rows
+        if c["src_device"] != c["dst_device"]
+    ]
+
+
+def test_a_step_carries_what_the_summary_says():
     net = tiny_alexnet("cpu:0,cpu:1")
-    x = rng.standard_normal((3, *net.in_shape)).astype(np.float32)
-    net.train_step(x, np.zeros(3, int), SGD(net.params))
-    assert sum(link.bytes_sent for link in net.partition.links) == net.partition.moved(3)
-
-
-@pytest.mark.parametrize("graph", [chain, residual, pool_first, uneven])
-def test_slices_of_the_batch_change_no_bit(graph, backend, rng, monkeypatch):
-    """What is there is computed while the rest travels: the same as all at once. oneDNN may choose
-    another way to add for other sizes of batch."""
-    name = backend.name
-    if name == "cuda" and backend.module.device_count() < 2:
-        pytest.skip("needs two GPUs")
-    x, labels = data(rng)
-    found = []
-    for size in (1 << 30, 1):
-        monkeypatch.setattr(convnet.gather, "SLICE_BYTES", size)
-        net = make(graph, f"{name}:0,{name}:1", seed=3)
-        slices = [gather._slices(len(x)) for _, gather in net.partition.gathers()]
-        assert {len(parts) for parts in slices} <= {1, 4 if size == 1 else 1}
-        assert all(parts[0][0] == 0 and parts[-1][1] == len(x) for parts in slices)
-        loss = net.gradients(x, labels)
-        tested = net.evaluate(x, labels)[0], net.predict(x)
-        found.append((loss, *tested, *(net.backend.to_host(p.grad) for p in net.params)))
-    for whole, sliced in zip(*found, strict=True):
-        whole, sliced = np.asarray(whole), np.asarray(sliced)
-        if name == "cpu":
-            np.testing.assert_allclose(sliced, whole, rtol=0, atol=2e-6 * np.abs(whole).max())
-        else:
-            np.testing.assert_array_equal(sliced, whole)
-
-
-def test_a_layer_begins_with_what_is_there(monkeypatch, rng):
-    """conv3 computes the first cases before the last ones have been sent."""
-    monkeypatch.setattr(convnet.gather, "SLICE_BYTES", 1)
-    net = make(chain, "cpu:0,cpu:1", seed=3)
-    order = []
-    finish, fprop = Link.finish, Conv._fprop
-    monkeypatch.setattr(
-        Link, "finish", lambda self, sent: (finish(self, sent), order.append(sent.what))[0]
-    )
-    monkeypatch.setattr(
-        Conv, "_fprop", lambda self, x, *rest: (order.append(len(x)), fprop(self, x, *rest))[1]
-    )
-    net.evaluate(*data(rng))
-    at = order.index("relu2")
-    assert order[at : at + 8] == ["relu2", 1, "relu2", 2, "relu2", 1, "relu2", 2]
-
-
-def test_gradients_travel_into_two_slots_in_turn(rng):
-    _, both = pair(chain, convnet.backend.get("cpu"))
-    x, labels = data(rng)
-    gather = {node.name: layer for node, layer in both.partition.gathers()}["relu2>0"]
-    used = []
-    for link in both.partition.links:
-        link.fault = lambda transfer: (
-            used.append(transfer.dst.ctypes.data)
-            if transfer.what == "gradient of relu2" and transfer.dst.owner is both.backends[1]
-            else None
-        )
-    for _ in range(4):
-        both.gradients(x, labels)
-    slots = [gather._buffers[f"dx1.{turn}"].ctypes.data for turn in (1, 0)]
-    assert used == slots * 2
+    assert sum(size for _, size in transfers(net, 3)) == net.partition.moved(3)
 
 
 def test_what_a_device_waits_for_is_sent_while_the_other_computes():
@@ -416,10 +356,6 @@ def test_what_a_device_waits_for_is_sent_while_the_other_computes():
     names = [node.name for node in both.partition.steps]
     at = names.index("relu2>0")
     assert names[at : at + 4] == ["relu2>0", "relu2>1", "conv3@0", "conv3@1"]
-    # conv3's gradients of its weights are put off until those of its input are on their way.
-    late = {node.name for node in both._steps if getattr(node.layer, "late", False)}
-    assert {"conv3@0", "conv3@1", "fc4@0", "fc6@1"} <= late
-    assert not {"conv1@0", "conv2@0", "conv2@1"} & late
 
 
 def test_summary_shows_slices_and_bytes():

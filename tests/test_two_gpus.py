@@ -72,11 +72,11 @@ def test_an_operation_waits_for_its_own_device_s_stream(cupy):
 
 def test_both_in_one_graph(cupy, rng):
     net, plain = (make(chain, "cuda:0,cuda:1", seed=3) for _ in range(2))
-    plain.step_graph.mode = "off"
+    plain.programs.graph = "off"
     sgds = [SGD(one.params, lr=0.05) for one in (net, plain)]
     for _ in range(6):
         batch = data(rng)
         losses = [one.train_step(*batch, sgd) for one, sgd in zip((net, plain), sgds, strict=True)]
         assert losses[0] == losses[1]
-    assert net.step_graph.problem is None
+    assert net.programs.describe().endswith("run as CUDA graphs")
     same(net.state().values(), plain.state().values())

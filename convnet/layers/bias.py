@@ -6,9 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from convnet import backend
 from convnet import init as initialisers
-from convnet.layer import Array, Layer, Parameter, Shape, flag, number
+from convnet.layer import Array, Gradients, Layer, Parameter, Shape, flag, number
 
 
 class Bias(Layer):
@@ -21,11 +20,7 @@ class Bias(Layer):
         b_lr, b_decay: multipliers of learning rate and weight decay, as in `Conv`.
     """
 
-    works_on_arrays = True
-
     reach = "own"
-    passes_dy = True
-    can_run_in_place = True
 
     def __init__(
         self, tied: bool = True, bias_init: float = 0.0, b_lr: float = 1.0, b_decay: float = 0.0
@@ -49,17 +44,12 @@ class Bias(Layer):
         self.params = [Parameter("b", b, self.b_lr, self.b_decay)]
         return self.out_shape
 
-    def fprop(self, x: Array, train: bool) -> Array:
-        y = x if self.in_place else self.buffer("y", x.shape, x)
-        backend.of(x).xp.add(x, self.params[0].data, out=y)
-        return y
+    def fprop(self, x: Array, train: bool) -> tuple[Array, None]:
+        return x + self.params[0].data, None
 
-    def bprop(self, dy: Array) -> Array:
-        if self.learns:
-            rows = dy.reshape(-1, *self.params[0].shape)
-            with self.params[0].gradient() as db:
-                db[...] = rows.sum(axis=0, dtype=np.float64)
-        return dy
+    def bprop(self, saved: None, dy: Array) -> tuple[Array, Gradients]:
+        rows = dy.reshape(-1, *self.params[0].shape)
+        return dy, [rows.sum(axis=0, dtype=np.float64).astype(np.float32)]
 
     def describe(self) -> str:
         return "bias" if self.tied else "bias, untied"

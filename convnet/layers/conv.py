@@ -99,20 +99,14 @@ class Conv(Weighted):
         self._make(rng, w_shape, (self.filters,), fans)
         return self.out_shape
 
-    def _fprop(self, x: Array, relu: bool, train: bool) -> Array:
-        y = self.buffer("y", (x.shape[0], *self.out_shape), x)
-        return ops.conv_fprop(x, self.w.data, self.b_data, **self._options, relu=relu, out=y)
+    def _fprop(self, x: Array) -> Array:
+        return ops.conv_fprop(x, self.w.data, self.b_data, **self._options, relu=self.relu)
 
-    def _dgrad(self, dy: Array, relu_mask: Array | None, dx: Array) -> None:
-        options = self._options
-        ops.conv_dgrad(dy, self.w.data, dx.shape, **options, relu_mask=relu_mask, out=dx)
+    def _dgrad(self, dy: Array, x: Array) -> Array:
+        return ops.conv_dgrad(dy, self.w.data, x.shape, **self._options)
 
-    def _wgrad(self, x: Array, dy: Array, out: tuple[Array, Array | None]) -> None:
-        ops.conv_wgrad(x, dy, self.w.shape, **self._options, bias=self.bias, out=out)
-
-    def workspace_bytes(self, batch: int) -> int:
-        shapes = (batch, *self.in_shape), self.w.shape
-        return ops.conv_workspace(*shapes, **self._options, dgrad=self.need_dx)
+    def _wgrad(self, x: Array, dy: Array) -> tuple[Array, Array | None]:
+        return ops.conv_wgrad(x, dy, self.w.shape, **self._options, bias=self.bias)
 
     @property
     def macs(self) -> int:

@@ -6,7 +6,8 @@ import math
 
 import numpy as np
 
-from convnet.layer import Array, Layer, Shape, image_shape, whole
+from convnet import backend
+from convnet.layer import Array, Gradients, Layer, Shape, image_shape, whole
 
 
 class Crop(Layer):
@@ -16,8 +17,6 @@ class Crop(Layer):
         top, left: the first row and column.
         height, width: how many.
     """
-
-    works_on_arrays = True
 
     reach = "own"
 
@@ -41,16 +40,13 @@ class Crop(Layer):
         rows = slice(self.top, self.top + self.height)
         return x[:, rows, self.left : self.left + self.width]
 
-    def fprop(self, x: Array, train: bool) -> Array:
-        y = self.buffer("y", (x.shape[0], *self.out_shape), x)
-        y[...] = self._window(x)
-        return y
+    def fprop(self, x: Array, train: bool) -> tuple[Array, None]:
+        return _contiguous(self._window(x)), None
 
-    def bprop(self, dy: Array) -> Array:
-        dx = self.buffer("dx", (dy.shape[0], *self.in_shape), dy)
-        dx.fill(0)
+    def bprop(self, saved: None, dy: Array) -> tuple[Array, Gradients]:
+        dx = backend.of(dy).zeros((dy.shape[0], *self.in_shape))
         self._window(dx)[...] = dy
-        return dx
+        return dx, []
 
     def describe(self) -> str:
         return f"crop {self.height}x{self.width} at {self.top}, {self.left}"
@@ -62,8 +58,6 @@ class Slice(Layer):
     Args:
         start, stop: a range as in Python, of which something is left.
     """
-
-    works_on_arrays = True
 
     def __init__(self, start: int, stop: int) -> None:
         super().__init__()
@@ -77,16 +71,13 @@ class Slice(Layer):
         self.out_shape = (*self.in_shape[:-1], self.stop - self.start)
         return self.out_shape
 
-    def fprop(self, x: Array, train: bool) -> Array:
-        y = self.buffer("y", (x.shape[0], *self.out_shape), x)
-        y[...] = x[..., self.start : self.stop]
-        return y
+    def fprop(self, x: Array, train: bool) -> tuple[Array, None]:
+        return _contiguous(x[..., self.start : self.stop]), None
 
-    def bprop(self, dy: Array) -> Array:
-        dx = self.buffer("dx", (dy.shape[0], *self.in_shape), dy)
-        dx.fill(0)
+    def bprop(self, saved: None, dy: Array) -> tuple[Array, Gradients]:
+        dx = backend.of(dy).zeros((dy.shape[0], *self.in_shape))
         dx[..., self.start : self.stop] = dy
-        return dx
+        return dx, []
 
     def describe(self) -> str:
         return f"slice {self.start}..{self.stop - 1}"
@@ -98,24 +89,19 @@ class Planes(Layer):
     `Flatten`, which keeps the order of memory, costs nothing; this one copies.
     """
 
-    works_on_arrays = True
-
     def setup(self, in_shape: Shape, rng: np.random.Generator) -> Shape:
         self.in_shape = image_shape(in_shape, "a change to planes")
         self.out_shape = (math.prod(self.in_shape),)
         return self.out_shape
 
-    def fprop(self, x: Array, train: bool) -> Array:
-        height, width, channels = self.in_shape
-        y = self.buffer("y", (x.shape[0], *self.out_shape), x)
-        y.reshape(-1, channels, height, width)[...] = x.transpose(0, 3, 1, 2)
-        return y
+    def fprop(self, x: Array, train: bool) -> tuple[Array, None]:
+        planes = x.transpose(0, 3, 1, 2)
+        return _contiguous(planes).reshape(x.shape[0], -1), None
 
-    def bprop(self, dy: Array) -> Array:
+    def bprop(self, saved: None, dy: Array) -> tuple[Array, Gradients]:
         height, width, channels = self.in_shape
-        dx = self.buffer("dx", (dy.shape[0], *self.in_shape), dy)
-        dx[...] = dy.reshape(-1, channels, height, width).transpose(0, 2, 3, 1)
-        return dx
+        planes = dy.reshape(-1, channels, height, width)
+        return _contiguous(planes.transpose(0, 2, 3, 1)), []
 
 
 class Image(Layer):
@@ -124,8 +110,6 @@ class Image(Layer):
     Args:
         channels: how many planes, C.
     """
-
-    works_on_arrays = True
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -142,14 +126,14 @@ class Image(Layer):
         self.out_shape = (side, side, self.channels)
         return self.out_shape
 
-    def fprop(self, x: Array, train: bool) -> Array:
+    def fprop(self, x: Array, train: bool) -> tuple[Array, None]:
         side, _, channels = self.out_shape
-        y = self.buffer("y", (x.shape[0], *self.out_shape), x)
-        y[...] = x.reshape(-1, channels, side, side).transpose(0, 2, 3, 1)
-        return y
+        planes = x.reshape(-1, channels, side, side)
+        return _contiguous(planes.transpose(0, 2, 3, 1)), None
 
-    def bprop(self, dy: Array) -> Array:
-        side, _, channels = self.out_shape
-        dx = self.buffer("dx", (dy.shape[0], *self.in_shape), dy)
-        dx.reshape(-1, channels, side, side)[...] = dy.transpose(0, 3, 1, 2)
-        return dx
+    def bprop(self, saved: None, dy: Array) -> tuple[Array, Gradients]:
+        return _contiguous(dy.transpose(0, 3, 1, 2)).reshape(dy.shape[0], *self.in_shape), []
+
+
+def _contiguous(x: Array) -> Array:
+    return backend.of(x).xp.ascontiguousarray(x)

@@ -38,19 +38,14 @@ class Local(Conv):
         self._make(rng, (*self.out_shape[:2], *filter_shape), self.out_shape, fans)
         return self.out_shape
 
-    def _fprop(self, x: Array, relu: bool, train: bool) -> Array:
-        y = self.buffer("y", (x.shape[0], *self.out_shape), x)
-        return ops.local_fprop(x, self.w.data, self.b_data, **self._window, relu=relu, out=y)
+    def _fprop(self, x: Array) -> Array:
+        return ops.local_fprop(x, self.w.data, self.b_data, **self._window, relu=self.relu)
 
-    def _dgrad(self, dy: Array, relu_mask: Array | None, dx: Array) -> None:
-        window = self._window
-        ops.local_dgrad(dy, self.w.data, dx.shape, **window, relu_mask=relu_mask, out=dx)
+    def _dgrad(self, dy: Array, x: Array) -> Array:
+        return ops.local_dgrad(dy, self.w.data, x.shape, **self._window)
 
-    def _wgrad(self, x: Array, dy: Array, out: tuple[Array, Array | None]) -> None:
-        ops.local_wgrad(x, dy, self.w.shape, **self._window, bias=self.bias, out=out)
-
-    def workspace_bytes(self, batch: int) -> int:
-        return 0
+    def _wgrad(self, x: Array, dy: Array) -> tuple[Array, Array | None]:
+        return ops.local_wgrad(x, dy, self.w.shape, **self._window, bias=self.bias)
 
     @property
     def macs(self) -> int:

@@ -13,8 +13,8 @@ UNRANKED = 2**31 - 1  # the rank of a label that no loss compared with anything:
 class Loss(Layer):
     """Base of the losses.
 
-    In training a net calls `loss` instead of `fprop`, then `bprop(None)` for the gradient. A net
-    may have several; it minimises the sum of coeff times the mean of each.
+    In training a net calls `loss` instead of `fprop`, and never `bprop`. It may have several; it
+    minimises the sum of coeff times the mean of each.
 
     Args:
         coeff: weight of this loss in that sum.
@@ -28,17 +28,17 @@ class Loss(Layer):
 
     def loss(
         self, x: Array, labels: Array, scale: float, gradient: bool
-    ) -> tuple[Array, Array | None]:
-        """The loss of each case, not weighted.
+    ) -> tuple[Array, Array | None, Array | None]:
+        """The loss of each case, not weighted, and its gradient.
 
         Args:
             x: [N, classes].
             labels: int32 [N].
             scale: multiplies the gradient, `coeff` included: coeff / N for the mean of a batch.
-            gradient: false where no `bprop` follows.
+            gradient: whether dx is wanted.
 
-        Returns: (loss float32 [N], rank int32 [N] of the label, 0 if it scores highest; None where
-        the loss does not classify).
+        Returns: loss float32 [N]; rank int32 [N] of the label, 0 if it scores highest, or None
+        where the loss does not classify; dx [N, classes], or None.
         """
         raise NotImplementedError
 
@@ -49,6 +49,8 @@ class SoftmaxXent(Loss):
     fprop gives the probabilities. Source: paper, sections 3.5 and 5.
     """
 
+    traced = True
+
     def setup(self, in_shape: Shape, rng: np.random.Generator) -> Shape:
         if len(in_shape) != 1:
             raise ValueError(
@@ -58,30 +60,14 @@ class SoftmaxXent(Loss):
         self.in_shape = self.out_shape = tuple(in_shape)
         return self.out_shape
 
-    def fprop(self, x: Array, train: bool) -> Array:
-        return ops.softmax_fprop(x, out=self.buffer("probs", x.shape, x))
+    def fprop(self, x: Array, train: bool) -> tuple[Array, None]:
+        return ops.softmax_fprop(x), None
 
     def loss(
         self, x: Array, labels: Array, scale: float, gradient: bool
-    ) -> tuple[Array, Array | None]:
-        n = x.shape[0]
-        loss = self.buffer("loss", (n,), x)
-        rank = self.buffer("rank", (n,), x, np.int32)
-        dlogits = self.buffer("dlogits", x.shape, x) if gradient else None
-        out = (loss, dlogits, rank)
-        ops.softmax_xent(x, labels, scale=scale, dlogits=gradient, out=out)
-        self.saved = dlogits
-        return loss, rank
-
-    def bprop(self, dy: Array | None) -> Array:
-        """The gradient that `loss` computed; there is no dy."""
-        return self.recall()
-
-    def output_bytes(self, batch: int) -> int:
-        return 4 * batch * (self.in_shape[0] + 2)  # the gradient, the loss and the rank
-
-    def gradient_bytes(self, batch: int) -> int:
-        return 0  # it is there already
+    ) -> tuple[Array, Array | None, Array | None]:
+        each, dx, rank = ops.softmax_xent(x, labels, scale=scale, dlogits=gradient)
+        return each, rank, dx
 
     def describe(self) -> str:
         weight = f" x {self.coeff:g}" if self.coeff != 1.0 else ""

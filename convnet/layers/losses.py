@@ -6,8 +6,6 @@ library (NumPy, CuPy).
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 
 from convnet import backend, ops
@@ -22,38 +20,22 @@ class SumSquares(Loss):
     `cost.sum2`.
     """
 
-    works_on_arrays = True
-
     classifies = False
 
     def setup(self, in_shape: Shape, rng: np.random.Generator) -> Shape:
         self.in_shape = self.out_shape = tuple(in_shape)
         return self.out_shape
 
-    def fprop(self, x: Array, train: bool) -> Array:
-        return x
+    def fprop(self, x: Array, train: bool) -> tuple[Array, None]:
+        return x, None
 
     def loss(
         self, x: Array, labels: Array, scale: float, gradient: bool
-    ) -> tuple[Array, Array | None]:
-        squares = self.buffer("dx", x.shape, x)
-        loss = self.buffer("loss", (x.shape[0],), x)
-        backend.of(x).xp.multiply(x, x, out=squares)
-        loss[...] = squares.reshape(x.shape[0], -1).sum(axis=1, dtype=np.float64)
-        self.saved = None
-        if gradient:
-            self.saved = ops.activation_fprop("linear", x, 2.0 * scale, 0.0, out=squares)
-        return loss, None
-
-    def bprop(self, dy: Array | None) -> Array:
-        """The gradient that `loss` computed; there is no dy."""
-        return self.recall()
-
-    def output_bytes(self, batch: int) -> int:
-        return 4 * batch * (math.prod(self.in_shape) + 1)
-
-    def gradient_bytes(self, batch: int) -> int:
-        return 0
+    ) -> tuple[Array, Array | None, Array | None]:
+        squares = (x * x).reshape(x.shape[0], -1)
+        each = squares.sum(axis=1, dtype=np.float64).astype(np.float32)
+        dx = ops.activation_fprop("linear", x, 2.0 * scale, 0.0) if gradient else None
+        return each, None, dx
 
     def describe(self) -> str:
         return "sum of squares" + (f" x {self.coeff:g}" if self.coeff != 1.0 else "")
@@ -75,8 +57,6 @@ class BinaryXent(Loss):
     Source: cuda-convnet's `cost.bce` and `cost.dce`.
     """
 
-    works_on_arrays = True
-
     def __init__(self, coeff: float = 1.0, pos_weight: float = 1.0, scores: bool = True) -> None:
         super().__init__(coeff)
         self.pos_weight = number("pos_weight", pos_weight, 0.0)
@@ -90,45 +70,31 @@ class BinaryXent(Loss):
         self.in_shape = self.out_shape = tuple(in_shape)
         return self.out_shape
 
-    def fprop(self, x: Array, train: bool) -> Array:
-        return ops.logistic_fprop(x, out=self.buffer("q", x.shape, x)) if self.scores else x
+    def fprop(self, x: Array, train: bool) -> tuple[Array, None]:
+        return ops.logistic_fprop(x) if self.scores else x, None
 
     def loss(
         self, x: Array, labels: Array, scale: float, gradient: bool
-    ) -> tuple[Array, Array | None]:
+    ) -> tuple[Array, Array | None, Array | None]:
         xp, count = backend.of(x).xp, x.shape[0]
-        loss, rank = self.buffer("loss", (count,), x), self.buffer("rank", (count,), x, np.int32)
-        ops.softmax_xent(x, labels, dlogits=False, out=(loss, None, rank))  # for the rank
+        _, _, rank = ops.softmax_xent(x, labels, dlogits=False)
         right = (xp.arange(count), labels)
-        terms, dx = self.buffer("terms", x.shape, x), self.buffer("dx", x.shape, x)
         if self.scores:
-            terms[...] = x
+            terms = x.copy()
             terms[right] = -x[right]
-            ops.softrelu_fprop(terms, out=terms)  # -log q of the right class, -log(1 - q) of others
-            ops.logistic_fprop(x, out=dx)
+            terms = ops.softrelu_fprop(terms)  # -log q of the right class, -log(1 - q) of others
+            dx = ops.logistic_fprop(x)
             dx[right] = np.float32(self.pos_weight) * (dx[right] - np.float32(1.0))
         else:
-            xp.subtract(np.float32(1.0), x, out=terms)
+            terms = np.float32(1.0) - x
             terms[right] = x[right]
-            xp.clip(terms, np.float32(1e-7), np.float32(1.0), out=terms)
-            xp.divide(np.float32(1.0), terms, out=dx)
+            terms = xp.clip(terms, np.float32(1e-7), np.float32(1.0))
+            dx = np.float32(1.0) / terms
             dx[right] *= np.float32(-self.pos_weight)
-            xp.negative(xp.log(terms, out=terms), out=terms)
+            terms = -xp.log(terms)
         terms[right] *= np.float32(self.pos_weight)
-        loss[...] = terms.sum(axis=1, dtype=np.float64)
-        dx *= np.float32(scale)
-        self.saved = dx if gradient else None
-        return loss, rank
-
-    def bprop(self, dy: Array | None) -> Array:
-        """The gradient that `loss` computed; there is no dy."""
-        return self.recall()
-
-    def output_bytes(self, batch: int) -> int:
-        return 4 * batch * (2 * self.in_shape[0] + 2)
-
-    def gradient_bytes(self, batch: int) -> int:
-        return 0
+        each = terms.sum(axis=1, dtype=np.float64).astype(np.float32)
+        return each, rank, dx * np.float32(scale) if gradient else None
 
     def describe(self) -> str:
         return "binary cross-entropy" + (f" x {self.coeff:g}" if self.coeff != 1.0 else "")

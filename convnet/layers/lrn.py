@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from convnet import ops
-from convnet.layer import Array, Layer, Shape, choice, number, whole
+from convnet.layer import Array, Gradients, Layer, Shape, choice, number, whole
 
 
 class LRN(Layer):
@@ -19,14 +19,11 @@ class LRN(Layer):
         groups: channels are in this many parts, and a window never reaches into another one.
         alpha_mode: "sum" as in the equation; "mean" divides alpha by n.
 
-    Attributes that a net sets when it fuses nodes:
-        fused: the max-pool above normalises what it reads; this node passes x and dx on.
-
     Source: paper, section 3.3.
     """
 
+    traced = True
     reach = "groups"
-    fused = False
 
     def __init__(
         self,
@@ -54,14 +51,6 @@ class LRN(Layer):
         return part
 
     @property
-    def is_view(self) -> bool:  # type: ignore[override]
-        return self.fused
-
-    @property
-    def passes_dy(self) -> bool:  # type: ignore[override]
-        return self.fused
-
-    @property
     def terms(self) -> dict[str, Any]:
         """The keyword arguments of the operations."""
         return {
@@ -81,18 +70,12 @@ class LRN(Layer):
         self.in_shape = self.out_shape = tuple(in_shape)
         return self.out_shape
 
-    def fprop(self, x: Array, train: bool) -> Array:
-        if self.fused:
-            return x
-        self.saved = x if train else None
-        return ops.lrn_fprop(x, **self.terms, out=self.buffer("y", x.shape, x))
+    def fprop(self, x: Array, train: bool) -> tuple[Array, Array]:
+        return ops.lrn_fprop(x, **self.terms), x
 
-    def bprop(self, dy: Array) -> Array:
-        if self.fused:
-            return dy  # the gradient of x, from the pool
-        x = self.recall()
-        return ops.lrn_bprop(x, dy, **self.terms, out=self.buffer("dx", x.shape, x))
+    def bprop(self, saved: Array, dy: Array) -> tuple[Array, Gradients]:
+        return ops.lrn_bprop(saved, dy, **self.terms), []
 
     def describe(self) -> str:
         groups = f" groups {self.groups}" if self.groups > 1 else ""
-        return f"lrn {self.n}{groups}" + (" (fused)" if self.fused else "")
+        return f"lrn {self.n}{groups}"

@@ -8,13 +8,12 @@ element. The pools are kernels of the contract, what is between them is done by 
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
 
 from convnet import backend, ops
-from convnet.layer import Array, Layer, Shape, choice, image_shape, number, whole
+from convnet.layer import Array, Gradients, Layer, Shape, choice, image_shape, number, whole
 
 
 class MapNorm(Layer):
@@ -27,8 +26,6 @@ class MapNorm(Layer):
 
     Source: cuda-convnet's `rnorm` layer.
     """
-
-    works_on_arrays = True
 
     reach = "own"
     word = "rnorm"
@@ -78,65 +75,48 @@ class MapNorm(Layer):
             self._counts[device] = device.asarray(counts)
         return self._counts[device]
 
-    def _mean(self, x: Array, out: Array) -> Array:
+    def _mean(self, x: Array) -> Array:
         """The mean over each window."""
+        y = ops.avgpool_fprop(x, *self._pool)
         if self.n % 2:
-            return ops.avgpool_fprop(x, *self._pool, out=out)
-        height, width, channels = self.in_shape  # an even window has a place too many
-        wide = self.buffer("wide", (x.shape[0], height + 1, width + 1, channels), x)
-        out[...] = ops.avgpool_fprop(x, *self._pool, out=wide)[:, :height, :width]
-        return out
+            return y
+        height, width, _ = self.in_shape  # an even window has a place too many
+        return backend.of(x).xp.ascontiguousarray(y[:, :height, :width])
 
-    def _mean_adjoint(self, dy: Array, out: Array) -> Array:
+    def _mean_adjoint(self, dy: Array) -> Array:
         """Its adjoint: what each pixel gets of the windows it is in."""
         if self.n % 2 == 0:
             height, width, channels = self.in_shape
-            wide = self.buffer("wide", (dy.shape[0], height + 1, width + 1, channels), dy)
-            wide.fill(0)
+            wide = backend.of(dy).zeros((dy.shape[0], height + 1, width + 1, channels))
             wide[:, :height, :width] = dy
             dy = wide
-        return ops.avgpool_bprop(dy, out.shape, *self._pool, out=out)
+        return ops.avgpool_bprop(dy, (dy.shape[0], *self.in_shape), *self._pool)
 
     # ---- the layer ------------------------------------------------------------------------------
 
-    def _differences(self, x: Array, scratch: Array) -> Array:
+    def _differences(self, x: Array) -> Array:
         """What is squared and summed: here x itself."""
         return x
 
-    def fprop(self, x: Array, train: bool) -> Array:
-        xp = backend.of(x).xp
-        y, s = self.buffer("y", x.shape, x), self.buffer("s", x.shape, x)
-        diff = self._differences(x, y)
-        self._mean(xp.multiply(diff, diff, out=y), s)
+    def fprop(self, x: Array, train: bool) -> tuple[Array, Any]:
+        diff = self._differences(x)
+        s = self._mean(diff * diff)
         s *= self._count(x) * np.float32(self._scale)
         s += np.float32(self.k)
-        xp.power(s, np.float32(-self.beta), out=y)
-        y *= x
-        self.saved = (x, s, diff) if train else None
-        return y
+        return s ** np.float32(-self.beta) * x, (x, s, diff)
 
-    def bprop(self, dy: Array) -> Array:
-        x, s, diff = self.recall()
-        xp = backend.of(x).xp
-        dx, z = self.buffer("dx", x.shape, x), self.buffer("z", x.shape, x)
-        xp.power(s, np.float32(-self.beta - 1.0), out=dx)
-        dx *= dy
-        dx *= x
-        dx *= self._count(x) * np.float32(-2.0 * self.beta * self._scale)
-        self._mean_adjoint(dx, z)
-        z *= diff  # the gradient of what was squared
-        xp.power(s, np.float32(-self.beta), out=dx)
-        dx *= dy
-        dx += z
-        return dx
+    def bprop(self, saved: Any, dy: Array) -> tuple[Array, Gradients]:
+        direct, through = self._gradients(saved, dy)
+        return direct + through, []
 
-    def output_bytes(self, batch: int) -> int:
-        height, width, channels = self.in_shape
-        wide = 0 if self.n % 2 else (height + 1) * (width + 1) * channels
-        return 4 * batch * (2 * math.prod(self.in_shape) + wide)
-
-    def gradient_bytes(self, batch: int) -> int:
-        return 8 * batch * math.prod(self.in_shape) if self.need_dx else 0
+    def _gradients(self, saved: Any, dy: Array) -> tuple[Array, Array]:
+        """The gradients of the factor x, and of what was squared."""
+        x, s, diff = saved
+        ds = s ** np.float32(-self.beta - 1.0)
+        ds *= dy
+        ds *= x
+        ds *= self._count(x) * np.float32(-2.0 * self.beta * self._scale)
+        return s ** np.float32(-self.beta) * dy, self._mean_adjoint(ds) * diff
 
     def describe(self) -> str:
         return f"{self.word} {self.n}x{self.n}"
@@ -154,18 +134,9 @@ class ContrastNorm(MapNorm):
 
     word = "cnorm"
 
-    def _differences(self, x: Array, scratch: Array) -> Array:
-        diff = self.buffer("diff", x.shape, x)
-        return backend.of(x).xp.subtract(x, self._mean(x, scratch), out=diff)
+    def _differences(self, x: Array) -> Array:
+        return x - self._mean(x)
 
-    def bprop(self, dy: Array) -> Array:
-        dx = super().bprop(dy)
-        z = self.buffer("z", dx.shape, dx)
-        dx -= self._mean_adjoint(z, self.buffer("back", dx.shape, dx))
-        return dx
-
-    def output_bytes(self, batch: int) -> int:
-        return super().output_bytes(batch) + 4 * batch * math.prod(self.in_shape)
-
-    def gradient_bytes(self, batch: int) -> int:
-        return super().gradient_bytes(batch) * 3 // 2
+    def bprop(self, saved: Any, dy: Array) -> tuple[Array, Gradients]:
+        direct, through = self._gradients(saved, dy)
+        return direct + through - self._mean_adjoint(through), []

@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 
 from convnet import backend, ops
-from convnet.layer import Array, Layer, Shape, choice, image_shape, pair
-from convnet.layers.lrn import LRN
+from convnet.layer import Array, Gradients, Layer, Shape, choice, image_shape, pair
 from convnet.layers.weighted import window_text
 
 
@@ -24,6 +23,7 @@ class _Pool(Layer):
     """
 
     kind = ""
+    traced = True
     reach = "own"
 
     def __init__(
@@ -55,16 +55,10 @@ class _Pool(Layer):
 class MaxPool(_Pool):
     """y[n,p,q,c] = the largest x in window (p, q); the gradient goes to the first largest.
 
-    Attributes that a net sets when it fuses nodes:
-        norm: the LRN below, which runs in this layer's operations; x is then what it normalises.
-        mask_dx: with `norm`: x is the output of a ReLU, whose mask is applied to dx.
-
     Source: paper, section 3.4.
     """
 
     kind = "max"
-    norm: LRN | None = None
-    mask_dx = False
 
     def setup(self, in_shape: Shape, rng: np.random.Generator) -> Shape:
         if math.prod(self.size) > 256:
@@ -73,28 +67,12 @@ class MaxPool(_Pool):
             )
         return super().setup(in_shape, rng)
 
-    def fprop(self, x: Array, train: bool) -> Array:
-        shape = (x.shape[0], *self.out_shape)
-        y = self.buffer("y", shape, x)
-        argmax = self.buffer("argmax", shape, x, np.uint8)
-        if self.norm is not None:
-            ops.lrn_maxpool_fprop(x, *self._window, **self.norm.terms, out=(y, argmax))
-        else:
-            ops.maxpool_fprop(x, *self._window, out=(y, argmax))
-        self.saved = (argmax, x) if train else None
-        return y
+    def fprop(self, x: Array, train: bool) -> tuple[Array, Any]:
+        y, argmax = ops.maxpool_fprop(x, *self._window)
+        return y, (argmax, x.shape)
 
-    def bprop(self, dy: Array) -> Array:
-        argmax, x = self.recall()
-        dx = self.buffer("dx", x.shape, dy)
-        if self.norm is None:
-            return ops.maxpool_bprop(dy, argmax, x.shape, *self._window, out=dx)
-        terms, mask = self.norm.terms, self.mask_dx
-        ops.lrn_maxpool_bprop(x, dy, argmax, *self._window, **terms, relu_mask=mask, out=dx)
-        return dx
-
-    def output_bytes(self, batch: int) -> int:
-        return super().output_bytes(batch) + batch * math.prod(self.out_shape)
+    def bprop(self, saved: Any, dy: Array) -> tuple[Array, Gradients]:
+        return ops.maxpool_bprop(dy, *saved, *self._window), []
 
 
 class AvgPool(_Pool):
@@ -102,15 +80,11 @@ class AvgPool(_Pool):
 
     kind = "average"
 
-    def fprop(self, x: Array, train: bool) -> Array:
-        y = self.buffer("y", (x.shape[0], *self.out_shape), x)
-        self.saved = x.shape if train else None
-        return ops.avgpool_fprop(x, *self._window, out=y)
+    def fprop(self, x: Array, train: bool) -> tuple[Array, Any]:
+        return ops.avgpool_fprop(x, *self._window), x.shape
 
-    def bprop(self, dy: Array) -> Array:
-        x_shape = self.recall()
-        dx = self.buffer("dx", x_shape, dy)
-        return ops.avgpool_bprop(dy, x_shape, *self._window, out=dx)
+    def bprop(self, saved: Any, dy: Array) -> tuple[Array, Gradients]:
+        return ops.avgpool_bprop(dy, saved, *self._window), []
 
 
 class SumPool(AvgPool):
@@ -119,7 +93,7 @@ class SumPool(AvgPool):
     An average pool times the number of pixels in each window. Source: cuda-convnet, `sum=1`.
     """
 
-    works_on_arrays = True
+    traced = False
 
     kind = "sum"
 
@@ -140,19 +114,13 @@ class SumPool(AvgPool):
             self._held[device] = device.asarray(self._counts)
         return self._held[device]
 
-    def fprop(self, x: Array, train: bool) -> Array:
-        y = super().fprop(x, train)
+    def fprop(self, x: Array, train: bool) -> tuple[Array, Any]:
+        y, saved = super().fprop(x, train)
         y *= self._count(x)
-        return y
+        return y, saved
 
-    def bprop(self, dy: Array) -> Array:
-        scaled = self.buffer("scaled", dy.shape, dy)
-        backend.of(dy).xp.multiply(dy, self._count(dy), out=scaled)
-        return super().bprop(scaled)
-
-    def gradient_bytes(self, batch: int) -> int:
-        scaled = 4 * batch * math.prod(self.out_shape)  # made whether or not there is a dx
-        return super().gradient_bytes(batch) + scaled
+    def bprop(self, saved: Any, dy: Array) -> tuple[Array, Gradients]:
+        return super().bprop(saved, dy * self._count(dy))
 
 
 class MaxAbsPool(MaxPool):
@@ -162,36 +130,19 @@ class MaxAbsPool(MaxPool):
     Source: cuda-convnet, `pool=maxabs`.
     """
 
-    works_on_arrays = True
+    traced = False
 
     kind = "max abs"
 
-    def fprop(self, x: Array, train: bool) -> Array:
-        xp, shape = backend.of(x).xp, (x.shape[0], *self.out_shape)
-        y, low = self.buffer("y", shape, x), self.buffer("low", shape, x)
-        at_high = self.buffer("argmax", shape, x, np.uint8)
-        at_low = self.buffer("argmin", shape, x, np.uint8)
-        is_low = self.buffer("is_low", shape, x, np.bool_)
-        turned = self.buffer("turned", x.shape, x)
-        ops.maxpool_fprop(x, *self._window, out=(y, at_high))
-        ops.maxpool_fprop(xp.negative(x, out=turned), *self._window, out=(low, at_low))
-        xp.greater(low, y, out=is_low)
-        xp.copyto(y, xp.negative(low, out=low), where=is_low)
-        self.saved = (at_high, at_low, is_low, x.shape) if train else None
-        return y
+    def fprop(self, x: Array, train: bool) -> tuple[Array, Any]:
+        y, at_high = ops.maxpool_fprop(x, *self._window)
+        low, at_low = ops.maxpool_fprop(-x, *self._window)
+        is_low = low > y
+        backend.of(x).xp.copyto(y, -low, where=is_low)
+        return y, (at_high, at_low, is_low, x.shape)
 
-    def bprop(self, dy: Array) -> Array:
-        at_high, at_low, is_low, x_shape = self.recall()
-        xp = backend.of(dy).xp
-        high, low = (self.buffer(f"d{name}", dy.shape, dy) for name in ("high", "low"))
-        xp.multiply(dy, is_low, out=low)
-        xp.subtract(dy, low, out=high)
-        dx, other = self.buffer("dx", x_shape, dy), self.buffer("turned", x_shape, dy)
-        ops.maxpool_bprop(high, at_high, x_shape, *self._window, out=dx)
-        return ops.accumulate(dx, ops.maxpool_bprop(low, at_low, x_shape, *self._window, out=other))
-
-    def output_bytes(self, batch: int) -> int:
-        return batch * (11 * math.prod(self.out_shape) + 4 * math.prod(self.in_shape))
-
-    def gradient_bytes(self, batch: int) -> int:
-        return super().gradient_bytes(batch) + 8 * batch * math.prod(self.out_shape)
+    def bprop(self, saved: Any, dy: Array) -> tuple[Array, Gradients]:
+        at_high, at_low, is_low, x_shape = saved
+        low = dy * is_low
+        dx = ops.maxpool_bprop(dy - low, at_high, x_shape, *self._window)
+        return ops.accumulate(dx, ops.maxpool_bprop(low, at_low, x_shape, *self._window)), []

@@ -7,27 +7,26 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from convnet import ops
-from convnet.layer import Array, Layer, Shape, number
+from convnet import backend, ops
+from convnet.layer import Array, Gradients, Layer, Shape, number
 
 
 class Flatten(Layer):
     """(H, W, C) to (H W C,), in that order, without a copy."""
 
+    traced = True
     reach = "own"
-    is_view = True
-    passes_dy = True
 
     def setup(self, in_shape: Shape, rng: np.random.Generator) -> Shape:
         self.in_shape = tuple(in_shape)
         self.out_shape = (math.prod(in_shape),)
         return self.out_shape
 
-    def fprop(self, x: Array, train: bool) -> Array:
-        return x.reshape(x.shape[0], -1)
+    def fprop(self, x: Array, train: bool) -> tuple[Array, Shape]:
+        return x.reshape(x.shape[0], -1), x.shape
 
-    def bprop(self, dy: Array) -> Array:
-        return dy.reshape(dy.shape[0], *self.in_shape)
+    def bprop(self, saved: Shape, dy: Array) -> tuple[Array, Gradients]:
+        return dy.reshape(saved), []
 
 
 class Sum(Layer):
@@ -37,16 +36,13 @@ class Sum(Layer):
         coeffs: one number for each input, which multiplies it; none: 1 for all.
     """
 
+    traced = True
     reach = "own"
     several_inputs = True
 
     def __init__(self, coeffs: Sequence[float] = ()) -> None:
         super().__init__()
         self.coeffs = tuple(number("coeffs", coeff) for coeff in coeffs)
-
-    @property
-    def passes_dy(self) -> bool:  # type: ignore[override]
-        return not self.coeffs
 
     def setup(self, in_shape: list[Shape], rng: np.random.Generator) -> Shape:
         if len(set(in_shape)) != 1:
@@ -60,37 +56,22 @@ class Sum(Layer):
         self.inputs = len(in_shape)
         return self.out_shape
 
-    def fprop(self, x: list[Array], train: bool) -> Array:
-        y = self.buffer("y", x[0].shape, x[0])
-        if self.coeffs:
-            return self._weighted(x, y)
-        ops.copy(y, x[0])
-        for other in x[1:]:
+    def fprop(self, x: list[Array], train: bool) -> tuple[Array, None]:
+        first, *others = self._weighted(x)
+        y = ops.copy(backend.of(first).empty(first.shape), first)
+        for other in others:
             ops.accumulate(y, other)
-        return y
+        return y, None
 
-    def _weighted(self, x: list[Array], y: Array) -> Array:
-        scaled = self.buffer("scaled", y.shape, y)
-        ops.activation_fprop("linear", x[0], self.coeffs[0], 0.0, out=y)
-        for other, coeff in zip(x[1:], self.coeffs[1:], strict=True):
-            ops.accumulate(y, ops.activation_fprop("linear", other, coeff, 0.0, out=scaled))
-        return y
+    def bprop(self, saved: None, dy: Array) -> tuple[list[Array], Gradients]:
+        return self._weighted([dy] * self.inputs), []
 
-    def bprop(self, dy: Array) -> list[Array]:
+    def _weighted(self, x: list[Array]) -> list[Array]:
+        """Each times its coefficient."""
         if not self.coeffs:
-            return [dy] * self.inputs
-        return [
-            ops.activation_fprop(
-                "linear", dy, coeff, 0.0, out=self.buffer(f"dx{index}", dy.shape, dy)
-            )
-            for index, coeff in enumerate(self.coeffs)
-        ]
-
-    def output_bytes(self, batch: int) -> int:
-        return super().output_bytes(batch) * (2 if self.coeffs else 1)
-
-    def gradient_bytes(self, batch: int) -> int:
-        return super().gradient_bytes(batch) * self.inputs
+            return x
+        pairs = zip(x, self.coeffs, strict=True)
+        return [ops.activation_fprop("linear", part, coeff, 0.0) for part, coeff in pairs]
 
     def describe(self) -> str:
         return " ".join(["sum", *(f"{coeff:g}" for coeff in self.coeffs)])
@@ -99,6 +80,7 @@ class Sum(Layer):
 class Concat(Layer):
     """The channels of all inputs, one input after the other; their other sizes are the same."""
 
+    traced = True
     reach = "joined"
     several_inputs = True
 
@@ -111,23 +93,22 @@ class Concat(Layer):
         self.in_shape = self.out_shape  # as many numbers as all inputs have
         return self.out_shape
 
-    def fprop(self, x: list[Array], train: bool) -> Array:
-        y = self.buffer("y", (*x[0].shape[:-1], self.out_shape[-1]), x[0])
+    def fprop(self, x: list[Array], train: bool) -> tuple[Array, None]:
+        y = backend.of(x[0]).empty((*x[0].shape[:-1], self.out_shape[-1]))
         start = 0
         for part, channels in zip(x, self.channels, strict=True):
             ops.peer_copy(_rows(y), _rows(part), dst_col=start, cols=channels)
             start += channels
-        return y
+        return y, None
 
-    def bprop(self, dy: Array) -> list[Array]:
-        parts = []
-        start = 0
-        for index, channels in enumerate(self.channels):
-            part = self.buffer(f"dx{index}", (*dy.shape[:-1], channels), dy)
+    def bprop(self, saved: None, dy: Array) -> tuple[list[Array], Gradients]:
+        parts, start = [], 0
+        for channels in self.channels:
+            part = backend.of(dy).empty((*dy.shape[:-1], channels))
             ops.peer_copy(_rows(part), _rows(dy), src_col=start, cols=channels)
             parts.append(part)
             start += channels
-        return parts
+        return parts, []
 
 
 def _rows(x: Array) -> Array:

@@ -2,43 +2,25 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Sequence
-from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
 
 from convnet import init as initialisers
 from convnet import ops
-from convnet.layer import Array, Layer, Parameter, Shape, choice, flag, number
+from convnet.layer import Array, Gradients, Layer, Parameter, Shape, choice, flag, number
 
 
 class Weighted(Layer):
     """y = op(x, w) + b, then max(0, y) if there is a ReLU.
 
     A subclass says which shapes w and b have, and calls its three operations.
-
-    Attributes that a net sets when it fuses nodes:
-        fuse_relu: the ReLU node above runs in the epilogue of fprop.
-        dy_masked: the mask of the ReLU is in the dy that arrives, as the consumer has applied it.
-        mask_dx: x is the output of a ReLU; its mask is applied in the epilogue of dgrad.
-        late: bprop returns dx at once and leaves the gradients of w and b to `finish_bprop`, so
-            that dx can be sent on meanwhile. So it does where the weights are updated at once.
     """
 
+    traced = True
     reach = "filters"
-    late = False
     math: str | None = None  # how products are formed; None: as the net says
     maths: tuple[str, ...] = ops.MATHS  # the ways that there are
-
-    fuse_relu = False
-    dy_masked = False
-    mask_dx = False
-    # Of the update that the weights get as soon as their gradient is known (see
-    # `convnet.fusedupdate`): lr, momentum, weight decay, number. None: the gradient is kept.
-    _update: tuple[float, float, float, int] | None = None
-    _rows = 0  # the first case of the slice that is being computed
 
     def __init__(
         self,
@@ -53,7 +35,6 @@ class Weighted(Layer):
         self.bias = flag("bias", bias)
         self.relu = flag("relu", relu)
         self.init = init
-        self._due: tuple[Array, Array] | None = None  # x and dy, until finish_bprop
         self.std = number("std", std, 0.0)
         self.bias_init = number("bias_init", bias_init)
         names = ("w_lr", "w_decay", "b_lr", "b_decay")
@@ -75,13 +56,16 @@ class Weighted(Layer):
         if self.bias:
             self.params.append(Parameter("b", b, self.b_lr, self.b_decay))
 
-    def _fprop(self, x: Array, relu: bool, train: bool) -> Array:
+    def _fprop(self, x: Array) -> Array:
+        """y, with the ReLU where there is one."""
         raise NotImplementedError
 
-    def _dgrad(self, dy: Array, relu_mask: Array | None, dx: Array) -> None:
+    def _dgrad(self, dy: Array, x: Array) -> Array:
+        """dx, of the shape of x."""
         raise NotImplementedError
 
-    def _wgrad(self, x: Array, dy: Array, out: tuple[Array, Array | None]) -> None:
+    def _wgrad(self, x: Array, dy: Array) -> tuple[Array, Array | None]:
+        """dw and db."""
         raise NotImplementedError
 
     # ---- the layer ------------------------------------------------------------------------------
@@ -103,80 +87,23 @@ class Weighted(Layer):
         """How products are formed: the `math` of :mod:`convnet.ops`."""
         return self.math or self.net_math
 
-    @property
-    def has_relu(self) -> bool:
-        return self.relu or self.fuse_relu
+    def fprop(self, x: Array, train: bool) -> tuple[Array, Any]:
+        y = self._fprop(x)
+        return y, (x, y if self.relu else None)
 
-    @property
-    def saved_output(self) -> int:  # type: ignore[override]
-        return 1 if self.has_relu and not self.dy_masked else 0
-
-    def fprop(self, x: Array, train: bool) -> Array:
-        y = self._fprop(x, self.has_relu, train)
-        self.saved = (x, y) if train else None
-        return y
-
-    def fprop_by_slices(self, x: Array, slices: Iterable[tuple[int, int]], train: bool) -> Array:
-        """As `fprop`, case by case: the same bits, wherever the operations give each case those.
-
-        Args:
-            x: [N, ...], of which a part may still be on its way.
-            slices: first and last + 1 of cases that are there, one slice after the other.
-        """
-        y = self.buffer("y", (x.shape[0], *self.out_shape), x)
-        try:
-            for first, last in slices:
-                self._rows = first
-                self._fprop(x[first:last], self.has_relu, train)
-        finally:
-            self._rows = 0
-        self.saved = (x, y) if train else None
-        return y
-
-    def buffer(
-        self, name: str, shape: Sequence[int], like: Array, dtype: Any = np.float32
-    ) -> Array:
-        """As ever; while cases are computed by slices, the rows of those."""
-        if not self._rows:
-            return super().buffer(name, shape, like, dtype)
-        return self._buffers[name][self._rows : self._rows + shape[0]]
-
-    def bprop(self, dy: Array) -> Array | None:
-        x, y = self.recall()
-        if self.has_relu and not self.dy_masked:
-            out = dy if self.overwrite_dy else self.buffer("masked", dy.shape, dy)
-            dy = ops.relu_bprop(y, dy, out=out)
-        # dgrad reads w, so an update of w comes after it
-        now = not self.late and (self._update is None or not self.need_dx)
-        if now:
-            self._add_gradients(x, dy)
-        if not self.need_dx:
-            return None
-        dx = self.buffer("dx", x.shape, x)
-        self._dgrad(dy, x if self.mask_dx else None, dx)
-        self._due = None if now else (x, dy)
-        return dx
-
-    def finish_bprop(self) -> None:
-        if self._due is not None:
-            self._add_gradients(*self._due)
-            self._due = None
-
-    def _add_gradients(self, x: Array, dy: Array) -> None:
-        if self.learns:
-            with self.w.gradient() as dw, self.b.gradient() if self.b else nullcontext() as db:
-                self._wgrad(x, dy, (dw, db))
-
-    def gradient_bytes(self, batch: int) -> int:
-        masks_apart = self.has_relu and not self.dy_masked and not self.overwrite_dy
-        masked = 4 * batch * math.prod(self.out_shape) if masks_apart else 0
-        return super().gradient_bytes(batch) + masked
+    def bprop(self, saved: Any, dy: Array) -> tuple[Array, Gradients]:
+        x, y = saved
+        if y is not None:
+            dy = ops.relu_bprop(y, dy)
+        dx = self._dgrad(dy, x)
+        dw, db = self._wgrad(x, dy)
+        return dx, [dw, db] if self.bias else [dw]
 
     def _checked_math(self, math: str | None) -> str | None:
         return None if math is None else choice("math", math, self.maths)
 
     def _relu_text(self) -> str:
-        return " + relu" if self.has_relu else ""
+        return " + relu" if self.relu else ""
 
     def _math_text(self) -> str:
         return "" if self.products == "fp32" else f" in {self.products}"

@@ -138,7 +138,7 @@ def _peer(
     if wait:
         source.wait_for(be)
     stream = source.stream()
-    getattr(be.module, op)(src, dst, src_col, dst_col, cols, source.index, be.index, stream)
+    getattr(source.module, op)(src, dst, src_col, dst_col, cols, source.index, be.index, stream)
     if wait:
         be.wait_for(source)
     return dst

@@ -1,0 +1,273 @@
+"""The programs of a net: one for each kind of pass and shape of batch, over one block of memory."""
+
+from __future__ import annotations
+
+import warnings
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from convnet import graph, ops
+from convnet.backend import Array
+from convnet.layer import Layer, Parameter
+from convnet.nn import opaque
+from convnet.nn.cuda_graph import GraphError, Streams
+from convnet.nn.program import Program
+from convnet.nn.rewrite import rewrite
+from convnet.nn.run import Runnable
+from convnet.nn.trace import Call, Tensor, Trace
+from convnet.passes import Forward, Passes
+from convnet.sgd import SGD
+
+if TYPE_CHECKING:
+    from convnet.net import Net
+
+KEPT = 8  # programs of a net
+
+
+class GraphWarning(UserWarning):
+    """A program could not be captured as a CUDA graph; the message says why."""
+
+
+@dataclass
+class Traced:
+    """A pass of a net as a program.
+
+    Attributes:
+        program: rewritten.
+        x, labels: what it is given.
+        losses: (coeff, loss [N]) of each loss; rank: of the labels, where a loss classifies.
+        outputs: of nodes that were asked for.
+        kept: parameters whose gradients it leaves in `Parameter.grad`; None if it keeps none.
+    """
+
+    trace: Trace
+    program: Program
+    x: Tensor
+    labels: Tensor
+    losses: list[tuple[float, Tensor]] = field(default_factory=list)
+    rank: Tensor | None = None
+    outputs: dict[str, Tensor] = field(default_factory=dict)
+    kept: list[Parameter] | None = None
+
+
+class Programs:
+    """Traces, keeps and runs the passes of a net.
+
+    Attributes:
+        graph: on GPUs: "auto", programs run as CUDA graphs where they can be captured; "off", call
+            by call; "force", a program that cannot be captured is an error.
+        warn: told why programs run call by call after all; gives a `GraphWarning` by default.
+    """
+
+    def __init__(self, net: Net) -> None:
+        self.net = net
+        self._kept: OrderedDict[Any, tuple[Traced, Runnable]] = OrderedDict()
+        self._blocks: list[Array] = []
+        self._streams: Streams | None = None
+        self.graph = "auto"
+        self.warn: Callable[[str], None] = lambda text: warnings.warn(text, GraphWarning, 5)
+
+    def describe(self) -> str:
+        """One line: how steps run."""
+        if self.graph == "off" or not self.net.trace:
+            return "operation by operation"
+        cuda = self.net.backend.name == "cuda"
+        return f"a program for each batch size, run {'as CUDA graphs' if cuda else 'in C++'}"
+
+    def timed(self, sgd: SGD) -> list[tuple[Call, float]]:
+        """Runs the last training step once more, call by call; how long each took, in seconds."""
+        for key in reversed(self._kept):
+            if key[0][0] == "train" and key[0][1] == id(sgd):
+                return self._kept[key][1].timed()
+        raise RuntimeError("timed: no training step has been run with this optimiser")
+
+    # ---- the passes -----------------------------------------------------------------------------
+
+    def train(self, x: Array, labels: Array, sgd: SGD) -> Forward:
+        """A step with its update; the state of the step has been written."""
+        key = "train", id(sgd), tuple(map(id, sgd.params)), self.net.keep_gradients
+        return self._run(key, x, labels, lambda shape: self.trace_training(shape, sgd))
+
+    def gradients(self, x: Array, labels: Array, scale: float | None) -> Forward:
+        """Losses, and the gradients of all parameters in `Parameter.grad`."""
+        key = "gradients", scale, self.net.gradient_ready
+        return self._run(key, x, labels, lambda shape: self.trace_gradients(shape, scale))
+
+    def losses(self, x: Array, labels: Array, train: bool) -> Forward:
+        """Losses and ranks, in training or in test mode; no gradients."""
+        key = "losses", train
+        return self._run(key, x, labels, lambda shape: self.trace_losses(shape, train))
+
+    def forward(self, x: Array, names: Sequence[str]) -> Forward:
+        """The outputs of some nodes in test mode."""
+        key = "forward", tuple(names)
+        return self._run(key, x, None, lambda shape: self.trace_forward(shape, names))
+
+    # ---- tracing --------------------------------------------------------------------------------
+
+    def trace_training(self, x_shape: Sequence[int], sgd: SGD) -> Traced:
+        """A training step with its update."""
+        traced = self._begin(x_shape)
+        if self.net.keep_gradients:
+            traced.kept = []
+        self._trace_passes(traced, None)
+        with traced.trace.at("update"):
+            self._share_halts(traced.trace)
+            try:
+                sgd.update(self.net.step_state)
+            finally:
+                for param in self.net.params:
+                    param.grad = None
+        return self._end(traced)
+
+    def trace_gradients(self, x_shape: Sequence[int], scale: float | None = None) -> Traced:
+        """A training step up to its gradients."""
+        traced = self._begin(x_shape)
+        traced.kept = []
+        self._trace_passes(traced, scale)
+        for param in self.net.params:
+            param.grad = None
+        return self._end(traced)
+
+    def trace_losses(self, x_shape: Sequence[int], train: bool) -> Traced:
+        """A forward pass with its losses."""
+        traced = self._begin(x_shape)
+        passes = self._passes(traced)
+        self._note(traced, passes.forward(traced.x, train, traced.labels, gradient=False))
+        return self._end(traced)
+
+    def trace_forward(self, x_shape: Sequence[int], names: Sequence[str]) -> Traced:
+        """A forward pass in test mode up to some nodes."""
+        traced = self._begin(x_shape)
+        needed = set().union(*(graph.ancestors(self.net.all_nodes, name) for name in names))
+        nodes = [node for node in self.net.all_nodes if node.name in needed]
+        forward = self._passes(traced, nodes).forward(traced.x, False)
+        traced.outputs = {name: forward.values[name] for name in names}
+        return self._end(traced)
+
+    def _begin(self, x_shape: Sequence[int]) -> Traced:
+        trace = Trace(self.net.backends)
+        x = trace.input(tuple(x_shape), np.float32, self.net.backend)
+        labels = trace.input((x_shape[0],), np.int32, self.net.backend)
+        return Traced(trace, Program([], []), x, labels)
+
+    def _passes(self, traced: Traced, nodes: Sequence[graph.Node] | None = None) -> Passes:
+        def stand_in(layer: Layer) -> Any:
+            return opaque.Opaque(layer) if opaque.is_opaque(layer) else layer
+
+        trace = traced.trace
+        return Passes(nodes or self.net.step_nodes, lambda node: trace.at(node.name), stand_in)
+
+    def _trace_passes(self, traced: Traced, scale: float | None) -> None:
+        """Forward and backward; leaves the gradients in `Parameter.grad`, as tensors."""
+
+        def complete(param: Parameter, grad: Tensor) -> None:
+            param.grad = grad
+            if traced.kept is None:
+                return
+            held = traced.trace.held(param.grad_memory(), grad.traced_on)
+            ops.copy(held, grad)
+            traced.kept.append(param)
+            if self.net.gradient_ready is not None:
+                opaque.tell(self.net.gradient_ready, param, held)
+
+        passes = self._passes(traced)
+        forward = passes.forward(traced.x, True, traced.labels, scale)
+        self._note(traced, forward)
+        passes.backward(forward, complete)
+
+    def _share_halts(self, trace: Trace) -> None:
+        if self.net.partition is not None:
+            self.net.partition.links.share_halts(
+                lambda array, device: trace.held(array, trace.on(device))
+            )
+
+    def _note(self, traced: Traced, forward: Forward) -> None:
+        traced.losses, traced.rank = forward.losses, forward.rank
+
+    def _end(self, traced: Traced) -> Traced:
+        outputs = [*traced.outputs.values(), *(loss for _, loss in traced.losses)]
+        outputs += [] if traced.rank is None else [traced.rank]
+        traced.program = Program(traced.trace.calls, outputs)
+        rewrite(traced.program)
+        return traced
+
+    # ---- running --------------------------------------------------------------------------------
+
+    def _run(
+        self,
+        what: Any,
+        x: Array,
+        labels: Array | None,
+        trace: Callable[[Sequence[int]], Traced],
+    ) -> Forward:
+        key = what, x.shape, self._settings()
+        if key not in self._kept:
+            traced = trace(x.shape)
+            self._kept[key] = traced, self._runnable(traced)
+            while len(self._kept) > KEPT:
+                self._kept.popitem(last=False)
+        self._kept.move_to_end(key)
+        traced, runnable = self._kept[key]
+        self._hand_out_gradients(traced)
+        runnable.fill({traced.x: x} if labels is None else {traced.x: x, traced.labels: labels})
+        self._run_one(runnable)
+        return Forward(
+            {name: runnable.array(tensor) for name, tensor in traced.outputs.items()},
+            losses=[(coeff, runnable.array(loss)) for coeff, loss in traced.losses],
+            rank=None if traced.rank is None else runnable.array(traced.rank),
+        )
+
+    def _settings(self) -> tuple[Any, ...]:
+        """What a program depends on, besides the pass and the shape of the batch."""
+        net = self.net
+        layers = tuple(node.layer.version for node in (*net.nodes, *net.all_nodes))
+        params = tuple((p.version, p.lr_mult, p.decay_mult) for p in net.params)
+        return net.first_case, net.backend.threads, layers, params
+
+    def _run_one(self, runnable: Runnable) -> None:
+        try:
+            runnable.run(self._graph_streams())
+        except GraphError as error:
+            if self.graph == "force":
+                raise GraphError(f"step.graph=force: {error}") from error
+            self.graph = "off"
+            self.warn(f"programs run call by call: {error}")
+            runnable.run()
+
+    def _graph_streams(self) -> Streams | None:
+        """On a GPU, the streams that graphs are captured from, unless there are to be none."""
+        if self.graph == "off" or self.net.backend.name != "cuda":
+            return None
+        if self._streams is None:
+            self._streams = Streams(self.net.backends)
+        return self._streams
+
+    def _hand_out_gradients(self, traced: Traced) -> None:
+        """Sets `Parameter.grad` to what a run is about to write, to zeros where that is nothing, or
+        to None where none are kept."""
+        for param in self.net.params:
+            param.grad = None if traced.kept is None else param.grad_memory()
+        if traced.kept is not None:
+            for param in self.net.params:
+                if param not in traced.kept:
+                    param.zero_grad()
+
+    def _runnable(self, traced: Traced) -> Runnable:
+        """Gives a program the block, which all share; it is made anew where it is too small."""
+        new = Runnable(traced.program, traced.trace, self._blocks)
+        sizes = [len(block) for block in self._blocks] or [0] * len(new.sizes)
+        if any(size > held for size, held in zip(new.sizes, sizes, strict=True)):
+            for _, runnable in self._kept.values():
+                runnable.unbind()
+            self._blocks.clear()
+            devices = traced.trace.devices
+            self._blocks += [
+                device.real.empty((max(size, held),), np.uint8)
+                for device, size, held in zip(devices, new.sizes, sizes, strict=True)
+            ]
+        return new

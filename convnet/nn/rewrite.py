@@ -1,0 +1,199 @@
+"""Rules that rewrite a program: several operations become one, with the same bits.
+
+A rule is given one call of the program and says which calls it would replace and by what, or None.
+Rules run in the order of `RULES`, each over the whole list; a rule may rely on what those before it
+have done. No layer knows of them, and each can be left out without changing a result.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from convnet.nn.program import Program
+from convnet.nn.trace import Call
+from convnet.ops.schema import OPS
+
+Changes = Mapping[Call, Sequence[Call]]
+Rule = Callable[[Call, Program], Changes | None]
+
+_FPROPS = ("conv_fprop", "local_fprop", "dense_fprop")
+_DGRADS = ("conv_dgrad", "local_dgrad", "dense_dgrad")
+_MASK = ("drop", "scale", "seed", "stream_id", "step", "row_offset", "col_offset", "global_cols")
+
+
+def rewrite(program: Program, rules: Sequence[Rule] | None = None) -> None:
+    """Drops what nobody needs, then applies the rules (all of them by default)."""
+    program.drop_dead()
+    for rule in RULES if rules is None else rules:
+        for call in list(program.calls):
+            if call in program and (changes := rule(call, program)):
+                program.replace(changes)
+    program.drop_dead()
+
+
+def copy_elision(call: Call, program: Program) -> Changes | None:
+    """t = f(...), y = copy(t)  ->  y = f(...), where nothing else reads t."""
+    if call.op.name != "peer_copy" or call["src"].size != call["dst"].size:
+        return None
+    source = call["src"]
+    maker = program.only_writer(source)
+    if maker is None or maker.op.name not in OPS or maker.device is not call.device:
+        return None
+    if program.only_reader(source) is not call:
+        return None
+    name = next(n for n in maker.op.writes if _is(maker[n], source))
+    target = call["dst"].root.reshape(maker[name].shape)
+    return {call: [], maker: [maker.but(**{name: target})]}
+
+
+def dropout_mask_joins_relu(call: Call, program: Program) -> Changes | None:
+    """z = dropout(y); dr = dropout(dz), dy = relu_bprop(y, dr)  ->  dy = relu_bprop(z, dz).
+
+    z is 0 where y was not positive and where it was dropped, so one mask does for both. With the
+    inverted dropout what is left is then multiplied by its factor.
+    """
+    if not _is_relu(call, "activation_bprop"):
+        return None
+    back = program.only_writer(call["dy"])
+    if back is None or back.op.name != "dropout" or program.only_reader(back["y"]) is not call:
+        return None
+    forward = next(
+        (
+            other
+            for other in program.readers(call["saved"])
+            if other.op.name == "dropout" and all(other[name] == back[name] for name in _MASK)
+        ),
+        None,
+    )
+    if forward is None:
+        return None
+    shape = call["dy"].shape
+    z, dz = forward["y"].reshape(shape), back["x"].reshape(shape)
+    if back["scale"] == 1.0:
+        return {back: [], call: [call.but(also=[back], saved=z, dy=dz)]}
+    masked = back["y"].reshape(shape)
+    scaled = call.but(saved=masked, dy=masked, kind="linear", a=back["scale"], b=0.0)
+    return {back: [call.but(also=[back], saved=z, dy=dz, dx=masked)], call: [scaled]}
+
+
+def relu_epilogue(call: Call, program: Program) -> Changes | None:
+    """y = fprop(x), z = relu(y)  ->  z = fprop(x, relu), where nothing else reads y."""
+    if call.op.name not in _FPROPS or call["relu"]:
+        return None
+    relu = program.only_reader(call["y"])
+    if relu is None or not _is_relu(relu, "activation_fprop"):
+        return None
+    z = relu["y"].reshape(call["y"].shape)
+    return {call: [], relu: [call.but(also=[relu], y=z, relu=True)]}
+
+
+def lrn_maxpool_fprop(call: Call, program: Program) -> Changes | None:
+    """n = lrn(x), y = maxpool(n)  ->  y = lrn_maxpool(x), where nothing else reads n."""
+    if call.op.name != "lrn_fprop":
+        return None
+    pool = program.only_reader(call["y"])
+    if pool is None or pool.op.name != "maxpool_fprop" or pool["x"].shape != call["x"].shape:
+        return None
+    given = _window(pool, "y", "argmax")
+    return {call: [], pool: [call.but("lrn_maxpool_fprop", [pool], **given)]}
+
+
+def lrn_maxpool_bprop(call: Call, program: Program) -> Changes | None:
+    """dn = maxpool_bprop(dy), dx = lrn_bprop(x, dn)  ->  dx = lrn_maxpool_bprop(x, dy)."""
+    if call.op.name != "lrn_bprop":
+        return None
+    pool = program.only_writer(call["dy"])
+    if pool is None or pool.op.name != "maxpool_bprop" or call["dy"].shape != call["x"].shape:
+        return None
+    if program.only_reader(call["dy"]) is not call:
+        return None
+    given = _window(pool, "dy", "argmax")
+    return {pool: [], call: [call.but("lrn_maxpool_bprop", [pool], relu_mask=False, **given)]}
+
+
+def mask_into_dgrad(call: Call, program: Program) -> Changes | None:
+    """d = dgrad(...), dz = relu_bprop(y, d)  ->  dz = dgrad(..., relu_mask=y); the fused backward
+    pass of LRN and pool takes the mask where y is what it normalises."""
+    if not _is_relu(call, "activation_bprop"):
+        return None
+    below = program.only_writer(call["dy"])
+    if below is None or program.only_reader(call["dy"]) is not call:
+        return None
+    if below.op.name in _DGRADS and below["relu_mask"] is None:
+        mask = call["saved"].reshape(below["dx"].shape)
+    elif below.op.name == "lrn_maxpool_bprop" and _is(below["x"], call["saved"]):
+        mask = True
+    else:
+        return None
+    dx = call["dx"].reshape(below["dx"].shape)
+    return {below: [below.but(also=[call], relu_mask=mask, dx=dx)], call: []}
+
+
+def dense_dropout(call: Call, program: Program) -> Changes | None:
+    """y = dense(x), z = dropout(y)  ->  z = dense_dropout(x), where nothing else reads y."""
+    if call.op.name != "dropout":
+        return None
+    dense = program.only_writer(call["x"])
+    if dense is None or dense.op.name != "dense_fprop":
+        return None
+    if program.only_reader(call["x"]) is not call:
+        return None
+    rule = {name: call[name] for name in (*_MASK, "state")}
+    z = call["y"].reshape(dense["y"].shape)
+    return {dense: [], call: [dense.but("dense_fprop_dropout", [call], y=z, **rule)]}
+
+
+def wgrad_sgd(call: Call, program: Program) -> Changes | None:
+    """dw = dense_wgrad(x, dy), sgd_update(w, dw)  ->  dense_wgrad_sgd(x, dy, w): the gradient is
+    never stored. Where nothing else reads dw; it comes after the last that reads w. Not where
+    devices tell each other to halt before the update: they would be told too late."""
+    if call.op.name != "sgd_update" or call["own_rates"] or program.has("peer_halt"):
+        return None
+    columns = ("w", "velocity", "grad", "lr_mult", "decay_mult", "number")
+    changes: dict[Call, list[Call]] = {}
+    left: list[int] = []
+    for index, grad in enumerate(call["grad"]):
+        wgrad = program.only_writer(grad)
+        fits = wgrad is not None and wgrad.op.name == "dense_wgrad" and _is(wgrad["dw"], grad)
+        if wgrad is None or not fits or program.only_reader(grad) is not call:
+            left.append(index)
+            continue
+        own = {name: call[name][index] for name in columns if name != "grad"}
+        own |= {name: call[name] for name in ("lr", "momentum", "weight_decay", "state")}
+        later = [c for c in program.reads_after(own["w"], wgrad) if c is not call]
+        changes[wgrad] = []
+        after = changes.setdefault(later[-1], [later[-1]]) if later else changes[wgrad]
+        after.append(wgrad.but("dense_wgrad_sgd", [call], **own))
+    if not changes:
+        return None
+    rest: dict[str, Any] = {name: [call[name][index] for index in left] for name in columns}
+    changes[call] = [call.but(**rest)] if left else []
+    return changes
+
+
+RULES: tuple[Rule, ...] = (
+    copy_elision,
+    dropout_mask_joins_relu,
+    relu_epilogue,
+    lrn_maxpool_fprop,
+    lrn_maxpool_bprop,
+    mask_into_dgrad,
+    dense_dropout,
+    wgrad_sgd,
+)
+
+
+def _is_relu(call: Call, op: str) -> bool:
+    return call.op.name == op and call["kind"] == "relu"
+
+
+def _is(one: object, other: object) -> bool:
+    """Whether two tensors are the same memory."""
+    return getattr(one, "root", None) is getattr(other, "root", other)
+
+
+def _window(pool: Call, *tensors: str) -> dict[str, object]:
+    """Some tensors of a pool, and its window."""
+    names = ("size_h", "size_w", "stride_h", "stride_w", "pad_h", "pad_w", "rounding")
+    return {name: pool[name] for name in (*tensors, *names)}
