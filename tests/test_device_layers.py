@@ -62,6 +62,7 @@ def cupy_like(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in (*functions, "clip", "log"):
         monkeypatch.setattr(XP, name, function(getattr(np, name)), raising=False)
     monkeypatch.setattr(XP, "copyto", copyto, raising=False)
+    monkeypatch.setattr(XP, "where", function(np.where), raising=False)
     monkeypatch.setattr(XP, "arange", lambda count: DeviceArray(np.arange(count)), raising=False)
     methods: dict[str, Any] = {
         "__imul__": in_place(np.multiply),
@@ -71,6 +72,11 @@ def cupy_like(monkeypatch: pytest.MonkeyPatch) -> None:
         "__rmul__": function(np.multiply),
         "__sub__": function(np.subtract),
         "__neg__": function(np.negative),
+        "__gt__": function(np.greater),
+        "__eq__": function(np.equal),
+        "__pow__": function(np.power),
+        "__rsub__": function(lambda one, other: np.subtract(other, one)),
+        "__rtruediv__": function(lambda one, other: np.divide(other, one)),
         "sum": total,
         "transpose": lambda self, *axes: DeviceArray(self.host.transpose(*axes)),
         "__getitem__": lambda self, key: DeviceArray(np.asarray(self.host[index(key)])),
