@@ -9,7 +9,6 @@ import pytest
 from cases import DenseCase
 
 from convnet import ops
-from convnet.layers import Dense, Dropout
 
 # Every tile, alone and with splits, and rows of a mask that begin anywhere among its fours.
 CASES = (
@@ -106,24 +105,20 @@ def test_unaligned_arrays(backend, rng):
 
 
 @pytest.mark.parametrize("mode", ["paper", "inverted"])
-def test_a_layer_by_slices_draws_the_mask_of_the_whole(backend, rng, mode):
-    """Slices and first cases are rows further down the same mask."""
-    layer, dropout = Dense(10, relu=True, init="he"), Dropout(0.4, mode)
-    layer.setup((7,), rng)
-    for param in layer.params:  # of whole numbers, so that all ways to add are right
-        param.data = backend.asarray(cases.integers(rng, param.shape))
-    layer.dropout, dropout.stream = dropout, 5
-    layer.random = dropout.random
-    layer.random.seed, layer.random.step = 11, 4
-    x = backend.asarray(cases.integers(rng, (9, 7)))
-    whole = np.array(backend.to_host(layer.fprop(x, True)))
-    sliced = layer.fprop_by_slices(x, [(0, 2), (2, 3), (3, 9)], True)
-    check.same_bits(np.array(backend.to_host(sliced)), whole)
-    layer.random.first_case = 4
-    below = np.array(backend.to_host(layer.fprop(x[4:], True)))
-    check.same_bits(below, whole[4:])
-    tested = np.array(backend.to_host(layer.fprop(x[4:], False)))
-    assert np.count_nonzero(tested) > np.count_nonzero(below)
+def test_a_shard_of_the_batch_draws_its_rows_of_the_mask(backend, rng, mode):
+    """A rank that holds samples from the fourth on drops what one process alone would drop."""
+    x = cases.integers(rng, (9, 7))  # whole numbers, so that every order of a sum is right
+    w, b = cases.integers(rng, (10, 7)), cases.integers(rng, (10,))
+
+    def dropped(x, row_offset):
+        mask = {"seed": SEED, "step": 4, "layer": 5, "global_cols": 10, "row_offset": row_offset}
+        arrays = map(moved(backend), (x, w, b))
+        y = ops.dense_fprop_dropout(*arrays, 0.4, relu=True, mode=mode, **mask)
+        return np.array(backend.to_host(y))
+
+    whole = dropped(x, 0)
+    check.same_bits(dropped(x[4:], 4), whole[4:])
+    assert np.any(dropped(x[4:], 0) != whole[4:])
 
 
 @pytest.mark.parametrize(
