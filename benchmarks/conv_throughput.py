@@ -37,8 +37,8 @@ from workloads import of_net, of_shape
 import convnet
 from convnet import ops
 from convnet.backend import Backend
-from convnet.build import build_net
 from convnet.config import load_config
+from convnet.training.setup import build_net
 
 
 def main() -> None:

@@ -23,10 +23,13 @@ from collections.abc import Callable
 import numpy as np
 from timing import interleaved, spread
 
-from convnet import backend, distributed, models
-from convnet.net import Net
-from convnet.passes import learning
-from convnet.sgd import SGD
+from convnet import backend, models
+from convnet.layers.graph import learning
+from convnet.nn.net import Net
+from convnet.optim.sgd import SGD
+from convnet.parallel.ranks import local_device
+from convnet.parallel.ranks import ranks as job_ranks
+from convnet.training.data_parallel import Parallel
 
 Step = Callable[[], float]
 
@@ -104,15 +107,15 @@ def devices(args: argparse.Namespace) -> None:
 
 def ranks(args: argparse.Namespace) -> None:
     """One job of K processes."""
-    among = distributed.ranks()
-    device = distributed.local_device(args.device, among)
+    among = job_ranks()
+    device = local_device(args.device, among)
     backend.set_threads(args.threads)
     net = models.MODELS[args.net](device=device, seed=1)
     first, last = among.share(args.batch)
     rng = np.random.default_rng(2)
     x = rng.standard_normal((args.batch, *net.in_shape), dtype=np.float32)[first:last]
     labels = rng.integers(0, net.shapes[net.nodes[-1].name][0], args.batch)[first:last]
-    parallel = distributed.Parallel(net, among)
+    parallel = Parallel(net, among)
     sgd = SGD(net.params, lr=1e-4)
     times = []
     for turn in range(2 + args.rounds):

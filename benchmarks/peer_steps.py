@@ -20,7 +20,7 @@ import torch
 from peer_torch import set_precision, torch_net
 from torch import nn
 
-from convnet.net import Net
+from convnet.nn.net import Net
 
 KINDS = ("eager", "compile")
 LAYOUTS = {"NCHW": torch.contiguous_format, "NHWC": torch.channels_last}

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from convnet import layers
-from convnet.net import Net
+from convnet.nn.net import Net
 
 
 def set_precision(math: str) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 from limits import Limits
 
 from convnet import ConfigError
-from convnet.distribution import require
+from convnet.common.distribution import require
 
 COLOURS = {"fprop": "tab:blue", "dgrad": "tab:orange", "wgrad": "tab:green"}
 

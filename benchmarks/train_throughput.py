@@ -30,8 +30,8 @@ from timing import interleaved, spread
 
 import convnet
 from convnet.backend import Backend
-from convnet.build import build_net
 from convnet.config import Config, load_config
+from convnet.training.setup import build_net
 
 KINDS = ("eager", "compile")
 

@@ -10,8 +10,8 @@ from work_products import product_works
 
 from convnet import layers
 from convnet.backend import Backend
-from convnet.graph import INPUT, input_names
-from convnet.net import Net
+from convnet.layers.graph import INPUT, input_names
+from convnet.nn.net import Net
 
 
 def of_net(

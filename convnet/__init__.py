@@ -6,19 +6,19 @@
 >>> y = convnet.ops.conv_fprop(x, w, b, stride=4)      # the operations, without any net
 """
 
-__version__ = "0.1.0"
-__distribution__ = "convnet-kernels"  # see convnet.distribution
+from convnet.common.distribution import DISTRIBUTION as __distribution__  # noqa: N811, F401
+from convnet.common.distribution import VERSION as __version__  # noqa: N811, F401
 
+# isort: split
 from convnet import backend, data, layers, models, ops
 from convnet.backend import DeviceError
 from convnet.config import Config, ConfigError, load_config
 from convnet.data import DataError
-from convnet.divergence import DivergedError
-from convnet.evaluate import load
-from convnet.layer import Layer, Parameter
-from convnet.net import Net, Node
-from convnet.sgd import SGD
-from convnet.train import TrainResult, train
+from convnet.evaluation.evaluate import load
+from convnet.layers.layer import Layer, Parameter
+from convnet.nn.net import Net, Node
+from convnet.optim.sgd import SGD, DivergedError
+from convnet.training.train import TrainResult, train
 
 __all__ = [
     "SGD",

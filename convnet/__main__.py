@@ -2,6 +2,6 @@
 
 import sys
 
-from convnet.cli import main
+from convnet.cli.main import main
 
 sys.exit(main())

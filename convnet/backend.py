@@ -20,9 +20,9 @@ from typing import Any
 
 import numpy as np
 
-from convnet import distribution
-from convnet.exit_codes import NO_DEVICE
-from convnet.hostmemory import at_cache_line
+from convnet.common import distribution
+from convnet.common.exit_codes import NO_DEVICE
+from convnet.common.host_memory import at_cache_line
 
 Array = Any  # numpy.ndarray, cupy.ndarray, or another library's array on a GPU
 

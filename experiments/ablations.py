@@ -27,8 +27,8 @@ from options import data_table, ended, open_pictures, parser, results_path, stri
 from series import Results, Series, SeriesError, Sets
 from tables import Measured, difference, markdown, measured, put_into
 
+from convnet.common.typecheck import did_you_mean
 from convnet.config import Config, ConfigError, load_config
-from convnet.typecheck import did_you_mean
 
 
 @dataclass(frozen=True)

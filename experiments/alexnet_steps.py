@@ -19,12 +19,12 @@ import time
 import numpy as np
 from PIL import Image
 
-from convnet.build import Preparer, build_net
 from convnet.config import Config, DataConfig, load_config
 from convnet.data import ArrayDataset, Dataset, Loader, open_data, statistics
-from convnet.memory import training_memory
-from convnet.sgd import SGD
-from convnet.update_ratios import update_ratios
+from convnet.nn.memory import training_memory
+from convnet.optim.sgd import SGD
+from convnet.training.setup import Preparer, build_net
+from convnet.training.update_ratios import update_ratios
 
 
 def pictures(cfg: Config, folder: str | None) -> Dataset:

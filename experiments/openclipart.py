@@ -21,10 +21,10 @@ from pathlib import Path
 import numpy as np
 
 import convnet
-from convnet.build import open_sets
-from convnet.cli import main as command
+from convnet.cli.main import main as command
 from convnet.config import load_config
-from convnet.data.manifest import is_packed
+from convnet.data.packed.manifest import is_packed
+from convnet.training.setup import open_sets
 
 PACKAGE = "openclipart-png"
 INSIDE = Path("usr/share/openclipart/png")  # where the folders lie in the package

@@ -15,8 +15,8 @@ from parts import Part, chosen
 from series import Results, Sets, Stopped
 
 from convnet import DeviceError
-from convnet.build import open_sets
 from convnet.config import load_config
+from convnet.training.setup import open_sets
 
 RESULTS = Path(__file__).parent / "results"
 SOURCES = {

@@ -22,9 +22,9 @@ from typing import Any
 from parts import Part, fingerprint
 
 import convnet
+from convnet.common.files import lock, replace
 from convnet.config import Config, load_config
-from convnet.evaluate import evaluate
-from convnet.files import lock, replace
+from convnet.evaluation.evaluate import evaluate
 
 Record = dict[str, Any]
 Stop = Callable[[Record], bool]
@@ -137,7 +137,7 @@ class Series:
     Args:
         results: where they are kept.
         folder: where their checkpoints are kept; one process at a time uses it.
-        device: as for `convnet.train`.
+        device: as for `convnet.training.train`.
         threads: CPU threads; 0: all cores.
 
     Raises:
@@ -170,7 +170,7 @@ class Series:
 
         Args:
             name: of the run, in the file and for its folder.
-            config: as for `convnet.train`.
+            config: as for `convnet.training.train`.
             sets: its pictures.
             stop: told of each epoch as it stands in the record; true ends the run. It depends on
                 nothing else, so that a run that was killed stops where it would have stopped.

@@ -105,3 +105,12 @@ def programs(tmp_path_factory):
     from emulator_programs import Programs
 
     return Programs(tmp_path_factory.mktemp("emulator"))
+
+
+@pytest.fixture
+def emulator() -> convnet.backend.Backend:
+    """The backend that stands in for a GPU."""
+    try:
+        return convnet.backend.get("emulator")
+    except convnet.backend.DeviceError as error:
+        pytest.skip(str(error))

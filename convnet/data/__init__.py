@@ -10,12 +10,13 @@ for batch in loader.epoch(0):
 """
 
 from convnet.data.dataset import ArrayDataset, DataError, Dataset
-from convnet.data.imagefolder import FolderDataset
+from convnet.data.folder.image_folder import FolderDataset
+from convnet.data.image import read_picture
 from convnet.data.loader import Batch, Loader
-from convnet.data.packed import PackedDataset
-from convnet.data.picture import read_picture
+from convnet.data.packed.dataset import PackedDataset
 from convnet.data.sources import open_data
-from convnet.data.statistics import Statistics, statistics
+from convnet.data.statistics import statistics
+from convnet.data.sums import Statistics
 
 __all__ = [
     "ArrayDataset",

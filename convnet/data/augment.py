@@ -15,7 +15,7 @@ import numpy.typing as npt
 from convnet import ops
 from convnet.config import AugmentConfig
 from convnet.data.dataset import DataError
-from convnet.data.statistics import Statistics
+from convnet.data.sums import Statistics
 
 # Philox streams. Those of dropout are the numbers of the layers, far below these.
 _ORDER_STREAM = 0x80000000

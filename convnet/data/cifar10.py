@@ -15,11 +15,11 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from convnet.common.reading import Budget, BudgetError, Limit, open_file, read_bytes
 from convnet.data.dataset import ArrayDataset, DataError, Labels, Pictures, check_labels, shown
 from convnet.data.inflate import maybe_gzip
-from convnet.data.safepickle import load_pickle
-from convnet.data.tarfiles import TarError, read_members
-from convnet.reading import Budget, BudgetError, Limit, open_file, read_bytes
+from convnet.data.safe_pickle import load_pickle
+from convnet.data.tar_files import TarError, read_members
 
 _SIZE = 32
 _PIXELS = 3 * _SIZE * _SIZE

@@ -6,13 +6,11 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
-if TYPE_CHECKING:
-    from convnet.data.statistics import Sums
+from convnet.data.sums import Sums
 
 Pictures = npt.NDArray[np.uint8]
 Labels = npt.NDArray[np.int32]

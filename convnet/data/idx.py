@@ -16,9 +16,9 @@ from typing import BinaryIO, NamedTuple
 
 import numpy as np
 
+from convnet.common.reading import Budget, BudgetError, Limit, open_file
 from convnet.data.dataset import ArrayDataset, DataError, Pictures, check_labels, shown
 from convnet.data.inflate import Stream, maybe_gzip
-from convnet.reading import Budget, BudgetError, Limit, open_file
 
 _UINT8 = 8
 _CHUNK = 1 << 22  # bytes read at a time

@@ -5,7 +5,7 @@ from __future__ import annotations
 import zlib
 from typing import BinaryIO, Protocol
 
-from convnet.reading import Budget, Limit
+from convnet.common.reading import Budget, Limit
 
 _PIECE = 1 << 16  # compressed bytes read at a time
 _GZIP_MAGIC = b"\x1f\x8b"

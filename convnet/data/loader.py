@@ -18,10 +18,10 @@ import numpy.typing as npt
 from convnet.config import AugmentConfig
 from convnet.data.augment import Indices, centre, crop_size, draw_variation, epoch_order
 from convnet.data.dataset import DataError, Dataset, Labels, Pictures
-from convnet.data.decoded import DecodedDataset
-from convnet.data.feeder import MEMORY_BATCHES, Feeder
-from convnet.data.statistics import Statistics
-from convnet.data.workers import auto_workers, warn_plainly
+from convnet.data.sums import Statistics
+from convnet.data.workers.decoded import DecodedDataset
+from convnet.data.workers.feeder import MEMORY_BATCHES, Feeder
+from convnet.data.workers.pool import auto_workers, warn_plainly
 
 
 @dataclass(frozen=True)

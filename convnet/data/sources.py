@@ -10,10 +10,10 @@ from typing import NamedTuple
 from convnet.config import DataConfig
 from convnet.data import cifar10, idx
 from convnet.data.dataset import DataError, Dataset, expanded, shown
-from convnet.data.imagefolder import open_folder
-from convnet.data.manifest import is_packed
-from convnet.data.packed import open_packed
-from convnet.data.shards import WORK
+from convnet.data.folder.image_folder import open_folder
+from convnet.data.packed.dataset import open_packed
+from convnet.data.packed.manifest import is_packed
+from convnet.data.packed.shards import WORK
 
 # Test accuracy, in %, that the preset `fashion-mnist` reaches on the packaged sample.
 SAMPLE_ACCURACY: float | None = 87.0

@@ -1,7 +1,6 @@
 """The layers, and the names that configurations use for them."""
 
-from convnet.distribution import check_package
-from convnet.layer import Layer
+from convnet.common.distribution import check_package
 from convnet.layers.activation import (
     Abs,
     Activation,
@@ -21,6 +20,7 @@ from convnet.layers.conv import Conv
 from convnet.layers.crop import Crop, Image, Planes, Slice
 from convnet.layers.dense import Dense
 from convnet.layers.dropout import Dropout
+from convnet.layers.layer import Layer
 from convnet.layers.local import Local
 from convnet.layers.loss import Loss, SoftmaxXent
 from convnet.layers.losses import BinaryXent, SumSquares

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from convnet import init as initialisers
-from convnet.layer import Array, Gradients, Layer, Parameter, Shape, flag, number
+from convnet.layers import initializers
+from convnet.layers.layer import Array, Gradients, Layer, Parameter, Shape, flag, number
 
 
 class Bias(Layer):
@@ -40,7 +40,7 @@ class Bias(Layer):
         shape = self.in_shape[-1:] if self.tied else self.in_shape
         b: Any = np.broadcast_to(np.float32(0), shape)
         if not self.sizes_only:
-            b = initialisers.constant(rng, shape, 1, 1, self.bias_init)
+            b = initializers.constant(rng, shape, 1, 1, self.bias_init)
         self.params = [Parameter("b", b, self.b_lr, self.b_decay)]
         return self.out_shape
 

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from convnet import ops
-from convnet.init import Initialiser
-from convnet.layer import Array, Shape, choice, image_shape, pair, whole
+from convnet.layers.initializers import Initialiser
+from convnet.layers.layer import Array, Shape, choice, image_shape, pair, whole
 from convnet.layers.weighted import Weighted, window_text
 
 

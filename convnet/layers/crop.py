@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from convnet import backend
-from convnet.layer import Array, Gradients, Layer, Shape, image_shape, whole
+from convnet.layers.layer import Array, Gradients, Layer, Shape, image_shape, whole
 
 
 class Crop(Layer):

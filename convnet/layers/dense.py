@@ -7,8 +7,8 @@ import math
 import numpy as np
 
 from convnet import ops
-from convnet.init import Initialiser
-from convnet.layer import Array, Shape, whole
+from convnet.layers.initializers import Initialiser
+from convnet.layers.layer import Array, Shape, whole
 from convnet.layers.weighted import Weighted
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from convnet import ops
-from convnet.layer import Array, Gradients, Layer, Shape, choice, number
+from convnet.layers.layer import Array, Gradients, Layer, Shape, choice, number
 
 
 class Dropout(Layer):

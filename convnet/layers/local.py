@@ -7,8 +7,8 @@ import math
 import numpy as np
 
 from convnet import ops
-from convnet.layer import Array, Shape, image_shape
 from convnet.layers.conv import Conv
+from convnet.layers.layer import Array, Shape, image_shape
 
 
 class Local(Conv):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from convnet import ops
-from convnet.layer import Array, Layer, Shape, number
+from convnet.layers.layer import Array, Layer, Shape, number
 
 UNRANKED = 2**31 - 1  # the rank of a label that no loss compared with anything: never right
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from convnet import backend, ops
-from convnet.layer import Array, Shape, flag, number
+from convnet.layers.layer import Array, Shape, flag, number
 from convnet.layers.loss import Loss
 
 

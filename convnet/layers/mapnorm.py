@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from convnet import backend, ops
-from convnet.layer import Array, Gradients, Layer, Shape, choice, image_shape, number, whole
+from convnet.layers.layer import Array, Gradients, Layer, Shape, choice, image_shape, number, whole
 
 
 class MapNorm(Layer):

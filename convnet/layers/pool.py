@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from convnet import backend, ops
-from convnet.layer import Array, Gradients, Layer, Shape, choice, image_shape, pair
+from convnet.layers.layer import Array, Gradients, Layer, Shape, choice, image_shape, pair
 from convnet.layers.weighted import window_text
 
 

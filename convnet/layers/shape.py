@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from convnet import backend, ops
-from convnet.layer import Array, Gradients, Layer, Shape, number
+from convnet.layers.layer import Array, Gradients, Layer, Shape, number
 
 
 class Flatten(Layer):

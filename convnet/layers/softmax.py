@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from convnet import ops
-from convnet.layer import Array, Gradients, Layer, Shape
+from convnet.layers.layer import Array, Gradients, Layer, Shape
 
 
 class Softmax(Layer):

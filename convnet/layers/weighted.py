@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from convnet import init as initialisers
 from convnet import ops
-from convnet.layer import Array, Gradients, Layer, Parameter, Shape, choice, flag, number
+from convnet.layers import initializers
+from convnet.layers.layer import Array, Gradients, Layer, Parameter, Shape, choice, flag, number
 
 
 class Weighted(Layer):
@@ -26,7 +26,7 @@ class Weighted(Layer):
         self,
         bias: bool,
         relu: bool,
-        init: str | initialisers.Initialiser,
+        init: str | initializers.Initialiser,
         std: float,
         bias_init: float,
         multipliers: tuple[float, float, float, float],
@@ -50,8 +50,8 @@ class Weighted(Layer):
         if self.sizes_only:
             w, b = (np.broadcast_to(np.float32(0), shape) for shape in (w_shape, b_shape))
         else:
-            w = initialisers.weights(self.init, rng, w_shape, *fans, self.std)
-            b = initialisers.constant(rng, b_shape, *fans, self.bias_init)
+            w = initializers.weights(self.init, rng, w_shape, *fans, self.std)
+            b = initializers.constant(rng, b_shape, *fans, self.bias_init)
         self.params = [Parameter("w", w, self.w_lr, self.w_decay)]
         if self.bias:
             self.params.append(Parameter("b", b, self.b_lr, self.b_decay))

@@ -7,7 +7,7 @@ from convnet.models.alexnet import alexnet
 from convnet.models.cifar10 import cifar10_quick
 from convnet.models.fashion_mnist import fashion_mnist
 from convnet.models.small import small
-from convnet.net import Net
+from convnet.nn.net import Net
 
 # By the name that a configuration's `net.model` takes.
 MODELS: dict[str, Callable[..., Net]] = {

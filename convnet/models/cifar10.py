@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from convnet.layers import AvgPool, Conv, Dense, MaxPool, ReLU, SoftmaxXent
-from convnet.net import Net, Node
+from convnet.nn.net import Net, Node
 
 
 def cifar10_quick(

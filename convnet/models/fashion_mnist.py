@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from convnet.layers import LRN, Conv, Dense, Dropout, MaxPool, ReLU, SoftmaxXent
-from convnet.net import Net, Node
+from convnet.nn.net import Net, Node
 
 
 def fashion_mnist(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from convnet.layer import whole
+from convnet.layers.layer import whole
 
 
 def scaled(filters: Sequence[int], width: float, groups: int, count: int) -> list[int]:

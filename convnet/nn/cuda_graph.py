@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from convnet.backend import Backend
-from convnet.exit_codes import FAILED
+from convnet.common.exit_codes import FAILED
 
 
 class GraphError(RuntimeError):

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from convnet.layer import Gradients, Layer
+from convnet.layers.layer import Gradients, Layer
 from convnet.layers.loss import Loss
 from convnet.nn.trace import Tensor
 

@@ -6,24 +6,23 @@ import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from convnet import graph, ops
+from convnet import ops
 from convnet.backend import Array
-from convnet.layer import Layer, Parameter
+from convnet.layers import graph
+from convnet.layers.layer import Layer, Parameter
 from convnet.nn import opaque
 from convnet.nn.cuda_graph import GraphError, Streams
+from convnet.nn.eager import Forward, Passes
 from convnet.nn.program import Program
 from convnet.nn.rewrite import rewrite
 from convnet.nn.run import Runnable
+from convnet.nn.structure import Structure
 from convnet.nn.trace import Call, Tensor, Trace
-from convnet.passes import Forward, Passes
-from convnet.sgd import SGD
-
-if TYPE_CHECKING:
-    from convnet.net import Net
+from convnet.optim.sgd import SGD
 
 KEPT = 8  # programs of a net
 
@@ -63,7 +62,7 @@ class Programs:
         warn: told why programs run call by call after all; gives a `GraphWarning` by default.
     """
 
-    def __init__(self, net: Net) -> None:
+    def __init__(self, net: Structure) -> None:
         self.net = net
         self._kept: OrderedDict[Any, tuple[Traced, Runnable]] = OrderedDict()
         self._blocks: list[Array] = []

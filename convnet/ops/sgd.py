@@ -30,7 +30,7 @@ def sgd_update(
         tensors: (w, velocity, grad, lr_mult, decay_mult) per parameter; w, velocity and grad of
             equal shape.
         lr: learning rate.
-        state: uint32 [12] on the same device (see :mod:`convnet.stepstate`): lr, momentum and
+        state: uint32 [12] on the same device (see :mod:`convnet.ops.step_state`): lr, momentum and
             weight decay are taken from it, as they are when the operation runs, in place of those
             given. Where something was not finite that is noted there; where the step was halted or
             an earlier one was not finite nothing is changed.

@@ -1,5 +1,5 @@
 // Hopper's operations: right kernels, and broken ones whose fault the emulator must name.
-// See tests/test_emulator_hopper.py. On a GPU:
+// See tests/emulator/test_hopper.py. On a GPU:
 //   nvcc -std=c++17 -gencode arch=compute_90a,code=sm_90a -Isrc -o hopper
 //     tests/emulator/hopper.cu src/kernels/tensor_map.cu && ./hopper wgmma_tf32
 #include "device_hopper.h"

@@ -9,7 +9,7 @@ import pytest
 import reference
 
 from convnet import ops
-from convnet.stepstate import StepState
+from convnet.ops.step_state import StepState
 
 SHAPES = [(1, 1), (1, 5), (3, 7), (4, 64), (33, 129), (2, 3, 5, 6), (5,), (65, 4096)]
 shapes = pytest.mark.parametrize("shape", SHAPES, ids=str)

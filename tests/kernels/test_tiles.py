@@ -6,7 +6,6 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-from pathlib import Path
 
 import cases
 import check
@@ -14,10 +13,10 @@ import numpy as np
 import pytest
 import reference
 from cases import ConvCase
+from paths import ROOT
 
 from convnet import ops
 
-ROOT = Path(__file__).resolve().parents[2]
 MATHS = ("fp32", "tf32", "bf16")
 # Ragged in every tile; k of 144 in fprop, 234 in dgrad, 84 in wgrad: 6 to 15 steps. One with
 # classes of pixels and columns in the place of channels.

@@ -1,0 +1,1 @@
+"""The `convnet` command, a file per group of commands."""

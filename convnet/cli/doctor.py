@@ -1,0 +1,171 @@
+"""`convnet doctor`: what is installed, which devices can be used, and where data sets are."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import platform
+import sys
+from pathlib import Path
+from typing import Any
+
+from convnet import backend as backends
+from convnet.common import distribution
+from convnet.ops.products import MATHS
+
+_PACKAGES = ("numpy", "pillow", "safetensors", "rich")
+_VARIABLES = ("CONVNET_DATA", "CONVNET_CPU_ISA", "ONEDNN_MAX_CPU_ISA", "CONVNET_WINOGRAD")
+
+
+def examine() -> dict[str, Any]:
+    """Looks at everything.
+
+    Returns:
+        {"ok": whether the CPU path works, "problems": [...], "versions": {...}, "backends": {name:
+        {"usable", "description" or "reason"}}, "data": {source: description or reason},
+        "environment": {name: value}, ...}.
+    """
+    report: dict[str, Any] = {"ok": True, "problems": []}
+    report["versions"] = _versions()
+    report["build"] = _build(report["problems"])
+    report["backends"] = {
+        "cpu": _cpu(report["problems"]),
+        "cuda": _cuda(report["problems"]),
+        "emulator": _device("emulator", report["problems"]),
+    }
+    report["data"] = _data()
+    report["environment"] = {name: os.environ[name] for name in _VARIABLES if name in os.environ}
+    report["ok"] = bool(report["backends"]["cpu"]["usable"])
+    return report
+
+
+def _versions() -> dict[str, str]:
+    found = {"convnet": distribution.VERSION, "python": platform.python_version()}
+    for name in _PACKAGES:
+        found[name] = distribution.version(name) or "not installed"
+    for name in backends.CUPY_PACKAGES:
+        version = distribution.version(name)
+        if version:
+            found[name] = version
+    return {**found, "platform": f"{platform.system()} {platform.machine()}"}
+
+
+def _build(problems: list[str]) -> dict[str, Any]:
+    """What the build recorded, and whether it fits the installed package."""
+    place = Path(__file__).parent
+    found: dict[str, Any] = {"location": str(place)}
+    try:
+        info = importlib.import_module("convnet._build_info")
+    except ImportError:
+        problems.append(
+            f"{place} has not been built (convnet._build_info is missing); run Python from another "
+            "folder than the sources, or pip install it"
+        )
+        return found
+    found |= {
+        "version": info.VERSION,
+        "compiler": info.COMPILER,
+        "onednn": info.ONEDNN,
+        "cuda": bool(info.CUDA_BUILT),
+        "cuda_reason": info.CUDA_REASON,
+    }
+    installed = distribution.version(distribution.DISTRIBUTION)
+    if installed is not None and installed != info.VERSION:
+        problems.append(
+            f"the compiled part is of version {info.VERSION}, the installed package of "
+            f"{installed}: install {distribution.DISTRIBUTION} again"
+        )
+    if problem := distribution.overlap():
+        problems.append(problem)
+    several = [name for name in backends.CUPY_PACKAGES if distribution.version(name)]
+    if len(several) > 1:
+        problems.append(f"several CuPy packages are installed: {', '.join(several)}; keep one")
+    return found
+
+
+def _device(name: str, problems: list[str]) -> dict[str, Any]:
+    """Whether it can be used; a problem where it should be: the CPU, and whatever was built."""
+    try:
+        device = backends.get(name)
+        description = device.describe()
+        math = {each: device.module.math_description(each) for each in MATHS}
+        return {"usable": True, "description": description, "math": math}
+    except (backends.DeviceError, ImportError) as error:
+        reason = " ".join(str(error).split())
+        if name == "cpu" or isinstance(error, backends.BrokenBackendError):
+            problems.append(f"{name}: {reason}")
+        return {"usable": False, "reason": reason}
+
+
+def _cpu(problems: list[str]) -> dict[str, Any]:
+    """The CPU backend, made to compute something."""
+    found = _device("cpu", problems)
+    if found["usable"]:
+        try:
+            _try_out()
+        except Exception as error:
+            found = {"usable": False, "reason": f"a convolution failed: {error}"}
+            problems.append(f"cpu: {found['reason']}")
+    return found
+
+
+def _try_out() -> None:
+    import numpy as np
+
+    from convnet import ops
+
+    ones = np.ones((1, 4, 4, 2), np.float32)
+    with backends.use("cpu"):
+        y = ops.conv_fprop(ones, np.ones((3, 3, 3, 2), np.float32), pad=1)
+    if y[0, 1, 1, 0] != 18 or y[0, 0, 0, 0] != 8:
+        raise ValueError(f"expected 18 and 8, got {y[0, 1, 1, 0]} and {y[0, 0, 0, 0]}")
+
+
+def _cuda(problems: list[str]) -> dict[str, Any]:
+    found = _device("cuda", problems)
+    if found["usable"]:
+        count = backends.get("cuda").module.device_count()
+        found["devices"] = [backends.get(f"cuda:{index}").describe() for index in range(count)]
+    return found
+
+
+def _data() -> dict[str, str]:
+    """For each published set, where it would be read from, or why not."""
+    from convnet.config import DataConfig
+    from convnet.data import DataError, open_data
+
+    found = {}
+    for source in ("fashion-mnist", "mnist", "cifar10", "cifar100"):
+        try:
+            train, validation = open_data(DataConfig(source=source))
+            found[source] = f"{len(train)} + {len(validation)} pictures: {train.description}"
+        except DataError as error:
+            found[source] = f"not found: {error}"
+    return found
+
+
+def show(report: dict[str, Any]) -> str:
+    """The report as text."""
+    lines = ["versions"]
+    lines += [f"  {name:13} {version}" for name, version in report["versions"].items()]
+    lines += ["installation"]
+    lines += [f"  {name:13} {value}" for name, value in report["build"].items()]
+    lines += ["devices"]
+    for name, state in report["backends"].items():
+        text = state["description"] if state["usable"] else f"no: {state['reason']}"
+        lines.append(f"  {name:13} {text}")
+        lines += [f"  {'':13} {device}" for device in state.get("devices", [])[1:]]
+        lines += [f"  {'':13} math {key}: {text}" for key, text in state.get("math", {}).items()]
+    lines += [f"  {'auto':13} would use {_auto(report)}"]
+    if report["environment"]:
+        lines += ["environment"]
+        lines += [f"  {name}={value}" for name, value in report["environment"].items()]
+    lines += ["data sets"]
+    lines += [f"  {name:13} {text}" for name, text in report["data"].items()]
+    lines += [f"problem: {problem}" for problem in report["problems"]]
+    lines.append("all is well" if not report["problems"] else f"python: {sys.executable}")
+    return "\n".join(lines)
+
+
+def _auto(report: dict[str, Any]) -> str:
+    return "cuda:0" if report["backends"]["cuda"]["usable"] else "cpu"

@@ -1,0 +1,1 @@
+"""What every room uses: files and readers within limits, exit codes, checks of values, text."""

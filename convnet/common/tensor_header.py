@@ -1,0 +1,102 @@
+"""The header of a safetensors file, checked: what lies where, and the text beside it.
+
+The format is https://huggingface.co/docs/safetensors: a length, a JSON header, the arrays, one
+after the other without gaps.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from convnet.common.reading import Limit, open_file, parse_json
+
+DTYPES = {"float32": "F32", "float64": "F64", "int32": "I32", "int64": "I64", "uint8": "U8"}
+_NUMPY = {name: np.dtype(dtype) for dtype, name in DTYPES.items()}
+_HEADER = Limit(100_000_000, "bytes in the header")  # that of the format
+_AXES = 8
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One array: its type and shape, and where in the file it begins."""
+
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]
+    offset: int
+
+    @property
+    def nbytes(self) -> int:
+        return math.prod(self.shape) * self.dtype.itemsize
+
+
+def read_header(file: BinaryIO) -> tuple[dict[str, str], dict[str, Entry]]:
+    """The metadata and the arrays of an open file.
+
+    Raises:
+        ValueError: truncated, damaged, or no such file; one line.
+    """
+    size = os.fstat(file.fileno()).st_size
+    start = file.read(8)
+    length = int.from_bytes(start, "little")
+    if len(start) < 8 or length > size - 8:
+        raise ValueError("no header, or one that is cut short")
+    _HEADER.check(length)
+    header = parse_json(file.read(length))
+    if not isinstance(header, dict):
+        raise ValueError("a header that is no table")
+    metadata = header.pop("__metadata__", {})
+    if not isinstance(metadata, dict) or not all(isinstance(v, str) for v in metadata.values()):
+        raise ValueError("metadata that are no text")
+    try:
+        "".join([*header, *metadata.values()]).encode()
+    except UnicodeEncodeError:  # JSON can hold halves of characters
+        raise ValueError("names or metadata that are no text") from None
+    entries = {name: _entry(name, said, 8 + length) for name, said in header.items()}
+    end = 8 + length
+    for entry in sorted(entries.values(), key=lambda entry: (entry.offset, entry.nbytes)):
+        if entry.offset != end:
+            raise ValueError("arrays that overlap, or with gaps between them")
+        end += entry.nbytes
+    if end != size:
+        raise ValueError(f"arrays to byte {end:,} in a file of {size:,}")
+    return metadata, entries
+
+
+def _entry(name: str, said: Any, start: int) -> Entry:
+    if not isinstance(said, dict) or not {"dtype", "shape", "data_offsets"} <= set(said):
+        raise ValueError(f"{name[:60]!r}: an array without its type, shape and place")
+    shape, place = said["shape"], said["data_offsets"]
+    if said["dtype"] not in DTYPES.values():
+        raise ValueError(f"{name[:60]!r}: an array of an unknown type")
+    if not _are_sizes(shape) or len(shape) > _AXES or not _are_sizes(place) or len(place) != 2:
+        raise ValueError(f"{name[:60]!r}: an array whose shape or place is none")
+    entry = Entry(_NUMPY[said["dtype"]], tuple(shape), start + place[0])
+    if entry.nbytes != place[1] - place[0]:
+        raise ValueError(f"{name[:60]!r}: an array of another size than its shape says")
+    return entry
+
+
+def _are_sizes(value: Any) -> bool:
+    return isinstance(value, list) and all(type(one) is int and one >= 0 for one in value)
+
+
+def read_tensors(path: Path) -> tuple[dict[str, str], dict[str, np.ndarray]]:
+    """The metadata and all arrays of a file.
+
+    Raises:
+        OSError: it cannot be read, or is no regular file. ValueError: as `read_header`.
+    """
+    with open_file(path) as file:
+        metadata, entries = read_header(file)
+        arrays = {}
+        for name, entry in sorted(entries.items(), key=lambda item: item[1].offset):
+            array = arrays[name] = np.empty(entry.shape, entry.dtype)
+            if array.nbytes and file.readinto(array.reshape(-1).view(np.uint8).data) < array.nbytes:  # type: ignore[attr-defined]
+                raise ValueError("a file that became shorter while it was read")
+    return metadata, arrays

@@ -1,0 +1,1 @@
+"""Pictures in folders of classes, in ImageNet's layout, or listed in a file."""

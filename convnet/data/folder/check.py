@@ -1,0 +1,241 @@
+"""Looking through a folder of pictures before training: what is damaged, what is there twice."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from convnet.data.dataset import DataError, shown
+from convnet.data.folder.class_folders import Listing, content_hash
+from convnet.data.folder.copies import digests_of, groups_of_copies
+from convnet.data.image import PictureError, check_file, decode
+from convnet.data.packed.dataset import open_packed, shard_name
+from convnet.data.packed.manifest import read_manifest
+from convnet.data.packed.sums import read_sums
+from convnet.data.workers.pool import Pool, auto_workers, warn_plainly
+
+_JOB = 16  # files a worker looks at at a time
+_LISTED = 20  # lines of each kind that `CheckReport.text` shows
+_SMALL = (64, 64)  # pictures are decoded to this: JPEG files quickly, and all of every file
+
+
+@dataclass
+class CheckReport:
+    """What was found. Files are paths relative to the folder.
+
+    Attributes:
+        root: the folder.
+        classes: part ("train", "val" or "all") -> class -> files.
+        sizes: smallest, median and largest (height, width), by the number of pixels.
+        bad: (kind, file, message); kinds are those of `PictureError`.
+        copies: groups of files with the same content.
+        copies_across_classes, copies_across_parts: how many of the groups lie in several.
+        passed_over: kind -> files that are no part of the set.
+    """
+
+    root: str
+    classes: dict[str, dict[str, int]] = field(default_factory=dict)
+    sizes: list[tuple[int, int]] = field(default_factory=list)
+    bad: list[tuple[str, str, str]] = field(default_factory=list)
+    copies: list[list[str]] = field(default_factory=list)
+    copies_across_classes: int = 0
+    copies_across_parts: int = 0
+    passed_over: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def pictures(self) -> int:
+        """Files looked at."""
+        return sum(sum(counts.values()) for counts in self.classes.values())
+
+    def as_dict(self) -> dict[str, Any]:
+        return {"pictures": self.pictures, **asdict(self)}
+
+    def text(self, everything: bool = False) -> str:
+        """The report for reading; `everything`: however long the lists are."""
+        most = len(self.bad) + len(self.copies) + self.pictures if everything else _LISTED
+        lines = [f"{self.root}: {self.pictures:,} pictures"]
+        for part, counts in self.classes.items():
+            lines += _class_lines(part, counts, most)
+        if self.sizes:
+            small, middle, large = (f"{h}x{w}" for h, w in self.sizes)
+            lines.append(f"height x width: smallest {small}, median {middle}, largest {large}")
+        kinds = Counter(kind for kind, _, _ in self.bad)
+        told = ", ".join(f"{count:,} {kind}" for kind, count in sorted(kinds.items()))
+        lines.append(f"bad files: {len(self.bad):,}" + (f" ({told})" if told else ""))
+        lines += [f"  {kind:10}  {message}" for kind, _, message in self.bad[:most]]
+        lines += _more(len(self.bad), most)
+        extra = sum(len(group) - 1 for group in self.copies)
+        lines.append(f"exact copies of another file: {extra:,}" + self._where())
+        lines += [f"  {' = '.join(group)}" for group in self.copies[:most]]
+        lines += _more(len(self.copies), most)
+        if self.passed_over:
+            told = ", ".join(f"{count:,} {kind}" for kind, count in self.passed_over.items())
+            lines.append(f"passed over: {told}")
+        return "\n".join(lines)
+
+    def _where(self) -> str:
+        notes = []
+        if self.copies_across_classes:
+            notes.append(f"{self.copies_across_classes:,} of the groups under several classes")
+        if self.copies_across_parts:
+            notes.append(f"{self.copies_across_parts:,} in both training and validation")
+        return f" ({'; '.join(notes)})" if notes else ""
+
+
+def _class_lines(part: str, counts: dict[str, int], most: int) -> list[str]:
+    name = "" if part == "all" else f"{part}: "
+    numbers = sorted(counts.values())
+    line = f"{name}{len(counts):,} classes of {numbers[0]:,} to {numbers[-1]:,} pictures"
+    if len(counts) > most:
+        fewest = sorted(counts, key=lambda key: (counts[key], key))[:3]
+        return [f"{line}; the smallest are {', '.join(map(shown, fewest))}"]
+    return [line, *(f"  {count:8,}  {shown(key)}" for key, count in counts.items())]
+
+
+def _more(count: int, most: int) -> list[str]:
+    return [f"  ... and {count - most:,} more (--all lists them)"] if count > most else []
+
+
+@dataclass
+class _CheckTask:
+    """In a worker: decodes files."""
+
+    def attach(self, memory: int | None) -> None:
+        pass
+
+    def __call__(self, job: Sequence[str]) -> list[tuple[bytes, int, int, str, str]]:
+        return [self._one(Path(path)) for path in job]
+
+    def _one(self, path: Path) -> tuple[bytes, int, int, str, str]:
+        """Hash, height, width, and what is wrong: its kind and the message."""
+        digest, height, width = b"", 0, 0
+        try:
+            digest = content_hash(path)
+            height, width = check_file(path, shown(path))
+            decode(path, shown(path), _SMALL)
+        except PictureError as error:
+            return digest, height, width, error.kind, str(error)
+        except DataError as error:
+            return digest, height, width, "unreadable", str(error)
+        return digest, height, width, "", ""
+
+
+def check(
+    root: Path,
+    parts: dict[str, Listing],
+    workers: int | None = None,
+    progress: Callable[[int, int], None] = lambda done, count: None,
+    warn: Callable[[str], None] = warn_plainly,
+) -> CheckReport:
+    """Decodes every picture once.
+
+    Args:
+        root: the folder, to which files in the report are relative.
+        parts: name -> the pictures.
+        workers: processes; None: one for each usable CPU, at most 16.
+        progress: called with (files done, files in all).
+        warn: told when a worker died and was replaced.
+    """
+    report = CheckReport(shown(root))
+    count = sum(len(listing.files) for listing in parts.values())
+    sizes = np.zeros((count, 2), np.int64)  # height, width; zeros of a bad file
+    digests: list[bytes] = []
+    for index, result in enumerate(_results(parts, workers, progress, warn)):
+        digest, *size, kind, message = result
+        digests.append(digest)
+        if kind:
+            report.bad.append((kind, _file(parts, index, root), message))
+        else:
+            sizes[index] = size
+    sizes = sizes[sizes[:, 0] > 0]
+    if len(sizes):
+        ordered = sizes[np.argsort(sizes.prod(axis=1), kind="stable")].tolist()
+        report.sizes = [tuple(ordered[at]) for at in (0, len(ordered) // 2, -1)]
+    for group in groups_of_copies(digests_of(digests)):
+        report.copies.append([_file(parts, index, root) for index in group])
+        report.copies_across_parts += len({_find(parts, index)[0] for index in group}) > 1
+        labels = {listing.labels[at] for _, listing, at in (_find(parts, i) for i in group)}
+        report.copies_across_classes += len(labels) > 1
+    for part, listing in parts.items():
+        counts = np.bincount(listing.labels, minlength=len(listing.classes))
+        report.classes[part] = dict(zip(listing.classes, counts.tolist(), strict=True))
+    for name, what in _PASSED_OVER.items():
+        passed = sum(getattr(listing, name) for listing in parts.values())
+        if passed:
+            report.passed_over[what] = passed
+    return report
+
+
+def _find(parts: dict[str, Listing], index: int) -> tuple[str, Listing, int]:
+    """Which part a file is in, and where; files are counted through all parts."""
+    for part, listing in parts.items():
+        if index < len(listing.files):
+            return part, listing, index
+        index -= len(listing.files)
+    raise IndexError(index)
+
+
+def _file(parts: dict[str, Listing], index: int, root: Path) -> str:
+    _, listing, at = _find(parts, index)
+    path = listing.path(at)
+    return shown(path.relative_to(root) if path.is_relative_to(root) else path)
+
+
+_PASSED_OVER = {"hidden": "hidden", "other": "not pictures", "stray": "in no class folder"}
+
+
+def _results(
+    parts: dict[str, Listing],
+    workers: int | None,
+    progress: Callable[[int, int], None],
+    warn: Callable[[str], None],
+) -> Iterator[tuple[bytes, int, int, str, str]]:
+    jobs = (
+        [str(listing.root / file) for file in listing.files[start : start + _JOB]]
+        for listing in parts.values()
+        for start in range(0, len(listing.files), _JOB)
+    )
+    done, count = 0, sum(len(listing.files) for listing in parts.values())
+    with Pool(_CheckTask(), workers or auto_workers(), warn=warn) as pool:
+        for results in pool.ordered(jobs):
+            done += len(results)
+            progress(done, count)
+            yield from results
+
+
+def check_packed(root: Path, progress: Callable[[int, int], None] = lambda d, n: None) -> str:
+    """Holds packed pictures, their labels and their statistics against their checksums.
+
+    Returns:
+        One line for reading.
+
+    Raises:
+        DataError: something is missing or damaged; the first such file is named.
+    """
+    train, val = open_packed(root, cache_bytes=0)
+    manifest = read_manifest(root)
+    shards = [
+        (root / shard_name(part, number), shard)
+        for part, said in manifest.parts.items()
+        for number, shard in enumerate(said.shards)
+    ]
+    for done, (path, shard) in enumerate(shards):
+        found = content_hash(path).hex()
+        if found != shard.blake2b:
+            raise DataError(
+                f"{shown(path)}: expected the content it was packed with (blake2b"
+                f" {shard.blake2b}), got another ({found})"
+            )
+        progress(done + 1, len(shards))
+    sums = ", statistics" if read_sums(root) is not None else ""
+    old = "; the labels have no checksum: they were packed by an earlier convnet"
+    return (
+        f"{shown(root)}: packed pictures, whole: {len(train):,} for training and {len(val):,} for"
+        f" validation, {len(train.classes):,} classes, {len(shards):,} shards{sums}"
+        f"{'' if manifest.complete else old}"
+    )

@@ -1,0 +1,311 @@
+"""One picture file: a cheap check, and decoding to RGB (or grey) at a given size.
+
+Transparent places become white, the EXIF orientation is applied, and grey, palette, CMYK and 16-bit
+pictures become 8-bit RGB. What is too large, truncated or no picture at all is a DataError that
+names the file.
+"""
+
+from __future__ import annotations
+
+import threading
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+from PIL import Image
+
+from convnet.common.reading import open_file
+from convnet.data.dataset import DataError, Pictures, expanded, shown
+
+# Larger pictures are refused before they are decoded: a few bytes can claim any size. This is also
+# where Pillow starts to warn of decompression bombs.
+MAX_PIXELS = 89_478_485
+
+EXTENSIONS = frozenset(
+    (".jpg", ".jpeg", ".jpe", ".png", ".gif", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
+)
+_FORMATS = ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "PPM")
+
+# EXIF tag 0x0112 and what undoes it. Source: EXIF 2.32, section 4.6.4.
+_ORIENTATION = 0x0112
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_EMPTY = "an empty file"
+_TAIL = 1024  # bytes at the end of a file in which its end mark is looked for
+
+
+class PictureError(DataError):
+    """A file that cannot be used as a picture.
+
+    Attributes:
+        kind: "empty", "no picture", "damaged", "huge", "unreadable" or "unusual".
+    """
+
+    def __init__(self, kind: str, text: str) -> None:
+        super().__init__(text)
+        self.kind = kind
+
+    def __reduce__(self) -> tuple[type, tuple[str, str]]:
+        return PictureError, (self.kind, str(self))
+
+
+@cache
+def _formats() -> tuple[str, ...]:
+    """The formats read here, as far as this Pillow was built with them."""
+    Image.init()
+    return tuple(name for name in _FORMATS if name in Image.OPEN)
+
+
+def read_picture(path: str | Path, size: tuple[int, int], channels: int = 3) -> Pictures:
+    """Decodes one file, as `decode`, for callers outside the loader's threads.
+
+    Returns:
+        uint8 [H, W, channels].
+
+    Raises:
+        DataError: as `decode`, or the file cannot be opened.
+    """
+    path = expanded(path)
+    with quiet_pillow():
+        return decode(path, shown(path), size, channels)
+
+
+@contextmanager
+def quiet_pillow() -> Iterator[None]:
+    """Hides Pillow's warnings: what matters is raised as a DataError, once.
+
+    To be entered by one thread, around those that decode: warning filters belong to the process.
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module=r"PIL\.")
+        yield
+
+
+def decode(
+    source: Path | BinaryIO, name: str, size: tuple[int, int], channels: int = 3
+) -> Pictures:
+    """Decodes a picture: the shorter side is scaled to `size`, then its centre is taken.
+
+    Args:
+        source: a path, or an open binary file that can seek.
+        name: what to call it in a message.
+        size: (height, width) of the result. The picture is scaled, keeping its proportions, to the
+            smallest size that covers this.
+        channels: 3 for RGB, 1 for grey (ITU-R 601-2 luma).
+
+    Returns:
+        uint8 [H, W, channels].
+
+    Raises:
+        PictureError: no picture, empty, truncated, of more than MAX_PIXELS, or of a kind that has
+            no 8-bit meaning (floating point).
+    """
+    with _file(source, name) as file, _open(file, name) as picture:
+        try:
+            picture.draft(None, (2 * max(size), 2 * max(size)))  # JPEG: skip detail not needed
+            with _room.of(picture):
+                picture.load()
+                fitted = _fit(_eight_bits(picture, name), _upright(picture), size, channels)
+                pixels = np.asarray(fitted)
+        except DataError:
+            raise
+        except Exception as error:  # decoders raise nearly anything on damaged files
+            raise PictureError(
+                "damaged",
+                f"{name}: expected a whole picture, got one that cannot be decoded"
+                f" ({_reason(error)})",
+            ) from None
+    return pixels.reshape(*size, channels)
+
+
+def check_file(path: Path, name: str) -> tuple[int, int]:
+    """Looks at the header and the end of a picture file, without decoding it where they suffice.
+
+    A JPEG or PNG that lacks its end mark, as a broken download does, is decoded to find out.
+
+    Returns:
+        (height, width) as stored, before any EXIF rotation.
+
+    Raises:
+        PictureError: as `decode`.
+    """
+    with _file(path, name) as file, _open(file, name) as picture:
+        width, height = picture.size
+        if not _ends_well(file, picture.format):
+            try:
+                with _room.of(picture):
+                    picture.load()
+            except Exception as error:
+                raise PictureError(
+                    "damaged",
+                    f"{name}: expected a whole picture, got one that cannot be decoded"
+                    f" ({_reason(error)})",
+                ) from None
+    return height, width
+
+
+@contextmanager
+def _file(source: Path | BinaryIO, name: str) -> Iterator[BinaryIO]:
+    """The open file; closed again where it was a path."""
+    if not isinstance(source, Path):
+        yield source
+        return
+    try:
+        file = open_file(source)
+    except (OSError, ValueError) as error:
+        text = f"{name}: expected a readable file, got {_reason(error)}"
+        raise PictureError("unreadable", text) from None
+    with file:
+        yield file
+
+
+class _Room:
+    """Memory for pictures that this process decodes at one time, in pixels: as many as the largest
+    picture may have, so that several large ones wait for each other."""
+
+    def __init__(self) -> None:
+        self._taken = 0
+        self._changed = threading.Condition()
+
+    @contextmanager
+    def of(self, picture: Image.Image) -> Iterator[None]:
+        pixels = min(picture.width * picture.height, MAX_PIXELS)
+        with self._changed:
+            self._changed.wait_for(lambda: self._taken + pixels <= MAX_PIXELS)
+            self._taken += pixels
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._taken -= pixels
+                self._changed.notify_all()
+
+
+_room = _Room()
+
+
+def _open(file: BinaryIO, name: str) -> Image.Image:
+    """Reads the header, and refuses what is no picture or too large a one."""
+    try:
+        picture = Image.open(file, formats=_formats())
+    except Image.UnidentifiedImageError:
+        got = _first_bytes(file)
+        kind = "empty" if got == _EMPTY else "no picture"
+        raise PictureError(kind, f"{name}: expected a picture, got {got}") from None
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise PictureError(
+            "huge",
+            f"{name}: expected a picture of at most {MAX_PIXELS:,} pixels, got a larger one"
+            f" ({_reason(error)}); scale it down first",
+        ) from None
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno is not None:  # Pillow's own have no number
+            text = f"{name}: expected a readable file, got {_reason(error)}"
+            raise PictureError("unreadable", text) from None
+        raise PictureError(
+            "damaged", f"{name}: expected a picture, got a damaged header ({_reason(error)})"
+        ) from None
+    width, height = picture.size
+    problem = ""
+    if width * height > MAX_PIXELS:
+        problem = (
+            f"expected a picture of at most {MAX_PIXELS:,} pixels, got {width}x{height}; scale it"
+            " down first"
+        )
+    elif width < 1 or height < 1:
+        problem = f"expected a picture of at least one pixel, got {width}x{height}"
+    if problem:
+        picture.close()
+        raise PictureError("huge" if width * height else "empty", f"{name}: {problem}")
+    return picture
+
+
+def _first_bytes(file: BinaryIO) -> str:
+    file.seek(0)
+    first = file.read(8)
+    return f"a file that starts with the bytes {first.hex()}" if first else _EMPTY
+
+
+def _reason(error: BaseException) -> str:
+    text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return shown(text or type(error).__name__)
+
+
+def _ends_well(file: BinaryIO, kind: str | None) -> bool:
+    """Whether the end mark of a JPEG or PNG is where it should be; True for other formats."""
+    mark = {"JPEG": b"\xff\xd9", "MPO": b"\xff\xd9", "PNG": b"IEND"}.get(kind or "")
+    if mark is None:
+        return True
+    before = file.tell()  # from where Pillow goes on
+    size = file.seek(0, 2)
+    file.seek(max(0, size - _TAIL))
+    found = mark in file.read()
+    file.seek(before)
+    return found
+
+
+def _upright(picture: Image.Image) -> Image.Transpose | None:
+    """What turns the picture upright; None where nothing does, or the EXIF data are damaged."""
+    try:
+        return _UPRIGHT.get(picture.getexif().get(_ORIENTATION, 1))
+    except Exception:  # damaged EXIF data raise nearly anything; the picture may still be sound
+        return None
+
+
+def _eight_bits(picture: Image.Image, name: str) -> Image.Image:
+    """The picture as L, RGB or RGBA."""
+    mode = picture.mode
+    if mode.startswith("I"):
+        wide = np.asarray(picture)
+        if wide.min() < 0 or wide.max() > 0xFFFF:
+            raise PictureError(
+                "unusual",
+                f"{name}: expected 8 or 16 bits a channel, got values {wide.min()} .. {wide.max()}",
+            )
+        return Image.fromarray((wide >> 8).astype(np.uint8))
+    if mode == "F":
+        text = f"{name}: expected 8 or 16 bits a channel, got floating-point pixels"
+        raise PictureError("unusual", text)
+    if mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in picture.info:
+        return picture if mode == "RGBA" else picture.convert("RGBA")
+    wanted = "L" if mode in ("1", "L") else "RGB"
+    return picture if mode == wanted else picture.convert(wanted)  # convert always copies
+
+
+def _fit(
+    picture: Image.Image, upright: Image.Transpose | None, size: tuple[int, int], channels: int
+) -> Image.Image:
+    """Scales and crops in one step, so that a very long picture never grows in between."""
+    height, width = size
+    sideways = upright is not None and upright in (
+        Image.Transpose.TRANSPOSE,
+        Image.Transpose.TRANSVERSE,
+        Image.Transpose.ROTATE_90,
+        Image.Transpose.ROTATE_270,
+    )
+    target_w, target_h = (height, width) if sideways else (width, height)
+    scale = max(target_w / picture.width, target_h / picture.height)
+    crop_w = min(picture.width, target_w / scale)
+    crop_h = min(picture.height, target_h / scale)
+    left, top = (picture.width - crop_w) / 2, (picture.height - crop_h) / 2
+    right, bottom = min(picture.width, left + crop_w), min(picture.height, top + crop_h)
+    if picture.size != (target_w, target_h):
+        picture = picture.resize(
+            (target_w, target_h), Image.Resampling.BILINEAR, (left, top, right, bottom)
+        )
+    if picture.mode == "RGBA":
+        white = Image.new("RGBA", picture.size, (255, 255, 255, 255))
+        picture = Image.alpha_composite(white, picture)
+    picture = picture.convert("L" if channels == 1 else "RGB")
+    return picture if upright is None else picture.transpose(upright)

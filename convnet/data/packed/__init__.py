@@ -1,0 +1,1 @@
+"""Pictures packed into a few large files, decoded and scaled once."""

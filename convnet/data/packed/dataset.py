@@ -1,0 +1,252 @@
+"""Packed pictures: what `convnet data pack` writes, read by index.
+
+    packed.json              what this is: size, classes, shards of each part
+    train-000000.tar ...     000000042.jpg, 000000042.cls (the label), as WebDataset has them
+    train.index.npy          where each picture lies: shard, offset, length, label
+    train.tsv                number of the picture, class, file it was made from
+    statistics.safetensors   written by `convnet data mean`
+
+Reading needs no list of a million Python objects: the index is mapped into memory, and a picture is
+one read at its offset.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from convnet.common.reading import load_npy, open_handle
+from convnet.data.dataset import DataError, Pictures, check_labels, shown
+from convnet.data.folder.class_folders import content_hash
+from convnet.data.image import decode
+from convnet.data.packed.manifest import PARTS, SUFFIXES, Part, read_manifest
+from convnet.data.packed.sums import read_sums
+from convnet.data.sums import Sums
+from convnet.data.workers.decoded import CACHE_BYTES, DecodedDataset
+
+INDEX = np.dtype(
+    [("key", "<i8"), ("offset", "<i8"), ("length", "<i4"), ("shard", "<i4"), ("label", "<i4")]
+)
+_OPEN_FILES = 256  # shards a process keeps open
+
+Item = tuple[int, int, int, int]  # key, offset, length, shard
+
+
+def shard_name(part: str, number: int) -> str:
+    return f"{part}-{number:06d}.tar"
+
+
+def member_name(key: int, encoding: str) -> str:
+    return f"{key:09d}.{SUFFIXES[encoding]}"
+
+
+@dataclass(frozen=True)
+class PackedDecoder:
+    """Reads and decodes one picture of a part.
+
+    Attributes:
+        stored: (height, width) of the packed pictures.
+        size: (height, width) wanted.
+    """
+
+    root: Path
+    part: str
+    encoding: str
+    stored: tuple[int, int]
+    size: tuple[int, int]
+    _files: dict[int, int] = field(default_factory=dict, repr=False, compare=False)
+
+    def __call__(self, item: Item) -> Pictures:
+        key, _, _, shard = item
+        name = (
+            f"{shown(self.root / shard_name(self.part, shard))}: {member_name(key, self.encoding)}"
+        )
+        content = self.bytes_of(item, name)
+        if self.encoding == "raw" and self.size == self.stored:
+            head = ppm_head(self.stored)
+            if content.startswith(head) and len(content) == len(head) + 3 * np.prod(self.stored):
+                return np.frombuffer(content, np.uint8, offset=len(head)).reshape(*self.stored, 3)
+        return decode(io.BytesIO(content), name, self.size)
+
+    def bytes_of(self, item: Item, name: str) -> bytes:
+        """The encoded picture.
+
+        Raises:
+            DataError: the shard is gone or shorter than it was.
+        """
+        _, offset, length, shard = item
+        path = self.root / shard_name(self.part, shard)
+        try:
+            handle = self._files.get(shard)
+            if handle is not None:
+                content = os.pread(handle, length, offset)
+            else:
+                handle = open_handle(path)
+                # Of two threads that open the same shard, the first keeps its handle.
+                if (
+                    len(self._files) < _OPEN_FILES
+                    and self._files.setdefault(shard, handle) == handle
+                ):
+                    content = os.pread(handle, length, offset)
+                else:
+                    try:
+                        content = os.pread(handle, length, offset)
+                    finally:
+                        os.close(handle)
+        except OSError as error:
+            raise DataError(
+                f"{shown(path)}: expected a readable file, got {error.strerror}"
+            ) from None
+        if len(content) != length:
+            raise DataError(f"{name}: expected {length} bytes, got {len(content)}")
+        return content
+
+    def close(self) -> None:
+        """Closes the shards; reading opens them again."""
+        while self._files:
+            os.close(self._files.popitem()[1])
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_files": {}}
+
+    def __del__(self) -> None:
+        self.close()
+
+
+class PackedDataset(DecodedDataset):
+    """One part of packed pictures.
+
+    Args:
+        decoder: reads them.
+        index: records as `INDEX`, e.g. a mapped file.
+        classes, description, keep, threads: as `DecodedDataset`.
+    """
+
+    def __init__(
+        self,
+        decoder: PackedDecoder,
+        index: npt.NDArray[np.void],
+        classes: tuple[str, ...],
+        description: str,
+        keep: bool = False,
+        threads: int = 0,
+    ) -> None:
+        self.index = index
+        self.packed = decoder
+        labels = check_labels(index["label"], len(classes), f"{description}: index")
+        shape = (*decoder.size, 3)
+        super().__init__(labels, classes, shape, description, decoder, keep, threads)
+
+    def items(self, indices: npt.NDArray[np.int64]) -> list[Item]:
+        rows = self.index[indices]
+        columns = [rows[name].tolist() for name in ("key", "offset", "length", "shard")]
+        return list(zip(*columns, strict=True))
+
+    def stored_sums(self) -> Sums | None:
+        """What `convnet data mean` has stored, if the pictures are read at the packed size.
+
+        Raises:
+            DataError: the file is damaged, or of other pictures.
+        """
+        if self.packed.part != "train" or self.packed.size != self.packed.stored:
+            return None
+        return read_sums(self.packed.root)
+
+    def close(self) -> None:
+        super().close()
+        self.packed.close()
+
+
+def ppm_head(size: tuple[int, int]) -> bytes:
+    """The first bytes of a raw picture: a PPM file, which most programs can show."""
+    return b"P6\n%d %d\n255\n" % (size[1], size[0])
+
+
+# ---- opening -------------------------------------------------------------------------------------
+
+
+def open_packed(
+    root: Path,
+    size: tuple[int, int] = (0, 0),
+    *,
+    threads: int = 0,
+    cache_bytes: int = CACHE_BYTES,
+) -> tuple[PackedDataset, PackedDataset]:
+    """Training and validation pictures of a packed folder.
+
+    Args:
+        root: the folder.
+        size: (height, width) of the pictures; (0, 0): as they are packed. Others are scaled from
+            there when they are read.
+        threads: how many threads decode; 0: one per usable CPU.
+        cache_bytes: pictures are kept decoded in memory if all of them take no more than this.
+
+    Raises:
+        DataError: files that are missing, damaged or shorter than they were.
+    """
+    manifest = read_manifest(root)
+    if min(size) < 1:
+        if max(size) != 0:
+            raise DataError(
+                f"data.size: expected a height and a width, or [0, 0], got {list(size)}"
+            )
+        size = manifest.size
+    indices = {part: _index(root, part, manifest.parts[part]) for part in PARTS}
+    count = sum(map(len, indices.values()))
+    keep = count * size[0] * size[1] * 3 <= cache_bytes
+    height, width = manifest.size
+    scaled = "" if size == manifest.size else f", scaled to {size[0]}x{size[1]}"
+    # Said once, with the training pictures.
+    old = "; packed by an earlier convnet, without a checksum of the labels"
+    notes = ("" if manifest.complete else old, "")
+    found = []
+    for part, what, note in zip(PARTS, ("training", "validation"), notes, strict=True):
+        text = (
+            f"packed pictures in {shown(root)}: {len(indices[part]):,} {what} pictures;"
+            f" {len(manifest.classes)} classes at {height}x{width}{scaled}{note}"
+        )
+        decoder = PackedDecoder(root, part, manifest.encoding, manifest.size, size)
+        found.append(PackedDataset(decoder, indices[part], manifest.classes, text, keep, threads))
+    return found[0], found[1]
+
+
+def _index(root: Path, part: str, said: Part) -> npt.NDArray[np.void]:
+    """The mapped index of a part, held against its checksum and the shards that are there."""
+    path = root / f"{part}.index.npy"
+    try:
+        index = load_npy(path, INDEX, mapped=True)
+    except OSError as error:
+        raise DataError(f"{shown(path)}: expected a readable file, got {error.strerror}") from None
+    except ValueError as error:
+        raise DataError(
+            f"{shown(path)}: expected an index of pictures, got a damaged file ({error})"
+        ) from None
+    if index.shape != (said.pictures,):
+        raise DataError(
+            f"{shown(path)}: expected an index of {said.pictures} pictures, got {list(index.shape)}"
+        )
+    if said.index is not None and content_hash(path).hex() != said.index:
+        raise DataError(f"{shown(path)}: damaged file (its checksum does not match)")
+    for number, shard in enumerate(said.shards):
+        place = root / shard_name(part, number)
+        size = place.stat().st_size if place.is_file() else None
+        if size != shard.bytes:
+            got = "no such file" if size is None else f"{size:,}"
+            raise DataError(f"{shown(place)}: expected {shard.bytes:,} bytes, got {got}")
+    sizes = np.array([shard.bytes for shard in said.shards], np.int64)
+    inside = (index["shard"] >= 0) & (index["shard"] < len(sizes)) & (index["offset"] >= 0)
+    inside &= index["length"] >= 0
+    if inside.all():
+        inside = index["length"] <= sizes[index["shard"]] - index["offset"]
+    if not inside.all():
+        first = int(np.flatnonzero(~inside)[0])
+        raise DataError(
+            f"{shown(path)}: picture {first}: expected a place inside a shard, got none"
+        )
+    return index

@@ -1,0 +1,70 @@
+"""The statistics of packed pictures, computed once by worker processes and stored beside them.
+
+Stored are the whole-number sums, from which every kind of mean and the colour covariance follow
+exactly: the same bits as if they were computed when training starts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from convnet.data.packed.dataset import PackedDataset
+from convnet.data.packed.sums import write_sums
+from convnet.data.sums import Sums
+from convnet.data.workers.decoded import Decoder
+from convnet.data.workers.pool import Pool, auto_workers, warn_plainly
+
+_JOB = 256  # pictures a worker sums up at a time
+
+
+@dataclass
+class _SumTask:
+    """In a worker: the sums of some pictures."""
+
+    decoder: Decoder
+    shape: tuple[int, int, int]
+
+    def attach(self, memory: int | None) -> None:
+        pass
+
+    def __call__(self, job: list[Any]) -> Sums:
+        sums = Sums.of_nothing(self.shape)
+        for start in range(0, len(job), 16):
+            sums.add(np.stack([self.decoder(item) for item in job[start : start + 16]]))
+        return sums
+
+
+def compute_sums(
+    data: PackedDataset,
+    workers: int | None = None,
+    progress: Callable[[int, int], None] = lambda done, count: None,
+    warn: Callable[[str], None] = warn_plainly,
+) -> Sums:
+    """Reads every picture once and stores the sums beside them.
+
+    Args:
+        data: training pictures at the size they are packed in.
+        workers: processes; None: one for each usable CPU, at most 16.
+        progress: called with (pictures done, pictures in all).
+        warn: told when a worker died and was replaced.
+
+    Returns:
+        The sums.
+
+    Raises:
+        DataError: a picture cannot be read. OSError: the file cannot be written.
+    """
+    sums = Sums.of_nothing(data.shape)
+    count = len(data)
+    starts = range(0, count, _JOB)
+    jobs = (data.items(np.arange(i, min(i + _JOB, count))) for i in starts)
+    with Pool(_SumTask(data.decoder, data.shape), workers or auto_workers(), warn=warn) as pool:
+        for part in pool.ordered(jobs):
+            sums.merge(part)
+            progress(sums.count, count)
+    write_sums(data.packed.root, sums)
+    return sums

@@ -1,0 +1,173 @@
+"""Writing the shards of packed pictures: tar files that appear under their names when complete."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from convnet.common.files import lock, replace
+from convnet.common.reading import JSON, load_npy, parse_json, read_text
+from convnet.data.dataset import DataError, shown
+from convnet.data.folder.copies import Digests, digests_of
+from convnet.data.packed.dataset import INDEX, shard_name
+from convnet.data.packed.manifest import MANIFEST, manifest_text
+
+WORK = ".packing"  # the folder inside the result for what is not complete
+_BLOCK = 512  # of a tar file
+
+Rows = npt.NDArray[np.void]
+
+
+class ShardWriter:
+    """Writes one shard under a temporary name, and what is known of its pictures beside it.
+
+    Args:
+        out: the folder of the result.
+        part, number: which shard.
+    """
+
+    def __init__(self, out: Path, part: str, number: int) -> None:
+        self._out, self._number = out, number
+        self._name = shard_name(part, number)
+        self._path = out / WORK / f"{self._name}.tmp"
+        self._file = self._path.open("wb")
+        self._digest = hashlib.blake2b(digest_size=16)
+        self._offset = 0
+        self._rows: list[tuple[int, int, int, int, int]] = []
+        self._digests: list[bytes] = []
+        self._bad: list[tuple[int, str]] = []
+
+    def __enter__(self) -> ShardWriter:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+    def add(self, key: int, name: str, label: int, digest: bytes, content: bytes) -> None:
+        """A picture and its label; `digest` is that of the file it was made from."""
+        self._digests.append(digest)
+        self._rows.append((key, self._offset + _BLOCK, len(content), self._number, label))
+        self._member(name, content)
+        self._member(f"{name.partition('.')[0]}.cls", b"%d" % label)
+
+    def add_bad(self, key: int, digest: bytes, why: str) -> None:
+        """A picture that is left out."""
+        self._digests.append(digest)
+        self._bad.append((key, why))
+
+    def _member(self, name: str, content: bytes) -> None:
+        member = tarfile.TarInfo(name)  # owned by 0, of the year 1970: always the same bytes
+        member.size = len(content)
+        self._write(member.tobuf(tarfile.USTAR_FORMAT) + content + bytes(-len(content) % _BLOCK))
+
+    def _write(self, data: bytes) -> None:
+        try:
+            self._file.write(data)
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, str(self._path)) from error
+        self._digest.update(data)
+        self._offset += len(data)
+
+    def complete(self) -> None:
+        """Ends the shard and gives it its name, last of all."""
+        self._write(bytes(2 * _BLOCK))
+        try:
+            self._file.flush()
+            os.fsync(self._file.fileno())
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, str(self._path)) from error
+        notes = {"bytes": self._offset, "blake2b": self._digest.hexdigest(), "bad": self._bad}
+        rows = np.array(self._rows, INDEX)
+        digests = digests_of(self._digests)
+        place = self._out / WORK / self._name
+        replace(place.with_suffix(".json"), lambda file: file.write(json.dumps(notes).encode()))
+        replace(place.with_suffix(".npy"), lambda file: np.save(file, rows))
+        replace(place.with_suffix(".digests.npy"), lambda file: np.save(file, digests))
+        self._path.replace(self._out / self._name)
+
+
+class Output:
+    """The folder of a result, for one process at a time.
+
+    Args:
+        out: the folder; new, empty, or with an unfinished packing.
+        digest: of what is to be packed, and how; an unfinished packing must have the same.
+
+    Raises:
+        DataError: the folder holds something else, or another process is at it.
+    """
+
+    def __init__(self, out: Path, digest: str) -> None:
+        self.out, self.work, self.plan = out, out / WORK, out / WORK / "plan"
+        if out.exists() and not out.is_dir():
+            raise DataError(f"{shown(out)}: expected a folder, new or empty, got a file")
+        found = {path.name for path in out.iterdir()} if out.is_dir() else set()
+        if MANIFEST in found and not self.plan.is_file():
+            raise DataError(f"{shown(out)}: holds packed pictures already; name another folder")
+        if found and WORK not in found:
+            raise DataError(
+                f"{shown(out)}: expected a new or empty folder, got one with"
+                f" {shown(min(found))} in it"
+            )
+        self.work.mkdir(parents=True, exist_ok=True)
+        try:
+            self._lock = lock(self.work)
+        except BlockingIOError:
+            raise DataError(f"{shown(out)}: another process is packing into it") from None
+        try:
+            self._check_plan(digest)
+        except BaseException:
+            os.close(self._lock)
+            raise
+
+    def _check_plan(self, digest: str) -> None:
+        if self.plan.is_file():
+            if read_text(self.plan, JSON, "replace").strip() != digest:
+                raise DataError(
+                    f"{shown(self.out)}: holds an unfinished packing of other pictures, or with"
+                    " other settings; remove it, or name another folder"
+                )
+            return
+        replace(self.plan, lambda file: file.write(digest.encode()))
+
+    def __enter__(self) -> Output:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self._lock)
+
+    def has(self, part: str, number: int) -> bool:
+        """Whether a shard is complete."""
+        return (self.out / shard_name(part, number)).is_file()
+
+    def shard(self, part: str, number: int) -> ShardWriter:
+        return ShardWriter(self.out, part, number)
+
+    def notes(self, part: str, number: int) -> tuple[dict[str, Any], Rows, Digests]:
+        """Of a complete shard: "bytes", "blake2b", "bad"; the index; the hashes of the files."""
+        place = self.work / shard_name(part, number)
+        try:
+            notes = parse_json(read_text(place.with_suffix(".json"), JSON))
+            rows = load_npy(place.with_suffix(".npy"), INDEX)
+            digests = load_npy(place.with_suffix(".digests.npy"), np.uint64)
+        except ValueError as error:
+            raise DataError(
+                f"{shown(place)}: expected notes of a packing that was interrupted, got damaged"
+                f" ones ({error}); remove {shown(self.out)} and pack again"
+            ) from None
+        return notes, rows, digests
+
+    def finish(self, manifest: dict[str, Any]) -> None:
+        """Writes the manifest, and removes what was needed to go on."""
+        text = manifest_text(manifest)
+        replace(self.out / MANIFEST, lambda file: file.write(text))
+        self.plan.unlink()
+        shutil.rmtree(self.work, ignore_errors=True)

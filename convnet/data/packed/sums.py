@@ -1,0 +1,74 @@
+"""The stored sums of packed pictures."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+
+from convnet.common.files import replace
+from convnet.common.tensor_header import read_tensors
+from convnet.data.dataset import DataError, shown
+from convnet.data.packed.manifest import read_manifest
+from convnet.data.sums import Sums
+
+SUMS = "statistics.safetensors"
+
+
+def write_sums(root: Path, sums: Sums) -> None:
+    """Stores the sums beside the pictures. Raises: OSError."""
+    from safetensors.numpy import save
+
+    arrays = {"total": sums.total, "products": sums.products, "count": np.array([sums.count])}
+    facts = {"manifest": read_manifest(root).digest, "blake2b": _digest(arrays)}
+    content = save(arrays, facts)
+    replace(root / SUMS, lambda file: file.write(content))
+
+
+def read_sums(root: Path) -> Sums | None:
+    """The stored sums of packed pictures; None where there are none.
+
+    Raises:
+        DataError: the file is damaged, or of other pictures than those that lie beside it.
+    """
+    path = root / SUMS
+    if not path.is_file():
+        return None
+    manifest = read_manifest(root)
+    try:
+        facts, arrays = read_tensors(path)
+        if facts.get("manifest") != manifest.digest:
+            raise DataError(
+                f"{shown(path)}: expected the statistics of these pictures, got those of others;"
+                f" run: convnet data mean {shown(root)}"
+            )
+        # Those of pictures that were packed by an earlier version may have no checksum.
+        if ("blake2b" in facts or manifest.complete) and facts.get("blake2b") != _digest(arrays):
+            raise ValueError("its checksum does not match")
+        shapes = {"total": (*manifest.size, 3), "products": (3, 3), "count": (1,)}
+        if {name: array.shape for name, array in arrays.items()} != shapes or any(
+            array.dtype != np.int64 for array in arrays.values()
+        ):
+            raise ValueError("its arrays are others")
+        count = int(arrays["count"][0])
+        if count != manifest.parts["train"].pictures:
+            raise ValueError(f"sums of {count:,} pictures")
+        return Sums(arrays["total"], arrays["products"], count)
+    except DataError:
+        raise
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise DataError(
+            f"{shown(path)}: expected what convnet data mean has written, got a damaged file"
+            f" ({shown(' '.join(reason.split()))[:100]})"
+        ) from None
+
+
+def _digest(arrays: dict[str, np.ndarray]) -> str:
+    """The checksum of the sums."""
+    digest = hashlib.blake2b(digest_size=16)
+    for name, array in sorted(arrays.items()):
+        digest.update(f"{name} {array.dtype.str} {array.shape}\n".encode())
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,94 @@
+"""Reading a few files of known names out of a tar archive.
+
+Only what such an archive needs: the names and sizes in the headers. Extended headers are passed
+over like any member, so that none of them can claim memory or give a file another name.
+Source: POSIX.1-2017, pax, "ustar Interchange Format".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Container
+
+from convnet.common.reading import Budget, Limit
+from convnet.data.inflate import Stream
+
+_BLOCK = 512
+_PIECE = 1 << 20  # bytes read at a time
+_MEMBERS = Limit(10_000, "members in an archive")
+_FILE_TYPES = (b"0", b"\0")
+
+
+class TarError(ValueError):
+    """No tar archive, or a damaged one."""
+
+
+def read_members(stream: Stream, names: Container[str], limit: Limit) -> dict[str, bytes]:
+    """The content of the regular files with these names; "./" before a name is passed over.
+
+    Args:
+        stream: the archive.
+        names: of the files wanted.
+        limit: of the size of each.
+
+    Raises:
+        TarError: no archive, damaged, or one of the files comes twice. EOFError: it ends early.
+        BudgetError: too many members, or too large a file.
+    """
+    found: dict[str, bytes] = {}
+    members = Budget(_MEMBERS)
+    first = True
+    while len(header := stream.read(_BLOCK)) == _BLOCK and header.strip(b"\0"):
+        members.spend()
+        name, size, is_file = _parse(header)
+        if is_file and name in names:
+            if name in found:
+                raise TarError(f"{name} comes twice")
+            limit.check(size)
+            found[name] = _take(stream, size)
+            _take(stream, -size % _BLOCK)
+        else:
+            _pass_over(stream, size + -size % _BLOCK)
+        first = False
+    if len(header) < _BLOCK:
+        if first:
+            raise TarError("not a tar archive")
+        raise EOFError
+    while stream.read(_PIECE):  # to the end, where gzip has its checksum
+        pass
+    return found
+
+
+def _parse(header: bytes) -> tuple[str, int, bool]:
+    """Name, size, and whether it is a regular file."""
+    said = _octal(header[148:156])
+    if said != sum(header) - sum(header[148:156]) + 8 * ord(" "):
+        raise TarError("a header that is damaged, or none of a tar archive")
+    name = header[:100].partition(b"\0")[0]
+    if header[257:262] == b"ustar" and (prefix := header[345:500].partition(b"\0")[0]):
+        name = prefix + b"/" + name
+    text = name.decode("utf-8", "surrogateescape").removeprefix("./")
+    return text, _octal(header[124:136]), header[156:157] in _FILE_TYPES
+
+
+def _octal(field: bytes) -> int:
+    digits = field.strip(b" \0") or b"0"
+    if not set(digits) <= set(b"01234567"):
+        raise TarError("a header with a number that is none")
+    return int(digits, 8)
+
+
+def _take(stream: Stream, size: int) -> bytes:
+    found = bytearray()
+    while len(found) < size:
+        part = stream.read(min(_PIECE, size - len(found)))
+        if not part:
+            raise EOFError
+        found += part
+    return bytes(found)
+
+
+def _pass_over(stream: Stream, size: int) -> None:
+    while size:
+        size -= len(part := stream.read(min(_PIECE, size)))
+        if not part:
+            raise EOFError

@@ -1,0 +1,1 @@
+"""Processes that decode pictures ahead of training."""

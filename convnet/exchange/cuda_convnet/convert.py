@@ -1,0 +1,296 @@
+"""`convnet import cuda-convnet`: a layer definition and its parameters, as a configuration.
+
+docs/importing.md says what becomes of what. The files say nothing of the data, the size of the
+batch, or how long to train: these were on cuda-convnet's command line, and are arguments here.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from convnet.common.typecheck import ConfigError, did_you_mean
+from convnet.config import Config, load_config
+from convnet.config.toml_text import to_toml
+from convnet.exchange.cuda_convnet import costs, plain
+from convnet.exchange.cuda_convnet.builder import Builder
+from convnet.exchange.cuda_convnet.definition import Section, read_sections
+from convnet.exchange.cuda_convnet.parametric import Weighted, source_of
+from convnet.exchange.cuda_convnet.rates import sgd_tables
+from convnet.exchange.cuda_convnet.report import Report
+from convnet.nn.net import Net
+from convnet.training.setup import build_net
+
+Shape = tuple[int, int, int]
+
+_WEIGHTED = ("fc", "conv", "local")
+_TYPES: dict[str, plain.Translate] = {
+    "data": plain.data,
+    "pool": plain.pool,
+    "rnorm": plain.norm,
+    "cnorm": plain.norm,
+    "cmrnorm": plain.norm,
+    "neuron": plain.neuron,
+    "softmax": plain.softmax,
+    "dropout": plain.dropout,
+    "dropout2": plain.dropout,
+    "eltsum": plain.eltsum,
+    "eltmax": plain.eltmax,
+    "concat": plain.concat,
+    "pass": plain.concat,
+    "crop": plain.crop,
+    "cost.logreg": costs.logreg,
+    "cost.ce": costs.logreg,
+    "cost.crossent": costs.logreg,
+    "cost.bce": costs.bce,
+    "cost.dce": costs.bce,
+    "cost.sum2": costs.sum2,
+}
+TYPES = (*_WEIGHTED, *_TYPES)
+_OLD_KEYS = {"numFilters": "filters", "numOutputs": "outputs", "subsX": "sizeX"}
+_NO_PARAMS = ("data", "neuron", "softmax", "eltmax", "concat", "pass", "pool", "crop", "eltsum")
+
+# (H, W, C) and the classes of the sets that have a name.
+_SETS: dict[str, tuple[Shape, int]] = {
+    "cifar10": ((32, 32, 3), 10),
+    "cifar100": ((32, 32, 3), 100),
+    "mnist": ((28, 28, 1), 10),
+    "fashion-mnist": ((28, 28, 1), 10),
+}
+
+
+@dataclass(frozen=True)
+class Imported:
+    """What came of two files.
+
+    Attributes:
+        cfg: the configuration; toml: the same as text, without the defaults; report: what to know
+            of it; gpus: that the definition named.
+        net: its net, without numbers in it.
+    """
+
+    cfg: Config
+    toml: str
+    report: Report
+    gpus: list[int]
+    net: Net
+
+    def text(self) -> str:
+        """The report as text."""
+        facts = [
+            f"{self.cfg.name}: {len(self.cfg.net.layers)} layers, "
+            f"{self.net.parameter_count:,} parameters, {self.net.macs / 1e6:,.1f} M multiply-adds "
+            "forward per picture"
+        ]
+        if len(self.gpus) > 1:
+            names = ", ".join(map(str, self.gpus))
+            facts.append(
+                f"The definition names GPUs {names}. Here a net is divided among devices as a "
+                "whole: --device cuda:0,cuda:1"
+            )
+        return self.report.text(facts)
+
+
+def import_files(
+    definition: str | os.PathLike[str],
+    parameters: str | os.PathLike[str],
+    source: str = "",
+    size: int = 256,
+    crop: int = 0,
+    batch: int = 128,
+    epochs: int = 10,
+    name: str = "",
+) -> Imported:
+    """Reads a layer definition and a layer parameter file.
+
+    Args:
+        definition, parameters: the files.
+        source: of the data, as `data.source`; empty: by the channels and classes of the net.
+        size: of the pictures of a folder, height and width.
+        crop: the side of the square that the net sees, cut out at random and mirrored in training;
+            0 for the whole picture.
+        batch, epochs: of the training.
+        name: of the run; empty: that of the definition file.
+
+    Raises:
+        ConfigError: naming file, section and key.
+        OSError: a file cannot be read.
+    """
+    report = Report()
+    layers = read_sections(Path(definition), report)
+    params = read_sections(Path(parameters), report)
+    _check_types(layers, Path(definition))
+    picture, classes, source = _data(layers, source, size, report, str(definition))
+    seen = (crop, crop, picture[2]) if crop else picture
+    builder = Builder(layers, seen, classes, report)
+    weighted = Weighted(builder)
+    _translate(builder, weighted, layers, params, Path(parameters))
+    nodes = builder.used_nodes()
+    table = {
+        "name": name or Path(definition).stem.replace(" ", "-").lstrip(".") or "imported",
+        "seed": 1,
+        "data": {"source": source, "mean": "image", "scale": 1.0},
+        "augment": {"crop": [crop, crop], "mirror": True} if crop else {},
+        "net": {"layers": nodes},
+        **_learning(weighted, nodes, report, str(parameters)),
+        "train": {"batch": batch, "epochs": epochs},
+    }
+    if source == "folder":
+        table["data"]["size"] = [size, size]
+    _assumed(report, source, picture, crop, batch, epochs)
+    table = {key: value for key, value in table.items() if value != {}}
+    try:
+        cfg = replace(load_config(table), origin=str(definition))
+    except ConfigError as error:
+        raise ConfigError(str(error).replace("configuration", str(definition), 1)) from None
+    net = build_net(cfg, picture, None, "cpu", sizes_only=True)
+    return Imported(cfg, to_toml(table), report, builder.gpus, net)
+
+
+def _check_types(layers: dict[str, Section], path: Path) -> None:
+    if not layers:
+        raise ConfigError(f"{path}: expected a [section] for each layer, got none")
+    for section in layers.values():
+        kind = section.text("type")
+        if kind not in TYPES:
+            raise section.error("type", f'unknown layer type "{kind}"{did_you_mean(kind, TYPES)}')
+
+
+def _data(
+    layers: dict[str, Section], source: str, size: int, report: Report, origin: str
+) -> tuple[Shape, int, str]:
+    """(H, W, C) of the pictures, the number of classes, and `data.source`."""
+    classes = _outputs(layers)
+    channels = _channels(layers)
+    if not source:
+        fits = [n for n, (shape, k) in _SETS.items() if (shape[2], k) == (channels, classes)]
+        source = fits[0] if fits else "folder"
+        text = f"{channels} channels and {classes} classes: data.source = {source}; see --source"
+        report.noted(origin, "", "", text)
+    if source in _SETS:
+        return *_SETS[source], source
+    return (size, size, 3), classes, source
+
+
+def _channels(layers: dict[str, Section]) -> int:
+    """Of the first layer that takes the data and says how many they have; else 3."""
+    data = [
+        n for n, s in layers.items() if s.text("type") == "data" and s.text("dataIdx", "") == "0"
+    ]
+    for section in layers.values():
+        names = section.words("inputs", "")
+        if "channels" in section and any(name in data for name in names):
+            index = next(i for i, name in enumerate(names) if name in data)
+            return section.wholes("channels", len(names), least=1)[index]
+    return 3
+
+
+def _outputs(layers: dict[str, Section]) -> int:
+    """Of the layer that the first cost with labels judges: its `outputs`, or 10."""
+    for section in layers.values():
+        if section.text("type").startswith("cost.") and section.text("type") != "cost.sum2":
+            name = section.words("inputs", "")[-1]
+            passed = set[str]()  # layers may name one another in a circle
+            while name in layers and "outputs" not in layers[name] and name not in passed:
+                passed.add(name)
+                name = layers[name].words("inputs", "")[0]
+            if name in layers and "outputs" in layers[name]:
+                return layers[name].whole("outputs", least=1)
+    return 10
+
+
+def _translate(
+    builder: Builder,
+    weighted: Weighted,
+    layers: dict[str, Section],
+    params: dict[str, Section],
+    path: Path,
+) -> None:
+    """Adds all layers to the builder, in their order."""
+    report = builder.report
+    for section in layers.values():
+        for old, new in _OLD_KEYS.items():
+            section.rename(old, new, report)
+        for word in filter(None, section.words("weightSource", "")):
+            builder.taken.add(source_of(section, word))
+    for name, section in layers.items():
+        kind = section.text("type")
+        if name not in params and kind in (*_WEIGHTED, "rnorm", "cnorm", "cmrnorm"):
+            own = "scale" in section and "pow" in section
+            if kind in _WEIGHTED or not own:
+                raise ConfigError(
+                    f"{path}: [{name}] missing: the layer of this name (type {kind}) needs "
+                    "parameters"
+                )
+        if name not in params and kind.startswith("cost."):
+            raise ConfigError(f"{path}: [{name}] coeff: missing: the cost needs one")
+        own_params = params.get(name) or Section(str(path), name, {}, {})
+        _gpus(builder, section)
+        translate: Any = weighted if kind in _WEIGHTED else None
+        if translate is not None:
+            value = translate(section, own_params)
+        else:
+            value = _TYPES[kind](builder, section, own_params)
+        if kind != "neuron" and not kind.startswith(("data", "cost.")):
+            text = section.text("neuron", "")
+            if text:
+                below = builder.act(section, value)
+                value = plain.apply_neuron(builder, section, below, f"{name}_neuron", text)
+        builder.values[name] = replace(value, name=name)
+        section.tell_unknown(report)
+        own_params.tell_unknown(report)
+    for name, section in params.items():
+        if name not in layers:
+            hint = did_you_mean(name, layers)
+            hint = hint if "did you mean" in hint else ""
+            report.ignored(section.origin, name, "", f"no layer has this name{hint}")
+
+
+def _gpus(builder: Builder, section: Section) -> None:
+    if "gpu" not in section:
+        return
+    words = [word for word in section.words("gpu") if word]
+    for word in words:
+        index = section.read("gpu", word, int, "whole numbers")
+        if index not in builder.gpus:
+            builder.gpus.append(index)
+
+
+def _learning(
+    weighted: Weighted, nodes: list[dict[str, Any]], report: Report, origin: str
+) -> dict[str, Any]:
+    """The tables [sgd] and [schedule]; gives the nodes their multipliers."""
+    names = {node["name"] for node in nodes}
+    rates = {k: rate for k, rate in weighted.rates.items() if k.rpartition(".")[0] in names}
+    if not rates:
+        return {}
+    sgd, schedule, multipliers = sgd_tables(rates)
+    by_name = {node["name"]: node for node in nodes}
+    for name, (lr, decay) in multipliers.items():
+        node, _, word = name.rpartition(".")
+        if lr != 1.0:
+            by_name[node][f"{word}_lr"] = lr
+        if decay != (1.0 if word == "w" else 0.0):
+            by_name[node][f"{word}_decay"] = decay
+    if not any(rate.base > 0.0 for rate in rates.values()):
+        report.noted(origin, "", "", "all learning rates are 0: nothing will be learned")
+    return {"sgd": sgd, "schedule": schedule} if schedule != {"kind": "constant"} else {"sgd": sgd}
+
+
+def _assumed(
+    report: Report, source: str, picture: Shape, crop: int, batch: int, epochs: int
+) -> None:
+    """Says what the files do not."""
+    height, width, channels = picture
+    seen = f"crops of {crop}x{crop}, mirrored at random" if crop else "whole pictures"
+    report.noted(
+        "",
+        "",
+        "",
+        f"not in the files, and assumed: {source} pictures of {height}x{width}x{channels}, {seen}; "
+        f"batches of {batch}; {epochs} epochs. --source, --size, --crop, --batch and --epochs "
+        "change them",
+    )
+    report.noted("", "", "", "pixels are 0 to 255 less the mean, as cuda-convnet fed them")

@@ -1,0 +1,63 @@
+"""Costs, as losses."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from convnet.exchange.cuda_convnet.builder import Builder, Value
+from convnet.exchange.cuda_convnet.definition import Section
+
+
+def _coeff(b: Builder, section: Section, params: Section) -> dict[str, Any]:
+    coeff = params.number("coeff")
+    if section.text("children", ""):
+        text = "costs are not added up for the record; each counts by itself"
+        b.report.noted(section.origin, section.name, "children", text)
+    return {} if coeff == 1.0 else {"coeff": coeff}
+
+
+def _labels_and(b: Builder, section: Section, usual: int) -> Value:
+    """The second of two inputs, the first of which is the labels."""
+    labels, value = b.inputs(section, 2)
+    if not labels.labels:
+        raise section.error("inputs", f"expected labels first, got {labels.name}")
+    if value.labels:
+        raise section.error("inputs", f"expected outputs of the net second, got {value.name}")
+    if labels.labels != usual:
+        text = f"{labels.name} is dataIdx={labels.labels}; they are the same labels here"
+        b.report.noted(section.origin, section.name, "inputs", text)
+    return value
+
+
+def logreg(b: Builder, section: Section, params: Section) -> Value:
+    """`cost.logreg`, and `cost.ce` and `cost.crossent`, which come to the same for one class."""
+    value = _labels_and(b, section, 1 if section.text("type") == "cost.logreg" else 2)
+    if params.whole("topk", 1, least=1) not in (1, 5):
+        text = "the errors recorded are those of the first and of five guesses"
+        b.report.noted(params.origin, params.name, "topk", text)
+    scores = value.softmax
+    if scores is None:
+        text = f"{value.name} is no softmax: its outputs are taken for the scores of one"
+        b.report.noted(section.origin, section.name, "inputs", text)
+        scores = b.row(section, b.act(section, value))
+    return b.add(section, section.name, "softmax", [scores], **_coeff(b, section, params))
+
+
+def bce(b: Builder, section: Section, params: Section) -> Value:
+    """`cost.bce` and `cost.dce`: a cross-entropy for each class."""
+    value = _labels_and(b, section, 2)
+    options = _coeff(b, section, params)
+    weight = params.number("posWeight", 1.0)
+    options |= {} if weight == 1.0 else {"pos_weight": weight}
+    if value.logistic is None:
+        text = f"{value.name} is not logistic: its outputs are taken for probabilities"
+        b.report.noted(section.origin, section.name, "inputs", text)
+        options["scores"] = False
+    scores = value.logistic or b.act(section, value)
+    return b.add(section, section.name, "bce", [b.row(section, scores)], **options)
+
+
+def sum2(b: Builder, section: Section, params: Section) -> Value:
+    """`cost.sum2`: the sum of squares."""
+    options = _coeff(b, section, params)
+    return b.add(section, section.name, "sumsquares", b.acts(section, 1), **options)

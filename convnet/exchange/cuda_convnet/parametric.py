@@ -1,0 +1,208 @@
+"""Layers with weights: `fc`, `conv` and `local`, with one or several inputs, shared or not.
+
+A matrix for each input, whose products are added, and one bias. A layer whose weights another one
+uses, or that uses another's, has its bias in a node of its own: cuda-convnet shares the weights
+alone, and here nodes share all that they have.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from convnet.exchange.cuda_convnet.builder import Builder, Value
+from convnet.exchange.cuda_convnet.definition import Section
+from convnet.exchange.cuda_convnet.rates import Rate, read_rates
+
+HINTS = ("partialSum", "sumWidth")  # of speed: they say nothing about the net
+_KINDS = {"fc": "dense", "conv": "conv", "local": "local"}
+_SAME = "@"  # begins what stands for another input of the same layer; no node has it in its name
+_UNLESS = {  # keys that change the training where they are not this
+    "superEps": 0.0,
+    "superMom": 0.0,
+    "wcNormMin": 0.0,
+    "wcNormMax": 0.0,
+}
+
+
+class Weighted:
+    """Translates layers with weights.
+
+    Args:
+        builder: of the net.
+
+    Attributes:
+        rates: by the name of the parameter.
+    """
+
+    def __init__(self, builder: Builder) -> None:
+        self.builder = builder
+        self.rates: dict[str, Rate] = {}
+
+    def __call__(self, section: Section, params: Section) -> Value:
+        """Adds the nodes of one layer.
+
+        Args:
+            section: of the definition; params: of the parameter file.
+        """
+        b, name = self.builder, section.name
+        inputs = b.acts(section)
+        kind, count = section.text("type"), len(inputs)
+        self._functions(section)
+        std = section.numbers("initW", count, 0.01)
+        bias_init = section.number("initB", 0.0)
+        tied = kind != "local"
+        if kind == "fc":
+            units = section.whole("outputs", least=1)
+            options: list[dict[str, Any]] = [{"units": units} for _ in inputs]
+        else:
+            options = self._windows(section, inputs, count)
+            inputs = [
+                b.image(section, value, channels)
+                for value, channels in zip(inputs, section.wholes("channels", count), strict=True)
+            ]
+            tied = tied and (kind != "conv" or section.flag("sharedBiases", True))
+        sources = self._sources(section, kind, count)
+        apart = any(sources) or any((name, index) in b.taken for index in range(count))
+        apart = apart or (kind == "conv" and not tied)
+        products = []
+        for index, (value, own) in enumerate(zip(inputs, options, strict=True)):
+            if sources[index].startswith(_SAME):  # of another input of this layer
+                sources[index] = b.owners[name, int(sources[index].removeprefix(_SAME))]
+            with_bias = index == 0 and not apart
+            own |= {"std": std[index]} if not sources[index] else {"share": sources[index]}
+            own |= {"bias_init": bias_init} if with_bias and bias_init else {}
+            own |= {} if with_bias else {"bias": False}
+            wish = name if count == 1 and not apart else f"{name}/{index}"
+            products.append(b.add(section, wish, _KINDS[kind], [value], **own))
+            b.owners[name, index] = sources[index] or products[-1].node
+        made = products[0]
+        bias = f"{made.node}.b"
+        if count > 1:
+            made = b.add(section, f"{name}/sum" if apart else name, "sum", products)
+        if apart:
+            start = {"bias_init": bias_init} if bias_init else {}
+            start |= {} if tied else {"tied": False}
+            made = b.add(section, name, "bias", [made], **start)
+            bias = f"{made.node}.b"
+        self._rates(section, params, [value.node for value in products], sources, bias)
+        return made
+
+    def _functions(self, section: Section) -> None:
+        """Reports initial values that Python functions were to give."""
+        report = self.builder.report
+        for key, instead in (("initWFunc", "initW"), ("initBFunc", "initB"), ("initCFunc", "")):
+            value = section.text(key, "")
+            if value:
+                text = f"{value} is a Python function, which is not run"
+                text += f"; {instead} counts" if instead else ""
+                report.changed(section.origin, section.name, key, text)
+
+    def _windows(self, section: Section, inputs: list[Value], count: int) -> list[dict[str, Any]]:
+        """The arguments of a convolution, for each input."""
+        for hint in HINTS:
+            section.text(hint, "")
+        report = self.builder.report
+        if section.text("randSparse", "") and section.flag("randSparse"):
+            report.changed(
+                section.origin,
+                section.name,
+                "randSparse",
+                "connections at random are not supported: groups are of neighbouring channels",
+            )
+        if section.whole("modulesX", 0) > 0:
+            report.changed(
+                section.origin, section.name, "modulesX", "ignored: outputs follow from the sizes"
+            )
+        filters = section.wholes("filters", count, least=1)
+        groups = section.wholes("groups", count, 1, least=1)
+        sizes = section.wholes("filterSize", count, least=1)
+        strides = section.wholes("stride", count, 1, least=1)
+        pads = section.wholes("padding", count, 0, least=0)
+        channels = section.wholes("channels", count, least=1)
+        found = []
+        for index in range(count):
+            if channels[index] % groups[index]:
+                raise section.error(
+                    "groups",
+                    f"expected a divisor of {channels[index]} channels, got {groups[index]}",
+                )
+            options: dict[str, Any] = {"filters": filters[index] * groups[index]}
+            options["size"] = sizes[index]
+            options |= {"pad": pads[index]} if pads[index] else {}
+            stride = {"stride": strides[index], "rounding": "ceil"}
+            options |= stride if strides[index] > 1 else {}
+            options |= {"groups": groups[index]} if groups[index] > 1 else {}
+            found.append(options)
+        return found
+
+    def _sources(self, section: Section, kind: str, count: int) -> list[str]:
+        """For each input, the node whose weights it uses; empty for weights of its own."""
+        b, words = self.builder, section.words("weightSource", "," * (count - 1))
+        if len(words) != count:
+            raise section.error(
+                "weightSource", f"expected {count} values, one for each input; got {len(words)}"
+            )
+        found = []
+        for index, word in enumerate(words):
+            if not word:
+                found.append("")
+                continue
+            name, number = source_of(section, word)
+            if name == section.name and number < index:  # another input of the same layer
+                found.append(f"{_SAME}{number}")
+                continue
+            if (name, number) not in b.owners:
+                raise section.error("weightSource", f"there are no weights {word!r} above")
+            other = b.definition[name].text("type")
+            if other != kind:
+                raise section.error("weightSource", f"expected a layer of type {kind}, got {other}")
+            found.append(b.owners[name, number])
+        return found
+
+    def _rates(
+        self, section: Section, params: Section, nodes: list[str], sources: list[str], bias: str
+    ) -> None:
+        report, count = self.builder.report, len(nodes)
+        bases = read_rates(params, "epsW", count)
+        momenta = params.numbers("momW", count)
+        decays = params.numbers("wc", count, 0.0)
+        balls = params.numbers("wball", count, 0.0)
+        for index, node in enumerate(nodes):
+            base, schedule = bases[index]
+            rate = Rate(base, schedule, momenta[index], decays[index])
+            self._check(params, rate, "epsW", "momW")
+            if not sources[index]:
+                self.rates[f"{node}.w"] = rate
+            elif self.rates[f"{sources[index]}.w"] != rate:
+                text = f"those of {sources[index]}, whose weights it uses, count"
+                report.noted(params.origin, params.name, "epsW, momW, wc", text)
+        base, schedule = read_rates(params, "epsB", 1)[0]
+        self.rates[bias] = Rate(base, schedule, params.number("momB"))
+        self._check(params, self.rates[bias], "epsB", "momB")
+        if any(ball > 0.0 for ball in balls):
+            text = "weights are not kept within a ball: there is no such limit here"
+            report.changed(params.origin, params.name, "wball", text)
+        for key, usual in _UNLESS.items():
+            if any(value != usual for value in params.numbers(key, count, usual)):
+                report.changed(params.origin, params.name, key, "not supported, left out")
+        if params.whole("updatePeriod", 0) > 1:
+            text = "weights are updated in every step"
+            report.changed(params.origin, params.name, "updatePeriod", text)
+
+    @staticmethod
+    def _check(params: Section, rate: Rate, eps: str, mom: str) -> None:
+        if rate.base < 0.0:
+            raise params.error(eps, f"expected 0 or more, got {rate.base:g}")
+        if not 0.0 <= rate.momentum < 1.0:
+            raise params.error(mom, f"expected a number from 0 to below 1, got {rate.momentum:g}")
+        if rate.decay < 0.0:
+            raise params.error("wc", f"expected 0 or more, got {rate.decay:g}")
+
+
+def source_of(section: Section, word: str) -> tuple[str, int]:
+    """("conv6", 2) of "conv6[2]"; "conv6" alone stands for its first weights."""
+    match = re.fullmatch(r"([^\s\[\]]+)(?:\[(\d+)\])?", word)
+    if not match:
+        raise section.error("weightSource", f"expected layer or layer[number], got {word!r}")
+    return match[1], int(match[2] or 0)

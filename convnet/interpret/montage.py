@@ -1,0 +1,202 @@
+"""Pictures put together from small ones, by Pillow: filters, and rows of neighbours."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageDraw, ImageFont
+
+from convnet.common.files import replace
+from convnet.data.dataset import DataError, shown
+
+Pixels = npt.NDArray[np.uint8]
+
+WHITE, BLACK, GREY, PALE = (255, 255, 255), (0, 0, 0), (110, 110, 110), (210, 210, 210)
+LOSSY = {"quality": 90}  # of JPEG and WebP files
+RIGHT, WRONG = (30, 140, 60), (200, 40, 40)  # frames of neighbours of the same class, of another
+
+
+def save_picture(picture: Image.Image, path: Path) -> None:
+    """Writes a picture in the format that its name ends with; the file is whole or not there.
+
+    Raises:
+        DataError: an ending that Pillow writes nothing for. OSError: it cannot be written.
+    """
+    Image.init()
+    kind = Image.EXTENSION.get(path.suffix.lower())
+    if kind not in Image.SAVE:
+        raise DataError(f"{shown(path)}: expected a name that ends in .png or another picture's")
+    options: dict[str, Any] = {"optimize": True} if kind == "PNG" else LOSSY
+    replace(path, lambda file: picture.save(file, format=kind, **options))
+
+
+# ---- filters -------------------------------------------------------------------------------------
+
+
+def filter_sheet(
+    w: npt.NDArray[np.float32], towers: int = 1, scale: int = 0, each: bool = False
+) -> Image.Image:
+    """Filters as a picture, those of each tower in a block of their own (paper, figure 3).
+
+    Zero is mid-grey, and one scale holds for all filters, so that a faint one has small weights.
+    With one or three channels a filter is one tile, in grey or colour. With another number it is a
+    row of grey tiles, one a channel.
+
+    Args:
+        w: float32 [K, R, S, C].
+        towers: divides K; the first K / towers filters are the first tower's.
+        scale: pixels a weight; 0 chooses.
+        each: bring every filter to full contrast by itself.
+
+    Raises:
+        DataError: weights that are not finite.
+    """
+    count, height, width, channels = w.shape
+    if not np.isfinite(w).all():
+        raise DataError("filters: expected finite weights, got NaN or infinity")
+    top = np.abs(w).max(axis=(1, 2, 3), keepdims=True)
+    top = top if each else top.max(keepdims=True)
+    levels = np.rint(127.5 + 127.5 * w / np.where(top > 0, top, 1)).astype(np.uint8)
+    if channels in (1, 3):
+        size = count // towers
+        columns = _columns(size)
+        rows_a_tower = -(-size // columns)
+        tiles = [
+            list(levels[tower * size : (tower + 1) * size][first : first + columns])
+            for tower in range(towers)
+            for first in range(0, size, columns)
+        ]
+    else:
+        tiles = [[one[..., c : c + 1] for c in range(channels)] for one in levels]
+        columns, rows_a_tower = channels, count // towers
+    scale = scale or max(1, min(64 // max(height, width), 1600 // (columns * width)))
+    gap = max(1, scale // 3)
+    return _sheet(tiles, (height * scale, width * scale), gap, rows_a_tower, 4 * gap + scale)
+
+
+def _columns(count: int) -> int:
+    """Tiles in a row: 16, or what is near it and leaves no row ragged."""
+    for columns in range(min(16, count), 5, -1):
+        if count % columns == 0:
+            return columns
+    return min(16, count)
+
+
+def _sheet(
+    tiles: Sequence[Sequence[Pixels]], size: tuple[int, int], gap: int, block: int, between: int
+) -> Image.Image:
+    """Rows of tiles, scaled to (height, width) without smoothing; every `block` rows a wider gap
+    of `between` pixels."""
+    height, width = size
+    columns = max(map(len, tiles))
+    blocks = -(-len(tiles) // block)
+    whole = (
+        gap + columns * (width + gap),
+        gap + len(tiles) * (height + gap) + (blocks - 1) * (between - gap),
+    )
+    sheet = Image.new("RGB", whole, WHITE)
+    for row, line in enumerate(tiles):
+        y = gap + row * (height + gap) + (row // block) * (between - gap)
+        for column, tile in enumerate(line):
+            one = as_image(tile).resize((width, height), Image.Resampling.NEAREST)
+            sheet.paste(one, (gap + column * (width + gap), y))
+    return sheet
+
+
+def as_image(pixels: Pixels) -> Image.Image:
+    """uint8 [H, W, 1] or [H, W, 3] as an RGB picture."""
+    grey = pixels.shape[2] == 1
+    return Image.fromarray(pixels[..., 0] if grey else pixels).convert("RGB")
+
+
+# ---- rows of neighbours --------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Tile:
+    """A picture in a row.
+
+    Attributes:
+        pixels: uint8 [H, W, 1 or 3].
+        caption: lines below it.
+        same: whether it is of the query's class; None where that is not known.
+    """
+
+    pixels: Pixels
+    caption: tuple[str, ...] = ()
+    same: bool | None = None
+
+
+_SIDE, _FRAME, _GAP, _BEFORE, _TEXT = 112, 3, 8, 28, 11  # pixels
+
+
+def neighbour_rows(rows: Sequence[Sequence[Tile]]) -> Image.Image:
+    """A row for each query: the query, a gap, its neighbours from the nearest on (paper, figure 4).
+
+    Frames are green around pictures of the query's class and red around those of another.
+    """
+    font, unicode = _font(_TEXT)
+    lines = max((len(tile.caption) for row in rows for tile in row), default=0)
+    step_x = _SIDE + 2 * _FRAME + _GAP
+    step_y = _SIDE + 2 * _FRAME + lines * (_TEXT + 4) + _GAP + 2
+    columns = max(map(len, rows))
+    size = (_GAP + columns * step_x + (_BEFORE if columns > 1 else 0), _GAP + len(rows) * step_y)
+    sheet = Image.new("RGB", size, WHITE)
+    draw = ImageDraw.Draw(sheet)
+    for i, row in enumerate(rows):
+        for j, tile in enumerate(row):
+            x, y = _GAP + j * step_x + (_BEFORE if j else 0), _GAP + i * step_y
+            colour = {None: PALE, True: RIGHT, False: WRONG}[tile.same]
+            edge = _SIDE + 2 * _FRAME
+            draw.rectangle((x, y, x + edge - 1, y + edge - 1), fill=colour)
+            inside = _fitted(tile.pixels)
+            at = (x + _FRAME + (_SIDE - inside.width) // 2, y + _FRAME)
+            sheet.paste(WHITE, (x + _FRAME, y + _FRAME, x + _FRAME + _SIDE, y + _FRAME + _SIDE))
+            sheet.paste(inside, (at[0], at[1] + (_SIDE - inside.height) // 2))
+            for number, text in enumerate(tile.caption):
+                place = (x + edge / 2, y + edge + 2 + number * (_TEXT + 4))
+                known = text if unicode else text.encode("ascii", "replace").decode()
+                fitted = _cut(known, font, edge)
+                draw.text(place, fitted, GREY if number else BLACK, font, anchor="ma")
+    return sheet
+
+
+def _fitted(pixels: Pixels) -> Image.Image:
+    """A picture scaled to fit in the square of a tile; small ones with their pixels as blocks."""
+    picture = as_image(pixels)
+    factor = _SIDE / max(picture.size)
+    size = (max(1, round(picture.width * factor)), max(1, round(picture.height * factor)))
+    small = factor >= 3
+    way = Image.Resampling.NEAREST if small else Image.Resampling.LANCZOS
+    return picture.resize(size, way)
+
+
+_LONGEST = 200  # characters of a title that are looked at
+
+Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
+
+
+def _font(size: int) -> tuple[Font, bool]:
+    """A font, and whether it has more than ASCII: matplotlib brings one along, Pillow's has not."""
+    found = importlib.util.find_spec("matplotlib")
+    if found is not None and found.origin is not None:
+        path = Path(found.origin).parent / "mpl-data/fonts/ttf/DejaVuSans.ttf"
+        if path.is_file():
+            return ImageFont.truetype(str(path), size), True
+    return ImageFont.load_default(size), False
+
+
+def _cut(text: str, font: Font, width: float) -> str:
+    """The text, shortened to so many pixels."""
+    text = text[:_LONGEST]  # measured again for each character that goes
+    if font.getlength(text) <= width:
+        return text
+    while text and font.getlength(text + "...") > width:
+        text = text[:-1]
+    return text + "..."

@@ -1,0 +1,276 @@
+"""Pictures of a run: its curves, first filters, predictions and confusions (paper, figures 3, 4).
+
+Each function writes one file and returns a line or a few saying what is in it. Filters need no
+library besides Pillow; charts need matplotlib (`pip install 'convnet-kernels[plot]'`).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from convnet.config import load_config
+from convnet.data import DataError
+from convnet.data.dataset import shown
+from convnet.evaluation.evaluate import _warn, open_run, score, validation_sets
+from convnet.evaluation.predict import classify
+from convnet.interpret import charts
+from convnet.interpret.examples import choose, from_files, from_set
+from convnet.interpret.montage import filter_sheet, save_picture
+from convnet.layers import Conv, Dense, graph
+from convnet.layers.layer import whole
+from convnet.nn.net import Net, Node
+from convnet.training.checkpoint import Checkpoint
+from convnet.training.run_folder import RunError, open_checkpoint, read_metrics
+from convnet.training.setup import Data, build_net
+
+Run = str | os.PathLike[str]
+Warn = Callable[[str], None]
+
+
+def place_for(run: Run, name: str, out: Run | None = None) -> Path:
+    """Where a picture goes: `out`, or by default into the run's folder, beside a checkpoint."""
+    if out is not None:
+        return Path(out)
+    path = Path(run)
+    return (path.parent if path.is_file() else path) / name
+
+
+# ---- filters -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Filters:
+    """The filters of one layer: float32 [K, R, S, C], of so many towers."""
+
+    layer: str
+    w: np.ndarray
+    towers: int
+
+
+def read_filters(checkpoint: Checkpoint, layer: str | None = None) -> Filters:
+    """The filters of a layer in a checkpoint.
+
+    Args:
+        checkpoint: of any run.
+        layer: the name of a convolution, or of a dense layer that reads the picture; None: the
+            first there is.
+
+    Raises:
+        DataError: no such layer, or one without filters to show.
+    """
+    state = checkpoint.state
+    height, width, channels = state["picture"]
+    cfg = load_config(state["config"])
+    shape = (height, width, channels)
+    net = build_net(cfg, shape, len(state["classes"]), "cpu", sizes_only=True)
+    names = [node.name for node in net.nodes if _has_filters(node)]
+    if not names:
+        raise DataError(f"{checkpoint.path}: expected a net with a convolution, got none")
+    name = names[0] if layer is None else layer
+    if name not in names:
+        raise DataError(
+            f"layer: expected one with filters, got {name!r}; {graph.suggestion(name, names)}"
+        )
+    node = next(node for node in net.nodes if node.name == name)
+    w = checkpoint.arrays[f"{node.share or name}.w"]
+    if isinstance(node.layer, Dense):
+        w = w.reshape(-1, *node.layer.in_shape)
+    return Filters(name, w, towers_of(net, node))
+
+
+def _has_filters(node: Node) -> bool:
+    layer = node.layer
+    return isinstance(layer, Conv) or (isinstance(layer, Dense) and len(layer.in_shape) == 3)
+
+
+def towers_of(net: Net, node: Node) -> int:
+    """In how many parts the output of a node goes on: its groups, or those of the layers above it
+    as long as no layer in between mixes channels (paper, section 3.5 and figure 2)."""
+    readers = graph.consumers(net.nodes)
+    waiting = [node]
+    while waiting:
+        here = waiting.pop(0)
+        groups = getattr(here.layer, "groups", 1)
+        if groups > 1:
+            return groups if net.shapes[node.name][-1] % groups == 0 else 1
+        if here is node or here.layer.reach == "own":
+            waiting += readers[here.name]
+    return 1
+
+
+def plot_filters(
+    run: Run,
+    out: Run | None = None,
+    layer: str | None = None,
+    towers: int | None = None,
+    scale: int = 0,
+    each: bool = False,
+    most: int = 64,
+    warn: Warn = _warn,
+) -> tuple[Path, str]:
+    """The kernels of a layer as one picture, towers apart (paper, figure 3).
+
+    Args:
+        run: a run folder (its best checkpoint, else the newest) or a checkpoint file.
+        out: the file; by default filters.png in the run's folder.
+        layer: which; by default the first with filters.
+        towers: how many blocks; by default as many as the net has.
+        scale: pixels a weight; 0 chooses.
+        each: every filter at full contrast by itself.
+        most: of filters that are neither grey nor in colour (a tile for each channel), so many
+            filters and channels are shown at most.
+        warn: told when a damaged checkpoint is passed over.
+
+    Returns: the file, and what is in it.
+    Raises: CheckpointError, RunError, DataError; OSError: the file cannot be written.
+    """
+    filters = read_filters(open_checkpoint(run, warn), layer)
+    w, towers = filters.w, filters.towers if towers is None else whole("towers", towers)
+    count, height, width, channels = w.shape
+    if count % towers:
+        raise DataError(f"towers: expected a divisor of {count} filters, got {towers}")
+    text = f"{count} filters {height}x{width}x{channels} of {filters.layer}"
+    text += f", {towers} towers of {count // towers}" if towers > 1 else ""
+    if channels not in (1, 3):
+        size = count // towers
+        kept = min(size, max(1, most // towers))
+        w = w.reshape(towers, size, height, width, channels)[:, :kept, ..., :most]
+        w = np.ascontiguousarray(w).reshape(-1, height, width, w.shape[-1])
+        if w.shape[0] < count or w.shape[3] < channels:
+            text += f"; the first {kept} of each tower" if towers > 1 else f"; the first {kept}"
+            text += f", {w.shape[3]} of their channels" if w.shape[3] < channels else ""
+    path = place_for(run, "filters.png", out)
+    save_picture(filter_sheet(w, towers, scale, each), path)
+    return path, text
+
+
+# ---- predictions ---------------------------------------------------------------------------------
+
+
+def plot_predictions(
+    run: Run,
+    images: Sequence[Run] = (),
+    out: Run | None = None,
+    labels: Sequence[str] = (),
+    pick: Sequence[int] = (),
+    count: int = 8,
+    top: int = 5,
+    ten_crop: bool = False,
+    data: Data = None,
+    device: str | None = None,
+    warn: Warn = _warn,
+) -> tuple[Path, str]:
+    """Pictures with the classes that the net finds likeliest, the right one red (paper, figure 4).
+
+    Args:
+        run: a run folder or a checkpoint file.
+        images: picture files; without any, validation pictures.
+        out: the file, .png, .svg, .pdf, .jpg, .webp; by default predictions.png in the run's
+            folder.
+        labels: the right classes of `images`; by default the names of the folders they lie in,
+            where these are classes.
+        pick: numbers of validation pictures; by default `count`, chosen by the seed of the run.
+        top: bars a picture.
+        ten_crop, data, device, warn: as for `convnet.evaluation.evaluate.evaluate`.
+
+    Returns: the file, and how many are right.
+    Raises: CheckpointError, RunError, DataError, DeviceError; ConfigError: no matplotlib.
+    """
+    charts.require()
+    path = place_for(run, "predictions.png", out)
+    charts.check_name(path)
+    trained = open_run(run, device, warn)
+    if images:
+        if pick:
+            raise DataError("pick: cannot be given with picture files")
+        examples = from_files(trained, images, labels)
+    else:
+        (validation,) = validation_sets([trained], data)
+        numbers = list(pick) or choose(validation, count, trained.cfg.seed)
+        examples = from_set(validation, numbers, "validation")
+    rows = classify(trained, np.stack([one.pixels for one in examples]), ten_crop)
+    guesses = []
+    for example, row in zip(examples, rows, strict=True):
+        order = np.argsort(-row, kind="stable")[:top]
+        names = tuple(trained.classes[index] for index in order)
+        likely = tuple(float(row[index]) for index in order)
+        guesses.append(charts.Guess(example.shown, example.label, names, likely))
+    charts.save_chart(charts.predictions_chart(guesses), path)
+    known = [guess for guess in guesses if guess.label is not None]
+    right = sum(guess.classes[0] == guess.label for guess in known)
+    among = sum(guess.label in guess.classes for guess in known)
+    text = f"{len(guesses)} pictures"
+    if known:
+        text += f"; of {len(known)} with a known class {right} right, {among} in the first {top}"
+    return path, text
+
+
+# ---- curves and confusion ------------------------------------------------------------------------
+
+
+def plot_curves(run: Run, out: Run | None = None) -> tuple[Path, str]:
+    """Loss, error and learning rate of a run against its epochs.
+
+    Args:
+        run: a run folder; it may still be training.
+        out: the file, .png, .svg, .pdf, .jpg, .webp; by default curves.png in the run's folder.
+
+    Returns: the file, and what is in it.
+    Raises: RunError: no metrics in that folder. ConfigError: no matplotlib. OSError.
+    """
+    charts.require()
+    folder = Path(run)
+    if not folder.is_dir():
+        raise RunError(f"{shown(folder)}: expected the folder of a run")
+    path = place_for(run, "curves.png", out)
+    charts.check_name(path)
+    records = read_metrics(folder / "metrics.jsonl")
+    if not records:
+        raise RunError(f"{shown(folder)}: no metrics in this folder yet (metrics.jsonl)")
+    curves = charts.curves_of(records)
+    charts.save_chart(charts.curves_chart(curves, shown(folder.absolute().name)), path)
+    return path, f"{len(curves.epochs)} epochs, {records[-1]['step']} steps"
+
+
+def plot_confusion(
+    run: Run,
+    out: Run | None = None,
+    ten_crop: bool = False,
+    data: Data = None,
+    device: str | None = None,
+    warn: Warn = _warn,
+    most: int = 5,
+) -> tuple[Path, str]:
+    """What validation pictures of each class are taken for.
+
+    Args:
+        run: a run folder or a checkpoint file.
+        out: the file, .png, .svg, .pdf, .jpg, .webp; by default confusion.png in the run's
+            folder.
+        ten_crop, data, device, warn: as for `convnet.evaluation.evaluate.evaluate`.
+        most: how many of the most frequent confusions to tell.
+
+    Returns: the file, and the most frequent confusions.
+    Raises: CheckpointError, RunError, DataError, DeviceError; ConfigError: no matplotlib.
+    """
+    charts.require()
+    path = place_for(run, "confusion.png", out)
+    charts.check_name(path)
+    scores, validation = score(run, data, device, warn, ten_crop)
+    title = f"{shown(Path(run).absolute().name)}: {scores.means()['top1']:.2f} % right"
+    charts.save_chart(charts.confusion_chart(scores.confusion, scores.classes, title), path)
+    lines = [f"{len(validation)} pictures, {scores.means()['top1']:.2f} % right"]
+    wrong: Any = scores.confusion.copy()
+    np.fill_diagonal(wrong, 0)
+    for flat in np.argsort(-wrong, axis=None, kind="stable")[:most]:
+        row, column = divmod(int(flat), len(scores.classes))
+        if wrong[row, column]:
+            pair = f"{scores.classes[row]} taken for {scores.classes[column]}"
+            lines.append(f"  {pair}: {wrong[row, column]}")
+    return path, "\n".join(lines)

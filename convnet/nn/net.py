@@ -1,0 +1,353 @@
+"""Net: a graph of layers that trains, evaluates and predicts."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, TypeVar
+
+import numpy as np
+
+from convnet import backend as backends
+from convnet.layers import graph
+from convnet.layers.graph import Node
+from convnet.layers.layer import Array, flag, whole
+from convnet.layers.loss import UNRANKED
+from convnet.nn import weights
+from convnet.nn.divergence import Origin
+from convnet.nn.eager import mean_loss
+from convnet.nn.inputs import checked_labels, checked_x
+from convnet.nn.memory import training_memory
+from convnet.nn.program_table import program_table
+from convnet.nn.steps import Steps
+from convnet.nn.summary import summary_table
+from convnet.optim.sgd import SGD
+
+__all__ = ["Net", "Node"]
+
+Method = TypeVar("Method", bound=Callable[..., Any])
+
+
+def _on_own_backend(method: Method) -> Method:
+    """Runs a method of Net with NumPy arrays going to the net's backend, on its (first) device."""
+
+    @functools.wraps(method)
+    def run(self: Net, *args: Any, **kwargs: Any) -> Any:
+        with backends.use(self.backend):
+            return method(self, *args, **kwargs)
+
+    return run  # type: ignore[return-value]
+
+
+class Net(Steps):
+    """A net of named layers.
+
+    Args:
+        nodes: see `Node`; a loss among them makes the net trainable.
+        in_shape: (H, W, C) or (C,) of one input, without the batch.
+        device: "auto", "cpu", "cuda", "cuda:N", "emulator", or a Backend; or two of a kind that
+            share the net, as "cuda:0,cuda:1" or "cpu:0,cpu:1" (see `convnet.parallel.partition`).
+        seed: of the initial weights and of dropout. Each node draws from a stream of its own name,
+            so that adding a node changes no other's weights.
+        trace: false runs every layer by itself, operation by operation, with the same results.
+        sizes_only: the parameters have shapes and take no memory: a net to describe, not to run.
+        devices: the devices as a sequence, in place of `device`.
+        math: how layers that do not say form products: see :mod:`convnet.ops`.
+
+    Attributes:
+        nodes: in the order they run; shapes: name -> output shape without the batch.
+        params: of all nodes, each once, with names like "conv1.w"; on two devices those of each,
+            "conv1.w@0" and "conv1.w@1".
+        backend: the device, or the first one; partition: over two devices, or None.
+        seed; step: training steps done, which also counts dropout's masks.
+        programs: what its passes are run as; see `convnet.nn.programs`.
+        gradient_ready: told of each parameter whose gradient is complete while `gradients` runs.
+        last, diverged: see `convnet.nn.steps`.
+
+    Raises: ValueError for a graph or sizes that do not fit, naming the node.
+    """
+
+    def __init__(
+        self,
+        nodes: Iterable[Node],
+        in_shape: Iterable[int],
+        device: str | backends.Backend = "auto",
+        seed: int = 0,
+        trace: bool = True,
+        sizes_only: bool = False,
+        devices: Sequence[str | backends.Backend] | None = None,
+        math: str = "fp32",
+    ) -> None:
+        on = backends.get_all(device if devices is None else devices)
+        super().__init__(nodes, in_shape, on, seed, sizes_only, math)
+        self.trace = flag("trace", trace)
+        self._recent: tuple[Array, Array] | None = None  # the last batch
+
+    # ---- what the net is ------------------------------------------------------------------------
+
+    def memory_bytes(self, batch: int) -> int:
+        """Bytes that training with this batch takes on all devices; see `convnet.nn.memory`."""
+        return training_memory(self, batch).total
+
+    def summary(self, batch: int = 1) -> str:
+        """A table of the nodes: output shapes, parameters and multiply-adds per image."""
+        return summary_table(self, batch)
+
+    def program_table(self, batch: int) -> str:
+        """The training step for this batch as the list of calls that it is; see
+        `convnet.nn.program_table`."""
+        traced = self.programs.trace_training((batch, *self.in_shape), SGD(self.params))
+        return program_table(traced.program, traced.trace)
+
+    # ---- training -------------------------------------------------------------------------------
+
+    @_on_own_backend
+    def train_step(self, x: Array, labels: Array, sgd: SGD) -> float:
+        """One step: forward, backward, update.
+
+        Args:
+            x: float32 [N, *in_shape], on the host or on the net's device; only read.
+            labels: integers [N] in 0 .. classes - 1.
+            sgd: updates the parameters.
+
+        Returns: the mean loss of the batch before the update.
+        Raises:
+            ValueError: x or labels do not fit.
+            DivergedError: an update would not have been finite, or was not in an earlier step.
+                All weights are still finite, but not all were updated: the net trains on when
+                weights have been loaded (`load_state`).
+        """
+        self.run_step(x, labels, sgd)
+        self.finish_steps()
+        self.step += 1
+        return self._mean_loss()
+
+    @_on_own_backend
+    def start_step(self, x: Array, labels: Array, sgd: SGD) -> None:
+        """As `train_step`, without waiting for a GPU: what comes of it `finish_steps` finds, and
+        the loss `convnet.nn.step_results`."""
+        self.run_step(x, labels, sgd)
+        self.step += 1
+
+    @_on_own_backend
+    def finish_steps(
+        self, each: Callable[[Origin | None], list[Origin | None]] = lambda origin: [origin]
+    ) -> None:
+        """Waits for the steps that were started.
+
+        Args:
+            each: what all processes of the job say, in their order, of what this one does.
+
+        Raises: what was wrong with them, as `train_step`.
+        """
+        self._verify()
+        self.check_updates(each)
+
+    def wait_for(self, event: Any) -> None:
+        """Waits for an event of the net's device: for ever on one that is alone, and where a net is
+        on several, as long as its links do. Raises: LinkError."""
+        if self.partition is None or event is None:
+            self.backend.wait(event)
+        else:
+            self.partition.links.wait_for(event, self.backend)
+
+    @_on_own_backend
+    def gradients(self, x: Array, labels: Array, scale: float | None = None) -> float:
+        """The mean loss, leaving its gradient in `Parameter.grad`; no update.
+
+        Those of frozen parameters (`lr_mult` 0) are not computed and are zero.
+
+        Args:
+            x, labels: as in `train_step`.
+            scale: multiplies the sum of the cases' gradients; 1 / N by default, for their mean.
+        """
+        self.start_gradients(x, labels, scale)
+        return self._mean_loss()
+
+    @_on_own_backend
+    def start_gradients(self, x: Array, labels: Array, scale: float | None = None) -> None:
+        """As `gradients`, without waiting for a GPU that is alone."""
+        x, labels = self.on_device(x, labels)
+        self.write_state()
+        self.run_gradients(x, labels, scale)
+        self._verify()  # before anything is made of what arrived
+
+    @_on_own_backend
+    def training_loss(self, x: Array, labels: Array) -> float:
+        """The mean loss as `gradients` sees it, with the dropout masks of this step."""
+        x, labels = self.on_device(x, labels)
+        self.write_state()
+        self._measure(x, labels, train=True)
+        return self._mean_loss()
+
+    def _measure(self, x: Array, labels: Array, train: bool) -> None:
+        """Losses and ranks."""
+        if self.trace:
+            self.last = self.programs.losses(x, labels, train)
+        else:
+            self.last = self.passes(self.step_nodes).forward(x, train, labels, gradient=False)
+        self._verify()
+
+    def _verify(self) -> None:
+        if self.partition is not None:
+            self.partition.links.verify()
+
+    @property
+    def ranks(self) -> Array:
+        """`last_rank`, where the net is: overwritten by the next step."""
+        if self.last.rank is not None or not self.last.losses:
+            return self.last.rank
+        return np.full(
+            len(self.last.losses[0][1]), UNRANKED, np.int32
+        )  # no loss tells classes apart
+
+    @property
+    def last_rank(self) -> np.ndarray:
+        """Rank of each label in the last step or evaluation, int32 [N]: 0 if it scored highest."""
+        if self.ranks is None:
+            raise RuntimeError("last_rank: nothing has been trained or evaluated yet")
+        return np.array(self.backend.to_host(self.ranks))
+
+    def _mean_loss(self) -> float:
+        return mean_loss([(coeff, self.backend.to_host(loss)) for coeff, loss in self.last.losses])
+
+    # ---- testing --------------------------------------------------------------------------------
+
+    @_on_own_backend
+    def evaluate(self, x: Array, labels: Array, batch: int = 256) -> tuple[np.ndarray, np.ndarray]:
+        """The loss and the rank of each case, in test mode.
+
+        Args:
+            x, labels: as in `train_step`, any number of cases.
+            batch: how many are run at a time, which bounds the memory.
+
+        Returns: (float32 [N], int32 [N]: 0 where the label scored highest).
+        """
+        x, labels = self._checked(x, labels)
+        losses = np.zeros(len(x), np.float32)
+        ranks = np.zeros(len(x), np.int32)
+        for part in _parts(len(x), batch):
+            inputs, answers = map(self.backend.asarray, (x[part], labels[part]))
+            self._measure(inputs, answers, train=False)
+            for coeff, loss in self.last.losses:
+                losses[part] += np.float32(coeff) * self.backend.to_host(loss)
+            ranks[part] = self.last_rank
+        self.last.rank = ranks
+        return losses, ranks.copy()
+
+    def predict(self, x: Array, batch: int = 256) -> np.ndarray:
+        """Probabilities of the classes, float32 [N, classes] on the host.
+
+        For a net that does not classify, the input of its last loss, or else its last output.
+        """
+        last = [self.nodes[-1], *self._losses, *self._classifiers][-1]
+        return self.forward(x, last.name, batch)
+
+    @_on_own_backend
+    def forward(self, x: Array, until: str, batch: int = 256) -> np.ndarray:
+        """The output of one node in test mode, [N, ...] on the host."""
+        if until not in self._by_name:
+            raise ValueError(f"unknown node {until!r}; {graph.suggestion(until, self._by_name)}")
+        x = checked_x(x, self.in_shape, self.backend)
+        output = np.empty((len(x), *self.shapes[until]), np.float32)
+        for part in _parts(len(x), batch):
+            values = self._values(self.backend.asarray(x[part]), until)
+            if self.partition is None:
+                output[part] = self.backend.to_host(values[until])
+            else:
+                self.partition.collect(until, values, output[part])
+        return output
+
+    def _values(self, x: Array, until: str) -> dict[str, Array]:
+        """The output of a node in test mode; of its parts on two devices."""
+        ends = [until] if self.partition is None else self.partition.ends(until)
+        if self.trace:
+            self.last = self.programs.forward(x, ends)
+        else:
+            needed = set().union(*(graph.ancestors(self.all_nodes, end) for end in ends))
+            nodes = [node for node in self.all_nodes if node.name in needed]
+            self.last = self.passes(nodes).forward(x, False)
+        self._verify()
+        return self.last.values
+
+    # ---- checks of what is fed in ---------------------------------------------------------------
+
+    def _checked(self, x: Array, labels: Array) -> tuple[Array, Array]:
+        """x and labels, wherever they are, if they can be used."""
+        if not self._losses:
+            raise ValueError("the net has no loss; end it with a SoftmaxXent layer to train it")
+        x = checked_x(x, self.in_shape, self.backend)
+        return x, checked_labels(labels, len(x), self.classes or UNRANKED, self.backend)
+
+    def on_device(self, x: Array, labels: Array) -> tuple[Array, Array]:
+        """x and labels of a batch in the net's memory, if they can be used."""
+        x, labels = map(self.backend.asarray, self._checked(x, labels))
+        self._recent = x, labels
+        return x, labels
+
+    @_on_own_backend
+    def check_finite(self, x: Array | None = None, labels: Array | None = None) -> str | None:
+        """Where NaN or infinity began, or None if there is none.
+
+        Args:
+            x, labels: as in `gradients`: a batch to run forward and backward, layer by layer, with
+                a look at all that each node computes. Without them it is the last one that the net
+                was given, or, if there was none, the parameters alone are looked at.
+
+        Returns: the first node with one in its parameters or its output, "input" if x held it;
+            else the first in the backward pass with one in its gradients.
+        """
+        if x is not None or labels is not None:
+            x, labels = self.on_device(x, labels)
+        elif self._recent is not None:
+            x, labels = self._recent
+        else:
+            origin = self.find_in_parameters()
+            return origin.node if origin else None
+        self.write_state()
+        origin = self.find_origin(x, labels)
+        return origin.node if origin else None
+
+    # ---- saving ---------------------------------------------------------------------------------
+
+    @_on_own_backend
+    @_on_own_backend
+    def state(self, copy: bool = True) -> dict[str, np.ndarray]:
+        """All parameters and velocities, on the host: "conv1.w" and "conv1.w:velocity".
+
+        Without `copy` they may be the net's own arrays, which the next step changes.
+        """
+        if self.partition is None:
+            return weights.state(self.params, copy)
+        return weights.join(self.partition.whole, weights.state(self.params, copy=False), copy)
+
+    @_on_own_backend
+    def load_state(self, state: Mapping[str, Any], strict: bool = True) -> list[str]:
+        """Takes parameters and velocities from a `state()`.
+
+        Velocities may be left out, all of them: they are then zeros.
+
+        Args:
+            state: name -> float32 array.
+            strict: refuse a state that does not fit in every way; else load what fits.
+
+        A net that has diverged trains on when all its parameters have been loaded.
+
+        Returns: what did not fit, one line each; empty where strict.
+        Raises: ValueError listing what is missing, unexpected or of another shape; nothing is
+            changed then.
+        """
+        whole = [p for node in self.nodes if node.share is None for p in node.layer.params]
+        problems = weights.misfits(whole, state, strict)
+        if all(param.name in state and param.name not in problems for param in whole):
+            self.forget_divergence()
+        fitting = {key: state[key] for key in state if key not in problems}
+        if self.partition is not None:
+            fitting = weights.cut(self.partition.whole, fitting)
+        weights.load(self.params, fitting)
+        return list(problems.values())
+
+
+def _parts(count: int, batch: int) -> list[slice]:
+    batch = whole("batch", batch)
+    return [slice(start, min(start + batch, count)) for start in range(0, count, batch)]

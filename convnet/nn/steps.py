@@ -1,0 +1,148 @@
+"""The training step of a net: what runs between the batch and the updated weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from convnet.layers.graph import Node
+from convnet.layers.layer import Array, Parameter
+from convnet.nn import divergence
+from convnet.nn.divergence import Origin, Watch
+from convnet.nn.eager import Forward, Passes
+from convnet.nn.programs import Programs
+from convnet.nn.structure import Structure
+from convnet.optim.sgd import SGD, DivergedError
+
+
+class Steps(Structure):
+    """What of `Net` makes a training step of its passes.
+
+    Attributes:
+        programs: what passes are run as; see `convnet.nn.programs`.
+        diverged: the error that a step ended with; None once weights have been loaded.
+        last: what the last pass has left: outputs that were asked for, losses and ranks.
+    """
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self.diverged: DivergedError | None = None
+        self.last = Forward({})
+        self.programs = Programs(self)
+        self._begun: tuple[Array, Array, SGD] | None = None  # the step that was begun last
+
+    def write_state(self, sgd: SGD | None = None) -> None:
+        """Gives the devices what is this step's own; the rates only where an update follows."""
+        seed, step = self._random.seed, self._random.step
+        self.step_state.write(seed, step, None if sgd is None else sgd.rates)
+
+    def passes(self, nodes: Sequence[Node], watch: Watch | None = None) -> Passes:
+        """What runs nodes one by one, on their devices."""
+        device_of = {} if self.partition is None else self.partition.device_of
+        return Passes(
+            nodes, lambda node: device_of.get(node.name, self.backend).active(), watch=watch
+        )
+
+    def on_device(self, x: Array, labels: Array) -> tuple[Array, Array]:
+        """x and labels of a batch in the net's memory, if they can be used."""
+        raise NotImplementedError
+
+    def begin_step(self, x: Array, labels: Array, sgd: SGD) -> tuple[Array, Array]:
+        """Gives the devices what is this step's own, and returns its batch there. Raises:
+        DivergedError where an earlier step did."""
+        if self.diverged is not None:
+            raise DivergedError(
+                f"the net has diverged ({self.diverged}); it trains on when weights are loaded",
+                self.diverged.parameter,
+                self.diverged.node,
+            )
+        x, labels = self.on_device(x, labels)
+        self._begun = x, labels, sgd
+        self.write_state(sgd)
+        return x, labels
+
+    def run_step(self, x: Array, labels: Array, sgd: SGD) -> None:
+        """A step, as a program where the update can be part of one."""
+        x, labels = self.begin_step(x, labels, sgd)
+        if self.trace and sgd.traceable:
+            self.last = self.programs.train(x, labels, sgd)
+            return
+        self.run_gradients(x, labels)
+        if self.partition is not None:
+            self.partition.links.share_halts()
+        self.update(sgd)
+        if not self.keep_gradients:
+            for param in self.params:
+                param.grad = None
+
+    def run_gradients(self, x: Array, labels: Array, scale: float | None = None) -> None:
+        """The operations of `gradients`, on checked arrays."""
+        if self.trace:
+            self.last = self.programs.gradients(x, labels, scale)
+            return
+        for param in self.params:
+            param.zero_grad()
+
+        def complete(param: Parameter, grad: Array) -> None:
+            param.grad = grad
+            if self.gradient_ready is not None:
+                self.gradient_ready(param)
+
+        passes = self.passes(self.step_nodes)
+        self.last = passes.forward(x, True, labels, scale)
+        passes.backward(self.last, complete)
+
+    def update(self, sgd: SGD) -> None:
+        """The update at the end of a step. An optimiser of another kind is not asked for one if a
+        gradient is not finite."""
+        if not sgd.usual:
+            number = divergence.first_not_finite(sgd.params)
+            if number:
+                self.step_state.note_diverged(self.backend, number)
+                return
+        sgd.update(self.step_state)
+
+    def check_updates(self, each: Callable[[Origin | None], list[Origin | None]]) -> None:
+        """Looks whether the updates of all steps so far were finite; waits for the devices.
+
+        Args:
+            each: what all processes of the job say, in their order, of what this one does.
+
+        Raises: DivergedError, the same in all of them. It says where the NaN began if the last
+            batch tells; on a GPU there may have been others since.
+        """
+        number, step = self.step_state.diverged, self.step_state.diverged_step
+        if not number or self._begun is None:
+            return
+        x, labels, sgd = self._begun
+        origins = [origin for origin in each(self.find_origin(x, labels)) if origin]
+        what = sgd.params[number - 1].name
+        what += "" if step == self.step_state.step + 1 else f" in step {step}"
+        self.diverged = divergence.error_of(
+            sgd.params[number - 1].name, what, origins[0] if origins else None
+        )
+        raise self.diverged
+
+    def find_origin(self, x: Array, labels: Array) -> Origin | None:
+        """Runs a batch forward and backward, node by node, and looks at all of it as it is
+        computed. No update is made, no gradient kept, and no other process told."""
+        watch = self._watch()
+        passes = self.passes(self.step_nodes, watch)
+        passes.backward(passes.forward(x, True, labels), lambda param, grad: None)
+        return watch.origin
+
+    def find_in_parameters(self) -> Origin | None:
+        """The first node with a parameter that is not finite."""
+        watch = self._watch()
+        for node in self.step_nodes:
+            watch.see(node.name, params=node.layer.params)
+        return watch.origin
+
+    def _watch(self) -> Watch:
+        return Watch({} if self.partition is None else self.partition.origin)
+
+    def forget_divergence(self) -> None:
+        """Lets a net that has diverged train on, with the weights that it has."""
+        if self.diverged is not None:
+            self.diverged = None
+            self.step_state.clear_diverged()

@@ -1,0 +1,176 @@
+"""What a net is: a graph of layers with shapes, parameters and devices, ready to be run."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Iterable, Sequence
+
+import numpy as np
+
+from convnet import backend as backends
+from convnet import ops
+from convnet.layers import graph
+from convnet.layers.graph import INPUT, Node, input_names
+from convnet.layers.layer import Parameter, Randomness, Shape, choice, flag, whole
+from convnet.layers.loss import Loss
+from convnet.ops.step_state import StepState
+from convnet.parallel.partition import Partition
+
+
+class Structure:
+    """The graph of a net, set up: see `Net`, which adds what can be done with it.
+
+    Attributes:
+        all_nodes: of the graph that runs, which over two devices is larger than `nodes`;
+        step_nodes: those of them that a training step needs.
+    """
+
+    def __init__(
+        self,
+        nodes: Iterable[Node],
+        in_shape: Iterable[int],
+        devices: Sequence[backends.Backend],
+        seed: int,
+        sizes_only: bool,
+        math: str,
+    ) -> None:
+        self.math = choice("math", math, ops.MATHS)
+        self.sizes_only = sizes_only
+        self.backends = list(devices)
+        self.backend = self.backends[0]
+        self._random = Randomness(seed=whole("seed", seed, 0), state=StepState(self.backends))
+        self.nodes = graph.resolve(nodes)
+        self.in_shape: Shape = tuple(whole("in_shape", size) for size in in_shape)
+        self.shapes: dict[str, Shape] = {}
+        self.params: list[Parameter] = []
+        self._by_name = {node.name: node for node in self.nodes}
+        self._losses = [node for node in self.nodes if isinstance(node.layer, Loss)]
+        self._classifiers = [node for node in self._losses if node.layer.classifies]  # type: ignore[attr-defined]
+        self.gradient_ready: Callable[[Parameter], None] | None = None
+        self.trace = True
+        self._keep_gradients = False
+        self._set_up()
+        self.partition: Partition | None = None
+        self.all_nodes: Sequence[Node] = self.nodes
+        self.step_nodes: Sequence[Node] = self.nodes
+        if len(self.backends) > 1:
+            self._divide()
+
+    def _set_up(self) -> None:
+        """Infers shapes and makes the parameters, node by node."""
+        shapes: dict[str, Shape] = {INPUT: self.in_shape}
+        for node in self.nodes:
+            layer = node.layer
+            layer.random, layer.sizes_only = self._random, self.sizes_only
+            layer.net_math = self.math
+            layer.stream = zlib.crc32(node.name.encode())
+            in_shapes = [shapes[name] for name in input_names(node)]
+            rng = np.random.default_rng([self.seed, layer.stream])
+            try:
+                shape = layer.setup(in_shapes if layer.several_inputs else in_shapes[0], rng)
+            except ValueError as error:
+                raise ValueError(self._misfit(node, in_shapes, error)) from None
+            shapes[node.name] = tuple(shape)
+        self.shapes = {node.name: shapes[node.name] for node in self.nodes}
+        for node in self.nodes:
+            if node.share is None:
+                for param in node.layer.params:
+                    param.name = f"{node.name}.{param.name}"
+                    if len(self.backends) == 1 and not self.sizes_only:
+                        param.data = self.backend.asarray(param.data)
+                self.params += node.layer.params
+        for node in self.nodes:
+            if node.share is not None:
+                try:
+                    node.layer.share(self._by_name[node.share].layer)
+                except ValueError as error:
+                    raise ValueError(f"node {node.name!r}: {error}") from None
+
+    def _divide(self) -> None:
+        """Puts a part of every node on each of the devices."""
+        self.partition = Partition(
+            self.nodes, self.shapes, self.in_shape, self.backends, self._random
+        )
+        self.all_nodes, self.step_nodes = self.partition.nodes, self.partition.steps
+        self.params = self.partition.params
+
+    @staticmethod
+    def _misfit(node: Node, in_shapes: list[Shape], error: ValueError) -> str:
+        pairs = zip(input_names(node), in_shapes, strict=True)
+        inputs = " and ".join(f"{name!r} of shape {shape}" for name, shape in pairs)
+        kind = type(node.layer).__name__
+        return f"node {node.name!r} ({kind}) cannot take its input {inputs}: {error}"
+
+    # ---- what the net is ------------------------------------------------------------------------
+
+    @property
+    def device(self) -> str:
+        """Where the net is: "cpu", or "cpu:0,cpu:1"."""
+        return ",".join(backend.device for backend in self.backends)
+
+    @property
+    def seed(self) -> int:
+        return self._random.seed
+
+    @property
+    def step(self) -> int:
+        return self._random.step
+
+    @step.setter
+    def step(self, step: int) -> None:
+        self._random.step = whole("step", step, 0)
+
+    @property
+    def first_case(self) -> int:
+        """The place of a batch's first case in a larger batch whose rest other processes have."""
+        return self._random.first_case
+
+    @first_case.setter
+    def first_case(self, case: int) -> None:
+        self._random.first_case = whole("first_case", case, 0)
+
+    @property
+    def classes(self) -> int | None:
+        """How many classes its losses tell apart; None where none of them does."""
+        return min((self.shapes[node.name][0] for node in self._classifiers), default=None)
+
+    @property
+    def parameter_count(self) -> int:
+        return sum(param.size for param in self.params)
+
+    @property
+    def macs(self) -> int:
+        """Multiply-adds of the forward pass of one image, in convolutions and dense layers."""
+        return sum(node.layer.macs for node in self.nodes)
+
+    @property
+    def flops(self) -> int:
+        """Floating-point operations of the forward pass of one image: twice `macs`."""
+        return 2 * self.macs
+
+    def parts_of(self, param: Parameter) -> list[Parameter]:
+        """A parameter of one of `nodes` as it is on the devices: itself, or its parts."""
+        if self.partition is None:
+            return [param]
+        return [part for part, _, _ in self.partition.whole[param.name].parts]
+
+    def running(self, device: backends.Backend | None = None) -> list[Node]:
+        """The nodes that a training step runs: all, or those on one of the devices."""
+        of = {} if self.partition is None else self.partition.device_of
+        return [node for node in self.step_nodes if device in (None, of.get(node.name, device))]
+
+    @property
+    def step_state(self) -> StepState:
+        """What differs from step to step, in the memory of the devices."""
+        assert self._random.state is not None
+        return self._random.state
+
+    @property
+    def keep_gradients(self) -> bool:
+        """Whether training steps leave gradients in `Parameter.grad`; else those of dense weights
+        go straight into the update and others give up their memory. It changes no result."""
+        return self._keep_gradients
+
+    @keep_gradients.setter
+    def keep_gradients(self, value: bool) -> None:
+        self._keep_gradients = flag("keep_gradients", value)

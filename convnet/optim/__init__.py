@@ -1,0 +1,1 @@
+"""The update rule, its learning rates over time, and rates of groups of parameters."""

@@ -1,0 +1,286 @@
+"""Learning-rate schedules.
+
+`schedule.lr(step, total_steps)` is the rate of step `step` (0, 1, ...) in a run of `total_steps`.
+All but `Plateau` are functions of these two numbers alone. Once an epoch the trainer calls
+`schedule.observe(validation error)`, prints the message it may return, and ends the run when
+`schedule.finished` is true. What a schedule remembers is in `state()`, for checkpoints.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from convnet.layers.layer import choice, number, whole
+
+
+class Schedule:
+    """A schedule that stays at `base` and remembers nothing; the others override parts of it."""
+
+    finished = False  # True: training longer is not expected to help
+    spans_run = False  # True: the rates depend on how many steps the run has in all
+
+    def __init__(self, base: float) -> None:
+        self.base = number("lr", base, 0.0)
+
+    def lr(self, step: int, total_steps: int) -> float:
+        """The learning rate of one step."""
+        return self.base
+
+    def observe(self, val_error: float) -> str | None:
+        """Takes the validation error at the end of an epoch; returns a message when it acts."""
+        return None
+
+    def state(self) -> dict[str, Any]:
+        """What `load` needs to go on from here; JSON values."""
+        return {}
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Goes on from a `state()` of the same kind of schedule.
+
+        Raises: ValueError naming the keys that do not fit.
+        """
+        if set(state) != set(self.state()):
+            expected, got = sorted(self.state()), sorted(state)
+            name = type(self).__name__
+            raise ValueError(f"{name} schedule: expected a state with keys {expected}, got {got}")
+
+
+class Constant(Schedule):
+    """lr = base."""
+
+
+class Step(Schedule):
+    """lr = base / factor^(number of drops so far).
+
+    Args:
+        base: the rate at first.
+        steps: the steps at which it drops, increasing.
+        every: or, the number of steps between drops.
+        factor: what it is divided by.
+    """
+
+    def __init__(
+        self,
+        base: float,
+        steps: Sequence[int] = (),
+        every: int = 0,
+        factor: float = 10.0,
+    ) -> None:
+        super().__init__(base)
+        self.steps = [whole("steps", step) for step in steps]
+        self.every = whole("every", every, 0)
+        self.factor = number("factor", factor, 1.0)
+        if bool(self.steps) == bool(self.every):
+            raise ValueError(f"step schedule: expected steps or every, got {steps!r} and {every!r}")
+        if self.steps != sorted(set(self.steps)):
+            raise ValueError(f"steps: expected increasing numbers, got {list(steps)}")
+
+    def lr(self, step: int, total_steps: int) -> float:
+        drops = step // self.every if self.every else sum(step >= at for at in self.steps)
+        return self.base / self.factor**drops
+
+
+class _Falling(Schedule):
+    """Base of the schedules that end at base / target_factor."""
+
+    spans_run = True
+
+    def __init__(self, base: float, target_factor: float = 10.0) -> None:
+        super().__init__(base)
+        self.target_factor = number("target_factor", target_factor)
+        if self.target_factor <= 0.0:
+            raise ValueError(f"target_factor: expected a positive number, got {target_factor!r}")
+
+
+class Linear(_Falling):
+    """lr = base (1 - p) + p base / target_factor, where p is the fraction of training done.
+
+    Source: cuda-convnet, `linear[base;tgtFactor]`.
+    """
+
+    def lr(self, step: int, total_steps: int) -> float:
+        p = _fraction(step, total_steps)
+        return self.base * (1.0 - p) + p * self.base / self.target_factor
+
+
+class Exp(_Falling):
+    """lr = base * target_factor^-p, where p is the fraction of training done.
+
+    Source: cuda-convnet, `exp[base;tgtFactor]`.
+    """
+
+    def lr(self, step: int, total_steps: int) -> float:
+        return self.base * self.target_factor ** -_fraction(step, total_steps)
+
+
+class DExp(_Falling):
+    """`Exp` in `levels` equal spans: in span i (0, 1, ...) the rate is
+    base * target_factor^(-i / (levels - 1)).
+
+    Source: cuda-convnet, `dexp[base;tgtFactor;numSteps]`.
+    """
+
+    def __init__(self, base: float, target_factor: float = 10.0, levels: int = 4) -> None:
+        super().__init__(base, target_factor)
+        self.levels = whole("levels", levels, 2)
+
+    def lr(self, step: int, total_steps: int) -> float:
+        span = min(step * self.levels // max(total_steps, 1), self.levels - 1)
+        return float(self.base * self.target_factor ** (-span / (self.levels - 1)))
+
+
+class Cosine(Schedule):
+    """lr = final + (base - final) (1 + cos(pi p)) / 2, where p is the fraction of training done.
+
+    Source: Loshchilov and Hutter, "SGDR", ICLR 2017, equation 5, one cycle.
+    """
+
+    spans_run = True
+
+    def __init__(self, base: float, final: float = 0.0) -> None:
+        super().__init__(base)
+        self.final = number("final", final, 0.0)
+
+    def lr(self, step: int, total_steps: int) -> float:
+        cosine = math.cos(math.pi * _fraction(step, total_steps))
+        return self.final + (self.base - self.final) * (1.0 + cosine) / 2.0
+
+
+class Plateau(Schedule):
+    """Divides the rate by `factor` when the validation error has stopped improving.
+
+    That is the paper's rule (section 5), done by hand there: by 10, three times. An epoch improves
+    when its error is below the best one by more than `min_delta`. After `patience` epochs in a row
+    that do not, the rate drops; when it has dropped `drops` times, the schedule is finished.
+
+    Args:
+        base: the rate at first.
+        factor: what it is divided by.
+        patience: epochs without improvement that are waited for.
+        min_delta: in the units of the error given to `observe`.
+        drops: the largest number of drops.
+    """
+
+    def __init__(
+        self,
+        base: float,
+        factor: float = 10.0,
+        patience: int = 3,
+        min_delta: float = 0.0,
+        drops: int = 3,
+    ) -> None:
+        super().__init__(base)
+        self.factor = number("factor", factor, 1.0)
+        self.patience = whole("patience", patience)
+        self.min_delta = number("min_delta", min_delta, 0.0)
+        self.drops = whole("drops", drops, 0)
+        self.dropped = 0
+        self.waited = 0
+        self.best: float | None = None
+        self.finished = False
+
+    def lr(self, step: int, total_steps: int) -> float:
+        return self.base / self.factor**self.dropped
+
+    def observe(self, val_error: float) -> str | None:
+        if math.isfinite(val_error) and (
+            self.best is None or val_error < self.best - self.min_delta
+        ):
+            self.best = float(val_error)
+            self.waited = 0
+            return None
+        self.waited += 1
+        if self.waited < self.patience or self.finished:
+            return None
+        self.waited = 0
+        since = f"no improvement in {self.patience} epoch{'s' if self.patience > 1 else ''}"
+        if self.dropped < self.drops:
+            self.dropped += 1
+            drop = f"drop {self.dropped} of {self.drops}"
+            return f"{since}: learning rate now {self.lr(0, 1):g} ({drop})"
+        self.finished = True
+        return f"{since} after {self.drops} drops of the learning rate: training is finished"
+
+    def state(self) -> dict[str, Any]:
+        return {
+            "dropped": self.dropped,
+            "waited": self.waited,
+            "best": self.best,
+            "finished": self.finished,
+        }
+
+    def load(self, state: dict[str, Any]) -> None:
+        super().load(state)
+        numbers = [
+            state["dropped"],
+            state["waited"],
+            0.0 if state["best"] is None else state["best"],
+        ]
+        if not all(type(one) in (int, float) and abs(one) < math.inf for one in numbers):
+            raise ValueError(f"Plateau schedule: expected numbers as its state, got {numbers}")
+        self.dropped = int(state["dropped"])
+        self.waited = int(state["waited"])
+        self.best = None if state["best"] is None else float(state["best"])
+        self.finished = bool(state["finished"]) and self.dropped >= self.drops  # may be more now
+
+
+class Warmup(Schedule):
+    """Any schedule, with its first `steps` rates scaled by 1/steps, 2/steps, ..., 1.
+
+    Source: Goyal et al., "Accurate, large minibatch SGD", 2017, section 2.2 (from near zero here).
+    """
+
+    def __init__(self, schedule: Schedule, steps: int) -> None:
+        super().__init__(schedule.base)
+        self.schedule = schedule
+        self.steps = whole("warmup_steps", steps, 0)
+
+    @property
+    def finished(self) -> bool:  # type: ignore[override]
+        return self.schedule.finished
+
+    def lr(self, step: int, total_steps: int) -> float:
+        scale = (step + 1) / self.steps if step < self.steps else 1.0
+        return scale * self.schedule.lr(step, total_steps)
+
+    def observe(self, val_error: float) -> str | None:
+        return self.schedule.observe(val_error)
+
+    def state(self) -> dict[str, Any]:
+        return self.schedule.state()
+
+    def load(self, state: dict[str, Any]) -> None:
+        self.schedule.load(state)
+
+
+def _fraction(step: int, total_steps: int) -> float:
+    return min(step / total_steps, 1.0) if total_steps > 0 else 1.0
+
+
+# By the name that a configuration's `schedule.kind` takes.
+SCHEDULES: dict[str, type[Schedule]] = {
+    "constant": Constant,
+    "step": Step,
+    "linear": Linear,
+    "exp": Exp,
+    "dexp": DExp,
+    "cosine": Cosine,
+    "plateau": Plateau,
+}
+
+
+def build(kind: str, base: float, warmup_steps: int = 0, **options: Any) -> Schedule:
+    """A schedule by name: `build("step", 0.01, every=1000)`.
+
+    Args:
+        kind: a key of `SCHEDULES`.
+        base: the learning rate it starts from.
+        warmup_steps: steps of linear warm-up; 0 for none.
+        options: the keyword arguments of that kind.
+
+    Raises: ValueError for an unknown kind or a value out of range.
+    """
+    schedule = SCHEDULES[choice("schedule kind", kind, list(SCHEDULES))](base, **options)
+    return Warmup(schedule, warmup_steps) if warmup_steps else schedule

@@ -1,0 +1,134 @@
+"""Stochastic gradient descent with momentum and weight decay, as in the paper's section 5."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from convnet import backend as backends
+from convnet import ops
+from convnet.common.exit_codes import FAILED
+from convnet.layers.layer import Parameter, number
+from convnet.ops.step_state import StepState
+
+
+class DivergedError(ArithmeticError):
+    """Training met numbers that are not finite.
+
+    Attributes:
+        parameter: the first in backward order whose update was not finite; None where another
+            number than an update was not.
+        node: where it began, "input" if the data held them; None where that is not known.
+    """
+
+    exit_code = FAILED
+
+    def __init__(self, message: str, parameter: str | None = None, node: str | None = None) -> None:
+        super().__init__(message)
+        self.parameter, self.node = parameter, node
+
+
+class SGD:
+    """The paper's update rule, for all parameters in one launch on each device.
+
+        v <- momentum v - weight_decay decay_mult lr lr_mult w - lr lr_mult grad
+        w <- w + v
+
+    where lr_mult and decay_mult belong to each parameter. A parameter whose lr_mult is 0 is left
+    alone, its velocity included. One that has a learning rate or a momentum of its own (see
+    `convnet.optim.param_groups`) is updated by these, in another launch. An element whose new w
+    would not be finite stays as it was.
+
+    Args:
+        params: the parameters to update, from the first layer's on; usually `net.params`.
+        lr: learning rate; may be set at any time.
+        momentum: in [0, 1).
+        weight_decay: 0 or more.
+
+    Raises: ValueError for a value out of range.
+    """
+
+    def __init__(
+        self,
+        params: Sequence[Parameter],
+        lr: float = 0.01,
+        momentum: float = 0.9,
+        weight_decay: float = 5e-4,
+    ) -> None:
+        self.params = list(params)
+        self.lr = number("lr", lr, 0.0)
+        self.momentum = number("momentum", momentum, 0.0)
+        if self.momentum >= 1.0:
+            raise ValueError(f"momentum: expected a number in [0, 1), got {momentum!r}")
+        self.weight_decay = number("weight_decay", weight_decay, 0.0)
+        self._state: StepState | None = None  # of updates that are given none
+
+    @property
+    def rates(self) -> tuple[float, float, float]:
+        """lr, momentum and weight decay."""
+        return self.lr, self.momentum, self.weight_decay
+
+    @property
+    def usual(self) -> bool:
+        """Whether it updates as this class does, and not by a rule of its own."""
+        return type(self).update is SGD.update
+
+    @property
+    def traceable(self) -> bool:
+        """Whether an update is the operation of the contract with the rates of the step, which a
+        program can contain: not where a parameter has rates of its own, nor another rule."""
+        own = any(p.rates.lr is not None or p.rates.momentum is not None for p in self.params)
+        return self.usual and not own
+
+    def update(self, state: StepState | None = None) -> None:
+        """One step: changes `data` and `velocity` of every parameter by its `grad`.
+
+        Args:
+            state: where the devices have `rates`, and note which parameter they could not update,
+                by its place in `params` from 1. Without it they are given the rates, and this
+                method waits for them. Parameters with rates of their own are given those.
+
+        Raises:
+            RuntimeError: a parameter has no gradient.
+            DivergedError: without a state: an update was not finite.
+        """
+        tensors: dict[tuple[backends.Backend, float, float], list[Any]] = {}
+        numbers: dict[Any, list[int]] = {}
+        for place, p in enumerate(self.params):
+            if p.frozen:
+                continue
+            if p.grad is None:
+                raise RuntimeError(
+                    f"{p.name}: there is no gradient: Net.gradients() leaves them, and a training "
+                    "step with net.keep_gradients = True"
+                )
+            lr = self.lr if p.rates.lr is None else p.rates.lr
+            momentum = self.momentum if p.rates.momentum is None else p.rates.momentum
+            key = backends.of(p.grad).real, lr, momentum
+            own = tensors.setdefault(key, [])
+            own.append((p.data, p.velocity, p.grad, p.lr_mult, p.decay_mult))
+            numbers.setdefault(key, []).append(place + 1)
+        noted = state or self._fresh_state(device for device, _, _ in tensors)
+        for (device, lr, momentum), own in tensors.items():
+            given = state is None or (lr, momentum) != (self.lr, self.momentum)
+            with device.active():
+                ops.sgd_update(
+                    own,
+                    lr,
+                    momentum,
+                    self.weight_decay,
+                    state=noted.on(device),
+                    numbers=numbers[device, lr, momentum],
+                    own_rates=given,
+                )
+        if state is None and noted.diverged:
+            name = self.params[noted.diverged - 1].name
+            raise DivergedError(f"the update of {name} is not finite", name)
+
+    def _fresh_state(self, devices: Iterable[backends.Backend]) -> StepState:
+        """A state in which nothing is noted."""
+        if self._state is None:
+            self._state = StepState(list(dict.fromkeys(devices)))
+        if self._state.diverged:
+            self._state.clear_diverged()
+        return self._state

@@ -1,0 +1,1 @@
+"""Search by features: nearest neighbours, hash codes, and how good they are."""

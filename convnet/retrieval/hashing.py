@@ -1,0 +1,257 @@
+"""Short binary codes of feature vectors, by an auto-encoder.
+
+    x -> (x - mean) / scale -> dense + relu, ... -> dense a -> logistic -> rounded to 0 or 1
+      -> dense + relu, ... -> dense -> y close to the scaled x
+
+The rounding takes place in the forward pass and is passed over in the backward pass, so that the
+decoder learns from what a code can hold. A bit of a code is whether its a is above the median of
+that a over the data: every bit then divides the pictures into halves.
+
+Sources: paper, section 6.1, proposes such codes; rounding: A. Krizhevsky, G. Hinton, "Using very
+deep autoencoders for content-based image retrieval", ESANN 2011, which is the paper's [14].
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from convnet import backend as backends
+from convnet.data.augment import epoch_order
+from convnet.data.dataset import DataError
+from convnet.layers import Dense, Logistic
+from convnet.layers.layer import Layer, Parameter
+from convnet.optim.sgd import SGD, DivergedError
+
+Vectors = npt.NDArray[np.float32]
+
+_ROWS = 256  # rows that are encoded at a time: a fixed number, so that their bits do not vary
+_MEDIAN_ROWS = 100_000  # rows that the medians are taken over, at most
+_WARM_UP = 50  # steps
+
+
+@dataclass(frozen=True)
+class HashSettings:
+    """How codes are learned.
+
+    Attributes:
+        bits: of a code.
+        hidden: sizes of the encoder's hidden layers; the decoder has the same in reverse. None: a
+            quarter and a sixteenth of the feature's size, where these are more than `bits`.
+        epochs, batch: passes over the data, rows a step.
+        lr: learning rate, which grows for 50 steps and falls by a half cosine.
+        seed: of weights and order.
+    """
+
+    bits: int = 64
+    hidden: tuple[int, ...] | None = None
+    epochs: int = 30
+    batch: int = 128
+    lr: float = 0.01
+    seed: int = 1
+
+    def sizes(self, size: int) -> tuple[int, ...]:
+        """The hidden layers for features of this size."""
+        if self.hidden is not None:
+            return self.hidden
+        return tuple(each for each in (size // 4, size // 16) if each > self.bits)
+
+
+@dataclass
+class Encoder:
+    """Makes codes of feature vectors.
+
+    Attributes:
+        mean: float32 [D]; scale: what the differences from it are divided by.
+        layers: (w, b) of the dense layers, float32; a ReLU lies between two of them.
+        threshold: float32 [bits].
+
+    It runs on the CPU, so that bits near their threshold do not depend on where they are computed.
+    """
+
+    mean: Vectors
+    scale: float
+    layers: list[tuple[Vectors, Vectors]]
+    threshold: Vectors
+    _net: list[Layer] = field(default_factory=list, repr=False)
+
+    def __post_init__(self) -> None:
+        shape: tuple[int, ...] = self.mean.shape
+        for number, (w, b) in enumerate(self.layers):
+            layer = Dense(len(w), relu=number < len(self.layers) - 1)
+            layer.sizes_only = True
+            shape = layer.setup(shape, np.random.default_rng(0))
+            for param, array in zip(layer.params, (w, b), strict=True):
+                if param.shape != array.shape:
+                    raise DataError(
+                        f"encoder: expected weights of shape {param.shape}, got {array.shape}"
+                    )
+                param.data = np.ascontiguousarray(array)
+            self._net.append(layer)
+
+    @property
+    def bits(self) -> int:
+        return len(self.threshold)
+
+    def activations(self, x: Vectors) -> Vectors:
+        """What the thresholds are compared with, float32 [N, bits], for features [N, D]."""
+        found = np.empty((len(x), self.bits), np.float32)
+        with backends.use("cpu"):
+            for start in range(0, len(x), _ROWS):
+                rows = np.zeros((_ROWS, len(self.mean)), np.float32)
+                part = x[start : start + _ROWS]
+                rows[: len(part)] = (part - self.mean) / np.float32(self.scale)
+                y: Any = rows
+                for layer in self._net:
+                    y, _ = layer.fprop(y, False)
+                found[start : start + len(part)] = y[: len(part)]
+        return found
+
+    def __call__(self, x: Vectors) -> npt.NDArray[np.uint8]:
+        """Codes, uint8 [N, bits / 8], of features float32 [N, D]; the first bit is the highest."""
+        return np.packbits(self.activations(x) > self.threshold, axis=1)
+
+
+@dataclass
+class Learned:
+    """An encoder, and how much of the variance its codes leave unexplained (0 .. 1)."""
+
+    encoder: Encoder
+    loss: float
+
+
+def learn_codes(
+    x: Vectors,
+    settings: HashSettings,
+    device: str = "auto",
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Learned:
+    """Trains an auto-encoder on feature vectors.
+
+    Args:
+        x: float32 [N, D]; may be mapped, it is read a batch at a time.
+        settings: sizes and rates.
+        device: as for `convnet.backend.get`.
+        progress: called with (epochs done, epochs in all).
+
+    Raises:
+        DataError: fewer rows than a batch, features that are all the same, or a loss that is not
+            finite: the learning rate is too large.
+    """
+    count = len(x)
+    if count < settings.batch:
+        raise DataError(
+            f"hash: expected at least {settings.batch} pictures to learn from, got {count}"
+        )
+    mean, scale = _moments(x)
+    if not 0 < scale < math.inf:
+        raise DataError("hash: expected features that differ, got the same ones for all pictures")
+    with backends.use(device) as backend:
+        trainer = _AutoEncoder(x.shape[1], settings, backend)
+        loss = math.nan
+        for epoch in range(settings.epochs):
+            batches = _batches(x, mean, scale, settings, epoch)
+            try:
+                loss = trainer.epoch(batches, count // settings.batch)
+            except DivergedError:
+                loss = math.nan
+            if not math.isfinite(loss):
+                raise DataError(
+                    f"hash: the loss is {loss} in epoch {epoch + 1}; try a smaller --lr (it was"
+                    f" {settings.lr:g})"
+                )
+            progress(epoch + 1, settings.epochs)
+        layers = trainer.encoder_weights()
+    encoder = Encoder(mean, scale, layers, np.zeros(settings.bits, np.float32))
+    some = x[:: -(-count // _MEDIAN_ROWS)]
+    encoder.threshold = np.median(encoder.activations(some), axis=0).astype(np.float32)
+    return Learned(encoder, loss)
+
+
+def _moments(x: Vectors) -> tuple[Vectors, float]:
+    """The mean of each feature, and the standard deviation over all of them."""
+    total, squares = np.zeros(x.shape[1]), 0.0
+    for start in range(0, len(x), 4096):
+        total += x[start : start + 4096].sum(axis=0, dtype=np.float64)
+    mean = total / len(x)
+    for start in range(0, len(x), 4096):
+        squares += float(np.square(x[start : start + 4096] - mean).sum())
+    return mean.astype(np.float32), math.sqrt(squares / x.size)
+
+
+def _batches(
+    x: Vectors, mean: Vectors, scale: float, settings: HashSettings, epoch: int
+) -> Iterator[Vectors]:
+    order = epoch_order(settings.seed, epoch, len(x))
+    for start in range(0, len(x) - settings.batch + 1, settings.batch):
+        yield (x[order[start : start + settings.batch]] - mean) / np.float32(scale)
+
+
+class _AutoEncoder:
+    """The layers, forward and backward, with the code in the middle."""
+
+    def __init__(self, size: int, settings: HashSettings, backend: backends.Backend) -> None:
+        self.backend, self.settings = backend, settings
+        hidden = settings.sizes(size)
+        down: Sequence[int] = (*hidden, settings.bits)
+        up: Sequence[int] = (*reversed(hidden), size)
+        self.encoder = [Dense(n, relu=True, init="he") for n in down[:-1]]
+        self.encoder.append(Dense(down[-1], init="xavier"))
+        decoder = [Dense(n, relu=True, init="he") for n in up[:-1]]
+        decoder.append(Dense(up[-1], init="xavier"))
+        self.layers: list[Layer] = [*self.encoder, Logistic(), *decoder]
+        self.code = len(self.encoder)  # the place of the logistic layer
+        shape: tuple[int, ...] = (size,)
+        params: list[Parameter] = []
+        for number, layer in enumerate(self.layers):
+            shape = layer.setup(shape, np.random.default_rng([settings.seed, number]))
+            for param in layer.params:
+                param.data = backend.asarray(param.data)
+            params += layer.params
+        self.encoder[0].need_dx = False
+        # Sums over D outputs have gradients that grow with its root.
+        self.factor = 2.0 / math.sqrt(size)
+        self.sgd = SGD(params, settings.lr, momentum=0.9, weight_decay=0.0)
+        self.step = 0
+
+    def epoch(self, batches: Iterator[Vectors], steps: int) -> float:
+        """Learns from all batches; the mean square of what they differ from their decoded codes."""
+        total = 0.0
+        for batch in batches:
+            self.sgd.lr = self._rate(steps * self.settings.epochs)
+            total += self._learn(self.backend.asarray(batch))
+            self.step += 1
+        return total / steps
+
+    def _rate(self, steps: int) -> float:
+        rise = min(1.0, (self.step + 1) / _WARM_UP)
+        return self.settings.lr * rise * 0.5 * (1 + math.cos(math.pi * self.step / steps))
+
+    def _learn(self, x: Any) -> float:
+        xp = self.backend.xp
+        y, saved = x, []
+        for number, layer in enumerate(self.layers):
+            y, kept = layer.fprop(y, True)
+            saved.append(kept)
+            if number == self.code:
+                y = xp.rint(y)  # passed over in the backward pass
+        difference = y - x
+        dy = difference * np.float32(self.factor / len(x))
+        for layer, kept in zip(reversed(self.layers), reversed(saved), strict=True):
+            dy, gradients = layer.bprop(kept, dy)
+            for param, gradient in zip(layer.params, gradients, strict=True):
+                param.grad = gradient
+        self.sgd.update()
+        return float(xp.square(difference).mean(dtype=np.float64))
+
+    def encoder_weights(self) -> list[tuple[Vectors, Vectors]]:
+        to_host = self.backend.to_host
+        return [
+            (np.array(to_host(layer.params[0].data)), np.array(to_host(layer.params[1].data)))
+            for layer in self.encoder
+        ]

@@ -1,0 +1,143 @@
+"""Large arrays in one safetensors file that is mapped into memory, to be written and read in parts.
+
+The format is https://huggingface.co/docs/safetensors: a length, a JSON header, the arrays. Facts
+about the arrays are JSON in the header's metadata. A last tensor, "sha256", holds the digest of the
+facts and of all other arrays; it is zero while the file is being written.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import struct
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from convnet.common.reading import open_file, parse_json
+from convnet.common.tensor_header import DTYPES, Entry, read_header
+from convnet.data.dataset import DataError, shown
+
+DIGEST = "sha256"
+_PIECE = 1 << 24  # bytes hashed at a time
+
+
+@dataclass
+class TensorFile:
+    """An open file.
+
+    Attributes:
+        path: where it is.
+        facts: JSON values.
+        arrays: by name, mapped: reading a part reads that part of the file.
+    """
+
+    path: Path
+    facts: dict[str, Any]
+    arrays: dict[str, np.ndarray]
+
+    def flush(self) -> None:
+        """Waits until what was written into the arrays is on the disk."""
+        for array in self.arrays.values():
+            if isinstance(array, np.memmap):
+                array.flush()
+
+    def digest(self) -> bytes:
+        """SHA-256 over the facts and all arrays but the digest itself."""
+        digest = hashlib.sha256(json.dumps(self.facts, sort_keys=True).encode())
+        for name in sorted(self.arrays):
+            if name != DIGEST:
+                array = self.arrays[name]
+                digest.update(f"\n{name} {array.dtype.name} {array.shape}\n".encode())
+                for piece in _pieces(array):
+                    digest.update(piece)
+        return digest.digest()
+
+    def seal(self) -> None:
+        """Stores the digest: nothing may be written after this."""
+        self.arrays[DIGEST][...] = np.frombuffer(self.digest(), np.uint8)
+        self.flush()
+
+    def verify(self) -> None:
+        """Reads all of the file and holds it against its digest.
+
+        Raises: DataError where they differ.
+        """
+        if self.digest() != self.arrays[DIGEST].tobytes():
+            raise DataError(f"{shown(self.path)}: damaged file (its checksum does not match)")
+
+
+def _pieces(array: np.ndarray) -> Iterator[memoryview]:
+    flat = array.reshape(-1).view(np.uint8)
+    for start in range(0, flat.size, _PIECE):
+        yield flat[start : start + _PIECE].data
+
+
+def create(
+    path: Path, facts: Mapping[str, Any], tensors: Mapping[str, tuple[str, tuple[int, ...]]]
+) -> TensorFile:
+    """Makes a file whose arrays are zeros, to be written to; its space on the disk is taken now.
+
+    Args:
+        path: replaced if it is there.
+        facts: JSON values.
+        tensors: name -> (dtype, shape); float32, int64, int32 or uint8.
+
+    Raises: OSError: it cannot be written, for example for lack of space.
+    """
+    header: dict[str, Any] = {"__metadata__": {"convnet": json.dumps(dict(facts), sort_keys=True)}}
+    offset = 0
+    order = {**tensors, DIGEST: ("uint8", (32,))}
+    for name in sorted(order, key=lambda name: -np.dtype(order[name][0]).itemsize):  # aligned
+        dtype, shape = order[name]
+        size = int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize
+        header[name] = {
+            "dtype": DTYPES[dtype],
+            "shape": list(shape),
+            "data_offsets": [offset, offset + size],
+        }
+        offset += size
+    head = json.dumps(header).encode()
+    head += b" " * (-(8 + len(head)) % 64)
+    with path.open("wb") as file:
+        file.write(struct.pack("<Q", len(head)) + head)
+        file.flush()
+        try:
+            if hasattr(os, "posix_fallocate"):  # else a full disk would be a SIGBUS, later
+                os.posix_fallocate(file.fileno(), 0, 8 + len(head) + offset)
+            else:
+                file.truncate(8 + len(head) + offset)
+        except OSError as error:
+            path.unlink()
+            raise OSError(error.errno, os.strerror(error.errno or 0), str(path)) from error
+    return open_tensors(path, write=True)
+
+
+def open_tensors(path: Path, write: bool = False) -> TensorFile:
+    """Opens a file that `create` has made. Its structure is checked, its content not: see `verify`.
+
+    Raises: DataError: missing, truncated, or not one of these files.
+    """
+    try:
+        with open_file(path) as file:
+            metadata, entries = read_header(file)
+        facts = parse_json(metadata["convnet"]) if "convnet" in metadata else None
+        arrays = {name: _mapped(path, entry, write) for name, entry in entries.items()}
+    except OSError as error:
+        raise DataError(f"{shown(path)}: expected a readable file, got {error.strerror}") from None
+    except ValueError as error:
+        raise DataError(f"{shown(path)}: damaged file ({error})") from None
+    digest = arrays.get(DIGEST)
+    if not isinstance(facts, dict) or digest is None or digest.nbytes != 32:
+        raise DataError(f"{shown(path)}: expected a file of convnet's, got another safetensors one")
+    return TensorFile(path, facts, arrays)
+
+
+def _mapped(path: Path, entry: Entry, write: bool) -> np.ndarray:
+    if 0 in entry.shape:  # nothing to map
+        return np.zeros(entry.shape, entry.dtype)
+    return np.memmap(path, entry.dtype, "r+" if write else "r", entry.offset, entry.shape)

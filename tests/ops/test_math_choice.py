@@ -1,0 +1,136 @@
+"""`math`, from a configuration or a layer to the operations."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import reference
+
+import convnet
+from convnet import ops
+from convnet.config import ConfigError, load_config
+from convnet.layers import Conv, Dense, Local, SoftmaxXent
+from convnet.training.setup import net_of
+
+WINDOW: dict[str, Any] = {"stride": (1, 1), "pad": (1, 1)}
+
+
+def nodes(
+    conv: str | None = None, dense: str | None = None, relu: bool = True
+) -> list[convnet.Node]:
+    return [
+        convnet.Node("conv", Conv(40, 3, pad=1, relu=relu, math=conv)),
+        convnet.Node("fc", Dense(10, math=dense)),
+        convnet.Node("softmax", SoftmaxXent()),
+    ]
+
+
+def net(device: str, math: str = "fp32", **own: Any) -> convnet.Net:
+    return convnet.Net(nodes(**own), (6, 7, 8), device=device, seed=4, math=math)
+
+
+def batch(count: int = 5) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((count, 6, 7, 8)).astype(np.float32)
+    return x, rng.integers(0, 10, count).astype(np.int32)
+
+
+def test_every_operation_of_a_layer_gets_its_math(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A layer's own choice comes first."""
+    asked: dict[str, set[Any]] = {}
+    for name in dir(ops):
+        if name.startswith(("conv_", "dense_")) and not name.endswith("output_shape"):
+            monkeypatch.setattr(ops, name, _spied(getattr(ops, name), name, asked))
+    one = net("cpu", "tf32", dense="bf16")
+    one.gradients(*batch())
+    passes = ("fprop", "dgrad", "wgrad")
+    assert {f"conv_{p}": {"tf32"} for p in passes} == {
+        k: v for k, v in asked.items() if k.startswith("conv")
+    }
+    assert {f"dense_{p}": {"bf16"} for p in passes} == {
+        k: v for k, v in asked.items() if k.startswith("dense")
+    }
+
+
+def _spied(function: Any, name: str, asked: dict[str, set[Any]]) -> Any:
+    def spy(*args: Any, **kwargs: Any) -> Any:
+        asked.setdefault(name, set()).add(kwargs.get("math"))
+        return function(*args, **kwargs)
+
+    return spy
+
+
+def test_the_net_says_and_a_layer_may_differ() -> None:
+    assert [n.layer.products for n in net("cpu", "tf32", conv="bf16").nodes[:2]] == ["bf16", "tf32"]
+    assert [n.layer.products for n in net("cpu").nodes[:2]] == ["fp32", "fp32"]
+    assert "conv 3x3 pad 1 + relu in bf16" in net("cpu", conv="bf16").summary()
+    assert " in " not in net("cpu").nodes[0].layer.describe()
+
+
+def test_two_devices_form_products_alike() -> None:
+    halves = convnet.Net(nodes(), (6, 7, 8), device="cpu:0,cpu:1", seed=4, math="tf32")
+    layers = [node.layer for node in halves.partition.nodes]  # type: ignore[union-attr]
+    assert {layer.products for layer in layers if hasattr(layer, "products")} == {"tf32"}
+
+
+@pytest.mark.parametrize("math", ops.MATHS)
+def test_gradients_of_a_net(backend: Any, math: str) -> None:
+    """Against the float64 reference, as exactly as `math` is. No ReLU: its mask would differ where
+    a rounded sum has another sign."""
+    x, labels = batch()
+    one = net(backend.name, math, relu=False)
+    one.gradients(x, labels)
+    conv, fc = (node.layer for node in one.nodes[:2])
+    w, b, v, c = (
+        np.array(backend.to_host(param.data), np.float64) for param in conv.params + fc.params
+    )
+    hidden = reference.conv_fprop(x, w, b, **WINDOW)
+    rows = hidden.reshape(5, -1)
+    logits = reference.dense_fprop(rows, v, c)
+    shifted = np.exp(logits - logits.max(1, keepdims=True))
+    d = (shifted / shifted.sum(1, keepdims=True) - np.eye(10)[labels]) / 5
+    dv, dc = reference.dense_wgrad(rows, d)
+    below = reference.dense_dgrad(d, v).reshape(hidden.shape)
+    dw, db = reference.conv_wgrad(x, below, w.shape, **WINDOW)
+    allowed = {"fp32": 2e-6, "ffma": 2e-6, "tf32": 2e-3, "bf16": 1.5e-2}[math]
+    for param, expected in zip(conv.params + fc.params, (dw, db, dv, dc), strict=True):
+        error = np.linalg.norm(backend.to_host(param.grad) - expected) / np.linalg.norm(expected)
+        assert error < allowed, (param.name, error)
+
+
+CONFIG: dict[str, Any] = {
+    "net": {
+        "layers": [
+            {"name": "conv1", "type": "conv", "filters": 4, "size": 5},
+            {"name": "fc", "type": "dense", "units": 10, "math": "ffma"},
+            {"name": "softmax", "type": "softmax"},
+        ]
+    }
+}
+
+
+def test_a_configuration_says() -> None:
+    cfg = load_config(CONFIG, ["train.math=bf16"])
+    built = net_of(cfg, "cpu", sizes_only=True)
+    assert [node.layer.products for node in built.nodes[:2]] == ["bf16", "ffma"]
+    again = load_config(cfg.to_dict())
+    assert again == cfg
+    assert 'math = "bf16"' in cfg.to_toml()
+    assert load_config(CONFIG).train.math == "fp32"
+    model = load_config({"net": {"model": "fashion_mnist"}}, ["train.math=tf32"])
+    assert net_of(model, "cpu", sizes_only=True).math == "tf32"
+
+
+def test_what_is_not_there_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"train\.math: expected .*fp32.*got"):
+        load_config(CONFIG, ["train.math=fp16"])
+    with pytest.raises(ConfigError, match="math: expected one of fp32, ffma, tf32, bf16; got 'x'"):
+        load_config(CONFIG, ["net.layers=[{name='a', type='dense', units=2, math='x'}]"])
+    with pytest.raises(ValueError, match="math: expected one of"):
+        net("cpu", "int8")
+    with pytest.raises(ValueError, match="math: expected one of fp32, ffma; got 'tf32'"):
+        Local(4, 3, math="tf32")
+    with pytest.raises(ConfigError, match=r"net\.options\.math"):
+        load_config({"net": {"model": "alexnet", "options": {"math": "tf32"}}})

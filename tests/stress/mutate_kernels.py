@@ -1,0 +1,286 @@
+"""Plants faults in the CUDA kernels and says which of them the tests see.
+
+    python tests/stress/mutate_kernels.py                        # every fault in every file: hours
+    python tests/stress/mutate_kernels.py lrn.cuh softmax.cu     # in these files
+    python tests/stress/mutate_kernels.py --kinds barrier,bound  # of these kinds
+    python tests/stress/mutate_kernels.py --tests tests/kernels/test_lrn.py lrn.cuh
+    python tests/stress/mutate_kernels.py --list tile.cuh        # what would be planted
+
+A copy of the sources gets all faults at once, each asleep until its number is chosen, and is built
+once, with the emulator. The tests are collected once and run without a fault, which shows which
+pass by which fault. Then each fault is woken in a process of its own, which runs the tests that
+pass by it, the quickest first, until one fails. A fault that no test sees, and that is not in
+``mutants.toml`` with the reason why nobody could see it, makes the exit code 1.
+"""
+
+from __future__ import annotations
+
+import argparse
+import collections
+import ctypes
+import importlib.util
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "support"))
+
+import pytest
+from mutants import KINDS, Mutant, plant_all
+from paths import ROOT
+
+TESTS = ROOT / "tests"
+BUILT = ("CMakeLists.txt", "bindings", "convnet/_build_info.py.in", "src")
+
+# What mutant(number) is in the copy: whether that fault is awake. It notes who asks.
+HEADER = """
+extern "C" __attribute__((visibility("default"))) int convnet_mutant;
+extern "C" __attribute__((visibility("default"))) unsigned char convnet_mutants_passed[];
+inline int mutant(int number) {
+  if (convnet_mutants_passed[number] == 0) convnet_mutants_passed[number] = 1;
+  return convnet_mutant == number;
+}
+"""
+STATE = """
+__attribute__((visibility("default"))) int convnet_mutant = 0;
+__attribute__((visibility("default"))) unsigned char convnet_mutants_passed[%d] = {};
+"""
+
+
+# ---- the copy that is tested -------------------------------------------------------------------
+
+
+def copy_sources(copy: Path) -> list[Mutant]:
+    """The sources with every fault in them; returns the faults."""
+    shutil.rmtree(copy, ignore_errors=True)
+    for name in BUILT:
+        source, target = ROOT / name, copy / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if source.is_dir():
+            shutil.copytree(source, target)
+        else:
+            shutil.copy2(source, target)
+    mutants = plant_all(copy / "src" / "kernels")
+    (copy / "src" / "emulator" / "mutants.cpp").write_text(STATE % (1 + len(mutants)))
+    (copy / "mutants.h").write_text(HEADER)
+    return mutants
+
+
+def build(copy: Path, folder: Path) -> None:
+    pybind11 = [sys.executable, "-m", "pybind11", "--cmakedir"]
+    options = {
+        "CMAKE_CXX_FLAGS": f"-include {copy / 'mutants.h'} -w",
+        "CMAKE_CXX_FLAGS_RELEASE": "-O1",  # a minute or two less to wait
+        "CONVNET_EMULATOR": "on",
+        "CONVNET_CUDA": "off",
+        "Python_EXECUTABLE": sys.executable,
+        "pybind11_DIR": subprocess.check_output(pybind11, text=True).strip(),
+    }
+    configure = ["cmake", "-G", "Ninja", "-S", str(copy), "-B", str(folder)]
+    subprocess.run([*configure, *(f"-D{k}={v}" for k, v in options.items())], check=True)
+    subprocess.run(["cmake", "--build", str(folder), "--target", "_emulator"], check=True)
+
+
+def load(folder: Path) -> ctypes.CDLL:
+    """Makes what was built `convnet._emulator`; returns the same as a library."""
+    (path,) = folder.rglob("_emulator*.so")
+    name = "convnet._emulator"
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    sys.modules[name] = module
+    return ctypes.CDLL(str(path))
+
+
+# ---- the tests ---------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Result:
+    """What became of a mutant: killed, survived, or equivalent; and by which test, or why."""
+
+    mutant: Mutant
+    what: str
+    by: str
+
+    def __str__(self) -> str:
+        return f"{self.what:10} {self.mutant}  [{self.by}]"
+
+
+class Mutation:
+    """A plugin of pytest: the collected tests run once without a fault, then for each mutant.
+
+    Args: chosen: the mutants; count: of all in the library; seconds: of tests a mutant, at most.
+    """
+
+    def __init__(
+        self, chosen: list[Mutant], count: int, library: ctypes.CDLL, seconds: float, jobs: int
+    ) -> None:
+        self.chosen, self.seconds, self.jobs = chosen, seconds, jobs
+        self.awake = ctypes.c_int.in_dll(library, "convnet_mutant")
+        self.passed = (ctypes.c_ubyte * (1 + count)).in_dll(library, "convnet_mutants_passed")
+        self.equivalent = known_equivalents()
+        self.failure: str | None = None
+        self.results: list[Result] = []
+
+    def pytest_runtestloop(self, session: pytest.Session) -> bool:
+        if session.testsfailed:
+            raise session.Interrupted("the tests could not be collected")
+        self.items = {item.nodeid: item for item in session.items}
+        passing = self.run_without_a_fault()
+        running: dict[int, tuple[Mutant, list[str], int]] = {}
+        for mutant in self.chosen:
+            tests = passing[mutant.number]
+            if not tests:
+                self.report(mutant, "survived", "no test passes by it")
+                continue
+            if len(running) == self.jobs:
+                self.wait_for_one(running)
+            read, write = os.pipe()
+            child = os.fork()
+            if child == 0:
+                self.run_one(mutant, tests, write)
+            os.close(write)
+            running[child] = mutant, tests, read
+        while running:
+            self.wait_for_one(running)
+        return True
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if report.failed:
+            self.failure = report.nodeid
+
+    def run_without_a_fault(self) -> dict[int, list[str]]:
+        """For each mutant, the tests that pass by it, the quickest first, for so many seconds."""
+        seconds: dict[str, float] = {}
+        passing: dict[int, list[str]] = collections.defaultdict(list)
+        for name, item in self.items.items():
+            ctypes.memset(self.passed, 0, ctypes.sizeof(self.passed))
+            start = time.perf_counter()
+            run_test(item)
+            seconds[name] = time.perf_counter() - start
+            if self.failure:
+                raise pytest.UsageError(f"{self.failure} fails without any fault")
+            for mutant in self.chosen:
+                if self.passed[mutant.number]:
+                    passing[mutant.number].append(name)
+        print(f"\n{len(seconds)} tests pass without a fault, in {sum(seconds.values()):.0f} s")
+        for number, names in passing.items():
+            names.sort(key=seconds.__getitem__)
+            total = 0.0
+            for place, name in enumerate(names):
+                total += seconds[name]
+                if total > self.seconds and place > 0:
+                    passing[number] = names[:place]
+                    break
+        return passing
+
+    def run_one(self, mutant: Mutant, tests: list[str], write: int) -> None:
+        """In a child: names each test before it runs, and ends with 1 where one fails."""
+        signal.alarm(int(60 + 20 * self.seconds))
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, 1)
+        os.dup2(nowhere, 2)
+        self.awake.value = mutant.number
+        for name in tests:
+            os.write(write, f"{name}\n".encode())
+            run_test(self.items[name])
+            if self.failure:
+                os._exit(1)
+        os._exit(0)
+
+    def wait_for_one(self, running: dict[int, tuple[Mutant, list[str], int]]) -> None:
+        child, status = os.wait()
+        mutant, tests, read = running.pop(child)
+        with os.fdopen(read) as pipe:
+            last = pipe.read().split("\n")[-2]
+        code = os.waitstatus_to_exitcode(status)
+        if code == 0:
+            self.report(mutant, "survived", f"{len(tests)} tests")
+        elif code < 0:
+            self.report(mutant, "killed", f"{signal.strsignal(-code)} in {last}")
+        else:
+            self.report(mutant, "killed", last)
+
+    def report(self, mutant: Mutant, what: str, by: str) -> None:
+        if what == "survived" and mutant.key in self.equivalent:
+            what, by = "equivalent", self.equivalent[mutant.key]
+        self.results.append(Result(mutant, what, by))
+        print(self.results[-1], flush=True)
+
+
+def run_test(item: pytest.Item) -> None:
+    item.config.hook.pytest_runtest_protocol(item=item, nextitem=None)
+
+
+def known_equivalents() -> dict[tuple[str, str, str, int], str]:
+    """The reasons in ``mutants.toml``, by `Mutant.key`."""
+    table = tomllib.loads((TESTS / "mutants.toml").read_text())
+    return {
+        (entry["file"], entry["code"], entry["kind"], nth): entry["reason"]
+        for entry in table.get("equivalent", [])
+        for nth in entry.get("nth", [0])
+    }
+
+
+def table_of(results: list[Result]) -> str:
+    """Markdown: for each file how many faults were planted, and what became of them."""
+    lines = ["| file | planted | killed | equivalent | survived |", "|---|---|---|---|---|"]
+    by_file: dict[str, collections.Counter[str]] = collections.defaultdict(collections.Counter)
+    for result in results:
+        for file in (result.mutant.file, "all"):
+            by_file[file][result.what] += 1
+    for file, counts in by_file.items():
+        columns = [counts.total(), *(counts[w] for w in ("killed", "equivalent", "survived"))]
+        lines.append(f"| `{file}` | {' | '.join(map(str, columns))} |")
+    return "\n".join(lines)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("files", nargs="*", metavar="FILE", help="of src/kernels; default: all")
+    parser.add_argument("--kinds", default=",".join(KINDS), help=f"of {', '.join(KINDS)}")
+    parser.add_argument("--tests", action="append", metavar="PATH", help="default: tests/kernels")
+    parser.add_argument("--seconds", type=float, default=60, help="of tests a fault, at most")
+    parser.add_argument("--jobs", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--every", type=int, default=1, help="only every so many of the faults")
+    parser.add_argument("--work", type=Path, default=ROOT / "build" / "mutants", help="folder")
+    parser.add_argument("--list", action="store_true", help="only say what would be planted")
+    options = parser.parse_args()
+    kinds = options.kinds.split(",")
+    mutants = copy_sources(options.work / "copy")
+    chosen = [
+        mutant
+        for mutant in mutants
+        if mutant.kind in kinds and (not options.files or mutant.file in options.files)
+    ][:: options.every]
+    if not chosen:
+        parser.error(f"no faults of {options.kinds} in {', '.join(options.files) or 'any file'}")
+    if options.list:
+        print("\n".join(map(str, chosen)))
+        return 0
+    build(options.work / "copy", options.work / "build")
+    library = load(options.work / "build")
+    mutation = Mutation(chosen, len(mutants), library, options.seconds, options.jobs)
+    code = pytest.main(
+        [*(options.tests or [str(TESTS / "kernels")]), "--backend", "emulator", "-q", "-s",
+         "--no-header", "--no-summary", "-p", "no:cacheprovider", "-p", "no:faulthandler"],
+        plugins=[mutation],
+    )  # fmt: skip
+    print(table_of(mutation.results))
+    survived = [result for result in mutation.results if result.what == "survived"]
+    return int(code) or int(bool(survived))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

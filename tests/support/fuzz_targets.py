@@ -1,0 +1,467 @@
+"""What fuzz_files.py attacks: for each kind of file valid ones, how to damage them, its reader."""
+
+from __future__ import annotations
+
+import functools
+import gzip
+import io
+import json
+import pickle
+import random
+import shutil
+import struct
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cifar_files
+import definitions
+import numpy as np
+import safetensors.numpy
+import tiny
+import trees
+from mutate import damaged, damaged_json
+from mutate import safetensors as as_safetensors
+
+from convnet.config import ConfigError, load_config, presets
+from convnet.config.overrides import override
+from convnet.config.toml_text import to_toml
+from convnet.data import DataError, cifar10, idx
+from convnet.data.folder.label_file import list_labelled
+from convnet.data.folder.meta_mat import read_synsets
+from convnet.data.folder.trees import find_listings
+from convnet.data.image import check_file, decode, quiet_pillow
+from convnet.data.packed.dataset import open_packed
+from convnet.data.packed.manifest import digest_of, manifest_text
+from convnet.data.packed.mean import compute_sums
+from convnet.data.packed.pack import PackSettings, pack
+from convnet.data.packed.sums import _digest as digest_of_sums
+from convnet.data.packed.sums import read_sums
+from convnet.data.safe_pickle import load_pickle
+from convnet.evaluation.evaluate import open_run
+from convnet.exchange.cuda_convnet.convert import import_files
+from convnet.retrieval import tensor_file
+from convnet.retrieval.features import write_features
+from convnet.retrieval.hashing import HashSettings
+from convnet.retrieval.index import indexed_pictures, open_index, write_codes
+from convnet.training import checkpoint
+from convnet.training.run_folder import RunError, open_checkpoint, read_metrics
+from convnet.training.train import train
+
+Mutator = Callable[[random.Random], bytes]
+
+
+@dataclass(frozen=True)
+class Attack:
+    """One kind of file.
+
+    Attributes:
+        path: where damaged files are put; None: they are given to the reader as bytes.
+        mutator: makes a damaged file; read: reads it.
+        allowed: the errors that the reader documents.
+        tries: how many of a million.
+    """
+
+    name: str
+    path: Path | None
+    mutator: Mutator
+    read: Callable[[Any], Any]
+    allowed: tuple[type[Exception], ...]
+    tries: int
+
+    def trial(self, rng: random.Random) -> Callable[[], Any]:
+        content = self.mutator(rng)
+        if self.path is None:
+            return functools.partial(self.read, content)
+        self.path.write_bytes(content)
+        return functools.partial(self.read, self.path)
+
+
+def bytes_of(valid: list[bytes], words: tuple[bytes, ...] = ()) -> Mutator:
+    """Damages one of some files."""
+    return lambda rng: damaged(rng, rng.choice(valid), valid, words)
+
+
+def one_of(*mutators: Mutator) -> Mutator:
+    return lambda rng: rng.choice(mutators)(rng)
+
+
+# ---- data sets -----------------------------------------------------------------------------------
+
+_OPCODES = (
+    *(bytes([code]) for code in range(256)),
+    b"(" * 300, b"\x85" * 300, b"}" * 300, b"\x8b\xff\xff\xff\x7f", b"\x96" + b"\xff" * 8,
+    b"cnumpy\nndarray\n", b"c_codecs\nencode\n", b"h\x01", b"r\xff\xff\xff\xff",
+)  # fmt: skip
+
+
+def pickles(folder: Path) -> Attack:
+    entries = {
+        "data": cifar_files.rows(0)[:, :6].copy(),
+        "labels": [1, 2, 300],
+        "names": ["a", b"b"],
+    }
+    valid = [cifar_files.python2_pickle({**entries, "names": ["a"]})]
+    valid += [pickle.dumps(entries, protocol) for protocol in range(6)]
+    return Attack(
+        "pickle", None, bytes_of(valid, _OPCODES),
+        functools.partial(load_pickle, "batch"), (DataError,), 300_000,
+    )  # fmt: skip
+
+
+def cifar(folder: Path) -> Attack:
+    """The archive, and what is in it."""
+    archive = cifar_files.pack(cifar_files.write_python(folder, "cifar100", pickle.dumps))
+    shutil.rmtree(folder / "cifar-100-python")
+    plain = gzip.decompress(archive.read_bytes())
+    packed = [gzip.compress(plain, 1), archive.read_bytes()]
+    sizes = (b"77777777777\0", b"00000000000\0", b"\x80" + b"\xff" * 11, b"x", b"L", b"S", b"g")
+
+    def inner(rng: random.Random) -> bytes:
+        content = bytearray(damaged(rng, plain, [plain], sizes))
+        for start in range(0, min(len(content), 40 * 512), 512):  # headers with their right sums
+            if content[start + 257 : start + 262] == b"ustar" and rng.random() < 0.8:
+                header = content[start : start + 512]
+                total = sum(header) - sum(header[148:156]) + 8 * 32
+                content[start + 148 : start + 156] = b"%06o\0 " % (total % 8**6)
+        return gzip.compress(bytes(content), 1) if rng.random() < 0.3 else bytes(content)
+
+    def read(path: Path) -> Any:
+        source = cifar10.find_set("cifar100", path)
+        assert source is not None
+        return cifar10.open_set(source, "CIFAR-100")
+
+    mutator = one_of(inner, inner, bytes_of(packed))
+    return Attack("cifar", archive, mutator, read, (DataError,), 60_000)
+
+
+def idx_files(folder: Path) -> Attack:
+    array = np.arange(24, dtype=np.uint8).reshape(2, 3, 4)
+    for name in ("a", "a.gz"):
+        idx.write_idx(folder / name, array)
+    valid = [(folder / "a").read_bytes(), (folder / "a.gz").read_bytes()]
+    valid.append(valid[1] * 3)
+
+    def compressed(rng: random.Random) -> bytes:
+        return gzip.compress(damaged(rng, valid[0], valid), 1)
+
+    return Attack(
+        "idx", folder / "file", one_of(bytes_of(valid), compressed),
+        lambda path: idx.read_idx(path, 3), (DataError,), 150_000,
+    )  # fmt: skip
+
+
+def meta_mat(folder: Path) -> Attack:
+    head, element = trees.META[:128], zlib.decompress(trees.META[136:])
+    words = (
+        b"\x0e\0\0\0",
+        b"\x0f\0\0\0",
+        b"\x02\0\0\0",
+        b"\0\0\0\0\0\0\0\0",
+        b"\x0e\0\0\0\0\0\0\0",
+    )
+
+    def inner(rng: random.Random) -> bytes:
+        content = damaged(rng, element, [element], words)
+        if rng.random() < 0.2:
+            return head + content
+        content = zlib.compress(content, 1)
+        return head + struct.pack("<II", 15, len(content)) + content
+
+    mutator = one_of(inner, inner, bytes_of([trees.META], words))
+    return Attack("meta.mat", folder / "meta.mat", mutator, read_synsets, (DataError,), 120_000)
+
+
+def label_lists(folder: Path) -> Attack:
+    root = trees.ilsvrc(folder / "set")
+    valid = [(root / name).read_bytes() for name in ("names.txt", "numbers.txt", "synsets.txt")]
+    words = (b"\n", b"\r", b"\0", b"\xff", b"99999999999999999999", "²".encode(), "٣".encode())
+    mutator = bytes_of(valid, words)
+
+    def read(path: Path) -> Any:
+        return list_labelled(root / "val", path, trees.CLASSES, path)
+
+    return Attack("labels", folder / "file", mutator, read, (DataError,), 30_000)
+
+
+def pictures(folder: Path) -> Attack:
+    valid = []
+    for kind in ("PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP", "PPM"):
+        for mode in ("RGB", "P", "L", "1"):
+            if (kind, mode) in (("JPEG", "P"), ("PPM", "P")):
+                continue
+            file = io.BytesIO()
+            picture = trees.picture(1, (9, 7)).convert(mode)
+            if kind == "TIFF" and mode == "RGB":
+                picture.save(file, kind, compression="tiff_lzw")
+            else:
+                picture.save(file, kind)
+            valid.append(file.getvalue())
+    trees.bomb(folder / "bomb", 3000, 3000)
+    valid.append((folder / "bomb").read_bytes())
+    plain = bytes_of(valid, (b"IDAT", b"IHDR", b"\0\0\0\0", b"\xff\xda", b"\xff\xff"))
+
+    def resummed(rng: random.Random) -> bytes:
+        """PNG files whose chunks have their right check sums."""
+        content = damaged(rng, valid[rng.randrange(4)], valid)  # PNG comes first
+        out, at = bytearray(content[:8]), 8
+        while at + 12 <= len(content):
+            size = min(int.from_bytes(content[at : at + 4], "big"), len(content) - at - 12)
+            chunk = content[at + 4 : at + 8 + size]
+            out += struct.pack(">I", size) + chunk + struct.pack(">I", zlib.crc32(chunk))
+            at += 12 + size
+        return bytes(out)
+
+    def read(path: Path) -> Any:
+        with quiet_pillow():
+            check_file(path, path.name)
+            return decode(path, path.name, (8, 8))
+
+    mutator = one_of(plain, plain, resummed)
+    return Attack("picture", folder / "picture", mutator, read, (DataError,), 150_000)
+
+
+def packed(folder: Path) -> Attack:
+    """packed.json, with its checksum made right or not; the index and the sums with it."""
+    trees.class_folders(folder / "source" / "train", 2)
+    trees.class_folders(folder / "source" / "val", 1, start=50)
+    parts = find_listings(folder / "source")
+    root = folder / "packed"
+    pack(parts["train"], parts["val"], root, PackSettings(size=(8, 8), shard=4), 1)
+    compute_sums(open_packed(root)[0], 1)
+    said = json.loads((root / "packed.json").read_text())
+    whole = {path.name: path.read_bytes() for path in root.iterdir()}
+    inner = {key: value for key, value in said.items() if key != "blake2b"}
+
+    def write(rng: random.Random) -> bytes:
+        for name, content in whole.items():
+            (root / name).write_bytes(content)
+        kind = rng.randrange(4)
+        if kind == 0:
+            return damaged(rng, whole["packed.json"], [])
+        if kind == 1:
+            text = damaged_json(rng, inner if rng.random() < 0.5 else {**inner, "version": 1})
+            try:
+                return manifest_text(json.loads(text))
+            except (ValueError, RecursionError, TypeError):
+                return text.encode()
+        if kind == 2:
+            index = damaged(rng, whole["train.index.npy"], [])
+            (root / "train.index.npy").write_bytes(index)
+            changed = json.loads(json.dumps(inner))
+            changed["parts"]["train"]["index"] = digest_of(index)
+            return manifest_text(changed)
+        arrays = safetensors.numpy.load(whole["statistics.safetensors"])
+        name = rng.choice(list(arrays))
+        arrays[name] = rng.choice((
+            arrays[name][:1], arrays[name] * -7, arrays[name].astype(np.float64),
+            np.zeros(0, np.int64),
+        ))  # fmt: skip
+        facts = {"manifest": digest_of(whole["packed.json"]), "blake2b": digest_of_sums(arrays)}
+        content = safetensors.numpy.save(arrays, facts)
+        (root / "statistics.safetensors").write_bytes(
+            damaged(rng, content, []) if rng.random() < 0.5 else content
+        )
+        return whole["packed.json"]
+
+    def read(path: Path) -> Any:
+        train, val = open_packed(root, cache_bytes=0)
+        read_sums(root)
+        with quiet_pillow():
+            train.read([0, len(train) - 1])
+        train.close()
+        val.close()
+
+    return Attack("packed", root / "packed.json", write, read, (DataError,), 40_000)
+
+
+# ---- texts ---------------------------------------------------------------------------------------
+
+_TOML = (b"[", b"]", b"{", b"}", b".", b"=", b'"', b"'", b'"""', b"'''", b"#", b"a.", b"[a.",
+         b"1e999", b"\\u0000", b"nan", b"-inf", b"1979-05-27", b"9" * 400, b"\xff",
+         "é".encode())  # fmt: skip
+
+
+def configs(folder: Path) -> Attack:
+    valid = [to_toml(tiny.config("x")).encode()]
+    valid += [load_config(name).to_toml().encode() for name in presets()]
+    return Attack(
+        "config", folder / "a.toml", bytes_of(valid, _TOML), load_config, (ConfigError,), 40_000
+    )
+
+
+def overrides(folder: Path) -> Attack:
+    valid = [b"sgd.lr=0.1", b"net.layers.conv1.filters=8", b'data.path="x"', b"data.size=[1,2]"]
+
+    def read(content: bytes) -> Any:
+        table = tiny.config("x")
+        override(table, content.decode("utf-8", "surrogateescape"))
+        return load_config(table)
+
+    return Attack("override", None, bytes_of(valid, _TOML), read, (ConfigError,), 40_000)
+
+
+def layer_definitions(folder: Path) -> Attack:
+    layers, params = definitions.quick()
+    valid = [definitions.text(layers).encode(), definitions.text(params).encode()]
+    words = (b"%(a)s", b"%%", b"%", b"[", b"]", b"\n[DEFAULT]\n", b"\n[a]\n", b"=", b";", b"#",
+             b",", b"\n ", b"inputs=", b"9" * 30, b"dexp[base=1;", b"-1", b"nan", b"\xff",
+             b"\0")  # fmt: skip
+    both = bytes_of(valid, words)
+    for name, content in zip(("layers", "params"), valid, strict=True):
+        (folder / name).write_bytes(content)
+
+    def read(path: Path) -> Any:
+        of_layers = b"type=" in path.read_bytes()
+        files = (path, folder / "params") if of_layers else (folder / "layers", path)
+        return import_files(*files, source="cifar10")
+
+    return Attack("definition", folder / "damaged", both, read, (ConfigError, DataError), 40_000)
+
+
+# ---- runs ----------------------------------------------------------------------------------------
+
+
+def _state_of(rng: random.Random, valid: checkpoint.Checkpoint) -> bytes:
+    """A checkpoint whose state is damaged and whose checksum is right."""
+    text = damaged_json(rng, valid.state)
+    arrays = dict(valid.arrays)
+    if rng.random() < 0.3:
+        name = rng.choice(list(arrays))
+        arrays[name] = rng.choice(
+            (arrays[name][:1], arrays[name].reshape(-1), np.zeros(3, np.int32))
+        )
+    metadata = {"convnet": text, "sha256": checkpoint._digest(text, arrays)}
+    return safetensors.numpy.save(arrays, metadata)
+
+
+def _trained(folder: Path, **changes: Any) -> Path:
+    data = tiny.write_data(folder / "data")
+    cfg = tiny.config(data, train={"epochs": 1}, schedule={"kind": "constant"}, **changes)
+    train(cfg, device="cpu", run_dir=folder / "run", quiet=True)
+    return folder / "run"
+
+
+def checkpoints(folder: Path) -> Attack:
+    run = _trained(folder)
+    valid = open_checkpoint(run, print)
+    content = valid.path.read_bytes()
+    length = int.from_bytes(content[:8], "little")
+    header = json.loads(content[8 : 8 + length])
+
+    def with_header(rng: random.Random) -> bytes:
+        return as_safetensors(damaged_json(rng, header), content[8 + length :])
+
+    mutator = one_of(bytes_of([content]), with_header, lambda rng: _state_of(rng, valid))
+    allowed = (checkpoint.CheckpointError, RunError)
+    return Attack(
+        "checkpoint", folder / "a.safetensors", mutator,
+        lambda path: open_checkpoint(path, print), allowed, 60_000,
+    )  # fmt: skip
+
+
+def runs(folder: Path) -> Attack:
+    """All that `eval` and `predict` do with a checkpoint before they look at pictures."""
+    valid = open_checkpoint(_trained(folder), print)
+    allowed = (checkpoint.CheckpointError, RunError, ConfigError, DataError)
+    return Attack(
+        "run", folder / "a.safetensors", lambda rng: _state_of(rng, valid),
+        lambda path: open_run(path, "cpu"), allowed, 10_000,
+    )  # fmt: skip
+
+
+def metrics(folder: Path) -> Attack:
+    content = (_trained(folder) / "metrics.jsonl").read_bytes()
+    lines = [json.loads(line) for line in content.splitlines()]
+
+    def values(rng: random.Random) -> bytes:
+        return "\n".join(damaged_json(rng, line) for line in lines).encode("utf-8", "surrogatepass")
+
+    def read(path: Path) -> Any:
+        for record in read_metrics(path):
+            assert record["step"] < 10**30
+            assert isinstance(record["kind"], str)
+
+    words = (b"\n", b"NaN", b"[" * 2000, b'{"kind":"step","step":1}', b"\xff")
+    mutator = one_of(values, bytes_of([content], words))
+    return Attack("metrics", folder / "metrics.jsonl", mutator, read, (), 60_000)
+
+
+def indices(folder: Path) -> Attack:
+    """Features and codes: the file, its facts and its arrays, with the digest made right."""
+    run = _trained(folder)
+    for name in ("features", "codes"):
+        (folder / name).unlink(missing_ok=True)
+    write_features(run, None, folder / "features", device="cpu")
+    settings = HashSettings(bits=16, hidden=(32,), epochs=1, batch=16)
+    write_codes(folder / "features", folder / "codes", settings, "cpu")
+    files = [tensor_file.open_tensors(folder / name) for name in ("features", "codes")]
+    contents = [file.path.read_bytes() for file in files]
+    held = [{name: np.array(array) for name, array in file.arrays.items()} for file in files]
+
+    def inner(rng: random.Random) -> bytes:
+        number = rng.randrange(2)
+        arrays = dict(held[number])
+        text = (
+            damaged_json(rng, files[number].facts)
+            if rng.random() < 0.8
+            else json.dumps(files[number].facts)
+        )
+        if rng.random() < 0.5:
+            name = rng.choice(list(arrays))
+            array = arrays[name]
+            arrays[name] = rng.choice(
+                (
+                    array[:1],
+                    array[1:],
+                    array.reshape(-1),
+                    array[:0],
+                    array.astype(np.int64),
+                    array * 0 - 1,
+                )
+            )
+        try:
+            facts = json.loads(text)
+            digest = tensor_file.TensorFile(Path(), facts, arrays).digest()
+            arrays["sha256"] = np.frombuffer(digest, np.uint8)
+        except (ValueError, RecursionError, TypeError):
+            pass
+        if rng.random() < 0.1:
+            del arrays[rng.choice(list(arrays))]
+        return safetensors.numpy.save(arrays, {"convnet": text})
+
+    def read(path: Path) -> Any:
+        index = open_index(path)
+        queries = np.ones((2, 320 if index.kind == "features" else index.rows.shape[1]), np.float32)
+        if index.kind == "codes":
+            assert index.encoder is not None
+            index.encode(np.ones((1, len(index.encoder.mean)), np.float32))
+            queries = np.ones((2, index.rows.shape[1]), np.uint8)  # type: ignore[assignment]
+        index.nearest_encoded(queries, 1)
+        index.name(len(index) - 1)
+        index.label(0)
+        if len(path.read_bytes()) % 16 == 0:
+            indexed_pictures(index)
+
+    mutator = one_of(inner, inner, bytes_of(contents))
+    return Attack("index", folder / "file", mutator, read, (DataError, ConfigError), 40_000)
+
+
+ATTACKS: dict[str, Callable[[Path], Attack]] = {
+    "pickle": pickles,
+    "cifar": cifar,
+    "idx": idx_files,
+    "meta.mat": meta_mat,
+    "labels": label_lists,
+    "picture": pictures,
+    "packed": packed,
+    "config": configs,
+    "override": overrides,
+    "definition": layer_definitions,
+    "checkpoint": checkpoints,
+    "run": runs,
+    "metrics": metrics,
+    "index": indices,
+}
