@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pytest
 
-from convnet.data import ArrayDataset, Dataset, statistics
+from convnet.data import ArrayDataset, Dataset, statistics, sums
 
 
 def dataset(count: int = 50, shape: tuple[int, int, int] = (5, 4, 3), seed: int = 0) -> Dataset:
@@ -43,7 +43,7 @@ def test_the_way_it_is_read_changes_no_bit(monkeypatch: pytest.MonkeyPatch) -> N
     whole = statistics(data)
     module = sys.modules["convnet.data.statistics"]
     monkeypatch.setattr(module, "_READ_BYTES", 1000)
-    monkeypatch.setattr(module, "_BLOCK", 17)
+    monkeypatch.setattr(sums, "_BLOCK", 17)
     order = np.random.default_rng(1).permutation(300)
     shuffled = ArrayDataset(data.read(order), data.labels, data.classes)
     for again in (statistics(data), statistics(shuffled)):

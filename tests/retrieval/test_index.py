@@ -185,7 +185,10 @@ def test_an_index_of_the_run_before_it_went_on_is_refused(folder: Path, tmp_path
     shutil.copytree(folder / "run", tmp_path / "run")
     train(resume=tmp_path / "run", epochs=8, device="cpu", quiet=True)
     (tmp_path / "run" / "checkpoints" / "best.safetensors").unlink()
-    with pytest.raises(DataError, match="got those of another net"):
+    with (
+        pytest.raises(DataError, match="got those of another net"),
+        pytest.warns(UserWarning, match="expected the weights of the best epoch, found none"),
+    ):
         search(tmp_path / "run", open_index(folder / "train"), pick=[0], device="cpu")
 
 
