@@ -24,6 +24,13 @@ def tests(session: nox.Session) -> None:
 
 
 @nox.session
+def docs(session: nox.Session) -> None:
+    """The site of docs/, in build/site; warnings are errors."""
+    session.install(*nox.project.dependency_groups(nox.project.load_toml(), "docs"))
+    session.run("mkdocs", "build", env={"NO_MKDOCS_2_WARNING": "1"})
+
+
+@nox.session
 def bench(session: nox.Session) -> None:
     session.install(".")
     session.run("python", "benchmarks/train_throughput.py", *session.posargs)
