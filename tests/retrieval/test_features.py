@@ -341,7 +341,7 @@ def test_the_file_is_not_held_in_memory(tmp_path: Path) -> None:
     script = f"""
 import resource, pathlib
 import numpy as np
-from convnet.retrieval import tensor_file as tensorfile
+from convnet.retrieval import tensor_file
 def held():
     return int(open("/proc/self/statm").read().split()[5]) * resource.getpagesize()
 before = held()
