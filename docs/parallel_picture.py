@@ -8,6 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from convnet import models
+from convnet.layers.graph import consumers, learning
 
 WIDTH, LEFT, RIGHT, BOX, STEP, TOP = 690, 16, 316, 220, 52, 52
 OWN, LINK = "#4a6fa5", "#c0504d"
@@ -15,14 +16,20 @@ SHOWN = ("input", "conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7", "fc
 
 
 def main() -> None:
-    net = models.alexnet(device="cpu:0,cpu:1")
+    Path(__file__).with_name("parallel.svg").write_text(picture(), encoding="utf-8")
+
+
+def picture() -> str:
+    """The picture as SVG."""
+    net = models.alexnet(device="cpu:0,cpu:1", sizes_only=True)
     assert net.partition is not None
     partition = net.partition
+    readers, wanted = consumers(partition.steps), learning(partition.steps)
     crossing = {}  # node that reads -> MiB that cross to and from it at a batch of 128
     for node, gather in partition.gathers():
-        for reader in net._readers[node.name]:
+        for reader in readers.get(node.name, ()):
             name = partition.origin[reader.name]
-            crossing[name] = crossing.get(name, 0.0) + sum(gather.crossing(128)) / 2**20
+            crossing[name] = crossing.get(name, 0.0) + sum(gather.crossing(128, wanted)) / 2**20
     lines = []
     for row, name in enumerate(SHOWN):
         y = TOP + row * STEP
@@ -39,7 +46,7 @@ def main() -> None:
         if row:
             lines += arrows(name, y, crossing.get(name), value.held)
     height = TOP + len(SHOWN) * STEP + 12
-    text = f"""<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" \
+    return f"""<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" \
 font-family="sans-serif" font-size="13">
 <title>The paper's net over two devices</title>
 <defs>{tip("own", OWN)}{tip("link", LINK)}</defs>
@@ -55,7 +62,6 @@ font-family="sans-serif" font-size="13">
 {chr(10).join(lines)}
 </svg>
 """
-    Path(__file__).with_name("parallel.svg").write_text(text, encoding="utf-8")
 
 
 def tip(name: str, colour: str) -> str:

@@ -90,3 +90,18 @@ def test_only_the_backend_imports_cupy():
             names.append(getattr(node, "module", None) or "")
             uses = any(name.split(".")[0] == "cupy" for name in names if isinstance(name, str))
             assert not uses or module == "convnet.backend", f"{module} imports cupy"
+
+
+@pytest.mark.parametrize("folder", ["benchmarks", "experiments", "docs"])
+def test_programs_use_public_names_only(folder):
+    for path in sorted((ROOT / folder).glob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom) and str(node.module).startswith("convnet"):
+                names = [name.name for name in node.names] + str(node.module).split(".")
+            elif isinstance(node, ast.Attribute) and "torch" not in ast.unparse(node.value):
+                own = isinstance(node.value, ast.Name) and node.value.id in ("self", "cls")
+                names = [] if own or node.attr.startswith("__") else [node.attr]
+            else:
+                continue
+            private = [name for name in names if name.startswith("_")]
+            assert not private, f"{path.name}, line {node.lineno}: {', '.join(private)}"

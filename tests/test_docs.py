@@ -1,0 +1,17 @@
+"""Pictures in the documents are what their scripts draw today."""
+
+from __future__ import annotations
+
+import importlib.util
+
+from paths import ROOT
+
+
+def test_the_picture_of_two_devices():
+    path = ROOT / "docs" / "parallel_picture.py"
+    spec = importlib.util.spec_from_file_location("parallel_picture", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    assert module.picture() == (ROOT / "docs" / "parallel.svg").read_text(encoding="utf-8")
