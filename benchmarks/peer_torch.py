@@ -68,14 +68,14 @@ def torch_net(net: Net) -> nn.Sequential:
     shape = net.in_shape
     for node in net.nodes:
         layer = node.layer
-        if isinstance(layer, layers.SoftmaxXent):
+        if isinstance(layer, layers.SoftmaxCrossEntropy):
             continue
         modules += _modules(layer, shape)
         shape = net.shapes[node.name]
     return nn.Sequential(*modules)
 
 
-def _modules(layer: layers.Weighted | object, shape: tuple[int, ...]) -> list[nn.Module]:
+def _modules(layer: layers.ParametricLayer | object, shape: tuple[int, ...]) -> list[nn.Module]:
     if type(layer) is layers.Conv:  # what derives from it shares no filters
         return _conv(layer, shape)
     if isinstance(layer, layers.Dense):

@@ -108,7 +108,7 @@ def small_alexnet(
         if dropout:
             layers.append({"name": f"drop{number}", "type": "dropout", "drop": dropout})
     layers.append({"name": "fc8", "type": "dense", "units": classes, "init": "xavier"})
-    return [*layers, {"name": "softmax", "type": "softmax"}]
+    return [*layers, {"name": "softmax", "type": "softmax_cross_entropy"}]
 
 
 class Ablations:

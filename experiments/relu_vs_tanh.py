@@ -62,7 +62,7 @@ def four_layers(
         ]
     layers += [
         {"name": "fc4", "type": "dense", "units": classes, **start[3]},
-        {"name": "softmax", "type": "softmax"},
+        {"name": "softmax", "type": "softmax_cross_entropy"},
     ]
     return layers
 

@@ -17,6 +17,7 @@ from convnet.cli.data import add_commands as add_data_commands
 from convnet.cli.exchange import add_commands as add_import_commands
 from convnet.cli.plot import add_commands as add_plot_commands
 from convnet.cli.retrieval import add_commands as add_search_commands
+from convnet.common.deprecated import notes_shown
 from convnet.common.distribution import VERSION, check_package
 from convnet.common.exit_codes import BAD_INPUT, DONE, FAILED, complain, explain
 
@@ -37,7 +38,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     debug = arguments.debug or os.environ.get("CONVNET_DEBUG", "") not in ("", "0")
     try:
         check_package()
-        return int(arguments.command(arguments))
+        with notes_shown():
+            return int(arguments.command(arguments))
     except BrokenPipeError:
         sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115 - the interpreter flushes it at exit
         return FAILED

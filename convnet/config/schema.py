@@ -29,6 +29,7 @@ from convnet.common.typecheck import (
     value_of,
 )
 from convnet.config.overrides import override
+from convnet.config.renamed import rename
 from convnet.config.toml_text import TomlError, from_toml, to_toml
 
 LAYER_WORDS = ("name", "type", "inputs", "share")  # of [[net.layers]]; the rest belong to the layer
@@ -245,7 +246,10 @@ def presets() -> dict[str, str]:
 
 
 def load_config(
-    source: str | os.PathLike[str] | Mapping[str, Any] | Config, overrides: Iterable[str] = ()
+    source: str | os.PathLike[str] | Mapping[str, Any] | Config,
+    overrides: Iterable[str] = (),
+    *,
+    saved: bool = False,
 ) -> Config:
     """Reads and checks a configuration.
 
@@ -253,6 +257,7 @@ def load_config(
         source: a TOML file, the name of a preset, a dict of the same structure, or a Config.
         overrides: texts like "sgd.lr=0.1"; the value is TOML, and a bare word is a string.
             "schedule.kind=..." and "net.model=..." first clear the keys of the kind before.
+        saved: a run has written it; old names in it are read without a note.
 
     Raises:
         ConfigError: the file is missing or not TOML, or a key or a value is wrong.
@@ -260,6 +265,7 @@ def load_config(
     table, origin = _read(source)
     for text in overrides:
         override(table, text)
+    rename(table, origin, saved)
     return _config(table, origin)
 
 

@@ -67,7 +67,7 @@ def open_run(
     """
     checkpoint = open_checkpoint(run, warn)
     state = checkpoint.state
-    cfg = load_config(state["config"])
+    cfg = load_config(state["config"], saved=True)
     backend = backends.get_all(device or "auto")[0]
     if backend.name == "cpu":
         backends.set_threads(cfg.train.threads)

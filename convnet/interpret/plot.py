@@ -66,7 +66,7 @@ def read_filters(checkpoint: Checkpoint, layer: str | None = None) -> Filters:
     """
     state = checkpoint.state
     height, width, channels = state["picture"]
-    cfg = load_config(state["config"])
+    cfg = load_config(state["config"], saved=True)
     shape = (height, width, channels)
     net = build_net(cfg, shape, len(state["classes"]), "cpu", sizes_only=True)
     names = [node.name for node in net.nodes if _has_filters(node)]

@@ -1,36 +1,37 @@
 """The layers, and the names that configurations use for them."""
 
+from convnet.common.deprecated import renamed_members
 from convnet.common.distribution import check_package
 from convnet.layers.activation import (
     Abs,
     Activation,
+    Affine,
     BReLU,
     DReLU,
-    LinearUnit,
     Log,
-    Logistic,
     ReLU,
-    SoftReLU,
+    Sigmoid,
+    Softplus,
     Sqrt,
     Square,
     Tanh,
 )
 from convnet.layers.bias import Bias
 from convnet.layers.conv import Conv
-from convnet.layers.crop import Crop, Image, Planes, Slice
+from convnet.layers.crop import Crop, FlattenCHW, Slice, UnflattenCHW
 from convnet.layers.dense import Dense
 from convnet.layers.dropout import Dropout
 from convnet.layers.layer import Layer
 from convnet.layers.local import Local
-from convnet.layers.loss import Loss, SoftmaxXent
-from convnet.layers.losses import BinaryXent, SumSquares
+from convnet.layers.loss import Loss, SoftmaxCrossEntropy
+from convnet.layers.losses import BinaryCrossEntropy, SumSquares
 from convnet.layers.lrn import LRN
 from convnet.layers.mapnorm import ContrastNorm, MapNorm
 from convnet.layers.max import Max
+from convnet.layers.parametric import ParametricLayer
 from convnet.layers.pool import AvgPool, MaxAbsPool, MaxPool, SumPool
 from convnet.layers.shape import Concat, Flatten, Sum
 from convnet.layers.softmax import Softmax
-from convnet.layers.weighted import Weighted
 
 check_package()  # another project's `convnet`, where it is installed over this one, comes here
 
@@ -48,39 +49,54 @@ LAYER_TYPES: dict[str, type[Layer]] = {
     "cnorm": ContrastNorm,
     "relu": ReLU,
     "tanh": Tanh,
-    "logistic": Logistic,
+    "sigmoid": Sigmoid,
     "abs": Abs,
-    "softrelu": SoftReLU,
+    "softplus": Softplus,
     "square": Square,
     "sqrt": Sqrt,
     "log": Log,
     "brelu": BReLU,
-    "linear": LinearUnit,
+    "affine": Affine,
     "drelu": DReLU,
     "dropout": Dropout,
     "flatten": Flatten,
-    "planes": Planes,
-    "image": Image,
+    "flatten_chw": FlattenCHW,
+    "unflatten_chw": UnflattenCHW,
     "crop": Crop,
     "slice": Slice,
     "sum": Sum,
     "max": Max,
     "concat": Concat,
     "probabilities": Softmax,
-    "softmax": SoftmaxXent,
-    "bce": BinaryXent,
+    "softmax_cross_entropy": SoftmaxCrossEntropy,
+    "binary_cross_entropy": BinaryCrossEntropy,
     "sumsquares": SumSquares,
 }
+
+__getattr__ = renamed_members(
+    __name__,
+    {
+        "Weighted": "ParametricLayer",
+        "Logistic": "Sigmoid",
+        "SoftReLU": "Softplus",
+        "LinearUnit": "Affine",
+        "Planes": "FlattenCHW",
+        "Image": "UnflattenCHW",
+        "SoftmaxXent": "SoftmaxCrossEntropy",
+        "BinaryXent": "BinaryCrossEntropy",
+    },
+)
 
 __all__ = [
     "LAYER_TYPES",
     "LRN",
     "Abs",
     "Activation",
+    "Affine",
     "AvgPool",
     "BReLU",
     "Bias",
-    "BinaryXent",
+    "BinaryCrossEntropy",
     "Concat",
     "ContrastNorm",
     "Conv",
@@ -89,27 +105,26 @@ __all__ = [
     "Dense",
     "Dropout",
     "Flatten",
-    "Image",
-    "LinearUnit",
+    "FlattenCHW",
     "Local",
     "Log",
-    "Logistic",
     "Loss",
     "MapNorm",
     "Max",
     "MaxAbsPool",
     "MaxPool",
-    "Planes",
+    "ParametricLayer",
     "ReLU",
+    "Sigmoid",
     "Slice",
-    "SoftReLU",
     "Softmax",
-    "SoftmaxXent",
+    "SoftmaxCrossEntropy",
+    "Softplus",
     "Sqrt",
     "Square",
     "Sum",
     "SumPool",
     "SumSquares",
     "Tanh",
-    "Weighted",
+    "UnflattenCHW",
 ]

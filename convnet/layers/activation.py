@@ -31,9 +31,6 @@ class Activation(Layer):
     def bprop(self, saved: Array, dy: Array) -> tuple[Array, Gradients]:
         return ops.activation_bprop(self.kind, saved, dy, self.a, self.b), []
 
-    def describe(self) -> str:
-        return self.kind
-
 
 class ReLU(Activation):
     """max(0, x). Source: paper, section 3.1."""
@@ -50,7 +47,7 @@ class Tanh(Activation):
     kind = "tanh"
 
 
-class Logistic(Activation):
+class Sigmoid(Activation):
     """1 / (1 + e^-x)."""
 
     kind = "logistic"
@@ -68,7 +65,7 @@ class Abs(Activation):
         super().__init__()
 
 
-class SoftReLU(Activation):
+class Softplus(Activation):
     """log(1 + e^x)."""
 
     kind = "softrelu"
@@ -113,7 +110,7 @@ class BReLU(Activation):
         super().__init__(a)
 
 
-class LinearUnit(Activation):
+class Affine(Activation):
     """a x + b."""
 
     kind = "linear"

@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 
 from convnet import ops
-from convnet.layers.initializers import Initialiser
+from convnet.layers.initializers import Initializer
 from convnet.layers.layer import Array, Shape, choice, image_shape, pair, whole
-from convnet.layers.weighted import Weighted, window_text
+from convnet.layers.parametric import ParametricLayer, window_text
 
 
-class Conv(Weighted):
+class Conv(ParametricLayer):
     """2-D cross-correlation with shared filters.
 
         y[n,p,q,k] = b[k] + sum_{r,s,c} x[n, p stride_h - pad_h + r, q stride_w - pad_w + s, c]
@@ -50,7 +50,7 @@ class Conv(Weighted):
         rounding: str = "floor",
         bias: bool = True,
         relu: bool = False,
-        init: str | Initialiser = "gaussian",
+        init: str | Initializer = "gaussian",
         std: float = 0.01,
         bias_init: float = 0.0,
         w_lr: float = 1.0,

@@ -83,7 +83,7 @@ class Slice(Layer):
         return f"slice {self.start}..{self.stop - 1}"
 
 
-class Planes(Layer):
+class FlattenCHW(Layer):
     """(H, W, C) to (C H W,): one channel after the other, as cuda-convnet's rows of numbers are.
 
     `Flatten`, which keeps the order of memory, costs nothing; this one copies.
@@ -104,7 +104,7 @@ class Planes(Layer):
         return _contiguous(planes.transpose(0, 2, 3, 1)), []
 
 
-class Image(Layer):
+class UnflattenCHW(Layer):
     """(C S S,) to (S, S, C): planes, one after the other, as a square image.
 
     Args:

@@ -7,12 +7,12 @@ import math
 import numpy as np
 
 from convnet import ops
-from convnet.layers.initializers import Initialiser
+from convnet.layers.initializers import Initializer
 from convnet.layers.layer import Array, Shape, whole
-from convnet.layers.weighted import Weighted
+from convnet.layers.parametric import ParametricLayer
 
 
-class Dense(Weighted):
+class Dense(ParametricLayer):
     """y = x w^T + b.
 
     An input of shape (H, W, C) is taken as one row of H W C numbers, in that order.
@@ -27,7 +27,7 @@ class Dense(Weighted):
         units: int,
         bias: bool = True,
         relu: bool = False,
-        init: str | Initialiser = "gaussian",
+        init: str | Initializer = "gaussian",
         std: float = 0.01,
         bias_init: float = 0.0,
         w_lr: float = 1.0,

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-Initialiser = Callable[..., np.ndarray]
+Initializer = Callable[..., np.ndarray]
 
 
 def gaussian(
@@ -58,7 +58,7 @@ def constant(
 
 
 # By the name that a layer's `init` takes. Only the first two look at the layer's `std`.
-INITIALISERS: dict[str, Initialiser] = {
+INITIALIZERS: dict[str, Initializer] = {
     "gaussian": gaussian,
     "uniform": uniform,
     "xavier": xavier,
@@ -67,7 +67,7 @@ INITIALISERS: dict[str, Initialiser] = {
 
 
 def weights(
-    init: str | Initialiser,
+    init: str | Initializer,
     rng: np.random.Generator,
     shape: Sequence[int],
     fan_in: int,
@@ -83,8 +83,8 @@ def weights(
         if values.shape != tuple(shape):
             raise ValueError(f"init: expected shape {tuple(shape)}, got {values.shape}")
         return values
-    if init not in INITIALISERS:
-        raise ValueError(f"init: expected one of {', '.join(INITIALISERS)}; got {init!r}")
+    if init not in INITIALIZERS:
+        raise ValueError(f"init: expected one of {', '.join(INITIALIZERS)}; got {init!r}")
     if init in ("gaussian", "uniform"):
-        return INITIALISERS[init](rng, shape, fan_in, fan_out, std=std)
-    return INITIALISERS[init](rng, shape, fan_in, fan_out)
+        return INITIALIZERS[init](rng, shape, fan_in, fan_out, std=std)
+    return INITIALIZERS[init](rng, shape, fan_in, fan_out)

@@ -43,7 +43,7 @@ class Loss(Layer):
         raise NotImplementedError
 
 
-class SoftmaxXent(Loss):
+class SoftmaxCrossEntropy(Loss):
     """Softmax, and the cross-entropy (natural logarithm) between it and the labels.
 
     fprop gives the probabilities. Source: paper, sections 3.5 and 5.

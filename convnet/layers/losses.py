@@ -41,7 +41,7 @@ class SumSquares(Loss):
         return "sum of squares" + (f" x {self.coeff:g}" if self.coeff != 1.0 else "")
 
 
-class BinaryXent(Loss):
+class BinaryCrossEntropy(Loss):
     """One yes or no for each class: the sum of the cross-entropies between q and the label.
 
         loss = -pos_weight log q_l - sum_{k != l} log(1 - q_k),    q_k = 1 / (1 + e^-x_k)

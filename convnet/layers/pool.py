@@ -9,7 +9,7 @@ import numpy as np
 
 from convnet import backend, ops
 from convnet.layers.layer import Array, Gradients, Layer, Shape, choice, image_shape, pair
-from convnet.layers.weighted import window_text
+from convnet.layers.parametric import window_text
 
 
 class _Pool(Layer):

@@ -1,4 +1,4 @@
-"""Softmax as a layer within a net; `SoftmaxXent` is the one that a net ends with."""
+"""Softmax as a layer within a net; `SoftmaxCrossEntropy` is the one that a net ends with."""
 
 from __future__ import annotations
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from convnet.layers import LRN, Conv, Dense, Dropout, MaxPool, ReLU, SoftmaxXent
+from convnet.layers import LRN, Conv, Dense, Dropout, MaxPool, ReLU, SoftmaxCrossEntropy
 from convnet.models.scaled import scaled
 from convnet.nn.net import Net, Node
 
@@ -59,5 +59,5 @@ def alexnet(
     for i in (6, 7):
         nodes += [Node(f"fc{i}", Dense(hidden, **start)), Node(f"relu{i}", ReLU())]
         nodes += [Node(f"drop{i}", Dropout(dropout))] if dropout else []
-    nodes += [Node("fc8", Dense(classes, init=init)), Node("softmax", SoftmaxXent())]
+    nodes += [Node("fc8", Dense(classes, init=init)), Node("softmax", SoftmaxCrossEntropy())]
     return Net(nodes, in_shape, **net_options)

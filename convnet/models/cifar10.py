@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from convnet.layers import AvgPool, Conv, Dense, MaxPool, ReLU, SoftmaxXent
+from convnet.layers import AvgPool, Conv, Dense, MaxPool, ReLU, SoftmaxCrossEntropy
 from convnet.nn.net import Net, Node
 
 
@@ -38,6 +38,6 @@ def cifar10_quick(
         Node("fc64", Dense(64, init=init, std=0.1)),
         Node("relu4", ReLU()),
         Node("fc10", Dense(classes, init=init, std=0.1)),
-        Node("softmax", SoftmaxXent()),
+        Node("softmax", SoftmaxCrossEntropy()),
     ]
     return Net(nodes, in_shape, **net_options)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from convnet.layers import LRN, Conv, Dense, Dropout, MaxPool, ReLU, SoftmaxXent
+from convnet.layers import LRN, Conv, Dense, Dropout, MaxPool, ReLU, SoftmaxCrossEntropy
 from convnet.nn.net import Net, Node
 
 
@@ -44,6 +44,6 @@ def fashion_mnist(
         Node("relu4", ReLU()),
         *([Node("drop4", Dropout(dropout))] if dropout else []),
         Node("fc5", Dense(classes, init="xavier")),
-        Node("softmax", SoftmaxXent()),
+        Node("softmax", SoftmaxCrossEntropy()),
     ]
     return Net(nodes, in_shape, **net_options)

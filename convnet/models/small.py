@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from convnet.layers import LRN, Conv, Dense, Dropout, MaxPool, ReLU, SoftmaxXent
+from convnet.layers import LRN, Conv, Dense, Dropout, MaxPool, ReLU, SoftmaxCrossEntropy
 from convnet.nn.net import Net, Node
 
 
@@ -49,6 +49,6 @@ def small(
         Node("relu5", ReLU()),
         *drop("drop5"),
         Node("fc6", Dense(classes, init="xavier")),
-        Node("softmax", SoftmaxXent()),
+        Node("softmax", SoftmaxCrossEntropy()),
     ]
     return Net(nodes, in_shape, **net_options)

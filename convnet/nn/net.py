@@ -275,7 +275,9 @@ class Net(Steps):
     def _checked(self, x: Array, labels: Array) -> tuple[Array, Array]:
         """x and labels, wherever they are, if they can be used."""
         if not self._losses:
-            raise ValueError("the net has no loss; end it with a SoftmaxXent layer to train it")
+            raise ValueError(
+                "the net has no loss; end it with a SoftmaxCrossEntropy layer to train it"
+            )
         x = checked_x(x, self.in_shape, self.backend)
         return x, checked_labels(labels, len(x), self.classes or UNRANKED, self.backend)
 

@@ -31,7 +31,7 @@ import numpy as np
 from convnet.backend import Array, Backend
 from convnet.layers.graph import INPUT, Node, ancestors, input_names, learning
 from convnet.layers.layer import Layer, Parameter, Randomness, Shape
-from convnet.layers.weighted import Weighted
+from convnet.layers.parametric import ParametricLayer
 from convnet.parallel.all_gather import Gather, Piece
 from convnet.parallel.p2p import Links
 
@@ -268,7 +268,7 @@ class Partition:
         name = f"{node.name}@{device}"
         part = node.layer.block(first, last, value.channels)
         part.random, part.stream = self._random, zlib.crc32(node.name.encode())
-        if isinstance(part, Weighted):
+        if isinstance(part, ParametricLayer):
             part.init = _unset
         shapes = [self._part_shapes[source] for source in inputs]
         with self.devices[device].active():

@@ -24,7 +24,7 @@ import numpy.typing as npt
 from convnet import backend as backends
 from convnet.data.augment import epoch_order
 from convnet.data.dataset import DataError
-from convnet.layers import Dense, Logistic
+from convnet.layers import Dense, Sigmoid
 from convnet.layers.layer import Layer, Parameter
 from convnet.optim.sgd import SGD, DivergedError
 
@@ -204,7 +204,7 @@ class _AutoEncoder:
         self.encoder.append(Dense(down[-1], init="xavier"))
         decoder = [Dense(n, relu=True, init="he") for n in up[:-1]]
         decoder.append(Dense(up[-1], init="xavier"))
-        self.layers: list[Layer] = [*self.encoder, Logistic(), *decoder]
+        self.layers: list[Layer] = [*self.encoder, Sigmoid(), *decoder]
         self.code = len(self.encoder)  # the place of the logistic layer
         shape: tuple[int, ...] = (size,)
         params: list[Parameter] = []

@@ -179,7 +179,8 @@ def config_of(checkpoint: Checkpoint) -> Config:
     Raises: CheckpointError: it cannot be used, for example for keys of a later version.
     """
     try:
-        return replace(load_config(checkpoint.state["config"]), origin=str(checkpoint.path))
+        cfg = load_config(checkpoint.state["config"], saved=True)
+        return replace(cfg, origin=str(checkpoint.path))
     except ConfigError as error:
         version = checkpoint.state.get("version", "unknown")
         raise CheckpointError(f"{checkpoint.path}: written by convnet {version}: {error}") from None

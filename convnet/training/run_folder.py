@@ -144,7 +144,7 @@ class RunFolder:
         self._config = cfg
         self.checkpoints.keep = cfg.train.keep
         there = self.path / CONFIG
-        if not there.is_file() or load_config(there) != cfg:
+        if not there.is_file() or load_config(there, saved=True) != cfg:
             self._write_config()
 
     def _write_config(self) -> None:
@@ -292,7 +292,7 @@ def run_config(path: str | os.PathLike[str]) -> Config:
     file = Path(path) / CONFIG
     if not file.is_file():
         raise RunError(f"{path}: no run in this folder (it has no {CONFIG})")
-    return load_config(file)
+    return load_config(file, saved=True)
 
 
 def open_checkpoint(path: str | os.PathLike[str], warn: Callable[[str], None]) -> Checkpoint:

@@ -253,7 +253,7 @@ class _Job:
         if not self.cfg.net.init:
             return None
         source = open_checkpoint(self.cfg.net.init, self.reporter.warn)
-        before, now = load_config(source.state["config"]).data, self.cfg.data
+        before, now = load_config(source.state["config"], saved=True).data, self.cfg.data
         pairs = {"mean": (before.mean, now.mean), "scale": (before.scale, now.scale)}
         for key, (then, here) in pairs.items():
             if then != here:

@@ -19,7 +19,7 @@ NET = {
             {"type": "conv", "name": "conv1", "filters": 4, "size": 3, "stride": 2},
             {"type": "relu", "name": "relu1"},
             {"type": "dense", "name": "fc", "units": 10},
-            {"type": "softmax", "name": "loss"},
+            {"type": "softmax_cross_entropy", "name": "loss"},
         ]
     },
     "train": {"batch": 16},

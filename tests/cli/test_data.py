@@ -25,7 +25,7 @@ NET = {
         {"name": "relu1", "type": "relu"},
         {"name": "drop1", "type": "dropout", "drop": 0.2},
         {"name": "fc2", "type": "dense", "units": 3, "init": "xavier"},
-        {"name": "softmax", "type": "softmax"},
+        {"name": "softmax", "type": "softmax_cross_entropy"},
     ]
 }
 

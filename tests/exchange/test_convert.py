@@ -196,9 +196,9 @@ def test_what_each_kind_becomes(tmp_path: Path) -> None:
     assert by_name["dropped"] == ("dropout", {"drop": 0.5, "mode": "inverted"})
     assert by_name["again"] == ("dropout", {"drop": 0.25, "mode": "paper"})
     assert by_name["some"][0] == "probabilities"
-    assert by_name["logprob"][0] == "softmax"
+    assert by_name["logprob"][0] == "softmax_cross_entropy"
     assert "probs" not in by_name
-    assert by_name["hidden_neuron"][0] == "logistic"
+    assert by_name["hidden_neuron"][0] == "sigmoid"
     # 1 + ceil((32 + 2 - 3) / 3), 1 + ceil((12 - 3) / 2), 1 + ceil((6 + 1 - 2) / 2), outputsX
     shapes = [found.net.shapes[name] for name in ("conv1", "pool1", "absolute", "total")]
     assert shapes == [(12, 12, 4), (6, 6, 4), (4, 4, 4), (1, 1, 4)]
@@ -370,7 +370,7 @@ def test_the_cross_entropy_of_a_softmax(tmp_path: Path, kind: str) -> None:
         "cost": {"type": kind, "inputs": "labmat,probs"},
     }
     found = d.imported(tmp_path, layers)
-    assert nodes(found)["cost"].type == "softmax"
+    assert nodes(found)["cost"].type == "softmax_cross_entropy"
     assert found.report.changes == []
 
 

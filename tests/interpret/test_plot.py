@@ -23,7 +23,7 @@ from convnet.interpret import charts, plot
 from convnet.interpret.examples import choose
 from convnet.interpret.montage import filter_sheet, neighbour_rows, save_picture
 from convnet.interpret.plot import plot_filters, read_filters, towers_of
-from convnet.layers import LRN, Conv, Dense, MaxPool, ReLU, SoftmaxXent
+from convnet.layers import LRN, Conv, Dense, MaxPool, ReLU, SoftmaxCrossEntropy
 from convnet.nn.net import Net, Node
 from convnet.training.checkpoint import read
 from convnet.training.setup import build_net
@@ -54,7 +54,7 @@ def colour_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
             {"name": "pool1", "type": "maxpool", "size": 3, "stride": 2},
             {"name": "conv2", "type": "conv", "filters": 8, "size": 3, "groups": 2, "init": "he"},
             {"name": "fc3", "type": "dense", "units": 3, "init": "xavier"},
-            {"name": "softmax", "type": "softmax"},
+            {"name": "softmax", "type": "softmax_cross_entropy"},
         ]
     }
     cfg = tiny.config(data, data={"source": "folder", "size": [16, 16]}, train={"epochs": 1})
@@ -165,7 +165,9 @@ def test_the_filters_are_those_of_the_checkpoint(colour_run: Path) -> None:
 
 def net(*layers: tuple[str, Any]) -> Net:
     nodes = [Node(name, layer) for name, layer in layers]
-    return Net([*nodes, Node("fc", Dense(3)), Node("out", SoftmaxXent())], (16, 16, 3), "cpu")
+    return Net(
+        [*nodes, Node("fc", Dense(3)), Node("out", SoftmaxCrossEntropy())], (16, 16, 3), "cpu"
+    )
 
 
 @pytest.mark.parametrize(

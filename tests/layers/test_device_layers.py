@@ -12,7 +12,7 @@ import pytest
 from device_arrays import XP, DeviceArray, bare_index, become_device
 from mixed_nets import auto_encoder, batch, mixed
 
-from convnet.layers import BinaryXent, Dense
+from convnet.layers import BinaryCrossEntropy, Dense
 from convnet.nn.net import Net, Node
 from convnet.optim.sgd import SGD
 
@@ -86,7 +86,7 @@ def cupy_like(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def unsure() -> list[Node]:
     """A loss on probabilities."""
-    return [Node("fc", Dense(5, init="he")), Node("bce", BinaryXent(scores=False))]
+    return [Node("fc", Dense(5, init="he")), Node("bce", BinaryCrossEntropy(scores=False))]
 
 
 @pytest.mark.usefixtures("cupy_like")

@@ -3,10 +3,10 @@
 import pytest
 from nets import CLASSES, IN_SHAPE, chain, data, train
 
-from convnet.layers import Conv, Dense, ReLU, SoftmaxXent, Sum
+from convnet.layers import Conv, Dense, ReLU, SoftmaxCrossEntropy, Sum
 from convnet.nn.net import Net, Node
 
-END = [Node("fc", Dense(CLASSES)), Node("softmax", SoftmaxXent())]
+END = [Node("fc", Dense(CLASSES)), Node("softmax", SoftmaxCrossEntropy())]
 twice = Conv(4, 3)
 
 
@@ -72,8 +72,9 @@ WRONG_GRAPHS = [
         r"and 'input' of shape \(8, 7, 2\): expected inputs of one shape",
     ),
     (
-        named(a=conv(), softmax=SoftmaxXent()),
-        r"node 'softmax' \(SoftmaxXent\) cannot take its input 'a' of shape \(6, 5, 4\): .*flatten",
+        named(a=conv(), softmax=SoftmaxCrossEntropy()),
+        r"node 'softmax' \(SoftmaxCrossEntropy\) cannot take its input 'a' "
+        r"of shape \(6, 5, 4\): .*flatten",
     ),
 ]
 
@@ -87,7 +88,7 @@ def test_wrong_graphs_are_named(nodes, message):
 
 def test_nodes_may_come_in_any_order(rng):
     nodes = [
-        Node("softmax", SoftmaxXent(), "fc"),
+        Node("softmax", SoftmaxCrossEntropy(), "fc"),
         Node("fc", Dense(CLASSES), "conv"),
         Node("conv", Conv(4, 3), "input"),
     ]

@@ -40,7 +40,7 @@ def test_constant(rng):
     assert b.shape == (7,)
 
 
-@pytest.mark.parametrize("name", initializers.INITIALISERS)
+@pytest.mark.parametrize("name", initializers.INITIALIZERS)
 def test_same_seed_same_weights(name):
     def draw(seed):
         return initializers.weights(name, np.random.default_rng(seed), (3, 4), 4, 3, 0.01)

@@ -21,7 +21,7 @@ from convnet.layers import (
     Local,
     MaxPool,
     ReLU,
-    SoftmaxXent,
+    SoftmaxCrossEntropy,
     Sum,
     Tanh,
     initializers,
@@ -59,7 +59,7 @@ SIZES = [
     (Flatten, IMAGE, (252,), [], 0),
     (Sum, [IMAGE, IMAGE], IMAGE, [], 0),
     (Concat, [IMAGE, (9, 7, 3)], (9, 7, 7), [], 0),
-    (SoftmaxXent, (10,), (10,), [], 0),
+    (SoftmaxCrossEntropy, (10,), (10,), [], 0),
 ]
 
 
@@ -104,7 +104,7 @@ def test_layers_have_a_description(name, rng):
         "cnorm": {"n": 3, "alpha": 0.1},
         "crop": {"height": 3, "width": 2},
         "slice": {"start": 0, "stop": 2},
-        "image": {"channels": 4},
+        "unflatten_chw": {"channels": 4},
     }
     assert LAYER_TYPES[name](**required.get(name, {})).describe()
 
@@ -237,7 +237,7 @@ def test_sum_and_concat(backend, rng):
 
 
 def test_softmax_gives_loss_gradient_and_rank(backend, rng):
-    layer = ready(SoftmaxXent(), (5,), rng)
+    layer = ready(SoftmaxCrossEntropy(), (5,), rng)
     x, labels = draw(backend, rng, 4, 5), backend.asarray(np.array([0, 4, 2, 2], np.int32))
     loss, dx, rank = ops.softmax_xent(x, labels, scale=0.25)
     for mine, theirs in zip(layer.loss(x, labels, 0.25, True), (loss, rank, dx), strict=True):
@@ -299,7 +299,7 @@ WRONG_ARGUMENTS = [
     (lambda: Dropout(1.5), "drop: expected a number from 0 to 1, got 1.5"),
     (lambda: Dropout(0.5, "cafe"), "mode: expected one of paper, inverted"),
     (lambda: Tanh(a="x"), "a: expected a finite number, got 'x'"),
-    (lambda: SoftmaxXent(coeff=None), "coeff: expected a finite number"),
+    (lambda: SoftmaxCrossEntropy(coeff=None), "coeff: expected a finite number"),
 ]
 
 
@@ -327,7 +327,7 @@ WRONG_SIZES = [
     (lambda: Conv(4, 3, init="best"), IMAGE, "init: expected one of"),
     (Sum, [IMAGE, (9, 7, 3)], r"inputs of one shape, got \(9, 7, 4\) and \(9, 7, 3\)"),
     (Concat, [IMAGE, (9, 6, 4)], r"channels only, got \(9, 7, 4\) and \(9, 6, 4\)"),
-    (SoftmaxXent, IMAGE, r"expects one score for each class.*got \(9, 7, 4\).*flatten"),
+    (SoftmaxCrossEntropy, IMAGE, r"expects one score for each class.*got \(9, 7, 4\).*flatten"),
 ]
 
 

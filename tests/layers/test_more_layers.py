@@ -10,19 +10,19 @@ from convnet.layers import (
     LRN,
     AvgPool,
     Bias,
-    BinaryXent,
+    BinaryCrossEntropy,
     ContrastNorm,
     Crop,
-    Image,
+    FlattenCHW,
     MapNorm,
     Max,
     MaxAbsPool,
-    Planes,
     Slice,
     Softmax,
     Sum,
     SumPool,
     SumSquares,
+    UnflattenCHW,
 )
 from convnet.nn.gradcheck import gradcheck
 from convnet.nn.net import Net
@@ -101,9 +101,9 @@ ONE_INPUT = [
     (lambda: Crop(7, 6), IMAGE, lambda layer, x: x),
     (lambda: Slice(1, 3), IMAGE, lambda layer, x: x[..., 1:3]),
     (lambda: Slice(2, 9), (9,), lambda layer, x: x[:, 2:9]),
-    (Planes, IMAGE, lambda layer, x: x.transpose(0, 3, 1, 2).reshape(len(x), -1)),
+    (FlattenCHW, IMAGE, lambda layer, x: x.transpose(0, 3, 1, 2).reshape(len(x), -1)),
     (
-        lambda: Image(2),
+        lambda: UnflattenCHW(2),
         (18,),
         lambda layer, x: x.reshape(-1, 2, 3, 3).transpose(0, 2, 3, 1),
     ),
@@ -196,7 +196,7 @@ def labels_of(backend, labels):
 @pytest.mark.parametrize("scores", [True, False])
 @pytest.mark.parametrize("pos_weight", [1.0, 2.5])
 def test_binary_cross_entropy(scores, pos_weight, backend, rng):
-    layer = prepared(BinaryXent(pos_weight=pos_weight, scores=scores), (5,), rng, backend)
+    layer = prepared(BinaryCrossEntropy(pos_weight=pos_weight, scores=scores), (5,), rng, backend)
     x = rng.standard_normal((4, 5)) if scores else rng.uniform(0.05, 0.95, (4, 5))
     labels = [0, 4, 2, 2]
     right = np.eye(5, dtype=bool)[labels]
@@ -217,7 +217,7 @@ def test_binary_cross_entropy(scores, pos_weight, backend, rng):
 
 def test_certain_and_wrong_is_a_finite_loss(backend, rng):
     for scores, x in ((True, [[90.0, -90.0]]), (False, [[1.0, 0.0]])):
-        layer = prepared(BinaryXent(scores=scores), (2,), rng, backend)
+        layer = prepared(BinaryCrossEntropy(scores=scores), (2,), rng, backend)
         device_x = backend.asarray(np.array(x, np.float32))
         loss, _, dx = layer.loss(device_x, labels_of(backend, [1]), 1.0, True)
         assert np.isfinite(backend.to_host(loss)).all()
@@ -294,11 +294,11 @@ WRONG = [
     (lambda: Crop(7, 2, 1), IMAGE, r"rows: expected at most 7, got 1 \+ 7"),
     (lambda: Crop(2, 2, 0, 5), IMAGE, r"columns: expected at most 6, got 5 \+ 2"),
     (lambda: Slice(0, 5), IMAGE, "stop: expected at most 4, got 5"),
-    (lambda: Image(3), (18,), r"a row of 3 squares, got shape \(18,\)"),
-    (lambda: Image(1), IMAGE, "a row of 1 squares"),
-    (lambda: Planes(), (10,), "a change to planes expects an input of shape"),
+    (lambda: UnflattenCHW(3), (18,), r"a row of 3 squares, got shape \(18,\)"),
+    (lambda: UnflattenCHW(1), IMAGE, "a row of 1 squares"),
+    (lambda: FlattenCHW(), (10,), "a change to planes expects an input of shape"),
     (lambda: Softmax(), IMAGE, "a softmax expects scores"),
-    (lambda: BinaryXent(), IMAGE, "number for each class"),
+    (lambda: BinaryCrossEntropy(), IMAGE, "number for each class"),
     (Max, [IMAGE, (7, 6, 3)], "inputs of one shape"),
     (lambda: MaxAbsPool(17, 17), (17, 17, 4), "window of at most 256 elements"),
 ]
@@ -317,7 +317,7 @@ def test_sizes_that_do_not_fit(make, in_shape, message, rng):
         (lambda: MapNorm(3, -1.0), "alpha: expected a number from 0"),
         (lambda: MapNorm(3, 0.1, k=0.0), "k: expected a positive number"),
         (lambda: Slice(3, 3), "stop: expected a whole number, at least 4"),
-        (lambda: BinaryXent(pos_weight=-1.0), "pos_weight: expected a number from 0"),
+        (lambda: BinaryCrossEntropy(pos_weight=-1.0), "pos_weight: expected a number from 0"),
         (lambda: Sum(["a"]), "coeffs: expected a finite number, got 'a'"),
     ],
 )

@@ -12,7 +12,7 @@ from nets import CLASSES, chain, data, dense, every_graph, make
 
 import convnet.backend
 from convnet.backend import Backend
-from convnet.layers import ReLU, SoftmaxXent
+from convnet.layers import ReLU, SoftmaxCrossEntropy
 from convnet.nn.cuda_graph import GraphError
 from convnet.nn.net import Node
 from convnet.nn.programs import GraphWarning
@@ -96,7 +96,7 @@ class Noisy(ReLU):
 
 def noisy() -> list[Node]:
     return [Node("fc", dense(6)), Node("own", Noisy()), Node("fc2", dense(CLASSES)),
-            Node("softmax", SoftmaxXent())]  # fmt: skip
+            Node("softmax", SoftmaxCrossEntropy())]  # fmt: skip
 
 
 def test_calls_of_python_stand_between_graphs(driver, monkeypatch):

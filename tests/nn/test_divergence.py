@@ -19,7 +19,7 @@ from nets import (
 )
 
 import convnet
-from convnet.layers import ReLU, SoftmaxXent
+from convnet.layers import ReLU, SoftmaxCrossEntropy
 from convnet.nn.net import Net, Node
 from convnet.optim.sgd import SGD
 from convnet.training.data_parallel import Parallel
@@ -166,7 +166,7 @@ def test_the_last_in_the_net_is_the_first_in_the_backward_pass(backend):
             Node("two", dense(6)),
             Node("spoils", Spoils()),
             Node("three", dense(5)),
-            Node("softmax", SoftmaxXent()),
+            Node("softmax", SoftmaxCrossEntropy()),
         ]
 
     net = Net(graph(), IN_SHAPE, device="cpu", trace=False)
@@ -349,7 +349,7 @@ def test_conv_kinds_are_covered():
     for filters, size, stride in [(8, 3, 1), (6, 5, 2), (5, 1, 1)]:
         net = make(lambda f=filters, s=size, t=stride: [
             Node("c", conv(f, s, stride=t, relu=True)), Node("fc", dense(5)),
-            Node("softmax", SoftmaxXent())])  # fmt: skip
+            Node("softmax", SoftmaxCrossEntropy())])  # fmt: skip
         x = data(np.random.default_rng(0))[0]
         net.params[1].data[-1] = np.nan
         assert np.isnan(net.predict(x)).all()

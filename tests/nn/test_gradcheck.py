@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from convnet.layers import Conv, Dense, Dropout, MaxPool, ReLU, SoftmaxXent
+from convnet.layers import Conv, Dense, Dropout, MaxPool, ReLU, SoftmaxCrossEntropy
 from convnet.nn.gradcheck import gradcheck, table
 from convnet.nn.net import Net, Node
 
@@ -19,7 +19,7 @@ def net_with(dense, seed=1, drop=0.3):
         Node("relu2", ReLU()),
         Node("drop", Dropout(drop)),
         Node("out", Dense(4, init="he")),
-        Node("softmax", SoftmaxXent()),
+        Node("softmax", SoftmaxCrossEntropy()),
     ]
     return Net(nodes, IN_SHAPE, device="cpu", seed=seed)
 
@@ -106,7 +106,9 @@ def test_errors_name_what_is_wrong(rng):
     with pytest.raises(ValueError, match=r"labels\[0\]: expected 0 to 3"):
         gradcheck(net, x, np.full(8, 4))
     x[0, 0, 0, 0] = np.nan
-    plain = Net([Node("fc", Dense(4)), Node("softmax", SoftmaxXent())], IN_SHAPE, device="cpu")
+    plain = Net(
+        [Node("fc", Dense(4)), Node("softmax", SoftmaxCrossEntropy())], IN_SHAPE, device="cpu"
+    )
     with pytest.raises(ValueError, match="expected a finite loss, got nan"):
         gradcheck(plain, x, labels)
 

@@ -21,7 +21,7 @@ from nets import (
 )
 
 import convnet.backend
-from convnet.layers import Dropout, ReLU, SoftmaxXent
+from convnet.layers import Dropout, ReLU, SoftmaxCrossEntropy
 from convnet.nn.net import Net, Node
 from convnet.optim.sgd import SGD
 
@@ -48,7 +48,9 @@ def test_training_repeats_itself(graph, backend, rng):
 
 def test_train_step_returns_the_mean_loss_and_rank(backend, rng):
     x, labels = data(rng)
-    net = Net([Node("fc", dense(CLASSES)), Node("softmax", SoftmaxXent())], IN_SHAPE, backend)
+    net = Net(
+        [Node("fc", dense(CLASSES)), Node("softmax", SoftmaxCrossEntropy())], IN_SHAPE, backend
+    )
     losses, ranks = net.evaluate(x, labels)
     assert net.train_step(x, labels, SGD(net.params)) == pytest.approx(losses.mean(), rel=1e-6)
     np.testing.assert_array_equal(net.last_rank, ranks)
@@ -90,7 +92,7 @@ def test_dropout_changes_with_step_seed_and_name(backend, rng):
         nodes = [
             Node(name, Dropout(0.5)),
             Node("fc", dense(CLASSES)),
-            Node("softmax", SoftmaxXent()),
+            Node("softmax", SoftmaxCrossEntropy()),
         ]
         step = options.pop("step", 0)
         net = Net(nodes, IN_SHAPE, device=backend, **options)

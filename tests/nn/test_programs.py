@@ -18,7 +18,7 @@ import convnet.backend
 from convnet import layers, ops
 from convnet.backend import Backend
 from convnet.cli.main import main
-from convnet.layers import Dense, Dropout, Flatten, ReLU, SoftmaxXent, Sum, Tanh
+from convnet.layers import Dense, Dropout, Flatten, ReLU, SoftmaxCrossEntropy, Sum, Tanh
 from convnet.nn.eager import Passes
 from convnet.nn.gradcheck import gradcheck
 from convnet.nn.net import Net, Node
@@ -148,7 +148,7 @@ def dropouts() -> list[Node]:
         Node("relu5", ReLU()),
         Node("drop5", Dropout(0.3, "inverted")),
         Node("fc6", dense(CLASSES)),
-        Node("softmax", SoftmaxXent()),
+        Node("softmax", SoftmaxCrossEntropy()),
     ]
 
 
@@ -450,7 +450,7 @@ def test_the_input_is_never_written_in_place(backend: Any, rng: Any) -> None:
         Node("relu", ReLU()),
         Node("drop", Dropout(0.5)),
         Node("fc", dense(CLASSES)),
-        Node("softmax", SoftmaxXent()),
+        Node("softmax", SoftmaxCrossEntropy()),
     ]
     net = Net(nodes, IN_SHAPE, device=backend)
     given = backend.asarray(x)
@@ -497,7 +497,7 @@ def own_layers() -> list[Node]:
         Node("own", Doubled()),
         Node("drop", Dropout(0.3)),
         Node("fc2", dense(CLASSES)),
-        Node("softmax", SoftmaxXent()),
+        Node("softmax", SoftmaxCrossEntropy()),
     ]
 
 
@@ -521,7 +521,9 @@ class Wrong(ReLU):
 
 
 def test_a_layer_that_says_it_can_be_traced_and_cannot() -> None:
-    net = Net([Node("own", Wrong()), Node("fc", dense(3)), Node("s", SoftmaxXent())], IN_SHAPE)
+    net = Net(
+        [Node("own", Wrong()), Node("fc", dense(3)), Node("s", SoftmaxCrossEntropy())], IN_SHAPE
+    )
     with pytest.raises(TraceError, match="node 'own': the values of a tensor are not known"):
         calls_of(net)
 

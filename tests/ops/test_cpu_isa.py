@@ -57,7 +57,7 @@ import numpy as np, convnet
 x = np.random.default_rng(0).standard_normal((8, 12, 12, 3)).astype("f4")
 nodes = [convnet.Node("conv", convnet.layers.Conv(16, 3, pad=1)),
          convnet.Node("fc", convnet.layers.Dense(10)),
-         convnet.Node("softmax", convnet.layers.SoftmaxXent())]
+         convnet.Node("softmax", convnet.layers.SoftmaxCrossEntropy())]
 net = convnet.Net(nodes, (12, 12, 3), seed=1, device="cpu")
 sgd = convnet.SGD(net.params, lr=0.01, momentum=0.9, weight_decay=5e-4)
 print([float(net.train_step(x, np.arange(8, dtype="i4"), sgd)) for _ in range(5)])

@@ -11,7 +11,7 @@ import reference
 import convnet
 from convnet import ops
 from convnet.config import ConfigError, load_config
-from convnet.layers import Conv, Dense, Local, SoftmaxXent
+from convnet.layers import Conv, Dense, Local, SoftmaxCrossEntropy
 from convnet.training.setup import net_of
 
 WINDOW: dict[str, Any] = {"stride": (1, 1), "pad": (1, 1)}
@@ -23,7 +23,7 @@ def nodes(
     return [
         convnet.Node("conv", Conv(40, 3, pad=1, relu=relu, math=conv)),
         convnet.Node("fc", Dense(10, math=dense)),
-        convnet.Node("softmax", SoftmaxXent()),
+        convnet.Node("softmax", SoftmaxCrossEntropy()),
     ]
 
 
@@ -105,7 +105,7 @@ CONFIG: dict[str, Any] = {
         "layers": [
             {"name": "conv1", "type": "conv", "filters": 4, "size": 5},
             {"name": "fc", "type": "dense", "units": 10, "math": "ffma"},
-            {"name": "softmax", "type": "softmax"},
+            {"name": "softmax", "type": "softmax_cross_entropy"},
         ]
     }
 }

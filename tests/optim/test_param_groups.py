@@ -11,7 +11,7 @@ import tiny
 
 from convnet.config import ConfigError, load_config
 from convnet.evaluation.evaluate import open_run
-from convnet.layers import Dense, SoftmaxXent
+from convnet.layers import Dense, SoftmaxCrossEntropy
 from convnet.nn.net import Net, Node
 from convnet.optim import lr_schedule
 from convnet.optim.sgd import SGD
@@ -84,7 +84,7 @@ def test_bad_groups_name_the_key(groups: Any, expected: str) -> None:
 
 
 def test_each_parameter_is_updated_by_its_own_numbers(backend: Any, rng: Any) -> None:
-    nodes = [Node("fc1", Dense(6)), Node("fc2", Dense(10)), Node("softmax", SoftmaxXent())]
+    nodes = [Node("fc1", Dense(6)), Node("fc2", Dense(10)), Node("softmax", SoftmaxCrossEntropy())]
     net = Net(nodes, (5,), device=backend)
     net.keep_gradients = True  # the gradients are looked at below
     table = config("x", [{"params": ["fc1.w"], "momentum": 0.25, "schedule": DEXP}])
@@ -133,7 +133,11 @@ def test_two_devices_share_the_numbers(rng: Any) -> None:
     x, labels = rng.standard_normal((8, 5)).astype(np.float32), rng.integers(0, 10, 8)
     states = []
     for device in ("cpu", "cpu:0,cpu:1"):
-        nodes = [Node("fc1", Dense(6)), Node("fc2", Dense(10)), Node("softmax", SoftmaxXent())]
+        nodes = [
+            Node("fc1", Dense(6)),
+            Node("fc2", Dense(10)),
+            Node("softmax", SoftmaxCrossEntropy()),
+        ]
         net = Net(nodes, (5,), device=device)
         table = config("x", [{"params": ["fc1.*"], "momentum": 0.25, "schedule": DEXP}])
         groups = param_groups(load_config(table), net)

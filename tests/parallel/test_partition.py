@@ -24,7 +24,7 @@ from convnet.layers import (
     Dropout,
     Flatten,
     MaxPool,
-    SoftmaxXent,
+    SoftmaxCrossEntropy,
     Sum,
 )
 from convnet.layers.graph import consumers
@@ -40,7 +40,7 @@ def on_the_input():
         Node("conv1", conv(6, groups=2)),
         Node("both", Sum(), ("conv1", "conv1")),
         Node("fc", dense(CLASSES)),
-        Node("softmax", SoftmaxXent()),
+        Node("softmax", SoftmaxCrossEntropy()),
     ]
 
 
@@ -163,7 +163,7 @@ def test_dropout_masks_are_those_of_one_device(backend):
     if backend.name == "cuda":
         pytest.skip("needs two GPUs: `pytest --backend cuda` runs on one")
     nodes = lambda: [Node("c", Conv(7, 1)), Node("drop", Dropout(0.5)), Node("flat", Flatten()),  # noqa: E731
-                     Node("fc", dense(3)), Node("softmax", SoftmaxXent())]  # fmt: skip
+                     Node("fc", dense(3)), Node("softmax", SoftmaxCrossEntropy())]  # fmt: skip
     x = np.ones((5, 4, 3, 2), np.float32)
     whole = {}
     for device in (backend, two(backend.name)):

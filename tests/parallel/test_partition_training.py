@@ -21,7 +21,7 @@ from two_devices import (
 
 import convnet
 from convnet import models
-from convnet.layers import SoftmaxXent, Sum
+from convnet.layers import SoftmaxCrossEntropy, Sum
 from convnet.nn import memory
 from convnet.nn.memory import Memory, checked, device_memory, training_memory
 from convnet.nn.net import Node
@@ -158,8 +158,8 @@ def read_elsewhere():
         Node("fc", dense(CLASSES)),
         Node("twice", Sum(), ("fc", "fc")),
         Node("fc2", dense(CLASSES)),
-        Node("first", SoftmaxXent(coeff=0.5)),
-        Node("second", SoftmaxXent(), "fc"),
+        Node("first", SoftmaxCrossEntropy(coeff=0.5)),
+        Node("second", SoftmaxCrossEntropy(), "fc"),
     ]
 
 

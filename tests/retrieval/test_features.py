@@ -19,7 +19,7 @@ import trees
 from convnet.cli.main import main
 from convnet.data import DataError
 from convnet.evaluation.evaluate import open_run
-from convnet.layers import Conv, Dense, Dropout, ReLU, SoftmaxXent
+from convnet.layers import Conv, Dense, Dropout, ReLU, SoftmaxCrossEntropy
 from convnet.nn.net import Net, Node
 from convnet.retrieval import features as module
 from convnet.retrieval import tensor_file
@@ -41,7 +41,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
         {"name": "relu2", "type": "relu"},
         {"name": "drop2", "type": "dropout", "drop": 0.5},
         {"name": "fc3", "type": "dense", "units": 10, "init": "xavier"},
-        {"name": "softmax", "type": "softmax"},
+        {"name": "softmax", "type": "softmax_cross_entropy"},
     ]
     cfg = tiny.config(data, net={"layers": layers}, train={"epochs": 1})
     train(cfg, device="cpu", run_dir=folder / "run", quiet=True)
@@ -97,13 +97,19 @@ def nodes(*layers: tuple[str, Any]) -> Net:
 
 
 def test_which_layer_is_the_last_hidden_one() -> None:
-    net = nodes(("fc1", Dense(4)), ("relu1", ReLU()), ("fc2", Dense(3)), ("out", SoftmaxXent()))
+    net = nodes(
+        ("fc1", Dense(4)), ("relu1", ReLU()), ("fc2", Dense(3)), ("out", SoftmaxCrossEntropy())
+    )
     assert last_hidden(net) == "relu1"
     net = nodes(
-        ("c", Conv(2, 3)), ("d", Dropout()), ("fc", Dense(3)), ("r", ReLU()), ("out", SoftmaxXent())
+        ("c", Conv(2, 3)),
+        ("d", Dropout()),
+        ("fc", Dense(3)),
+        ("r", ReLU()),
+        ("out", SoftmaxCrossEntropy()),
     )
     assert last_hidden(net) == "d"
-    for net in (nodes(("fc", Dense(3)), ("out", SoftmaxXent())), nodes(("c", Conv(2, 3)))):
+    for net in (nodes(("fc", Dense(3)), ("out", SoftmaxCrossEntropy())), nodes(("c", Conv(2, 3)))):
         with pytest.raises(DataError, match="expected a net with a hidden layer, got none"):
             last_hidden(net)
 

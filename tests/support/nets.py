@@ -13,11 +13,11 @@ from convnet.layers import (
     Dropout,
     Flatten,
     Local,
-    Logistic,
     MaxPool,
     ReLU,
-    SoftmaxXent,
-    SoftReLU,
+    Sigmoid,
+    SoftmaxCrossEntropy,
+    Softplus,
     Sum,
     Tanh,
 )
@@ -53,7 +53,7 @@ def chain():
         Node("relu5", ReLU()),
         Node("drop5", Dropout(0.3, "inverted")),
         Node("fc6", dense(CLASSES)),
-        Node("softmax", SoftmaxXent()),
+        Node("softmax", SoftmaxCrossEntropy()),
     ]
 
 
@@ -71,7 +71,7 @@ def branches():
         Node("join", Concat(), ("left_relu", "norm", "right", "left")),
         Node("again", Sum(), ("join", "join")),
         Node("fc", dense(CLASSES)),
-        Node("softmax", SoftmaxXent()),
+        Node("softmax", SoftmaxCrossEntropy()),
     ]
 
 
@@ -90,7 +90,7 @@ def residual():
         Node("r3", ReLU()),
         Node("d3", Dropout(0.2)),
         Node("fc", dense(CLASSES)),
-        Node("softmax", SoftmaxXent()),
+        Node("softmax", SoftmaxCrossEntropy()),
     ]
 
 
@@ -105,14 +105,14 @@ def pool_first():
         Node("relu2", ReLU()),
         Node("flat", Flatten()),
         Node("fc3", dense(7, relu=True)),
-        Node("logistic3", Logistic()),
+        Node("logistic3", Sigmoid()),
         Node("abs3", Abs()),
-        Node("soft3", SoftReLU()),
+        Node("soft3", Softplus()),
         Node("tanh3", Tanh()),
         Node("drop3", Dropout(0.3)),
         Node("drop3b", Dropout(0.3)),
         Node("fc4", dense(CLASSES)),
-        Node("softmax", SoftmaxXent()),
+        Node("softmax", SoftmaxCrossEntropy()),
     ]
 
 
@@ -125,7 +125,7 @@ def shared():
         Node("r2", ReLU()),
         Node("c3", conv(2), share="c1"),
         Node("fc", dense(CLASSES)),
-        Node("softmax", SoftmaxXent()),
+        Node("softmax", SoftmaxCrossEntropy()),
     ]
 
 
@@ -133,10 +133,10 @@ def two_losses():
     return [
         Node("c1", conv(4, relu=True)),
         Node("early", dense(CLASSES), "c1"),
-        Node("early_loss", SoftmaxXent(coeff=0.3)),
+        Node("early_loss", SoftmaxCrossEntropy(coeff=0.3)),
         Node("c2", conv(4, relu=True), "c1"),
         Node("fc", dense(CLASSES)),
-        Node("softmax", SoftmaxXent()),
+        Node("softmax", SoftmaxCrossEntropy()),
     ]
 
 

@@ -57,7 +57,7 @@ def config(folder: Path | str, **changes: Any) -> dict[str, Any]:
                 {"name": "pool1", "type": "maxpool", "size": 3, "stride": 2},
                 {"name": "drop1", "type": "dropout", "drop": 0.2},
                 {"name": "fc2", "type": "dense", "units": 10, "init": "xavier"},
-                {"name": "softmax", "type": "softmax"},
+                {"name": "softmax", "type": "softmax_cross_entropy"},
             ]
         },
         "sgd": {"lr": 0.05, "momentum": 0.9, "weight_decay": 0.0005},

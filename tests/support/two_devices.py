@@ -12,7 +12,7 @@ from convnet.layers import (
     Local,
     MaxPool,
     ReLU,
-    SoftmaxXent,
+    SoftmaxCrossEntropy,
     Sum,
     Tanh,
 )
@@ -44,7 +44,7 @@ def flattened():
         Node("norm", LRN(n=3, alpha=0.5), "flat"),
         Node("join", Concat(), ("norm", "drop2", "flat")),
         Node("fc2", dense(CLASSES)),
-        Node("softmax", SoftmaxXent()),
+        Node("softmax", SoftmaxCrossEntropy()),
     ]
 
 
@@ -88,5 +88,5 @@ def uneven():
         Node("join", Concat(), ("one", "local4", "drop4")),
         Node("tanh", Tanh()),
         Node("fc", dense(CLASSES)),
-        Node("softmax", SoftmaxXent()),
+        Node("softmax", SoftmaxCrossEntropy()),
     ]

@@ -96,7 +96,7 @@ def test_other_names_and_parts(data: Path, source: Path, tmp_path: Path) -> None
         {"name": "conv2", "type": "conv", "filters": 8, "size": 3, "pad": 1},
         {"name": "pool1", "type": "maxpool", "size": 3, "stride": 2},
         {"name": "fc2", "type": "dense", "units": 10},
-        {"name": "softmax", "type": "softmax"},
+        {"name": "softmax", "type": "softmax_cross_entropy"},
     ]
     quick(data, tmp_path / "run", init=source, changes={"net": {"layers": layers}})
     log = (tmp_path / "run" / "log.txt").read_text()

@@ -271,7 +271,7 @@ def test_a_stuck_loss_gives_one_hint(data: Path, tmp_path: Path) -> None:
     changes["net"] = {
         "layers": [
             {"name": "fc", "type": "dense", "units": 10, "std": 0.0001},
-            {"name": "softmax", "type": "softmax"},
+            {"name": "softmax", "type": "softmax_cross_entropy"},
         ]
     }
     quick(data, tmp_path / "run", changes=changes)

@@ -170,13 +170,13 @@ class Builder:
                 f"of {side}x{side}, as cuda-convnet did",
             )
         row = self.row(section, value)
-        return self._once(section, f"{value.node}_image", "image", row, channels=channels)
+        return self._once(section, f"{value.node}_image", "unflatten_chw", row, channels=channels)
 
     def row(self, section: Section, value: Value) -> Value:
         """A value as one row of numbers, in cuda-convnet's order: plane after plane."""
         if len(value.shape) == 1:
             return value
-        return self._once(section, f"{value.node}_planes", "planes", value)
+        return self._once(section, f"{value.node}_planes", "flatten_chw", value)
 
     def alike(self, section: Section, values: list[Value]) -> list[Value]:
         """Values in one shape, for sums and the like.

@@ -40,7 +40,9 @@ def logreg(b: Builder, section: Section, params: Section) -> Value:
         text = f"{value.name} is no softmax: its outputs are taken for the scores of one"
         b.report.noted(section.origin, section.name, "inputs", text)
         scores = b.row(section, b.act(section, value))
-    return b.add(section, section.name, "softmax", [scores], **_coeff(b, section, params))
+    return b.add(
+        section, section.name, "softmax_cross_entropy", [scores], **_coeff(b, section, params)
+    )
 
 
 def bce(b: Builder, section: Section, params: Section) -> Value:
@@ -54,7 +56,7 @@ def bce(b: Builder, section: Section, params: Section) -> Value:
         b.report.noted(section.origin, section.name, "inputs", text)
         options["scores"] = False
     scores = value.logistic or b.act(section, value)
-    return b.add(section, section.name, "bce", [b.row(section, scores)], **options)
+    return b.add(section, section.name, "binary_cross_entropy", [b.row(section, scores)], **options)
 
 
 def sum2(b: Builder, section: Section, params: Section) -> Value:

@@ -16,16 +16,16 @@ Translate = Callable[[Builder, Section, Section], Value]
 
 # cuda-convnet's neurons: our layer, and the names of its arguments.
 _NEURONS: dict[str, tuple[str, tuple[str, ...]]] = {
-    "logistic": ("logistic", ()),
+    "logistic": ("sigmoid", ()),
     "abs": ("abs", ()),
     "relu": ("relu", ()),
-    "softrelu": ("softrelu", ()),
+    "softrelu": ("softplus", ()),
     "square": ("square", ()),
     "sqrt": ("sqrt", ()),
     "log": ("log", ("a",)),
     "tanh": ("tanh", ("a", "b")),
     "brelu": ("brelu", ("a",)),
-    "linear": ("linear", ("a", "b")),
+    "linear": ("affine", ("a", "b")),
     "drelu": ("drelu", ("a",)),
     "nrelu": ("relu", ()),
     "abstanh": ("tanh", ("a", "b")),
@@ -192,7 +192,7 @@ def apply_neuron(b: Builder, section: Section, value: Value, wish: str, text: st
     if kind == "abstanh":  # a |tanh(b x)|
         inner = b.add(section, f"{wish}/tanh", "tanh", [value], a=1.0, b=options["b"])
         inner = b.add(section, f"{wish}/abs", "abs", [inner])
-        return b.add(section, wish, "linear", [inner], a=options["a"], b=0.0)
+        return b.add(section, wish, "affine", [inner], a=options["a"], b=0.0)
     made = b.add(section, wish, layer, [value], **options)
     return Value(
         made.node,
@@ -234,7 +234,7 @@ def eltsum(b: Builder, section: Section, params: Section) -> Value:
     if len(values) == 1:
         if coeffs == [1.0]:
             return values[0]
-        return b.add(section, section.name, "linear", values, a=coeffs[0], b=0.0)
+        return b.add(section, section.name, "affine", values, a=coeffs[0], b=0.0)
     options = {} if set(coeffs) == {1.0} else {"coeffs": coeffs}
     return b.add(section, section.name, "sum", values, **options)
 

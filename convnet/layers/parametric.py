@@ -11,7 +11,7 @@ from convnet.layers import initializers
 from convnet.layers.layer import Array, Gradients, Layer, Parameter, Shape, choice, flag, number
 
 
-class Weighted(Layer):
+class ParametricLayer(Layer):
     """y = op(x, w) + b, then max(0, y) if there is a ReLU.
 
     A subclass says which shapes w and b have, and calls its three operations.
@@ -26,7 +26,7 @@ class Weighted(Layer):
         self,
         bias: bool,
         relu: bool,
-        init: str | initializers.Initialiser,
+        init: str | initializers.Initializer,
         std: float,
         bias_init: float,
         multipliers: tuple[float, float, float, float],

@@ -1,0 +1,66 @@
+"""Configurations in words from before."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from convnet.cli.main import main
+from convnet.common.deprecated import RenamedWarning
+from convnet.config import ConfigError, load_config
+
+END = {"name": "loss", "type": "softmax_cross_entropy"}
+
+
+def of(*layers: dict[str, Any]) -> dict[str, Any]:
+    return {"net": {"layers": list(layers)}}
+
+
+OLD = of(
+    {"name": "a", "type": "planes"},
+    {"name": "b", "type": "image", "channels": 1},
+    {"name": "c", "type": "dense", "units": 9},
+    {"name": "d", "type": "logistic"},
+    {"name": "e", "type": "softrelu"},
+    {"name": "f", "type": "linear", "a": 2.0},
+    {"name": "g", "type": "bce"},
+)
+NEW = ["flatten_chw", "unflatten_chw", "dense", "sigmoid", "softplus", "affine"]
+
+
+def test_old_types_are_read_with_a_note() -> None:
+    with pytest.warns(RenamedWarning) as notes:
+        cfg = load_config(OLD)
+    assert [layer.type for layer in cfg.net.layers] == [*NEW, "binary_cross_entropy"]
+    said = [str(note.message) for note in notes]
+    assert len(said) == 6
+    assert said[2] == 'configuration: net.layers[3]: type "logistic" is called "sigmoid" now'
+    assert load_config(cfg.to_dict()) == cfg  # what is written has the names of today
+    assert load_config(OLD, saved=True) == cfg  # no note, as warnings are errors here
+
+
+def test_softmax_was_the_loss_and_is_refused() -> None:
+    old = of({"name": "fc", "type": "dense", "units": 3}, {"name": "out", "type": "softmax"})
+    with pytest.raises(
+        ConfigError, match=r'net.layers\[1\]: type: expected "softmax_cross_entropy", the loss .*'
+    ):
+        load_config(old)
+    assert load_config(old, saved=True).net.layers[1].type == "softmax_cross_entropy"
+
+
+def test_the_command_says_what_is_called_otherwise(
+    tmp_path: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "old.toml"
+    cfg = load_config(
+        of({"name": "a", "type": "sigmoid"}, {"name": "b", "type": "dense", "units": 10}, END)
+    )
+    file.write_text(cfg.to_toml().replace('"sigmoid"', '"logistic"'))
+    assert main(["summary", str(file), "--device", "cpu"]) == 0
+    said = capsys.readouterr()
+    assert (
+        said.err
+        == f'convnet: note: {file}: net.layers[0]: type "logistic" is called "sigmoid" now\n'
+    )
+    assert "sigmoid" in said.out
