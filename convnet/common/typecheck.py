@@ -18,6 +18,8 @@ import typing
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Literal
 
+from convnet.common.checks import LIMITS, outside
+
 # What suggestions look at, of files that may hold any number of names of any length.
 _LONGEST, _MOST = 60, 500
 
@@ -213,18 +215,10 @@ def typed(value: Any, hint: Any, key: str, origin: str) -> Any:
 def value_of(value: Any, hint: Any, item: dataclasses.Field[Any], key: str, origin: str) -> Any:
     """A value converted to its hint and held against the limits of its field."""
     value = typed(value, hint, key, origin)
-    limits = {name: limit for name, limit in item.metadata.items() if limit is not None}
-    signs = {"low": ">=", "above": ">", "high": "<=", "below": "<"}
-    wanted = " and ".join(f"{signs[name]} {limit}" for name, limit in limits.items())
+    limits = {name: item.metadata.get(name) for name in LIMITS}
     numbers = [] if isinstance(value, str) else value if isinstance(value, tuple) else [value]
     for number in numbers:
-        inside = {
-            "low": lambda limit, number=number: number >= limit,
-            "above": lambda limit, number=number: number > limit,
-            "high": lambda limit, number=number: number <= limit,
-            "below": lambda limit, number=number: number < limit,
-        }
-        if not all(inside[name](limit) for name, limit in limits.items()):
+        if wanted := outside(number, limits):
             raise ConfigError(f"{origin}: {key}: expected a value {wanted}, got {shown(value)}")
     return value
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from convnet.common.checks import check_int
 from convnet.config import load_config
 from convnet.data import DataError
 from convnet.data.dataset import shown
@@ -23,7 +24,6 @@ from convnet.interpret import charts
 from convnet.interpret.examples import choose, from_files, from_set
 from convnet.interpret.montage import filter_sheet, save_picture
 from convnet.layers import Conv, Dense, graph
-from convnet.layers.layer import whole
 from convnet.nn.net import Net, Node
 from convnet.training.checkpoint import Checkpoint
 from convnet.training.run_folder import RunError, open_checkpoint, read_metrics
@@ -131,7 +131,7 @@ def plot_filters(
     Raises: CheckpointError, RunError, DataError; OSError: the file cannot be written.
     """
     filters = read_filters(open_checkpoint(run, warn), layer)
-    w, towers = filters.w, filters.towers if towers is None else whole("towers", towers)
+    w, towers = filters.w, filters.towers if towers is None else check_int("towers", towers)
     count, height, width, channels = w.shape
     if count % towers:
         raise DataError(f"towers: expected a divisor of {count} filters, got {towers}")

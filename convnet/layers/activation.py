@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from convnet import ops
-from convnet.layers.layer import Array, Gradients, Layer, Shape, number
+from convnet.common.checks import check_float
+from convnet.layers.layer import Array, Gradients, Layer, Shape
 
 
 class Activation(Layer):
@@ -17,8 +18,8 @@ class Activation(Layer):
 
     def __init__(self, a: float = 1.0, b: float = 1.0) -> None:
         super().__init__()
-        self.a = number("a", a)
-        self.b = number("b", b)
+        self.a = check_float("a", a)
+        self.b = check_float("b", b)
 
     def setup(self, in_shape: Shape, rng: np.random.Generator) -> Shape:
         self.in_shape = self.out_shape = tuple(in_shape)

@@ -6,8 +6,9 @@ from typing import Any
 
 import numpy as np
 
+from convnet.common.checks import check_bool, check_float
 from convnet.layers import initializers
-from convnet.layers.layer import Array, Gradients, Layer, Parameter, Shape, flag, number
+from convnet.layers.layer import Array, Gradients, Layer, Parameter, Shape
 
 
 class Bias(Layer):
@@ -26,10 +27,10 @@ class Bias(Layer):
         self, tied: bool = True, bias_init: float = 0.0, b_lr: float = 1.0, b_decay: float = 0.0
     ) -> None:
         super().__init__()
-        self.tied = flag("tied", tied)
-        self.bias_init = number("bias_init", bias_init)
-        self.b_lr = number("b_lr", b_lr, 0.0)
-        self.b_decay = number("b_decay", b_decay, 0.0)
+        self.tied = check_bool("tied", tied)
+        self.bias_init = check_float("bias_init", bias_init)
+        self.b_lr = check_float("b_lr", b_lr, 0.0)
+        self.b_decay = check_float("b_decay", b_decay, 0.0)
 
     @property
     def channel_axis(self) -> int:  # type: ignore[override]

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 
 from convnet import ops
+from convnet.common.checks import check_choice, check_int, check_pair
 from convnet.layers.initializers import Initializer
-from convnet.layers.layer import Array, Shape, choice, image_shape, pair, whole
+from convnet.layers.layer import Array, Shape, image_shape
 from convnet.layers.parametric import ParametricLayer, window_text
 
 
@@ -60,13 +61,13 @@ class Conv(ParametricLayer):
         math: str | None = None,
     ) -> None:
         super().__init__(bias, relu, init, std, bias_init, (w_lr, w_decay, b_lr, b_decay))
-        self.filters = whole("filters", filters)
-        self.size = pair("size", size)
-        self.stride = pair("stride", stride)
-        self.pad = pair("pad", pad, 0)
-        self.groups = whole("groups", groups)
+        self.filters = check_int("filters", filters)
+        self.size = check_pair("size", size)
+        self.stride = check_pair("stride", stride)
+        self.pad = check_pair("pad", pad, 0)
+        self.groups = check_int("groups", groups)
         self.math = self._checked_math(math)
-        self.rounding = choice("rounding", rounding, ("floor", "ceil"))
+        self.rounding = check_choice("rounding", rounding, ("floor", "ceil"))
 
     def block(self, first: int, last: int, channels: int) -> Conv:
         part = super().block(first, last, channels)

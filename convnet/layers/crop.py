@@ -7,7 +7,8 @@ import math
 import numpy as np
 
 from convnet import backend
-from convnet.layers.layer import Array, Gradients, Layer, Shape, image_shape, whole
+from convnet.common.checks import check_int
+from convnet.layers.layer import Array, Gradients, Layer, Shape, image_shape
 
 
 class Crop(Layer):
@@ -22,8 +23,8 @@ class Crop(Layer):
 
     def __init__(self, height: int, width: int, top: int = 0, left: int = 0) -> None:
         super().__init__()
-        self.height, self.width = whole("height", height), whole("width", width)
-        self.top, self.left = whole("top", top, 0), whole("left", left, 0)
+        self.height, self.width = check_int("height", height), check_int("width", width)
+        self.top, self.left = check_int("top", top, 0), check_int("left", left, 0)
 
     def setup(self, in_shape: Shape, rng: np.random.Generator) -> Shape:
         height, width, channels = self.in_shape = image_shape(in_shape, "a crop")
@@ -61,8 +62,8 @@ class Slice(Layer):
 
     def __init__(self, start: int, stop: int) -> None:
         super().__init__()
-        self.start = whole("start", start, 0)
-        self.stop = whole("stop", stop, self.start + 1)
+        self.start = check_int("start", start, 0)
+        self.stop = check_int("stop", stop, self.start + 1)
 
     def setup(self, in_shape: Shape, rng: np.random.Generator) -> Shape:
         self.in_shape = tuple(in_shape)
@@ -113,7 +114,7 @@ class UnflattenCHW(Layer):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.channels = whole("channels", channels)
+        self.channels = check_int("channels", channels)
 
     def setup(self, in_shape: Shape, rng: np.random.Generator) -> Shape:
         self.in_shape = tuple(in_shape)

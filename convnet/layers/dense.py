@@ -7,8 +7,9 @@ import math
 import numpy as np
 
 from convnet import ops
+from convnet.common.checks import check_int
 from convnet.layers.initializers import Initializer
-from convnet.layers.layer import Array, Shape, whole
+from convnet.layers.layer import Array, Shape
 from convnet.layers.parametric import ParametricLayer
 
 
@@ -38,7 +39,7 @@ class Dense(ParametricLayer):
     ) -> None:
         super().__init__(bias, relu, init, std, bias_init, (w_lr, w_decay, b_lr, b_decay))
         self.math = self._checked_math(math)
-        self.units = whole("units", units)
+        self.units = check_int("units", units)
 
     def block(self, first: int, last: int, channels: int) -> Dense:
         part = super().block(first, last, channels)

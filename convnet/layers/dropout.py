@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 
 from convnet import ops
-from convnet.layers.layer import Array, Gradients, Layer, Shape, choice, number
+from convnet.common.checks import check_choice, check_float
+from convnet.layers.layer import Array, Gradients, Layer, Shape
 
 
 class Dropout(Layer):
@@ -30,10 +31,8 @@ class Dropout(Layer):
 
     def __init__(self, drop: float = 0.5, mode: str = "paper") -> None:
         super().__init__()
-        self.drop = number("drop", drop, 0.0, 1.0)
-        if self.drop == 1.0:
-            raise ValueError("drop: expected a number in [0, 1), got 1")
-        self.mode = choice("mode", mode, ("paper", "inverted"))
+        self.drop = check_float("drop", drop, 0.0, below=1.0)
+        self.mode = check_choice("mode", mode, ("paper", "inverted"))
 
     def block(self, first: int, last: int, channels: int) -> Layer:
         part = super().block(first, last, channels)

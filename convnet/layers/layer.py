@@ -274,46 +274,6 @@ class Layer:
         self.params = other.params
 
 
-def whole(name: str, value: Any, least: int = 1) -> int:
-    """`value`, checked to be an integer that is at least `least`."""
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
-        raise ValueError(f"{name}: expected a whole number, at least {least}; got {value!r}")
-    return int(value)
-
-
-def pair(name: str, value: Any, least: int = 1) -> tuple[int, int]:
-    """(h, w) from one whole number for both, or from two."""
-    if isinstance(value, (list, tuple)):
-        if len(value) != 2:
-            raise ValueError(f"{name}: expected one whole number or two (h, w), got {value!r}")
-        return whole(name, value[0], least), whole(name, value[1], least)
-    return whole(name, value, least), whole(name, value, least)
-
-
-def number(name: str, value: Any, low: float = -math.inf, high: float = math.inf) -> float:
-    """`value`, checked to be a finite number in [low, high]."""
-    is_number = isinstance(value, (int, float, np.integer, np.floating))
-    if isinstance(value, bool) or not is_number or not math.isfinite(value):
-        raise ValueError(f"{name}: expected a finite number, got {value!r}")
-    if not low <= value <= high:
-        raise ValueError(f"{name}: expected a number from {low:g} to {high:g}, got {value!r}")
-    return float(value)
-
-
-def choice(name: str, value: Any, options: Sequence[str]) -> str:
-    """`value`, checked to be one of the options."""
-    if value not in options:
-        raise ValueError(f"{name}: expected one of {', '.join(options)}; got {value!r}")
-    return str(value)
-
-
-def flag(name: str, value: Any) -> bool:
-    """`value`, checked to be true or false."""
-    if not isinstance(value, bool):
-        raise ValueError(f"{name}: expected true or false, got {value!r}")
-    return value
-
-
 def image_shape(in_shape: Any, what: str) -> tuple[int, int, int]:
     """`in_shape`, checked to be (H, W, C)."""
     if len(in_shape) != 3:

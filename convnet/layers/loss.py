@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from convnet import ops
-from convnet.layers.layer import Array, Layer, Shape, number
+from convnet.common.checks import check_float
+from convnet.layers.layer import Array, Layer, Shape
 
 UNRANKED = 2**31 - 1  # the rank of a label that no loss compared with anything: never right
 
@@ -24,7 +25,7 @@ class Loss(Layer):
 
     def __init__(self, coeff: float = 1.0) -> None:
         super().__init__()
-        self.coeff = number("coeff", coeff)
+        self.coeff = check_float("coeff", coeff)
 
     def loss(
         self, x: Array, labels: Array, scale: float, gradient: bool

@@ -9,7 +9,8 @@ from __future__ import annotations
 import numpy as np
 
 from convnet import backend, ops
-from convnet.layers.layer import Array, Shape, flag, number
+from convnet.common.checks import check_bool, check_float
+from convnet.layers.layer import Array, Shape
 from convnet.layers.loss import Loss
 
 
@@ -59,8 +60,8 @@ class BinaryCrossEntropy(Loss):
 
     def __init__(self, coeff: float = 1.0, pos_weight: float = 1.0, scores: bool = True) -> None:
         super().__init__(coeff)
-        self.pos_weight = number("pos_weight", pos_weight, 0.0)
-        self.scores = flag("scores", scores)
+        self.pos_weight = check_float("pos_weight", pos_weight, 0.0)
+        self.scores = check_bool("scores", scores)
 
     def setup(self, in_shape: Shape, rng: np.random.Generator) -> Shape:
         if len(in_shape) != 1:

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 
 from convnet import ops
-from convnet.layers.layer import Array, Gradients, Layer, Shape, choice, number, whole
+from convnet.common.checks import check_choice, check_float, check_int
+from convnet.layers.layer import Array, Gradients, Layer, Shape
 
 
 class LRN(Layer):
@@ -35,14 +36,12 @@ class LRN(Layer):
         alpha_mode: str = "sum",
     ) -> None:
         super().__init__()
-        self.n = whole("n", n)
-        self.k = number("k", k)
-        if self.k <= 0.0:
-            raise ValueError(f"k: expected a positive number, got {k!r}")
-        self.alpha = number("alpha", alpha, 0.0)
-        self.beta = number("beta", beta, 0.0)
-        self.groups = whole("groups", groups)
-        self.alpha_mode = choice("alpha_mode", alpha_mode, ("sum", "mean"))
+        self.n = check_int("n", n)
+        self.k = check_float("k", k, above=0.0)
+        self.alpha = check_float("alpha", alpha, 0.0)
+        self.beta = check_float("beta", beta, 0.0)
+        self.groups = check_int("groups", groups)
+        self.alpha_mode = check_choice("alpha_mode", alpha_mode, ("sum", "mean"))
 
     def block(self, first: int, last: int, channels: int) -> Layer:
         part = super().block(first, last, channels)

@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 
 from convnet import backend, ops
-from convnet.layers.layer import Array, Gradients, Layer, Shape, choice, image_shape, number, whole
+from convnet.common.checks import check_choice, check_float, check_int
+from convnet.layers.layer import Array, Gradients, Layer, Shape, image_shape
 
 
 class MapNorm(Layer):
@@ -34,13 +35,11 @@ class MapNorm(Layer):
         self, n: int, alpha: float, k: float = 1.0, beta: float = 0.75, alpha_mode: str = "sum"
     ) -> None:
         super().__init__()
-        self.n = whole("n", n)
-        self.alpha = number("alpha", alpha, 0.0)
-        self.k = number("k", k)
-        if self.k <= 0.0:
-            raise ValueError(f"k: expected a positive number, got {k!r}")
-        self.beta = number("beta", beta, 0.0)
-        self.alpha_mode = choice("alpha_mode", alpha_mode, ("sum", "mean"))
+        self.n = check_int("n", n)
+        self.alpha = check_float("alpha", alpha, 0.0)
+        self.k = check_float("k", k, above=0.0)
+        self.beta = check_float("beta", beta, 0.0)
+        self.alpha_mode = check_choice("alpha_mode", alpha_mode, ("sum", "mean"))
         self._counts: dict[Any, Array] = {}
 
     def setup(self, in_shape: Shape, rng: np.random.Generator) -> Shape:

@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 
 from convnet import ops
+from convnet.common.checks import check_bool, check_choice, check_float
 from convnet.layers import initializers
-from convnet.layers.layer import Array, Gradients, Layer, Parameter, Shape, choice, flag, number
+from convnet.layers.layer import Array, Gradients, Layer, Parameter, Shape
 
 
 class ParametricLayer(Layer):
@@ -32,13 +33,13 @@ class ParametricLayer(Layer):
         multipliers: tuple[float, float, float, float],
     ) -> None:
         super().__init__()
-        self.bias = flag("bias", bias)
-        self.relu = flag("relu", relu)
+        self.bias = check_bool("bias", bias)
+        self.relu = check_bool("relu", relu)
         self.init = init
-        self.std = number("std", std, 0.0)
-        self.bias_init = number("bias_init", bias_init)
+        self.std = check_float("std", std, 0.0)
+        self.bias_init = check_float("bias_init", bias_init)
         names = ("w_lr", "w_decay", "b_lr", "b_decay")
-        checked = [number(n, value, 0.0) for n, value in zip(names, multipliers, strict=True)]
+        checked = [check_float(n, value, 0.0) for n, value in zip(names, multipliers, strict=True)]
         self.w_lr, self.w_decay, self.b_lr, self.b_decay = checked
 
     # ---- for subclasses -------------------------------------------------------------------------
@@ -100,7 +101,7 @@ class ParametricLayer(Layer):
         return dx, [dw, db] if self.bias else [dw]
 
     def _checked_math(self, math: str | None) -> str | None:
-        return None if math is None else choice("math", math, self.maths)
+        return None if math is None else check_choice("math", math, self.maths)
 
     def _relu_text(self) -> str:
         return " + relu" if self.relu else ""

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from convnet import backend, ops
-from convnet.layers.layer import Array, Gradients, Layer, Shape, choice, image_shape, pair
+from convnet.common.checks import check_choice, check_pair
+from convnet.layers.layer import Array, Gradients, Layer, Shape, image_shape
 from convnet.layers.parametric import window_text
 
 
@@ -34,10 +35,10 @@ class _Pool(Layer):
         rounding: str = "ceil",
     ) -> None:
         super().__init__()
-        self.size = pair("size", size)
-        self.stride = pair("stride", stride)
-        self.pad = pair("pad", pad, 0)
-        self.rounding = choice("rounding", rounding, ("floor", "ceil"))
+        self.size = check_pair("size", size)
+        self.stride = check_pair("stride", stride)
+        self.pad = check_pair("pad", pad, 0)
+        self.rounding = check_choice("rounding", rounding, ("floor", "ceil"))
 
     @property
     def _window(self) -> tuple[Any, ...]:

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from convnet import backend, ops
-from convnet.layers.layer import Array, Gradients, Layer, Shape, number
+from convnet.common.checks import check_float
+from convnet.layers.layer import Array, Gradients, Layer, Shape
 
 
 class Flatten(Layer):
@@ -42,7 +43,7 @@ class Sum(Layer):
 
     def __init__(self, coeffs: Sequence[float] = ()) -> None:
         super().__init__()
-        self.coeffs = tuple(number("coeffs", coeff) for coeff in coeffs)
+        self.coeffs = tuple(check_float("coeffs", coeff) for coeff in coeffs)
 
     def setup(self, in_shape: list[Shape], rng: np.random.Generator) -> Shape:
         if len(set(in_shape)) != 1:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
-from convnet.layers.layer import whole
+from convnet.common.checks import check_float, check_int
 
 
 def scaled(filters: Sequence[int], width: float, groups: int, count: int) -> list[int]:
@@ -17,9 +16,8 @@ def scaled(filters: Sequence[int], width: float, groups: int, count: int) -> lis
     """
     if len(filters) != count:
         raise ValueError(f"filters: expected {count} numbers, got {len(filters)}")
-    if not 0.0 < width < math.inf:
-        raise ValueError(f"width: expected a positive number, got {width!r}")
+    check_float("width", width, above=0.0)
     if width == 1.0:
         return list(filters)
-    groups = whole("groups", groups)
+    groups = check_int("groups", groups)
     return [groups * max(1, round(width * number / groups)) for number in filters]

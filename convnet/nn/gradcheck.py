@@ -18,7 +18,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from convnet import backend as backends
-from convnet.layers.layer import Array, Parameter, number, whole
+from convnet.common.checks import check_float, check_int
+from convnet.layers.layer import Array, Parameter
 from convnet.nn.net import Net
 
 _STEPS = tuple(0.3 * 2.5**-i for i in range(10))  # of the parameter's own scale
@@ -71,9 +72,9 @@ def gradcheck(
     Returns: a row for each of `net.params`, but for those that are frozen (`lr_mult` 0).
     Raises: ValueError for x or labels that do not fit, and for a loss that is not finite.
     """
-    whole("samples", samples)
-    whole("elements", elements)
-    number("tolerance", tolerance, 1e-6, 1.0)
+    check_int("samples", samples)
+    check_int("elements", elements)
+    check_float("tolerance", tolerance, 1e-6, 1.0)
     rng = np.random.default_rng(seed)
     with _off_the_kinks(net, rng):
         loss = net.gradients(x, labels)

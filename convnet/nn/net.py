@@ -9,9 +9,10 @@ from typing import Any, TypeVar
 import numpy as np
 
 from convnet import backend as backends
+from convnet.common.checks import check_bool, check_int
 from convnet.layers import graph
 from convnet.layers.graph import Node
-from convnet.layers.layer import Array, flag, whole
+from convnet.layers.layer import Array
 from convnet.layers.loss import UNRANKED
 from convnet.nn import weights
 from convnet.nn.divergence import Origin
@@ -80,7 +81,7 @@ class Net(Steps):
     ) -> None:
         on = backends.get_all(device if devices is None else devices)
         super().__init__(nodes, in_shape, on, seed, sizes_only, math)
-        self.trace = flag("trace", trace)
+        self.trace = check_bool("trace", trace)
         self._recent: tuple[Array, Array] | None = None  # the last batch
 
     # ---- what the net is ------------------------------------------------------------------------
@@ -351,5 +352,5 @@ class Net(Steps):
 
 
 def _parts(count: int, batch: int) -> list[slice]:
-    batch = whole("batch", batch)
+    batch = check_int("batch", batch)
     return [slice(start, min(start + batch, count)) for start in range(0, count, batch)]

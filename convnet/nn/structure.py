@@ -9,9 +9,10 @@ import numpy as np
 
 from convnet import backend as backends
 from convnet import ops
+from convnet.common.checks import check_bool, check_choice, check_int
 from convnet.layers import graph
 from convnet.layers.graph import INPUT, Node, input_names
-from convnet.layers.layer import Parameter, Randomness, Shape, choice, flag, whole
+from convnet.layers.layer import Parameter, Randomness, Shape
 from convnet.layers.loss import Loss
 from convnet.ops.step_state import StepState
 from convnet.parallel.partition import Partition
@@ -34,13 +35,13 @@ class Structure:
         sizes_only: bool,
         math: str,
     ) -> None:
-        self.math = choice("math", math, ops.MATHS)
+        self.math = check_choice("math", math, ops.MATHS)
         self.sizes_only = sizes_only
         self.backends = list(devices)
         self.backend = self.backends[0]
-        self._random = Randomness(seed=whole("seed", seed, 0), state=StepState(self.backends))
+        self._random = Randomness(seed=check_int("seed", seed, 0), state=StepState(self.backends))
         self.nodes = graph.resolve(nodes)
-        self.in_shape: Shape = tuple(whole("in_shape", size) for size in in_shape)
+        self.in_shape: Shape = tuple(check_int("in_shape", size) for size in in_shape)
         self.shapes: dict[str, Shape] = {}
         self.params: list[Parameter] = []
         self._by_name = {node.name: node for node in self.nodes}
@@ -118,7 +119,7 @@ class Structure:
 
     @step.setter
     def step(self, step: int) -> None:
-        self._random.step = whole("step", step, 0)
+        self._random.step = check_int("step", step, 0)
 
     @property
     def first_case(self) -> int:
@@ -127,7 +128,7 @@ class Structure:
 
     @first_case.setter
     def first_case(self, case: int) -> None:
-        self._random.first_case = whole("first_case", case, 0)
+        self._random.first_case = check_int("first_case", case, 0)
 
     @property
     def classes(self) -> int | None:
@@ -173,4 +174,4 @@ class Structure:
 
     @keep_gradients.setter
     def keep_gradients(self, value: bool) -> None:
-        self._keep_gradients = flag("keep_gradients", value)
+        self._keep_gradients = check_bool("keep_gradients", value)

@@ -12,7 +12,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from convnet.layers.layer import choice, number, whole
+from convnet.common.checks import check_choice, check_float, check_int
 
 
 class Schedule:
@@ -22,7 +22,7 @@ class Schedule:
     spans_run = False  # True: the rates depend on how many steps the run has in all
 
     def __init__(self, base: float) -> None:
-        self.base = number("lr", base, 0.0)
+        self.base = check_float("lr", base, 0.0)
 
     def lr(self, step: int, total_steps: int) -> float:
         """The learning rate of one step."""
@@ -69,9 +69,9 @@ class Step(Schedule):
         factor: float = 10.0,
     ) -> None:
         super().__init__(base)
-        self.steps = [whole("steps", step) for step in steps]
-        self.every = whole("every", every, 0)
-        self.factor = number("factor", factor, 1.0)
+        self.steps = [check_int("steps", step) for step in steps]
+        self.every = check_int("every", every, 0)
+        self.factor = check_float("factor", factor, 1.0)
         if bool(self.steps) == bool(self.every):
             raise ValueError(f"step schedule: expected steps or every, got {steps!r} and {every!r}")
         if self.steps != sorted(set(self.steps)):
@@ -89,9 +89,7 @@ class _Falling(Schedule):
 
     def __init__(self, base: float, target_factor: float = 10.0) -> None:
         super().__init__(base)
-        self.target_factor = number("target_factor", target_factor)
-        if self.target_factor <= 0.0:
-            raise ValueError(f"target_factor: expected a positive number, got {target_factor!r}")
+        self.target_factor = check_float("target_factor", target_factor, above=0.0)
 
 
 class Linear(_Falling):
@@ -124,7 +122,7 @@ class DExp(_Falling):
 
     def __init__(self, base: float, target_factor: float = 10.0, levels: int = 4) -> None:
         super().__init__(base, target_factor)
-        self.levels = whole("levels", levels, 2)
+        self.levels = check_int("levels", levels, 2)
 
     def lr(self, step: int, total_steps: int) -> float:
         span = min(step * self.levels // max(total_steps, 1), self.levels - 1)
@@ -141,7 +139,7 @@ class Cosine(Schedule):
 
     def __init__(self, base: float, final: float = 0.0) -> None:
         super().__init__(base)
-        self.final = number("final", final, 0.0)
+        self.final = check_float("final", final, 0.0)
 
     def lr(self, step: int, total_steps: int) -> float:
         cosine = math.cos(math.pi * _fraction(step, total_steps))
@@ -172,10 +170,10 @@ class Plateau(Schedule):
         drops: int = 3,
     ) -> None:
         super().__init__(base)
-        self.factor = number("factor", factor, 1.0)
-        self.patience = whole("patience", patience)
-        self.min_delta = number("min_delta", min_delta, 0.0)
-        self.drops = whole("drops", drops, 0)
+        self.factor = check_float("factor", factor, 1.0)
+        self.patience = check_int("patience", patience)
+        self.min_delta = check_float("min_delta", min_delta, 0.0)
+        self.drops = check_int("drops", drops, 0)
         self.dropped = 0
         self.waited = 0
         self.best: float | None = None
@@ -235,7 +233,7 @@ class Warmup(Schedule):
     def __init__(self, schedule: Schedule, steps: int) -> None:
         super().__init__(schedule.base)
         self.schedule = schedule
-        self.steps = whole("warmup_steps", steps, 0)
+        self.steps = check_int("warmup_steps", steps, 0)
 
     @property
     def finished(self) -> bool:  # type: ignore[override]
@@ -282,5 +280,5 @@ def build(kind: str, base: float, warmup_steps: int = 0, **options: Any) -> Sche
 
     Raises: ValueError for an unknown kind or a value out of range.
     """
-    schedule = SCHEDULES[choice("schedule kind", kind, list(SCHEDULES))](base, **options)
+    schedule = SCHEDULES[check_choice("schedule kind", kind, list(SCHEDULES))](base, **options)
     return Warmup(schedule, warmup_steps) if warmup_steps else schedule

@@ -7,8 +7,9 @@ from typing import Any
 
 from convnet import backend as backends
 from convnet import ops
+from convnet.common.checks import check_float
 from convnet.common.exit_codes import FAILED
-from convnet.layers.layer import Parameter, number
+from convnet.layers.layer import Parameter
 from convnet.ops.step_state import StepState
 
 
@@ -56,11 +57,9 @@ class SGD:
         weight_decay: float = 5e-4,
     ) -> None:
         self.params = list(params)
-        self.lr = number("lr", lr, 0.0)
-        self.momentum = number("momentum", momentum, 0.0)
-        if self.momentum >= 1.0:
-            raise ValueError(f"momentum: expected a number in [0, 1), got {momentum!r}")
-        self.weight_decay = number("weight_decay", weight_decay, 0.0)
+        self.lr = check_float("lr", lr, 0.0)
+        self.momentum = check_float("momentum", momentum, 0.0, below=1.0)
+        self.weight_decay = check_float("weight_decay", weight_decay, 0.0)
         self._state: StepState | None = None  # of updates that are given none
 
     @property

@@ -314,10 +314,10 @@ def test_sizes_that_do_not_fit(make, in_shape, message, rng):
     ("make", "message"),
     [
         (lambda: MapNorm(0, 0.1), "n: expected a whole number"),
-        (lambda: MapNorm(3, -1.0), "alpha: expected a number from 0"),
-        (lambda: MapNorm(3, 0.1, k=0.0), "k: expected a positive number"),
+        (lambda: MapNorm(3, -1.0), "alpha: expected a number >= 0"),
+        (lambda: MapNorm(3, 0.1, k=0.0), "k: expected a number > 0"),
         (lambda: Slice(3, 3), "stop: expected a whole number, at least 4"),
-        (lambda: BinaryCrossEntropy(pos_weight=-1.0), "pos_weight: expected a number from 0"),
+        (lambda: BinaryCrossEntropy(pos_weight=-1.0), "pos_weight: expected a number >= 0"),
         (lambda: Sum(["a"]), "coeffs: expected a finite number, got 'a'"),
     ],
 )

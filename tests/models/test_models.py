@@ -93,8 +93,8 @@ def test_width_multiplies_the_filters():
 @pytest.mark.parametrize(
     ("options", "expected"),
     [
-        ({"width": 0.0}, "width: expected a positive number, got 0.0"),
-        ({"width": float("inf")}, "width: expected a positive number, got inf"),
+        ({"width": 0.0}, "width: expected a number > 0, got 0.0"),
+        ({"width": float("inf")}, "width: expected a finite number, got inf"),
         ({"filters": [8, 8]}, "filters: expected 5 numbers, got 2"),
         ({"groups": 0, "width": 0.5}, "groups: expected a whole number, at least 1; got 0"),
     ],

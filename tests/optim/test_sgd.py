@@ -80,9 +80,9 @@ def test_memory_is_taken_when_first_used(rng):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"lr": -1.0}, "lr: expected a number from 0 to inf, got -1.0"),
+        ({"lr": -1.0}, "lr: expected a number >= 0, got -1.0"),
         ({"lr": float("nan")}, "lr: expected a finite number"),
-        ({"momentum": 1.0}, r"momentum: expected a number in \[0, 1\), got 1.0"),
+        ({"momentum": 1.0}, "momentum: expected a number >= 0 and < 1, got 1.0"),
         ({"weight_decay": "much"}, "weight_decay: expected a finite number, got 'much'"),
     ],
 )
