@@ -4,7 +4,7 @@
     python benchmarks/conv_throughput.py --net fashion-mnist --picture 28,28,1
     python benchmarks/conv_throughput.py --shape 128,13,13,256,384,3,3 --pad 1
     python benchmarks/conv_throughput.py --ops lrn,maxpool,lrn_maxpool,dense
-    python benchmarks/conv_throughput.py --math fp32,tf32,bf16
+    python benchmarks/conv_throughput.py --precision fp32,tf32,bf16
 
 Each pass of each layer is first checked against float64 at a sample of its results, then timed in
 turns with PyTorch's two memory layouts (where PyTorch is installed; `cudnn.benchmark` is on). The
@@ -52,8 +52,8 @@ def main() -> None:
 
 def run(args: argparse.Namespace, backend: Backend) -> None:
     print(f"device  {backend.describe()}")
-    args.math = modes(args.math)
-    machines = {mode: limits.measure(backend, math=mode) for mode in args.math}
+    args.precision = modes(args.precision)
+    machines = {mode: limits.measure(backend, precision=mode) for mode in args.precision}
     for mode, machine in machines.items():
         print(f"limits  {mode}: {machine}")
     peers = importlib.util.find_spec("torch") is not None
@@ -67,7 +67,7 @@ def run(args: argparse.Namespace, backend: Backend) -> None:
     rows = []
     replay = Replay(backend)
     for work in works(args, backend):
-        rows.append(measure(work, machines[work.math], peers, replay, args))
+        rows.append(measure(work, machines[work.precision], peers, replay, args))
         print(line(rows[-1]), flush=True)
     summary(rows)
     if args.json:
@@ -77,21 +77,21 @@ def run(args: argparse.Namespace, backend: Backend) -> None:
     if args.plot:
         from roofline import draw
 
-        draw(rows, machines[args.math[0]], backend.describe(), args.plot)
+        draw(rows, machines[args.precision[0]], backend.describe(), args.plot)
 
 
 def modes(wanted: str) -> list[str]:
-    """Those of the modes of math that are something of their own on the device in use."""
+    """Those of the precisions that are something of their own on the device in use."""
     found = []
     for mode in wanted.split(","):
-        said = ops.math_description(mode)
+        said = ops.precision_description(mode)
         if said.startswith("as "):
-            print(f"math    {mode}: left out, {said}")
+            print(f"precision {mode}: left out, {said}")
         else:
-            print(f"math    {mode}: {said}")
+            print(f"precision {mode}: {said}")
             found.append(mode)
     if not found:
-        sys.exit(f"--math: expected a mode that this device has, got {wanted}")
+        sys.exit(f"--precision: expected a mode that this device has, got {wanted}")
     return found
 
 
@@ -99,7 +99,9 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     add_work_arguments(parser)
     parser.add_argument("--ops", default="conv", help=f"comma list of {', '.join(KINDS)}")
-    parser.add_argument("--math", default="fp32", help="comma list of fp32, ffma, tf32, bf16")
+    parser.add_argument(
+        "--precision", "--math", default="fp32", help="comma list of fp32, ffma, tf32, bf16"
+    )
     parser.add_argument("--passes", default="", help="comma list of fprop, dgrad, wgrad, bprop")
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--device", default="auto")
@@ -107,7 +109,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--json", type=Path)
     parser.add_argument("--plot", type=Path, help="a picture, needs matplotlib")
     args = parser.parse_args()
-    for text, choices in ((args.ops, KINDS), (args.passes, PASSES), (args.math, MATHS)):
+    for text, choices in ((args.ops, KINDS), (args.passes, PASSES), (args.precision, PRECISIONS)):
         for name in filter(None, text.split(",")):
             if name not in choices:
                 parser.error(f"expected some of {', '.join(choices)}, got {name!r}")
@@ -115,7 +117,7 @@ def arguments() -> argparse.Namespace:
 
 
 def add_work_arguments(parser: argparse.ArgumentParser) -> None:
-    """What is measured: for `works`, which also takes --ops, --math and --passes."""
+    """What is measured: for `works`, which also takes --ops, --precision and --passes."""
     parser.add_argument("--net", default="alexnet", help="a preset whose layers are measured")
     parser.add_argument("--picture", default="224,224,3", help="H,W,C of its input")
     parser.add_argument("--shape", help="instead of a net: N,H,W,C,K,R,S of one convolution")
@@ -127,17 +129,17 @@ def add_work_arguments(parser: argparse.ArgumentParser) -> None:
 
 KINDS = ("conv", "dense", "lrn", "maxpool", "lrn_maxpool")
 PASSES = ("fprop", "dgrad", "wgrad", "bprop")
-MATHS = ("fp32", "ffma", "tf32", "bf16")
+PRECISIONS = ("fp32", "ffma", "tf32", "bf16")
 
 
 def works(args: argparse.Namespace, backend: Backend) -> list[Work]:
     if args.shape:
         sizes = numbers(args.shape, 7, "--shape")
-        found = of_shape(backend, sizes, args.stride, args.pad, args.groups, args.math)
+        found = of_shape(backend, sizes, args.stride, args.pad, args.groups, args.precision)
     else:
         picture = numbers(args.picture, 3, "--picture")
         net = build_net(load_config(args.net), picture, 1000, "cpu")
-        found = of_net(backend, net, args.batch, args.ops.split(","), args.math)
+        found = of_net(backend, net, args.batch, args.ops.split(","), args.precision)
     passes = args.passes.split(",") if args.passes else PASSES
     return [work for work in found if work.step in passes]
 
@@ -182,7 +184,7 @@ def measure(
     return {
         "layer": work.name,
         "pass": work.step,
-        "math": work.math,
+        "precision": work.precision,
         "shape": work.text,
         "kernel": kernel(work),
         "ms": middle * 1e3,
@@ -230,12 +232,12 @@ def kernel(work: Work) -> str:
         return ""
     shapes = work.shapes["x"], work.shapes["w"]
     if work.kind == "dense":
-        return ops.dense_kernel(work.step, *shapes, math=work.math)
-    return ops.conv_kernel(work.step, *shapes, math=work.math, **work.options)
+        return ops.dense_kernel(work.step, *shapes, precision=work.precision)
+    return ops.conv_kernel(work.step, *shapes, precision=work.precision, **work.options)
 
 
 HEADER = (
-    f"{'layer':9}{'pass':7}{'math':6}{'shape':40}{'ms':>9}{'GFLOP/s':>9}{'GB/s':>7}{'limit':>13}"
+    f"{'layer':9}{'pass':7}{'precision':11}{'shape':40}{'ms':>9}{'GFLOP/s':>9}{'GB/s':>7}{'limit':>13}"
     f"{'error':>9}{'NCHW ms':>10}{'NHWC ms':>10}{'ratio':>7}  kernel"
 )
 
@@ -243,7 +245,7 @@ HEADER = (
 def line(row: dict) -> str:
     limit = f"{row['limit_share']:.0%} {row['bound']}"
     text = (
-        f"{row['layer']:9}{row['pass']:7}{row['math']:6}{row['shape']:40}{row['ms']:9.4f}{row['gflops']:9.0f}"
+        f"{row['layer']:9}{row['pass']:7}{row['precision']:11}{row['shape']:40}{row['ms']:9.4f}{row['gflops']:9.0f}"
         f"{row['gbytes']:7.1f}{limit:>13}{row['error']:9.1e}"
     )
     for name in ("NCHW", "NHWC"):
@@ -254,8 +256,8 @@ def line(row: dict) -> str:
 
 
 def summary(rows: list[dict]) -> None:
-    for mode in dict.fromkeys(row["math"] for row in rows):
-        of_mode = [row for row in rows if row["math"] == mode and row["ratio"]]
+    for mode in dict.fromkeys(row["precision"] for row in rows):
+        of_mode = [row for row in rows if row["precision"] == mode and row["ratio"]]
         for step in (*PASSES, "all"):
             ratios = [row["ratio"] for row in of_mode if step in ("all", row["pass"])]
             if ratios:
@@ -265,7 +267,7 @@ def summary(rows: list[dict]) -> None:
 
 
 def header(backend: Backend, machines: dict[str, limits.Limits], args: argparse.Namespace) -> dict:
-    machine = machines[args.math[0]]
+    machine = machines[args.precision[0]]
     return {
         "benchmark": "conv_throughput",
         "ops": args.ops,
@@ -277,7 +279,7 @@ def header(backend: Backend, machines: dict[str, limits.Limits], args: argparse.
         "copy_gbytes": machine.copy,
         "gemm_gflops": machine.gemm,
         "gemm_by": machine.gemm_by,
-        "gemm_gflops_of": {math: each.gemm for math, each in machines.items()},
+        "gemm_gflops_of": {precision: each.gemm for precision, each in machines.items()},
     }
 
 

@@ -20,7 +20,7 @@ LAYERS: dict[str, Sizes] = {
     "fc8": ((128, 4096), (1000, 4096), (128, 1000)),
 }
 PASSES = ("fprop", "dgrad", "wgrad")
-MATHS = ("fp32", "tf32", "bf16")
+PRECISIONS = ("fp32", "tf32", "bf16")
 # TFLOP/s of the data sheets for TF32 and bf16, without sparsity; by a word in a device's name.
 # Float32 accuracy takes three TF32 products.
 DATASHEETS = {"H200": (494, 989), "H100": (494, 989), "A100": (156, 312), "GH200": (494, 989)}
@@ -53,7 +53,7 @@ def computed(page: str) -> dict[tuple[str, str], tuple[str, ...]]:
     own = re.sub(r"<!-- results: expected.*?<!-- end of results -->", "", page, flags=re.DOTALL)
     for layer, step, rest in COMPUTED.findall(own):
         shares = re.findall(r"\| (\d+%) ", rest + " ")
-        if layer in LAYERS and len(shares) == len(MATHS):
+        if layer in LAYERS and len(shares) == len(PRECISIONS):
             found[layer, step] = tuple(shares)
     return found
 
@@ -67,7 +67,7 @@ def measured(folder: Path) -> tuple[str, dict[tuple[str, str, str], float]]:
             continue
         device = record["device"]
         for row in record["rows"]:
-            times[row["layer"], row["pass"], row.get("math", "fp32")] = row["ms"]
+            times[row["layer"], row["pass"], row.get("precision", "fp32")] = row["ms"]
     return device, times
 
 
@@ -78,7 +78,7 @@ def comparison(page: str, folders: list[Path]) -> str:
     machines = {folder.name: measured(folder) for folder in folders}
     machines = {name: found for name, found in machines.items() if found[1]}
     head = ["layer, pass", "flops a byte"]
-    for mode in MATHS:
+    for mode in PRECISIONS:
         head += [f"`{mode}`: computed", *(machines or {"measured": 0})]
     rows = [head, ["---"] * len(head)]
     for layer in LAYERS:
@@ -86,7 +86,7 @@ def comparison(page: str, folders: list[Path]) -> str:
             if (layer, step) not in shares:
                 continue
             cells = [f"{layer} {step}", f"{intensity(layer):.0f}"]
-            for mode, share in zip(MATHS, shares[layer, step], strict=True):
+            for mode, share in zip(PRECISIONS, shares[layer, step], strict=True):
                 cells.append(share)
                 cells += [_share(found, layer, step, mode) for found in machines.values()] or [""]
             rows.append(cells)

@@ -129,7 +129,7 @@ pytest_part() {
 }
 
 smoke() {
-  local files=(tests/kernels/test_{tensor_cores,tiles,wgmma,math}.py) status=()
+  local files=(tests/kernels/test_{tensor_cores,tiles,wgmma,precision}.py) status=()
   [ $dry = 0 ] || files=(tests/kernels/test_{tensor_cores,tiles}.py)
   hopper; status+=($?)
   pytest_part smoke 180 "${files[@]}"; status+=($?)
@@ -191,12 +191,12 @@ conv_part() {
 }
 
 conv() {
-  local math status=()
-  for math in fp32 tf32 bf16; do
-    conv_part "conv-$math" 180 --math $math; status+=($?)
-    [ $dry = 1 ] || { conv_part "dense-$math" 120 --ops dense --math $math; status+=($?); }
+  local precision status=()
+  for precision in fp32 tf32 bf16; do
+    conv_part "conv-$precision" 180 --precision $precision; status+=($?)
+    [ $dry = 1 ] || { conv_part "dense-$precision" 120 --ops dense --precision $precision; status+=($?); }
   done
-  conv_part conv-ffma 180 --math ffma; status+=($?)
+  conv_part conv-ffma 180 --precision ffma; status+=($?)
   [ $dry = 1 ] || { conv_part layers 180 --ops lrn,maxpool,lrn_maxpool; status+=($?); }
   together "${status[@]}"
 }
@@ -212,22 +212,22 @@ step_part() {
 
 step() {
   if [ $dry = 1 ]; then
-    step_part step-fashion-mnist 400 --math tf32,bf16 && step_part step-compiled 400 --peers compile
+    step_part step-fashion-mnist 400 --precision tf32,bf16 && step_part step-compiled 400 --peers compile
     return
   fi
-  local math status=() net=(alexnet --picture "224,224,3" --classes 1000)
-  for math in fp32 tf32 bf16; do
-    step_part "step-alexnet-$math" 240 "${net[@]}" --math $math; status+=($?)
+  local precision status=() net=(alexnet --picture "224,224,3" --classes 1000)
+  for precision in fp32 tf32 bf16; do
+    step_part "step-alexnet-$precision" 240 "${net[@]}" --precision $precision; status+=($?)
   done
-  step_part step-fashion-mnist 240 --math fp32; status+=($?)
-  step_part infer-alexnet 240 "${net[@]}" --math fp32,tf32,bf16 --infer --peers eager; status+=($?)
+  step_part step-fashion-mnist 240 --precision fp32; status+=($?)
+  step_part infer-alexnet 240 "${net[@]}" --precision fp32,tf32,bf16 --infer --peers eager; status+=($?)
   together "${status[@]}"
 }
 
 # It keeps what it has measured, so any time is good for something; its log says what to do with it.
 tune() {
   local size=(--rounds 9) limit=480
-  [ $dry = 0 ] || size=(--shape "1,6,6,16,16,3,3" --pad 1 --rounds 1 --math tf32)
+  [ $dry = 0 ] || size=(--shape "1,6,6,16,16,3,3" --pad 1 --rounds 1 --precision tf32)
   if [ "$(left)" -lt $limit ]; then
     [ "$(left)" -ge 90 ] || return $UNFINISHED
     limit=$(left)

@@ -36,16 +36,18 @@ class Limits:
         return f"copy {self.copy:.1f} GB/s, matrix product {self.gemm:.0f} GFLOP/s ({self.gemm_by})"
 
 
-def measure(backend: Backend, rounds: int = 5, math: str = "fp32") -> Limits:
-    """The limits of this device, now: of several ways to do it, the fastest median. `math` is how
-    the matrix product forms its products."""
+def measure(backend: Backend, rounds: int = 5, precision: str = "fp32") -> Limits:
+    """The limits of this device, now: of several ways to do it, the fastest median, and of a
+    matrix product in `precision`."""
     scale = TINY if backend.name == "emulator" else 1
     copied, square, batch = COPY_BYTES // scale, SQUARE // scale, BATCH // scale
     copies = interleaved(_copies(backend, copied), rounds)
     fastest_copy = min(statistics.median(seconds) for seconds in copies.values())
     rates = {
         name: 2.0 * square * square * batch / statistics.median(seconds) / 1e9
-        for name, seconds in interleaved(_products(backend, batch, square, math), rounds).items()
+        for name, seconds in interleaved(
+            _products(backend, batch, square, precision), rounds
+        ).items()
     }
     best = max(rates, key=rates.__getitem__)
     return Limits(2 * copied / fastest_copy / 1e9, rates[best], best)
@@ -73,7 +75,7 @@ def _copies(backend: Backend, size: int) -> dict[str, Callable[[], object]]:
 
 
 def _products(
-    backend: Backend, batch: int, square: int, math: str
+    backend: Backend, batch: int, square: int, precision: str
 ) -> dict[str, Callable[[], object]]:
     rng = np.random.default_rng(0)
     x_host = rng.standard_normal((batch, square), dtype=np.float32)
@@ -82,7 +84,7 @@ def _products(
     y = backend.empty((batch, square))
 
     def own() -> None:
-        ops.dense_fprop(x, w, math=math, out=y)
+        ops.dense_fprop(x, w, precision=precision, out=y)
         backend.synchronize()
 
     def library() -> None:
@@ -90,7 +92,7 @@ def _products(
         backend.synchronize()
 
     products: dict[str, Callable[[], object]] = {"convnet's dense layer": own}
-    if math in ("fp32", "ffma"):
+    if precision in ("fp32", "ffma"):
         products[backend.xp.__name__] = library
     if importlib.util.find_spec("torch") is not None:
         import torch
@@ -98,11 +100,11 @@ def _products(
         device = f"cuda:{backend.index}" if backend.name == "cuda" else "cpu"
         torch_x, torch_w = (torch.from_numpy(a).to(device) for a in (x_host, w_host))
         torch_y = torch.empty((batch, square), device=device)
-        if math == "bf16":
+        if precision == "bf16":
             torch_x, torch_w, torch_y = (a.bfloat16() for a in (torch_x, torch_w, torch_y))
 
         def peer() -> None:
-            torch.backends.cuda.matmul.allow_tf32 = math == "tf32"
+            torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
             torch.mm(torch_x, torch_w.T, out=torch_y)
             if device != "cpu":
                 torch.cuda.synchronize()

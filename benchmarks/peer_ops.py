@@ -28,7 +28,7 @@ def describe(backend: Backend) -> str:
 def contenders(work: Work, ready: Ready) -> dict[str, Callable[[], object]]:
     """The work in each layout, computing on the same numbers, in the work's precision, which holds
     until the next call of this. On a GPU they return before it is done: see `finish`."""
-    set_precision(work.math)
+    set_precision(work.precision)
     makers = {"conv": _conv, "dense": _dense, "lrn": _lrn, "maxpool": _maxpool}
     make = (makers | {"lrn_maxpool": _lrn_maxpool})[work.kind]
     layouts = LAYOUTS if work.kind != "dense" else {"NCHW": LAYOUTS["NCHW"]}
@@ -77,7 +77,7 @@ def tensor(array: np.ndarray, layout: torch.memory_format) -> torch.Tensor:
 def _conv(work: Work, ready: Ready, layout: torch.memory_format) -> Callable[[], object]:
     x, w, dy = (tensor(ready.inputs[name], layout) for name in ("x", "w", "dy"))
     b = torch.from_numpy(ready.inputs["b"]).to(_device())
-    if work.math == "bf16":  # which PyTorch also stores in 16 bits
+    if work.precision == "bf16":  # which PyTorch also stores in 16 bits
         x, w, dy, b = (value.bfloat16() for value in (x, w, dy, b))
     stride, pad = (list(work.options[key]) for key in ("stride", "pad"))
     groups = work.options["groups"]
@@ -102,7 +102,7 @@ def _conv(work: Work, ready: Ready, layout: torch.memory_format) -> Callable[[],
 
 def _dense(work: Work, ready: Ready, layout: torch.memory_format) -> Callable[[], object]:
     x, w, b, dy = (torch.from_numpy(ready.inputs[n]).to(_device()) for n in ("x", "w", "b", "dy"))
-    if work.math == "bf16":
+    if work.precision == "bf16":
         x, w, b, dy = (value.bfloat16() for value in (x, w, b, dy))
     if work.step == "fprop":
         return lambda: functional.linear(x, w, b)

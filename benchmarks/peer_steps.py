@@ -2,8 +2,8 @@
 
 Eager is PyTorch as most write it: modules, autograd, `torch.optim.SGD` (fused on a GPU). Compiled
 is `torch.compile` of the forward pass and the loss, and with them of the backward pass; on a GPU
-in the mode "reduce-overhead", which replays CUDA graphs. Precision follows convnet's `math`: TF32
-off for fp32 and ffma, on for tf32; for bf16 autocast with float32 weights.
+in the mode "reduce-overhead", which replays CUDA graphs. Precision follows convnet's: TF32 off
+for fp32 and ffma, on for tf32; for bf16 autocast with float32 weights.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def describe(backend_name: str) -> str:
 
 
 def forget() -> None:
-    """Gives back what compiled contenders of an earlier mode of math hold."""
+    """Gives back what compiled contenders of an earlier precision hold."""
     torch._dynamo.reset()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
@@ -75,7 +75,7 @@ def peer(
     name: str,
     net: Net,
     batch: tuple[np.ndarray, np.ndarray],
-    math: str,
+    precision: str,
     sgd: tuple[float, float, float],
     infer: bool = False,
 ) -> Peer:
@@ -84,14 +84,14 @@ def peer(
     Args:
         name: one of `names`.
         batch: pictures [N, H, W, C] and labels [N], on the host.
-        math: convnet's.
+        precision: convnet's.
         sgd: learning rate, momentum, weight decay.
 
     Raises:
         PeerError: a compiled one that does not compile or run.
         SystemExit: the nets do not compute the same.
     """
-    set_precision(math)
+    set_precision(precision)
     device = device_of(net.backend.name)
     if device == "cuda":
         torch.backends.cudnn.benchmark = True
@@ -104,15 +104,15 @@ def peer(
     images = images.to(device=device, memory_format=layout)
     targets = torch.from_numpy(labels.astype(np.int64)).to(device)
     compiled = "compiled" in name
-    check(name, net, x, model, images, math)
+    check(name, net, x, model, images, precision)
     if infer:
-        run = _inference(model, images, math, compiled)
+        run = _inference(model, images, precision, compiled)
     else:
         model.train()
-        run = _step(model, images, targets, math, sgd, compiled)
+        run = _step(model, images, targets, precision, sgd, compiled)
     if not compiled:
         return Peer(run)
-    expected = None if infer else _loss(model, images, targets, math)
+    expected = None if infer else _loss(model, images, targets, precision)
     start = time.perf_counter()
     try:
         first = run()
@@ -121,9 +121,9 @@ def peer(
     except Exception as error:  # whatever a compiler may come up with
         raise PeerError(_first_line(error)) from error
     seconds = time.perf_counter() - start
-    print(f"compile {name} ({math}): {seconds:.1f} s", file=sys.stderr)
+    print(f"compile {name} ({precision}): {seconds:.1f} s", file=sys.stderr)
     if expected is not None:
-        _check_loss(f"{name} ({math})", first, expected, model, len(x))
+        _check_loss(f"{name} ({precision})", first, expected, model, len(x))
     return Peer(run, seconds)
 
 
@@ -132,28 +132,28 @@ def _first_line(error: Exception) -> str:
     return f"{type(error).__name__}: {lines[0]}"[:200]
 
 
-def precise(math: str, device: torch.device) -> contextlib.AbstractContextManager[Any]:
-    """Where products are formed as `math` says."""
-    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=math == "bf16")
+def precise(precision: str, device: torch.device) -> contextlib.AbstractContextManager[Any]:
+    """Where products are formed as `precision` says."""
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16")
 
 
 def check(
-    name: str, net: Net, x: np.ndarray, model: nn.Module, images: torch.Tensor, math: str
+    name: str, net: Net, x: np.ndarray, model: nn.Module, images: torch.Tensor, precision: str
 ) -> None:
     """Eight pictures through both nets, in test mode."""
     model.eval()
-    with torch.no_grad(), precise(math, images.device):
+    with torch.no_grad(), precise(precision, images.device):
         found = torch.softmax(model(images[:8]), 1).float().cpu().numpy()
     error = float(np.abs(found - net.predict(x[:8])).max())
-    text = f"check   {name} {torch.__version__} ({math}): largest difference {error:.1e}"
+    text = f"check   {name} {torch.__version__} ({precision}): largest difference {error:.1e}"
     print(text, file=sys.stderr)
-    if not error < APART[math]:
+    if not error < APART[precision]:
         raise SystemExit("the nets do not compute the same; nothing was timed")
 
 
-def _loss(model: nn.Module, images: torch.Tensor, targets: torch.Tensor, math: str) -> float:
+def _loss(model: nn.Module, images: torch.Tensor, targets: torch.Tensor, precision: str) -> float:
     """Eager PyTorch's, in training mode, of a step that is not made."""
-    with torch.no_grad(), precise(math, images.device):
+    with torch.no_grad(), precise(precision, images.device):
         return float(nn.functional.cross_entropy(model(images), targets))
 
 
@@ -177,7 +177,7 @@ def _step(
     model: nn.Module,
     images: torch.Tensor,
     targets: torch.Tensor,
-    math: str,
+    precision: str,
     sgd: tuple[float, float, float],
     compiled: bool,
 ) -> Callable[[], float]:
@@ -188,7 +188,7 @@ def _step(
     )
 
     def loss_of(images: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        with precise(math, images.device):
+        with precise(precision, images.device):
             return nn.functional.cross_entropy(model(images), targets)
 
     function = _compiled(loss_of, images.device) if compiled else loss_of
@@ -206,10 +206,10 @@ def _step(
 
 
 def _inference(
-    model: nn.Module, images: torch.Tensor, math: str, compiled: bool
+    model: nn.Module, images: torch.Tensor, precision: str, compiled: bool
 ) -> Callable[[], np.ndarray]:
     def probabilities(images: torch.Tensor) -> torch.Tensor:
-        with precise(math, images.device):
+        with precise(precision, images.device):
             return torch.softmax(model(images), 1).float()
 
     function = _compiled(probabilities, images.device) if compiled else probabilities

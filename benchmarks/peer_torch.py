@@ -12,14 +12,14 @@ from convnet import layers
 from convnet.nn.net import Net
 
 
-def set_precision(math: str) -> None:
-    """Lets PyTorch's float32 products be what convnet's are with this `math`: TF32 only where that
-    is asked for (cuDNN's default is yes, cuBLAS' no). bf16 is a matter of types, not of this.
+def set_precision(precision: str) -> None:
+    """Lets PyTorch multiply float32 in the precision that convnet does: in TF32 only where that is
+    asked for (cuDNN's default is yes, cuBLAS' no). bf16 is a matter of types, not of this.
 
     By the older names of these switches alone: PyTorch refuses a mixture with `fp32_precision`.
     """
-    torch.backends.cudnn.allow_tf32 = math == "tf32"
-    torch.backends.cuda.matmul.allow_tf32 = math == "tf32"
+    torch.backends.cudnn.allow_tf32 = precision == "tf32"
+    torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
 
 
 class CeilPad(nn.Module):

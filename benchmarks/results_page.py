@@ -109,8 +109,11 @@ def record_text(record: dict[str, Any], path: str) -> str:
     size = ",".join(map(str, record.get("picture", ())))
     command = COMMANDS[kind].format(**record, size=size)
     command += "".join(f" --set {text}" for text in record.get("set", ()))
-    maths = list(dict.fromkeys(row["math"] for row in rows_of(record) if row.get("math")))
-    command += f" --math {','.join(maths)}" if maths and maths != ["fp32"] else ""
+    precisions = list(
+        dict.fromkeys(row["precision"] for row in rows_of(record) if row.get("precision"))
+    )
+    if precisions and precisions != ["fp32"]:
+        command += f" --precision {','.join(precisions)}"
     command += f" --peers {record['peers']}" if record.get("peers") else ""
     command += " --infer" if record.get("work") == "inference" else ""
     said = f"`{command}` on {record['device']}; commit {record['commit']}; {versions}."
@@ -122,14 +125,21 @@ def conv_table(record: dict[str, Any]) -> str:
         f"Limits in the same run: copy {record['copy_gbytes']:.0f} GB/s, matrix product "
         f"{record['gemm_gflops']:,.0f} GFLOP/s ({record['gemm_by']})."
     )
-    maths = {row.get("math") for row in record["rows"]}
-    head = ["layer", "pass", *(["math"] if len(maths) > 1 else []), "ms", "GFLOP/s", "GB/s"]
+    precisions = {row.get("precision") for row in record["rows"]}
+    head = [
+        "layer",
+        "pass",
+        *(["precision"] if len(precisions) > 1 else []),
+        "ms",
+        "GFLOP/s",
+        "GB/s",
+    ]
     head += ["of the limit", "error", "PyTorch ms", "ratio"]
     rows = []
     for row in record["rows"]:
         peers = row["peers_ms"].values()
         cells = [row["layer"], row["pass"]]
-        cells += [row.get("math") or ""] if len(maths) > 1 else []
+        cells += [row.get("precision") or ""] if len(precisions) > 1 else []
         cells += [short(row["ms"]), f"{row['gflops']:,.0f}", f"{row['gbytes']:.1f}"]
         cells += [f"{row['limit_share']:.0%} ({row['bound']})", f"{row['error']:.1e}"]
         cells += [short(min(peers)) if peers else ""]
@@ -139,8 +149,8 @@ def conv_table(record: dict[str, Any]) -> str:
 
 
 def rows_of(record: dict[str, Any]) -> list[dict[str, Any]]:
-    """What a record has for each mode of math; older ones of whole steps have one, unnamed."""
-    one = [{"math": None, "results": record["results"]}] if "results" in record else []
+    """What a record has for each precision; older ones of whole steps have one, unnamed."""
+    one = [{"precision": None, "results": record["results"]}] if "results" in record else []
     return record.get("rows") or record.get("runs") or one
 
 
@@ -154,12 +164,12 @@ def train_table(record: dict[str, Any]) -> str:
     extra = {"peak_mib": "peak MiB", "compile_s": "compile s"}
     extra = {key: head for key, head in extra.items() if any(key in row for row in found)}
     several = len(runs) > 1
-    head = [*(["math"] if several else []), "", "ms", "quartiles", "images/s"]
+    head = [*(["precision"] if several else []), "", "ms", "quartiles", "images/s"]
     rows = []
     for run in runs:
         own = run["results"]["convnet"]["ms"]
         for name, row in run["results"].items():
-            cells = [run["math"]] if several else []
+            cells = [run["precision"]] if several else []
             if "failed" in row:
                 blank = [""] * (4 + len(extra))
                 rows.append([*cells, f"{name}: failed, `{row['failed']}`", *blank])
@@ -175,24 +185,25 @@ def train_table(record: dict[str, Any]) -> str:
 
 
 def verdict(run: dict[str, Any]) -> str:
-    """How a run in a named mode of math compares with the fastest of its peers."""
+    """How a run in a named precision compares with the fastest of its peers."""
     times = {name: row["ms"] for name, row in run["results"].items() if "ms" in row}
     own = times.pop("convnet")
-    if not times or run["math"] is None:
+    if not times or run["precision"] is None:
         return ""
     best = min(times, key=times.__getitem__)
-    return f"`{run['math']}`: {times[best] / own:.2f}x as fast as {best}, the fastest of PyTorch's."
+    ratio = f"{times[best] / own:.2f}x"
+    return f"`{run['precision']}`: {ratio} as fast as {best}, the fastest of PyTorch's."
 
 
 def tune_table(record: dict[str, Any]) -> str:
-    head = ["layer", "pass", "math", "product", "rule", "ms", "best", "ms", "gain", "tried"]
+    head = ["layer", "pass", "precision", "product", "rule", "ms", "best", "ms", "gain", "tried"]
     rows, gains = [], []
     for row in record["rows"]:
         if "left_out" in row:
             continue
         m, n, k, products = row["product"]
         size = f"{m} x {n} x {k}" + (f", {products}" if products > 1 else "")
-        cells = [row["layer"], row["pass"], row["math"], size]
+        cells = [row["layer"], row["pass"], row["precision"], size]
         for name in ("rule", "best"):
             choice = row[name]
             splits = f", {choice['splits']} splits" if choice["splits"] > 1 else ""

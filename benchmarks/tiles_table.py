@@ -18,7 +18,7 @@ TILES = {
 }
 PASSES = {"fprop": "kFprop", "dgrad": "kDgrad", "wgrad": "kWgrad"}
 ON_HOPPER = {"rule": "kRule", "wgmma": "kWgmma", "mma": "kMma"}
-MATHS = {"fp32": "kFp32", "tf32": "kTf32", "bf16": "kBf16"}
+PRECISIONS = {"fp32": "kFp32", "tf32": "kTf32", "bf16": "kBf16"}
 
 HEAD = """\
 // Tiles and splits that were measured, for mma_plan(): where a product is listed here, the rule of
@@ -44,7 +44,7 @@ class TunedRow:
 
     measured_on: str
     step: str
-    math: str
+    precision: str
     product: tuple[int, int, int, int]
     tile: str
     splits: int
@@ -53,19 +53,20 @@ class TunedRow:
 
     @property
     def key(self) -> tuple[str, str, tuple[int, int, int, int]]:
-        return self.step, self.math, self.product
+        return self.step, self.precision, self.product
 
 
 def table_text(rows: Sequence[TunedRow]) -> str:
-    """The file with these rows, ordered by pass, math and product."""
+    """The file with these rows, ordered by pass, precision and product."""
     lines = []
     for row in sorted(rows, key=lambda row: row.key):
         name, note = (re.sub(r'["\\]', "", text) for text in (row.measured_on, row.note))
         product = ", ".join(map(str, row.product))
         note = f"  // {note}" if note else ""
         lines.append(
-            f'{{"{name}", Pass::{PASSES[row.step]}, Math::{MATHS[row.math]}, {{{product}}}, '
-            f"TileKind::{TILES[row.tile]}, {row.splits}, OnHopper::{ON_HOPPER[row.on_hopper]}}},"
+            f'{{"{name}", Pass::{PASSES[row.step]}, Math::{PRECISIONS[row.precision]}, '
+            f"{{{product}}}, TileKind::{TILES[row.tile]}, {row.splits}, "
+            f"OnHopper::{ON_HOPPER[row.on_hopper]}}},"
             f"{note}\n"
         )
     return HEAD.format(empty="" if lines else EMPTY) + "".join(lines)
@@ -77,8 +78,9 @@ def read_table(path: Path = TABLE) -> list[TunedRow]:
     Raises:
         ValueError: a line is neither a row nor a comment.
     """
-    tiles, passes, maths, on_hopper = (
-        {name: key for key, name in names.items()} for names in (TILES, PASSES, MATHS, ON_HOPPER)
+    tiles, passes, precisions, on_hopper = (
+        {name: key for key, name in names.items()}
+        for names in (TILES, PASSES, PRECISIONS, ON_HOPPER)
     )
     rows = []
     for number, line in enumerate(path.read_text().splitlines(), 1):
@@ -87,13 +89,13 @@ def read_table(path: Path = TABLE) -> list[TunedRow]:
         match = ROW.match(line)
         if match is None:
             raise ValueError(f"{path.name}:{number}: expected a row or a comment, got {line!r}")
-        name, step, math, *product, tile, splits, hopper, note = match.groups()
+        name, step, precision, *product, tile, splits, hopper, note = match.groups()
         m, n, k, products = map(int, product)
         rows.append(
             TunedRow(
                 name,
                 passes[step],
-                maths[math],
+                precisions[precision],
                 (m, n, k, products),
                 tiles[tile],
                 int(splits),

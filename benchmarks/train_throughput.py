@@ -1,13 +1,13 @@
 """Images per second of whole training steps: convnet and, where it is installed, PyTorch.
 
     python benchmarks/train_throughput.py [PRESET] [--batch 128] [--rounds 20] [--device cpu]
-        [--math fp32,tf32,bf16] [--peers eager,compile] [--set net.options.lrn=false]
+        [--precision fp32,tf32,bf16] [--peers eager,compile] [--set net.options.lrn=false]
         [--infer] [--memory]
 
 Both train the same net from the same weights on the same batch (forward, backward, SGD with
 momentum and weight decay); the outputs are compared first. Contenders take turns within one run,
 and medians are compared, with the fastest of PyTorch's: eager and compiled, each in two memory
-layouts (`peer_steps.py`). The modes of math come one after the other, PyTorch in the precision of
+layouts (`peer_steps.py`). The precisions come one after the other, PyTorch in the precision of
 convnet's. A contender that does not compile is a row that says so; the time it takes to compile is
 printed, and is not in the steps. `--json FILE` keeps the figures with the versions and the machine.
 """
@@ -25,7 +25,7 @@ from typing import Any
 
 import numpy as np
 import provenance
-from conv_throughput import MATHS, modes
+from conv_throughput import PRECISIONS, modes
 from timing import interleaved, spread
 
 import convnet
@@ -48,15 +48,15 @@ def main() -> None:
 def run(args: argparse.Namespace, backend: Backend) -> None:
     cfg = load_config(args.preset, overrides=args.set)
     if args.alone:
-        name, math = args.alone
-        print(json.dumps(peak_memory(name, args, with_math(args, math), backend)))
+        name, precision = args.alone
+        print(json.dumps(peak_memory(name, args, with_precision(args, precision), backend)))
         return
     print(f"device  {backend.describe()}")
-    maths = modes(args.math or cfg.train.math)
+    precisions = modes(args.precision or cfg.train.precision)
     peers = peer_names(args, backend)
     runs: list[dict[str, Any]] = []
-    for math in maths:
-        runs.append(measured(args, with_math(args, math), backend, peers))
+    for precision in precisions:
+        runs.append(measured(args, with_precision(args, precision), backend, peers))
         if args.json:  # what there is so far, should a later one fail
             args.json.parent.mkdir(parents=True, exist_ok=True)
             args.json.write_text(json.dumps(record(runs, args, backend), indent=2) + "\n")
@@ -72,7 +72,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--picture", type=_sizes, default=(28, 28, 1), help="H,W,C of the data")
     parser.add_argument("--classes", type=int, default=10)
     parser.add_argument(
-        "--math", help=f"comma list of {', '.join(MATHS)}; default: the preset's train.math"
+        "--precision",
+        "--math",
+        help=f"comma list of {', '.join(PRECISIONS)}; default: the preset's train.precision",
     )
     parser.add_argument(
         "--peers", help="comma list of eager, compile; default: both on a GPU, else eager"
@@ -86,7 +88,7 @@ def parse() -> argparse.Namespace:
     # The process that --memory looks at.
     parser.add_argument("--alone", nargs=2, help=argparse.SUPPRESS)
     args = parser.parse_args()
-    for text, choices in ((args.math, MATHS), (args.peers, KINDS)):
+    for text, choices in ((args.precision, PRECISIONS), (args.peers, KINDS)):
         for name in filter(None, (text or "").split(",")):
             if name not in choices:
                 parser.error(f"expected some of {', '.join(choices)}, got {name!r}")
@@ -97,8 +99,8 @@ def _sizes(text: str) -> tuple[int, ...]:
     return tuple(int(size) for size in text.split(","))
 
 
-def with_math(args: argparse.Namespace, math: str) -> Config:
-    return load_config(args.preset, overrides=[*args.set, f"train.math={math}"])
+def with_precision(args: argparse.Namespace, precision: str) -> Config:
+    return load_config(args.preset, overrides=[*args.set, f"train.precision={precision}"])
 
 
 def peer_names(args: argparse.Namespace, backend: Backend) -> list[str]:
@@ -121,12 +123,13 @@ def peer_names(args: argparse.Namespace, backend: Backend) -> list[str]:
 def measured(
     args: argparse.Namespace, cfg: Config, backend: Backend, peers: list[str]
 ) -> dict[str, Any]:
-    """The table of one mode of math, printed and as a record."""
-    math = cfg.train.math
+    """The table of one precision, printed and as a record."""
+    precision = cfg.train.precision
     net = build_net(cfg, args.picture, args.classes, backend.device)
     batch = make_batch(args, net)
     print(
-        f"\nnet     {args.preset}, {net.parameter_count:,} parameters, batch {args.batch}, {math}"
+        f"\nnet     {args.preset}, {net.parameter_count:,} parameters, "
+        f"batch {args.batch}, {precision}"
     )
     rows: dict[str, dict[str, Any]] = {}
     contenders: dict[str, Callable[[], object]] = {}
@@ -134,7 +137,7 @@ def measured(
         import peer_steps
 
         try:
-            peer = peer_steps.peer(name, net, batch, math, rates(cfg), args.infer)
+            peer = peer_steps.peer(name, net, batch, precision, rates(cfg), args.infer)
         except peer_steps.PeerError as error:
             rows[name] = {"failed": str(error)}
             continue
@@ -145,13 +148,13 @@ def measured(
     for name, seconds in interleaved(contenders, args.rounds).items():
         rows[name] |= figures(seconds, args, net)
         if args.memory:
-            rows[name]["peak_mib"] = alone(name, math) / 2**20
+            rows[name]["peak_mib"] = alone(name, precision) / 2**20
     table(rows, args)
     how = "" if args.infer else net.programs.describe()
     print(f"convnet's steps: {how}" if how else "", flush=True)
     if peers:
         peer_steps.forget()
-    return {"math": math, "steps": how, "results": rows}
+    return {"precision": precision, "steps": how, "results": rows}
 
 
 def rates(cfg: Config) -> tuple[float, float, float]:
@@ -182,9 +185,9 @@ def own_contender(
 # ---- memory -------------------------------------------------------------------------------------
 
 
-def alone(name: str, math: str) -> int:
+def alone(name: str, precision: str) -> int:
     """The peak memory of one contender in a process of its own."""
-    command = [sys.executable, *sys.argv, "--alone", name, math]
+    command = [sys.executable, *sys.argv, "--alone", name, precision]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     return int(json.loads(done.stdout.splitlines()[-1]))
 
@@ -202,7 +205,7 @@ def peak_memory(name: str, args: argparse.Namespace, cfg: Config, backend: Backe
     if name == "convnet":
         step = own_contender(net, batch, args, cfg, backend)
     else:
-        step = peer_steps.peer(name, net, batch, cfg.train.math, rates(cfg), args.infer).run
+        step = peer_steps.peer(name, net, batch, cfg.train.precision, rates(cfg), args.infer).run
         del net
     if backend.name == "cuda":
         return _peak_of_gpu(step)
@@ -269,10 +272,12 @@ def verdict(run: dict[str, Any]) -> str:
     rows = run["results"]
     peers = {name: r["ms"] for name, r in rows.items() if name != "convnet" and "ms" in r}
     if not peers:
-        return f"{run['math']}: nothing to compare with"
+        return f"{run['precision']}: nothing to compare with"
     best = min(peers, key=peers.__getitem__)
     ratio = peers[best] / rows["convnet"]["ms"]
-    return f"{run['math']}: convnet is {ratio:.2f}x as fast as {best}, the fastest of PyTorch's"
+    return (
+        f"{run['precision']}: convnet is {ratio:.2f}x as fast as {best}, the fastest of PyTorch's"
+    )
 
 
 def record(runs: list[dict], args: argparse.Namespace, backend: Backend) -> dict[str, Any]:

@@ -2,10 +2,10 @@
 
     python benchmarks/tune_tiles.py --json tiles.json             # AlexNet's, batch 128
     python benchmarks/tune_tiles.py --json tiles.json --minutes 8 # stops in time; again to go on
-    python benchmarks/tune_tiles.py --shape 128,13,13,256,384,3,3 --pad 1 --math tf32
+    python benchmarks/tune_tiles.py --shape 128,13,13,256,384,3,3 --pad 1 --precision tf32
     python benchmarks/tune_tiles.py --write tiles.json            # the table in the source tree
 
-For each convolution and dense layer, pass and mode of math, every tile with several numbers of
+For each convolution and dense layer, pass and precision, every tile with several numbers of
 splits, and on Hopper the kernel with wgmma, take turns with what the rules choose
 (src/kernels/mma_plan.cu, wgmma_plan.cu): all of them for a few turns, and the fastest again beside
 the rules'. Before that each is checked against float64 at a sample of its results. On a GPU a turn
@@ -34,7 +34,7 @@ from typing import Any, NoReturn
 import provenance
 from conv_throughput import add_work_arguments, modes, works
 from replay import Replay
-from tiles_table import MATHS, PASSES, TABLE, TunedRow, read_table, table_text
+from tiles_table import PASSES, PRECISIONS, TABLE, TunedRow, read_table, table_text
 from timing import interleaved, spread
 from work import Work
 from work_products import RESULT
@@ -77,7 +77,7 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     add_work_arguments(parser)
     parser.set_defaults(ops="conv,dense")
-    parser.add_argument("--math", default="fp32,tf32,bf16", help="comma list")
+    parser.add_argument("--precision", "--math", default="fp32,tf32,bf16", help="comma list")
     parser.add_argument("--passes", default="", help="comma list of fprop, dgrad, wgrad")
     parser.add_argument("--rounds", type=int, default=9, help="turns of the finalists")
     parser.add_argument("--device", default="auto")
@@ -87,7 +87,7 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--least", type=float, default=1.03, help="gain of a row to be written")
     parser.add_argument("--table", type=Path, default=TABLE, help="the table to write")
     args = parser.parse_args(argv)
-    for text, choices in ((args.passes, PASSES), (args.math, MATHS)):
+    for text, choices in ((args.passes, PASSES), (args.precision, PRECISIONS)):
         for name in filter(None, text.split(",")):
             if name not in choices:
                 parser.error(f"expected some of {', '.join(choices)}, got {name!r}")
@@ -100,7 +100,7 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
 def run(args: argparse.Namespace, backend: Backend) -> int:
     started = time.monotonic()
     print(f"device  {backend.describe()}")
-    args.math = modes(args.math)
+    args.precision = modes(args.precision)
     record = {
         "benchmark": "tune_tiles",
         "device": backend.describe(),
@@ -131,7 +131,7 @@ def run(args: argparse.Namespace, backend: Backend) -> int:
 
 
 def key(work: Work) -> str:
-    return f"{work.name} {work.step} {work.math} {work.text}"
+    return f"{work.name} {work.step} {work.precision} {work.text}"
 
 
 def held(path: Path, record: dict[str, Any]) -> dict[str, dict]:
@@ -142,7 +142,7 @@ def held(path: Path, record: dict[str, Any]) -> dict[str, dict]:
     for name in ("benchmark", "device", "batch"):
         if found.get(name) != record[name]:
             refuse(f"{path}: expected results for {name} {record[name]}, got {found.get(name)}")
-    return {f"{r['layer']} {r['pass']} {r['math']} {r['shape']}": r for r in found["rows"]}
+    return {f"{r['layer']} {r['pass']} {r['precision']} {r['shape']}": r for r in found["rows"]}
 
 
 def save(path: Path, record: dict[str, Any]) -> None:
@@ -158,11 +158,11 @@ def tune(work: Work, backend: Backend, replay: Replay, rounds: int) -> dict[str,
 
     def ruled(switch: str) -> Any:
         os.environ[SWITCH] = switch
-        return module.tile_choice(work.step, *shape, work.math)
+        return module.tile_choice(work.step, *shape, work.precision)
 
     module.set_tile_choices([])
     *_, product, tile, splits, kernel = ruled("auto")
-    row = {"layer": work.name, "pass": work.step, "math": work.math, "shape": work.text}
+    row = {"layer": work.name, "pass": work.step, "precision": work.precision, "shape": work.text}
     if not tile:
         return row | {"left_out": "too few products for tensor cores"}
     if not wide(work):
@@ -170,14 +170,14 @@ def tune(work: Work, backend: Backend, replay: Replay, rounds: int) -> dict[str,
     mma: Choice = (tile, splits)
     rule = WGMMA if kernel == "wgmma" else mma
     outputs = math.prod(work.shapes[RESULT[work.step]])
-    found = candidates(module.tiles_of(work.step, work.math), work, product, outputs)
+    found = candidates(module.tiles_of(work.step, work.precision), work, product, outputs)
     tried = dict.fromkeys([rule, mma, *found])
     if ruled("always")[5] == "wgmma":
         tried |= {WGMMA: None}
 
     def choose(choice: Choice) -> None:
         os.environ[SWITCH] = "always" if choice == WGMMA else "off"
-        rows = [] if choice == WGMMA else [(work.step, work.math, product, *choice, "rule")]
+        rows = [] if choice == WGMMA else [(work.step, work.precision, product, *choice, "rule")]
         module.set_tile_choices(rows)
 
     times, errors = race(work, backend, replay, choose, list(tried), [rule, mma], rounds)
@@ -213,7 +213,7 @@ def race(
     space, errors, calls = 0, {}, {}
     for choice in tried:
         choose(choice)
-        space = max(space, int(module.conv_workspace(work.step, *shape, work.math)))
+        space = max(space, int(module.conv_workspace(work.step, *shape, work.precision)))
         errors[choice] = ready.check()
         calls[choice] = chosen(ready.queue, lambda choice=choice: choose(choice))
     start = time.perf_counter()
@@ -295,13 +295,14 @@ def figures(choice: Choice, ms: float) -> dict[str, Any]:
 # ---- reporting ----------------------------------------------------------------------------------
 
 HEADER = (
-    f"{'layer':9}{'pass':7}{'math':6}{'m x n x k':28}{'rule':>13}{'ms':>9}{'best':>13}{'ms':>9}"
+    f"{'layer':9}{'pass':7}{'precision':11}{'m x n x k':28}"
+    f"{'rule':>13}{'ms':>9}{'best':>13}{'ms':>9}"
     f"{'gain':>7}{'tried':>7}{'error':>9}"
 )
 
 
 def line(row: dict[str, Any]) -> str:
-    text = f"{row['layer']:9}{row['pass']:7}{row['math']:6}"
+    text = f"{row['layer']:9}{row['pass']:7}{row['precision']:11}"
     if "left_out" in row:
         return text + f"left out: {row['left_out']}"
     m, n, k, products = row["product"]
@@ -315,8 +316,8 @@ def line(row: dict[str, Any]) -> str:
 
 
 def summary(rows: list[dict[str, Any]]) -> None:
-    for mode in MATHS:
-        gains = [row["gain"] for row in rows if row["math"] == mode and "gain" in row]
+    for mode in PRECISIONS:
+        gains = [row["gain"] for row in rows if row["precision"] == mode and "gain" in row]
         if gains:
             mean = math.exp(sum(map(math.log, gains)) / len(gains))
             print(f"{mode}: {mean:.3f}x the rule's choice (geometric mean), most {max(gains):.2f}x")
@@ -336,7 +337,7 @@ def tuned_row(
     if tile is mma["rule"] and on_hopper == "rule":
         return None
     note = f"{row['layer']}, {best['ms']:.4g} for {rule['ms']:.4g}"
-    step, mode = row["pass"], row["math"]
+    step, mode = row["pass"], row["precision"]
     return TunedRow(name, step, mode, product, tile["tile"], tile["splits"], on_hopper, note)
 
 
@@ -360,7 +361,7 @@ def write(args: argparse.Namespace) -> int:
         if "gain" not in row:
             continue
         product = tuple(row["product"])
-        rows.pop((row["pass"], row["math"], product), None)  # measured anew
+        rows.pop((row["pass"], row["precision"], product), None)  # measured anew
         tuned = tuned_row(name, row, product, args.least)
         if tuned is not None:
             rows[tuned.key] = tuned

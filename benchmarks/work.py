@@ -45,4 +45,4 @@ class Work:
     prepare: Callable[[], Ready]
     shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
     options: dict[str, Any] = field(default_factory=dict)
-    math: str = "fp32"
+    precision: str = "fp32"

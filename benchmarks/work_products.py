@@ -28,7 +28,7 @@ def product_works(
     w_shape: tuple[int, ...],
     options: dict[str, Any],
     first: bool,
-    maths: Sequence[str],
+    precisions: Sequence[str],
 ) -> list[Work]:
     """The passes of a convolution, or without options of a dense layer, in each of these modes.
 
@@ -48,15 +48,15 @@ def product_works(
         text += f" /{options['stride'][0]}" * (options["stride"][0] > 1)
         text += f" g{options['groups']}" * (options["groups"] > 1)
 
-    def prepare(step: str, math: str) -> Callable[[], Ready]:
-        return lambda: _ready(backend, kind, step, shapes, options, math)
+    def prepare(step: str, precision: str) -> Callable[[], Ready]:
+        return lambda: _ready(backend, kind, step, shapes, options, precision)
 
     sizes = text, 2 * macs, 4 * floats
     return [
-        Work(name, kind, step, *sizes, prepare(step, math), shapes, options, math)
+        Work(name, kind, step, *sizes, prepare(step, precision), shapes, options, precision)
         for step in ("fprop", "dgrad", "wgrad")
         if not (first and step == "dgrad")
-        for math in maths
+        for precision in precisions
     ]
 
 
@@ -67,7 +67,7 @@ def _numbers(shapes: tuple[tuple[str, tuple[int, ...]], ...]) -> dict[str, np.nd
 
 
 def _ready(
-    backend: Backend, kind: str, step: str, shapes: Shapes, options: dict[str, Any], math: str
+    backend: Backend, kind: str, step: str, shapes: Shapes, options: dict[str, Any], precision: str
 ) -> Ready:
     host = _numbers((*shapes.items(), ("b", shapes["w"][:1])))
     x, w, b, dy = (backend.asarray(host[name]) for name in ("x", "w", "b", "y"))
@@ -83,7 +83,7 @@ def _ready(
         out = (result, backend.empty(shapes["w"][:1]))
 
     def queue() -> None:
-        call(*args, out=out, math=math, **options)
+        call(*args, out=out, precision=precision, **options)
 
     sample = functools.cache(lambda: _sample(step, host, options))
 
@@ -92,8 +92,8 @@ def _ready(
         places, expected, sizes = sample()
         found = backend.to_host(result.reshape(-1)[backend.asarray(places)])
         worst = float((np.abs(found - expected) / sizes).max())
-        if not worst < ALLOWED[math]:
-            raise SystemExit(f"{step} ({math}) is wrong by {worst:.1e}; nothing was timed")
+        if not worst < ALLOWED[precision]:
+            raise SystemExit(f"{step} ({precision}) is wrong by {worst:.1e}; nothing was timed")
         return worst
 
     return Ready(queue, backend.synchronize, check, {**host, "dy": host["y"]})

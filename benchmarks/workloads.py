@@ -15,7 +15,11 @@ from convnet.nn.net import Net
 
 
 def of_net(
-    backend: Backend, net: Net, batch: int, kinds: Iterable[str], maths: Sequence[str] = ("fp32",)
+    backend: Backend,
+    net: Net,
+    batch: int,
+    kinds: Iterable[str],
+    precisions: Sequence[str] = ("fp32",),
 ) -> list[Work]:
     """The work of a net's layers of these kinds, in order; products in each of these modes."""
     works: list[Work] = []
@@ -31,12 +35,12 @@ def of_net(
                 "rounding": layer.rounding,
             }
             works += product_works(
-                backend, node.name, x_shape, layer.w.shape, options, first, maths
+                backend, node.name, x_shape, layer.w.shape, options, first, precisions
             )
         elif isinstance(layer, layers.Dense) and "dense" in kinds:
             units, inputs = layer.w.shape
             shapes = (batch, inputs), (units, inputs)
-            works += product_works(backend, node.name, *shapes, {}, first, maths)
+            works += product_works(backend, node.name, *shapes, {}, first, precisions)
         elif isinstance(layer, layers.LRN) and "lrn" in kinds:
             works += lrn_works(backend, node.name, x_shape, layer)
         elif isinstance(layer, layers.MaxPool):
@@ -53,11 +57,11 @@ def of_shape(
     stride: int,
     pad: int,
     groups: int,
-    maths: Sequence[str] = ("fp32",),
+    precisions: Sequence[str] = ("fp32",),
 ) -> list[Work]:
     """The passes of one convolution; sizes N, H, W, C, K, R, S."""
     n, h, w, c, k, r, s = sizes
     options = {"stride": (stride,) * 2, "pad": (pad,) * 2, "groups": groups, "rounding": "floor"}
     return product_works(
-        backend, "conv", (n, h, w, c), (k, r, s, c // groups), options, False, maths
+        backend, "conv", (n, h, w, c), (k, r, s, c // groups), options, False, precisions
     )

@@ -11,7 +11,7 @@ from typing import Any
 
 from convnet import backend as backends
 from convnet.common import distribution
-from convnet.ops.products import MATHS
+from convnet.ops.precision import PRECISIONS
 
 _PACKAGES = ("numpy", "pillow", "safetensors", "rich")
 _VARIABLES = ("CONVNET_DATA", "CONVNET_CPU_ISA", "ONEDNN_MAX_CPU_ISA", "CONVNET_WINOGRAD")
@@ -88,8 +88,8 @@ def _device(name: str, problems: list[str]) -> dict[str, Any]:
     try:
         device = backends.get(name)
         description = device.describe()
-        math = {each: device.module.math_description(each) for each in MATHS}
-        return {"usable": True, "description": description, "math": math}
+        precision = {each: device.module.math_description(each) for each in PRECISIONS}
+        return {"usable": True, "description": description, "precision": precision}
     except (backends.DeviceError, ImportError) as error:
         reason = " ".join(str(error).split())
         if name == "cpu" or isinstance(error, backends.BrokenBackendError):
@@ -155,7 +155,7 @@ def show(report: dict[str, Any]) -> str:
         text = state["description"] if state["usable"] else f"no: {state['reason']}"
         lines.append(f"  {name:13} {text}")
         lines += [f"  {'':13} {device}" for device in state.get("devices", [])[1:]]
-        lines += [f"  {'':13} math {key}: {text}" for key, text in state.get("math", {}).items()]
+        lines += [f"  {'':13} {key}: {text}" for key, text in state.get("precision", {}).items()]
     lines += [f"  {'auto':13} would use {_auto(report)}"]
     if report["environment"]:
         lines += ["environment"]

@@ -29,12 +29,14 @@ def rename(table: dict[str, Any], origin: str, saved: bool) -> None:
     Raises:
         ConfigError: `type = "softmax"`, which was the loss, in what no run has written.
     """
+    _rename_key(table.get("train"), "math", "precision", f"{origin}: train", saved)
     net = table.get("net")
     items = net.get("layers") if isinstance(net, dict) else None
     for number, item in enumerate(items if isinstance(items, list) else []):
         if not isinstance(item, dict):
             continue
         where = f"{origin}: net.layers[{number}]"
+        _rename_key(item, "math", "precision", where, saved)
         kind = item.get("type")
         if kind == "softmax" and not saved:
             raise ConfigError(
@@ -45,3 +47,11 @@ def rename(table: dict[str, Any], origin: str, saved: bool) -> None:
             item["type"] = LAYER_TYPES[kind]
             if not saved:
                 note(f'{where}: type "{kind}"', f'"{item["type"]}"')
+
+
+def _rename_key(table: Any, old: str, new: str, where: str, saved: bool) -> None:
+    """The value of an old key is the later one, as an override is, where a table has both."""
+    if isinstance(table, dict) and old in table:
+        table[new] = table.pop(old)
+        if not saved:
+            note(f"{where}.{old}", new)

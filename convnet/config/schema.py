@@ -34,7 +34,7 @@ from convnet.config.toml_text import TomlError, from_toml, to_toml
 
 LAYER_WORDS = ("name", "type", "inputs", "share")  # of [[net.layers]]; the rest belong to the layer
 # What a model gets from the data and the command.
-MODEL_GETS = {"in_shape", "classes", "device", "devices", "seed", "trace", "math"}
+MODEL_GETS = {"in_shape", "classes", "device", "devices", "seed", "trace", "precision"}
 
 
 def _setting(
@@ -152,8 +152,8 @@ class TrainConfig:
     `checkpoint_steps`: steps between checkpoints, besides those at the end of an epoch (0: only
     those). `keep`: checkpoints kept besides the best one. `log_steps`: steps a line of
     metrics.jsonl sums up. `threads`: CPU threads (0: all cores). `tensorboard`: also write event
-    files for TensorBoard. `math`: how products are formed (see `convnet.ops`) where a layer does
-    not say.
+    files for TensorBoard. `precision`: in which products are formed (see `convnet.ops`), but for
+    layers with one of their own.
     """
 
     batch: int = _setting(128, low=1)
@@ -163,7 +163,7 @@ class TrainConfig:
     log_steps: int = _setting(50, low=1)
     threads: int = _setting(0, low=0, high=1024)
     tensorboard: bool = False
-    math: Literal["fp32", "ffma", "tf32", "bf16"] = "fp32"
+    precision: Literal["fp32", "ffma", "tf32", "bf16"] = "fp32"
 
 
 @dataclass(frozen=True)

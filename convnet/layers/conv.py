@@ -9,6 +9,7 @@ import numpy as np
 
 from convnet import ops
 from convnet.common.checks import check_choice, check_int, check_pair
+from convnet.common.deprecated import renamed_keyword
 from convnet.layers.initializers import Initializer
 from convnet.layers.layer import Array, Shape, image_shape
 from convnet.layers.parametric import ParametricLayer, window_text
@@ -36,11 +37,12 @@ class Conv(ParametricLayer):
         bias_init: initial value of b.
         w_lr, w_decay, b_lr, b_decay: multipliers of learning rate and weight decay. Biases do not
             decay by default, as in cuda-convnet.
-        math: how products are formed (see :mod:`convnet.ops`); None: as the net says.
+        precision: in which products are formed (see :mod:`convnet.ops`); None: that of the net.
 
     Source: paper, section 3.5.
     """
 
+    @renamed_keyword("math", "precision")
     def __init__(
         self,
         filters: int,
@@ -58,7 +60,7 @@ class Conv(ParametricLayer):
         w_decay: float = 1.0,
         b_lr: float = 1.0,
         b_decay: float = 0.0,
-        math: str | None = None,
+        precision: str | None = None,
     ) -> None:
         super().__init__(bias, relu, init, std, bias_init, (w_lr, w_decay, b_lr, b_decay))
         self.filters = check_int("filters", filters)
@@ -66,7 +68,7 @@ class Conv(ParametricLayer):
         self.stride = check_pair("stride", stride)
         self.pad = check_pair("pad", pad, 0)
         self.groups = check_int("groups", groups)
-        self.math = self._checked_math(math)
+        self.precision = self._checked_precision(precision)
         self.rounding = check_choice("rounding", rounding, ("floor", "ceil"))
 
     def block(self, first: int, last: int, channels: int) -> Conv:
@@ -87,7 +89,7 @@ class Conv(ParametricLayer):
 
     @property
     def _options(self) -> dict[str, Any]:
-        return {**self._window, "math": self.products}
+        return {**self._window, "precision": self.products}
 
     def setup(self, in_shape: Shape, rng: np.random.Generator) -> Shape:
         height, width, channels = image_shape(in_shape, "a convolution")
@@ -117,4 +119,4 @@ class Conv(ParametricLayer):
     def describe(self) -> str:
         window = window_text(self.size, self.stride, self.pad, self.rounding)
         groups = f" groups {self.groups}" if self.groups > 1 else ""
-        return f"conv {window}{groups}{self._relu_text()}{self._math_text()}"
+        return f"conv {window}{groups}{self._relu_text()}{self._precision_text()}"

@@ -8,6 +8,7 @@ import numpy as np
 
 from convnet import ops
 from convnet.common.checks import check_int
+from convnet.common.deprecated import renamed_keyword
 from convnet.layers.initializers import Initializer
 from convnet.layers.layer import Array, Shape
 from convnet.layers.parametric import ParametricLayer
@@ -20,9 +21,10 @@ class Dense(ParametricLayer):
 
     Args:
         units: number of outputs, K; w is [K, C].
-        bias, relu, init, std, bias_init, w_lr, w_decay, b_lr, b_decay, math: as in `Conv`.
+        bias, relu, init, std, bias_init, w_lr, w_decay, b_lr, b_decay, precision: as in `Conv`.
     """
 
+    @renamed_keyword("math", "precision")
     def __init__(
         self,
         units: int,
@@ -35,10 +37,10 @@ class Dense(ParametricLayer):
         w_decay: float = 1.0,
         b_lr: float = 1.0,
         b_decay: float = 0.0,
-        math: str | None = None,
+        precision: str | None = None,
     ) -> None:
         super().__init__(bias, relu, init, std, bias_init, (w_lr, w_decay, b_lr, b_decay))
-        self.math = self._checked_math(math)
+        self.precision = self._checked_precision(precision)
         self.units = check_int("units", units)
 
     def block(self, first: int, last: int, channels: int) -> Dense:
@@ -56,20 +58,20 @@ class Dense(ParametricLayer):
 
     def _fprop(self, x: Array) -> Array:
         given = _flat(x), self.w.data, self.b_data
-        return ops.dense_fprop(*given, relu=self.relu, math=self.products)
+        return ops.dense_fprop(*given, relu=self.relu, precision=self.products)
 
     def _dgrad(self, dy: Array, x: Array) -> Array:
-        return ops.dense_dgrad(dy, self.w.data, math=self.products).reshape(x.shape)
+        return ops.dense_dgrad(dy, self.w.data, precision=self.products).reshape(x.shape)
 
     def _wgrad(self, x: Array, dy: Array) -> tuple[Array, Array | None]:
-        return ops.dense_wgrad(_flat(x), dy, bias=self.bias, math=self.products)
+        return ops.dense_wgrad(_flat(x), dy, bias=self.bias, precision=self.products)
 
     @property
     def macs(self) -> int:
         return self.w.size
 
     def describe(self) -> str:
-        return f"dense{self._relu_text()}{self._math_text()}"
+        return f"dense{self._relu_text()}{self._precision_text()}"
 
 
 def _flat(x: Array) -> Array:

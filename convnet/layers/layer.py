@@ -181,7 +181,7 @@ class Layer:
         channel_axis: of the parameters: where they have the output channels.
         random, stream: keys of the random numbers of this layer; set by a net.
         sizes_only: `setup` makes parameters that have a shape and take no memory; set by a net.
-        net_math: how products are formed where the layer's own `math` does not say; set by a net.
+        net_precision: of products, where the layer has no `precision` of its own; set by a net.
         version: how often an attribute has been set; programs that were made before are not used.
     """
 
@@ -198,7 +198,7 @@ class Layer:
         self.random = Randomness()
         self.stream = 0
         self.sizes_only = False
-        self.net_math = "fp32"
+        self.net_precision = "fp32"
 
     def __setattr__(self, name: str, value: Any) -> None:
         object.__setattr__(self, name, value)

@@ -15,13 +15,13 @@ class Local(Conv):
     """As `Conv`, with filters and biases of its own at every output position.
 
     w is [P, Q, K, R, S, C / groups] and b is [P, Q, K]. Arguments are those of `Conv`; products
-    are formed in float32 only, so `math` is "fp32" or "ffma", whatever the net says.
+    are formed in float32 only, so `precision` is "fp32" or "ffma", whatever that of the net is.
 
     Source: paper, footnote 3; cuda-convnet's `local` layer.
     """
 
     channel_axis = 2
-    maths = ("fp32", "ffma")
+    precisions = ("fp32", "ffma")
 
     @property
     def products(self) -> str:

@@ -20,8 +20,8 @@ class ParametricLayer(Layer):
 
     traced = True
     reach = "filters"
-    math: str | None = None  # how products are formed; None: as the net says
-    maths: tuple[str, ...] = ops.MATHS  # the ways that there are
+    precision: str | None = None  # how products are formed; None: as the net says
+    precisions: tuple[str, ...] = ops.PRECISIONS  # the ways that there are
 
     def __init__(
         self,
@@ -85,8 +85,8 @@ class ParametricLayer(Layer):
 
     @property
     def products(self) -> str:
-        """How products are formed: the `math` of :mod:`convnet.ops`."""
-        return self.math or self.net_math
+        """The precision of products, see :mod:`convnet.ops`."""
+        return self.precision or self.net_precision
 
     def fprop(self, x: Array, train: bool) -> tuple[Array, Any]:
         y = self._fprop(x)
@@ -100,13 +100,13 @@ class ParametricLayer(Layer):
         dw, db = self._wgrad(x, dy)
         return dx, [dw, db] if self.bias else [dw]
 
-    def _checked_math(self, math: str | None) -> str | None:
-        return None if math is None else check_choice("math", math, self.maths)
+    def _checked_precision(self, precision: str | None) -> str | None:
+        return None if precision is None else check_choice("precision", precision, self.precisions)
 
     def _relu_text(self) -> str:
         return " + relu" if self.relu else ""
 
-    def _math_text(self) -> str:
+    def _precision_text(self) -> str:
         return "" if self.products == "fp32" else f" in {self.products}"
 
 

@@ -1,5 +1,5 @@
 """Nets as functions: each returns a `Net`, and takes in_shape, classes, device, seed, trace and
-math besides its own options."""
+precision besides its own options."""
 
 from collections.abc import Callable
 

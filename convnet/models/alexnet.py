@@ -35,7 +35,7 @@ def alexnet(
         sixth: another convolution like conv5 after the last pool (paper, section 6).
         without: convolutions to leave out, such as ["conv3"] (section 7).
         init, bias: initial weights (N(0, 0.01)), and biases of conv2, 4, 5, fc6 and fc7.
-        net_options: device, seed, trace, math; see `Net`.
+        net_options: device, seed, trace, precision; see `Net`.
     """
     k = scaled(filters, width, groups, 5)
     norms, size = (1, 2) if lrn else (), 3 if overlap else 2

@@ -21,7 +21,7 @@ def cifar10_quick(
         classes: number of outputs.
         init: "gaussian" with cuda-convnet's standard deviations, from which the loss takes a few
             hundred steps to start falling; "he" or "xavier" learn at once.
-        net_options: device, seed, trace, math; see `Net`.
+        net_options: device, seed, trace, precision; see `Net`.
 
     Source: cuda-convnet, layers-80sec.cfg.
     """

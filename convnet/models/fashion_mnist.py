@@ -23,7 +23,7 @@ def fashion_mnist(
         classes: number of outputs.
         lrn: whether to normalise after the first two convolutions.
         dropout: probability to drop an output of the hidden dense layer; 0 for none.
-        net_options: device, seed, trace, math; see `Net`.
+        net_options: device, seed, trace, precision; see `Net`.
     """
 
     def norm(name: str) -> list[Node]:

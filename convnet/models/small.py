@@ -24,7 +24,7 @@ def small(
         width: filters of the first convolution; the later ones have 2, 3 and 3 times as many.
         hidden: units of the hidden dense layer.
         dropout: probability to drop one of them, and one of its inputs; 0 for none.
-        net_options: device, seed, trace, math; see `Net`.
+        net_options: device, seed, trace, precision; see `Net`.
     """
 
     def drop(name: str) -> list[Node]:

@@ -10,6 +10,7 @@ import numpy as np
 
 from convnet import backend as backends
 from convnet.common.checks import check_bool, check_int
+from convnet.common.deprecated import renamed_keyword
 from convnet.layers import graph
 from convnet.layers.graph import Node
 from convnet.layers.layer import Array
@@ -53,7 +54,7 @@ class Net(Steps):
         trace: false runs every layer by itself, operation by operation, with the same results.
         sizes_only: the parameters have shapes and take no memory: a net to describe, not to run.
         devices: the devices as a sequence, in place of `device`.
-        math: how layers that do not say form products: see :mod:`convnet.ops`.
+        precision: in which layers multiply that have none of their own; see :mod:`convnet.ops`.
 
     Attributes:
         nodes: in the order they run; shapes: name -> output shape without the batch.
@@ -68,6 +69,7 @@ class Net(Steps):
     Raises: ValueError for a graph or sizes that do not fit, naming the node.
     """
 
+    @renamed_keyword("math", "precision")
     def __init__(
         self,
         nodes: Iterable[Node],
@@ -77,10 +79,10 @@ class Net(Steps):
         trace: bool = True,
         sizes_only: bool = False,
         devices: Sequence[str | backends.Backend] | None = None,
-        math: str = "fp32",
+        precision: str = "fp32",
     ) -> None:
         on = backends.get_all(device if devices is None else devices)
-        super().__init__(nodes, in_shape, on, seed, sizes_only, math)
+        super().__init__(nodes, in_shape, on, seed, sizes_only, precision)
         self.trace = check_bool("trace", trace)
         self._recent: tuple[Array, Array] | None = None  # the last batch
 

@@ -33,9 +33,9 @@ class Structure:
         devices: Sequence[backends.Backend],
         seed: int,
         sizes_only: bool,
-        math: str,
+        precision: str,
     ) -> None:
-        self.math = check_choice("math", math, ops.MATHS)
+        self.precision = check_choice("precision", precision, ops.PRECISIONS)
         self.sizes_only = sizes_only
         self.backends = list(devices)
         self.backend = self.backends[0]
@@ -63,7 +63,7 @@ class Structure:
         for node in self.nodes:
             layer = node.layer
             layer.random, layer.sizes_only = self._random, self.sizes_only
-            layer.net_math = self.math
+            layer.net_precision = self.precision
             layer.stream = zlib.crc32(node.name.encode())
             in_shapes = [shapes[name] for name in input_names(node)]
             rng = np.random.default_rng([self.seed, layer.stream])

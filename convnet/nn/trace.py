@@ -284,7 +284,7 @@ class _NotingModule:
 
         def note(*values: Value) -> None:
             args = dict(zip(op.arguments, values, strict=False))  # some may be left to defaults
-            defaults = {"stream": 0, "math": "fp32", "src_device": 0, "dst_device": 0}
+            defaults = {"stream": 0, "precision": "fp32", "src_device": 0, "dst_device": 0}
             known = {arg: args.get(arg, defaults.get(arg)) for arg in op.arguments}
             for arg in op.arrays:
                 known[arg] = self._tensors(known[arg])

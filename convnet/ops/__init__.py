@@ -10,8 +10,8 @@ KRSC with C/G channels. ``stride``, ``pad`` and ``size`` take a number or a pair
 ``rounding`` is ``"floor"`` (the last incomplete window is dropped) or ``"ceil"`` (it may overhang
 on the right and the bottom). ``out=`` takes the array(s) to write the result to.
 
-``math`` says how the products of convolutions and dense layers are formed; arrays and sums are
-float32 in any case.
+``precision`` is that in which convolutions and dense layers multiply; arrays and sums are float32
+in any case.
 
 - ``"fp32"``, the default: to float32 accuracy. GPUs with tensor cores (sm_80 and up) add up three
   TF32 products for one, which is faster and no less accurate than FFMA.
@@ -22,11 +22,12 @@ float32 in any case.
 A device without a unit for ``tf32`` or ``bf16`` computes as for ``fp32``: GPUs before sm_80, and
 CPUs without AMX. With AMX, ``bf16`` is taken by the passes and shapes that oneDNN has it for and
 that it makes faster; the others, among them the weight gradients of convolutions, compute as for
-``fp32``. :func:`math_description` and ``convnet doctor`` say what it comes to, and
+``fp32``. :func:`precision_description` and ``convnet doctor`` say what it comes to, and
 :func:`conv_kernel` and :func:`dense_kernel` for a shape. Sums of fewer than 32 products are formed
 by FFMA on every GPU.
 """
 
+from convnet.common.deprecated import renamed_members
 from convnet.ops.activation import (
     abs_bprop,
     abs_fprop,
@@ -73,13 +74,17 @@ from convnet.ops.pool import (
     maxpool_fprop,
     pool_output_shape,
 )
-from convnet.ops.products import MATHS, math_description
+from convnet.ops.precision import PRECISIONS, precision_description
 from convnet.ops.random import philox
 from convnet.ops.sgd import sgd_update
 from convnet.ops.softmax import softmax_fprop, softmax_xent
 
+__getattr__ = renamed_members(
+    __name__, {"MATHS": "PRECISIONS", "math_description": "precision_description"}
+)
+
 __all__ = [
-    "MATHS",
+    "PRECISIONS",
     "abs_bprop",
     "abs_fprop",
     "accumulate",
@@ -115,7 +120,6 @@ __all__ = [
     "lrn_fprop",
     "lrn_maxpool_bprop",
     "lrn_maxpool_fprop",
-    "math_description",
     "maxpool_bprop",
     "maxpool_fprop",
     "peer_add",
@@ -125,6 +129,7 @@ __all__ = [
     "peer_stamp",
     "philox",
     "pool_output_shape",
+    "precision_description",
     "relu_bprop",
     "relu_fprop",
     "sgd_update",

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from convnet import backend as _backend
 from convnet.backend import Array
+from convnet.common.deprecated import renamed_keyword
 from convnet.ops.arguments import (
     Pair,
     Shape,
@@ -17,6 +18,7 @@ from convnet.ops.arguments import (
     whole_of,
     windows_of,
 )
+from convnet.ops.precision import precision_of
 
 
 def conv_output_shape(
@@ -36,6 +38,7 @@ def conv_output_shape(
     return shape
 
 
+@renamed_keyword("math", "precision")
 def conv_workspace(
     x_shape: Sequence[int],
     w_shape: Sequence[int],
@@ -45,7 +48,7 @@ def conv_workspace(
     groups: int = 1,
     rounding: str = "floor",
     dgrad: bool = True,
-    math: str = "fp32",
+    precision: str = "fp32",
 ) -> int:
     """The most scratch memory that a pass of this convolution takes, in bytes, on the backend that
     is in use; `dgrad`: whether the gradient of x counts."""
@@ -53,11 +56,14 @@ def conv_workspace(
     groups = whole_of("conv", "groups", groups)
     shapes = shape_of("conv", "x", x_shape), shape_of("conv", "w", w_shape)
     module = _backend.of().module
-    math = text_of("conv", "math", math)
+    precision = precision_of("conv", precision)
     passes = ("fprop", "dgrad", "wgrad") if dgrad else ("fprop", "wgrad")
-    return max(int(module.conv_workspace(each, *shapes, *windows, groups, math)) for each in passes)
+    return max(
+        int(module.conv_workspace(each, *shapes, *windows, groups, precision)) for each in passes
+    )
 
 
+@renamed_keyword("math", "precision")
 def conv_kernel(
     pass_name: str,
     x_shape: Sequence[int],
@@ -67,14 +73,14 @@ def conv_kernel(
     pad: Pair = 0,
     groups: int = 1,
     rounding: str = "floor",
-    math: str = "fp32",
+    precision: str = "fp32",
 ) -> str:
     """The kernel or algorithm that "fprop", "dgrad" or "wgrad" takes on the backend that is in use,
     for arrays aligned to 16 bytes: such as "wgmma, 256x128" (the tile: pixels x filters, in wgrad
     rows of dw x filters), "mma.sync, 128x64, 3 splits", "Winograd, F(2 x 2, 3 x 3)" or "direct".
 
-    Tensor cores compute in the `math` that is asked for. On the CPU a kernel that computes in lower
-    precision ends in it ("direct, bf16"), and every other computes in float32.
+    Tensor cores compute in the precision that is asked for. On the CPU a kernel that computes in a
+    lower one ends in it ("direct, bf16"), and every other computes in float32.
 
     CONVNET_WGMMA and CONVNET_WINOGRAD (auto, off, always) overrule the choice; see docs/kernels.md
     and docs/performance.md.
@@ -85,11 +91,12 @@ def conv_kernel(
     windows = windows_of("conv", stride, pad, rounding)
     groups = whole_of("conv", "groups", groups)
     shapes = shape_of("conv", "x", x_shape), shape_of("conv", "w", w_shape)
-    pass_name, math = text_of("conv", "pass_name", pass_name), text_of("conv", "math", math)
-    kernel = _backend.of().module.conv_kernel(pass_name, *shapes, *windows, groups, math)
+    pass_name, precision = text_of("conv", "pass_name", pass_name), precision_of("conv", precision)
+    kernel = _backend.of().module.conv_kernel(pass_name, *shapes, *windows, groups, precision)
     return str(kernel)
 
 
+@renamed_keyword("math", "precision")
 def conv_fprop(
     x: Array,
     w: Array,
@@ -100,7 +107,7 @@ def conv_fprop(
     groups: int = 1,
     rounding: str = "floor",
     relu: bool = False,
-    math: str = "fp32",
+    precision: str = "fp32",
     out: Array | None = None,
 ) -> Array:
     """2-D cross-correlation (paper, section 3.5).
@@ -117,7 +124,7 @@ def conv_fprop(
         groups: divides both C and K; group g of the filters sees group g of the channels.
         rounding: ``"floor"`` or ``"ceil"``; ceil makes 224, 11, stride 4 give 55.
         relu: return max(0, y).
-        math: how products are formed; see :mod:`convnet.ops`.
+        precision: in which products are formed; see :mod:`convnet.ops`.
         out: [N, P, Q, K], written and returned.
 
     Returns:
@@ -127,18 +134,19 @@ def conv_fprop(
         ValueError: an argument does not fit; the message names it.
     """
     op = "conv_fprop"
-    math = text_of(op, "math", math)
+    precision = precision_of(op, precision)
     be = backend_of(op, x=x, w=w, b=b, out=out)
     windows = windows_of(op, stride, pad, rounding)
     groups = whole_of(op, "groups", groups)
     shapes = dims_of(op, "x", x), dims_of(op, "w", w)
-    space = be.workspace(be.module.conv_workspace("fprop", *shapes, *windows, groups, math))
+    space = be.workspace(be.module.conv_workspace("fprop", *shapes, *windows, groups, precision))
     if out is None:
         out = be.empty(be.module.conv_output_shape(*shapes, *windows, groups))
-    be.module.conv_fprop(x, w, b, out, *windows, groups, bool(relu), space, be.stream(), math)
+    be.module.conv_fprop(x, w, b, out, *windows, groups, bool(relu), space, be.stream(), precision)
     return out
 
 
+@renamed_keyword("math", "precision")
 def conv_dgrad(
     dy: Array,
     w: Array,
@@ -149,7 +157,7 @@ def conv_dgrad(
     groups: int = 1,
     rounding: str = "floor",
     relu_mask: Array | None = None,
-    math: str = "fp32",
+    precision: str = "fp32",
     out: Array | None = None,
 ) -> Array:
     """Gradient of :func:`conv_fprop` with respect to x.
@@ -160,25 +168,26 @@ def conv_dgrad(
         x_shape: (N, H, W, C).
         relu_mask: [N, H, W, C], or None. Where it is <= 0, dx becomes 0: the backward pass of the
             ReLU that x came out of, for free.
-        math: how products are formed; see :mod:`convnet.ops`.
+        precision: in which products are formed; see :mod:`convnet.ops`.
         out: [N, H, W, C].
 
     Returns:
         dx [N, H, W, C].
     """
     op = "conv_dgrad"
-    math = text_of(op, "math", math)
+    precision = precision_of(op, precision)
     be = backend_of(op, dy=dy, w=w, relu_mask=relu_mask, out=out)
     windows = windows_of(op, stride, pad, rounding)
     groups = whole_of(op, "groups", groups)
     shapes = shape_of(op, "x_shape", x_shape), dims_of(op, "w", w)
-    space = be.workspace(be.module.conv_workspace("dgrad", *shapes, *windows, groups, math))
+    space = be.workspace(be.module.conv_workspace("dgrad", *shapes, *windows, groups, precision))
     if out is None:
         out = be.empty(shapes[0])
-    be.module.conv_dgrad(dy, w, relu_mask, out, *windows, groups, space, be.stream(), math)
+    be.module.conv_dgrad(dy, w, relu_mask, out, *windows, groups, space, be.stream(), precision)
     return out
 
 
+@renamed_keyword("math", "precision")
 def conv_wgrad(
     x: Array,
     dy: Array,
@@ -189,7 +198,7 @@ def conv_wgrad(
     groups: int = 1,
     rounding: str = "floor",
     bias: bool = True,
-    math: str = "fp32",
+    precision: str = "fp32",
     out: tuple[Array, Array | None] | None = None,
 ) -> tuple[Array, Array | None]:
     """Gradients of :func:`conv_fprop` with respect to w and b.
@@ -199,21 +208,21 @@ def conv_wgrad(
         dy: [N, P, Q, K].
         w_shape: (K, R, S, C/groups).
         bias: whether db is wanted.
-        math: how products are formed; see :mod:`convnet.ops`.
+        precision: in which products are formed; see :mod:`convnet.ops`.
         out: (dw, db), written and returned; db may be None.
 
     Returns:
         dw [K, R, S, C/groups], and db [K] or None.
     """
     op = "conv_wgrad"
-    math = text_of(op, "math", math)
+    precision = precision_of(op, precision)
     dw, db = outputs(op, out, 2)
     be = backend_of(op, x=x, dy=dy, dw=dw, db=db)
     windows = windows_of(op, stride, pad, rounding)
     groups = whole_of(op, "groups", groups)
     shapes = dims_of(op, "x", x), shape_of(op, "w_shape", w_shape)
-    space = be.workspace(be.module.conv_workspace("wgrad", *shapes, *windows, groups, math))
+    space = be.workspace(be.module.conv_workspace("wgrad", *shapes, *windows, groups, precision))
     if out is None:
         dw, db = be.empty(shapes[1]), be.empty(shapes[1][:1]) if bias else None
-    be.module.conv_wgrad(x, dy, dw, db, *windows, groups, space, be.stream(), math)
+    be.module.conv_wgrad(x, dy, dw, db, *windows, groups, space, be.stream(), precision)
     return dw, db

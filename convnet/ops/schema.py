@@ -62,20 +62,20 @@ def _op(name: str, arguments: str, in_place: str = "") -> Op:
 
 
 _ALL = (
-    _op("conv_fprop", f"x w b >y {_WINDOW} :groups :relu @workspace :stream :math"),
-    _op("conv_dgrad", f"dy w relu_mask >dx {_WINDOW} :groups @workspace :stream :math"),
-    _op("conv_wgrad", f"x dy >dw >db {_WINDOW} :groups @workspace :stream :math"),
+    _op("conv_fprop", f"x w b >y {_WINDOW} :groups :relu @workspace :stream :precision"),
+    _op("conv_dgrad", f"dy w relu_mask >dx {_WINDOW} :groups @workspace :stream :precision"),
+    _op("conv_wgrad", f"x dy >dw >db {_WINDOW} :groups @workspace :stream :precision"),
     _op("local_fprop", f"x w b >y {_WINDOW} :groups :relu :stream"),
     _op("local_dgrad", f"dy w relu_mask >dx {_WINDOW} :groups :stream"),
     _op("local_wgrad", f"x dy >dw >db {_WINDOW} :groups :stream"),
-    _op("dense_fprop", "x w b >y :relu @workspace :stream :math"),
-    _op("dense_fprop_dropout", f"x w b >y :relu {_DROP} @workspace :stream :math"),
-    _op("dense_dgrad", "dy w relu_mask >dx @workspace :stream :math"),
-    _op("dense_wgrad", "x dy >dw >db @workspace :stream :math"),
+    _op("dense_fprop", "x w b >y :relu @workspace :stream :precision"),
+    _op("dense_fprop_dropout", f"x w b >y :relu {_DROP} @workspace :stream :precision"),
+    _op("dense_dgrad", "dy w relu_mask >dx @workspace :stream :precision"),
+    _op("dense_wgrad", "x dy >dw >db @workspace :stream :precision"),
     _op(
         "dense_wgrad_sgd",
         f"x dy ~w ~velocity >db {_RATES} :lr_mult :decay_mult :number state "
-        "@workspace :stream :math",
+        "@workspace :stream :precision",
     ),
     _op("maxpool_fprop", f"x >y >argmax {_POOL} :stream"),
     _op("maxpool_bprop", f"dy argmax >dx {_POOL} :stream"),

@@ -64,7 +64,7 @@ DECISIONS: dict[str, Decision] = {
             "schedule.kind",
             "schedule.warmup_steps",
             "schedule.options",
-            "train.math",
+            "train.precision",
         ),
         Decision.STEERS,
     ),

@@ -97,8 +97,8 @@ def build_net(
     """The net of a configuration, with fresh weights.
 
     Args:
-        cfg: its `net` (but for `net.init`), `augment`, `seed`, `train.math` and `step.fuse_update`
-            are used.
+        cfg: its `net` (but for `net.init`), `augment`, `seed`, `train.precision` and
+            `step.fuse_update` are used.
         picture: (H, W, C) of the data, before the crop.
         classes: of the data; the net must have as many outputs. None: as many as it has by itself.
         device: as for `convnet.backend.get_all`.
@@ -114,7 +114,7 @@ def build_net(
     common: dict[str, Any] = {
         "device": device,
         "seed": cfg.seed,
-        "math": cfg.train.math,
+        "precision": cfg.train.precision,
         "sizes_only": sizes_only,
     }
     try:

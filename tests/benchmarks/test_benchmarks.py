@@ -14,7 +14,7 @@ from pathlib import Path
 
 import conv_throughput
 import limits
-import math_table
+import precision_table
 import pytest
 import tiles_table
 import tune_tiles
@@ -39,7 +39,7 @@ def test_tiles_are_tuned_with_graphs(driver, tmp_path, capsys, monkeypatch, brok
         driver.broken = "cudaErrorStreamCaptureInvalidated: operation failed"
     monkeypatch.setenv("CONVNET_WGMMA", "auto")
     path = tmp_path / "tiles.json"
-    assert tune("cuda:0", path, "--math", "tf32", "--passes", "fprop") == 0
+    assert tune("cuda:0", path, "--precision", "tf32", "--passes", "fprop") == 0
     (row,) = json.loads(path.read_text())["rows"]
     assert row["product"] == [36, 16, 144, 1]
     tried = {(c["tile"], c["splits"]) for c in row["candidates"]}
@@ -63,13 +63,13 @@ def test_tiles_are_tuned_with_graphs(driver, tmp_path, capsys, monkeypatch, brok
 
 def test_tuning_goes_on_where_it_was(emulator, tmp_path, capsys):
     path = tmp_path / "tiles.json"
-    words = ("--math", "bf16", "--passes", "dgrad,wgrad")
+    words = ("--precision", "bf16", "--passes", "dgrad,wgrad")
     assert tune("emulator", path, *words, "--minutes", "1e-9") == tune_tiles.UNFINISHED
     assert tune("emulator", path, *words) == 0
     first = json.loads(path.read_text())
     assert [row["pass"] for row in first["rows"]] == ["dgrad", "wgrad"]
     assert tune("emulator", path, *words, "--minutes", "1e-9") == 0  # there is nothing left to do
-    assert tune("emulator", path, "--math", "bf16") == 0
+    assert tune("emulator", path, "--precision", "bf16") == 0
     again = json.loads(path.read_text())["rows"]
     assert len(again) == 3
     assert all(row in again for row in first["rows"])
@@ -85,7 +85,7 @@ def record(**row) -> dict:
         "rule": {"tile": "128x64", "splits": 1, "ms": 1.0},
         "best": {"tile": "64x32", "splits": 4, "ms": 0.8},
     }
-    base = {"layer": "conv2", "pass": "fprop", "math": "tf32", "shape": "", "gain": 1.25}
+    base = {"layer": "conv2", "pass": "fprop", "precision": "tf32", "shape": "", "gain": 1.25}
     base |= {"product": [100, 64, 640, 2], **choices, "mma": choices}
     device = "cuda:0: NVIDIA H200, sm_90, 139 GiB"
     return {"benchmark": "tune_tiles", "device": device, "rows": [{**base, **row}]}
@@ -110,7 +110,7 @@ def test_writing_the_table(tmp_path):
         "rule",
         "conv2, 0.8 for 1",
     )
-    other = record(product=[7, 8, 99, 1], math="bf16")
+    other = record(product=[7, 8, 99, 1], precision="bf16")
     assert [r.product[0] for r in written(tmp_path, other)] == [7, 100]  # beside what is there
     assert written(tmp_path, other, "--least", "1.3") == [row]  # measured anew, and no gain
     assert written(tmp_path, {**other, "rows": [{"left_out": "for a reason"}]}) == [row]
@@ -160,15 +160,15 @@ def test_a_table_with_something_else_in_it(tmp_path):
 
 def test_layers_on_cuda(driver, without_torch, monkeypatch, tmp_path, capsys):
     path = tmp_path / "conv.json"
-    words = ("--device", "cuda:0", *SHAPE, "--math", "fp32,bf16", "--json", path)
+    words = ("--device", "cuda:0", *SHAPE, "--precision", "fp32,bf16", "--json", path)
     run(monkeypatch, conv_throughput.main, *words)
     rows = json.loads(path.read_text())["rows"]
-    assert [(row["pass"], row["math"]) for row in rows] == [
-        (step, math) for step in ("fprop", "dgrad", "wgrad") for math in ("fp32", "bf16")
+    assert [(row["pass"], row["precision"]) for row in rows] == [
+        (step, precision) for step in ("fprop", "dgrad", "wgrad") for precision in ("fp32", "bf16")
     ]
     assert {row["turns"] for row in rows} == {"CUDA graphs"}
     assert len(driver.graphs) == len(rows)
-    assert all(row["error"] < (1e-5 if row["math"] == "fp32" else 1e-2) for row in rows)
+    assert all(row["error"] < (1e-5 if row["precision"] == "fp32" else 1e-2) for row in rows)
     assert "peer    none" in capsys.readouterr().out
 
 
@@ -242,19 +242,21 @@ def test_the_check_knows_every_convolution(monkeypatch, words, capsys):
     assert "wgrad" in capsys.readouterr().out
 
 
-# ---- math_table ---------------------------------------------------------------------------------
+# ---- precision_table ----------------------------------------------------------------------------
 
 
 def test_the_table_of_lower_precision(monkeypatch, tmp_path, capsys):
     """On the CPU, made to believe in AMX, so that the kernels of the two columns differ."""
-    monkeypatch.setattr(convnet.backend.get("cpu").module, "math_description", lambda math: "said")
+    monkeypatch.setattr(
+        convnet.backend.get("cpu").module, "math_description", lambda precision: "said"
+    )
     convnet.backend.get("cpu").module.pretend_implementation("brgconv:avx512_core_amx")
     path = tmp_path / "table.json"
     words = ("--device", "cpu", "--shape", "2,6,6,32,32,1,1", "--rounds", "1", "--json", str(path))
     try:
         for allow, code in (("1e6", 0), ("-100", 1)):
             with pytest.raises(SystemExit) as ended:
-                run(monkeypatch, math_table.main, *words, "--allow", allow)
+                run(monkeypatch, precision_table.main, *words, "--allow", allow)
             assert ended.value.code == code
     finally:
         convnet.backend.get("cpu").module.pretend_implementation("")

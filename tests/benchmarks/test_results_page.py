@@ -64,7 +64,10 @@ def test_a_table_of_layers(tmp_path):
 
 
 def test_modes_of_math_are_a_column_where_there_are_several(tmp_path):
-    rows = [{**ROW, "math": "fp32"}, {**ROW, "math": "tf32", "ratio": None, "peers_ms": {}}]
+    rows = [
+        {**ROW, "precision": "fp32"},
+        {**ROW, "precision": "tf32", "ratio": None, "peers_ms": {}},
+    ]
     (tmp_path / "conv.json").write_text(json.dumps({**CONV, "rows": rows}))
     text = results_page.filled(page("conv.json"), tmp_path)
     assert "| conv1 | fprop | tf32 | 1.50 | 12,346 | 20.0 | 46% (compute) | 1.2e-07 |  |  |" in text
@@ -78,7 +81,7 @@ def test_a_table_of_steps(tmp_path):
     assert "| convnet | 10.0 | 9.0 - 11.0 | 6,400 | 100 | 1.00x |" in text
 
 
-def step_of(math: str, **rows) -> dict:
+def step_of(precision: str, **rows) -> dict:
     found = {"convnet": 10.0, "PyTorch NHWC": 25.0, "PyTorch compiled NHWC": 15.0} | rows
     times = {
         name: {"ms": ms, "q1_ms": ms, "q3_ms": ms, "images_per_s": 64e3 / ms}
@@ -87,7 +90,7 @@ def step_of(math: str, **rows) -> dict:
     }
     times["PyTorch compiled NHWC"]["compile_s"] = 33.4
     return {
-        "math": math,
+        "precision": precision,
         "steps": "captured",
         "results": times | {"PyTorch compiled NCHW": {"failed": "no Triton"}},
     }
@@ -99,10 +102,12 @@ def test_steps_in_several_modes_with_compiled_peers(tmp_path):
     record |= {"runs": runs, "peers": "eager,compile"}
     (tmp_path / "step.json").write_text(json.dumps(record))
     text = results_page.filled(page("step.json"), tmp_path)
-    assert "--set net.options.lrn=false --math fp32,bf16 --peers eager,compile` on cuda:0" in text
+    assert (
+        "--set net.options.lrn=false --precision fp32,bf16 --peers eager,compile` on cuda:0" in text
+    )
     assert "`fp32`: 1.50x as fast as PyTorch compiled NHWC, the fastest of PyTorch's." in text
     assert "`bf16`: 3.00x as fast as PyTorch compiled NHWC" in text
-    assert "| math |  | ms | quartiles | images/s | compile s | ratio |" in text
+    assert "| precision |  | ms | quartiles | images/s | compile s | ratio |" in text
     assert "| bf16 | PyTorch compiled NHWC | 15.0 | 15.0 - 15.0 | 4,267 | 33 | 3.00x |" in text
     assert "| fp32 | PyTorch compiled NCHW: failed, `no Triton` |  |  |  |  |  |" in text
     widths = {line.count("|") for line in text.splitlines() if line.startswith("| ")}
@@ -113,13 +118,13 @@ def test_one_named_mode_of_steps(tmp_path):
     record = {key: value for key, value in STEP.items() if key != "results"}
     (tmp_path / "step.json").write_text(json.dumps({**record, "runs": [step_of("tf32")]}))
     text = results_page.filled(page("step.json"), tmp_path)
-    assert "lrn=false --math tf32` on" in text
+    assert "lrn=false --precision tf32` on" in text
     assert "| convnet | 10.0 | 10.0 - 10.0 | 6,400 |  | 1.00x |" in text
 
 
 def test_a_table_of_tiles(tmp_path):
     choice = {"tile": "128x64", "splits": 1, "ms": 0.25}
-    row = {"layer": "conv2", "pass": "wgrad", "math": "tf32", "product": [128, 1200, 93312, 2]}
+    row = {"layer": "conv2", "pass": "wgrad", "precision": "tf32", "product": [128, 1200, 93312, 2]}
     row |= {"rule": choice, "best": {"tile": "128x128", "splits": 6, "ms": 0.2}, "gain": 1.25}
     same = row | {"best": choice, "gain": 1.0, "candidates": [1]}
     rows = [row | {"candidates": [1, 2, 3]}, {"left_out": "for a reason"}, same]
@@ -155,7 +160,7 @@ def test_computed_beside_measured(tmp_path):
     for name, device in (("h200", "cuda:0: NVIDIA H200, sm_90"), ("odd", "cuda:0: Another")):
         folder = tmp_path / "results" / name
         folder.mkdir(parents=True)
-        rows = [{**ROW, "layer": "conv2", "ms": 0.2, "math": "tf32"}]
+        rows = [{**ROW, "layer": "conv2", "ms": 0.2, "precision": "tf32"}]
         found = {**CONV, "device": device, "rows": rows}
         (folder / "conv-tf32.json").write_text(json.dumps(found))
         (folder / "step.json").write_text(json.dumps(STEP))

@@ -23,8 +23,8 @@ def peers(monkeypatch):
     """In the place of PyTorch: a step that does nothing, and one that does not compile."""
     asked = []
 
-    def peer(name, net, batch, math, sgd, infer=False):
-        asked.append((name, math))
+    def peer(name, net, batch, precision, sgd, infer=False):
+        asked.append((name, precision))
         if name == "PyTorch compiled NHWC":
             raise PeerError("InductorError: no Triton here")
         return types.SimpleNamespace(
@@ -47,12 +47,12 @@ def peers(monkeypatch):
 
 
 def test_steps_on_cuda(driver, peers, monkeypatch, tmp_path, capsys):
-    """Both kinds of peers, in each mode of math; what fails is a row that says so."""
+    """Both kinds of peers, in each precision; what fails is a row that says so."""
     path = tmp_path / "step.json"
-    words = (*NET, "--device", "cuda:0", "--math", "fp32,bf16", "--json", path)
+    words = (*NET, "--device", "cuda:0", "--precision", "fp32,bf16", "--json", path)
     run(monkeypatch, train_throughput.main, *words)
     found = json.loads(path.read_text())
-    assert [each["math"] for each in found["runs"]] == ["fp32", "bf16"]
+    assert [each["precision"] for each in found["runs"]] == ["fp32", "bf16"]
     for each in found["runs"]:
         assert each["steps"] == "a program for each batch size, run as CUDA graphs"
         results = each["results"]
@@ -80,7 +80,7 @@ def test_steps_without_pytorch(without_torch, monkeypatch, capsys):
     assert "fp32: nothing to compare with" in said
 
 
-@pytest.mark.parametrize("words", [("--math", "fp16"), ("--peers", "eager,jit")])
+@pytest.mark.parametrize("words", [("--precision", "fp16"), ("--peers", "eager,jit")])
 def test_bad_words(monkeypatch, words, capsys):
     with pytest.raises(SystemExit) as refused:
         run(monkeypatch, train_throughput.main, *NET, *words)
@@ -100,11 +100,11 @@ def peer_steps():
     peer_steps.set_precision("fp32")
 
 
-def small_net(math: str = "fp32"):
+def small_net(precision: str = "fp32"):
     from convnet.config import load_config
     from convnet.training.setup import build_net
 
-    cfg = load_config("fashion-mnist", overrides=[f"train.math={math}"])
+    cfg = load_config("fashion-mnist", overrides=[f"train.precision={precision}"])
     net = build_net(cfg, (8, 8, 1), 10, "cpu")
     rng = np.random.default_rng(0)
     x = rng.standard_normal((4, *net.in_shape), dtype=np.float32)
@@ -114,8 +114,8 @@ def small_net(math: str = "fp32"):
 def test_the_precision_of_pytorch_is_that_of_math(peer_steps):
     import torch
 
-    for math, tf32 in (("tf32", True), ("fp32", False), ("tf32", True), ("bf16", False)):
-        peer_steps.set_precision(math)
+    for precision, tf32 in (("tf32", True), ("fp32", False), ("tf32", True), ("bf16", False)):
+        peer_steps.set_precision(precision)
         assert torch.backends.cudnn.allow_tf32 is tf32
         assert torch.backends.cuda.matmul.allow_tf32 is tf32
     with peer_steps.precise("bf16", torch.device("cpu")):

@@ -49,6 +49,20 @@ def test_softmax_was_the_loss_and_is_refused() -> None:
     assert load_config(old, saved=True).net.layers[1].type == "softmax_cross_entropy"
 
 
+def test_math_is_called_precision() -> None:
+    table = of({"name": "fc", "type": "dense", "units": 3, "math": "tf32"}, END)
+    with pytest.warns(RenamedWarning, match=r"net.layers\[0\].math is called precision now"):
+        cfg = load_config(table)
+    assert cfg.net.layers[0].options == {"units": 3, "precision": "tf32"}
+    for source in (cfg, cfg.to_dict() | {"train": {"precision": "ffma"}}):
+        with pytest.warns(RenamedWarning, match=r"configuration: train\.math is called precision"):
+            assert load_config(source, ["train.math=bf16"]).train.precision == "bf16"
+    old = load_config(table | {"train": {"math": "ffma"}}, saved=True)
+    assert old.train.precision == "ffma"
+    with pytest.raises(ConfigError, match=r"train\.precision: expected one of"):
+        load_config(table | {"train": {"math": 3}}, saved=True)
+
+
 def test_the_command_says_what_is_called_otherwise(
     tmp_path: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -2,7 +2,8 @@
 
 The kernels choose by the numbers of pixels, of filters and of channels (src/kernels/conv.cu for
 FFMA, mma_plan.cu for tensor cores). These cases go through every branch of the former, for 128-bit
-loads and without, with ragged edges; test_conv.py has the geometry, test_math.py the other tiles.
+loads and without, with ragged edges; test_conv.py has the geometry, test_precision.py the
+other tiles.
 """
 
 from __future__ import annotations
@@ -46,22 +47,24 @@ SPLITS = (
 )
 DENSE_SPLITS = (DenseCase("wide", 3, 1030, 17), DenseCase("deep", 1100, 20, 9))
 both_ways = pytest.mark.parametrize(
-    "math", ["ffma", "fp32"]
-)  # of float32; test_math.py has the rest
+    "precision", ["ffma", "fp32"]
+)  # of float32; test_precision.py has the rest
 every_tile = pytest.mark.parametrize("case", TILES, ids=str)
 every_split = pytest.mark.parametrize("case", SPLITS, ids=str)
 
 
-def check_exactly(backend, rng, case: ConvCase, math: str) -> None:
+def check_exactly(backend, rng, case: ConvCase, precision: str) -> None:
     """All passes, with everything that an epilogue can do, on whole numbers."""
     x, w, dy = (cases.integers(rng, s) for s in (case.x_shape, case.w_shape, case.y_shape))
     b, mask = cases.integers(rng, (case.k,)), cases.integers(rng, case.x_shape)
-    y = check.call(backend, ops.conv_fprop, x, w, b, relu=True, math=math, **case.options)
+    y = check.call(backend, ops.conv_fprop, x, w, b, relu=True, precision=precision, **case.options)
     check.equal(y, reference.conv_fprop(x, w, b, relu=True, **case.options))
     masked = {"relu_mask": mask, **case.options}
-    dx = check.call(backend, ops.conv_dgrad, dy, w, case.x_shape, math=math, **masked)
+    dx = check.call(backend, ops.conv_dgrad, dy, w, case.x_shape, precision=precision, **masked)
     check.equal(dx, reference.conv_dgrad(dy, w, case.x_shape, **masked))
-    results = check.call(backend, ops.conv_wgrad, x, dy, case.w_shape, math=math, **case.options)
+    results = check.call(
+        backend, ops.conv_wgrad, x, dy, case.w_shape, precision=precision, **case.options
+    )
     expected = reference.conv_wgrad(x, dy, case.w_shape, **case.options)
     for result, value in zip(results, expected, strict=True):
         check.equal(result, value)
@@ -69,25 +72,27 @@ def check_exactly(backend, rng, case: ConvCase, math: str) -> None:
 
 @both_ways
 @every_tile
-def test_every_tile_is_exact_on_integers(backend, rng, case, math):
-    check_exactly(backend, rng, case, math)
+def test_every_tile_is_exact_on_integers(backend, rng, case, precision):
+    check_exactly(backend, rng, case, precision)
 
 
 @both_ways
 @every_split
-def test_split_sums_are_exact_on_integers(backend, rng, case, math):
-    check_exactly(backend, rng, case, math)
+def test_split_sums_are_exact_on_integers(backend, rng, case, precision):
+    check_exactly(backend, rng, case, precision)
 
 
 @both_ways
 @every_split
-def test_split_sums_on_floats(backend, rng, case, math):
+def test_split_sums_on_floats(backend, rng, case, precision):
     x, w, dy = (cases.floats(rng, s) for s in (case.x_shape, case.w_shape, case.y_shape))
-    y = check.call(backend, ops.conv_fprop, x, w, math=math, **case.options)
+    y = check.call(backend, ops.conv_fprop, x, w, precision=precision, **case.options)
     magnitude = reference.conv_fprop(abs(x), abs(w), **case.options)
     length = 9 * case.c // case.groups
     check.close(y, reference.conv_fprop(x, w, **case.options), magnitude, length)
-    results = check.call(backend, ops.conv_wgrad, x, dy, case.w_shape, math=math, **case.options)
+    results = check.call(
+        backend, ops.conv_wgrad, x, dy, case.w_shape, precision=precision, **case.options
+    )
     expected = reference.conv_wgrad(x, dy, case.w_shape, **case.options)
     magnitudes = reference.conv_wgrad(abs(x), abs(dy), case.w_shape, **case.options)
     length = case.n * case.output[0] * case.output[1]
@@ -97,44 +102,44 @@ def test_split_sums_on_floats(backend, rng, case, math):
 
 @both_ways
 @pytest.mark.parametrize("case", DENSE_SPLITS, ids=str)
-def test_split_dense_sums_are_exact_on_integers(backend, rng, case, math):
+def test_split_dense_sums_are_exact_on_integers(backend, rng, case, precision):
     x, w = cases.integers(rng, (case.n, case.c)), cases.integers(rng, (case.k, case.c))
     b, dy = cases.integers(rng, (case.k,)), cases.integers(rng, (case.n, case.k))
-    y = check.call(backend, ops.dense_fprop, x, w, b, relu=True, math=math)
+    y = check.call(backend, ops.dense_fprop, x, w, b, relu=True, precision=precision)
     check.equal(y, reference.dense_fprop(x, w, b, relu=True))
-    dx = check.call(backend, ops.dense_dgrad, dy, w, relu_mask=x, math=math)
+    dx = check.call(backend, ops.dense_dgrad, dy, w, relu_mask=x, precision=precision)
     check.equal(dx, reference.dense_dgrad(dy, w, relu_mask=x))
-    results = check.call(backend, ops.dense_wgrad, x, dy, math=math)
+    results = check.call(backend, ops.dense_wgrad, x, dy, precision=precision)
     for result, value in zip(results, reference.dense_wgrad(x, dy), strict=True):
         check.equal(result, value)
 
 
 @both_ways
 @pytest.mark.parametrize("case", [*TILES[:2], *SPLITS[:2]], ids=str)
-def test_alignment_does_not_change_a_bit(kernels_backend, rng, case, math):
+def test_alignment_does_not_change_a_bit(kernels_backend, rng, case, precision):
     """Single loads instead of 128-bit ones, and the same sums in the same order."""
     x, w, dy = (cases.floats(rng, s) for s in (case.x_shape, case.w_shape, case.y_shape))
     aligned = [kernels_backend.asarray(array) for array in (x, w, dy)]
     unaligned = [check.unaligned(kernels_backend, array) for array in (x, w, dy)]
     results = []
     for x, w, dy in (aligned, unaligned):
-        y = ops.conv_fprop(x, w, math=math, **case.options)
-        dx = ops.conv_dgrad(dy, w, case.x_shape, math=math, **case.options)
-        dw, db = ops.conv_wgrad(x, dy, case.w_shape, math=math, **case.options)
+        y = ops.conv_fprop(x, w, precision=precision, **case.options)
+        dx = ops.conv_dgrad(dy, w, case.x_shape, precision=precision, **case.options)
+        dw, db = ops.conv_wgrad(x, dy, case.w_shape, precision=precision, **case.options)
         results.append([np.array(kernels_backend.to_host(array)) for array in (y, dx, dw, db)])
     for one, other in zip(*results, strict=True):
         check.same_bits(one, other)
 
 
 @both_ways
-def test_a_sum_in_one_part_needs_no_workspace_and_a_long_one_does(kernels_backend, math):
+def test_a_sum_in_one_part_needs_no_workspace_and_a_long_one_does(kernels_backend, precision):
     """The cases above are what they claim to be."""
     for case in SPLITS:
-        assert workspace_bytes(kernels_backend, math, "fprop", case) > 0
-        assert workspace_bytes(kernels_backend, math, "dgrad", case) > 0 or case.n > 2
-    assert workspace_bytes(kernels_backend, math, "wgrad", same(40, 40, n=7)) > 0
-    assert workspace_bytes(kernels_backend, math, "fprop", same(8, 8)) == 0
-    assert workspace_bytes(kernels_backend, math, "wgrad", same(8, 8, n=1)) == 0
+        assert workspace_bytes(kernels_backend, precision, "fprop", case) > 0
+        assert workspace_bytes(kernels_backend, precision, "dgrad", case) > 0 or case.n > 2
+    assert workspace_bytes(kernels_backend, precision, "wgrad", same(40, 40, n=7)) > 0
+    assert workspace_bytes(kernels_backend, precision, "fprop", same(8, 8)) == 0
+    assert workspace_bytes(kernels_backend, precision, "wgrad", same(8, 8, n=1)) == 0
 
 
 def test_a_workspace_may_begin_anywhere(kernels_backend, rng):
@@ -154,7 +159,7 @@ def test_a_workspace_may_begin_anywhere(kernels_backend, rng):
     assert (margins[16 + size :] == 165).all()
 
 
-def workspace_bytes(backend, math: str, step: str, case: ConvCase) -> int:
+def workspace_bytes(backend, precision: str, step: str, case: ConvCase) -> int:
     window = (*case.options["stride"], *case.options["pad"], case.options["rounding"])
     shapes = case.x_shape, case.w_shape
-    return backend.module.conv_workspace(step, *shapes, *window, case.groups, math)
+    return backend.module.conv_workspace(step, *shapes, *window, case.groups, precision)

@@ -31,7 +31,7 @@ MASKS = {
     "wide": {"col_offset": 4, "row_offset": 2, "extra": 1},
 }
 every_case = pytest.mark.parametrize("case", CASES, ids=str)
-every_math = pytest.mark.parametrize("math", ops.MATHS)
+every_precision = pytest.mark.parametrize("precision", ops.PRECISIONS)
 
 
 def mask_for(name, case: DenseCase):
@@ -45,8 +45,8 @@ def arrays(rng, case: DenseCase):
     return [cases.floats(rng, shape) for shape in ((case.n, case.c), (case.k, case.c), (case.k,))]
 
 
-def apart(backend, x, w, b, drop, relu, math, **mask):
-    y = ops.dense_fprop(*map(moved(backend), (x, w, b)), relu=relu, math=math)
+def apart(backend, x, w, b, drop, relu, precision, **mask):
+    y = ops.dense_fprop(*map(moved(backend), (x, w, b)), relu=relu, precision=precision)
     return np.array(backend.to_host(ops.dropout_fprop(y, drop, **mask)))
 
 
@@ -67,26 +67,28 @@ def test_the_bits_of_the_two(backend, rng, case, mask):
 
 
 @every_case
-@every_math
-def test_in_every_math(backend, rng, case, math):
+@every_precision
+def test_in_every_math(backend, rng, case, precision):
     problem, mask = arrays(rng, case), mask_for("columns", case)
-    expected = apart(backend, *problem, 0.5, True, math, **mask)
-    y = ops.dense_fprop_dropout(*map(moved(backend), problem), 0.5, relu=True, math=math, **mask)
+    expected = apart(backend, *problem, 0.5, True, precision, **mask)
+    y = ops.dense_fprop_dropout(
+        *map(moved(backend), problem), 0.5, relu=True, precision=precision, **mask
+    )
     check.same_bits(np.array(backend.to_host(y)), expected)
 
 
-@every_math
-def test_seed_and_step_of_the_step_state(backend, rng, math):
+@every_precision
+def test_seed_and_step_of_the_step_state(backend, rng, precision):
     """They are read when the operation runs, and the numbers beside them do not matter."""
     state = check.state_of(backend, seed=SEED, step=9)
     for case in (CASES[-1], CASES[-5]):
         problem = arrays(rng, case)
-        expected = apart(backend, *problem, 0.5, True, math, seed=SEED, step=9, layer=2)
+        expected = apart(backend, *problem, 0.5, True, precision, seed=SEED, step=9, layer=2)
         y = ops.dense_fprop_dropout(
             *map(moved(backend), problem),
             0.5,
             relu=True,
-            math=math,
+            precision=precision,
             seed=1,
             step=1,
             layer=2,

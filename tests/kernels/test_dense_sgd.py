@@ -32,7 +32,7 @@ EXACT = {"lr": 0.5, "momentum": 0.25, "weight_decay": 0.125}
 PAPER = {"lr": 0.01, "momentum": 0.9, "weight_decay": 5e-4}
 MULTIPLIERS = {"lr_mult": 2.0, "decay_mult": 0.5}
 every_case = pytest.mark.parametrize("case", CASES, ids=str)
-every_math = pytest.mark.parametrize("math", ops.MATHS)
+every_precision = pytest.mark.parametrize("precision", ops.PRECISIONS)
 
 
 def arrays(make, rng, case: DenseCase):
@@ -41,22 +41,26 @@ def arrays(make, rng, case: DenseCase):
     return [make(rng, shape) for shape in shapes]
 
 
-def apart(backend, x, dy, w, velocity, math, **options):
+def apart(backend, x, dy, w, velocity, precision, **options):
     """(w, velocity, db) by two operations."""
     x, dy, w, velocity = map(backend.asarray, (x, dy, w.copy(), velocity.copy()))
-    dw, db = ops.dense_wgrad(x, dy, math=math)
+    dw, db = ops.dense_wgrad(x, dy, precision=precision)
     ops.sgd_update([(w, velocity, dw, *MULTIPLIERS.values())], **options)
     return [np.array(backend.to_host(array)) for array in (w, velocity, db)]
 
 
-def together(backend, x, dy, w, velocity, math, filler="nan", **options):
+def together(backend, x, dy, w, velocity, precision, filler="nan", **options):
     """(w, velocity, db) by one, within fillers that must not be touched."""
     given = (x, dy, w, velocity)
     guards = [check.Guarded.of(backend, array, filler) for array in given]
     out = check.Guarded(backend, dy[0].shape, dy.dtype, filler)
     with check.guarded_workspace(backend, filler):
         db = ops.dense_wgrad_sgd(
-            *(guard.array for guard in guards), math=math, out=out.array, **MULTIPLIERS, **options
+            *(guard.array for guard in guards),
+            precision=precision,
+            out=out.array,
+            **MULTIPLIERS,
+            **options,
         )
     assert db is out.array
     after = [guard.check() for guard in guards]
@@ -70,15 +74,15 @@ def same(actual, expected):
 
 
 @every_case
-@every_math
-def test_the_bits_of_the_two(backend, rng, case, math):
+@every_precision
+def test_the_bits_of_the_two(backend, rng, case, precision):
     problem = arrays(cases.floats, rng, case)
-    expected = apart(backend, *problem, math, **PAPER)
+    expected = apart(backend, *problem, precision, **PAPER)
     assert not np.array_equal(expected[0], problem[2])
     for filler, _ in zip(
         itertools.cycle(check.FILLERS), check.reruns(backend, ops.dense_wgrad_sgd), strict=False
     ):
-        same(together(backend, *problem, math, filler, **PAPER), expected)
+        same(together(backend, *problem, precision, filler, **PAPER), expected)
 
 
 @every_case
@@ -91,38 +95,38 @@ def test_exact_on_integers(backend, rng, case):
         check.equal(actual, want)
 
 
-@every_math
+@every_precision
 @pytest.mark.parametrize("case", SOME, ids=str)
-def test_rates_of_the_step_state(backend, rng, case, math):
+def test_rates_of_the_step_state(backend, rng, case, precision):
     """They are read when the operation runs, and the numbers beside them do not matter."""
     problem = arrays(cases.floats, rng, case)
-    expected = apart(backend, *problem, math, **PAPER)
+    expected = apart(backend, *problem, precision, **PAPER)
     wrong = {"lr": 7.0, "momentum": 0.7, "weight_decay": 7.0}
     state = check.state_of(backend, **PAPER)
-    same(together(backend, *problem, math, **wrong, state=state), expected)
+    same(together(backend, *problem, precision, **wrong, state=state), expected)
 
 
-@every_math
+@every_precision
 @pytest.mark.parametrize("case", SOME, ids=str)
-def test_a_halted_step_changes_nothing(backend, rng, case, math):
+def test_a_halted_step_changes_nothing(backend, rng, case, precision):
     x, dy, w, velocity = arrays(cases.floats, rng, case)
     state = check.state_of(backend, halt=3, **PAPER)
-    got = together(backend, x, dy, w, velocity, math, **PAPER, state=state)
+    got = together(backend, x, dy, w, velocity, precision, **PAPER, state=state)
     same(got[:2], (w, velocity))
 
 
-@every_math
+@every_precision
 @pytest.mark.parametrize("case", SOME[:2], ids=str)
-def test_unaligned_arrays(backend, rng, case, math):
+def test_unaligned_arrays(backend, rng, case, precision):
     """Any of the four alone, too: each has a say in how wide the accesses are."""
     problem = arrays(cases.floats, rng, case)
-    expected = apart(backend, *problem, math, **PAPER)
+    expected = apart(backend, *problem, precision, **PAPER)
     for places in [(0, 1, 2, 3), (0,), (1,), (2,), (3,)]:
         moved = [
             check.unaligned(backend, a) if i in places else backend.asarray(a.copy())
             for i, a in enumerate(problem)
         ]
-        db = ops.dense_wgrad_sgd(*moved, math=math, **MULTIPLIERS, **PAPER)
+        db = ops.dense_wgrad_sgd(*moved, precision=precision, **MULTIPLIERS, **PAPER)
         same([np.array(backend.to_host(a)) for a in (*moved[2:], db)], expected)
 
 
@@ -134,16 +138,16 @@ def test_without_bias(backend, rng):
     same([np.array(backend.to_host(a)) for a in moved[2:]], expected[:2])
 
 
-@every_math
+@every_precision
 @pytest.mark.parametrize("case", SOME, ids=str)
 @pytest.mark.parametrize("where", ["dy", "velocity", "w"])
-def test_what_would_not_be_finite_stays(backend, rng, case, math, where):
+def test_what_would_not_be_finite_stays(backend, rng, case, precision, where):
     """And is noted; the rest has the bits of the two apart."""
     problem = arrays(cases.floats, rng, case)
     problem[("x", "dy", "w", "velocity").index(where)][3, 5] = np.nan
     state, other = (check.state_of(backend, step=8, **PAPER) for _ in range(2))
-    got = together(backend, *problem, math, **PAPER, state=state, number=4)
-    same(got, apart(backend, *problem, math, **PAPER, state=other))
+    got = together(backend, *problem, precision, **PAPER, state=state, number=4)
+    same(got, apart(backend, *problem, precision, **PAPER, state=other))
     assert np.array(backend.to_host(state))[7:9].tolist() == [4, 9]
     changed = got[0] != problem[2]
     if where == "dy":

@@ -16,7 +16,7 @@ from convnet import ops
 
 SOME_CONV = [case for case in cases.CONV if case.emulator][::3]
 SOME_LOCAL = cases.LOCAL[::4]
-MATHS = pytest.mark.parametrize("math", ops.MATHS)
+PRECISIONS = pytest.mark.parametrize("precision", ops.PRECISIONS)
 
 
 def planted(rng, array):
@@ -64,16 +64,16 @@ def draw(rng, *shapes):
     return [cases.floats(rng, shape) for shape in shapes]
 
 
-@MATHS
+@PRECISIONS
 @pytest.mark.parametrize("case", SOME_CONV, ids=str)
-def test_conv(backend, rng, case, math):
+def test_conv(backend, rng, case, precision):
     x, w, b, dy = draw(rng, case.x_shape, case.w_shape, (case.k,), case.y_shape)
     options = case.options
     for relu in (False, True):
         comes_out(
             backend,
             rng,
-            lambda x, w, b, r=relu: ops.conv_fprop(x, w, b, relu=r, math=math, **options),
+            lambda x, w, b, r=relu: ops.conv_fprop(x, w, b, relu=r, precision=precision, **options),
             lambda x, w, b, r=relu: reference.conv_fprop(x, w, b, relu=r, **options),
             [x, w, b],
             linear=True,
@@ -81,7 +81,7 @@ def test_conv(backend, rng, case, math):
     comes_out(
         backend,
         rng,
-        lambda dy, w: ops.conv_dgrad(dy, w, x.shape, math=math, **options),
+        lambda dy, w: ops.conv_dgrad(dy, w, x.shape, precision=precision, **options),
         lambda dy, w: reference.conv_dgrad(dy, w, x.shape, **options),
         [dy, w],
         linear=True,
@@ -89,7 +89,7 @@ def test_conv(backend, rng, case, math):
     comes_out(
         backend,
         rng,
-        lambda x, dy: ops.conv_wgrad(x, dy, w.shape, math=math, **options),
+        lambda x, dy: ops.conv_wgrad(x, dy, w.shape, precision=precision, **options),
         lambda x, dy: reference.conv_wgrad(x, dy, w.shape, **options),
         [x, dy],
         linear=True,
@@ -126,18 +126,18 @@ def test_local(backend, rng, case):
     )
 
 
-@MATHS
+@PRECISIONS
 @pytest.mark.parametrize("case", [*cases.DENSE[:5], cases.DenseCase("few", 3, 70, 20)], ids=str)
-def test_dense(backend, rng, case, math):
+def test_dense(backend, rng, case, precision):
     x, w, b, dy = draw(rng, (case.n, case.c), (case.k, case.c), (case.k,), (case.n, case.k))
 
     def never_dropped(x, w, b):
-        return ops.dense_fprop_dropout(x, w, b, 0.0, seed=7, relu=True, math=math)
+        return ops.dense_fprop_dropout(x, w, b, 0.0, seed=7, relu=True, precision=precision)
 
     comes_out(
         backend,
         rng,
-        lambda x, w, b: ops.dense_fprop(x, w, b, relu=True, math=math),
+        lambda x, w, b: ops.dense_fprop(x, w, b, relu=True, precision=precision),
         lambda x, w, b: reference.dense_fprop(x, w, b, relu=True),
         [x, w, b],
         linear=True,
@@ -153,7 +153,7 @@ def test_dense(backend, rng, case, math):
     comes_out(
         backend,
         rng,
-        lambda dy, w: ops.dense_dgrad(dy, w, math=math),
+        lambda dy, w: ops.dense_dgrad(dy, w, precision=precision),
         reference.dense_dgrad,
         [dy, w],
         linear=True,
@@ -161,7 +161,7 @@ def test_dense(backend, rng, case, math):
     comes_out(
         backend,
         rng,
-        lambda x, dy: ops.dense_wgrad(x, dy, math=math),
+        lambda x, dy: ops.dense_wgrad(x, dy, precision=precision),
         reference.dense_wgrad,
         [x, dy],
         linear=True,

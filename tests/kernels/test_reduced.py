@@ -1,8 +1,8 @@
 """Products in lower precision on the CPU: which passes take them on a processor with AMX.
 
 oneDNN says by the name of an implementation whether it rounds operands. Here it is made to say what
-it says elsewhere, so that the choice is tested on any processor; test_math.py tests that what is
-chosen computes as it claims, on the processor at hand.
+it says elsewhere, so that the choice is tested on any processor; test_precision.py tests that what
+is chosen computes as it claims, on the processor at hand.
 """
 
 from __future__ import annotations
@@ -59,8 +59,10 @@ def test_what_a_name_means(says: Says, name: str) -> None:
     says(name)
     ending = ", bf16" if name in ROUNDS else ""
     for step in PASSES:
-        assert ops.conv_kernel(step, *POINTWISE, math="bf16") == f"direct{ending}"
-        assert ops.dense_kernel(step, (128, 1024), (512, 1024), math="bf16") == f"matmul{ending}"
+        assert ops.conv_kernel(step, *POINTWISE, precision="bf16") == f"direct{ending}"
+        assert (
+            ops.dense_kernel(step, (128, 1024), (512, 1024), precision="bf16") == f"matmul{ending}"
+        )
 
 
 CONVOLUTIONS = {  # x, w, pad and groups of the paper's net; conv1 has stride 4
@@ -73,13 +75,13 @@ CONVOLUTIONS = {  # x, w, pad and groups of the paper's net; conv1 has stride 4
 LAYERS = {"fc6": (4096, 9216), "fc7": (4096, 4096), "fc8": (1000, 4096)}
 
 
-def kernel(layer: str, step: str, batch: int, math: str) -> str:
+def kernel(layer: str, step: str, batch: int, precision: str) -> str:
     if layer in LAYERS:
-        return ops.dense_kernel(step, (batch, LAYERS[layer][1]), LAYERS[layer], math=math)
+        return ops.dense_kernel(step, (batch, LAYERS[layer][1]), LAYERS[layer], precision=precision)
     image, filters, pad, groups = CONVOLUTIONS[layer]
     options = {"stride": 4 if layer == "conv1" else 1, "pad": pad, "groups": groups}
     shapes = (batch, *image), filters
-    return ops.conv_kernel(step, *shapes, **options, rounding="ceil", math=math)
+    return ops.conv_kernel(step, *shapes, **options, rounding="ceil", precision=precision)
 
 
 @pytest.mark.parametrize("batch", [1, 3, 32, 128])
@@ -110,7 +112,7 @@ def test_with_amx_winograd_may_still_win(
     few = (64, 27, 27, 30), (30, 3, 3, 30)  # channels: Winograd saves less than a fifth
     monkeypatch.setenv("CONVNET_WINOGRAD", "auto")
     assert ops.conv_kernel(step, *few, pad=1) == "Winograd, F(3 x 3, 3 x 3)"
-    assert ops.conv_kernel(step, *few, pad=1, math="bf16") == "direct, bf16"
+    assert ops.conv_kernel(step, *few, pad=1, precision="bf16") == "direct, bf16"
 
 
 @pytest.mark.parametrize(
@@ -128,18 +130,18 @@ def test_few_rows_are_not_worth_rounding_the_weights(
 
 def test_plain_sums_stay_plain(says: Says) -> None:
     says(AMX)
-    assert ops.conv_kernel("fprop", *POINTWISE, math="ffma") == "direct"
-    assert ops.dense_kernel("wgrad", (128, 1024), (512, 1024), math="ffma") == "matmul"
+    assert ops.conv_kernel("fprop", *POINTWISE, precision="ffma") == "direct"
+    assert ops.dense_kernel("wgrad", (128, 1024), (512, 1024), precision="ffma") == "matmul"
 
 
 def test_the_description_names_the_passes(says: Says) -> None:
     says(AMX)
-    for math, name in (("bf16", "bfloat16"), ("tf32", "TF32")):
-        said = ops.math_description(math)
+    for precision, name in (("bf16", "bfloat16"), ("tf32", "TF32")):
+        said = ops.precision_description(precision)
         assert said.startswith(f"{name} by oneDNN ")
         assert "conv fprop, conv dgrad, conv wgrad, dense fprop, dense dgrad, dense wgrad" in said
     says("brgconv:avx512_core")
-    assert ops.math_description("bf16").startswith("as fp32: this processor has no unit for ")
+    assert ops.precision_description("bf16").startswith("as fp32: this processor has no unit for ")
 
 
 @pytest.mark.parametrize("name", [AMX, "jit:avx512_core"])

@@ -40,7 +40,7 @@ def numbers(shape: tuple[int, int]) -> np.ndarray:
     return (bits | exponents | signs).view(np.float32)
 
 
-def products(backend, math: str, step: str, left: np.ndarray, right: np.ndarray) -> np.ndarray:
+def products(backend, precision: str, step: str, left: np.ndarray, right: np.ndarray) -> np.ndarray:
     """left[i] * right[j], as a pass of a dense layer forms it: one term of each sum."""
     place = 11  # of the K terms
     terms = {"left": np.zeros((len(left), K), np.float32)}
@@ -48,19 +48,19 @@ def products(backend, math: str, step: str, left: np.ndarray, right: np.ndarray)
     terms["left"][:, place], terms["right"][:, place] = left, right
     a, b = terms["left"], terms["right"]
     if step == "fprop":  # y[n, k] = sum_c x[n, c] w[k, c]
-        result = ops.dense_fprop(backend.asarray(a), backend.asarray(b), math=math)
+        result = ops.dense_fprop(backend.asarray(a), backend.asarray(b), precision=precision)
     elif step == "dgrad":  # dx[n, c] = sum_k dy[n, k] w[k, c]
         w = backend.asarray(np.ascontiguousarray(b.T))
-        result = ops.dense_dgrad(backend.asarray(a), w, math=math)
+        result = ops.dense_dgrad(backend.asarray(a), w, precision=precision)
     else:  # dw[k, c] = sum_n dy[n, k] x[n, c]
         x, dy = (backend.asarray(np.ascontiguousarray(array.T)) for array in (b, a))
-        result, _ = ops.dense_wgrad(x, dy, math=math)
+        result, _ = ops.dense_wgrad(x, dy, precision=precision)
     return np.array(backend.to_host(result))
 
 
 @pytest.fixture
 def device(kernels_backend):
-    said = ops.math_description("tf32")
+    said = ops.precision_description("tf32")
     if said.startswith("as "):
         pytest.skip(f"tf32: {said}")
     return kernels_backend
@@ -73,17 +73,17 @@ sizes = pytest.mark.parametrize("size", [(64, 32), (132, 132), (71, 36)], ids=st
 
 @steps
 @sizes
-@pytest.mark.parametrize(("math", "rounded"), [("tf32", tf32), ("bf16", bf16)])
-def test_operands_are_rounded_and_nothing_else_is(device, step, size, math, rounded):
+@pytest.mark.parametrize(("precision", "rounded"), [("tf32", tf32), ("bf16", bf16)])
+def test_operands_are_rounded_and_nothing_else_is(device, step, size, precision, rounded):
     """In either operand, to the last bit: what lies below the rounded bits has no effect."""
     left, right = numbers((size[0], 1))[:, 0], numbers((size[1], 1))[:, 0]
     powers = np.ldexp(np.float32(1), np.arange(max(size)) % 5 - 2).astype(np.float32)
-    found = products(device, math, step, left, powers[: size[1]])
+    found = products(device, precision, step, left, powers[: size[1]])
     np.testing.assert_array_equal(found, np.outer(rounded(left), powers[: size[1]]))
-    found = products(device, math, step, powers[: size[0]], right)
+    found = products(device, precision, step, powers[: size[0]], right)
     np.testing.assert_array_equal(found, np.outer(powers[: size[0]], rounded(right)))
     # Two rounded mantissas: 22 bits at most, which float32 holds.
-    found = products(device, math, step, left, right)
+    found = products(device, precision, step, left, right)
     np.testing.assert_array_equal(found, np.outer(rounded(left), rounded(right)))
 
 

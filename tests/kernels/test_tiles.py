@@ -17,7 +17,7 @@ from paths import ROOT
 
 from convnet import ops
 
-MATHS = ("fp32", "tf32", "bf16")
+PRECISIONS = ("fp32", "tf32", "bf16")
 # Ragged in every tile; k of 144 in fprop, 234 in dgrad, 84 in wgrad: 6 to 15 steps. One with
 # classes of pixels and columns in the place of channels.
 PLAIN = ConvCase("plain", 2, 7, 6, 16, 26 * 4, 3, 3, pad=(1, 1))
@@ -34,19 +34,19 @@ def module(kernels_backend, monkeypatch):
     kernels_backend.module.set_tile_choices(None)
 
 
-def choice(module, case: ConvCase, step: str, math: str):
-    """(pass, math, product, tile, splits, on Hopper) that is in force for a pass."""
+def choice(module, case: ConvCase, step: str, precision: str):
+    """(pass, precision, product, tile, splits, on Hopper) that is in force for a pass."""
     windows = (*case.stride, *case.pad, case.rounding)
-    return module.tile_choice(step, case.x_shape, case.w_shape, *windows, case.groups, math)
+    return module.tile_choice(step, case.x_shape, case.w_shape, *windows, case.groups, precision)
 
 
-def run(backend, case: ConvCase, step: str, math: str, make):
+def run(backend, case: ConvCase, step: str, precision: str, make):
     """The results of a pass on numbers that are always the same, and their float64 reference."""
     rng = np.random.default_rng(5)
     x, w, b, dy = (
         make(rng, shape) for shape in (case.x_shape, case.w_shape, (case.k,), case.y_shape)
     )
-    options = {"math": math, **case.options}
+    options = {"precision": precision, **case.options}
     if step == "fprop":
         found = check.call(backend, ops.conv_fprop, x, w, b, **options)
         return (found,), (reference.conv_fprop(x, w, b, **case.options),)
@@ -58,35 +58,35 @@ def run(backend, case: ConvCase, step: str, math: str, make):
 
 
 @passes
-@pytest.mark.parametrize("math", MATHS)
+@pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("case", [PLAIN, GROUPS, STRIDED], ids=str)
-def test_every_tile_is_exact_on_integers(kernels_backend, module, case, step, math):
+def test_every_tile_is_exact_on_integers(kernels_backend, module, case, step, precision):
     """And is the one that was asked for, in as many splits, with a workspace to match."""
-    _, _, product, *_ = choice(module, case, step, math)
+    _, _, product, *_ = choice(module, case, step, precision)
     steps = -(-product[2] // 16)
-    assert len(module.tiles_of(step, math)) >= 4
-    for index, tile in enumerate(module.tiles_of(step, math)):
+    assert len(module.tiles_of(step, precision)) >= 4
+    for index, tile in enumerate(module.tiles_of(step, precision)):
         splits = (1, 2, 3, steps)[index % 4]
-        module.set_tile_choices([(step, math, product, tile, splits, "rule")])
-        assert choice(module, case, step, math)[3:5] == (tile, splits)
-        found, expected = run(kernels_backend, case, step, math, cases.integers)
+        module.set_tile_choices([(step, precision, product, tile, splits, "rule")])
+        assert choice(module, case, step, precision)[3:5] == (tile, splits)
+        found, expected = run(kernels_backend, case, step, precision, cases.integers)
         for one, other in zip(found, expected, strict=True):
             check.equal(one, other)
 
 
 @passes
-@pytest.mark.parametrize("math", MATHS)
-def test_bits_depend_on_the_splits_alone(kernels_backend, module, step, math):
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_bits_depend_on_the_splits_alone(kernels_backend, module, step, precision):
     """All tiles add up in the same order, so their bits are the same; splits add up in another."""
-    _, _, product, *_ = choice(module, PLAIN, step, math)
+    _, _, product, *_ = choice(module, PLAIN, step, precision)
     results = {}
     for splits in (1, 3):
-        for tile in module.tiles_of(step, math):
-            module.set_tile_choices([(step, math, product, tile, splits, "rule")])
-            found, expected = run(kernels_backend, PLAIN, step, math, cases.floats)
+        for tile in module.tiles_of(step, precision):
+            module.set_tile_choices([(step, precision, product, tile, splits, "rule")])
+            found, expected = run(kernels_backend, PLAIN, step, precision, cases.floats)
             check.same_bits(found[0], results.setdefault(splits, found[0]))
             error = np.linalg.norm(found[0] - expected[0]) / np.linalg.norm(expected[0])
-            assert error < {"fp32": 3e-7, "tf32": 4e-4, "bf16": 3e-3}[math]
+            assert error < {"fp32": 3e-7, "tf32": 4e-4, "bf16": 3e-3}[precision]
     assert np.any(results[1] != results[3])
 
 
@@ -140,12 +140,16 @@ def test_the_documentation_has_the_rules_choices(module, monkeypatch):
             rounding = "ceil" if layer == "conv1" else "floor"
             windows = (stride, stride, pad, pad, rounding, x[3] // w[3])
             shapes = x, w
-        for math, said in zip(expected.MATHS, cells.split("|")[::3], strict=False):
-            tile, splits = module.tile_choice(step, *shapes, *windows, math)[3:5]
+        for precision, said in zip(expected.PRECISIONS, cells.split("|")[::3], strict=False):
+            tile, splits = module.tile_choice(step, *shapes, *windows, precision)[3:5]
             sides = sorted(map(int, tile.split("x")), reverse=True)
             named, _, split = said.strip().partition(", ")
-            assert sorted(map(int, named.split(" x ")), reverse=True) == sides, (layer, step, math)
-            assert int(split.partition(" ")[0] or 1) == splits, (layer, step, math)
+            assert sorted(map(int, named.split(" x ")), reverse=True) == sides, (
+                layer,
+                step,
+                precision,
+            )
+            assert int(split.partition(" ")[0] or 1) == splits, (layer, step, precision)
 
 
 PRODUCT = (100, 64, 64, 1)
@@ -176,7 +180,7 @@ def test_a_row_chooses_between_wgmma_and_mma(kernels_backend, module, monkeypatc
     def bits() -> np.ndarray:
         rng = np.random.default_rng(5)
         x, w = (kernels_backend.asarray(cases.floats(rng, s)) for s in (case.x_shape, case.w_shape))
-        y = ops.conv_fprop(x, w, math="fp32", **case.options)
+        y = ops.conv_fprop(x, w, precision="fp32", **case.options)
         return np.array(kernels_backend.to_host(y))
 
     module.set_tile_choices([])

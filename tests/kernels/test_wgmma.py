@@ -18,7 +18,7 @@ from cases import ConvCase
 import convnet.backend
 from convnet import ops
 
-MATHS = ("fp32", "tf32", "bf16")
+PRECISIONS = ("fp32", "tf32", "bf16")
 # Each width of a tile (48, 64, 96, 128) in fprop by k / groups, in dgrad by c / groups; with the
 # last one ragged, tiles across pictures, lines and channels, and one channel's sixteen or several.
 CASES = (
@@ -42,11 +42,11 @@ def always(monkeypatch):
     monkeypatch.setenv("CONVNET_WGMMA", "always")
 
 
-def all_passes(backend, case, make, rng, math):
+def all_passes(backend, case, make, rng, precision):
     """(name, result, float64 reference)."""
     x, w, b = (make(rng, shape) for shape in (case.x_shape, case.w_shape, (case.k,)))
     dy, mask = make(rng, case.y_shape), {"relu_mask": make(rng, case.x_shape)}
-    options = {"math": math, **case.options}
+    options = {"precision": precision, **case.options}
     y = check.call(backend, ops.conv_fprop, x, w, b, relu=True, **options)
     yield "y", y, reference.conv_fprop(x, w, b, relu=True, **case.options)
     dx = check.call(backend, ops.conv_dgrad, dy, w, case.x_shape, **mask, **options)
@@ -57,32 +57,32 @@ def all_passes(backend, case, make, rng, math):
     yield "db", db, expected[1]
 
 
-@pytest.mark.parametrize("math", MATHS)
+@pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("case", CASES, ids=str)
-def test_exact_on_integers(backend, rng, case, math):
-    for _, actual, expected in all_passes(backend, case, cases.integers, rng, math):
+def test_exact_on_integers(backend, rng, case, precision):
+    for _, actual, expected in all_passes(backend, case, cases.integers, rng, precision):
         check.equal(actual, expected)
 
 
-@pytest.mark.parametrize("math", MATHS)
+@pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("case", [CASES[2], CASES[5]], ids=str)
-def test_accuracy(kernels_backend, rng, case, math):
-    claims = "as fp32" not in ops.math_description(math)
-    for name, actual, expected in all_passes(kernels_backend, case, cases.floats, rng, math):
+def test_accuracy(kernels_backend, rng, case, precision):
+    claims = "as fp32" not in ops.precision_description(precision)
+    for name, actual, expected in all_passes(kernels_backend, case, cases.floats, rng, precision):
         error = check.relative_error(actual, expected)
-        if math == "fp32" or name == "db":
+        if precision == "fp32" or name == "db":
             assert error < 5e-7, f"{name}: {error:.2e}"
         else:
-            least, most = check.REDUCED_ERRORS[math]
+            least, most = check.REDUCED_ERRORS[precision]
             assert error < most, f"{name}: {error:.2e}"
-            assert error > 0.8 * least or not claims, f"{name}: {error:.2e} is not {math}"
+            assert error > 0.8 * least or not claims, f"{name}: {error:.2e} is not {precision}"
 
 
 def test_slabs_shorter_than_the_ring(backend, rng):
     """wgrad's slabs are of 128 pixels, eight stages of twelve; there are three to a split."""
     case = ConvCase("one-line-pictures", 272, 1, 8, 256, 256, 3, 3, pad=(1, 1), groups=16)
     x, dy = cases.integers(rng, case.x_shape), cases.integers(rng, case.y_shape)
-    options = {"math": "tf32", **case.options}
+    options = {"precision": "tf32", **case.options}
     dw, db = check.call(backend, ops.conv_wgrad, x, dy, case.w_shape, **options)
     expected = reference.conv_wgrad(x, dy, case.w_shape, **case.options)
     check.equal(dw, expected[0])
@@ -96,7 +96,7 @@ def test_misspelt_choice(kernels_backend, rng, monkeypatch, value):
     with pytest.raises(
         ValueError, match=f"CONVNET_WGMMA: expected auto, off or always, got {value}"
     ):
-        check.call(kernels_backend, ops.conv_fprop, x, w, np.zeros(8, np.float32), math="tf32")
+        check.call(kernels_backend, ops.conv_fprop, x, w, np.zeros(8, np.float32), precision="tf32")
 
 
 def test_pictures_that_no_tensor_map_takes(kernels_backend, rng):
@@ -105,7 +105,9 @@ def test_pictures_that_no_tensor_map_takes(kernels_backend, rng):
     b = np.zeros(8, np.float32)
     unaligned = kernels_backend.asarray(np.concatenate([[0], x.ravel()]).astype(np.float32))
     moved = unaligned[1:].reshape(x.shape)
-    y = ops.conv_fprop(moved, kernels_backend.asarray(w), kernels_backend.asarray(b), math="tf32")
+    y = ops.conv_fprop(
+        moved, kernels_backend.asarray(w), kernels_backend.asarray(b), precision="tf32"
+    )
     check.equal(
         np.array(kernels_backend.to_host(y)),
         reference.conv_fprop(x, w, b, stride=(1, 1), pad=(0, 0)),
@@ -121,10 +123,16 @@ ALEXNET = {  # x, w, pad, groups; at a batch of 128
 }
 
 
-def kernel_of(layer: str, pass_name: str, math: str) -> str:
+def kernel_of(layer: str, pass_name: str, precision: str) -> str:
     x, w, pad, groups = ALEXNET[layer]
     stride = 4 if layer == "conv1" else 1
-    options = {"stride": stride, "pad": pad, "groups": groups, "rounding": "ceil", "math": math}
+    options = {
+        "stride": stride,
+        "pad": pad,
+        "groups": groups,
+        "rounding": "ceil",
+        "precision": precision,
+    }
     return ops.conv_kernel(pass_name, x, w, **options)
 
 
@@ -161,12 +169,12 @@ def test_the_table_for_alexnet(monkeypatch, layer, pass_name, fp32, tf32):
         ("conv5", "wgmma, 432x64, 8 splits"),
     ],
 )
-@pytest.mark.parametrize("math", ["tf32", "bf16"])
-def test_the_table_of_wgrad(monkeypatch, layer, kernel, math):
+@pytest.mark.parametrize("precision", ["tf32", "bf16"])
+def test_the_table_of_wgrad(monkeypatch, layer, kernel, precision):
     monkeypatch.setenv("CONVNET_WGMMA", "auto")
     pytest.importorskip("convnet._emulator", reason="built without the emulator")
     with convnet.backend.use("emulator"):
-        assert kernel_of(layer, "wgrad", math) == kernel
+        assert kernel_of(layer, "wgrad", precision) == kernel
         assert kernel_of(layer, "wgrad", "fp32").startswith("mma.sync, ")
 
 

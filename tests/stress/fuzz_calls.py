@@ -58,7 +58,7 @@ def valid_ops() -> list[Call]:
     shapes = image.shape, filters.shape
     calls: list[tuple[str, tuple, dict]] = [
         ("conv_output_shape", shapes, conv),
-        ("conv_kernel", ("wgrad", *shapes), conv | {"math": "tf32"}),
+        ("conv_kernel", ("wgrad", *shapes), conv | {"precision": "tf32"}),
         ("conv_fprop", (image, filters, array(6)), conv | {"relu": True, "out": maps}),
         ("conv_dgrad", (maps, filters, image.shape), conv | {"relu_mask": image}),
         ("conv_wgrad", (image, maps, filters.shape), conv | {"bias": True}),
@@ -66,7 +66,7 @@ def valid_ops() -> list[Call]:
         ("local_fprop", (image, own, array(3, 4, 6)), conv | {"relu": True}),
         ("local_dgrad", (maps, own, image.shape), conv | {"relu_mask": image}),
         ("local_wgrad", (image, maps, own.shape), conv | {"bias": True}),
-        ("dense_kernel", ("dgrad", matrix.shape, (4, 7)), {"math": "bf16"}),
+        ("dense_kernel", ("dgrad", matrix.shape, (4, 7)), {"precision": "bf16"}),
         ("dense_fprop", (matrix, array(4, 7), array(4)), {"relu": True}),
         ("dense_fprop_dropout", (matrix, array(4, 7), array(4), 0.5),
          {"seed": 1, "layer": 2, "step": 3, "mode": "inverted", "row_offset": 4, "col_offset": 5,

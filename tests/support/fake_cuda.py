@@ -230,7 +230,7 @@ class CapturedModule:
             return function
 
         def call(*args: Any) -> Any:
-            at = -2 if isinstance(args[-1], str) else -1  # the stream; `math` may follow it
+            at = -2 if isinstance(args[-1], str) else -1  # the stream; `precision` may follow it
             arrays = [arg for arg in args if hasattr(arg, "host")]
             self.driver.given(args[at], self.device).work(arrays)
             on_host = [*args]

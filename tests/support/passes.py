@@ -9,11 +9,11 @@ from cases import ConvCase, DenseCase
 from convnet import ops
 
 
-def conv_passes(backend, case: ConvCase, make, rng, math: str, call=check.call):
+def conv_passes(backend, case: ConvCase, make, rng, precision: str, call=check.call):
     """(name, result, float64 reference) of each pass."""
     shapes = case.x_shape, case.w_shape, (case.k,), case.y_shape
     x, w, b, dy = (make(rng, shape) for shape in shapes)
-    options = {"math": math, **case.options}
+    options = {"precision": precision, **case.options}
     y = call(backend, ops.conv_fprop, x, w, b, **options)
     yield "y", y, reference.conv_fprop(x, w, b, **case.options)
     mask = {"relu_mask": make(rng, case.x_shape)}
@@ -25,13 +25,17 @@ def conv_passes(backend, case: ConvCase, make, rng, math: str, call=check.call):
     yield "db", db, expected[1]
 
 
-def dense_passes(backend, case: DenseCase, make, rng, math: str, call=check.call):
+def dense_passes(backend, case: DenseCase, make, rng, precision: str, call=check.call):
     shapes = (case.n, case.c), (case.k, case.c), (case.k,), (case.n, case.k)
     x, w, b, dy = (make(rng, shape) for shape in shapes)
-    y = call(backend, ops.dense_fprop, x, w, b, relu=True, math=math)
+    y = call(backend, ops.dense_fprop, x, w, b, relu=True, precision=precision)
     yield "y", y, reference.dense_fprop(x, w, b, relu=True)
-    yield "dx", call(backend, ops.dense_dgrad, dy, w, math=math), reference.dense_dgrad(dy, w)
-    dw, db = call(backend, ops.dense_wgrad, x, dy, math=math)
+    yield (
+        "dx",
+        call(backend, ops.dense_dgrad, dy, w, precision=precision),
+        reference.dense_dgrad(dy, w),
+    )
+    dw, db = call(backend, ops.dense_wgrad, x, dy, precision=precision)
     expected = reference.dense_wgrad(x, dy)
     yield "dw", dw, expected[0]
     yield "db", db, expected[1]

@@ -416,7 +416,10 @@ TAKEN = [
     ("sgd.weight_decay=0.1", "warning: sgd.weight_decay: it was 0.0005, and is 0.1 now; from"),
     ("schedule.patience=2", "warning: schedule.patience: it was 1, and is 2 now; from here on"),
     ("schedule.kind=cosine", 'warning: schedule.kind: it was "plateau", and is "cosine" now; from'),
-    ("train.math=ffma", 'warning: train.math: it was "fp32", and is "ffma" now; from here on'),
+    (
+        "train.precision=ffma",
+        'warning: train.precision: it was "fp32", and is "ffma" now; from here on',
+    ),
     ("train.epochs=4", "changed   train.epochs: it was 2, and is 4 now"),
     ("train.log_steps=5", "changed   train.log_steps: it was 3, and is 5 now"),
     ("train.keep=4", "changed   train.keep: it was 2, and is 4 now"),

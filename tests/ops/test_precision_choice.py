@@ -1,4 +1,4 @@
-"""`math`, from a configuration or a layer to the operations."""
+"""`precision`, from a configuration or a layer to the operations."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import reference
 
 import convnet
 from convnet import ops
+from convnet.common.deprecated import RenamedWarning
 from convnet.config import ConfigError, load_config
 from convnet.layers import Conv, Dense, Local, SoftmaxCrossEntropy
 from convnet.training.setup import net_of
@@ -21,14 +22,14 @@ def nodes(
     conv: str | None = None, dense: str | None = None, relu: bool = True
 ) -> list[convnet.Node]:
     return [
-        convnet.Node("conv", Conv(40, 3, pad=1, relu=relu, math=conv)),
-        convnet.Node("fc", Dense(10, math=dense)),
+        convnet.Node("conv", Conv(40, 3, pad=1, relu=relu, precision=conv)),
+        convnet.Node("fc", Dense(10, precision=dense)),
         convnet.Node("softmax", SoftmaxCrossEntropy()),
     ]
 
 
-def net(device: str, math: str = "fp32", **own: Any) -> convnet.Net:
-    return convnet.Net(nodes(**own), (6, 7, 8), device=device, seed=4, math=math)
+def net(device: str, precision: str = "fp32", **own: Any) -> convnet.Net:
+    return convnet.Net(nodes(**own), (6, 7, 8), device=device, seed=4, precision=precision)
 
 
 def batch(count: int = 5) -> tuple[np.ndarray, np.ndarray]:
@@ -56,7 +57,7 @@ def test_every_operation_of_a_layer_gets_its_math(monkeypatch: pytest.MonkeyPatc
 
 def _spied(function: Any, name: str, asked: dict[str, set[Any]]) -> Any:
     def spy(*args: Any, **kwargs: Any) -> Any:
-        asked.setdefault(name, set()).add(kwargs.get("math"))
+        asked.setdefault(name, set()).add(kwargs.get("precision"))
         return function(*args, **kwargs)
 
     return spy
@@ -70,17 +71,17 @@ def test_the_net_says_and_a_layer_may_differ() -> None:
 
 
 def test_two_devices_form_products_alike() -> None:
-    halves = convnet.Net(nodes(), (6, 7, 8), device="cpu:0,cpu:1", seed=4, math="tf32")
+    halves = convnet.Net(nodes(), (6, 7, 8), device="cpu:0,cpu:1", seed=4, precision="tf32")
     layers = [node.layer for node in halves.partition.nodes]  # type: ignore[union-attr]
     assert {layer.products for layer in layers if hasattr(layer, "products")} == {"tf32"}
 
 
-@pytest.mark.parametrize("math", ops.MATHS)
-def test_gradients_of_a_net(backend: Any, math: str) -> None:
-    """Against the float64 reference, as exactly as `math` is. No ReLU: its mask would differ where
-    a rounded sum has another sign."""
+@pytest.mark.parametrize("precision", ops.PRECISIONS)
+def test_gradients_of_a_net(backend: Any, precision: str) -> None:
+    """Against the float64 reference, as exactly as the precision is. No ReLU: its mask would differ
+    where a rounded sum has another sign."""
     x, labels = batch()
-    one = net(backend.name, math, relu=False)
+    one = net(backend.name, precision, relu=False)
     one.gradients(x, labels)
     conv, fc = (node.layer for node in one.nodes[:2])
     w, b, v, c = (
@@ -94,7 +95,7 @@ def test_gradients_of_a_net(backend: Any, math: str) -> None:
     dv, dc = reference.dense_wgrad(rows, d)
     below = reference.dense_dgrad(d, v).reshape(hidden.shape)
     dw, db = reference.conv_wgrad(x, below, w.shape, **WINDOW)
-    allowed = {"fp32": 2e-6, "ffma": 2e-6, "tf32": 2e-3, "bf16": 1.5e-2}[math]
+    allowed = {"fp32": 2e-6, "ffma": 2e-6, "tf32": 2e-3, "bf16": 1.5e-2}[precision]
     for param, expected in zip(conv.params + fc.params, (dw, db, dv, dc), strict=True):
         error = np.linalg.norm(backend.to_host(param.grad) - expected) / np.linalg.norm(expected)
         assert error < allowed, (param.name, error)
@@ -104,7 +105,7 @@ CONFIG: dict[str, Any] = {
     "net": {
         "layers": [
             {"name": "conv1", "type": "conv", "filters": 4, "size": 5},
-            {"name": "fc", "type": "dense", "units": 10, "math": "ffma"},
+            {"name": "fc", "type": "dense", "units": 10, "precision": "ffma"},
             {"name": "softmax", "type": "softmax_cross_entropy"},
         ]
     }
@@ -112,25 +113,43 @@ CONFIG: dict[str, Any] = {
 
 
 def test_a_configuration_says() -> None:
-    cfg = load_config(CONFIG, ["train.math=bf16"])
+    cfg = load_config(CONFIG, ["train.precision=bf16"])
     built = net_of(cfg, "cpu", sizes_only=True)
     assert [node.layer.products for node in built.nodes[:2]] == ["bf16", "ffma"]
     again = load_config(cfg.to_dict())
     assert again == cfg
-    assert 'math = "bf16"' in cfg.to_toml()
-    assert load_config(CONFIG).train.math == "fp32"
-    model = load_config({"net": {"model": "fashion_mnist"}}, ["train.math=tf32"])
-    assert net_of(model, "cpu", sizes_only=True).math == "tf32"
+    assert 'precision = "bf16"' in cfg.to_toml()
+    assert load_config(CONFIG).train.precision == "fp32"
+    model = load_config({"net": {"model": "fashion_mnist"}}, ["train.precision=tf32"])
+    assert net_of(model, "cpu", sizes_only=True).precision == "tf32"
 
 
 def test_what_is_not_there_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"train\.math: expected .*fp32.*got"):
-        load_config(CONFIG, ["train.math=fp16"])
-    with pytest.raises(ConfigError, match="math: expected one of fp32, ffma, tf32, bf16; got 'x'"):
-        load_config(CONFIG, ["net.layers=[{name='a', type='dense', units=2, math='x'}]"])
-    with pytest.raises(ValueError, match="math: expected one of"):
+    with pytest.raises(ConfigError, match=r"train\.precision: expected .*fp32.*got"):
+        load_config(CONFIG, ["train.precision=fp16"])
+    with pytest.raises(
+        ConfigError, match="precision: expected one of fp32, ffma, tf32, bf16; got 'x'"
+    ):
+        load_config(CONFIG, ["net.layers=[{name='a', type='dense', units=2, precision='x'}]"])
+    with pytest.raises(ValueError, match="precision: expected one of"):
         net("cpu", "int8")
-    with pytest.raises(ValueError, match="math: expected one of fp32, ffma; got 'tf32'"):
-        Local(4, 3, math="tf32")
-    with pytest.raises(ConfigError, match=r"net\.options\.math"):
-        load_config({"net": {"model": "alexnet", "options": {"math": "tf32"}}})
+    with pytest.raises(ValueError, match="precision: expected one of fp32, ffma; got 'tf32'"):
+        Local(4, 3, precision="tf32")
+    with pytest.raises(ConfigError, match=r"net\.options\.precision"):
+        load_config({"net": {"model": "alexnet", "options": {"precision": "tf32"}}})
+
+
+def test_math_is_what_precision_was_called() -> None:
+    x, w = np.ones((2, 3), np.float32), np.ones((4, 3), np.float32)
+    with pytest.warns(RenamedWarning, match="dense_fprop: math is called precision now") as found:
+        y = ops.dense_fprop(x, w, math="ffma")
+    assert found[0].filename == __file__
+    assert np.array_equal(y, ops.dense_fprop(x, w, precision="ffma"))
+    with pytest.warns(RenamedWarning, match="Dense: math is called precision now"):
+        layer = Dense(10, math="ffma")
+    assert layer.precision == "ffma"
+    with pytest.warns(RenamedWarning, match="Net: math is called precision now"):
+        old = convnet.Net(nodes(), (6, 7, 8), device="cpu", math="bf16")
+    assert old.precision == "bf16"
+    with pytest.warns(RenamedWarning, match=r"ops\.MATHS is called PRECISIONS now"):
+        assert ops.MATHS is ops.PRECISIONS

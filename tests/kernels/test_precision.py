@@ -1,4 +1,4 @@
-"""The ways to form products: `math` of convolutions and dense layers, each to its accuracy.
+"""The precisions of convolutions and dense layers, each to its accuracy.
 
 Whole numbers up to 4 are the same in TF32 and bfloat16, so every way is exact on them. On floats,
 what counts is the relative error of a whole result (the L2 norm) against float64.
@@ -44,7 +44,7 @@ DENSE = (
     DenseCase("fc-one-image", 1, 1030, 17),
     DenseCase("fc-deep", 70, 2304, 36),
 )
-every_math = pytest.mark.parametrize("math", ops.MATHS)
+every_precision = pytest.mark.parametrize("precision", ops.PRECISIONS)
 
 
 def once(backend, function, *args, **kwargs):
@@ -59,57 +59,65 @@ def once(backend, function, *args, **kwargs):
     return tuple(hosts) if isinstance(results, tuple) else hosts[0]
 
 
-@every_math
+@every_precision
 @pytest.mark.parametrize("case", CONV, ids=str)
-def test_convolution_is_exact_on_integers(backend, rng, case, math):
-    for _, actual, expected in conv_passes(backend, case, cases.integers, rng, math):
+def test_convolution_is_exact_on_integers(backend, rng, case, precision):
+    for _, actual, expected in conv_passes(backend, case, cases.integers, rng, precision):
         check.equal(actual, expected)
 
 
-@every_math
+@every_precision
 @pytest.mark.parametrize("case", DENSE, ids=str)
-def test_dense_is_exact_on_integers(backend, rng, case, math):
-    for _, actual, expected in dense_passes(backend, case, cases.integers, rng, math):
+def test_dense_is_exact_on_integers(backend, rng, case, precision):
+    for _, actual, expected in dense_passes(backend, case, cases.integers, rng, precision):
         check.equal(actual, expected)
 
 
 STEPS = {"y": "fprop", "dx": "dgrad", "dw": "wgrad"}
 
 
-def computes_in(kernel: str, math: str) -> bool:
-    """Whether a kernel computes in `math`, a lower precision, by what `conv_kernel` says of it."""
-    return kernel.startswith(("wgmma, ", "mma.sync, ")) or kernel.endswith(f", {math}")
+def computes_in(kernel: str, precision: str) -> bool:
+    """Whether a kernel computes in this, a lower precision, by what `conv_kernel` says of it."""
+    return kernel.startswith(("wgmma, ", "mma.sync, ")) or kernel.endswith(f", {precision}")
 
 
-def check_accuracy(passes, math: str, kernel) -> None:
+def check_accuracy(passes, precision: str, kernel) -> None:
     """Each pass to the accuracy that its `kernel(pass)` claims: of the lower precision, within its
     bounds and not better than it can be; or of float32, as db in any case."""
-    least, most = check.REDUCED_ERRORS[math]
+    least, most = check.REDUCED_ERRORS[precision]
     for name, actual, expected in passes:
         error = check.relative_error(actual, expected)
         said = kernel(STEPS[name]) if name in STEPS else "a plain sum"
-        if computes_in(said, math):
-            assert least < error < most, f"{name}: {error:.2e} is not {math}, as {said} should be"
+        if computes_in(said, precision):
+            assert least < error < most, (
+                f"{name}: {error:.2e} is not {precision}, as {said} should be"
+            )
         else:
             assert error < 1e-6, f"{name}: {error:.2e} is not float32, as {said} should be"
 
 
-@pytest.mark.parametrize("math", list(check.REDUCED_ERRORS))
+@pytest.mark.parametrize("precision", list(check.REDUCED_ERRORS))
 @pytest.mark.parametrize("case", [CONV[2], CONV[5], CONV[7], CONV[13]], ids=str)
-def test_lower_precision_is_what_it_says(backend, rng, case, math):
+def test_lower_precision_is_what_it_says(backend, rng, case, precision):
     def kernel(step):
-        return ops.conv_kernel(step, case.x_shape, case.w_shape, math=math, **case.options)
+        return ops.conv_kernel(
+            step, case.x_shape, case.w_shape, precision=precision, **case.options
+        )
 
-    check_accuracy(conv_passes(backend, case, cases.floats, rng, math, call=once), math, kernel)
+    check_accuracy(
+        conv_passes(backend, case, cases.floats, rng, precision, call=once), precision, kernel
+    )
 
 
-@pytest.mark.parametrize("math", list(check.REDUCED_ERRORS))
+@pytest.mark.parametrize("precision", list(check.REDUCED_ERRORS))
 @pytest.mark.parametrize("case", [DENSE[0], DENSE[2], DENSE[3]], ids=str)
-def test_lower_precision_of_dense_layers(backend, rng, case, math):
+def test_lower_precision_of_dense_layers(backend, rng, case, precision):
     def kernel(step):
-        return ops.dense_kernel(step, (case.n, case.c), (case.k, case.c), math=math)
+        return ops.dense_kernel(step, (case.n, case.c), (case.k, case.c), precision=precision)
 
-    check_accuracy(dense_passes(backend, case, cases.floats, rng, math, once), math, kernel)
+    check_accuracy(
+        dense_passes(backend, case, cases.floats, rng, precision, once), precision, kernel
+    )
 
 
 LONG = (
@@ -126,40 +134,40 @@ def test_fp32_is_no_worse_than_ffma(kernels_backend, case):
     grows as the root of its length, 1.8e-8 each; FFMA may do better by splitting the sum."""
     passes = conv_passes if isinstance(case, ConvCase) else dense_passes
     errors = {}
-    for math in ("fp32", "ffma"):
+    for precision in ("fp32", "ffma"):
         rng = np.random.default_rng(3)
-        results = passes(kernels_backend, case, cases.floats, rng, math, once)
-        errors[math] = {name: check.relative_error(a, e) for name, a, e in results}
+        results = passes(kernels_backend, case, cases.floats, rng, precision, once)
+        errors[precision] = {name: check.relative_error(a, e) for name, a, e in results}
     length = case.r * case.s * case.c if isinstance(case, ConvCase) else case.c
     assert errors["fp32"]["y"] < max(1.3e-7, 1.8e-8 * np.sqrt(length)), errors
     for name in ("y", "dx", "dw"):
         assert errors["fp32"][name] < 1.1 * errors["ffma"][name], (name, errors)
 
 
-@pytest.mark.parametrize("math", ["fp32", "tf32", "bf16"])
-def test_not_a_number_stays_one(backend, rng, math):
+@pytest.mark.parametrize("precision", ["fp32", "tf32", "bf16"])
+def test_not_a_number_stays_one(backend, rng, precision):
     """In x or w, whatever its bits: rounding must not make a number of it."""
     x, w = cases.floats(rng, (70, 64)), cases.floats(rng, (40, 64))
     for bits in (0x7FC00000, 0x7FFFFFFF, 0xFFFFFFFF, 0x7F800001):
         damaged = x.copy()
         damaged.view(np.uint32)[3, 5] = bits
-        y = once(backend, ops.dense_fprop, damaged, w, math=math)
+        y = once(backend, ops.dense_fprop, damaged, w, precision=precision)
         assert np.isnan(y[3]).all()
         assert np.isfinite(np.delete(y, 3, axis=0)).all()
     x[3, 5] = np.inf
-    y = once(backend, ops.dense_fprop, x, w, math=math)
+    y = once(backend, ops.dense_fprop, x, w, precision=precision)
     assert not np.isfinite(y[3]).any()
 
 
 @pytest.mark.parametrize("case", [CONV[1], CONV[3], CONV[7], CONV[13]], ids=str)
-@pytest.mark.parametrize("math", ["fp32", "tf32", "bf16"])
-def test_alignment_does_not_change_a_bit(kernels_backend, rng, case, math):
+@pytest.mark.parametrize("precision", ["fp32", "tf32", "bf16"])
+def test_alignment_does_not_change_a_bit(kernels_backend, rng, case, precision):
     """Single copies instead of 16 bytes, other tiles, and the same sums in the same order."""
     x, w, dy = (cases.floats(rng, s) for s in (case.x_shape, case.w_shape, case.y_shape))
     results = []
     for place in (kernels_backend.asarray, lambda a: check.unaligned(kernels_backend, a)):
         x_there, w_there, dy_there = place(x), place(w), place(dy)
-        options = {"math": math, **case.options}
+        options = {"precision": precision, **case.options}
         y = ops.conv_fprop(x_there, w_there, **options)
         dx = ops.conv_dgrad(dy_there, w_there, case.x_shape, **options)
         dw, db = ops.conv_wgrad(x_there, dy_there, case.w_shape, **options)
@@ -168,9 +176,9 @@ def test_alignment_does_not_change_a_bit(kernels_backend, rng, case, math):
         check.same_bits(one, other)
 
 
-@pytest.mark.parametrize("math", ["tf32", "bf16"])
+@pytest.mark.parametrize("precision", ["tf32", "bf16"])
 @pytest.mark.parametrize("step", ["fprop", "wgrad"])
-def test_huge_tiles(kernels_backend, rng, step, math):
+def test_huge_tiles(kernels_backend, rng, step, precision):
     """256 x 128, taken where there are 264 of them: here by one each for as many groups (in wgrad
     with bf16 only; tf32 has twice as many of half the size)."""
     groups, k = 264, 100
@@ -180,11 +188,11 @@ def test_huge_tiles(kernels_backend, rng, step, math):
     dy = cases.integers(rng, (n, 1, 1, groups * k))
     by_group = x.reshape(n, groups, c)
     if step == "fprop":
-        y = once(kernels_backend, ops.conv_fprop, x, w, groups=groups, math=math)
+        y = once(kernels_backend, ops.conv_fprop, x, w, groups=groups, precision=precision)
         expected = np.einsum("ngc,gkc->ngk", by_group, w.reshape(groups, k, c))
         check.equal(y.reshape(n, groups, k), expected)
     else:
-        options = {"groups": groups, "math": math}
+        options = {"groups": groups, "precision": precision}
         dw, db = once(kernels_backend, ops.conv_wgrad, x, dy, w.shape, **options)
         expected = np.einsum("ngk,ngc->gkc", dy.reshape(n, groups, k), by_group)
         check.equal(dw.reshape(groups, k, c), expected)
@@ -194,8 +202,8 @@ def test_huge_tiles(kernels_backend, rng, step, math):
 @pytest.mark.parametrize("function", [ops.conv_fprop, ops.dense_fprop])
 def test_unknown_math(backend, function):
     ones = np.ones((1, 1, 1, 1) if function is ops.conv_fprop else (1, 1), np.float32)
-    for math in ("fp16", 32, None):
-        with pytest.raises(ValueError, match=r"math: expected .*got"):
-            function(backend.asarray(ones), backend.asarray(ones), math=math)
-    with pytest.raises(ValueError, match="math: expected"):
-        ops.math_description("fp64")
+    for precision in ("fp16", 32, None):
+        with pytest.raises(ValueError, match=r"precision: expected .*got"):
+            function(backend.asarray(ones), backend.asarray(ones), precision=precision)
+    with pytest.raises(ValueError, match="precision: expected"):
+        ops.precision_description("fp64")

@@ -1,7 +1,7 @@
 """Lower precision against fp32, pass by pass, the two taking turns.
 
-    python benchmarks/math_table.py                           # bf16, the paper's net, batch 32
-    python benchmarks/math_table.py --math tf32 --ops conv --batch 128 --json FILE
+    python benchmarks/precision_table.py                           # bf16, the paper's net, batch 32
+    python benchmarks/precision_table.py --precision tf32 --ops conv --batch 128 --json FILE
 
 Each pass is first checked against float64 at a sample of its results. Times are medians; *gain* is
 fp32's time over the other's. A pass that takes the same kernel in both runs the same code, and
@@ -39,9 +39,12 @@ def main() -> None:
         convnet.backend.set_threads(args.threads)
     with convnet.backend.use(backend):
         print(f"device  {backend.describe()}")
-        print(f"{args.math:7} {ops.math_description(args.math)}\n\n{HEADER}", flush=True)
+        print(
+            f"{args.precision:7} {ops.precision_description(args.precision)}\n\n{HEADER}",
+            flush=True,
+        )
         found = conv_throughput.works(
-            argparse.Namespace(**vars(args) | {"math": ["fp32", args.math]}), backend
+            argparse.Namespace(**vars(args) | {"precision": ["fp32", args.precision]}), backend
         )
         rows = []
         for pair in zip(found[::2], found[1::2], strict=True):
@@ -50,9 +53,9 @@ def main() -> None:
     slower = summary(rows, args.allow)
     if args.json:
         record = {
-            "benchmark": "math_table",
+            "benchmark": "precision_table",
             "device": backend.describe(),
-            "math": args.math,
+            "precision": args.precision,
             "commit": provenance.commit(),
             "versions": provenance.versions(),
             "batch": args.batch,
@@ -68,7 +71,7 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     conv_throughput.add_work_arguments(parser)
     parser.set_defaults(batch=32)
-    parser.add_argument("--math", default="bf16", choices=("tf32", "bf16"))
+    parser.add_argument("--precision", "--math", default="bf16", choices=("tf32", "bf16"))
     parser.add_argument("--ops", default="conv,dense", help="comma list of conv, dense")
     parser.add_argument("--passes", default="", help="comma list of fprop, dgrad, wgrad")
     parser.add_argument("--rounds", type=int, default=11)
