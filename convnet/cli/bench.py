@@ -23,7 +23,7 @@ def add_commands(commands: Any, shared: argparse.ArgumentParser, options: Any) -
     data.add_argument(
         "--workers", type=_counts, default=[], metavar="N,N", help="numbers of workers to try"
     )
-    train = group.add("train", _train, "Measure training steps alone, on pictures of noise.")
+    train = group.add("train", _train, "Measure training steps alone, on images of noise.")
     _add_measuring(train, options, 5.0)
     train.add_argument(
         "--batch", type=_counts, default=[], metavar="N,N", help="batch sizes to try"

@@ -1,4 +1,4 @@
-"""How many pictures a second the data pipeline delivers, alone and by stage."""
+"""How many images a second the data pipeline delivers, alone and by stage."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ _WARM_UP = 2  # batches that are not counted: the workers are starting, the load
 
 @dataclass(frozen=True)
 class Rate:
-    """One line of the table: a stage and its pictures per second."""
+    """One line of the table: a stage and its images per second."""
 
     stage: str
     images_per_s: float
-    images: int
+    pictures: int
 
 
 def bench_data(
@@ -39,9 +39,9 @@ def bench_data(
     seconds: float = 3.0,
     show: Callable[[Rate], None] = lambda rate: None,
 ) -> tuple[str, list[Rate]]:
-    """Measures reading, decoding and augmenting training pictures; nothing is trained.
+    """Measures reading, decoding and augmenting training images; nothing is trained.
 
-    Pictures are read in the random order of training, and always from their files, also where
+    Images are read in the random order of training, and always from their files, also where
     training would keep them in memory.
 
     Args:
@@ -99,7 +99,7 @@ def _any_statistics(data: Dataset) -> Statistics:
 
 
 def _measured(stage: str, counts: Iterator[int], seconds: float, warm_up: int) -> Rate:
-    """Takes from an endless iterator of numbers of pictures for some seconds."""
+    """Takes from an endless iterator of numbers of images for some seconds."""
     images = 0
     with contextlib.closing(counts):  # type: ignore[type-var]
         for _ in range(warm_up):
@@ -111,7 +111,7 @@ def _measured(stage: str, counts: Iterator[int], seconds: float, warm_up: int) -
     return Rate(stage, images / (now - start), images)
 
 
-# ---- stages: endless, each giving the number of pictures done ------------------------------------
+# ---- stages: endless, each giving the number of images done ------------------------------------
 
 
 def _items(data: DecodedDataset, loader: Loader) -> Iterator[Any]:

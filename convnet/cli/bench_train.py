@@ -1,4 +1,4 @@
-"""How fast a net trains, on pictures of noise: against batch and threads, and by layer."""
+"""How fast a net trains, on images of noise: against batch and threads, and by layer."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ def _rate(net: Net, cfg: Config, batch: int, threads: int, seconds: float) -> St
 
 
 def _flops(macs: int) -> int:
-    """Of a step, per picture: forward, and as much for each of the two gradients."""
+    """Of a step, per image: forward, and as much for each of the two gradients."""
     return 3 * 2 * macs
 
 
@@ -155,7 +155,7 @@ def profile(
 
     Args:
         cfg, device, data: as for training.
-        batch: cases a step; None: `train.batch`.
+        batch: samples a step; None: `train.batch`.
         steps: over which medians are taken.
 
     Raises: as `bench_train`.

@@ -20,10 +20,10 @@ def add_commands(commands: Any, shared: argparse.ArgumentParser) -> None:
         commands: what `add_subparsers` returned.
         shared: a parser with the options of all commands.
     """
-    group = Group(commands, shared, "data", "Check, pack and measure folders of pictures.")
-    _add_check(group.add("check", _check, "Look for damaged, huge and duplicate pictures."))
-    _add_pack(group.add("pack", _pack, "Scale pictures once and pack them in a few large files."))
-    mean = group.add("mean", _mean, "Compute mean image and colour covariance of packed pictures.")
+    group = Group(commands, shared, "data", "Check, pack and measure folders of images.")
+    _add_check(group.add("check", _check, "Look for damaged, huge and duplicate images."))
+    _add_pack(group.add("pack", _pack, "Scale images once and pack them in a few large files."))
+    mean = group.add("mean", _mean, "Compute mean image and colour covariance of packed images.")
     mean.add_argument("packed", metavar="PACKED", help="folder that data pack has written")
     mean.add_argument("--json", action="store_true", help="print a JSON object")
     _worker_option(mean)
@@ -59,7 +59,7 @@ def _add_check(check: argparse.ArgumentParser) -> None:
 def _add_pack(pack: argparse.ArgumentParser) -> None:
     pack.add_argument("folder", metavar="DIR", help="class folders, or train/ (and val/) of them")
     pack.add_argument("out", metavar="OUT", help="new folder; or an unfinished one, to go on")
-    pack.add_argument("--val", metavar="DIR", help="folder of the validation pictures")
+    pack.add_argument("--val", metavar="DIR", help="folder of the validation images")
     pack.add_argument(
         "--val-labels",
         metavar="FILE",
@@ -73,7 +73,7 @@ def _add_pack(pack: argparse.ArgumentParser) -> None:
         type=_fraction,
         default=0.1,
         metavar="F",
-        help="without validation pictures: the part to hold out (default 0.1)",
+        help="without validation images: the part to hold out (default 0.1)",
     )
     pack.add_argument(
         "--size", type=whole(8, 4096), default=256, metavar="N", help="side (default 256)"
@@ -83,13 +83,13 @@ def _add_pack(pack: argparse.ArgumentParser) -> None:
     )
     pack.add_argument("--raw", action="store_true", help="uncompressed, for small sets")
     pack.add_argument(
-        "--shard", type=whole(1, 1_000_000), default=2000, metavar="N", help="pictures a file"
+        "--shard", type=whole(1, 1_000_000), default=2000, metavar="N", help="images a file"
     )
     pack.add_argument(
         "--bad-files",
         choices=("error", "skip"),
         default="error",
-        help="what to do about a picture that cannot be decoded (default: error)",
+        help="what to do about an image that cannot be decoded (default: error)",
     )
     pack.add_argument(
         "--drop-copies", action="store_true", help="of files with the same content, keep one"
@@ -170,8 +170,7 @@ def _pack(arguments: argparse.Namespace) -> int:
     for place in [root] + ([places[0]] if places[0] else []):
         if out.absolute().is_relative_to(place.absolute()):
             raise DataError(
-                f"{shown(out)}: expected a folder outside of the pictures, got one in"
-                f" {shown(place)}"
+                f"{shown(out)}: expected a folder outside of the images, got one in {shown(place)}"
             )
     parts = find_listings(root, places[0], places[1], synsets)
     dropped = 0
@@ -189,10 +188,10 @@ def _pack(arguments: argparse.Namespace) -> int:
         bad_files=arguments.bad_files,
     )
     start = time.monotonic()
-    with shown_progress("packing", "pictures") as progress:
+    with shown_progress("packing", "images") as progress:
         try:
             report = pack(train, val, out, settings, arguments.workers, progress, _warn)
-        except BadDataError as error:  # of a picture
+        except BadDataError as error:  # of an image
             raise DataError(f"{error} (--bad-files skip leaves such files out)") from None
         except KeyboardInterrupt:
             print(f"{shown(out)}: the same command goes on from here", file=sys.stderr)
@@ -210,7 +209,7 @@ def _pack_text(said: dict[str, Any], out: str) -> str:
     from convnet.training.progress import duration
 
     lines = [
-        f"{out}: {said['pictures']['train']:,} pictures for training and"
+        f"{out}: {said['pictures']['train']:,} images for training and"
         f" {said['pictures']['val']:,} for validation, {said['classes']:,} classes,"
         f" {said['bytes'] / 1e6:,.1f} MB, {duration(said['seconds'])}"
     ]
@@ -220,10 +219,10 @@ def _pack_text(said: dict[str, Any], out: str) -> str:
         lines.append(f"{said['dropped_copies']:,} exact copies left out (--drop-copies)")
     if said["copies"]:
         extra = sum(len(group) - 1 for group in said["copies"])
-        lines.append(f"{extra:,} exact copies of another picture (listed in packed.json)")
+        lines.append(f"{extra:,} exact copies of another image (listed in packed.json)")
     if said["across"]:
         lines.append(
-            f"warning: {said['across']:,} of the validation pictures are in training, too;"
+            f"warning: {said['across']:,} of the validation images are in training, too;"
             " --drop-copies takes them out of training"
         )
     lines += [f"left out: {file}: {why}" for file, why in said["bad"][:20]]
@@ -241,7 +240,7 @@ def _mean(arguments: argparse.Namespace) -> int:
 
     root = expanded(arguments.packed)
     train, _ = open_packed(root, cache_bytes=0)
-    with shown_progress("averaging", "pictures") as progress:
+    with shown_progress("averaging", "images") as progress:
         sums = compute_sums(train, arguments.workers, progress, _warn)
     stats = sums.statistics("channel", colour=True)
     mean, values = stats.mean.reshape(-1).tolist(), stats.eigenvalues.tolist()
@@ -250,7 +249,7 @@ def _mean(arguments: argparse.Namespace) -> int:
         said = {"pictures": sums.count, "mean": mean, "eigenvalues": values}
         print(json.dumps({**said, "eigenvectors": vectors}))
         return 0
-    print(f"{sums.count:,} pictures; mean of red, green, blue: {_row(mean, '.2f')} (of 0 .. 255)")
+    print(f"{sums.count:,} images; mean of red, green, blue: {_row(mean, '.2f')} (of 0 .. 255)")
     print("covariance of the colours, intensities 0 .. 1: eigenvalue, eigenvector")
     for value, vector in zip(values, stats.eigenvectors.T.tolist(), strict=True):
         print(f"  {value:.6f}  {_row(vector, '+.4f')}")

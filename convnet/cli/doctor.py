@@ -138,7 +138,7 @@ def _data() -> dict[str, str]:
     for source in ("fashion-mnist", "mnist", "cifar10", "cifar100"):
         try:
             train, validation = open_data(DataConfig(source=source))
-            found[source] = f"{len(train)} + {len(validation)} pictures: {train.description}"
+            found[source] = f"{len(train)} + {len(validation)} images: {train.description}"
         except DataError as error:
             found[source] = f"not found: {error}"
     return found

@@ -30,11 +30,11 @@ def add_commands(commands: Any, shared: argparse.ArgumentParser) -> None:
         choices=("cifar10", "cifar100", "mnist", "fashion-mnist", "folder"),
         help="the data (default: by channels and classes)",
     )
-    cuda.add_argument("--size", type=_side, default=256, metavar="N", help="pictures of a folder")
+    cuda.add_argument("--size", type=_side, default=256, metavar="N", help="images of a folder")
     cuda.add_argument(
         "--crop", type=_side, default=0, metavar="N", help="train on crops NxN, and mirror them"
     )
-    cuda.add_argument("--batch", type=_side, default=128, metavar="N", help="pictures a step")
+    cuda.add_argument("--batch", type=_side, default=128, metavar="N", help="images a step")
     cuda.add_argument("--epochs", type=_side, default=10, metavar="N", help="how long to train")
 
 

@@ -114,14 +114,14 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--json", action="store_true", help="print a JSON object")
     _data_options(evaluate)
 
-    predict = add("predict", _predict, "Name what pictures show.")
+    predict = add("predict", _predict, "Name what images show.")
     predict.add_argument("run", metavar="RUN", help="run folder or checkpoint file")
-    predict.add_argument("images", nargs="+", metavar="IMG", help="picture files")
+    predict.add_argument("images", nargs="+", metavar="IMG", help="image files")
     predict.add_argument("--top", type=_positive, default=5, metavar="N", help="classes to list")
     predict.add_argument(
         "--ten-crop", action="store_true", help="average over corners, centre and mirror images"
     )
-    predict.add_argument("--json", action="store_true", help="print a JSON object a picture")
+    predict.add_argument("--json", action="store_true", help="print a JSON object an image")
     _data_options(predict, data=False)
 
     summary = add("summary", _summary, "Show the shapes, parameters and FLOPs of a net.")
@@ -134,7 +134,7 @@ def _parser() -> argparse.ArgumentParser:
     check = add("gradcheck", _gradcheck, "Compare a net's gradients with differences of its loss.")
     check.add_argument("config", metavar="CFG|PRESET")
     check.add_argument("--samples", type=_positive, default=8, metavar="N", help="per parameter")
-    check.add_argument("--batch", type=_positive, default=4, metavar="N", help="random pictures")
+    check.add_argument("--batch", type=_positive, default=4, metavar="N", help="random images")
     _config_options(check)
 
     add_data_commands(commands, shared)
@@ -234,8 +234,8 @@ def _eval(arguments: argparse.Namespace) -> int:
         print(f"{net['run']}: {_figures(net)}")
     ways = [{1: "", 9: "nine crops", 10: "ten crops"}[result["views"]]] * (result["views"] > 1)
     ways += [f"average of {len(nets)} nets"] * several
-    cases = f"{result['cases']} pictures ({result['data']})"
-    print(f"{', '.join([cases, *ways])}: {_figures(result)}")
+    samples = f"{result['cases']} images ({result['data']})"
+    print(f"{', '.join([samples, *ways])}: {_figures(result)}")
     if arguments.csv:
         print(f"wrote {Path(arguments.csv) / 'classes.csv'} and confusion.csv")
     return DONE

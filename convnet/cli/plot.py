@@ -44,9 +44,9 @@ def add_commands(commands: Any, shared: argparse.ArgumentParser) -> None:
     filters.add_argument(
         "--each", action="store_true", help="full contrast for every filter by itself"
     )
-    guess = add("predictions", _predictions, "Pictures with their likeliest classes.")
+    guess = add("predictions", _predictions, "Images with their likeliest classes.")
     guess.add_argument(
-        "images", nargs="*", metavar="IMG", help="picture files (default: validation pictures)"
+        "images", nargs="*", metavar="IMG", help="image files (default: validation images)"
     )
     guess.add_argument(
         "--labels",
@@ -61,10 +61,10 @@ def add_commands(commands: Any, shared: argparse.ArgumentParser) -> None:
         type=whole(1, 400),
         default=8,
         metavar="N",
-        help="validation pictures",
+        help="validation images",
     )
-    guess.add_argument("--top", type=whole(1, 50), default=5, metavar="N", help="bars a picture")
-    confusion = add("confusion", _confusion, "What the pictures of each class are taken for.")
+    guess.add_argument("--top", type=whole(1, 50), default=5, metavar="N", help="bars an image")
+    confusion = add("confusion", _confusion, "What the images of each class are taken for.")
     for kind in (guess, confusion):
         kind.add_argument(
             "--ten-crop", action="store_true", help="average over corners, centre, mirror images"
@@ -80,7 +80,7 @@ def pick_option(command: argparse.ArgumentParser) -> None:
         type=_numbers,
         default=[],
         metavar="N,N,...",
-        help="validation pictures by number, from 0",
+        help="validation images by number, from 0",
     )
 
 

@@ -26,7 +26,7 @@ def add_commands(commands: Any, shared: argparse.ArgumentParser) -> None:
         command.set_defaults(command=function)
         return command
 
-    features = add("features", _features, "Write the last hidden layer for a set of pictures.")
+    features = add("features", _features, "Write the last hidden layer for a set of images.")
     features.add_argument("run", metavar="RUN", help="run folder or checkpoint file")
     features.add_argument(
         "data", nargs="?", metavar="DATA", help="folder or file of the data (default: the run's)"
@@ -37,7 +37,7 @@ def add_commands(commands: Any, shared: argparse.ArgumentParser) -> None:
         "--part",
         choices=("train", "val", "all"),
         default="train",
-        help="training pictures (default), validation pictures, or both",
+        help="training images (default), validation images, or both",
     )
     _device(features)
 
@@ -58,18 +58,18 @@ def add_commands(commands: Any, shared: argparse.ArgumentParser) -> None:
     codes.add_argument("--seed", type=whole(0, 2**31 - 1), default=1, metavar="N")
     _device(codes)
 
-    search = add("search", _search, "Find and draw the pictures nearest to others.")
+    search = add("search", _search, "Find and draw the images nearest to others.")
     search.add_argument("run", metavar="RUN", help="the run that the index was made with")
     search.add_argument("index", metavar="INDEX", help="file of convnet features or convnet hash")
-    search.add_argument("images", nargs="*", metavar="IMG", help="picture files")
+    search.add_argument("images", nargs="*", metavar="IMG", help="image files")
     pick_option(search)
     search.add_argument("-k", type=whole(1, 10_000), default=6, metavar="N", help="neighbours (6)")
     search.add_argument(
-        "-o", "--out", metavar="FILE", help="the picture (default: search.png in the run's folder)"
+        "-o", "--out", metavar="FILE", help="the image (default: search.png in the run's folder)"
     )
-    search.add_argument("--no-picture", action="store_true", help="draw nothing")
+    search.add_argument("--no-image", "--no-picture", action="store_true", help="draw nothing")
     search.add_argument("--no-check", action="store_true", help="trust the index: read it once")
-    search.add_argument("--data", metavar="D", help="where the pictures are, if they have moved")
+    search.add_argument("--data", metavar="D", help="where the images are, if they have moved")
     search.add_argument("--json", action="store_true", help="print a JSON object a query")
     _engine(search)
     _device(search)
@@ -118,7 +118,7 @@ def _features(arguments: argparse.Namespace) -> int:
     from convnet.retrieval.features import write_features
     from convnet.training.progress import duration
 
-    with shown_progress("features", "pictures") as progress:
+    with shown_progress("features", "images") as progress:
         try:
             written = write_features(
                 arguments.run,
@@ -133,7 +133,7 @@ def _features(arguments: argparse.Namespace) -> int:
         except KeyboardInterrupt:
             print(f"{arguments.out}: the same command goes on from here", file=sys.stderr)
             raise
-    text = f"{written.count:,} pictures, {written.size} numbers each, of {written.layer}"
+    text = f"{written.count:,} images, {written.size} numbers each, of {written.layer}"
     if written.done_before:
         text += f"; {written.done_before:,} were done before"
     print(f"{text}; {duration(written.seconds)}")
@@ -189,7 +189,7 @@ def _search(arguments: argparse.Namespace) -> int:
         for name, label, distance in zip(one.names, one.labels, one.distances, strict=True):
             far = distance_text(index, distance)
             print(f"  {far:>8}  {label or '':{width}}  {name}")
-    if not arguments.no_picture:
+    if not arguments.no_image:
         out = place_for(arguments.run, "search.png", arguments.out)
         draw(found, index, out, arguments.data)
         if not arguments.json:

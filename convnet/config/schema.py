@@ -56,11 +56,11 @@ class DataConfig:
 
     `source` names the format; `path` a folder or file (empty: $CONVNET_DATA, the system's data
     sets, the user's cache, the packaged sample). `size` (height, width) is for folders of
-    pictures: the shorter side is scaled to it and the centre taken; `val_fraction` is held out
+    images: the shorter side is scaled to it and the centre taken; `val_fraction` is held out
     where there are no train/ and val/ folders; `bad_files` says what becomes of files that cannot
     be decoded. `mean` says what is subtracted: an image, one value a channel, or nothing; `scale`
     multiplies the difference.
-    `workers` is how many processes decode pictures that do not fit in memory (0: threads of the
+    `workers` is how many processes decode images that do not fit in memory (0: threads of the
     training process; "auto": by the number of CPUs); it changes no result.
     """
 
@@ -76,11 +76,11 @@ class DataConfig:
 
 @dataclass(frozen=True)
 class AugmentConfig:
-    """How training pictures are varied.
+    """How training images are varied.
 
-    `crop` (height, width; 0 for the whole picture) is cut at random when training and from the
+    `crop` (height, width; 0 for the whole image) is cut at random when training and from the
     centre otherwise; `pad` lets it start that many pixels outside; `mirror` flips half of the
-    pictures; `colour_noise` is the standard deviation of the PCA noise (paper, section 4.1: 0.1).
+    images; `colour_noise` is the standard deviation of the PCA noise (paper, section 4.1: 0.1).
     """
 
     crop: tuple[int, int] = _setting((0, 0), low=0, high=4096)

@@ -1,7 +1,7 @@
 """Data sets, and batches of them for training and evaluation.
 
 ```python
-train, val = open_data(DataConfig(source="folder", path="pictures", size=(64, 64)))
+train, val = open_data(DataConfig(source="folder", path="images", size=(64, 64)))
 stats = statistics(train)
 loader = Loader(train, 128, seed=1, augment=AugmentConfig(mirror=True), stats=stats, train=True)
 for batch in loader.epoch(0):
@@ -11,7 +11,7 @@ for batch in loader.epoch(0):
 
 from convnet.data.dataset import ArrayDataset, DataError, Dataset
 from convnet.data.folder.image_folder import FolderDataset
-from convnet.data.image import read_picture
+from convnet.data.image import read_image
 from convnet.data.loader import Batch, Loader
 from convnet.data.packed.dataset import PackedDataset
 from convnet.data.sources import open_data
@@ -28,6 +28,6 @@ __all__ = [
     "PackedDataset",
     "Statistics",
     "open_data",
-    "read_picture",
+    "read_image",
     "statistics",
 ]

@@ -1,6 +1,6 @@
-"""Drawing the order of an epoch, and each picture's crop, mirror and colour noise.
+"""Drawing the order of an epoch, and each image's crop, mirror and colour noise.
 
-All of it is a function of (seed, epoch, index of the picture) through Philox counters, whatever the
+All of it is a function of (seed, epoch, index of the image) through Philox counters, whatever the
 batch size, the number of threads, or the number of interruptions. The pixels are then changed by
 the operation `augment` on the device.
 """
@@ -29,11 +29,11 @@ Indices = npt.NDArray[np.int64]
 
 
 class Variation(NamedTuple):
-    """How each picture of a batch is varied: the arguments of `ops.augment`.
+    """How each image of a batch is varied: the arguments of `ops.augment`.
 
     Attributes:
-        offsets: int32 [N, 2], row and column in the picture at which the crop starts; may be
-            negative, or end outside the picture.
+        offsets: int32 [N, 2], row and column in the image at which the crop starts; may be
+            negative, or end outside the image.
         mirror: uint8 [N], 1 where the crop is flipped left to right.
         noise: float32 [N, C], added to every pixel, in grey levels (0 .. 255); None without noise.
     """
@@ -44,9 +44,9 @@ class Variation(NamedTuple):
 
 
 def epoch_order(seed: int, epoch: int, count: int) -> Indices:
-    """The order in which epoch `epoch` shows `count` pictures: a permutation, int64 [count].
+    """The order in which epoch `epoch` shows `count` images: a permutation, int64 [count].
 
-    Pictures are sorted by 64 random bits each; of equal ones (never, in practice) the first stays
+    Images are sorted by 64 random bits each; of equal ones (never, in practice) the first stays
     first.
     """
     bits = ops.philox(seed, _ORDER_STREAM, epoch, np.arange((count + 1) // 2, dtype=np.int64))
@@ -55,19 +55,19 @@ def epoch_order(seed: int, epoch: int, count: int) -> Indices:
 
 
 def crop_size(shape: tuple[int, int, int], augment: AugmentConfig) -> tuple[int, int]:
-    """(height, width) of what the net sees; a 0 in the config stands for the whole picture.
+    """(height, width) of what the net sees; a 0 in the config stands for the whole image.
 
     Args:
-        shape: (H, W, C) of the pictures.
+        shape: (H, W, C) of the images.
 
     Raises:
-        DataError: the crop is larger than the picture with its padding.
+        DataError: the crop is larger than the image with its padding.
     """
     sizes = []
     for axis, whole, wanted in zip(("height", "width"), shape, augment.crop, strict=False):
         if not 0 <= wanted <= whole + 2 * augment.pad:
             raise DataError(
-                f"augment.crop: {axis}: expected at most {whole + 2 * augment.pad} (pictures of"
+                f"augment.crop: {axis}: expected at most {whole + 2 * augment.pad} (images of"
                 f" {shape[0]}x{shape[1]}, pad {augment.pad}), got {wanted}"
             )
         sizes.append(wanted or whole)
@@ -82,14 +82,14 @@ def draw_variation(
     augment: AugmentConfig,
     stats: Statistics | None = None,
 ) -> Variation:
-    """Random crops, mirrors and noise for these pictures in this epoch.
+    """Random crops, mirrors and noise for these images in this epoch.
 
-    Crops start anywhere from `pad` pixels outside the picture to where they end `pad` pixels
+    Crops start anywhere from `pad` pixels outside the image to where they end `pad` pixels
     outside, each place equally likely.
 
     Args:
-        indices: int64 [N], which pictures of the data set.
-        shape: (H, W, C) of the pictures.
+        indices: int64 [N], which images of the data set.
+        shape: (H, W, C) of the images.
         stats: the eigenvalues and eigenvectors for the noise.
 
     Raises:
@@ -112,7 +112,7 @@ def draw_variation(
 
 
 def centre(count: int, shape: tuple[int, int, int], augment: AugmentConfig) -> Variation:
-    """The centre of every picture, as it is: for evaluation."""
+    """The centre of every image, as it is: for evaluation."""
     height, width = crop_size(shape, augment)
     middle = ((shape[0] - height) // 2, (shape[1] - width) // 2)
     offsets = np.tile(np.array(middle, np.int32), (count, 1))
@@ -126,7 +126,7 @@ def _draw_noise(
 
     The eigenvalues are those of intensities in 0 .. 1, so the noise is in these units too, and is
     brought to grey levels by 255. (An eigenvalue is a square: with intensities in 0 .. 255 the
-    same formula would swamp every picture.) Source: paper, section 4.1.
+    same formula would swamp every image.) Source: paper, section 4.1.
     """
     if stats is None or len(stats.eigenvalues) != channels:
         got = "none" if stats is None else f"those of {len(stats.eigenvalues)} channels"

@@ -1,6 +1,6 @@
 """CIFAR-10 and CIFAR-100, in the Python (pickle) and the binary version, unpacked or as .tar.gz.
 
-Each picture is 3072 bytes: 1024 red, then green, then blue, each row by row. CIFAR-100 is read with
+Each image is 3072 bytes: 1024 red, then green, then blue, each row by row. CIFAR-100 is read with
 its 100 fine labels. Pickles are read by `safepickle`: a hostile file can at worst be refused.
 Source: https://www.cs.toronto.edu/~kriz/cifar.html
 """
@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from convnet.common.reading import Budget, BudgetError, Limit, open_file, read_bytes
-from convnet.data.dataset import ArrayDataset, DataError, Labels, Pictures, check_labels, shown
+from convnet.data.dataset import ArrayDataset, DataError, Images, Labels, check_labels, shown
 from convnet.data.inflate import maybe_gzip
 from convnet.data.safe_pickle import load_pickle
 from convnet.data.tar_files import TarError, read_members
@@ -133,7 +133,7 @@ def archive_names(name: str) -> list[str]:
 
 
 def open_set(source: Source, title: str) -> tuple[ArrayDataset, ArrayDataset]:
-    """Training and test pictures, uint8 [N, 32, 32, 3].
+    """Training and test images, uint8 [N, 32, 32, 3].
 
     Raises:
         DataError: a file of the set is missing, truncated or damaged, or a label is out of range.
@@ -184,14 +184,14 @@ def _assemble(
     test_images, test_labels = _read_part(source, place, version.test, read)
     description = f"{title} from {place}"
     return (
-        ArrayDataset(images, labels, classes, f"{description}: {len(images):,} training pictures"),
+        ArrayDataset(images, labels, classes, f"{description}: {len(images):,} training images"),
         ArrayDataset(
-            test_images, test_labels, classes, f"{description}: {len(test_images):,} test pictures"
+            test_images, test_labels, classes, f"{description}: {len(test_images):,} test images"
         ),
     )
 
 
-def _read_part(source: Source, place: str, file: str, read: _Reader) -> tuple[Pictures, Labels]:
+def _read_part(source: Source, place: str, file: str, read: _Reader) -> tuple[Images, Labels]:
     name = f"{place}: {shown(file)}"
     content = read(file)
     if content is None:
@@ -210,7 +210,7 @@ def _read_part(source: Source, place: str, file: str, read: _Reader) -> tuple[Pi
     return np.ascontiguousarray(planes.transpose(0, 2, 3, 1)), checked
 
 
-def _parse_binary(name: str, content: bytes, label_bytes: int) -> tuple[Pictures, npt.ArrayLike]:
+def _parse_binary(name: str, content: bytes, label_bytes: int) -> tuple[Images, npt.ArrayLike]:
     record = label_bytes + _PIXELS
     if len(content) % record:
         raise DataError(
@@ -221,7 +221,7 @@ def _parse_binary(name: str, content: bytes, label_bytes: int) -> tuple[Pictures
     return records[:, label_bytes:], records[:, label_bytes - 1]
 
 
-def _parse_pickle(name: str, content: bytes, label_key: str) -> tuple[Pictures, npt.ArrayLike]:
+def _parse_pickle(name: str, content: bytes, label_key: str) -> tuple[Images, npt.ArrayLike]:
     batch = load_pickle(name, content)
     for key in ("data", label_key):
         if key not in batch:

@@ -1,4 +1,4 @@
-"""What every data set offers: labelled uint8 pictures of one size, read by index."""
+"""What every data set offers: labelled uint8 images of one size, read by index."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from convnet.data.sums import Sums
 
-Pictures = npt.NDArray[np.uint8]
+Images = npt.NDArray[np.uint8]
 Labels = npt.NDArray[np.int32]
 
 
@@ -54,19 +54,19 @@ def check_labels(labels: npt.ArrayLike, classes: int, where: str) -> Labels:
     if wrong.size:
         first = int(wrong[0])
         raise DataError(
-            f"{where}: label of picture {first}: expected 0 .. {classes - 1}, got {array[first]}"
+            f"{where}: label of image {first}: expected 0 .. {classes - 1}, got {array[first]}"
             + (f" ({wrong.size} such labels)" if wrong.size > 1 else "")
         )
     return array.astype(np.int32)
 
 
 class Dataset(ABC):
-    """Labelled pictures of one size. Read-only; `read` may be called from several threads.
+    """Labelled images of one size. Read-only; `read` may be called from several threads.
 
     Attributes:
         labels: int32 [N], 0 .. len(classes) - 1.
         classes: the name of each class.
-        shape: (H, W, C) of every picture.
+        shape: (H, W, C) of every image.
         description: one line saying what this is and where it comes from.
     """
 
@@ -83,12 +83,12 @@ class Dataset(ABC):
         return None
 
     @abstractmethod
-    def read(self, indices: npt.NDArray[np.int64] | Sequence[int]) -> Pictures:
-        """The pictures at these indices, uint8 [len(indices), H, W, C]; do not write to them."""
+    def read(self, indices: npt.NDArray[np.int64] | Sequence[int]) -> Images:
+        """The images at these indices, uint8 [len(indices), H, W, C]; do not write to them."""
 
 
 class ArrayDataset(Dataset):
-    """Pictures held in one array.
+    """Images held in one array.
 
     Args:
         images: uint8 [N, H, W, C].
@@ -116,7 +116,7 @@ class ArrayDataset(Dataset):
         self.labels = check_labels(labels, len(classes), description)
         if len(images) != len(self.labels):
             raise DataError(
-                f"{description}: labels: expected {len(images)}, one for each picture,"
+                f"{description}: labels: expected {len(images)}, one for each image,"
                 f" got {len(self.labels)}"
             )
         if images.size == 0:
@@ -128,5 +128,5 @@ class ArrayDataset(Dataset):
         self.shape = (images.shape[1], images.shape[2], images.shape[3])
         self.description = description
 
-    def read(self, indices: npt.NDArray[np.int64] | Sequence[int]) -> Pictures:
+    def read(self, indices: npt.NDArray[np.int64] | Sequence[int]) -> Images:
         return self.images[np.asarray(indices, dtype=np.int64)]

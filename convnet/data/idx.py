@@ -17,7 +17,7 @@ from typing import BinaryIO, NamedTuple
 import numpy as np
 
 from convnet.common.reading import Budget, BudgetError, Limit, open_file
-from convnet.data.dataset import ArrayDataset, DataError, Pictures, check_labels, shown
+from convnet.data.dataset import ArrayDataset, DataError, Images, check_labels, shown
 from convnet.data.inflate import Stream, maybe_gzip
 
 _UINT8 = 8
@@ -81,12 +81,12 @@ def _find_file(folder: Path, stem: str, rank: int) -> Path | None:
     return None
 
 
-def read_idx(path: Path, rank: int) -> Pictures:
+def read_idx(path: Path, rank: int) -> Images:
     """The array in an IDX file of bytes, plain or gzipped (told apart by content).
 
     Args:
         path: the file.
-        rank: how many dimensions it must have: 3 for pictures, 1 for labels.
+        rank: how many dimensions it must have: 3 for images, 1 for labels.
 
     Returns:
         uint8 array of the shape the header names; read-only.
@@ -112,7 +112,7 @@ def read_idx(path: Path, rank: int) -> Pictures:
         ) from None
 
 
-def _parse(name: str, file: BinaryIO, rank: int) -> Pictures:
+def _parse(name: str, file: BinaryIO, rank: int) -> Images:
     stream = maybe_gzip(file, Budget(_DECOMPRESSED))
     header = stream.read(4 + 4 * rank)
     expected = bytes((0, 0, _UINT8, rank))
@@ -147,7 +147,7 @@ def _read_at_most(stream: Stream, count: int) -> bytearray:
     return values
 
 
-def write_idx(path: Path, array: Pictures) -> None:
+def write_idx(path: Path, array: Images) -> None:
     """Writes an array of bytes as an IDX file; gzipped, with no time stamp, if named `.gz`."""
     header = bytes((0, 0, _UINT8, array.ndim)) + struct.pack(f">{array.ndim}I", *array.shape)
     content = header + np.ascontiguousarray(array, np.uint8).tobytes()
@@ -157,21 +157,21 @@ def write_idx(path: Path, array: Pictures) -> None:
 def open_set(
     files: Files, classes: tuple[str, ...], description: str
 ) -> tuple[ArrayDataset, ArrayDataset]:
-    """Training and test pictures of one MNIST-like set.
+    """Training and test images of one MNIST-like set.
 
     Raises:
-        DataError: as `read_idx`; or pictures and labels differ in number, the two sets in size, or
+        DataError: as `read_idx`; or images and labels differ in number, the two sets in size, or
             a label is out of range.
     """
     train = _open_pair(files.train_images, files.train_labels, classes)
     test = _open_pair(files.test_images, files.test_labels, classes)
     if train.shape != test.shape:
         raise DataError(
-            f"{shown(files.test_images)}: expected pictures of {train.shape[0]}x{train.shape[1]}"
+            f"{shown(files.test_images)}: expected images of {train.shape[0]}x{train.shape[1]}"
             f" as in training, got {test.shape[0]}x{test.shape[1]}"
         )
-    train.description = f"{description}: {len(train):,} training pictures"
-    test.description = f"{description}: {len(test):,} test pictures"
+    train.description = f"{description}: {len(train):,} training images"
+    test.description = f"{description}: {len(test):,} test images"
     return train, test
 
 
@@ -180,7 +180,7 @@ def _open_pair(images_path: Path, labels_path: Path, classes: tuple[str, ...]) -
     labels = read_idx(labels_path, 1)
     if len(images) != len(labels):
         raise DataError(
-            f"{shown(labels_path)}: expected {len(images)} labels, one for each picture of"
+            f"{shown(labels_path)}: expected {len(images)} labels, one for each image of"
             f" {shown(images_path.name)}, got {len(labels)}"
         )
     return ArrayDataset(

@@ -1,7 +1,7 @@
-"""One picture file: a cheap check, and decoding to RGB (or grey) at a given size.
+"""One image file: a cheap check, and decoding to RGB (or grey) at a given size.
 
 Transparent places become white, the EXIF orientation is applied, and grey, palette, CMYK and 16-bit
-pictures become 8-bit RGB. What is too large, truncated or no picture at all is a DataError that
+images become 8-bit RGB. What is too large, truncated or no image at all is a DataError that
 names the file.
 """
 
@@ -19,9 +19,9 @@ import numpy as np
 from PIL import Image
 
 from convnet.common.reading import open_file
-from convnet.data.dataset import DataError, Pictures, expanded, shown
+from convnet.data.dataset import DataError, Images, expanded, shown
 
-# Larger pictures are refused before they are decoded: a few bytes can claim any size. This is also
+# Larger images are refused before they are decoded: a few bytes can claim any size. This is also
 # where Pillow starts to warn of decompression bombs.
 MAX_PIXELS = 89_478_485
 
@@ -45,11 +45,11 @@ _EMPTY = "an empty file"
 _TAIL = 1024  # bytes at the end of a file in which its end mark is looked for
 
 
-class PictureError(DataError):
-    """A file that cannot be used as a picture.
+class ImageError(DataError):
+    """A file that cannot be used as an image.
 
     Attributes:
-        kind: "empty", "no picture", "damaged", "huge", "unreadable" or "unusual".
+        kind: "empty", "no image", "damaged", "huge", "unreadable" or "unusual".
     """
 
     def __init__(self, kind: str, text: str) -> None:
@@ -57,7 +57,7 @@ class PictureError(DataError):
         self.kind = kind
 
     def __reduce__(self) -> tuple[type, tuple[str, str]]:
-        return PictureError, (self.kind, str(self))
+        return ImageError, (self.kind, str(self))
 
 
 @cache
@@ -67,7 +67,7 @@ def _formats() -> tuple[str, ...]:
     return tuple(name for name in _FORMATS if name in Image.OPEN)
 
 
-def read_picture(path: str | Path, size: tuple[int, int], channels: int = 3) -> Pictures:
+def read_image(path: str | Path, size: tuple[int, int], channels: int = 3) -> Images:
     """Decodes one file, as `decode`, for callers outside the loader's threads.
 
     Returns:
@@ -92,15 +92,13 @@ def quiet_pillow() -> Iterator[None]:
         yield
 
 
-def decode(
-    source: Path | BinaryIO, name: str, size: tuple[int, int], channels: int = 3
-) -> Pictures:
-    """Decodes a picture: the shorter side is scaled to `size`, then its centre is taken.
+def decode(source: Path | BinaryIO, name: str, size: tuple[int, int], channels: int = 3) -> Images:
+    """Decodes an image: the shorter side is scaled to `size`, then its centre is taken.
 
     Args:
         source: a path, or an open binary file that can seek.
         name: what to call it in a message.
-        size: (height, width) of the result. The picture is scaled, keeping its proportions, to the
+        size: (height, width) of the result. The image is scaled, keeping its proportions, to the
             smallest size that covers this.
         channels: 3 for RGB, 1 for grey (ITU-R 601-2 luma).
 
@@ -108,29 +106,29 @@ def decode(
         uint8 [H, W, channels].
 
     Raises:
-        PictureError: no picture, empty, truncated, of more than MAX_PIXELS, or of a kind that has
+        PictureError: no image, empty, truncated, of more than MAX_PIXELS, or of a kind that has
             no 8-bit meaning (floating point).
     """
-    with _file(source, name) as file, _open(file, name) as picture:
+    with _file(source, name) as file, _open(file, name) as image:
         try:
-            picture.draft(None, (2 * max(size), 2 * max(size)))  # JPEG: skip detail not needed
-            with _room.of(picture):
-                picture.load()
-                fitted = _fit(_eight_bits(picture, name), _upright(picture), size, channels)
+            image.draft(None, (2 * max(size), 2 * max(size)))  # JPEG: skip detail not needed
+            with _room.of(image):
+                image.load()
+                fitted = _fit(_eight_bits(image, name), _upright(image), size, channels)
                 pixels = np.asarray(fitted)
         except DataError:
             raise
         except Exception as error:  # decoders raise nearly anything on damaged files
-            raise PictureError(
+            raise ImageError(
                 "damaged",
-                f"{name}: expected a whole picture, got one that cannot be decoded"
+                f"{name}: expected a whole image, got one that cannot be decoded"
                 f" ({_reason(error)})",
             ) from None
     return pixels.reshape(*size, channels)
 
 
 def check_file(path: Path, name: str) -> tuple[int, int]:
-    """Looks at the header and the end of a picture file, without decoding it where they suffice.
+    """Looks at the header and the end of an image file, without decoding it where they suffice.
 
     A JPEG or PNG that lacks its end mark, as a broken download does, is decoded to find out.
 
@@ -140,16 +138,16 @@ def check_file(path: Path, name: str) -> tuple[int, int]:
     Raises:
         PictureError: as `decode`.
     """
-    with _file(path, name) as file, _open(file, name) as picture:
-        width, height = picture.size
-        if not _ends_well(file, picture.format):
+    with _file(path, name) as file, _open(file, name) as image:
+        width, height = image.size
+        if not _ends_well(file, image.format):
             try:
-                with _room.of(picture):
-                    picture.load()
+                with _room.of(image):
+                    image.load()
             except Exception as error:
-                raise PictureError(
+                raise ImageError(
                     "damaged",
-                    f"{name}: expected a whole picture, got one that cannot be decoded"
+                    f"{name}: expected a whole image, got one that cannot be decoded"
                     f" ({_reason(error)})",
                 ) from None
     return height, width
@@ -165,22 +163,22 @@ def _file(source: Path | BinaryIO, name: str) -> Iterator[BinaryIO]:
         file = open_file(source)
     except (OSError, ValueError) as error:
         text = f"{name}: expected a readable file, got {_reason(error)}"
-        raise PictureError("unreadable", text) from None
+        raise ImageError("unreadable", text) from None
     with file:
         yield file
 
 
 class _Room:
-    """Memory for pictures that this process decodes at one time, in pixels: as many as the largest
-    picture may have, so that several large ones wait for each other."""
+    """Memory for images that this process decodes at one time, in pixels: as many as the largest
+    image may have, so that several large ones wait for each other."""
 
     def __init__(self) -> None:
         self._taken = 0
         self._changed = threading.Condition()
 
     @contextmanager
-    def of(self, picture: Image.Image) -> Iterator[None]:
-        pixels = min(picture.width * picture.height, MAX_PIXELS)
+    def of(self, image: Image.Image) -> Iterator[None]:
+        pixels = min(image.width * image.height, MAX_PIXELS)
         with self._changed:
             self._changed.wait_for(lambda: self._taken + pixels <= MAX_PIXELS)
             self._taken += pixels
@@ -196,39 +194,39 @@ _room = _Room()
 
 
 def _open(file: BinaryIO, name: str) -> Image.Image:
-    """Reads the header, and refuses what is no picture or too large a one."""
+    """Reads the header, and refuses what is no image or too large a one."""
     try:
-        picture = Image.open(file, formats=_formats())
+        image = Image.open(file, formats=_formats())
     except Image.UnidentifiedImageError:
         got = _first_bytes(file)
-        kind = "empty" if got == _EMPTY else "no picture"
-        raise PictureError(kind, f"{name}: expected a picture, got {got}") from None
+        kind = "empty" if got == _EMPTY else "no image"
+        raise ImageError(kind, f"{name}: expected an image, got {got}") from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise PictureError(
+        raise ImageError(
             "huge",
-            f"{name}: expected a picture of at most {MAX_PIXELS:,} pixels, got a larger one"
+            f"{name}: expected an image of at most {MAX_PIXELS:,} pixels, got a larger one"
             f" ({_reason(error)}); scale it down first",
         ) from None
     except Exception as error:
         if isinstance(error, OSError) and error.errno is not None:  # Pillow's own have no number
             text = f"{name}: expected a readable file, got {_reason(error)}"
-            raise PictureError("unreadable", text) from None
-        raise PictureError(
-            "damaged", f"{name}: expected a picture, got a damaged header ({_reason(error)})"
+            raise ImageError("unreadable", text) from None
+        raise ImageError(
+            "damaged", f"{name}: expected an image, got a damaged header ({_reason(error)})"
         ) from None
-    width, height = picture.size
+    width, height = image.size
     problem = ""
     if width * height > MAX_PIXELS:
         problem = (
-            f"expected a picture of at most {MAX_PIXELS:,} pixels, got {width}x{height}; scale it"
+            f"expected an image of at most {MAX_PIXELS:,} pixels, got {width}x{height}; scale it"
             " down first"
         )
     elif width < 1 or height < 1:
-        problem = f"expected a picture of at least one pixel, got {width}x{height}"
+        problem = f"expected an image of at least one pixel, got {width}x{height}"
     if problem:
-        picture.close()
-        raise PictureError("huge" if width * height else "empty", f"{name}: {problem}")
-    return picture
+        image.close()
+        raise ImageError("huge" if width * height else "empty", f"{name}: {problem}")
+    return image
 
 
 def _first_bytes(file: BinaryIO) -> str:
@@ -255,38 +253,38 @@ def _ends_well(file: BinaryIO, kind: str | None) -> bool:
     return found
 
 
-def _upright(picture: Image.Image) -> Image.Transpose | None:
-    """What turns the picture upright; None where nothing does, or the EXIF data are damaged."""
+def _upright(image: Image.Image) -> Image.Transpose | None:
+    """What turns the image upright; None where nothing does, or the EXIF data are damaged."""
     try:
-        return _UPRIGHT.get(picture.getexif().get(_ORIENTATION, 1))
-    except Exception:  # damaged EXIF data raise nearly anything; the picture may still be sound
+        return _UPRIGHT.get(image.getexif().get(_ORIENTATION, 1))
+    except Exception:  # damaged EXIF data raise nearly anything; the image may still be sound
         return None
 
 
-def _eight_bits(picture: Image.Image, name: str) -> Image.Image:
-    """The picture as L, RGB or RGBA."""
-    mode = picture.mode
+def _eight_bits(image: Image.Image, name: str) -> Image.Image:
+    """The image as L, RGB or RGBA."""
+    mode = image.mode
     if mode.startswith("I"):
-        wide = np.asarray(picture)
+        wide = np.asarray(image)
         if wide.min() < 0 or wide.max() > 0xFFFF:
-            raise PictureError(
+            raise ImageError(
                 "unusual",
                 f"{name}: expected 8 or 16 bits a channel, got values {wide.min()} .. {wide.max()}",
             )
         return Image.fromarray((wide >> 8).astype(np.uint8))
     if mode == "F":
         text = f"{name}: expected 8 or 16 bits a channel, got floating-point pixels"
-        raise PictureError("unusual", text)
-    if mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in picture.info:
-        return picture if mode == "RGBA" else picture.convert("RGBA")
+        raise ImageError("unusual", text)
+    if mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
+        return image if mode == "RGBA" else image.convert("RGBA")
     wanted = "L" if mode in ("1", "L") else "RGB"
-    return picture if mode == wanted else picture.convert(wanted)  # convert always copies
+    return image if mode == wanted else image.convert(wanted)  # convert always copies
 
 
 def _fit(
-    picture: Image.Image, upright: Image.Transpose | None, size: tuple[int, int], channels: int
+    image: Image.Image, upright: Image.Transpose | None, size: tuple[int, int], channels: int
 ) -> Image.Image:
-    """Scales and crops in one step, so that a very long picture never grows in between."""
+    """Scales and crops in one step, so that a very long image never grows in between."""
     height, width = size
     sideways = upright is not None and upright in (
         Image.Transpose.TRANSPOSE,
@@ -295,17 +293,17 @@ def _fit(
         Image.Transpose.ROTATE_270,
     )
     target_w, target_h = (height, width) if sideways else (width, height)
-    scale = max(target_w / picture.width, target_h / picture.height)
-    crop_w = min(picture.width, target_w / scale)
-    crop_h = min(picture.height, target_h / scale)
-    left, top = (picture.width - crop_w) / 2, (picture.height - crop_h) / 2
-    right, bottom = min(picture.width, left + crop_w), min(picture.height, top + crop_h)
-    if picture.size != (target_w, target_h):
-        picture = picture.resize(
+    scale = max(target_w / image.width, target_h / image.height)
+    crop_w = min(image.width, target_w / scale)
+    crop_h = min(image.height, target_h / scale)
+    left, top = (image.width - crop_w) / 2, (image.height - crop_h) / 2
+    right, bottom = min(image.width, left + crop_w), min(image.height, top + crop_h)
+    if image.size != (target_w, target_h):
+        image = image.resize(
             (target_w, target_h), Image.Resampling.BILINEAR, (left, top, right, bottom)
         )
-    if picture.mode == "RGBA":
-        white = Image.new("RGBA", picture.size, (255, 255, 255, 255))
-        picture = Image.alpha_composite(white, picture)
-    picture = picture.convert("L" if channels == 1 else "RGB")
-    return picture if upright is None else picture.transpose(upright)
+    if image.mode == "RGBA":
+        white = Image.new("RGBA", image.size, (255, 255, 255, 255))
+        image = Image.alpha_composite(white, image)
+    image = image.convert("L" if channels == 1 else "RGB")
+    return image if upright is None else image.transpose(upright)

@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from convnet.config import AugmentConfig
 from convnet.data.augment import Indices, centre, crop_size, draw_variation, epoch_order
-from convnet.data.dataset import DataError, Dataset, Labels, Pictures
+from convnet.data.dataset import DataError, Dataset, Images, Labels
 from convnet.data.sums import Statistics
 from convnet.data.workers.decoded import DecodedDataset
 from convnet.data.workers.feeder import MEMORY_BATCHES, Feeder
@@ -26,16 +26,16 @@ from convnet.data.workers.pool import auto_workers, warn_plainly
 
 @dataclass(frozen=True)
 class Batch:
-    """Pictures and how to vary them, on the host; the arguments of `ops.augment`.
+    """Images and how to vary them, on the host; the arguments of `ops.augment`.
 
     Attributes:
-        images: uint8 [N, H, W, C], whole pictures.
+        images: uint8 [N, H, W, C], whole images.
         labels: int32 [N].
         offsets, mirror, noise: see `convnet.data.augment.Variation`.
-        indices: int64 [N], where the pictures are in the data set.
+        indices: int64 [N], where the images are in the data set.
     """
 
-    images: Pictures
+    images: Images
     labels: Labels
     offsets: npt.NDArray[np.int32]
     mirror: npt.NDArray[np.uint8]
@@ -49,20 +49,20 @@ class Batch:
 class Loader:
     """Batches of a data set, epoch by epoch.
 
-    Training: each epoch in a new random order, each picture varied at random, the ragged last batch
-    dropped. Evaluation: in the data set's order, the centre of each picture, the last batch as
+    Training: each epoch in a new random order, each image varied at random, the ragged last batch
+    dropped. Evaluation: in the data set's order, the centre of each image, the last batch as
     small as it comes. Which batch comes at which step depends on the seed, the epoch and the batch
     size only, so an epoch can be taken up at any step.
 
     Args:
-        dataset: the pictures.
-        batch: pictures a batch.
+        dataset: the images.
+        batch: images a batch.
         seed: of order and variation.
-        augment: how training pictures are varied.
+        augment: how training images are varied.
         stats: statistics for colour noise; may be None without it.
         train: training or evaluation.
         prefetch: how many batches may be ready ahead of the consumer.
-        share: of a number of cases, the first and last + 1 that this process reads; by default it
+        share: of a number of samples, the first and last + 1 that this process reads; by default it
             reads all of each batch.
         workers: processes that decode, where the data set decodes files and does not keep them in
             memory; 0: threads of this process do it, as for all other sets. "auto": one for each
@@ -79,7 +79,7 @@ class Loader:
             and last getting one, over all epochs.
 
     Raises:
-        DataError: no pictures, a training batch larger than the data, a crop that does not fit, or
+        DataError: no images, a training batch larger than the data, a crop that does not fit, or
             noise without statistics.
     """
 
@@ -104,10 +104,10 @@ class Loader:
         if workers != "auto" and workers < 0:
             raise ValueError(f'Loader: expected workers of at least 0 or "auto", got {workers}')
         if len(dataset) == 0:
-            raise DataError(f"{dataset.description}: expected pictures, got none")
+            raise DataError(f"{dataset.description}: expected images, got none")
         if train and batch > len(dataset):
             raise DataError(
-                f"train.batch: expected at most {len(dataset)}, the number of training pictures,"
+                f"train.batch: expected at most {len(dataset)}, the number of training images,"
                 f" got {batch} ({dataset.description})"
             )
         self.dataset = dataset
@@ -142,7 +142,7 @@ class Loader:
         return self.wait_seconds / self.total_seconds if self.total_seconds > 0 else 0.0
 
     def order(self, epoch: int) -> Indices:
-        """The pictures in the order in which this epoch shows them, int64 [len(dataset)]."""
+        """The images in the order in which this epoch shows them, int64 [len(dataset)]."""
         if self.train:
             return epoch_order(self.seed, epoch, len(self.dataset))
         return np.arange(len(self.dataset), dtype=np.int64)
@@ -156,7 +156,7 @@ class Loader:
 
         Raises:
             ValueError: `start_step` outside 0 .. steps_per_epoch, or a negative epoch.
-            DataError: a picture cannot be read (from the iterator).
+            DataError: an image cannot be read (from the iterator).
         """
         if epoch < 0 or not 0 <= start_step <= self.steps_per_epoch:
             raise ValueError(
@@ -214,7 +214,7 @@ class Loader:
         end: BaseException | None = None
         try:
             batches = self._own_batches(epoch, start_step)
-            with contextlib.closing(self._pictures(batches)) as pictures:
+            with contextlib.closing(self._images(batches)) as pictures:
                 while not stop.is_set() and (item := next(pictures, None)) is not None:
                     ready.put(self._vary(epoch, *item))
         except BaseException as error:
@@ -225,7 +225,7 @@ class Loader:
             ready.put(end)
 
     def _own_batches(self, epoch: int, start_step: int) -> Iterator[Indices]:
-        """The pictures of each batch that this process reads, where it reads any."""
+        """The images of each batch that this process reads, where it reads any."""
         order = self.order(epoch)
         for step in range(start_step, self.steps_per_epoch):
             indices = order[step * self.batch : (step + 1) * self.batch]
@@ -236,7 +236,7 @@ class Loader:
 
     @property
     def _largest(self) -> int:
-        """Pictures in the largest batch that this process reads."""
+        """Images in the largest batch that this process reads."""
         rest = 0 if self.train else len(self.dataset) % self.batch
         counts = [min(self.batch, len(self.dataset)), rest]
         if self.share is None:
@@ -244,10 +244,8 @@ class Loader:
         parts = [self.share(count) for count in counts]
         return max(1, *(last - first for first, last in parts))
 
-    def _pictures(
-        self, batches: Iterator[Indices]
-    ) -> Generator[tuple[Indices, Pictures], None, None]:
-        """The indices and pictures of each batch, read in this thread or by the workers."""
+    def _images(self, batches: Iterator[Indices]) -> Generator[tuple[Indices, Images], None, None]:
+        """The indices and images of each batch, read in this thread or by the workers."""
         feeder = self._feed()
         if feeder is None:
             for indices in batches:
@@ -287,7 +285,7 @@ class Loader:
                 return None
         return self._feeder
 
-    def _vary(self, epoch: int, indices: Indices, images: Pictures) -> Batch:
+    def _vary(self, epoch: int, indices: Indices, images: Images) -> Batch:
         shape = self.dataset.shape
         if self.train:
             vary = draw_variation(self.seed, epoch, indices, shape, self.augment, self.stats)

@@ -39,7 +39,7 @@ class _Place(NamedTuple):
 
 
 def open_data(cfg: DataConfig) -> tuple[Dataset, Dataset]:
-    """Training and validation pictures (for the published sets: their test pictures).
+    """Training and validation images (for the published sets: their test images).
 
     They are looked for at `cfg.path` and nowhere else where that is given ("sample" is the packaged
     sample of Fashion-MNIST); otherwise in
@@ -47,7 +47,7 @@ def open_data(cfg: DataConfig) -> tuple[Dataset, Dataset]:
     ~/.cache/convnet/<source> ($XDG_CACHE_HOME is respected), and, for fashion-mnist, in the sample
     that comes with the package. The descriptions say which it was.
 
-    For the source "folder", `cfg.path` may also be a folder of packed pictures.
+    For the source "folder", `cfg.path` may also be a folder of packed images.
 
     Raises:
         DataError: no data there, or damaged data; or `cfg.size` for a set of fixed size.
@@ -58,7 +58,7 @@ def open_data(cfg: DataConfig) -> tuple[Dataset, Dataset]:
             return open_packed(folder, cfg.size)
         if (folder / WORK).is_dir():
             raise DataError(
-                f"{shown(folder)}: expected packed pictures, got an unfinished packing; the same"
+                f"{shown(folder)}: expected packed images, got an unfinished packing; the same"
                 " convnet data pack command goes on with it"
             )
         return open_folder(folder, cfg.size, cfg.val_fraction, bad_files=cfg.bad_files)
@@ -84,7 +84,7 @@ def _folder_path(cfg: DataConfig) -> Path:
     path = cfg.path or os.environ.get("CONVNET_DATA", "")
     if not path:
         raise DataError(
-            "data.path: expected a folder with one sub-folder of pictures per class"
+            "data.path: expected a folder with one sub-folder of images per class"
             " (--data DIR, or $CONVNET_DATA), got none"
         )
     return expanded(path)
@@ -163,7 +163,7 @@ def _checked_size(cfg: DataConfig, found: tuple[Dataset, Dataset]) -> tuple[Data
     height, width, _ = found[0].shape
     if tuple(cfg.size) not in ((0, 0), (height, width)):
         raise DataError(
-            f"data.size: expected [0, 0] or [{height}, {width}], the size of every picture of"
-            f" {_TITLES[cfg.source]}, got {list(cfg.size)}; only folders of pictures are scaled"
+            f"data.size: expected [0, 0] or [{height}, {width}], the size of every image of"
+            f" {_TITLES[cfg.source]}, got {list(cfg.size)}; only folders of images are scaled"
         )
     return found

@@ -1,4 +1,4 @@
-"""The statistics of a data set, in one pass over its pictures."""
+"""The statistics of a data set, in one pass over its images."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ def statistics(
     colour: bool = True,
     progress: Callable[[int, int], None] | None = None,
 ) -> Statistics:
-    """Reads every picture once. Source: paper, section 2 (mean) and 4.1 (colour).
+    """Reads every image once. Source: paper, section 2 (mean) and 4.1 (colour).
 
     Args:
-        dataset: the training pictures.
+        dataset: the training images.
         mean: "image": one mean per place and channel; "channel": one per channel; "none": zeros.
         colour: whether to find the eigenvalues and eigenvectors too.
-        progress: called with (pictures done, pictures in all) after each block.
+        progress: called with (images done, images in all) after each block.
 
     Raises:
-        DataError: a picture cannot be read.
+        DataError: an image cannot be read.
     """
     stored = dataset.stored_sums()
     if stored is not None:

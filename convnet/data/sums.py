@@ -1,7 +1,7 @@
-"""Mean image and colour covariance of a data set, in one pass over its pictures.
+"""Mean image and colour covariance of a data set, in one pass over its images.
 
 Sums and products of uint8 pixels are whole numbers and are kept as such, so the result does not
-depend on the order of the pictures or on how many are read at a time.
+depend on the order of the images or on how many are read at a time.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _BLOCK = 1 << 16  # pixels whose products are formed at a time: they fit in the 
 
 @dataclass(frozen=True)
 class Statistics:
-    """What is subtracted from pictures, and the axes of their colour noise.
+    """What is subtracted from images, and the axes of their colour noise.
 
     Attributes:
         mean: float32 [H, W, C] or [1, 1, C], in grey levels (0 .. 255).
@@ -36,9 +36,9 @@ class Sums:
     """What statistics are computed from; exact, so it may be added up in any order.
 
     Attributes:
-        total: int64 [H, W, C], the sum of the pictures.
+        total: int64 [H, W, C], the sum of the images.
         products: int64 [C, C], the sum over all pixels of the products of two channels.
-        count: pictures.
+        count: images.
     """
 
     total: npt.NDArray[np.int64]
@@ -47,18 +47,18 @@ class Sums:
 
     @classmethod
     def of_nothing(cls, shape: tuple[int, int, int]) -> Sums:
-        """The sums of no pictures of this (H, W, C)."""
+        """The sums of no images of this (H, W, C)."""
         return cls(np.zeros(shape, np.int64), np.zeros((shape[2], shape[2]), np.int64), 0)
 
-    def add(self, pictures: npt.NDArray[np.uint8], colour: bool = True) -> None:
-        """Adds pictures, uint8 [N, H, W, C]; `colour`: to the products, too."""
-        self.total += pictures.sum(axis=0, dtype=np.int64)
+    def add(self, images: npt.NDArray[np.uint8], colour: bool = True) -> None:
+        """Adds images, uint8 [N, H, W, C]; `colour`: to the products, too."""
+        self.total += images.sum(axis=0, dtype=np.int64)
         if colour:
-            self.products += _products(pictures.reshape(-1, pictures.shape[3]))
-        self.count += len(pictures)
+            self.products += _products(images.reshape(-1, images.shape[3]))
+        self.count += len(images)
 
     def merge(self, other: Sums) -> None:
-        """Adds the sums of other pictures."""
+        """Adds the sums of other images."""
         self.total += other.total
         self.products += other.products
         self.count += other.count

@@ -1,4 +1,4 @@
-"""Views of a picture at test time: the centre crop, the paper's ten crops, or cuda-convnet's nine.
+"""Views of an image at test time: the centre crop, the paper's ten crops, or cuda-convnet's nine.
 
 The softmax outputs are averaged. Source: paper, section 4.1: the four corners and the centre, and
 their mirror images, as in cuda-convnet2's multi-view test. The first cuda-convnet, whose results on
@@ -21,7 +21,7 @@ from convnet.training.setup import Preparer
 
 
 class View(NamedTuple):
-    """A crop: its first row and column in the picture, and whether it is mirrored."""
+    """A crop: its first row and column in the image, and whether it is mirrored."""
 
     row: int
     column: int
@@ -34,7 +34,7 @@ def views(
     """The views to average: the centre, the ten crops of the paper in its order, or nine.
 
     Args:
-        shape: (H, W, C) of the pictures.
+        shape: (H, W, C) of the images.
         augment: its `crop` is used.
         ten_crop: whether to take the corners and the mirror images too.
         nine_crop: whether to take the corners, the middles of the sides and the centre, row by row.
@@ -69,7 +69,7 @@ def look(batch: Batch, view: View) -> Batch:
 def probabilities(net: Net, prepare: Preparer, batch: Batch, seen: Sequence[View]) -> np.ndarray:
     """The mean of the softmax over the views, float64 [N, classes].
 
-    Equal views, which there are where the crop is the whole picture, are computed once.
+    Equal views, which there are where the crop is the whole image, are computed once.
 
     Raises: ValueError: the net tells no classes apart.
     """

@@ -44,7 +44,7 @@ class Trained:
     net: Net
     cfg: Config
     classes: tuple[str, ...]
-    picture: tuple[int, int, int]  # (H, W, C) of the data, before the crop
+    image: tuple[int, int, int]  # (H, W, C) of the data, before the crop
     stats: Statistics
     checkpoint: Checkpoint
     prepare: Preparer
@@ -72,22 +72,20 @@ def open_run(
     if backend.name == "cpu":
         backends.set_threads(cfg.train.threads)
     height, width, channels = state["picture"]
-    picture = (height, width, channels)
+    image = (height, width, channels)
     # The configuration may ask for any net: it must fit the weights before memory is taken.
-    check_weights(
-        build_net(cfg, picture, len(state["classes"]), "cpu", sizes_only=True), checkpoint
-    )
-    net = build_net(cfg, picture, len(state["classes"]), device or "auto")
+    check_weights(build_net(cfg, image, len(state["classes"]), "cpu", sizes_only=True), checkpoint)
+    net = build_net(cfg, image, len(state["classes"]), device or "auto")
     load_weights(net, checkpoint)
     stats = statistics_of(checkpoint)
     return Trained(
         net=net,
         cfg=cfg,
         classes=tuple(state["classes"]),
-        picture=picture,
+        image=image,
         stats=stats,
         checkpoint=checkpoint,
-        prepare=Preparer(backend, stats, cfg, picture),
+        prepare=Preparer(backend, stats, cfg, image),
     )
 
 
@@ -105,7 +103,7 @@ def load(run: str | os.PathLike[str], device: str | None = None) -> Net:
 
 
 def validation_sets(nets: Sequence[Trained], data: Data = None) -> list[Dataset]:
-    """The validation set as each net takes it: the same pictures, perhaps of other sizes.
+    """The validation set as each net takes it: the same images, perhaps of other sizes.
 
     Args:
         nets: one or several.
@@ -133,7 +131,7 @@ def validation_sets(nets: Sequence[Trained], data: Data = None) -> list[Dataset]
         mine, theirs = opened[here].labels, opened[there].labels
         if len(mine) != len(theirs) or not np.array_equal(mine, theirs):
             raise DataError(
-                f"{name}: expected the {len(theirs)} validation pictures of "
+                f"{name}: expected the {len(theirs)} validation images of "
                 f"{first.checkpoint.path}, got {len(mine)}, or others"
             )
     return [opened[net.cfg.data] for net in nets]
@@ -150,9 +148,9 @@ def _class_difference(classes: tuple[str, ...], first: Trained) -> str:
 
 def _validation_set(net: Trained, data: Data) -> Dataset:
     _, validation = open_sets(net.cfg, data)
-    if validation.shape != net.picture or validation.classes != net.classes:
+    if validation.shape != net.image or validation.classes != net.classes:
         raise DataError(
-            f"{validation.description}: expected pictures {net.picture} of "
+            f"{validation.description}: expected images {net.image} of "
             f"{len(net.classes)} classes as in training, got {validation.shape} of "
             f"{len(validation.classes)}"
         )
@@ -160,7 +158,7 @@ def _validation_set(net: Trained, data: Data) -> Dataset:
 
 
 def _loader(net: Trained, dataset: Dataset, batch: int, warn: Callable[[str], None]) -> Loader:
-    """The pictures as this net's training prepared them, in order."""
+    """The images as this net's training prepared them, in order."""
     cfg = net.cfg
     return Loader(
         dataset,
@@ -176,7 +174,7 @@ def _loader(net: Trained, dataset: Dataset, batch: int, warn: Callable[[str], No
 
 
 def _score_centre(net: Trained, loader: Loader, tables: bool) -> Scores:
-    """One net, the centre crop: the very figures of validation in training. What pictures were
+    """One net, the centre crop: the very figures of validation in training. What images were
     taken for is only found where `tables` are wanted."""
     scores = Scores(net.classes)
     for batch in loader.epoch(0):
@@ -192,7 +190,7 @@ def _score_average(
 ) -> tuple[Scores, list[Scores]]:
     """The average of nets and views, and what each net comes to by itself."""
     together, own = Scores(nets[0].classes), [Scores(net.classes) for net in nets]
-    seen = [views(net.picture, net.cfg.augment, ten_crop, nine_crop) for net in nets]
+    seen = [views(net.image, net.cfg.augment, ten_crop, nine_crop) for net in nets]
     for batches in zip(*(loader.epoch(0) for loader in loaders), strict=True):
         labels = batches[0].labels
         total = np.zeros((len(labels), len(together.classes)))

@@ -11,22 +11,22 @@ import numpy as np
 
 
 class Scores:
-    """Sums over the cases of an evaluation.
+    """Sums over the samples of an evaluation.
 
     Args:
         classes: their names.
 
     Attributes:
-        loss, cases: the sum of the losses, and how many there were.
-        confusion: int64 [classes, classes]; row: the class of the picture, column: the likeliest
+        loss, samples: the sum of the losses, and how many there were.
+        confusion: int64 [classes, classes]; row: the class of the image, column: the likeliest
             class in the net's opinion.
-        in_five: int64 [classes], pictures whose class was among the five likeliest.
+        in_five: int64 [classes], images whose class was among the five likeliest.
     """
 
     def __init__(self, classes: Sequence[str]) -> None:
         self.classes = tuple(classes)
         self.loss = 0.0
-        self.cases = self.right = 0
+        self.samples = self.right = 0
         self.confusion = np.zeros((len(classes), len(classes)), np.int64)
         self.in_five = np.zeros(len(classes), np.int64)
 
@@ -34,7 +34,7 @@ class Scores:
         """One batch: probabilities [N, classes] and the right classes [N].
 
         As in training, a class that is as likely as the right one counts as likelier where it comes
-        first. The loss of a case is -log of the probability of the right class.
+        first. The loss of a sample is -log of the probability of the right class.
         """
         own = probabilities[np.arange(len(labels)), labels]
         first = np.arange(probabilities.shape[1]) < labels[:, None]
@@ -46,10 +46,10 @@ class Scores:
     def add_ranked(
         self, losses: np.ndarray, rank: np.ndarray, guesses: np.ndarray, labels: np.ndarray
     ) -> None:
-        """One batch: each case's loss, rank of the right class (0: the likeliest), likeliest
+        """One batch: each sample's loss, rank of the right class (0: the likeliest), likeliest
         class, and right class."""
         self.loss += float(np.sum(losses, dtype=np.float64))
-        self.cases += len(labels)
+        self.samples += len(labels)
         self.right += int(np.count_nonzero(rank == 0))
         np.add.at(self.confusion, (labels, guesses), 1)
         np.add.at(self.in_five, labels[rank < 5], 1)
@@ -57,26 +57,26 @@ class Scores:
     def means(self) -> dict[str, float]:
         """{"loss": mean, "top1": per cent, "top5": per cent}."""
         return {
-            "loss": self.loss / self.cases,
-            "top1": 100.0 * self.right / self.cases,
-            "top5": 100.0 * int(self.in_five.sum()) / self.cases,
+            "loss": self.loss / self.samples,
+            "top1": 100.0 * self.right / self.samples,
+            "top5": 100.0 * int(self.in_five.sum()) / self.samples,
         }
 
     def rows(self) -> list[dict[str, Any]]:
-        """For each class: its pictures, how many were right (top-1, top-5), the share of them in
+        """For each class: its images, how many were right (top-1, top-5), the share of them in
         per cent, how often the class was named, and the share of that which was right."""
         rows = []
         for index, name in enumerate(self.classes):
-            pictures, right = int(self.confusion[index].sum()), int(self.confusion[index, index])
+            images, right = int(self.confusion[index].sum()), int(self.confusion[index, index])
             five, named = int(self.in_five[index]), int(self.confusion[:, index].sum())
             rows.append(
                 {
                     "class": name,
-                    "pictures": pictures,
+                    "pictures": images,
                     "right": right,
                     "right_in_five": five,
-                    "top1": _per_cent(right, pictures),
-                    "top5": _per_cent(five, pictures),
+                    "top1": _per_cent(right, images),
+                    "top5": _per_cent(five, images),
                     "named": named,
                     "precision": _per_cent(right, named),
                 }
@@ -85,7 +85,7 @@ class Scores:
 
     def write(self, folder: Path) -> list[Path]:
         """Writes classes.csv, the rows of `rows`, and confusion.csv, whose first column is the
-        class of the picture and whose others count what it was taken for.
+        class of the image and whose others count what it was taken for.
 
         Raises:
             OSError: a file cannot be written.

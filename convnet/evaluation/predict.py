@@ -1,4 +1,4 @@
-"""Naming what pictures show, with a trained net."""
+"""Naming what images show, with a trained net."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from convnet.data import ArrayDataset, Batch, Loader
-from convnet.data.dataset import Pictures
-from convnet.data.image import read_picture
+from convnet.data.dataset import Images
+from convnet.data.image import read_image
 from convnet.evaluation.crops import probabilities, views
 from convnet.evaluation.evaluate import Trained, _warn, open_run
 
@@ -22,7 +22,7 @@ _BAR = 24  # characters of a probability of 1
 
 @dataclass(frozen=True)
 class Prediction:
-    """The likeliest classes of one picture, likeliest first; probabilities are 0 to 1."""
+    """The likeliest classes of one image, likeliest first; probabilities are 0 to 1."""
 
     image: str
     classes: tuple[str, ...]
@@ -45,21 +45,21 @@ def predict(
     warn: Callable[[str], None] = _warn,
     ten_crop: bool = False,
 ) -> list[Prediction]:
-    """Names pictures, prepared as those the net was trained on: size, grey or colour, mean.
+    """Names images, prepared as those the net was trained on: size, grey or colour, mean.
 
     Args:
         run: a run folder (its best checkpoint, else the newest) or a checkpoint file.
-        images: picture files.
+        images: image files.
         device: as for `convnet.backend.get`; None is "auto".
         top: how many classes to list.
         warn: told when a damaged checkpoint is passed over.
         ten_crop: average over ten crops, as for `convnet.evaluation.evaluate.evaluate`.
 
     Raises:
-        DataError: a file that is not a usable picture. CheckpointError, RunError, DeviceError.
+        DataError: a file that is not a usable image. CheckpointError, RunError, DeviceError.
     """
     trained = open_run(run, device, warn)
-    rows = classify(trained, read_pictures(trained, images), ten_crop)
+    rows = classify(trained, read_images(trained, images), ten_crop)
     found = []
     for image, row in zip(images, rows, strict=True):
         order = np.argsort(-row, kind="stable")[:top]
@@ -68,28 +68,28 @@ def predict(
     return found
 
 
-def read_pictures(trained: Trained, images: Sequence[str | os.PathLike[str]]) -> Pictures:
-    """Picture files as the net takes them before the crop, uint8 [N, H, W, C].
+def read_images(trained: Trained, images: Sequence[str | os.PathLike[str]]) -> Images:
+    """Image files as the net takes them before the crop, uint8 [N, H, W, C].
 
     Raises:
-        DataError: a file that is not a usable picture.
+        DataError: a file that is not a usable image.
     """
-    height, width, channels = trained.picture
-    return np.stack([read_picture(Path(image), (height, width), channels) for image in images])
+    height, width, channels = trained.image
+    return np.stack([read_image(Path(image), (height, width), channels) for image in images])
 
 
-def batches(trained: Trained, pixels: Pictures) -> Iterator[Batch]:
-    """Pictures in the batches of the net's training, in order."""
+def batches(trained: Trained, pixels: Images) -> Iterator[Batch]:
+    """Images in the batches of the net's training, in order."""
     labels = np.zeros(len(pixels), np.int32)
-    pictures = ArrayDataset(pixels, labels, trained.classes, "pictures")
+    data = ArrayDataset(pixels, labels, trained.classes, "images")
     cfg = trained.cfg
-    batch = min(cfg.train.batch, len(pictures))
-    return Loader(pictures, batch, cfg.seed, cfg.augment, trained.stats, train=False).epoch(0)
+    batch = min(cfg.train.batch, len(data))
+    return Loader(data, batch, cfg.seed, cfg.augment, trained.stats, train=False).epoch(0)
 
 
-def classify(trained: Trained, pixels: Pictures, ten_crop: bool = False) -> np.ndarray:
-    """Probabilities of the classes, float64 [N, classes], of pictures uint8 [N, H, W, C]."""
-    seen = views(trained.picture, trained.cfg.augment, ten_crop)
+def classify(trained: Trained, pixels: Images, ten_crop: bool = False) -> np.ndarray:
+    """Probabilities of the classes, float64 [N, classes], of images uint8 [N, H, W, C]."""
+    seen = views(trained.image, trained.cfg.augment, ten_crop)
     found = [
         probabilities(trained.net, trained.prepare, each, seen) for each in batches(trained, pixels)
     ]

@@ -1,1 +1,1 @@
-"""Pictures of a run: curves, filters, predictions, confusion."""
+"""Images of a run: curves, filters, predictions, confusion."""

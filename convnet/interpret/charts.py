@@ -12,7 +12,7 @@ import numpy as np
 
 from convnet.common import distribution
 from convnet.common.files import replace
-from convnet.data.dataset import DataError, Pictures, shown
+from convnet.data.dataset import DataError, Images, shown
 from convnet.interpret.montage import LOSSY
 
 RIGHT, OTHER = "#e4605a", "#9db9d9"  # bars of the right class, and of others
@@ -84,10 +84,10 @@ def _figure(width: float, height: float, **options: Any) -> Any:
 
 @dataclass(frozen=True)
 class Guess:
-    """A picture, its right class where that is known, and the likeliest classes, likeliest
+    """An image, its right class where that is known, and the likeliest classes, likeliest
     first."""
 
-    pixels: Pictures
+    pixels: Images
     label: str | None
     classes: tuple[str, ...]
     probabilities: tuple[float, ...]
@@ -97,9 +97,9 @@ _PANEL, _BAR, _CAPTION, _SPACE = 1.9, 0.19, 0.24, 0.14  # inches
 
 
 def predictions_chart(guesses: Sequence[Guess], columns: int = 4) -> Any:
-    """Pictures with the right class below, and bars of the likeliest classes, the right one red.
+    """Images with the right class below, and bars of the likeliest classes, the right one red.
 
-    Returns: the matplotlib Figure; each panel has two axes, picture and bars.
+    Returns: the matplotlib Figure; each panel has two axes, image and bars.
     Source: paper, figure 4, left.
     """
     require()
@@ -117,15 +117,15 @@ def predictions_chart(guesses: Sequence[Guess], columns: int = 4) -> Any:
     for number, guess in enumerate(guesses):
         x = _SPACE + (number % columns) * width
         y = _SPACE + (number // columns) * height
-        picture = axes(x, y, _PANEL, _PANEL)
-        _show_picture(picture, guess.pixels)
+        panel = axes(x, y, _PANEL, _PANEL)
+        _show_image(panel, guess.pixels)
         title = "(not known)" if guess.label is None else guess.label
-        picture.set_title(title, y=-0.02, va="top", pad=0, fontsize=9, parse_math=False)
+        panel.set_title(title, y=-0.02, va="top", pad=0, fontsize=9, parse_math=False)
         _show_bars(axes(x, y + _PANEL + _CAPTION, _PANEL, bars), guess)
     return figure
 
 
-def _show_picture(axes: Any, pixels: Pictures) -> None:
+def _show_image(axes: Any, pixels: Images) -> None:
     grey = pixels.shape[2] == 1
     small = min(pixels.shape[:2]) <= 32
     axes.imshow(
@@ -236,10 +236,10 @@ def _dots(values: Sequence[float]) -> dict[str, Any]:
 
 
 def confusion_chart(confusion: np.ndarray, classes: Sequence[str], title: str) -> Any:
-    """What the pictures of each class were taken for, in per cent of the class.
+    """What the images of each class were taken for, in per cent of the class.
 
     Args:
-        confusion: counts [classes, classes]; row: the class of the picture.
+        confusion: counts [classes, classes]; row: the class of the image.
 
     Returns: the matplotlib Figure.
     """
@@ -254,8 +254,8 @@ def confusion_chart(confusion: np.ndarray, classes: Sequence[str], title: str) -
         axes = figure.subplots()
         image = axes.imshow(share, cmap="Blues", vmin=0, vmax=100, interpolation="nearest")
         bar = figure.colorbar(image, ax=axes, shrink=0.7)
-        bar.set_label("% of the pictures of a class")
-        axes.set(xlabel="taken for", ylabel="class of the picture")
+        bar.set_label("% of the images of a class")
+        axes.set(xlabel="taken for", ylabel="class of the image")
         axes.set_title(title, fontsize=9, parse_math=False)
         if count <= _NUMBERED:
             axes.set_xticks(range(count), classes, rotation=45, ha="right", parse_math=False)

@@ -1,4 +1,4 @@
-"""Pictures to show: files, or pictures of a data set by number, with what is known of them."""
+"""Images to show: files, or images of a data set by number, with what is known of them."""
 
 from __future__ import annotations
 
@@ -12,56 +12,56 @@ import numpy as np
 
 from convnet.data import DataError, Dataset
 from convnet.data.augment import Indices
-from convnet.data.dataset import Pictures, shown
-from convnet.data.image import read_picture
+from convnet.data.dataset import Images, shown
+from convnet.data.image import read_image
 from convnet.data.workers.decoded import DecodedDataset
 from convnet.evaluation.evaluate import Trained
-from convnet.evaluation.predict import read_pictures
+from convnet.evaluation.predict import read_images
 from convnet.ops import philox
 
-SHOWN_SIDE = 224  # pixels of the shorter side of a picture that is shown, at least
-_PICK = 0x7069636B  # stream of the random numbers that choose pictures
+SHOWN_SIDE = 224  # pixels of the shorter side of an image that is shown, at least
+_PICK = 0x7069636B  # stream of the random numbers that choose images
 
 
 @dataclass(frozen=True)
 class Example:
-    """A picture as the net takes it and as it is shown.
+    """An image as the net takes it and as it is shown.
 
     Attributes:
         name: of the file, or "validation 17".
         pixels: uint8 [H, W, C], as the net takes it before the crop.
-        shown: uint8 [H', W', C], the same picture, perhaps larger.
+        shown: uint8 [H', W', C], the same image, perhaps larger.
         label: the right class, or None where it is not known.
     """
 
     name: str
-    pixels: Pictures
-    shown: Pictures
+    pixels: Images
+    shown: Images
     label: str | None
 
 
 def from_files(
     trained: Trained, images: Sequence[str | os.PathLike[str]], labels: Sequence[str] = ()
 ) -> list[Example]:
-    """Picture files. Their classes are `labels`, or else the name of the folder a file lies in,
+    """Image files. Their classes are `labels`, or else the name of the folder a file lies in,
     or of one above it, the nearest that is a class of the net.
 
     Raises:
-        DataError: a file that is no usable picture, labels that are no classes, or too few of them.
+        DataError: a file that is no usable image, labels that are no classes, or too few of them.
     """
     if labels and len(labels) != len(images):
-        raise DataError(f"labels: expected {len(images)}, one for each picture, got {len(labels)}")
+        raise DataError(f"labels: expected {len(images)}, one for each image, got {len(labels)}")
     for label in labels:
         if label not in trained.classes:
             known = ", ".join(trained.classes[:20])
             raise DataError(f'labels: expected classes of the net ({known}), got "{label}"')
-    pixels = read_pictures(trained, images)
-    height, width, channels = trained.picture
+    pixels = read_images(trained, images)
+    height, width, channels = trained.image
     factor = -(-SHOWN_SIDE // min(height, width)) if min(height, width) > 32 else 1
     examples = []
     for number, (image, one) in enumerate(zip(images, pixels, strict=True)):
         path = Path(image)
-        large = read_picture(path, (factor * height, factor * width), channels)
+        large = read_image(path, (factor * height, factor * width), channels)
         above = (folder.name for folder in path.absolute().parents)
         name = labels[number] if labels else next(filter(trained.classes.__contains__, above), "")
         examples.append(
@@ -71,7 +71,7 @@ def from_files(
 
 
 def from_set(data: Dataset, numbers: Sequence[int] | Indices, what: str) -> list[Example]:
-    """Pictures of a set.
+    """Images of a set.
 
     Args:
         data: the set.
@@ -84,22 +84,22 @@ def from_set(data: Dataset, numbers: Sequence[int] | Indices, what: str) -> list
     for number in numbers:
         if not 0 <= number < len(data):
             raise DataError(
-                f"{what} pictures: expected numbers from 0 to {len(data) - 1}, got {number}"
+                f"{what} images: expected numbers from 0 to {len(data) - 1}, got {number}"
             )
     pixels = data.read(np.asarray(numbers, np.int64))
     return [
-        Example(f"{what} {number}", one, large_picture(data, int(number), one), label)
+        Example(f"{what} {number}", one, large_image(data, int(number), one), label)
         for number, one, label in zip(numbers, pixels, labels_of(data, numbers), strict=True)
     ]
 
 
 def labels_of(data: Dataset, numbers: Sequence[int] | Indices) -> list[str]:
-    """The names of the classes of these pictures."""
+    """The names of the classes of these images."""
     return [data.classes[data.labels[number]] for number in numbers]
 
 
-def large_picture(data: Dataset, number: int, pixels: Pictures) -> Pictures:
-    """A picture of a set as it is to be shown: read anew from its file where that is larger."""
+def large_image(data: Dataset, number: int, pixels: Images) -> Images:
+    """An image of a set as it is to be shown: read anew from its file where that is larger."""
     small = min(pixels.shape[:2])
     if not isinstance(data, DecodedDataset) or small >= SHOWN_SIDE or small <= 32:
         return pixels
@@ -109,16 +109,16 @@ def large_picture(data: Dataset, number: int, pixels: Pictures) -> Pictures:
     factor = -(-SHOWN_SIDE // small)
     size = (factor * pixels.shape[0], factor * pixels.shape[1])
     (item,) = data.items(np.array([number], np.int64))
-    larger: Pictures = with_changes(decoder, size=size)(item)
+    larger: Images = with_changes(decoder, size=size)(item)
     return larger
 
 
 def choose(data: Dataset, count: int, seed: int = 0) -> list[int]:
-    """Numbers of `count` different pictures, of different classes as far as there are; the same
+    """Numbers of `count` different images, of different classes as far as there are; the same
     in every call with the same seed."""
     bits = philox(seed, _PICK, 0, np.arange(len(data)))[:, 0].astype(np.int64)
     order = np.argsort(bits, kind="stable")
-    turn = np.zeros(len(data), np.int64)  # how many of its class come before a picture
+    turn = np.zeros(len(data), np.int64)  # how many of its class come before an image
     seen = np.zeros(len(data.classes), np.int64)
     for index in order:
         turn[index] = seen[data.labels[index]]

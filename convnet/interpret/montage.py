@@ -1,4 +1,4 @@
-"""Pictures put together from small ones, by Pillow: filters, and rows of neighbours."""
+"""Images put together from small ones, by Pillow: filters, and rows of neighbours."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ LOSSY = {"quality": 90}  # of JPEG and WebP files
 RIGHT, WRONG = (30, 140, 60), (200, 40, 40)  # frames of neighbours of the same class, of another
 
 
-def save_picture(picture: Image.Image, path: Path) -> None:
-    """Writes a picture in the format that its name ends with; the file is whole or not there.
+def save_image(image: Image.Image, path: Path) -> None:
+    """Writes an image in the format that its name ends with; the file is whole or not there.
 
     Raises:
         DataError: an ending that Pillow writes nothing for. OSError: it cannot be written.
@@ -31,9 +31,9 @@ def save_picture(picture: Image.Image, path: Path) -> None:
     Image.init()
     kind = Image.EXTENSION.get(path.suffix.lower())
     if kind not in Image.SAVE:
-        raise DataError(f"{shown(path)}: expected a name that ends in .png or another picture's")
+        raise DataError(f"{shown(path)}: expected a name that ends in .png or another image's")
     options: dict[str, Any] = {"optimize": True} if kind == "PNG" else LOSSY
-    replace(path, lambda file: picture.save(file, format=kind, **options))
+    replace(path, lambda file: image.save(file, format=kind, **options))
 
 
 # ---- filters -------------------------------------------------------------------------------------
@@ -42,7 +42,7 @@ def save_picture(picture: Image.Image, path: Path) -> None:
 def filter_sheet(
     w: npt.NDArray[np.float32], towers: int = 1, scale: int = 0, each: bool = False
 ) -> Image.Image:
-    """Filters as a picture, those of each tower in a block of their own (paper, figure 3).
+    """Filters as an image, those of each tower in a block of their own (paper, figure 3).
 
     Zero is mid-grey, and one scale holds for all filters, so that a faint one has small weights.
     With one or three channels a filter is one tile, in grey or colour. With another number it is a
@@ -110,7 +110,7 @@ def _sheet(
 
 
 def as_image(pixels: Pixels) -> Image.Image:
-    """uint8 [H, W, 1] or [H, W, 3] as an RGB picture."""
+    """uint8 [H, W, 1] or [H, W, 3] as an RGB image."""
     grey = pixels.shape[2] == 1
     return Image.fromarray(pixels[..., 0] if grey else pixels).convert("RGB")
 
@@ -120,7 +120,7 @@ def as_image(pixels: Pixels) -> Image.Image:
 
 @dataclass(frozen=True)
 class Tile:
-    """A picture in a row.
+    """An image in a row.
 
     Attributes:
         pixels: uint8 [H, W, 1 or 3].
@@ -139,7 +139,7 @@ _SIDE, _FRAME, _GAP, _BEFORE, _TEXT = 112, 3, 8, 28, 11  # pixels
 def neighbour_rows(rows: Sequence[Sequence[Tile]]) -> Image.Image:
     """A row for each query: the query, a gap, its neighbours from the nearest on (paper, figure 4).
 
-    Frames are green around pictures of the query's class and red around those of another.
+    Frames are green around images of the query's class and red around those of another.
     """
     font, unicode = _font(_TEXT)
     lines = max((len(tile.caption) for row in rows for tile in row), default=0)
@@ -168,13 +168,13 @@ def neighbour_rows(rows: Sequence[Sequence[Tile]]) -> Image.Image:
 
 
 def _fitted(pixels: Pixels) -> Image.Image:
-    """A picture scaled to fit in the square of a tile; small ones with their pixels as blocks."""
-    picture = as_image(pixels)
-    factor = _SIDE / max(picture.size)
-    size = (max(1, round(picture.width * factor)), max(1, round(picture.height * factor)))
+    """An image scaled to fit in the square of a tile; small ones with their pixels as blocks."""
+    image = as_image(pixels)
+    factor = _SIDE / max(image.size)
+    size = (max(1, round(image.width * factor)), max(1, round(image.height * factor)))
     small = factor >= 3
     way = Image.Resampling.NEAREST if small else Image.Resampling.LANCZOS
-    return picture.resize(size, way)
+    return image.resize(size, way)
 
 
 _LONGEST = 200  # characters of a title that are looked at

@@ -1,4 +1,4 @@
-"""Pictures of a run: its curves, first filters, predictions and confusions (paper, figures 3, 4).
+"""Images of a run: its curves, first filters, predictions and confusions (paper, figures 3, 4).
 
 Each function writes one file and returns a line or a few saying what is in it. Filters need no
 library besides Pillow; charts need matplotlib (`pip install 'convnet-kernels[plot]'`).
@@ -22,7 +22,7 @@ from convnet.evaluation.evaluate import _warn, open_run, score, validation_sets
 from convnet.evaluation.predict import classify
 from convnet.interpret import charts
 from convnet.interpret.examples import choose, from_files, from_set
-from convnet.interpret.montage import filter_sheet, save_picture
+from convnet.interpret.montage import filter_sheet, save_image
 from convnet.layers import Conv, Dense, graph
 from convnet.nn.net import Net, Node
 from convnet.training.checkpoint import Checkpoint
@@ -34,7 +34,7 @@ Warn = Callable[[str], None]
 
 
 def place_for(run: Run, name: str, out: Run | None = None) -> Path:
-    """Where a picture goes: `out`, or by default into the run's folder, beside a checkpoint."""
+    """Where an image goes: `out`, or by default into the run's folder, beside a checkpoint."""
     if out is not None:
         return Path(out)
     path = Path(run)
@@ -58,7 +58,7 @@ def read_filters(checkpoint: Checkpoint, layer: str | None = None) -> Filters:
 
     Args:
         checkpoint: of any run.
-        layer: the name of a convolution, or of a dense layer that reads the picture; None: the
+        layer: the name of a convolution, or of a dense layer that reads the image; None: the
             first there is.
 
     Raises:
@@ -114,7 +114,7 @@ def plot_filters(
     most: int = 64,
     warn: Warn = _warn,
 ) -> tuple[Path, str]:
-    """The kernels of a layer as one picture, towers apart (paper, figure 3).
+    """The kernels of a layer as one image, towers apart (paper, figure 3).
 
     Args:
         run: a run folder (its best checkpoint, else the newest) or a checkpoint file.
@@ -146,7 +146,7 @@ def plot_filters(
             text += f"; the first {kept} of each tower" if towers > 1 else f"; the first {kept}"
             text += f", {w.shape[3]} of their channels" if w.shape[3] < channels else ""
     path = place_for(run, "filters.png", out)
-    save_picture(filter_sheet(w, towers, scale, each), path)
+    save_image(filter_sheet(w, towers, scale, each), path)
     return path, text
 
 
@@ -166,17 +166,17 @@ def plot_predictions(
     device: str | None = None,
     warn: Warn = _warn,
 ) -> tuple[Path, str]:
-    """Pictures with the classes that the net finds likeliest, the right one red (paper, figure 4).
+    """Images with the classes that the net finds likeliest, the right one red (paper, figure 4).
 
     Args:
         run: a run folder or a checkpoint file.
-        images: picture files; without any, validation pictures.
+        images: image files; without any, validation images.
         out: the file, .png, .svg, .pdf, .jpg, .webp; by default predictions.png in the run's
             folder.
         labels: the right classes of `images`; by default the names of the folders they lie in,
             where these are classes.
-        pick: numbers of validation pictures; by default `count`, chosen by the seed of the run.
-        top: bars a picture.
+        pick: numbers of validation images; by default `count`, chosen by the seed of the run.
+        top: bars an image.
         ten_crop, data, device, warn: as for `convnet.evaluation.evaluate.evaluate`.
 
     Returns: the file, and how many are right.
@@ -188,7 +188,7 @@ def plot_predictions(
     trained = open_run(run, device, warn)
     if images:
         if pick:
-            raise DataError("pick: cannot be given with picture files")
+            raise DataError("pick: cannot be given with image files")
         examples = from_files(trained, images, labels)
     else:
         (validation,) = validation_sets([trained], data)
@@ -205,7 +205,7 @@ def plot_predictions(
     known = [guess for guess in guesses if guess.label is not None]
     right = sum(guess.classes[0] == guess.label for guess in known)
     among = sum(guess.label in guess.classes for guess in known)
-    text = f"{len(guesses)} pictures"
+    text = f"{len(guesses)} images"
     if known:
         text += f"; of {len(known)} with a known class {right} right, {among} in the first {top}"
     return path, text
@@ -247,7 +247,7 @@ def plot_confusion(
     warn: Warn = _warn,
     most: int = 5,
 ) -> tuple[Path, str]:
-    """What validation pictures of each class are taken for.
+    """What validation images of each class are taken for.
 
     Args:
         run: a run folder or a checkpoint file.
@@ -265,7 +265,7 @@ def plot_confusion(
     scores, validation = score(run, data, device, warn, ten_crop)
     title = f"{shown(Path(run).absolute().name)}: {scores.means()['top1']:.2f} % right"
     charts.save_chart(charts.confusion_chart(scores.confusion, scores.classes, title), path)
-    lines = [f"{len(validation)} pictures, {scores.means()['top1']:.2f} % right"]
+    lines = [f"{len(validation)} images, {scores.means()['top1']:.2f} % right"]
     wrong: Any = scores.confusion.copy()
     np.fill_diagonal(wrong, 0)
     for flat in np.argsort(-wrong, axis=None, kind="stable")[:most]:

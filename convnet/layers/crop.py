@@ -1,4 +1,4 @@
-"""Layers that cut out, and that turn pictures into rows of numbers and back, plane by plane."""
+"""Layers that cut out, and that turn images into rows of numbers and back, plane by plane."""
 
 from __future__ import annotations
 

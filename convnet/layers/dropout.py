@@ -65,13 +65,13 @@ class Dropout(Layer):
     def _mask(self, x: Array) -> dict[str, Any]:
         """Which mask, and where x lies in the tensor that it is drawn for."""
         first, _, channels = self.columns or (0, 0, x.shape[-1])
-        rows_per_case = self._rows(x).shape[0] // x.shape[0]
+        rows_per_sample = self._rows(x).shape[0] // x.shape[0]
         return {
             "seed": self.random.seed,
             "layer": self.stream,
             "step": self.random.step,
             "mode": self.mode,
-            "row_offset": self.random.first_case * rows_per_case,
+            "row_offset": self.random.first_sample * rows_per_sample,
             "col_offset": first,
             "global_cols": channels,
             "state": self.random.state_for(x),

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from convnet.layers.layer import Layer
 from convnet.layers.loss import Loss
 
-INPUT = "input"  # the name of the pictures that are fed to a net
+INPUT = "input"  # the name of the images that are fed to a net
 
 
 @dataclass(frozen=True)

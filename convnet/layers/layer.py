@@ -149,14 +149,14 @@ class Randomness:
     """Where a net stands in its streams of random numbers; shared by all its layers.
 
     Numbers are a function of (seed, stream of the layer, step, position), so that a step can be
-    repeated and a backward pass draws what the forward pass drew. `first_case` is the place of the
-    batch's first case in a larger batch of which other processes have the rest. `state` is where
-    the devices have seed and step; without it, operations are given them.
+    repeated and a backward pass draws what the forward pass drew. `first_sample` is the place of
+    the batch's first sample in a larger batch of which other processes have the rest. `state` is
+    where the devices have seed and step; without it, operations are given them.
     """
 
     seed: int = 0
     step: int = 0
-    first_case: int = 0
+    first_sample: int = 0
     state: StepState | None = None
 
     def state_for(self, array: Array) -> Array | None:

@@ -30,7 +30,7 @@ class Loss(Layer):
     def loss(
         self, x: Array, labels: Array, scale: float, gradient: bool
     ) -> tuple[Array, Array | None, Array | None]:
-        """The loss of each case, not weighted, and its gradient.
+        """The loss of each sample, not weighted, and its gradient.
 
         Args:
             x: [N, classes].

@@ -15,7 +15,7 @@ from convnet.layers.loss import Loss
 
 
 class SumSquares(Loss):
-    """The sum of the squares of a case's numbers; labels do not matter.
+    """The sum of the squares of a sample's numbers; labels do not matter.
 
     For auto-encoders it comes after a `sum` with coeffs = [1, -1]. Source: cuda-convnet's
     `cost.sum2`.

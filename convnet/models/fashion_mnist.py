@@ -1,4 +1,4 @@
-"""A small net in the manner of the paper, for 28x28 pictures."""
+"""A small net in the manner of the paper, for 28x28 images."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A small net in the manner of the paper, for colour pictures of about 64x64."""
+"""A small net in the manner of the paper, for colour images of about 64x64."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def small(
     dropout: float = 0.5,
     **net_options: Any,
 ) -> Net:
-    """Four convolutions and two dense layers, for a few thousand pictures of one's own.
+    """Four convolutions and two dense layers, for a few thousand images of one's own.
 
     Args:
         in_shape: (H, W, C), at least 15 x 15.

@@ -5,7 +5,7 @@ loss; how good is measured, by steps too small to matter. Each sample moves seve
 parameter at once, each in the direction in which the loss should rise, by steps from large to
 small: a large step leaves the straight part of the loss (or crosses the kink of a ReLU), a small
 one drowns in rounding, and a right gradient agrees with one between. Parameters that are constant,
-such as biases of zero, are moved off that value first, because there blank pictures would sit
+such as biases of zero, are moved off that value first, because there blank images would sit
 exactly on the kinks.
 """
 
@@ -63,7 +63,7 @@ def gradcheck(
 
     Args:
         net: with a loss.
-        x, labels: a batch, as for `Net.train_step`; a few cases are enough.
+        x, labels: a batch, as for `Net.train_step`; a few samples are enough.
         samples: differences for each parameter.
         elements: how many elements of the parameter a sample moves.
         tolerance: largest relative error that counts as right.

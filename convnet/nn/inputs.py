@@ -42,7 +42,7 @@ def checked_labels(labels: Any, count: int, classes: int, backend: Backend) -> A
         labels = np.asarray(labels)
     if labels.shape != (count,) or labels.dtype.kind not in "iu":
         raise ValueError(
-            f"labels: expected {count} whole numbers, one for each case of x; "
+            f"labels: expected {count} whole numbers, one for each sample of x; "
             f"got {labels.dtype} of shape {tuple(labels.shape)}"
         )
     if isinstance(labels, np.ndarray):

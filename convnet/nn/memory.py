@@ -17,7 +17,7 @@ from convnet.nn.plan import plan
 from convnet.nn.steps import Steps
 from convnet.optim.sgd import SGD
 
-TEST_BATCH = 256  # how many cases `Net.evaluate` runs at a time
+TEST_BATCH = 256  # how many samples `Net.evaluate` runs at a time
 _CGROUP = Path("/sys/fs/cgroup")
 
 
@@ -35,7 +35,7 @@ class Memory:
         activations: the block that holds whatever else a step computes: outputs of layers, their
             gradients, gradients that go straight into the update, workspaces (`convnet.nn.plan`);
             as large as the largest program needs it, of training or of validation.
-        batch: the input of the net, and the pictures it is made of.
+        batch: the input of the net, and the images it is made of.
     """
 
     parameters: int
@@ -63,18 +63,18 @@ def mib(size: int) -> str:
     return f"{value:,.0f}" if value >= 100 else f"{value:.1f}"
 
 
-def training_memory(net: Steps, batch: int, picture_bytes: int = 0) -> Memory:
+def training_memory(net: Steps, batch: int, image_bytes: int = 0) -> Memory:
     """What a net takes to train, in bytes, on all its devices together.
 
     Args:
         net: may be of `sizes_only`.
-        batch: cases a step.
-        picture_bytes: of one picture, where the input is made on the device of a batch of them.
+        batch: samples a step.
+        image_bytes: of one image, where the input is made on the device of a batch of them.
 
     Raises:
         MemoryNeedError: an array of the net would have too many elements; names the node.
     """
-    return together(device_memory(net, batch, picture_bytes))
+    return together(device_memory(net, batch, image_bytes))
 
 
 def together(needs: Sequence[Memory]) -> Memory:
@@ -83,9 +83,9 @@ def together(needs: Sequence[Memory]) -> Memory:
     return Memory(**{name: sum(getattr(need, name) for need in needs) for name in names})
 
 
-def device_memory(net: Steps, batch: int, picture_bytes: int = 0) -> list[Memory]:
+def device_memory(net: Steps, batch: int, image_bytes: int = 0) -> list[Memory]:
     """What it takes on each of its devices; see `training_memory`. The input is on the first."""
-    pictures = batch * (4 * math.prod(net.in_shape) + 4 + picture_bytes)
+    images = batch * (4 * math.prod(net.in_shape) + 4 + image_bytes)
     shape = (batch, *net.in_shape)
     try:
         training = net.programs.trace_training(shape, SGD(net.params))
@@ -97,12 +97,12 @@ def device_memory(net: Steps, batch: int, picture_bytes: int = 0) -> list[Memory
         for number in range(len(net.backends))
     ]
     return [
-        _memory_on(net, device, block, pictures if device is net.backend else 0)
+        _memory_on(net, device, block, images if device is net.backend else 0)
         for device, block in zip(net.backends, blocks, strict=True)
     ]
 
 
-def _memory_on(net: Steps, device: Backend, block: int, pictures: int) -> Memory:
+def _memory_on(net: Steps, device: Backend, block: int, images: int) -> Memory:
     params = [param for node in net.running(device) for param in node.layer.params]
     sizes = {id(param): 4 * param.size for param in params}
     learned = {id(param): 4 * param.size for param in params if not param.frozen}
@@ -112,7 +112,7 @@ def _memory_on(net: Steps, device: Backend, block: int, pictures: int) -> Memory
         velocities=sum(learned.values()),
         gradients=sum(learned.values()) if kept else 0,
         activations=block,
-        batch=pictures,
+        batch=images,
     )
 
 
@@ -179,7 +179,7 @@ def check_fits(
         raise MemoryNeedError(
             f"{what}: needs {need}{' in each process' if processes > 1 else ''}, and {names} "
             f"{'has' if len(devices) == 1 else 'have'} {mib(room)} MiB free"
-            f"{' for each' if processes > 1 else ''}; try a smaller train.batch, net or picture"
+            f"{' for each' if processes > 1 else ''}; try a smaller train.batch, net or image"
         )
     return room
 
@@ -226,7 +226,7 @@ def _free(room: int | None) -> str:
 def checked(
     net: Steps,
     batch: int,
-    picture_bytes: int,
+    image_bytes: int,
     what: str,
     processes: int = 1,
     summed: bool = False,
@@ -234,7 +234,7 @@ def checked(
     """What training takes, if there is as much.
 
     Args:
-        net, batch, picture_bytes: as for `training_memory`.
+        net, batch, image_bytes: as for `training_memory`.
         what, processes: as for `check_fits`.
         summed: the gradients are summed over processes, which takes as much memory again: on one
             GPU that GPU's, else the host's.
@@ -242,7 +242,7 @@ def checked(
     Raises:
         MemoryNeedError: there is not as much, or an array would have too many elements.
     """
-    devices, needs = net.backends, device_memory(net, batch, picture_bytes)
+    devices, needs = net.backends, device_memory(net, batch, image_bytes)
     if summed and (net.backend.name != "cuda" or len(devices) == 1):
         needs = [
             dataclasses.replace(need, gradients=need.gradients + need.velocities) for need in needs

@@ -162,7 +162,7 @@ class Net(Steps):
 
         Args:
             x, labels: as in `train_step`.
-            scale: multiplies the sum of the cases' gradients; 1 / N by default, for their mean.
+            scale: multiplies the sum of the samples' gradients; 1 / N by default, for their mean.
         """
         self.start_gradients(x, labels, scale)
         return self._mean_loss()
@@ -218,10 +218,10 @@ class Net(Steps):
 
     @_on_own_backend
     def evaluate(self, x: Array, labels: Array, batch: int = 256) -> tuple[np.ndarray, np.ndarray]:
-        """The loss and the rank of each case, in test mode.
+        """The loss and the rank of each sample, in test mode.
 
         Args:
-            x, labels: as in `train_step`, any number of cases.
+            x, labels: as in `train_step`, any number of samples.
             batch: how many are run at a time, which bounds the memory.
 
         Returns: (float32 [N], int32 [N]: 0 where the label scored highest).

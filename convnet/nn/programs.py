@@ -226,7 +226,7 @@ class Programs:
         net = self.net
         layers = tuple(node.layer.version for node in (*net.nodes, *net.all_nodes))
         params = tuple((p.version, p.lr_mult, p.decay_mult) for p in net.params)
-        return net.first_case, net.backend.threads, layers, params
+        return net.first_sample, net.backend.threads, layers, params
 
     def _run_one(self, runnable: Runnable) -> None:
         try:

@@ -2,7 +2,7 @@
 
 To read the loss of a step is to wait until the device has made it, and a device that is waited for
 in each step has nothing to do while the host prepares the next one. So on a GPU the losses and
-ranks of a step, a few bytes a case, are copied to pinned memory in the order of what the GPU does,
+ranks of a step, few bytes a sample, are copied to pinned memory in the order of what the GPU does,
 and are read a few steps later. On the host they are read at once. The figures are the same.
 """
 

@@ -122,13 +122,13 @@ class Structure:
         self._random.step = check_int("step", step, 0)
 
     @property
-    def first_case(self) -> int:
-        """The place of a batch's first case in a larger batch whose rest other processes have."""
-        return self._random.first_case
+    def first_sample(self) -> int:
+        """The place of a batch's first sample in a larger batch whose rest other processes have."""
+        return self._random.first_sample
 
-    @first_case.setter
-    def first_case(self, case: int) -> None:
-        self._random.first_case = check_int("first_case", case, 0)
+    @first_sample.setter
+    def first_sample(self, sample: int) -> None:
+        self._random.first_sample = check_int("first_sample", sample, 0)
 
     @property
     def classes(self) -> int | None:

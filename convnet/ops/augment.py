@@ -26,7 +26,7 @@ def augment(
         mirror: [N] uint8, not 0 to flip left and right.
         mean: [H, W, C] or [1, 1, C] float32, subtracted before the crop is taken.
         crop: (P, Q), size of the result.
-        noise: [N, C] float32, added to every pixel of a picture, or None.
+        noise: [N, C] float32, added to every pixel of an image, or None.
         scale: factor on the result.
         out: [N, P, Q, C] float32.
 

@@ -114,7 +114,7 @@ def conv_fprop(
 
     ``y[n,p,q,k] = b[k] + sum_{r,s,c} x[n,h,w,c] w[k,r,s,c]`` with ``h = p stride_h - pad_h + r``,
     ``w = q stride_w - pad_w + s`` and c over the channels of k's
-    group; reads outside the picture are zero.
+    group; reads outside the image are zero.
 
     Args:
         x: [N, H, W, C].

@@ -41,7 +41,7 @@ def maxpool_fprop(
 ) -> tuple[Array, Array]:
     """Max-pooling, overlapping where stride < size (paper, section 3.4).
 
-    Windows are clipped to the picture. On a tie the first element in row-major order wins.
+    Windows are clipped to the image. On a tie the first element in row-major order wins.
 
     Args:
         x: [N, H, W, C].

@@ -101,7 +101,7 @@ class Gather(Layer):
 
     @property
     def rows(self) -> int:
-        """Rows of channels that one case has."""
+        """Rows of channels that one sample has."""
         return int(np.prod(self.out_shape)) // self.width
 
     def crossing(self, batch: int, wanted: Collection[str]) -> tuple[int, int]:

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from convnet.data import DataError, Dataset
 from convnet.data.dataset import shown
-from convnet.retrieval.index import Index, indexed_pictures, open_index
+from convnet.retrieval.index import Index, indexed_images, open_index
 from convnet.retrieval.knn import Euclidean, Neighbours
 
 _TIMED = 50  # queries that are timed, one after the other
@@ -34,7 +34,7 @@ class Row:
         precision: of the nearest k, how many are of the query's class, 0 .. 1, mean over queries.
         by_class: the same for the queries of each class; None where there are none.
         ms: milliseconds a query, the median of single queries; what is searched for is in memory,
-            and making it (running the net on a picture) is not counted.
+            and making it (running the net on an image) is not counted.
         bytes_per_picture: of what is searched.
     """
 
@@ -64,8 +64,8 @@ class Report:
         width = max(len(row.name) for row in self.rows)
         title = f"precision at {self.k}"
         lines = [
-            f"{self.queries:,} queries among {self.pictures:,} pictures",
-            f"{'':{width}}  {title}  ms a query  bytes a picture",
+            f"{self.queries:,} queries among {self.pictures:,} images",
+            f"{'':{width}}  {title}  ms a query  bytes an image",
         ]
         for row in self.rows:
             share = f"{100 * row.precision:.2f} %"
@@ -98,21 +98,21 @@ def retrieval(
     engine: str = "numpy",
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Report:
-    """Measures searches for the pictures of one file of features among those of another.
+    """Measures searches for the images of one file of features among those of another.
 
     Args:
         features: what is searched; queries: what is searched for; files of `convnet features`, of
-            the same layer of the same net. Their pictures should be different ones.
+            the same layer of the same net. Their images should be different ones.
         codes: files of `convnet hash`, made from `features`.
         k: neighbours that count.
         most: use so many queries at most, spread evenly; None: all.
         pixels: also search by the raw pixels, as the net takes them before the crop; this reads
-            all pictures for every 512 queries.
+            all images for every 512 queries.
         engine: as for `convnet.retrieval.knn.Euclidean`.
         progress: called with (kinds of search done, in all).
 
     Raises:
-        DataError: files that do not belong together, without classes, or damaged; pictures that are
+        DataError: files that do not belong together, without classes, or damaged; images that are
             gone or have changed.
     """
     index, asked = open_index(features, engine), open_index(queries)
@@ -146,7 +146,7 @@ def _check_together(index: Index, asked: Index, codes: Sequence[Index]) -> None:
         if one.kind != "features":
             raise DataError(f"{shown(one.path)}: expected features, got codes")
         if not one.classes or one.labels.min() < 0:
-            raise DataError(f"{shown(one.path)}: expected pictures with classes, got some without")
+            raise DataError(f"{shown(one.path)}: expected images with classes, got some without")
     if asked.facts["net"] != index.facts["net"]:
         raise DataError(
             f"{shown(asked.path)}: expected features of the net and layer of"
@@ -197,13 +197,13 @@ def _by_index(name: str, index: Index, asked: Index, k: int) -> _Search:
         return index.encode(np.ascontiguousarray(asked.rows[numbers]))
 
     return _Search(
-        name, prepare, lambda query: index.nearest_encoded(query, k), index.bytes_per_picture
+        name, prepare, lambda query: index.nearest_encoded(query, k), index.bytes_per_image
     )
 
 
 def _by_pixels(index: Index, asked: Index, k: int, engine: str) -> _Search:
-    """A search by the pixels of the pictures, as numbers from 0 to 255."""
-    there, wanted = indexed_pictures(index), indexed_pictures(asked)
+    """A search by the pixels of the images, as numbers from 0 to 255."""
+    there, wanted = indexed_images(index), indexed_images(asked)
     size = int(np.prod(there.shape))
     kept = _flat(there, np.arange(len(there))) if 4 * size * len(there) <= _KEPT else None
 

@@ -1,6 +1,6 @@
 """The last hidden layer of a net for a whole data set, in a file that search takes.
 
-Source: paper, section 6.1: pictures that are close in the last hidden layer look alike to the net.
+Source: paper, section 6.1: images that are close in the last hidden layer look alike to the net.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ import numpy.typing as npt
 from convnet.common.files import lock_file, replace, sync_folder
 from convnet.common.reading import JSON, parse_json, read_text
 from convnet.data import DataError, Dataset, Loader
-from convnet.data.dataset import Pictures, shown
+from convnet.data.dataset import Images, shown
 from convnet.evaluation.evaluate import Trained, _warn, open_run
 from convnet.evaluation.predict import batches
 from convnet.layers import Dense, graph
 from convnet.nn.net import Net
 from convnet.retrieval import tensor_file
-from convnet.retrieval.image_set import Part, data_facts, open_source, picture_names, source_for
+from convnet.retrieval.image_set import Part, data_facts, image_names, open_source, source_for
 from convnet.retrieval.tensor_file import TensorFile
 from convnet.training.setup import workers_for
 
@@ -36,7 +36,7 @@ UNFINISHED = ".part"  # ends the name of a file that is being written
 _EVERY = 2.0  # seconds between the moments from which an interrupted run goes on
 
 
-# ---- what a net says of pictures -----------------------------------------------------------------
+# ---- what a net says of images -----------------------------------------------------------------
 
 
 def last_hidden(net: Net) -> str:
@@ -65,8 +65,8 @@ def checked_layer(net: Net, layer: str | None) -> str:
     return layer
 
 
-def features_of(trained: Trained, layer: str, pixels: Pictures) -> npt.NDArray[np.float32]:
-    """A layer's output in test mode, float32 [N, D], for pictures uint8 [N, H, W, C]."""
+def features_of(trained: Trained, layer: str, pixels: Images) -> npt.NDArray[np.float32]:
+    """A layer's output in test mode, float32 [N, D], for images uint8 [N, H, W, C]."""
     found = [
         trained.net.forward(trained.prepare(batch), layer, len(batch))
         for batch in batches(trained, pixels)
@@ -75,21 +75,21 @@ def features_of(trained: Trained, layer: str, pixels: Pictures) -> npt.NDArray[n
 
 
 def net_facts(trained: Trained, layer: str) -> dict[str, Any]:
-    """What features depend on besides the pictures: a digest of the net and of how it is fed."""
+    """What features depend on besides the images: a digest of the net and of how it is fed."""
     cfg = trained.cfg
     how = {
         "net": cfg.to_dict()["net"],
         "mean": cfg.data.mean,
         "scale": cfg.data.scale,
         "crop": list(cfg.augment.crop),
-        "picture": list(trained.picture),
+        "picture": list(trained.image),
     }
     digest = hashlib.sha256(json.dumps(how, sort_keys=True, default=str).encode())
     for name, array in sorted(trained.checkpoint.arrays.items()):
         if not name.endswith(":velocity"):
             digest.update(f"\n{name} {array.shape}\n".encode())
             digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
-    return {"sha256": digest.hexdigest(), "layer": layer, "picture": list(trained.picture)}
+    return {"sha256": digest.hexdigest(), "layer": layer, "picture": list(trained.image)}
 
 
 # ---- writing -------------------------------------------------------------------------------------
@@ -100,8 +100,8 @@ class Written:
     """What `write_features` did.
 
     Attributes:
-        path: the file; layer, count, size: the node, pictures, and numbers a picture.
-        done_before: pictures that an earlier, interrupted call had done.
+        path: the file; layer, count, size: the node, images, and numbers an image.
+        done_before: images that an earlier, interrupted call had done.
         seconds: what this call took.
     """
 
@@ -123,7 +123,7 @@ def write_features(
     warn: Callable[[str], None] = _warn,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Written:
-    """Writes the output of a layer, in test mode, for every picture of a set.
+    """Writes the output of a layer, in test mode, for every image of a set.
 
     The file is written in place and mapped, so that memory holds a batch at a time. A call that was
     interrupted, however suddenly, goes on where it was when it is repeated, with the same bits.
@@ -131,12 +131,12 @@ def write_features(
     Args:
         run: a run folder (its best checkpoint, else the newest) or a checkpoint file.
         data: as `data.path` of the configuration; None: the data of the run. For a run on folders
-            also a folder of pictures without classes.
+            also a folder of images without classes.
         out: the file, .safetensors. Until it is complete it is called OUT.part.
         layer: a node; by default the input of the last dense layer.
         part: "train", "val" (validation), or "all": training first.
         device, warn: as for `convnet.evaluation.evaluate.open_run`.
-        progress: called with (pictures done, pictures in all).
+        progress: called with (images done, images in all).
 
     Raises:
         DataError: unsuitable data; or `out` is there, of another net, layer or data.
@@ -147,12 +147,12 @@ def write_features(
     layer = checked_layer(trained.net, layer)
     source = source_for(trained, data, part)
     dataset, labelled = open_source(source)
-    if dataset.shape != trained.picture:
+    if dataset.shape != trained.image:
         raise DataError(
-            f"{dataset.description}: expected pictures {trained.picture} as in training, got"
+            f"{dataset.description}: expected images {trained.image} as in training, got"
             f" {dataset.shape}"
         )
-    names = picture_names(dataset)
+    names = image_names(dataset)
     facts = {
         "format": FORMAT,
         "version": VERSION,
@@ -178,10 +178,10 @@ def write_features(
 
 def _check_same(file: TensorFile, facts: dict[str, Any], path: Path, verb: str) -> None:
     """Raises DataError where a file is of another net or other data than `facts` are."""
-    whats = {"format": "another kind", "net": "another net or layer", "data": "other pictures"}
+    whats = {"format": "another kind", "net": "another net or layer", "data": "other images"}
     for key, what in whats.items():
         then, now = file.facts.get(key), facts[key]
-        if key == "data" and isinstance(then, dict):  # the same pictures, wherever they lie now
+        if key == "data" and isinstance(then, dict):  # the same images, wherever they lie now
             then, now = ({k: one.get(k) for k in ("sha256", "pictures")} for one in (then, now))
         if then != now:
             raise DataError(

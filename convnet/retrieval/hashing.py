@@ -5,7 +5,7 @@
 
 The rounding takes place in the forward pass and is passed over in the backward pass, so that the
 decoder learns from what a code can hold. A bit of a code is whether its a is above the median of
-that a over the data: every bit then divides the pictures into halves.
+that a over the data: every bit then divides the images into halves.
 
 Sources: paper, section 6.1, proposes such codes; rounding: A. Krizhevsky, G. Hinton, "Using very
 deep autoencoders for content-based image retrieval", ESANN 2011, which is the paper's [14].
@@ -146,11 +146,11 @@ def learn_codes(
     count = len(x)
     if count < settings.batch:
         raise DataError(
-            f"hash: expected at least {settings.batch} pictures to learn from, got {count}"
+            f"hash: expected at least {settings.batch} images to learn from, got {count}"
         )
     mean, scale = _moments(x)
     if not 0 < scale < math.inf:
-        raise DataError("hash: expected features that differ, got the same ones for all pictures")
+        raise DataError("hash: expected features that differ, got the same ones for all images")
     with backends.use(device) as backend:
         trainer = _AutoEncoder(x.shape[1], settings, backend)
         loss = math.nan

@@ -1,4 +1,4 @@
-"""Pictures to compute features of: where they are, what they are called, whether they changed."""
+"""Images to compute features of: where they are, what they are called, whether they changed."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import numpy.typing as npt
 from convnet.common.reading import LINES, read_text
 from convnet.config import DataConfig
 from convnet.data import Dataset, open_data
-from convnet.data.dataset import Pictures, check_labels, expanded
+from convnet.data.dataset import Images, check_labels, expanded
 from convnet.data.folder.class_folders import sub_folders
 from convnet.data.folder.image_folder import FolderDataset
 from convnet.data.folder.label_file import list_flat
@@ -26,7 +26,7 @@ from convnet.training.setup import with_path
 
 Part = Literal["train", "val", "all"]
 PARTS: tuple[Part, ...] = ("train", "val", "all")
-_SAMPLE = 64  # pictures of a set whose pixels are hashed
+_SAMPLE = 64  # images of a set whose pixels are hashed
 
 
 class Joined(Dataset):
@@ -41,11 +41,11 @@ class Joined(Dataset):
         self._ends = np.cumsum([len(one) for one in sets])
 
     def place(self, index: int) -> tuple[Dataset, int]:
-        """The set that a picture belongs to, and its number there."""
+        """The set that an image belongs to, and its number there."""
         which = int(np.searchsorted(self._ends, index, side="right"))
         return self.sets[which], int(index - (self._ends[which] - len(self.sets[which])))
 
-    def read(self, indices: npt.NDArray[np.int64] | Sequence[int]) -> Pictures:
+    def read(self, indices: npt.NDArray[np.int64] | Sequence[int]) -> Images:
         wanted = np.asarray(indices, np.int64)
         pixels = np.empty((len(wanted), *self.shape), np.uint8)
         which = np.searchsorted(self._ends, wanted, side="right")
@@ -58,7 +58,7 @@ class Joined(Dataset):
 
 @dataclass
 class Source:
-    """Where pictures come from: what `open_source` needs to find them again."""
+    """Where images come from: what `open_source` needs to find them again."""
 
     cfg: DataConfig
     part: Part
@@ -74,15 +74,15 @@ class Source:
 
 
 def source_for(trained: Trained, data: str | os.PathLike[str] | None, part: Part) -> Source:
-    """The pictures at a path, as this net takes them."""
+    """The images at a path, as this net takes them."""
     cfg = with_path(trained.cfg, data).data
     if cfg.source == "folder":
-        cfg = with_changes(cfg, size=(trained.picture[0], trained.picture[1]))
+        cfg = with_changes(cfg, size=(trained.image[0], trained.image[1]))
     return Source(cfg, part)
 
 
 def open_source(source: Source) -> tuple[Dataset, bool]:
-    """The pictures, and whether they have classes. A folder of pictures without sub-folders has
+    """The images, and whether they have classes. A folder of images without sub-folders has
     none, and no parts either.
 
     Raises: DataError.
@@ -91,7 +91,7 @@ def open_source(source: Source) -> tuple[Dataset, bool]:
         root = expanded(source.cfg.path)
         if not is_packed(root):
             folders, counts = sub_folders(root)
-            if not folders and counts.pictures:
+            if not folders and counts.images:
                 return FolderDataset(list_flat(root), source.cfg.size), False
     train, val = open_data(source.cfg)
     if source.part == "all":
@@ -99,8 +99,8 @@ def open_source(source: Source) -> tuple[Dataset, bool]:
     return (train if source.part == "train" else val), True
 
 
-def picture_names(data: Dataset) -> list[str] | None:
-    """The file that each picture was made from; None where the set knows none."""
+def image_names(data: Dataset) -> list[str] | None:
+    """The file that each image was made from; None where the set knows none."""
     if isinstance(data, FolderDataset):
         return list(data.listing.files)
     if isinstance(data, PackedDataset):
@@ -113,7 +113,7 @@ def picture_names(data: Dataset) -> list[str] | None:
         by_key = {int(row[0]): row[2] for row in rows if len(row) == 3 and _is_key(row[0])}
         return [by_key.get(key, "") for key in data.index["key"].tolist()]
     if isinstance(data, Joined):
-        parts = [picture_names(one) for one in data.sets]
+        parts = [image_names(one) for one in data.sets]
         return [name for part in parts for name in part or []] if all(parts) else None
     return None
 
@@ -123,7 +123,7 @@ def _is_key(text: str) -> bool:
 
 
 def data_facts(data: Dataset, names: list[str] | None) -> dict[str, Any]:
-    """What tells this set from others: names, labels, and the pixels of some pictures of it."""
+    """What tells this set from others: names, labels, and the pixels of some images of it."""
     some = np.unique(np.linspace(0, len(data) - 1, _SAMPLE).astype(np.int64))
     digest = hashlib.sha256(np.ascontiguousarray(data.labels, np.int32).tobytes())
     digest.update("\n".join(names or []).encode(errors="surrogateescape"))

@@ -1,4 +1,4 @@
-"""Searching files of features and codes: the pictures that are nearest to others.
+"""Searching files of features and codes: the images that are nearest to others.
 
 An index is what `convnet features` or `convnet hash` has written. Source: paper, section 6.1 and
 figure 4, right.
@@ -21,8 +21,8 @@ from convnet.config import DataConfig
 from convnet.data import DataError, Dataset
 from convnet.data.dataset import shown
 from convnet.evaluation.evaluate import _warn, open_run, validation_sets
-from convnet.interpret.examples import Example, from_files, from_set, large_picture
-from convnet.interpret.montage import Tile, neighbour_rows, save_picture
+from convnet.interpret.examples import Example, from_files, from_set, large_image
+from convnet.interpret.montage import Tile, neighbour_rows, save_image
 from convnet.retrieval import tensor_file
 from convnet.retrieval.features import FORMAT, VERSION, features_of, net_facts
 from convnet.retrieval.hashing import Encoder, HashSettings, learn_codes
@@ -31,8 +31,8 @@ from convnet.retrieval.image_set import (
     Joined,
     Source,
     data_facts,
+    image_names,
     open_source,
-    picture_names,
 )
 from convnet.retrieval.knn import Euclidean, Neighbours, Vectors, nearest_codes
 from convnet.retrieval.tensor_file import TensorFile
@@ -75,7 +75,7 @@ class Index:
         return len(self.rows)
 
     @property
-    def bytes_per_picture(self) -> int:
+    def bytes_per_image(self) -> int:
         return int(self.rows.shape[1]) * self.rows.dtype.itemsize
 
     def encode(self, features: Vectors) -> np.ndarray:
@@ -83,7 +83,7 @@ class Index:
         return features if self.encoder is None else self.encoder(features)
 
     def nearest(self, features: Vectors, k: int) -> Neighbours:
-        """The k nearest pictures for features float32 [Q, D] of the same layer.
+        """The k nearest images for features float32 [Q, D] of the same layer.
 
         Raises: DataError: k out of range, or features of another size.
         """
@@ -96,7 +96,7 @@ class Index:
         return self._search.nearest(queries, k)
 
     def name(self, number: int) -> str:
-        """The file that a picture was made from, or its part and number."""
+        """The file that an image was made from, or its part and number."""
         if "name_ends" not in self.file.arrays:
             return f"{self.facts['data']['part']} {number}"
         ends = self.file.arrays["name_ends"]
@@ -105,7 +105,7 @@ class Index:
         return shown(text.decode(errors="surrogateescape"))
 
     def label(self, number: int) -> str | None:
-        """The name of a picture's class, or None."""
+        """The name of an image's class, or None."""
         label = int(self.labels[number])
         return self.classes[label] if 0 <= label < len(self.classes) else None
 
@@ -144,13 +144,13 @@ def open_index(path: Run, engine: str = "numpy", check: bool = True) -> Index:
 def _check_facts(facts: dict[str, Any]) -> None:
     """Whether a file says of itself what `write_features` says. Raises: DataError: what it lacks.
 
-    The path of its pictures is checked by `indexed_pictures`.
+    The path of its images is checked by `indexed_images`.
     """
     net, data, classes = (facts.get(key) for key in ("net", "data", "classes"))
     if not isinstance(net, dict) or not isinstance(net.get("layer"), str):
         raise DataError("it does not say of which layer")
     if not isinstance(data, dict) or not isinstance(data.get("part"), str):
-        raise DataError("it does not say of which pictures")
+        raise DataError("it does not say of which images")
     if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
         raise DataError("its classes are no names")
 
@@ -267,10 +267,10 @@ def write_codes(
 
 @dataclass(frozen=True)
 class Found:
-    """A query and its nearest pictures, nearest first.
+    """A query and its nearest images, nearest first.
 
     Attributes:
-        query: the picture.
+        query: the image.
         numbers, distances: of its neighbours in the index: Euclidean distances, or bits.
         names, labels: of its neighbours.
     """
@@ -302,18 +302,18 @@ def search(
     device: str | None = None,
     warn: Callable[[str], None] = _warn,
 ) -> list[Found]:
-    """The pictures of an index that are nearest to others in a layer of a net.
+    """The images of an index that are nearest to others in a layer of a net.
 
     Args:
         run: the run that the index was made with.
         index: features or codes.
-        images: picture files.
-        pick: numbers of validation pictures of the run.
+        images: image files.
+        pick: numbers of validation images of the run.
         k: how many neighbours.
-        data: where the validation pictures are, if no longer where the run had them.
+        data: where the validation images are, if no longer where the run had them.
         device, warn: as for `convnet.evaluation.evaluate.open_run`.
 
-    Raises: DataError: an index of another net, no query, or a picture that cannot be used;
+    Raises: DataError: an index of another net, no query, or an image that cannot be used;
         CheckpointError, RunError, DeviceError.
     """
     trained = open_run(run, device, warn)
@@ -329,7 +329,7 @@ def search(
         examples += from_set(validation, pick, "validation")
     if not examples:
         raise DataError(
-            "search: expected pictures to search for (IMG... or --pick N,N,...), got none"
+            "search: expected images to search for (IMG... or --pick N,N,...), got none"
         )
     queries = features_of(trained, layer, np.stack([one.pixels for one in examples]))
     near = index.nearest(queries, k)
@@ -345,8 +345,8 @@ def search(
     ]
 
 
-def indexed_pictures(index: Index, data: Run | None = None) -> Dataset:
-    """The pictures of an index, opened where they were, or at `data`.
+def indexed_images(index: Index, data: Run | None = None) -> Dataset:
+    """The images of an index, opened where they were, or at `data`.
 
     Raises: DataError: they are not there, or are others.
     """
@@ -357,28 +357,28 @@ def indexed_pictures(index: Index, data: Run | None = None) -> Dataset:
         where["path"] = os.fspath(data)
     cfg = section(DataConfig, where, "data", shown(index.path))
     if said["part"] not in PARTS:
-        raise DataError(f"{shown(index.path)}: damaged index (it does not say of which pictures)")
+        raise DataError(f"{shown(index.path)}: damaged index (it does not say of which images)")
     dataset, _ = open_source(Source(cfg, said["part"]))
-    if data_facts(dataset, picture_names(dataset))["sha256"] != said.get("sha256"):
+    if data_facts(dataset, image_names(dataset))["sha256"] != said.get("sha256"):
         raise DataError(
-            f"{shown(index.path)}: the pictures have changed since it was made"
+            f"{shown(index.path)}: the images have changed since it was made"
             f" ({dataset.description})"
         )
     return dataset
 
 
 def draw(found: Sequence[Found], index: Index, out: Run, data: Run | None = None) -> None:
-    """A picture with a row for each query: the query, then its neighbours (paper, figure 4).
+    """An image with a row for each query: the query, then its neighbours (paper, figure 4).
 
     Args:
         found: what `search` has returned.
         index: in which.
         out: the file, .png or another of Pillow's.
-        data: where the pictures of the index are now.
+        data: where the images of the index are now.
 
-    Raises: DataError: the pictures are gone or have changed. OSError.
+    Raises: DataError: the images are gone or have changed. OSError.
     """
-    dataset = indexed_pictures(index, data)
+    dataset = indexed_images(index, data)
     rows = []
     for one in found:
         row = [Tile(one.query.shown, (one.query.label or "", "query"))]
@@ -386,9 +386,9 @@ def draw(found: Sequence[Found], index: Index, out: Run, data: Run | None = None
             same = None if None in (label, one.query.label) else label == one.query.label
             text = distance_text(index, distance)
             title = label or Path(index.name(number)).name
-            row.append(Tile(_picture(dataset, number), (title, text), same))
+            row.append(Tile(_image(dataset, number), (title, text), same))
         rows.append(row)
-    save_picture(neighbour_rows(rows), Path(out))
+    save_image(neighbour_rows(rows), Path(out))
 
 
 def distance_text(index: Index, distance: float) -> str:
@@ -398,8 +398,8 @@ def distance_text(index: Index, distance: float) -> str:
     return f"{distance:.0f} bit{'' if distance == 1 else 's'}"
 
 
-def _picture(dataset: Dataset, number: int) -> npt.NDArray[np.uint8]:
+def _image(dataset: Dataset, number: int) -> npt.NDArray[np.uint8]:
     one: Dataset = dataset
     if isinstance(dataset, Joined):
         one, number = dataset.place(number)
-    return large_picture(one, number, one.read([number])[0])
+    return large_image(one, number, one.read([number])[0])

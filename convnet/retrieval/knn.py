@@ -119,7 +119,7 @@ class Euclidean:
 
 def _check_k(k: int, count: int) -> None:
     if not 1 <= k <= count:
-        raise DataError(f"k: expected 1 to {count}, the pictures there are, got {k}")
+        raise DataError(f"k: expected 1 to {count}, the images there are, got {k}")
 
 
 def _lengths(x: Vectors, what: str) -> npt.NDArray[np.float64]:

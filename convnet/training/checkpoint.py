@@ -187,8 +187,8 @@ _STATE: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "lr": ("a number", _is_number),
     "schedule": ("a table", lambda value: isinstance(value, dict)),
     "config": ("a table", lambda value: isinstance(value, dict)),
-    "training": ("facts about pictures", _is_fact),
-    "validation": ("facts about pictures", _is_fact),
+    "training": ("facts about images", _is_fact),
+    "validation": ("facts about images", _is_fact),
     "classes": (
         "a list of names",
         lambda value: _is_list(value, None, lambda one: isinstance(one, str)),

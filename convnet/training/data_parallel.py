@@ -2,8 +2,8 @@
 
     mpiexec -n 4 convnet train CFG
 
-Process r of K (MPI calls it a rank) reads cases B r / K .. B (r + 1) / K - 1 of each batch of B.
-Which cases these are, how they are varied and which units drop out depends on their place in the
+Process r of K (MPI calls it a rank) reads samples B r / K .. B (r + 1) / K - 1 of each batch of B.
+Which samples these are, how they are varied and which units drop out depends on their place in the
 whole batch, so K processes compute what one would; only the sums of the gradients are rounded in
 another order. Gradients are added up in buckets while the backward pass still runs: a bucket is
 sent as soon as the gradients in it are complete. All processes then make the same update.
@@ -43,7 +43,7 @@ class Parallel:
     def __init__(self, net: Net, among: Ranks, bucket: int = BUCKET) -> None:
         self.net, self.among, self.bucket = net, among, bucket
         self._results = StepResults(net)
-        self._batch = 0  # of the last step, the cases of all ranks
+        self._batch = 0  # of the last step, the samples of all ranks
         self._buckets: list[Bucket] = []  # in the order in which they fill
         self._open: list[Parameter] = []
         self._started = 0
@@ -56,7 +56,7 @@ class Parallel:
 
         Args:
             x, labels: this rank's part of the batch.
-            batch: cases in all.
+            batch: samples in all.
         """
         self._batch = batch
         if self.among.size == 1:
@@ -91,7 +91,7 @@ class Parallel:
     def _summed_step(self, x: Array, labels: Array, sgd: SGD) -> None:
         net = self.net
         x, labels = net.begin_step(x, labels, sgd)
-        net.first_case = self.among.share(self._batch)[0]
+        net.first_sample = self.among.share(self._batch)[0]
         self._started, self._open = 0, []
         net.start_gradients(x, labels, scale=1.0 / self._batch)
         self._close_bucket()

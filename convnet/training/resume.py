@@ -71,7 +71,7 @@ DECISIONS: dict[str, Decision] = {
     **dict.fromkeys(
         (
             "name",
-            "data.path",  # the pictures are compared, see `Parts.check_same`
+            "data.path",  # the images are compared, see `Parts.check_same`
             "data.workers",
             "train.epochs",  # STEERS where the schedule spans the run, see `_decision`
             "train.checkpoint_steps",

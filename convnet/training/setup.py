@@ -37,7 +37,7 @@ from convnet.training.staging import UPLOADS, Uploads
 
 Shape = tuple[int, int, int]
 _STATISTICS = ("mean", "eigenvalues", "eigenvectors")  # arrays of a checkpoint
-_HELD_BATCHES = 6  # of pictures on the host: four ready, one being read, one in use
+_HELD_BATCHES = 6  # of images on the host: four ready, one being read, one in use
 Data = str | os.PathLike[str] | Sequence[Dataset] | None
 
 
@@ -81,7 +81,7 @@ class Preparer:
             )
 
     def _arrays(self, count: int, channels: int) -> tuple[Array, Array]:
-        """For the input and the labels of so many cases."""
+        """For the input and the labels of so many samples."""
         if self._largest is None or count > len(self._largest[0]):
             x = self.backend.empty((count, *self.crop, channels))
             self._largest, self._parts = (x, self.backend.empty((count,), np.int32)), {}
@@ -92,24 +92,24 @@ class Preparer:
 
 
 def build_net(
-    cfg: Config, picture: Shape, classes: int | None, device: str, sizes_only: bool = False
+    cfg: Config, image: Shape, classes: int | None, device: str, sizes_only: bool = False
 ) -> Net:
     """The net of a configuration, with fresh weights.
 
     Args:
         cfg: its `net` (but for `net.init`), `augment`, `seed`, `train.precision` and
             `step.fuse_update` are used.
-        picture: (H, W, C) of the data, before the crop.
+        image: (H, W, C) of the data, before the crop.
         classes: of the data; the net must have as many outputs. None: as many as it has by itself.
         device: as for `convnet.backend.get_all`.
         sizes_only: make a net that can be described and takes no memory.
 
     Raises:
         ConfigError: layers that do not fit one another or the data, or `net.lr_mult` of none.
-        DataError: a crop that does not fit the pictures.
+        DataError: a crop that does not fit the images.
         DeviceError: the device is not there.
     """
-    in_shape = (*crop_size(picture, cfg.augment), picture[2])
+    in_shape = (*crop_size(image, cfg.augment), image[2])
     backends.get_all(device)  # so that what is wrong with it is not taken for the net's
     common: dict[str, Any] = {
         "device": device,
@@ -185,7 +185,7 @@ _PUBLISHED: dict[str, tuple[Shape, int]] = {
 def net_of(cfg: Config, device: str, data: Data = None, sizes_only: bool = False) -> Net:
     """The net of a configuration; data are only read where that is needed to know its shape.
 
-    For a folder of pictures that is not named, the classes are those the model has by default.
+    For a folder of images that is not named, the classes are those the model has by default.
 
     Raises:
         ConfigError, DataError, DeviceError.
@@ -220,7 +220,7 @@ class Parts:
     taken: Taken | None  # what `net.init` gave
 
     def close(self) -> None:
-        """Ends the processes that decode pictures."""
+        """Ends the processes that decode images."""
         self.loader.close()
         self.validation_loader.close()
 
@@ -260,7 +260,7 @@ def _fact(data: Dataset) -> dict[str, Any]:
 
 def _brief(value: Any) -> str:
     if isinstance(value, dict):
-        return f"{value['pictures']} pictures (labels {value['labels']})"
+        return f"{value['pictures']} images (labels {value['labels']})"
     text = str(value)
     return text if len(text) < 100 else text[:97] + "..."
 
@@ -359,16 +359,16 @@ def build(
     )
 
 
-def _check_batch(cfg: Config, pictures: int, ranks: Ranks) -> None:
+def _check_batch(cfg: Config, count: int, ranks: Ranks) -> None:
     if cfg.train.batch < ranks.size:
         raise ConfigError(
-            f"{cfg.origin}: train.batch: expected at least {ranks.size}, a picture for each "
+            f"{cfg.origin}: train.batch: expected at least {ranks.size}, an image for each "
             f"process, got {cfg.train.batch}"
         )
-    if cfg.train.batch > pictures:
+    if cfg.train.batch > count:
         raise ConfigError(
-            f"{cfg.origin}: train.batch: expected at most {pictures}, the number of training "
-            f"pictures, got {cfg.train.batch}"
+            f"{cfg.origin}: train.batch: expected at most {count}, the number of training "
+            f"images, got {cfg.train.batch}"
         )
 
 
@@ -389,8 +389,8 @@ def _checked_memory(cfg: Config, device: str, train: Dataset, ranks: Ranks) -> F
     batches = UPLOADS if net.backend.name == "cuda" else _HELD_BATCHES
     batch = -(-cfg.train.batch // ranks.size)
     what = f"{cfg.origin}: training at batch {cfg.train.batch}"
-    pictures, summed = batches * int(np.prod(train.shape)), ranks.size > 1
-    fit = checked(net, batch, pictures, what, ranks.local[1], summed)
+    image_bytes, summed = batches * int(np.prod(train.shape)), ranks.size > 1
+    fit = checked(net, batch, image_bytes, what, ranks.local[1], summed)
     ranks.any(False)  # none takes memory before all have seen what is free
     return fit
 
@@ -407,12 +407,12 @@ def statistics_of(checkpoint: Checkpoint) -> Statistics:
     """The statistics that a checkpoint holds.
 
     Raises:
-        CheckpointError: they are not there, or do not fit its pictures.
+        CheckpointError: they are not there, or do not fit its images.
     """
-    picture = tuple(checkpoint.state["picture"])
-    channels = picture[2:]
+    image = tuple(checkpoint.state["picture"])
+    channels = image[2:]
     shapes = {
-        "mean": (picture, (1, 1, *channels)),
+        "mean": (image, (1, 1, *channels)),
         "eigenvalues": (channels,),
         "eigenvectors": (channels * 2,),
     }
@@ -420,7 +420,7 @@ def statistics_of(checkpoint: Checkpoint) -> Statistics:
     for name, array in found.items():
         if array is None or array.shape not in shapes[name]:
             raise CheckpointError(
-                f"{checkpoint.path}: expected the statistics of its pictures, got no {name}, or"
+                f"{checkpoint.path}: expected the statistics of its images, got no {name}, or"
                 " of others"
             )
     return Statistics(**found)  # type: ignore[arg-type]

@@ -40,7 +40,7 @@ class TrainResult:
         run_dir, checkpoint: the run's folder and its newest checkpoint.
         status: "done"; "stopped" by a callback; "interrupted" by a signal, and saved; "diverged".
         device: where it ran.
-        images_per_s: training pictures a second, validation left out.
+        images_per_s: training images a second, validation left out.
         reason: why it diverged.
         signal: the signal that interrupted it, or 0.
     """
@@ -218,7 +218,7 @@ class _Job:
         line(f"data      {parts.train.description}")
         line(
             f"          {len(parts.train)} training and {len(parts.validation)} validation "
-            f"pictures, {height} x {width} x {channels}, {len(parts.train.classes)} classes"
+            f"images, {height} x {width} x {channels}, {len(parts.train.classes)} classes"
         )
         if net.partition is not None:
             line(f"links     {net.partition.links.describe()}")
@@ -226,7 +226,7 @@ class _Job:
                 self.reporter.warn(note)
         line(
             f"net       {cfg.net.model or cfg.name}: {len(net.nodes)} nodes, "
-            f"{net.parameter_count:,} parameters, {net.macs / 1e6:.1f} M multiply-adds a picture"
+            f"{net.parameter_count:,} parameters, {net.macs / 1e6:.1f} M multiply-adds an image"
         )
         for number, text in enumerate(parts.memory.lines(cfg.train.batch, self.ranks.size)):
             line(f"{'memory' if number == 0 else '':10}{text}")
@@ -248,7 +248,7 @@ class _Job:
         )
 
     def _first_weights(self) -> Checkpoint | None:
-        """The checkpoint that `net.init` names; warns where its pictures were prepared
+        """The checkpoint that `net.init` names; warns where its images were prepared
         otherwise."""
         if not self.cfg.net.init:
             return None

@@ -30,26 +30,26 @@ Callback = Callable[[Record], Any]
 
 @dataclass
 class Tally:
-    """Running sums over cases: the loss, those whose top guess is right, and how many."""
+    """Running sums over samples: the loss, those whose top guess is right, and how many."""
 
     loss: float = 0.0
     right: int = 0
-    cases: int = 0
+    samples: int = 0
 
     def add(self, mean_loss: float, rank: np.ndarray) -> None:
         """One batch: its mean loss and the rank of each label."""
         self.loss += mean_loss * len(rank)
         self.right += int(np.count_nonzero(rank == 0))
-        self.cases += len(rank)
+        self.samples += len(rank)
 
     def means(self) -> dict[str, float]:
         """{"loss": mean, "top1": per cent}."""
-        count = max(1, self.cases)
+        count = max(1, self.samples)
         return {"loss": self.loss / count, "top1": 100.0 * self.right / count}
 
     def state(self) -> list[float]:
         """What `Tally(*state)` makes again."""
-        return [self.loss, self.right, self.cases]
+        return [self.loss, self.right, self.samples]
 
 
 class Clock:
@@ -236,7 +236,7 @@ class Trainer:
             waited = total_waited
             if log:
                 self._log_step()
-            elif self.reporter.has_bar and self.window_tally.cases:
+            elif self.reporter.has_bar and self.window_tally.samples:
                 self._show_bar({"lr": self.lr, **self.window_tally.means()}, self.window_clock)
             if self.ranks.any(bool(signals.received or self.stop_asked)):
                 self.save()
@@ -339,7 +339,7 @@ class Trainer:
             self.stop_asked = callback(record) is True or self.stop_asked
 
     def _log_step(self) -> None:
-        steps = max(1, round(self.window_tally.cases / self.cfg.train.batch))
+        steps = max(1, round(self.window_tally.samples / self.cfg.train.batch))
         record: Record = {
             "kind": "step",
             "epoch": self.epoch + 1,

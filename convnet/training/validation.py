@@ -30,9 +30,9 @@ def measure(
         total: adds up numbers over the processes that measure together (see `distributed`).
 
     Returns:
-        Means over the cases: {"loss", "top1", "top5"}, the last two in per cent; None if stopped.
+        Means over the samples: {"loss", "top1", "top5"}, the last two in per cent; None if stopped.
     """
-    loss, right, in_five, cases, stopped = 0.0, 0.0, 0.0, 0.0, 0.0
+    loss, right, in_five, samples, stopped = 0.0, 0.0, 0.0, 0.0, 0.0
     for number, batch in enumerate(loader.epoch(0)):
         if stop():
             stopped = 1.0
@@ -41,9 +41,13 @@ def measure(
         loss += float(np.sum(losses, dtype=np.float64))
         right += int(np.count_nonzero(rank == 0))
         in_five += int(np.count_nonzero(rank < 5))
-        cases += len(rank)
+        samples += len(rank)
         progress(number + 1, loader.steps_per_epoch)
-    loss, right, in_five, cases, stopped = total([loss, right, in_five, cases, stopped])
+    loss, right, in_five, samples, stopped = total([loss, right, in_five, samples, stopped])
     if stopped:
         return None
-    return {"loss": loss / cases, "top1": 100.0 * right / cases, "top5": 100.0 * in_five / cases}
+    return {
+        "loss": loss / samples,
+        "top1": 100.0 * right / samples,
+        "top5": 100.0 * in_five / samples,
+    }

@@ -83,7 +83,7 @@ def test_wrong_arguments(
     [
         ({"sgdd": {}}, 'sgdd: unknown key; did you mean "sgd"?'),
         ({"train": {"batch": "many"}}, 'train.batch: expected an integer, got "many"'),
-        ({"train": {"batch": 1000}}, "expected at most 160, the number of training pictures"),
+        ({"train": {"batch": 1000}}, "expected at most 160, the number of training images"),
         ({"augment": {"crop": [9, 40]}}, "augment.crop: width: expected at most 10"),
         ({"data": {"size": [5, 5]}}, "data.size: expected [0, 0] or [8, 8]"),
     ],
@@ -127,13 +127,13 @@ def test_data_that_are_missing_or_damaged(
     wrong[17] = 12
     write_idx(labels, wrong)
     text = complaint(capsys, *words)
-    assert "train-labels-idx1-ubyte: label of picture 17: expected 0 .. 9, got 12" in text
+    assert "train-labels-idx1-ubyte: label of image 17: expected 0 .. 9, got 12" in text
     labels.unlink()
     assert "expected train-labels-idx1-ubyte" in complaint(capsys, *words)
     assert not (tmp_path / "run").exists()
 
 
-def test_a_picture_that_breaks_during_training(
+def test_an_image_that_breaks_during_training(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for name in ("cats", "dogs"):
@@ -148,19 +148,19 @@ def test_a_picture_that_breaks_during_training(
     changes = {"data": source, "net": {"layers": layers}, "train": {"batch": 8}}
     words = train_words(tmp_path, tmp_path / "data", **changes)
     assert main([str(word) for word in words]) == 0
-    picture = tmp_path / "data" / "cats" / "3.png"
-    good = picture.read_bytes()
+    image = tmp_path / "data" / "cats" / "3.png"
+    good = image.read_bytes()
     words[5] = tmp_path / "again"
     for content, expected in (
-        (b"", "expected a picture, got an empty file"),
-        (b"GIF8 nothing", "3.png: expected a picture"),
-        (good[: len(good) // 2], "3.png: expected a whole picture"),
+        (b"", "expected an image, got an empty file"),
+        (b"GIF8 nothing", "3.png: expected an image"),
+        (good[: len(good) // 2], "3.png: expected a whole image"),
     ):
-        picture.write_bytes(content)
+        image.write_bytes(content)
         assert expected in complaint(capsys, *words)
     words[5] = tmp_path / "without it"
     assert main([*map(str, words), "--set", "data.bad_files=skip"]) == 0
-    picture.write_bytes(good)
+    image.write_bytes(good)
 
     for content, expected in (
         (b"", "got an empty file"),
@@ -168,7 +168,7 @@ def test_a_picture_that_breaks_during_training(
     ):
         other = tmp_path / "other.png"
         other.write_bytes(content)
-        text = complaint(capsys, "predict", tmp_path / "run", picture, other)
+        text = complaint(capsys, "predict", tmp_path / "run", image, other)
         assert text.startswith(f"{other}: ")
         assert expected in text
     assert "gone.png: expected a readable file" in complaint(
@@ -176,7 +176,7 @@ def test_a_picture_that_breaks_during_training(
     )
     large = tmp_path / "large.png"
     Image.new("1", (12_000, 8_000)).save(large)
-    assert "expected a picture of at most 89,478,485 pixels" in complaint(
+    assert "expected an image of at most 89,478,485 pixels" in complaint(
         capsys, "predict", tmp_path / "run", large
     )
 

@@ -39,9 +39,9 @@ def run_dir(config: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def images(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    """The first pictures of the test set, as files: one as it is, one larger and in colour."""
+    """The first images of the test set, as files: one as it is, one larger and in colour."""
     folder = tmp_path_factory.mktemp("images")
-    pixels, _ = tiny.pictures(tiny.TEST, 2)
+    pixels, _ = tiny.images(tiny.TEST, 2)
     Image.fromarray(pixels[0]).save(folder / "a.png")
     Image.fromarray(pixels[7]).convert("RGB").resize((48, 32), Image.Resampling.BOX).save(
         folder / "b.png"
@@ -78,7 +78,7 @@ def test_eval(run_dir: Path, data: Path, capsys: pytest.CaptureFixture[str]) -> 
     assert main(["eval", str(run_dir), "--device", "cpu"]) == 0
     text = capsys.readouterr().out
     assert re.fullmatch(
-        r"40 pictures \(MNIST .*\): loss \d\.\d{4}, top-1 \d+\.\d\d %, top-5 .* %\n", text
+        r"40 images \(MNIST .*\): loss \d\.\d{4}, top-1 \d+\.\d\d %, top-5 .* %\n", text
     )
     checkpoint = run_dir / "checkpoints" / "best.safetensors"
     assert main(["eval", str(checkpoint), "--json", "--data", str(data)]) == 0
@@ -102,12 +102,12 @@ def test_predict(run_dir: Path, images: list[str], capsys: pytest.CaptureFixture
     assert len(found["classes"]) == len(found["probabilities"]) == 2
 
 
-def test_predict_prepares_pictures_as_training_did(
+def test_predict_prepares_images_as_training_did(
     run_dir: Path, images: list[str], data: Path
 ) -> None:
-    """The same probabilities as those of the net on the picture as the data set holds it."""
+    """The same probabilities as those of the net on the image as the data set holds it."""
     trained = convnet.evaluation.evaluate.open_run(run_dir)
-    pixels, _ = tiny.pictures(tiny.TEST, 2)
+    pixels, _ = tiny.images(tiny.TEST, 2)
     mean = trained.stats.mean[None]
     x = (pixels[:1, :, :, None].astype(np.float32) - mean) * np.float32(trained.cfg.data.scale)
     expected = trained.net.predict(np.ascontiguousarray(x, np.float32))[0]
@@ -167,13 +167,13 @@ def test_summary_of_its_variants(
     assert re.search(rf"\ntotal +{total}\n", capsys.readouterr().out)
 
 
-def test_summary_of_own_pictures(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_summary_of_own_images(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for name, colour in (("cats", "red"), ("dogs", "blue"), ("owls", "green")):
         (tmp_path / name).mkdir()
         for number in range(12):
-            picture = Image.new("RGB", (90, 80), colour)
-            picture.putpixel((number, 0), (number, 0, 0))
-            picture.save(tmp_path / name / f"{number}.png")
+            image = Image.new("RGB", (90, 80), colour)
+            image.putpixel((number, 0), (number, 0, 0))
+            image.save(tmp_path / name / f"{number}.png")
     assert main(["summary", "folder", "--data", str(tmp_path), "--device", "cpu"]) == 0
     assert re.search(r"softmax .* 3\b", capsys.readouterr().out)
 

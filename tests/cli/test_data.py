@@ -1,4 +1,4 @@
-"""`convnet data check|pack|mean` and `convnet bench data`; training on packed pictures."""
+"""`convnet data check|pack|mean` and `convnet bench data`; training on packed images."""
 
 from __future__ import annotations
 
@@ -31,15 +31,15 @@ NET = {
 
 
 @pytest.fixture(scope="module")
-def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return trees.class_folders(tmp_path_factory.mktemp("pictures") / "all", 12)
 
 
 @pytest.fixture(scope="module")
-def packed(pictures: Path) -> Path:
-    out = pictures.parent / "packed"
+def packed(images: Path) -> Path:
+    out = images.parent / "packed"
     words = ["--size", "16", "--val-fraction", "0.25", "--workers", "1"]
-    assert main(["data", "pack", str(pictures), str(out), *words]) == 0
+    assert main(["data", "pack", str(images), str(out), *words]) == 0
     return out
 
 
@@ -56,13 +56,13 @@ def config(packed: Path, **data: Any) -> dict[str, Any]:
 # ---- check ---------------------------------------------------------------------------------------
 
 
-def test_check(pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    root = shutil.copytree(pictures, tmp_path / "in")
+def test_check(images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = shutil.copytree(images, tmp_path / "in")
     words = ["data", "check", str(root), "--workers", "1"]
     assert main(words) == 0
     out = capsys.readouterr().out
-    assert "36 pictures" in out
-    assert "3 classes of 12 to 12 pictures" in out
+    assert "36 images" in out
+    assert "3 classes of 12 to 12 images" in out
     assert "height x width: smallest 20x24, median 26x24, largest 31x24" in out
     assert "bad files: 0" in out
     assert "exact copies of another file: 0" in out
@@ -76,16 +76,16 @@ def test_check(pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str
     (root / "cat/notes.txt").touch()
     assert main(words) == 1
     out = capsys.readouterr().out
-    assert "bad files: 4 (1 damaged, 1 empty, 1 huge, 1 no picture)" in out
-    assert "cat/bomb.png: expected a picture of at most 89,478,485 pixels" in out
+    assert "bad files: 4 (1 damaged, 1 empty, 1 huge, 1 no image)" in out
+    assert "cat/bomb.png: expected an image of at most 89,478,485 pixels" in out
     assert "exact copies of another file: 1 (1 of the groups under several classes)" in out
     assert "cat/000.png = dog/copy.png" in out
-    assert "passed over: 1 not pictures" in out
+    assert "passed over: 1 not images" in out
 
     assert main([*words, "--json"]) == 1
     said = json.loads(capsys.readouterr().out)
     assert said["pictures"] == 41
-    assert sorted(kind for kind, _, _ in said["bad"]) == ["damaged", "empty", "huge", "no picture"]
+    assert sorted(kind for kind, _, _ in said["bad"]) == ["damaged", "empty", "huge", "no image"]
     assert said["classes"]["all"] == {"cat": 13, "dog": 15, "emu": 13}
 
 
@@ -99,18 +99,18 @@ def test_check_of_both_parts_and_long_lists(
     assert main(["data", "check", str(root), "--workers", "1"]) == 1
     out = capsys.readouterr().out
     assert "train: 3 classes" in out
-    assert "val: 1 classes of 6 to 6 pictures" in out
+    assert "val: 1 classes of 6 to 6 images" in out
     assert "1 in both training and validation" in out
     assert "... and 2 more (--all lists them)" in out
     assert main(["data", "check", str(root), "--workers", "1", "--all"]) == 1
     assert "more (--all" not in capsys.readouterr().out
 
 
-def test_check_of_packed_pictures(
+def test_check_of_packed_images(
     packed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["data", "check", str(packed)]) == 0
-    assert "packed pictures, whole: 27 for training and 9 for validation" in capsys.readouterr().out
+    assert "packed images, whole: 27 for training and 9 for validation" in capsys.readouterr().out
     copy = shutil.copytree(packed, tmp_path / "copy")
     with (copy / "train-000000.tar").open("r+b") as shard:
         shard.seek(5000)
@@ -122,16 +122,16 @@ def test_check_of_packed_pictures(
 # ---- pack and mean -------------------------------------------------------------------------------
 
 
-def test_pack_and_mean(pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    root = shutil.copytree(pictures, tmp_path / "in")
+def test_pack_and_mean(images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = shutil.copytree(images, tmp_path / "in")
     for number in range(3):
         shutil.copy(root / "cat/000.png", root / f"dog/copy{number}.png")
     out = tmp_path / "out"
     words = ["data", "pack", str(root), str(out), "--size", "16", "--workers", "1"]
     assert main(words) == 0
     said = capsys.readouterr().out
-    assert re.search(r"out: 3\d pictures for training and \d for validation, 3 classes, ", said)
-    assert "3 exact copies of another picture" in said
+    assert re.search(r"out: 3\d images for training and \d for validation, 3 classes, ", said)
+    assert "3 exact copies of another image" in said
     assert f"next: convnet data mean {out}" in said
     sides = [
         {line.split("\t")[2] for line in (out / f"{part}.tsv").read_text().splitlines()}
@@ -165,8 +165,8 @@ def test_pack_of_ilsvrc(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
     out = tmp_path / "out"
     assert main(["data", "pack", str(root / "train"), str(out), *map(str, words)]) == 0
     said = capsys.readouterr().out
-    assert "31 pictures for training and 6 for validation" in said
-    assert "warning: 1 of the validation pictures are in training, too" in said
+    assert "31 images for training and 6 for validation" in said
+    assert "warning: 1 of the validation images are in training, too" in said
     assert open_packed(out)[1].labels.tolist() == [0, 1, 2, 0, 1, 2]
 
 
@@ -174,12 +174,12 @@ def test_progress_lines(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(cli_data._Lines, "EVERY", 0.0)
-    with cli_data.shown_progress("packing", "pictures") as progress:
+    with cli_data.shown_progress("packing", "images") as progress:
         progress(10, 100)
         progress(60, 100)
     lines = capsys.readouterr().err.splitlines()
-    assert lines[0] == "packing: 10 of 100 pictures, 0/s"
-    assert lines[1].startswith("packing: 60 of 100 pictures, ")
+    assert lines[0] == "packing: 10 of 100 images, 0/s"
+    assert lines[1].startswith("packing: 60 of 100 images, ")
     assert lines[1].endswith("ETA 0:00")
 
 
@@ -188,35 +188,35 @@ def test_progress_lines(
     [
         (["data"], "the following arguments are required: COMMAND"),
         (["data", "chek", "x"], "invalid choice: 'chek'"),
-        (["data", "check", "absent"], "absent: expected a folder of pictures, got No such file"),
+        (["data", "check", "absent"], "absent: expected a folder of images, got No such file"),
         (["data", "check", "IN", "--workers", "0"], "expected a whole number from 1 to 1024"),
-        (["data", "pack", "absent", "out"], "absent: expected a folder of pictures"),
-        (["data", "pack", "IN", "IN/out"], "IN/out: expected a folder outside of the pictures"),
-        (["data", "pack", "IN", "IN"], "IN: expected a folder outside of the pictures"),
+        (["data", "pack", "absent", "out"], "absent: expected a folder of images"),
+        (["data", "pack", "IN", "IN/out"], "IN/out: expected a folder outside of the images"),
+        (["data", "pack", "IN", "IN"], "IN: expected a folder outside of the images"),
         (["data", "pack", "IN", "out", "--size", "7"], "expected a whole number from 8 to 4096"),
         (["data", "pack", "IN", "out", "--quality", "101"], "a whole number from 1 to 100"),
         (["data", "pack", "IN", "out", "--shard", "-1"], "whole number from 1 to 1000000"),
         (["data", "pack", "IN", "out", "--val-fraction", "1"], "above 0 and below 1, got \"1\""),
-        (["data", "pack", "IN", "out", "--val", "absent"], "absent: expected a folder of pictures"),
+        (["data", "pack", "IN", "out", "--val", "absent"], "absent: expected a folder of images"),
         (["data", "pack", "IN", "out", "--val-labels", "x"], "x: expected labels of a folder of"),
-        (["data", "mean", "IN"], "packed.json: expected packed pictures (convnet data pack)"),
+        (["data", "mean", "IN"], "packed.json: expected packed images (convnet data pack)"),
         (["bench"], "the following arguments are required: COMMAND"),
         (["bench", "data", "nothing"], '"nothing": no such file or preset'),
         (["bench", "data", "folder", "--seconds", "0"], "expected a number above 0, up to 3600"),
         (["bench", "data", "folder", "--workers", "1,x"], "expected a whole number from 1 to"),
-        (["bench", "data", "folder", "--data", "absent"], "absent: expected a folder of pictures"),
+        (["bench", "data", "folder", "--data", "absent"], "absent: expected a folder of images"),
     ],
 )  # fmt: skip
 def test_bad_input(
     words: list[str],
     expected: str,
-    pictures: Path,
+    images: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "IN").symlink_to(pictures)
+    (tmp_path / "IN").symlink_to(images)
     try:
         code = main(words)
     except SystemExit as error:  # argparse's way out
@@ -230,15 +230,15 @@ def test_bad_input(
     assert not (tmp_path / "out").exists()
 
 
-def test_bad_pictures_are_named_with_the_way_out(
-    pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_bad_images_are_named_with_the_way_out(
+    images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    root = shutil.copytree(pictures, tmp_path / "in")
+    root = shutil.copytree(images, tmp_path / "in")
     (root / "cat/page.png").write_text("<html>")
     words = ["data", "pack", str(root), str(tmp_path / "out"), "--size", "16", "--workers", "1"]
     assert main(words) == 2
     err = capsys.readouterr().err
-    assert "cat/page.png: expected a picture, got a file that starts" in err
+    assert "cat/page.png: expected an image, got a file that starts" in err
     assert err.endswith("(--bad-files skip leaves such files out)\n")
     assert main(["data", "check", str(tmp_path / "out")]) == 2  # nothing that passes for a result
 
@@ -249,7 +249,7 @@ def test_bad_pictures_are_named_with_the_way_out(
 def test_training_is_the_same_for_any_number_of_workers(
     packed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """And is resumed with another number, without repeating a picture."""
+    """And is resumed with another number, without repeating an image."""
     assert open_packed.__kwdefaults__ is not None
     monkeypatch.setitem(open_packed.__kwdefaults__, "cache_bytes", 0)
     for workers in (0, 2):
@@ -278,7 +278,7 @@ def test_eval_and_workers_in_configurations(
     assert train(config(packed), "cpu", epochs=1, run_dir=run, quiet=True).status == "done"
     assert 'workers = "auto"' in (run / "config.toml").read_text()
     assert main(["eval", str(run), "--device", "cpu"]) == 0
-    assert "9 pictures (packed pictures in" in capsys.readouterr().out
+    assert "9 images (packed images in" in capsys.readouterr().out
     for value, expected in (
         ("-1", "data.workers: expected a value >= 0 and <= 1024, got -1"),
         ("many", 'data.workers: expected an integer or one of "auto", got "many"'),
@@ -290,9 +290,9 @@ def test_eval_and_workers_in_configurations(
 
 @pytest.mark.parametrize("source", ["packed", "folder"])
 def test_bench_data(
-    source: str, packed: Path, pictures: Path, capsys: pytest.CaptureFixture[str]
+    source: str, packed: Path, images: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    folder = packed if source == "packed" else pictures
+    folder = packed if source == "packed" else images
     words = ["bench", "data", "folder", "--data", str(folder), "--device", "cpu", "--json"]
     words += ["--set", "data.size=[16, 16]", "--set", "augment.crop=[14, 14]"]
     words += ["--set", "train.batch=8", "--seconds", "0.05", "--workers", "1"]
@@ -305,7 +305,7 @@ def test_bench_data(
         "all, by this process",
         "all, by 1 worker",
     ]
-    assert all(stage["images_per_s"] > 0 and stage["images"] > 0 for stage in said["stages"])
+    assert all(stage["images_per_s"] > 0 and stage["pictures"] > 0 for stage in said["stages"])
 
 
 def test_bench_of_a_set_in_memory(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -55,10 +55,10 @@ def check(name: str, place: Path) -> None:
     expected = [label for seed in range(files) for label in labels(seed, classes)]
     assert train.labels.tolist() == expected
     assert test.labels.tolist() == labels(files, classes)
-    picture, row = train.read([1])[0], rows(0)[1]
+    image, row = train.read([1])[0], rows(0)[1]
     for channel in range(3):
         for h, w in ((0, 0), (0, 1), (1, 0), (31, 31)):
-            assert picture[h, w, channel] == row[1024 * channel + 32 * h + w]
+            assert image[h, w, channel] == row[1024 * channel + 32 * h + w]
 
 
 WRITERS: dict[str, Writer] = {"python2": python2_pickle} | {
@@ -155,7 +155,7 @@ BAD_PICKLES: dict[str, tuple[bytes, str]] = {
     "no data": (pickle.dumps({"labels": [1]}), "expected the key 'data', got labels"),
     "text labels": (pickle.dumps({"data": rows(0), "labels": ["a"] * 3}), "list of whole numbers"),
     "label -1": (pickle.dumps(whole() | {"labels": [1, -1, 3]}), "expected 0 .. 9, got -1"),
-    "label 10": (pickle.dumps(whole() | {"labels": [1, 2, 10]}), "picture 2: expected 0 .. 9"),
+    "label 10": (pickle.dumps(whole() | {"labels": [1, 2, 10]}), "image 2: expected 0 .. 9"),
     "two labels": (pickle.dumps(whole() | {"labels": [1, 2]}), "expected 3 labels, got 2"),
     "huge label": (pickle.dumps(whole() | {"labels": [1, 2, 10**30]}), "expected whole numbers"),
     "narrow": (pickle.dumps(whole() | {"data": rows(0)[:, 1:].copy()}), r"uint8 \[N, 3072\], got"),
@@ -207,7 +207,7 @@ def test_bad_binary(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"data_batch_3.bin: expected a multiple of 3073 bytes"):
         opened("cifar10", tmp_path)
     path.write_bytes(bytes([10]) + bytes(3072))
-    with pytest.raises(DataError, match=r"data_batch_3.bin: label of picture 0: expected 0 .. 9"):
+    with pytest.raises(DataError, match=r"data_batch_3.bin: label of image 0: expected 0 .. 9"):
         opened("cifar10", tmp_path)
     (folder / "batches.meta.txt").write_text("one two")
     with pytest.raises(DataError, match="expected the names of 10 classes, got 2"):

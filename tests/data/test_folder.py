@@ -1,4 +1,4 @@
-"""Folders of pictures: listing, checking, splitting, decoding, keeping."""
+"""Folders of images: listing, checking, splitting, decoding, keeping."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from convnet.data.folder.image_folder import open_folder
 
 
 def write(path: Path, number: int, size: tuple[int, int] = (6, 5)) -> Path:
-    """A picture (height, width) whose every pixel says its number."""
+    """An image (height, width) whose every pixel says its number."""
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.new("RGB", (size[1], size[0]), (number % 256, number // 256, 7)).save(path)
     return path
 
 
-def number_of(picture: np.ndarray) -> int:
-    return int(picture[0, 0, 0]) + 256 * int(picture[0, 0, 1])
+def number_of(image: np.ndarray) -> int:
+    return int(image[0, 0, 0]) + 256 * int(image[0, 0, 1])
 
 
 def tree(root: Path, classes: tuple[str, ...] = ("cat", "dog"), count: int = 20) -> Path:
@@ -36,13 +36,13 @@ def tree(root: Path, classes: tuple[str, ...] = ("cat", "dog"), count: int = 20)
 
 
 def numbers(dataset: FolderDataset) -> set[int]:
-    return {number_of(picture) for picture in dataset.read(range(len(dataset)))}
+    return {number_of(image) for image in dataset.read(range(len(dataset)))}
 
 
 # ---- listing -------------------------------------------------------------------------------------
 
 
-def test_lists_pictures_by_class_and_path(tmp_path: Path) -> None:
+def test_lists_images_by_class_and_path(tmp_path: Path) -> None:
     for name in ("b/2.png", "b/10.PNG", "b/deep/er/1.jpg", "a/x.jpeg", ".hidden/1.png"):
         write(tmp_path / name, 0)
     for name in ("b/.DS_Store", "b/.thumbs/1.png", "b/notes.txt", "README", "stray.png"):
@@ -67,19 +67,19 @@ def test_linked_class_folders_are_followed(tmp_path: Path) -> None:
 
 
 def test_refuses_folders_without_classes(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="gone: expected a folder of pictures, got No such file"):
+    with pytest.raises(DataError, match="gone: expected a folder of images, got No such file"):
         open_folder(tmp_path / "gone")
     write(tmp_path / "1.png", 1)
-    message = r"one sub-folder of pictures per class, got none \(1 pictures directly in it\)"
+    message = r"one sub-folder of images per class, got none \(1 images directly in it\)"
     with pytest.raises(DataError, match=message):
         open_folder(tmp_path)
-    with pytest.raises(DataError, match=r"1.png: expected a folder of pictures, got Not a dir"):
+    with pytest.raises(DataError, match=r"1.png: expected a folder of images, got Not a dir"):
         open_folder(tmp_path / "1.png")
     write(tmp_path / "cat" / "1.png", 1)
     with pytest.raises(DataError, match=r"expected at least two classes, got one \(cat\)"):
         open_folder(tmp_path)
     (tmp_path / "dog").mkdir()
-    with pytest.raises(DataError, match=r"dog: expected pictures, got none"):
+    with pytest.raises(DataError, match=r"dog: expected images, got none"):
         open_folder(tmp_path)
 
 
@@ -95,7 +95,7 @@ def test_folders_for_training_and_validation(tmp_path: Path, name: str) -> None:
     assert train.classes == val.classes == ("cat", "dog", "eel")
     assert val.labels.tolist() == [2]
     assert f"from {name}/" in val.description
-    assert "12 training pictures" in train.description
+    assert "12 training images" in train.description
 
 
 def test_training_folder_alone_is_split(tmp_path: Path) -> None:
@@ -113,22 +113,22 @@ def test_parts_without_classes_are_not_taken_for_classes(tmp_path: Path) -> None
     for i in range(4):
         write(tmp_path / "train" / f"cat.{i}.png", i)
         write(tmp_path / "test" / f"{i}.png", i)
-    with pytest.raises(DataError, match="train: expected one sub-folder of pictures per class"):
+    with pytest.raises(DataError, match="train: expected one sub-folder of images per class"):
         open_folder(tmp_path)
     tree(tmp_path / "train", count=4)
     tree(tmp_path / "test", count=2)
     train, val = open_folder(tmp_path)
     assert (len(train), len(val)) == (8, 4)
-    assert train.description.endswith("; passed over: 8 pictures in no class folder")
+    assert train.description.endswith("; passed over: 8 images in no class folder")
 
 
 def test_refuses_validation_that_does_not_fit(tmp_path: Path) -> None:
     tree(tmp_path / "train", count=2)
     (tmp_path / "val").mkdir()
-    with pytest.raises(DataError, match="val: expected one sub-folder of pictures per class"):
+    with pytest.raises(DataError, match="val: expected one sub-folder of images per class"):
         open_folder(tmp_path)
     (tmp_path / "val" / "cat").mkdir()
-    with pytest.raises(DataError, match="val: expected pictures, got none"):
+    with pytest.raises(DataError, match="val: expected images, got none"):
         open_folder(tmp_path)
     write(tmp_path / "val" / "emu" / "1.png", 1)
     with pytest.raises(DataError, match=r"val: expected only classes that training has too.*emu"):
@@ -181,7 +181,7 @@ def test_every_class_has_both_sides(tmp_path: Path) -> None:
         assert np.bincount(val.labels).tolist() == [1, 1, 1]
 
 
-def test_more_pictures_hardly_move_the_others(tmp_path: Path) -> None:
+def test_more_images_hardly_move_the_others(tmp_path: Path) -> None:
     before = numbers(open_folder(tree(tmp_path, count=100), val_fraction=0.2)[1])
     for i in range(5):
         write(tmp_path / "cat" / f"new{i}.png", 1000 + i)
@@ -191,7 +191,7 @@ def test_more_pictures_hardly_move_the_others(tmp_path: Path) -> None:
 
 def test_refuses_what_cannot_be_split(tmp_path: Path) -> None:
     tree(tmp_path, count=1)
-    with pytest.raises(DataError, match="at least two different pictures in a class"):
+    with pytest.raises(DataError, match="at least two different images in a class"):
         open_folder(tmp_path)
     for fraction in (0, 1, -1, float("nan")):
         with pytest.raises(DataError, match=r"val_fraction: expected a number above 0 and below 1"):
@@ -204,7 +204,7 @@ def test_refuses_what_cannot_be_split(tmp_path: Path) -> None:
 def test_bad_files_are_named_before_training(tmp_path: Path) -> None:
     tree(tmp_path)
     (tmp_path / "cat" / "007.png").write_bytes(b"")
-    with pytest.raises(DataError, match=r"cat/007.png: expected a picture, got an empty file$"):
+    with pytest.raises(DataError, match=r"cat/007.png: expected an image, got an empty file$"):
         open_folder(tmp_path)
     path = tmp_path / "dog" / "003.png"
     path.write_bytes(path.read_bytes()[:-30])
@@ -220,8 +220,8 @@ def test_bad_files_are_named_before_training(tmp_path: Path) -> None:
 def test_a_class_of_bad_files_only(tmp_path: Path) -> None:
     tree(tmp_path, ("a", "b", "c"), 2)
     for path in (tmp_path / "b").iterdir():
-        path.write_text("no picture")
-    with pytest.raises(DataError, match=r"b: expected pictures, got none"):
+        path.write_text("no image")
+    with pytest.raises(DataError, match=r"b: expected images, got none"):
         open_folder(tmp_path, bad_files="skip")
 
 
@@ -235,7 +235,7 @@ def test_a_file_that_breaks_later_is_named_when_read(tmp_path: Path, cache_bytes
     assert number_of(train.read([4])[0]) == number_of(train.read([4])[0])
 
 
-def test_size_is_needed_where_pictures_differ(tmp_path: Path) -> None:
+def test_size_is_needed_where_images_differ(tmp_path: Path) -> None:
     tree(tmp_path)
     assert open_folder(tmp_path)[0].shape == (6, 5, 3)
     write(tmp_path / "dog" / "wide.png", 99, (6, 9))
@@ -250,10 +250,9 @@ def test_description(tmp_path: Path) -> None:
     (tree(tmp_path) / "cat" / "notes.txt").touch()
     train, val = open_folder(tmp_path, val_fraction=0.1)
     assert train.description == (
-        f"pictures in {tmp_path}: 36 training pictures; 2 classes at 6x5;"
-        " passed over: 1 not pictures"
+        f"images in {tmp_path}: 36 training images; 2 classes at 6x5; passed over: 1 not images"
     )
-    assert "4 validation pictures (held out by content)" in val.description
+    assert "4 validation images (held out by content)" in val.description
 
 
 # ---- reading -------------------------------------------------------------------------------------
@@ -263,11 +262,11 @@ def test_description(tmp_path: Path) -> None:
 def test_reads_in_the_order_asked(tmp_path: Path, cache_bytes: int) -> None:
     train, val = open_folder(tree(tmp_path), cache_bytes=cache_bytes)
     wanted = [3, 0, 3, len(train) - 1, 17]
-    pictures = train.read(wanted)
-    assert pictures.shape == (5, 6, 5, 3)
-    assert pictures.dtype == np.uint8
+    images = train.read(wanted)
+    assert images.shape == (5, 6, 5, 3)
+    assert images.dtype == np.uint8
     expected = [20 * train.labels[i] + int(Path(train.listing.files[i]).stem) for i in wanted]
-    assert [number_of(picture) for picture in pictures] == expected
+    assert [number_of(image) for image in images] == expected
     assert train.read([]).shape == (0, 6, 5, 3)
     assert len(numbers(train) | numbers(val)) == 40
     with pytest.raises(IndexError):
@@ -298,12 +297,12 @@ def test_threads_and_copies(tmp_path: Path) -> None:
     before = set(threading.enumerate())
     train, _ = open_folder(tree(tmp_path), threads=3, cache_bytes=0)
     assert set(threading.enumerate()) <= before
-    pictures = train.read(range(10))
+    images = train.read(range(10))
     assert 1 <= len(set(threading.enumerate()) - before) <= 3
     copy = pickle.loads(pickle.dumps(train))
-    np.testing.assert_array_equal(copy.read(range(10)), pictures)
+    np.testing.assert_array_equal(copy.read(range(10)), images)
     copy.close()
     train.close()
     assert set(threading.enumerate()) <= before
-    np.testing.assert_array_equal(train.read(range(10)), pictures)
+    np.testing.assert_array_equal(train.read(range(10)), images)
     train.close()

@@ -227,9 +227,7 @@ def test_meta_mat(tmp_path: Path, name: str) -> None:
     refused(message, read_synsets, path)
 
 
-def test_large_pictures_wait_for_each_other(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_large_images_wait_for_each_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Files of 5 kB with 36 million pixels, of which two fit: six threads decode two at a time."""
     path = tmp_path / "large.png"
     Image.new("1", (6000, 6000)).save(path)
@@ -454,7 +452,7 @@ def test_only_regular_files_are_read(tmp_path: Path, kind: str) -> None:
 
 
 def test_links_to_regular_files_are_read(tmp_path: Path) -> None:
-    trees.picture(1).save(tmp_path / "a.png")
+    trees.image(1).save(tmp_path / "a.png")
     (tmp_path / "link.png").symlink_to("a.png")
     assert decode(tmp_path / "link.png", "link", (8, 8)).shape == (8, 8, 3)
     with open_file(tmp_path / "link.png") as file:
@@ -462,7 +460,7 @@ def test_links_to_regular_files_are_read(tmp_path: Path) -> None:
 
 
 def test_folders_with_pipes_in_them(tmp_path: Path) -> None:
-    """Packed pictures, a run, and class folders, each with a pipe in the place of a file."""
+    """Packed images, a run, and class folders, each with a pipe in the place of a file."""
     trees.class_folders(tmp_path / "source" / "train", 2)
     trees.class_folders(tmp_path / "source" / "val", 1, start=50)
     parts = find_listings(tmp_path / "source")
@@ -470,7 +468,7 @@ def test_folders_with_pipes_in_them(tmp_path: Path) -> None:
     pack(parts["train"], parts["val"], root, PackSettings(size=(8, 8)), 1)
     (root / "statistics.safetensors").symlink_to("/dev/zero")
     refused(
-        "folder of pictures, got|readable file, got|another", lambda: check_file(root / "x", "x: f")
+        "folder of images, got|readable file, got|another", lambda: check_file(root / "x", "x: f")
     )
     train, _ = open_packed(root)
     for name in ("train-000000.tar", "train.index.npy"):
@@ -518,10 +516,10 @@ def test_paths_that_are_not_utf8(tmp_path: Path) -> None:
     assert b"UTF-8" in err
     assert b"udcff" in err
     assert not (tmp_path / "no").exists()
-    # A run folder and pictures may have such names.
+    # A run folder and images may have such names.
     code, _, err = lines_of(tmp_path, *train, b"r\xffn")
     assert (code, err) == (0, b"")
-    trees.picture(1).save(tmp_path / "a.png")
+    trees.image(1).save(tmp_path / "a.png")
     (tmp_path / "a.png").rename(os.fsdecode(os.fsencode(tmp_path) + b"/p\xff.png"))
     code, out, err = lines_of(tmp_path, "predict", b"r\xffn", b"p\xff.png")
     assert (code, err) == (0, b"")

@@ -95,7 +95,7 @@ def test_opens_a_set(tmp_path: Path, suffix: str) -> None:
     assert train.labels.dtype == np.int32
     assert train.labels.tolist() == [0, 1, 2, 3, 4, 5]
     assert train.read([2])[0, 3, 2, 0] == 35
-    assert train.description == "MNIST: 6 training pictures"
+    assert train.description == "MNIST: 6 training images"
 
 
 def test_finds_nothing_and_half_of_it(tmp_path: Path) -> None:
@@ -119,7 +119,7 @@ def test_refuses_files_that_do_not_belong_together(tmp_path: Path) -> None:
         opened(tmp_path)
     write_set(tmp_path)
     idx.write_idx(tmp_path / "t10k-images-idx3-ubyte.gz", np.zeros((4, 5, 5), np.uint8))
-    with pytest.raises(DataError, match=r"t10k-images.*expected pictures of 4x3.*got 5x5"):
+    with pytest.raises(DataError, match=r"t10k-images.*expected images of 4x3.*got 5x5"):
         opened(tmp_path)
 
 
@@ -127,6 +127,6 @@ def test_refuses_a_label_out_of_range(tmp_path: Path) -> None:
     write_set(tmp_path)
     labels = np.array([0, 1, 10, 3, 200, 5], np.uint8)
     idx.write_idx(tmp_path / "train-labels-idx1-ubyte.gz", labels)
-    message = r"train-labels.*label of picture 2: expected 0 .. 9, got 10 \(2 such labels\)"
+    message = r"train-labels.*label of image 2: expected 0 .. 9, got 10 \(2 such labels\)"
     with pytest.raises(DataError, match=message):
         opened(tmp_path)

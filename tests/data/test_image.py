@@ -1,4 +1,4 @@
-"""Decoding one picture: kinds of pixels, orientation, scaling, and files that are refused."""
+"""Decoding one image: kinds of pixels, orientation, scaling, and files that are refused."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from convnet.data import DataError, read_picture
+from convnet.data import DataError, read_image
 from convnet.data import image as picture
 
 RED, GREEN = (200, 10, 20), (10, 180, 30)
@@ -37,7 +37,7 @@ def close(pixel: np.ndarray, colour: tuple[int, int, int], within: int = 4) -> b
 
 @pytest.mark.parametrize("name", ["a.png", "a.jpg", "a.bmp", "a.tif", "a.gif", "a.webp", "a.ppm"])
 def test_formats(tmp_path: Path, name: str) -> None:
-    pixels = read_picture(saved(tmp_path, halves(), name), (8, 16))
+    pixels = read_image(saved(tmp_path, halves(), name), (8, 16))
     assert pixels.dtype == np.uint8
     assert pixels.shape == (8, 16, 3)
     assert close(pixels[4, 2], RED, 12)
@@ -49,12 +49,12 @@ def test_colour_modes_become_rgb(tmp_path: Path, mode: str) -> None:
     image = Image.new("RGB", (4, 4), (255, 255, 255)).convert(mode if mode != "LAB" else "RGB")
     name = {"RGBA": "a.png", "P": "a.gif"}.get(mode, "a.tif" if mode != "HSV" else "a.png")
     image = image.convert("RGB") if mode == "HSV" else image
-    assert read_picture(saved(tmp_path, image, name), (4, 4)).min() >= 254
+    assert read_image(saved(tmp_path, image, name), (4, 4)).min() >= 254
 
 
 def test_cmyk_jpeg(tmp_path: Path) -> None:
     image = Image.new("CMYK", (8, 8), (0, 255, 255, 0))
-    pixels = read_picture(saved(tmp_path, image, "a.jpg", quality=95), (8, 8))
+    pixels = read_image(saved(tmp_path, image, "a.jpg", quality=95), (8, 8))
     assert close(pixels[4, 4], (255, 0, 0), 8)
 
 
@@ -62,7 +62,7 @@ def test_cmyk_jpeg(tmp_path: Path) -> None:
 def test_grey_becomes_rgb(tmp_path: Path, mode: str) -> None:
     image = Image.new("L", (4, 4), 0)
     image.paste(255, (0, 0, 2, 4))
-    pixels = read_picture(saved(tmp_path, image.convert(mode), "a.png"), (4, 4))
+    pixels = read_image(saved(tmp_path, image.convert(mode), "a.png"), (4, 4))
     np.testing.assert_array_equal(pixels[:, :2], 255)
     np.testing.assert_array_equal(pixels[:, 2:], 0)
 
@@ -70,30 +70,30 @@ def test_grey_becomes_rgb(tmp_path: Path, mode: str) -> None:
 @pytest.mark.parametrize("name", ["a.png", "a.tif"])
 def test_sixteen_bits_keep_the_high_byte(tmp_path: Path, name: str) -> None:
     wide = np.array([[0, 255, 256, 0x7FFF], [0x8000, 0xABCD, 0xFF00, 0xFFFF]], np.uint16)
-    pixels = read_picture(saved(tmp_path, Image.fromarray(wide), name), (2, 4))
+    pixels = read_image(saved(tmp_path, Image.fromarray(wide), name), (2, 4))
     np.testing.assert_array_equal(pixels, np.repeat((wide >> 8)[..., None], 3, axis=2))
 
 
 def test_big_endian_sixteen_bits(tmp_path: Path) -> None:
     content = b"P5 2 1 65535\n" + struct.pack(">2H", 0x1234, 0xFEDC)
     (tmp_path / "a.pgm").write_bytes(content)
-    assert read_picture(tmp_path / "a.pgm", (1, 2))[0, :, 0].tolist() == [0x12, 0xFE]
+    assert read_image(tmp_path / "a.pgm", (1, 2))[0, :, 0].tolist() == [0x12, 0xFE]
 
 
 def test_thirty_two_bits_are_refused(tmp_path: Path) -> None:
     wide = Image.fromarray(np.full((2, 2), 70000, np.int32))
     with pytest.raises(DataError, match=r"expected 8 or 16 bits a channel, got values 70000 .."):
-        read_picture(saved(tmp_path, wide, "a.tif"), (2, 2))
+        read_image(saved(tmp_path, wide, "a.tif"), (2, 2))
     real = Image.fromarray(np.full((2, 2), 0.5, np.float32))
     with pytest.raises(DataError, match="got floating-point pixels"):
-        read_picture(saved(tmp_path, real, "b.tif"), (2, 2))
+        read_image(saved(tmp_path, real, "b.tif"), (2, 2))
 
 
 def test_alpha_is_laid_on_white(tmp_path: Path) -> None:
     image = Image.new("RGBA", (3, 1), (0, 0, 0, 0))
     image.putpixel((1, 0), (200, 100, 0, 128))
     image.putpixel((2, 0), (10, 20, 30, 255))
-    pixels = read_picture(saved(tmp_path, image, "a.png"), (1, 3))
+    pixels = read_image(saved(tmp_path, image, "a.png"), (1, 3))
     assert pixels[0, 0].tolist() == [255, 255, 255]
     half = 128 / 255
     assert close(pixels[0, 1], tuple(round(c * half + 255 * (1 - half)) for c in (200, 100, 0)), 1)
@@ -105,21 +105,21 @@ def test_transparent_palette_is_laid_on_white(tmp_path: Path) -> None:
     image.putpalette([0, 0, 0, 10, 20, 30])
     image.putpixel((1, 0), 1)
     for name in ("a.gif", "a.png"):
-        pixels = read_picture(saved(tmp_path, image, name, transparency=0), (1, 2))
+        pixels = read_image(saved(tmp_path, image, name, transparency=0), (1, 2))
         assert pixels[0].tolist() == [[255, 255, 255], [10, 20, 30]]
 
 
 def test_colour_of_transparent_places_does_not_leak_when_scaled(tmp_path: Path) -> None:
     image = Image.new("RGBA", (16, 16), (255, 0, 255, 0))  # magenta, invisible
     image.paste((0, 0, 0, 255), (8, 0, 16, 16))
-    pixels = read_picture(saved(tmp_path, image, "a.png"), (4, 4)).astype(int)
+    pixels = read_image(saved(tmp_path, image, "a.png"), (4, 4)).astype(int)
     assert np.ptp(pixels, axis=2).max() <= 1  # white, grey and black only
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("size", [(8, 16), (16, 8), (4, 4)])
 def test_exif_orientation(tmp_path: Path, orientation: int, size: tuple[int, int]) -> None:
-    """A picture stored in any orientation is the same picture."""
+    """An image stored in any orientation is the same image."""
     upright = Image.new("RGB", (16, 8), (255, 255, 255))
     upright.paste(RED, (0, 0, 8, 4))
     stored = upright
@@ -131,8 +131,8 @@ def test_exif_orientation(tmp_path: Path, orientation: int, size: tuple[int, int
     exif = Image.Exif()
     exif[0x0112] = orientation
     path = saved(tmp_path, stored, "a.png", exif=exif)
-    pixels = read_picture(path, size)
-    np.testing.assert_array_equal(pixels, read_picture(saved(tmp_path, upright, "b.png"), size))
+    pixels = read_image(path, size)
+    np.testing.assert_array_equal(pixels, read_image(saved(tmp_path, upright, "b.png"), size))
     if size == (8, 16):
         np.testing.assert_array_equal(pixels, np.asarray(upright))
         # Pillow's own reading of the tag, to be sure of the table.
@@ -144,7 +144,7 @@ def test_exif_orientation(tmp_path: Path, orientation: int, size: tuple[int, int
 
 def test_damaged_exif_is_passed_over(tmp_path: Path) -> None:
     path = saved(tmp_path, halves(), "a.jpg", exif=b"Exif\0\0MM\0*\0\0\xff\xff")
-    assert read_picture(path, (8, 16)).shape == (8, 16, 3)
+    assert read_image(path, (8, 16)).shape == (8, 16, 3)
 
 
 @pytest.mark.parametrize("size", [(8, 8), (5, 11), (12, 4), (40, 40)])
@@ -157,7 +157,7 @@ def test_shorter_side_is_scaled_and_the_centre_taken(
     rows, cols = np.mgrid[:height, :width] + 0.5
     plane = np.stack([8 * rows, 8 * cols, np.full(shape, 77)], axis=2).astype(np.uint8)
     path = saved(tmp_path, Image.fromarray(plane), "a.png")
-    pixels = read_picture(path, size).astype(float)
+    pixels = read_image(path, size).astype(float)
     assert pixels.shape == (*size, 3)
     step = 1 / max(size[0] / height, size[1] / width)  # source pixels for each pixel
     for axis, channel in ((0, 0), (1, 1)):
@@ -168,16 +168,16 @@ def test_shorter_side_is_scaled_and_the_centre_taken(
     np.testing.assert_allclose(pixels[..., 2], 77, atol=1)
 
 
-def test_a_picture_of_the_size_is_not_touched(tmp_path: Path) -> None:
+def test_an_image_of_the_size_is_not_touched(tmp_path: Path) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (9, 7, 3), np.uint8)
     path = saved(tmp_path, Image.fromarray(noise), "a.png")
-    np.testing.assert_array_equal(read_picture(path, (9, 7)), noise)
-    np.testing.assert_array_equal(read_picture(path, (7, 7)), noise[1:8])
+    np.testing.assert_array_equal(read_image(path, (9, 7)), noise)
+    np.testing.assert_array_equal(read_image(path, (7, 7)), noise[1:8])
 
 
-def test_a_very_long_picture_does_not_grow(tmp_path: Path) -> None:
+def test_a_very_long_image_does_not_grow(tmp_path: Path) -> None:
     path = saved(tmp_path, Image.new("L", (60000, 1), 9), "a.png")
-    np.testing.assert_array_equal(read_picture(path, (64, 64)), 9)
+    np.testing.assert_array_equal(read_image(path, (64, 64)), 9)
 
 
 def test_large_jpeg_is_read_in_reduced_detail(tmp_path: Path) -> None:
@@ -185,12 +185,12 @@ def test_large_jpeg_is_read_in_reduced_detail(tmp_path: Path) -> None:
     smooth = np.stack([rows / 4, cols / 6, (rows + cols) / 9], axis=2).astype(np.uint8)
     path = saved(tmp_path, Image.fromarray(smooth), "a.jpg", quality=95)
     lossless = saved(tmp_path, Image.fromarray(smooth), "a.png")
-    difference = read_picture(path, (32, 48)).astype(int) - read_picture(lossless, (32, 48))
+    difference = read_image(path, (32, 48)).astype(int) - read_image(lossless, (32, 48))
     assert np.abs(difference).max() <= 3
 
 
 def test_grey_result(tmp_path: Path) -> None:
-    pixels = read_picture(saved(tmp_path, halves(), "a.png"), (8, 16), channels=1)
+    pixels = read_image(saved(tmp_path, halves(), "a.png"), (8, 16), channels=1)
     assert pixels.shape == (8, 16, 1)
     assert abs(int(pixels[0, 0, 0]) - (0.299 * 200 + 0.587 * 10 + 0.114 * 20)) <= 1
 
@@ -218,15 +218,15 @@ def encoded(kind: str) -> bytes:
 
 
 BAD = {
-    "empty": (b"", "expected a picture, got an empty file"),
-    "text": (b"<html>not found</html>", "expected a picture, got a file that starts with the byt"),
+    "empty": (b"", "expected an image, got an empty file"),
+    "text": (b"<html>not found</html>", "expected an image, got a file that starts with the byt"),
     "bomb": (png_claiming(9500, 9500), r"at most 89,478,485 pixels, got 9500x9500"),
     "large bomb": (png_claiming(60000, 60000), "at most 89,478,485 pixels, got a larger one"),
-    "jpeg cut": (encoded("JPEG")[:-700], "whole picture, got one that cannot be decoded"),
+    "jpeg cut": (encoded("JPEG")[:-700], "whole image, got one that cannot be decoded"),
     "jpeg header cut": (encoded("JPEG")[:30], "expected a"),
-    "png cut": (encoded("PNG")[:-900], "whole picture, got one that cannot be decoded"),
-    "png lies": (png_claiming(40, 40), "whole picture, got one that cannot be decoded"),
-    "eps": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "expected a picture, got a file"),
+    "png cut": (encoded("PNG")[:-900], "whole image, got one that cannot be decoded"),
+    "png lies": (png_claiming(40, 40), "whole image, got one that cannot be decoded"),
+    "eps": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "expected an image, got a file"),
 }
 
 
@@ -236,7 +236,7 @@ def test_refuses(tmp_path: Path, name: str) -> None:
     path = tmp_path / "some.jpg"
     path.write_bytes(content)
     with pytest.raises(DataError, match=message) as error:
-        read_picture(path, (8, 8))
+        read_image(path, (8, 8))
     assert str(error.value).startswith(f"{path}: ")
     assert "\n" not in str(error.value)
     if name == "png lies":  # only decoding can tell
@@ -248,21 +248,21 @@ def test_refuses(tmp_path: Path, name: str) -> None:
 
 def test_refuses_a_file_that_is_gone_and_a_folder(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"gone.png: expected a readable file, got No such file"):
-        read_picture(tmp_path / "gone.png", (8, 8))
+        read_image(tmp_path / "gone.png", (8, 8))
     with pytest.raises(DataError, match="expected a readable file, got Is a directory"):
-        read_picture(tmp_path, (8, 8))
+        read_image(tmp_path, (8, 8))
 
 
 def test_what_follows_the_end_of_a_jpeg_is_passed_over(tmp_path: Path) -> None:
     path = tmp_path / "a.jpg"
     path.write_bytes(encoded("JPEG") + bytes(5000))
     assert picture.check_file(path, "a") == (40, 40)
-    assert read_picture(path, (40, 40)).shape == (40, 40, 3)
+    assert read_image(path, (40, 40)).shape == (40, 40, 3)
 
 
 def test_odd_file_names_stay_on_one_line(tmp_path: Path) -> None:
     with pytest.raises(DataError) as error:
-        read_picture(tmp_path / "two\nlines.png", (8, 8))
+        read_image(tmp_path / "two\nlines.png", (8, 8))
     assert "two\\nlines.png" in str(error.value)
     assert "\n" not in str(error.value)
 

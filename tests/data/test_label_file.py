@@ -1,4 +1,4 @@
-"""Validation pictures whose labels are in a file, as ILSVRC publishes them."""
+"""Validation images whose labels are in a file, as ILSVRC publishes them."""
 
 from __future__ import annotations
 
@@ -90,13 +90,13 @@ def test_numbers_that_do_not_fit(root: Path, numbers: str, synsets: str, expecte
         find_listings(root, None, root / "numbers.txt", root / "synsets.txt")
 
 
-def test_flat_pictures_without_labels(root: Path) -> None:
-    with pytest.raises(DataError, match=r"val: expected class folders, got 6 pictures; .*--val-l"):
+def test_flat_images_without_labels(root: Path) -> None:
+    with pytest.raises(DataError, match=r"val: expected class folders, got 6 images; .*--val-l"):
         find_listings(root)
     found = find_listings(root, unlabelled=True)
     assert found["val"].classes == ("unlabelled",)
     (root / "empty").mkdir()
-    with pytest.raises(DataError, match=r"empty: expected pictures directly in this folder"):
+    with pytest.raises(DataError, match=r"empty: expected images directly in this folder"):
         find_listings(root, root / "empty", root / "names.txt")
 
 

@@ -53,7 +53,7 @@ def test_order_depends_on_seed_and_epoch() -> None:
 
 
 def test_order_is_even() -> None:
-    """Over many epochs every picture comes at every place equally often (chi-squared)."""
+    """Over many epochs every image comes at every place equally often (chi-squared)."""
     count, epochs = 8, 4000
     hits = np.zeros((count, count))
     for epoch in range(epochs):
@@ -134,7 +134,7 @@ def test_noise_has_the_covariance_of_the_paper() -> None:
     np.testing.assert_allclose(np.corrcoef(along.T), np.eye(3), atol=0.02)
 
 
-def test_variation_is_of_the_picture_not_of_the_batch() -> None:
+def test_variation_is_of_the_image_not_of_the_batch() -> None:
     stats = statistics(dataset())
     indices = np.array([4, 40, 7, 4])
     whole = draw_variation(1, 3, np.arange(50), (8, 7, 3), VARIED, stats)
@@ -273,7 +273,7 @@ class Slow(ArrayDataset):
         self.reads += 1
         time.sleep(self.seconds)
         if self.reads == self.breaks_at:
-            raise DataError("seven.png: expected a picture, got none")
+            raise DataError("seven.png: expected an image, got none")
         return super().read(indices)  # type: ignore[arg-type]
 
 
@@ -329,7 +329,7 @@ def test_an_error_arrives_at_its_batch() -> None:
     batches = plain(Slow(breaks_at=3)).epoch(0)
     next(batches)
     next(batches)
-    with pytest.raises(DataError, match=r"seven.png: expected a picture, got none"):
+    with pytest.raises(DataError, match=r"seven.png: expected an image, got none"):
         next(batches)
     assert threads() == []
     with pytest.raises(StopIteration):

@@ -1,4 +1,4 @@
-"""Packing pictures, reading them back, and their statistics."""
+"""Packing images, reading them back, and their statistics."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from convnet.config import DataConfig
 from convnet.data import DataError, open_data, statistics
 from convnet.data.folder.check import check_packed
 from convnet.data.folder.trees import find_listings
-from convnet.data.image import read_picture
+from convnet.data.image import read_image
 from convnet.data.packed import mean as mean_module
 from convnet.data.packed.dataset import INDEX, PackedDataset, open_packed
 from convnet.data.packed.manifest import digest_of, manifest_text
@@ -110,24 +110,24 @@ def test_shards_are_what_webdataset_reads(result: Path) -> None:
     ]
 
 
-def test_pictures_come_back(source: Path, result: Path, tmp_path: Path) -> None:
+def test_images_come_back(source: Path, result: Path, tmp_path: Path) -> None:
     """Each under its label; exactly where they are raw, nearly so where they are JPEG."""
     packed(source, tmp_path / "raw", RAW)
     for folder, most in ((tmp_path / "raw", 0), (result, 12)):
         for part, data in zip(("train", "val"), open_packed(folder), strict=True):
             rows = listed(folder, part)
             assert len(rows) == len(data) == {"train": 30, "val": 9}[part]
-            pictures = data.read(range(len(data)))
-            assert pictures.dtype == np.uint8
+            images = data.read(range(len(data)))
+            assert images.dtype == np.uint8
             assert data.shape == (16, 16, 3)
-            for (_, name, file), found, label in zip(rows, pictures, data.labels, strict=True):
+            for (_, name, file), found, label in zip(rows, images, data.labels, strict=True):
                 assert data.classes[label] == name
-                expected = read_picture(source / part / file, (16, 16)).astype(int)
+                expected = read_image(source / part / file, (16, 16)).astype(int)
                 assert np.abs(found - expected).mean() <= most / 3
                 assert np.abs(found - expected).max() <= 5 * most
 
 
-def test_training_pictures_are_mixed_and_validation_is_in_order(result: Path) -> None:
+def test_training_images_are_mixed_and_validation_is_in_order(result: Path) -> None:
     classes = [name for _, name, _ in listed(result, "train")]
     assert classes != sorted(classes)
     files = [file for _, _, file in listed(result, "val")]
@@ -150,11 +150,11 @@ def test_read_in_any_order_size_and_with_threads(result: Path) -> None:
     np.testing.assert_array_equal(train.read([7]), whole[[7]])
 
 
-def test_the_source_folder_finds_packed_pictures(result: Path) -> None:
+def test_the_source_folder_finds_packed_images(result: Path) -> None:
     train, val = open_data(DataConfig(source="folder", path=str(result), size=(12, 12)))
     assert isinstance(train, PackedDataset)
     assert train.shape == (12, 12, 3)
-    assert train.description.startswith(f"packed pictures in {result}: 30 training pictures")
+    assert train.description.startswith(f"packed images in {result}: 30 training images")
     assert len(val) == 9
 
 
@@ -170,10 +170,10 @@ def test_alpha_and_orientation(tmp_path: Path) -> None:
             halves.save(tmp_path / part / name / "2.png", exif=exif)
     packed(tmp_path, tmp_path / "out", RAW)
     _, val = open_packed(tmp_path / "out")
-    pictures = val.read(range(4))
-    assert (pictures[0] == 255).all()
-    assert pictures[1][2, 8].tolist() == [255, 0, 0]
-    assert pictures[1][13, 8].tolist() == [0, 0, 0]
+    images = val.read(range(4))
+    assert (images[0] == 255).all()
+    assert images[1][2, 8].tolist() == [255, 0, 0]
+    assert images[1][13, 8].tolist() == [0, 0, 0]
 
 
 def test_bad_files(source: Path, tmp_path: Path) -> None:
@@ -182,7 +182,7 @@ def test_bad_files(source: Path, tmp_path: Path) -> None:
     whole = (tmp_path / "in/train/dog/001.jpg").read_bytes()
     (tmp_path / "in/val/dog/cut.jpg").write_bytes(whole[: len(whole) // 2])
     (tmp_path / "in/train/emu/empty.png").touch()
-    with pytest.raises(DataError, match=r"train/(cat/bomb|emu/empty)\.png: expected a picture"):
+    with pytest.raises(DataError, match=r"train/(cat/bomb|emu/empty)\.png: expected an image"):
         packed(tmp_path / "in", tmp_path / "out")
     settings = PackSettings(size=(16, 16), shard=8, bad_files="skip")
     report = packed(tmp_path / "in", tmp_path / "skipped", settings, workers=2)
@@ -190,7 +190,7 @@ def test_bad_files(source: Path, tmp_path: Path) -> None:
     bad = dict(report.bad)
     assert set(bad) == {"cat/bomb.png", "emu/empty.png", "dog/cut.jpg"}
     assert "at most 89,478,485 pixels" in bad["cat/bomb.png"]
-    assert bad["emu/empty.png"] == "expected a picture, got an empty file"
+    assert bad["emu/empty.png"] == "expected an image, got an empty file"
     train, val = open_packed(tmp_path / "skipped")
     assert train.read(range(30)).shape == (30, 16, 16, 3)
     assert len(val) == 9
@@ -204,7 +204,7 @@ def test_a_class_of_bad_files_only(source: Path, tmp_path: Path) -> None:
     for path in (tmp_path / "in/train/dog").iterdir():
         path.write_bytes(b"nothing")
     settings = PackSettings(size=(16, 16), bad_files="skip")
-    with pytest.raises(DataError, match="dog: expected training pictures, got bad files only"):
+    with pytest.raises(DataError, match="dog: expected training images, got bad files only"):
         packed(tmp_path / "in", tmp_path / "out", settings)
 
 
@@ -285,7 +285,7 @@ def test_refuses_folders(source: Path, result: Path, tmp_path: Path) -> None:
     out.write_text("a file")
     with pytest.raises(DataError, match="out: expected a folder, new or empty, got a file"):
         packed(source, out)
-    with pytest.raises(DataError, match="holds packed pictures already"):
+    with pytest.raises(DataError, match="holds packed images already"):
         packed(source, result)
     other = tmp_path / "other"
     other.mkdir()
@@ -301,7 +301,7 @@ def test_refuses_folders(source: Path, result: Path, tmp_path: Path) -> None:
 
     with pytest.raises(KeyboardInterrupt):
         packed(source, tmp_path / "half", progress=stop)
-    with pytest.raises(DataError, match=r"of other pictures, or with other settings; remove it"):
+    with pytest.raises(DataError, match=r"of other images, or with other settings; remove it"):
         packed(source, tmp_path / "half", RAW)
 
 
@@ -312,18 +312,18 @@ def test_refuses_folders(source: Path, result: Path, tmp_path: Path) -> None:
     ("name", "change", "expected"),
     [
         ("packed.json", b"{", r"packed.json: expected JSON, got a damaged file"),
-        ("packed.json", b"{}", r'expected the format "convnet packed pictures"'),
+        ("packed.json", b"{}", r'expected the format "convnet packed images"'),
         (
             "packed.json",
-            b'{"format": "convnet packed pictures", "version": 3}',
+            b'{"format": "convnet packed images", "version": 3}',
             r"expected version 1 to 2, got 3; a newer convnet",
         ),
         (
             "packed.json",
-            b'{"format": "convnet packed pictures", "version": 1}',
+            b'{"format": "convnet packed images", "version": 1}',
             r"expected a whole description, got a damaged one \(size: expected a height",
         ),
-        ("train.index.npy", b"nothing", r"train.index.npy: expected an index of pictures"),
+        ("train.index.npy", b"nothing", r"train.index.npy: expected an index of images"),
         ("train.index.npy", None, r"train.index.npy: expected a readable file, got No such"),
         ("val-000001.tar", None, r"val-000001.tar: expected [\d,]+ bytes, got no such file"),
         ("train-000002.tar", b"cut", r"train-000002.tar: expected [\d,]+ bytes, got 3"),
@@ -343,10 +343,10 @@ def test_damaged_files_are_named(
 def test_an_index_that_does_not_fit(copy: Path) -> None:
     index = np.load(copy / "train.index.npy")
     for column, value, expected in (
-        ("offset", 1 << 40, "picture 4: expected a place inside a shard"),
-        ("shard", 9, "picture 4: expected a place inside a shard"),
-        ("length", -1, "picture 4: expected a place inside a shard"),
-        ("label", 3, r"label of picture 4: expected 0 .. 2, got 3"),
+        ("offset", 1 << 40, "image 4: expected a place inside a shard"),
+        ("shard", 9, "image 4: expected a place inside a shard"),
+        ("length", -1, "image 4: expected a place inside a shard"),
+        ("label", 3, r"label of image 4: expected 0 .. 2, got 3"),
     ):
         wrong = index.copy()
         wrong[4][column] = value
@@ -357,7 +357,7 @@ def test_an_index_that_does_not_fit(copy: Path) -> None:
         with pytest.raises(DataError, match=expected):
             open_packed(copy)
     np.save(copy / "train.index.npy", index[:-1])
-    with pytest.raises(DataError, match=r"expected an index of 30 pictures, got .*29"):
+    with pytest.raises(DataError, match=r"expected an index of 30 images, got .*29"):
         open_packed(copy)
 
 
@@ -368,7 +368,7 @@ def test_damage_inside_a_shard_is_named_when_read(copy: Path) -> None:
         shard.seek(row["offset"])
         shard.write(bytes(50))
     train.read([8])
-    with pytest.raises(DataError, match=r"train-000001.tar: 000000009.jpg: expected a picture"):
+    with pytest.raises(DataError, match=r"train-000001.tar: 000000009.jpg: expected an image"):
         train.read([8, 9])
     os.truncate(copy / "train-000001.tar", int(row["offset"]) + 20)
     with pytest.raises(DataError, match=r"000000009.jpg: expected \d+ bytes, got 20"):
@@ -434,7 +434,7 @@ def test_what_was_packed_before_there_were_checksums_still_loads(copy: Path) -> 
 # ---- size of ImageNet ----------------------------------------------------------------------------
 
 
-def test_a_million_pictures_open_quickly_and_take_little_memory(copy: Path) -> None:
+def test_a_million_images_open_quickly_and_take_little_memory(copy: Path) -> None:
     count, shards = 1_281_167, 641
     index = np.zeros(count, INDEX)
     index["key"] = np.arange(count)
@@ -464,7 +464,7 @@ def test_a_million_pictures_open_quickly_and_take_little_memory(copy: Path) -> N
         items = again.items(np.array([1_281_166, 0, 2000]))
     finally:
         tracemalloc.stop()
-    assert held < 12e6  # labels: 4 bytes a picture; the index stays in the file
+    assert held < 12e6  # labels: 4 bytes an image; the index stays in the file
     assert items == [(1_281_166, 512 + 1166 * 50_000, 40_000, 640), (0, 512, 40_000, 0),
                      (2000, 512, 40_000, 1)]  # fmt: skip
 
@@ -472,7 +472,7 @@ def test_a_million_pictures_open_quickly_and_take_little_memory(copy: Path) -> N
 # ---- statistics ----------------------------------------------------------------------------------
 
 
-def test_stored_statistics_are_those_of_the_pictures(
+def test_stored_statistics_are_those_of_the_images(
     copy: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(mean_module, "_JOB", 8)

@@ -25,7 +25,7 @@ def nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def put(folder: Path, count: int = 3) -> Path:
-    """A set of `count` training pictures, so that tests can tell sets apart."""
+    """A set of `count` training images, so that tests can tell sets apart."""
     folder.mkdir(parents=True, exist_ok=True)
     for stem in ("train", "t10k"):
         images = np.zeros((count, 28, 28), np.uint8)
@@ -52,8 +52,8 @@ def test_order_of_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         put(place, count)
         train, test = open_data(config)
         assert len(train) == count
-        assert train.description == (f"Fashion-MNIST from {place}: {count} training pictures")
-        assert test.description.endswith(f"{count} test pictures")
+        assert train.description == (f"Fashion-MNIST from {place}: {count} training images")
+        assert test.description.endswith(f"{count} test images")
     other = put(tmp_path / "elsewhere", 9)
     assert len(open_data(DataConfig(path=str(other)))[0]) == 9
 
@@ -119,7 +119,7 @@ def test_a_folder_that_may_not_be_read(tmp_path: Path, monkeypatch: pytest.Monke
         open_data(DataConfig(path=str(folder)))
 
 
-def test_folder_of_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_folder_of_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("cat", "dog"):
         for i in range(10):
             (tmp_path / "pictures" / name).mkdir(parents=True, exist_ok=True)
@@ -197,11 +197,11 @@ def test_an_unknown_home_is_no_crash() -> None:
     message = "~no-such-user/data: expected train-images.*, got no such file or folder"
     with pytest.raises(DataError, match=message):
         open_data(DataConfig(path="~no-such-user/data"))
-    with pytest.raises(DataError, match=r"~no-such-user/data: expected a folder of pictures"):
+    with pytest.raises(DataError, match=r"~no-such-user/data: expected a folder of images"):
         open_data(DataConfig(source="folder", path="~no-such-user/data"))
 
 
-def test_importing_data_needs_no_pictures() -> None:
+def test_importing_data_needs_no_images() -> None:
     """The package is imported by commands that never decode; it must not print or warn."""
     done = subprocess.run(
         [sys.executable, "-P", "-W", "error", "-c", "import convnet.data"],

@@ -175,7 +175,7 @@ def test_an_error_arrives_at_its_batch(folder: Path, tmp_path: Path) -> None:
     ]
     batches = made.epoch()
     assert [len(next(batches)) for _ in range(2)] == [8, 8]
-    with pytest.raises(DataError, match=r"broken.png: expected a picture, got a file that starts"):
+    with pytest.raises(DataError, match=r"broken.png: expected an image, got a file that starts"):
         next(batches)
     with pytest.raises(StopIteration):
         next(batches)
@@ -516,8 +516,8 @@ def test_feeder_alone(folder: Path) -> None:
     feeder = Feeder(data, 7, 2)
     for _ in range(2):
         found = list(feeder.stream(wanted))
-        for pictures, indices in zip(found, wanted, strict=True):
-            np.testing.assert_array_equal(pictures, data.read(indices))
+        for images, indices in zip(found, wanted, strict=True):
+            np.testing.assert_array_equal(images, data.read(indices))
     assert list(feeder.stream([])) == []
     assert len(feeder.pool.pids) == 2
     early = feeder.stream(wanted)

@@ -43,9 +43,9 @@ def runs(data: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 
 
 def by_hand(run: Path, ten_crop: bool, size: int = tiny.TEST) -> np.ndarray:
-    """Mean probabilities of the test pictures, from slices of the pictures and `Net.predict`."""
+    """Mean probabilities of the test images, from slices of the images and `Net.predict`."""
     trained = open_run(run, "cpu")
-    pixels, _ = tiny.pictures(tiny.TEST, 2)
+    pixels, _ = tiny.images(tiny.TEST, 2)
     x = (pixels[:size, :, :, None] - trained.stats.mean) * np.float32(trained.cfg.data.scale)
     height, width = trained.cfg.augment.crop
     down, right = 8 - height, 8 - width
@@ -94,13 +94,13 @@ def test_the_average_of_nets(runs: list[Path]) -> None:
 
 
 def test_a_ragged_last_batch_counts_once(runs: list[Path], data: Path) -> None:
-    """40 pictures in batches of 16 and of 40, and a set of one picture."""
+    """40 images in batches of 16 and of 40, and a set of one image."""
     for ten_crop in (False, True):
         small = evaluate(runs[0], device="cpu", ten_crop=ten_crop)
         trained = open_run(runs[0], "cpu")
         assert trained.cfg.train.batch == 16
         agree(small, figures(by_hand(runs[0], ten_crop)))
-        pixels, labels = tiny.pictures(tiny.TEST, 2)
+        pixels, labels = tiny.images(tiny.TEST, 2)
         one = ArrayDataset(pixels[:1, :, :, None], labels[:1], trained.classes)
         agree(
             evaluate(runs[0], data=(one, one), device="cpu", ten_crop=ten_crop),
@@ -146,7 +146,7 @@ def test_equal_views_are_computed_once(
 
     monkeypatch.setattr(convnet_net(), "predict", count)
     found = evaluate(tmp_path / "run", device="cpu", ten_crop=True)
-    assert calls == 2 * 3  # the picture and its mirror image, in three batches
+    assert calls == 2 * 3  # the image and its mirror image, in three batches
     assert found["views"] == 10
 
 
@@ -157,10 +157,10 @@ def convnet_net() -> Any:
 
 
 def test_predict_takes_ten_crops(runs: list[Path], tmp_path: Path) -> None:
-    pixels, _ = tiny.pictures(3, 2)
+    pixels, _ = tiny.images(3, 2)
     paths = [tmp_path / f"{number}.png" for number in range(3)]
-    for path, picture in zip(paths, pixels, strict=True):
-        Image.fromarray(picture).save(path)
+    for path, image in zip(paths, pixels, strict=True):
+        Image.fromarray(image).save(path)
     for ten_crop in (False, True):
         found = predict(runs[0], paths, device="cpu", top=10, ten_crop=ten_crop)
         for prediction, row in zip(found, by_hand(runs[0], ten_crop, 3), strict=True):
@@ -247,7 +247,7 @@ def test_eval_of_several(runs: list[Path], capsys: pytest.CaptureFixture[str]) -
     assert main(words) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.split(": loss ")[0] for line in lines[:2]] == [str(run) for run in runs[:2]]
-    assert lines[2].startswith("40 pictures (MNIST ")
+    assert lines[2].startswith("40 images (MNIST ")
     assert "), ten crops, average of 2 nets: loss " in lines[2]
     assert main([*words, "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
@@ -255,7 +255,7 @@ def test_eval_of_several(runs: list[Path], capsys: pytest.CaptureFixture[str]) -
 
 
 def small_set(count: int, classes: int = 10, first: str = "0") -> ArrayDataset:
-    images, labels = tiny.pictures(tiny.TEST, 2)
+    images, labels = tiny.images(tiny.TEST, 2)
     few = np.flatnonzero(labels < classes)[:count]
     names = [first, *map(str, range(1, classes))]
     return ArrayDataset(images[few][..., None], labels[few], names)
@@ -304,7 +304,7 @@ def test_other_labels_are_other_data(
         return ArrayDataset(found.images[:count], found.labels[:count], found.classes)
 
     monkeypatch.setattr(module, "_validation_set", other)
-    with pytest.raises(DataError, match=r"expected the 40 validation pictures of .*, got 30"):
+    with pytest.raises(DataError, match=r"expected the 40 validation images of .*, got 30"):
         evaluate([runs[0], runs[2]], device="cpu")
 
 

@@ -315,7 +315,7 @@ def test_rates_of_shared_weights_are_those_of_the_owner(tmp_path: Path) -> None:
 
 
 def test_an_auto_encoder(tmp_path: Path) -> None:
-    """The sum of squares of a difference: no labels, and the picture in cuda-convnet's order."""
+    """The sum of squares of a difference: no labels, and the image in cuda-convnet's order."""
     layers = {
         "data": d.DATA,
         "code": d.fc("data", 8, neuron="logistic"),
@@ -440,7 +440,7 @@ def test_rows_that_are_taken_for_images(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("layers", "lr"), [(of_everything, 1e-3), (sharing, 1e-5)])
 def test_imported_nets_train(tmp_path: Path, layers: Any, lr: float) -> None:
-    """From the file that was written, on pictures in CIFAR's format."""
+    """From the file that was written, on images in CIFAR's format."""
     params = d.rates_for(layers())
     for keys in params.values():
         if "epsW" in keys:

@@ -308,7 +308,7 @@ BAD = [
         r"\[logprob\] inputs: expected labels first, got probs",
     ),
     (lambda n, p: n["logprob"].update(inputs="probs"), r"\[logprob\] inputs: expected 2, got 1"),
-    (lambda n, p: n["labels"].update(dataIdx=7), r"\[labels\] dataIdx: expected 0 \(pictures\), 1"),
+    (lambda n, p: n["labels"].update(dataIdx=7), r"\[labels\] dataIdx: expected 0 \(images\), 1"),
     (lambda n, p: n["data"].update(end=99999), r"\[data\] end: expected a number from 1 to 3072"),
     (
         lambda n, p: n["drop"].update(type="eltsum", inputs="norm,conv1"),

@@ -1,4 +1,4 @@
-"""`convnet plot`: what the pictures show, by their pixels, and what is refused."""
+"""`convnet plot`: what the images show, by their pixels, and what is refused."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from convnet.data import ArrayDataset, DataError
 from convnet.evaluation.evaluate import evaluate, open_run
 from convnet.interpret import charts, plot
 from convnet.interpret.examples import choose
-from convnet.interpret.montage import filter_sheet, neighbour_rows, save_picture
+from convnet.interpret.montage import filter_sheet, neighbour_rows, save_image
 from convnet.interpret.plot import plot_filters, read_filters, towers_of
 from convnet.layers import LRN, Conv, Dense, MaxPool, ReLU, SoftmaxCrossEntropy
 from convnet.nn.net import Net, Node
@@ -34,7 +34,7 @@ matplotlib = pytest.importorskip("matplotlib")
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of three epochs on grey pictures of ten classes."""
+    """A run of three epochs on grey images of ten classes."""
     folder = tmp_path_factory.mktemp("plot")
     data = tiny.write_data(folder / "data")
     train(tiny.config(data), device="cpu", run_dir=folder / "run", quiet=True)
@@ -43,7 +43,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def colour_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of the paper's kind of net, two towers, on colour pictures in class folders."""
+    """A run of the paper's kind of net, two towers, on colour images in class folders."""
     folder = tmp_path_factory.mktemp("colour")
     data = trees.class_folders(folder / "pictures")
     net = {
@@ -253,7 +253,7 @@ def test_the_right_bar_is_red(label: str | None, place: int | None, tmp_path: Pa
     assert middle == pytest.approx(bars - 110 * 0.19 * (4.5 - place), abs=4)
 
 
-def test_panels_hold_picture_title_and_bars() -> None:
+def test_panels_hold_image_title_and_bars() -> None:
     figure = charts.predictions_chart([guess("a"), guess(None), guess("$x$", "ab")], columns=2)
     assert len(figure.axes) == 6
     titles = [axes.get_title() for axes in figure.axes[::2]]
@@ -270,12 +270,12 @@ def test_predictions_of_a_run(
     assert main([*words, "--pick", "0,3,5,21", "--top", "3"]) == 0
     text = capsys.readouterr().out
     trained = open_run(run)
-    images, _ = tiny.pictures(tiny.TEST, 2)
+    images, _ = tiny.images(tiny.TEST, 2)
     x = (images[..., None] - trained.stats.mean) * np.float32(trained.cfg.data.scale)
     ranks = trained.net.evaluate(x.astype(np.float32), np.arange(40) % 10)[1][[0, 3, 5, 21]]
     right, among = int((ranks == 0).sum()), int((ranks < 3).sum())
     assert text == (
-        f"4 pictures; of 4 with a known class {right} right, {among} in the first 3\n"
+        f"4 images; of 4 with a known class {right} right, {among} in the first 3\n"
         f"wrote {run / 'predictions.png'}\n"
     )
     red = count(pixels_of(run / "predictions.png"), charts.RIGHT)
@@ -286,7 +286,7 @@ def test_predictions_of_a_run(
     files = [str(tmp_path / "7" / "shoes" / "a.png"), str(tmp_path / "b.png")]
     out = ["-o", str(tmp_path / "p.svg")]
     assert main([*words, *files, *out]) == 0
-    assert "2 pictures; of 1 with a known class" in capsys.readouterr().out
+    assert "2 images; of 1 with a known class" in capsys.readouterr().out
     assert main([*words, *files, *out, "--labels", "7,2", "--ten-crop"]) == 0
     assert "of 2 with a known class" in capsys.readouterr().out
     svg = (tmp_path / "p.svg").read_text()
@@ -295,15 +295,15 @@ def test_predictions_of_a_run(
     assert (tmp_path / "p.svg").read_text() == svg  # no dates, no random names
 
 
-def test_pictures_are_shown_larger_than_the_net_sees_them(colour_run: Path, tmp_path: Path) -> None:
+def test_images_are_shown_larger_than_the_net_sees_them(colour_run: Path, tmp_path: Path) -> None:
     shutil.copytree(colour_run, tmp_path / "run")
     trained = open_run(colour_run)
-    assert trained.picture == (16, 16, 3)
+    assert trained.image == (16, 16, 3)
     plot.plot_predictions(tmp_path / "run", count=3, device="cpu")
     assert (tmp_path / "run" / "predictions.png").is_file()
 
 
-def test_chosen_pictures_are_of_all_classes() -> None:
+def test_chosen_images_are_of_all_classes() -> None:
     labels = np.repeat(np.arange(5), [50, 30, 10, 2, 1])
     data = ArrayDataset(np.zeros((93, 2, 2, 1), np.uint8), labels, list("abcde"))
     chosen = choose(data, 9)
@@ -322,9 +322,9 @@ def test_what_predictions_refuses(
     def error(*words: Any) -> str:
         return complain(capsys, run, "predictions", *words, "--device", "cpu")
 
-    assert "labels: expected 1, one for each picture, got 2" in error(image, "--labels", "1,2")
+    assert "labels: expected 1, one for each image, got 2" in error(image, "--labels", "1,2")
     assert "labels: expected classes of the net (0, 1, 2" in error(image, "--labels", "x")
-    assert "pick: cannot be given with picture files" in error(image, "--pick", 1)
+    assert "pick: cannot be given with image files" in error(image, "--pick", 1)
     assert "expected numbers from 0 to 39, got 40" in error("--pick", "3,40")
     assert "No such file" in error(tmp_path / "none.png")
     assert "expected a name that ends in .png, .svg, .pdf, .jpg or .webp" in error(
@@ -377,7 +377,7 @@ def test_confusion_is_that_of_eval(run: Path, capsys: pytest.CaptureFixture[str]
     assert main(["plot", str(run), "confusion", "--device", "cpu"]) == 0
     lines = capsys.readouterr().out.splitlines()
     right = evaluate(run, device="cpu")["top1"]
-    assert lines[0] == f"40 pictures, {right:.2f} % right"
+    assert lines[0] == f"40 images, {right:.2f} % right"
     assert lines[-1] == f"wrote {run / 'confusion.png'}"
     assert sum(int(line.split(": ")[1]) for line in lines[1:-1]) <= round(40 * (100 - right) / 100)
     assert main(["plot", str(run), "confusion", "--ten-crop", "--device", "cpu"]) == 0
@@ -415,7 +415,7 @@ def test_formats(kind: str, tmp_path: Path) -> None:
     charts.save_chart(charts.predictions_chart([guess("a")]), path)
     assert path.read_bytes() == content
     if kind in ("jpg", "webp", "png"):
-        save_picture(Image.new("RGB", (4, 4)), path)
+        save_image(Image.new("RGB", (4, 4)), path)
         assert path.read_bytes().startswith(first[kind])
 
 
@@ -445,9 +445,9 @@ def test_captions_without_a_font_for_them(monkeypatch: pytest.MonkeyPatch) -> No
     assert (known != other).any()
 
 
-def test_a_picture_is_whole_or_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_image_is_whole_or_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     picture = Image.new("RGB", (4, 4))
-    save_picture(picture, tmp_path / "a.png")
+    save_image(picture, tmp_path / "a.png")
     before = (tmp_path / "a.png").read_bytes()
 
     def fail(self: Any, file: Any, **options: Any) -> None:
@@ -456,6 +456,6 @@ def test_a_picture_is_whole_or_not_there(tmp_path: Path, monkeypatch: pytest.Mon
 
     monkeypatch.setattr(Image.Image, "save", fail)
     with pytest.raises(OSError, match=r"No space left on device.*a\.png"):
-        save_picture(picture, tmp_path / "a.png")
+        save_image(picture, tmp_path / "a.png")
     assert (tmp_path / "a.png").read_bytes() == before
     assert [path.name for path in tmp_path.iterdir()] == ["a.png"]

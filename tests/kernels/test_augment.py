@@ -42,7 +42,7 @@ every_case = pytest.mark.parametrize("case", CASES, ids=str)
 
 
 def problem(rng, case: Case, mean_as=cases.integers):
-    """(x, offsets, mirror, mean): both values of mirror occur where there are two pictures."""
+    """(x, offsets, mirror, mean): both values of mirror occur where there are two images."""
     n, h, w, c = case.x_shape
     x = rng.integers(0, 256, case.x_shape).astype(np.uint8)
     offsets = rng.integers(case.low, case.high + 1, (n, 2)).astype(np.int32)
@@ -70,7 +70,7 @@ def test_on_floats(backend, rng, case):
     check.close(y, reference.augment(x, offsets, mirror, mean, **options), largest, 3)
 
 
-def test_mirror_flips_the_crop_and_not_the_picture(backend):
+def test_mirror_flips_the_crop_and_not_the_image(backend):
     x = np.arange(6, dtype=np.uint8).reshape(1, 1, 6, 1)
     zero = np.zeros((1, 1, 1), np.float32)
     offsets, mirror = np.array([[0, 1]], np.int32), np.array([1], np.uint8)
@@ -78,13 +78,13 @@ def test_mirror_flips_the_crop_and_not_the_picture(backend):
     check.equal(y.ravel(), np.array([3, 2, 1]))
 
 
-def test_the_mean_moves_with_the_picture(backend, rng):
-    """Subtracted at the place a pixel came from: a picture equal to the mean becomes zero."""
+def test_the_mean_moves_with_the_image(backend, rng):
+    """Subtracted at the place a pixel came from: an image equal to the mean becomes zero."""
     x = rng.integers(0, 256, (1, 7, 8, 3)).astype(np.uint8)
-    pictures = np.repeat(x, 4, axis=0)
+    images = np.repeat(x, 4, axis=0)
     offsets = rng.integers(-2, 3, (4, 2)).astype(np.int32)
     mirror, mean = np.array([0, 1, 2, 255], np.uint8), x[0].astype(np.float32)
-    y = check.call(backend, ops.augment, pictures, offsets, mirror, mean, crop=(6, 6))
+    y = check.call(backend, ops.augment, images, offsets, mirror, mean, crop=(6, 6))
     check.equal(y, np.zeros((4, 6, 6, 3)))
 
 

@@ -192,7 +192,7 @@ def test_with_shorter_vectors(channels):
 
 
 def test_the_ring_is_used_again(backend, rng):
-    """So many pictures that a block of the kernel makes several rows of outputs, by several warps,
+    """So many images that a block of the kernel makes several rows of outputs, by several warps,
     and writes over rows of its ring that others may still be reading."""
     x = backend.asarray(cases.floats(rng, (1024, 3, 34, 8)))
     y, argmax, _ = apart(backend, x, backend.zeros((1024, 2, 17, 8)), (2, (1, 2)), {}, False)

@@ -294,16 +294,16 @@ def test_softmax(backend, rng, classes):
 
 
 def test_augment(backend, rng):
-    picture = rng.integers(0, 255, (2, 6, 6, 3), np.uint8)
+    image = rng.integers(0, 255, (2, 6, 6, 3), np.uint8)
     offsets, mirror = np.zeros((2, 2), np.int32), np.zeros(2, np.uint8)
     mean, noise = draw(rng, (6, 6, 3), (2, 3))
 
     def run(mean, noise):
-        given = map(backend.asarray, (picture, offsets, mirror))
+        given = map(backend.asarray, (image, offsets, mirror))
         return ops.augment(*given, mean, crop=(4, 4), noise=noise)
 
     def expect(mean, noise):
-        return reference.augment(picture, offsets, mirror, mean, crop=(4, 4), noise=noise)
+        return reference.augment(image, offsets, mirror, mean, crop=(4, 4), noise=noise)
 
     comes_out(backend, rng, run, expect, [mean, noise], fixed=(0,))
     comes_out(backend, rng, run, expect, [mean[:1, :1], noise])

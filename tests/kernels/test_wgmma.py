@@ -20,7 +20,7 @@ from convnet import ops
 
 PRECISIONS = ("fp32", "tf32", "bf16")
 # Each width of a tile (48, 64, 96, 128) in fprop by k / groups, in dgrad by c / groups; with the
-# last one ragged, tiles across pictures, lines and channels, and one channel's sixteen or several.
+# last one ragged, tiles across images, lines and channels, and one channel's sixteen or several.
 CASES = (
     ConvCase("48-and-16", 3, 9, 9, 16, 48, 3, 3, pad=(1, 1)),
     ConvCase("64-ragged", 2, 11, 13, 32, 61, 3, 3, pad=(1, 1)),
@@ -99,8 +99,8 @@ def test_misspelt_choice(kernels_backend, rng, monkeypatch, value):
         check.call(kernels_backend, ops.conv_fprop, x, w, np.zeros(8, np.float32), precision="tf32")
 
 
-def test_pictures_that_no_tensor_map_takes(kernels_backend, rng):
-    """A picture that does not begin at a multiple of 16 bytes goes to the kernels of mma.sync."""
+def test_images_that_no_tensor_map_takes(kernels_backend, rng):
+    """An image that does not begin at a multiple of 16 bytes goes to the kernels of mma.sync."""
     x, w = cases.integers(rng, (1, 9, 9, 16)), cases.integers(rng, (8, 3, 3, 16))
     b = np.zeros(8, np.float32)
     unaligned = kernels_backend.asarray(np.concatenate([[0], x.ravel()]).astype(np.float32))

@@ -109,7 +109,7 @@ def test_nine_views() -> None:
 def test_presets_train_and_are_tested_on_several_views(
     tmp_path: Path, preset: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """On pictures made up in CIFAR's format; CIFAR-10 itself is not needed."""
+    """On images made up in CIFAR's format; CIFAR-10 itself is not needed."""
     data, run = d.cifar(tmp_path, 20), tmp_path / "run"
     settings = ["train.batch=20", "train.epochs=1", "schedule.steps=[3]"]
     result = train(preset, data=data, device="cpu", run_dir=run, overrides=settings, quiet=True)

@@ -176,7 +176,7 @@ def test_fashion_mnist_is_of_the_size_promised():
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_models_take_any_picture_and_number_of_classes(name):
+def test_models_take_any_image_and_number_of_classes(name):
     options = {"hidden": 16} if name in ("alexnet", "small") else {}
     net = MODELS[name](in_shape=(70, 83, 3), classes=7, device="cpu", seed=1, **options)
     assert net.shapes["softmax"] == (7,)

@@ -133,7 +133,7 @@ def test_what_does_not_fit_is_refused_before_it_is_made(
     assert re.fullmatch(
         rf"convnet: error: {config}: training at batch 16: needs [\d,]+ MiB \(parameters [\d,]+, "
         r"velocities .*, gradients .*, activations .*, batch .*\), "
-        r"and cpu has 4,096 MiB free; try a smaller train.batch, net or picture\n",
+        r"and cpu has 4,096 MiB free; try a smaller train.batch, net or image\n",
         error,
     )
     assert made == [True]

@@ -312,7 +312,7 @@ def change_seed_and_step(net: Net) -> None:
 
 
 def move_first_case(net: Net) -> None:
-    net.first_case = 12
+    net.first_sample = 12
 
 
 def keep(net: Net) -> None:

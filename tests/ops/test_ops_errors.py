@@ -35,8 +35,8 @@ def assert_refuses(call, message, backend):
     assert "\n" not in text
 
 
-def augment(z, pictures=np.uint8, offsets=(2, 2), mean=(5, 5, 3), crop=4):
-    x, mirror = z(2, 5, 5, 3, dtype=pictures), z(2, dtype=np.uint8)
+def augment(z, images=np.uint8, offsets=(2, 2), mean=(5, 5, 3), crop=4):
+    x, mirror = z(2, 5, 5, 3, dtype=images), z(2, dtype=np.uint8)
     return ops.augment(x, z(*offsets, dtype=np.int32), mirror, z(*mean), crop=crop)
 
 
@@ -215,7 +215,7 @@ ARRAYS = {
         "labels: expected int32, got int64",
     ),
     "float-pictures": (
-        lambda z: augment(z, pictures=np.float32),
+        lambda z: augment(z, images=np.float32),
         "x: expected uint8, got float32",
     ),
     "float-argmax": (

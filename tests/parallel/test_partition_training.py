@@ -209,7 +209,7 @@ def test_the_memory_of_a_run_on_two_devices(tmp_path, monkeypatch, capsys):
     assert convnet.cli.main.main([*words, "--set", "net.layers.conv1.filters=1500000"]) == 2
     assert re.search(
         r"tiny.toml: training at batch 16: needs [\d,]+ MiB \(parameters .*\), "
-        r"and cpu:0 and cpu:1 have 2,048 MiB free; try a smaller train.batch, net or picture\n",
+        r"and cpu:0 and cpu:1 have 2,048 MiB free; try a smaller train.batch, net or image\n",
         capsys.readouterr().err,
     )
     assert not (tmp_path / "run").exists()

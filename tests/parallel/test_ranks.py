@@ -340,7 +340,7 @@ def test_an_error_in_one_rank_ends_the_job(one, tmp_path, rank, count):
 
         def failing(self, epoch, indices, images):
             if MPI.COMM_WORLD.rank == {rank} and epoch == 1:
-                raise DataError("picture 5: it is not there")
+                raise DataError("image 5: it is not there")
             return vary(self, epoch, indices, images)
 
         Loader._vary = failing
@@ -349,7 +349,7 @@ def test_an_error_in_one_rank_ends_the_job(one, tmp_path, rank, count):
     )
     result = mpirun(2, sys.executable, str(script), cwd=tmp_path, timeout=60)
     assert result.returncode != 0
-    message = f"convnet: error: rank {rank} of 2: picture 5: it is not there"
+    message = f"convnet: error: rank {rank} of 2: image 5: it is not there"
     assert result.stderr.count(message) == count
     assert "Traceback" not in result.stderr
 
@@ -400,5 +400,5 @@ def test_bad_input_is_said_once(one, tmp_path):
     result = mpirun(4, *words, cwd=tmp_path)
     assert result.returncode == 2
     assert result.stderr.count("convnet: error: rank 0 of 4:") == 1
-    assert "expected at least 4, a picture for each process, got 3" in result.stderr
+    assert "expected at least 4, an image for each process, got 3" in result.stderr
     assert not (tmp_path / "run").exists()

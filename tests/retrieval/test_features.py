@@ -50,7 +50,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 @pytest.fixture(scope="module")
 def folder_run(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """A run on class folders of colour pictures."""
+    """A run on class folders of colour images."""
     folder = tmp_path_factory.mktemp("folders")
     data = trees.class_folders(folder / "pictures")
     cfg = tiny.config(data, data={"source": "folder", "size": [8, 8]}, train={"epochs": 1})
@@ -60,9 +60,9 @@ def folder_run(tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 
 def expected(run_dir: Path, seed: int, count: int, until: str = "drop2") -> np.ndarray:
-    """A layer's output in test mode, computed from the pictures step by step."""
+    """A layer's output in test mode, computed from the images step by step."""
     trained = open_run(run_dir)
-    pixels, _ = tiny.pictures(count, seed)
+    pixels, _ = tiny.images(count, seed)
     x = (pixels[..., None] - trained.stats.mean) * np.float32(trained.cfg.data.scale)
     return trained.net.forward(x.astype(np.float32), until).reshape(count, -1)
 
@@ -77,7 +77,7 @@ def test_the_last_hidden_layer_in_test_mode(run: Run, tmp_path: Path) -> None:
         np.testing.assert_allclose(
             arrays["features"], expected(run[0], seed, count), rtol=1e-5, atol=1e-6
         )
-        np.testing.assert_array_equal(arrays["labels"], tiny.pictures(count, seed)[1])
+        np.testing.assert_array_equal(arrays["labels"], tiny.images(count, seed)[1])
     undropped = expected(run[0], 2, tiny.TEST, "relu2")  # dropout's test scaling
     np.testing.assert_array_equal(expected(run[0], 2, tiny.TEST), undropped / 2)
 
@@ -203,7 +203,7 @@ def test_another_net_layer_or_data_is_refused(run: Run, retrained: Path, tmp_pat
         write_features(retrained, None, out, device="cpu")
     with pytest.raises(DataError, match="out: holds features of another net or layer; remove it"):
         write_features(run[0], None, out, "relu2", device="cpu")
-    with pytest.raises(DataError, match="out: holds features of other pictures"):
+    with pytest.raises(DataError, match="out: holds features of other images"):
         write_features(run[0], None, out, part="val", device="cpu")
     assert out.read_bytes() == before
 
@@ -221,7 +221,7 @@ def test_what_tells_nets_apart(run: Run) -> None:
         trained.checkpoint.arrays[name].reshape(-1)[0] -= 1
 
 
-def test_an_unfinished_file_of_changed_pictures_is_refused(
+def test_an_unfinished_file_of_changed_images_is_refused(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "_EVERY", 0.0)
@@ -235,9 +235,9 @@ def test_an_unfinished_file_of_changed_pictures_is_refused(
         write_features(run[0], data, out, device="cpu", progress=stop)
     images = data / "train-images-idx3-ubyte"
     content = bytearray(images.read_bytes())
-    content[16] ^= 255  # a pixel of the first picture
+    content[16] ^= 255  # a pixel of the first image
     images.write_bytes(content)
-    with pytest.raises(DataError, match=r"out.part: was begun with features of other pictures"):
+    with pytest.raises(DataError, match=r"out.part: was begun with features of other images"):
         write_features(run[0], data, out, device="cpu")
 
 
@@ -249,11 +249,11 @@ def test_names_and_classes_of_folders(folder_run: Run, tmp_path: Path) -> None:
     assert all(name.split("/")[0] == index.label(i) for i, name in enumerate(names))
 
 
-def test_pictures_without_classes(folder_run: Run, tmp_path: Path) -> None:
+def test_images_without_classes(folder_run: Run, tmp_path: Path) -> None:
     flat = tmp_path / "flat"
     flat.mkdir()
     for number, name in enumerate(("b é.png", "a.png", "c.png")):
-        trees.picture(number).save(flat / name)
+        trees.image(number).save(flat / name)
     written = write_features(folder_run[0], flat, tmp_path / "f", device="cpu")
     assert written.count == 3
     index = open_index(tmp_path / "f")
@@ -263,7 +263,7 @@ def test_pictures_without_classes(folder_run: Run, tmp_path: Path) -> None:
     assert index.labels.tolist() == [-1, -1, -1]
 
 
-def test_packed_pictures_have_names(folder_run: Run, tmp_path: Path) -> None:
+def test_packed_images_have_names(folder_run: Run, tmp_path: Path) -> None:
     packed = tmp_path / "packed"
     words = ["data", "pack", str(folder_run[1]), str(packed), "--size", "12", "--workers", "1"]
     assert main(words) == 0
@@ -392,7 +392,7 @@ def test_the_command(run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str
     out = tmp_path / "f.safetensors"
     assert main(["features", str(run[0]), str(run[1]), "-o", str(out), "--part", "val"]) == 0
     text = capsys.readouterr().out
-    assert text.startswith("40 pictures, 12 numbers each, of drop2; 0:0")
+    assert text.startswith("40 images, 12 numbers each, of drop2; 0:0")
     assert text.endswith(f"wrote {out}\n")
     assert main(["features", str(run[0]), str(run[1]), "-o", str(out), "--part", "val"]) == 0
     assert "40 were done before" in capsys.readouterr().out

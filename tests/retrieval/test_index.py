@@ -39,8 +39,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run on class folders, in run/; its pictures; features of all of them."""
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run on class folders, in run/; its images; features of all of them."""
     folder = tmp_path_factory.mktemp("pictures")
     trees.class_folders(folder / "pictures")
     cfg = tiny.config(
@@ -54,7 +54,7 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def names_of(folder: Path, numbers: list[int]) -> list[str]:
-    pixels, _ = tiny.pictures(tiny.TEST, 2)
+    pixels, _ = tiny.images(tiny.TEST, 2)
     for number in numbers:
         Image.fromarray(pixels[number]).save(folder / f"{number}.png")
     return [str(folder / f"{number}.png") for number in numbers]
@@ -79,24 +79,24 @@ def test_neighbours_are_those_of_the_features(folder: Path, tmp_path: Path) -> N
         assert other.query.label is None
 
 
-def test_a_picture_of_the_index_is_its_own_neighbour(pictures: Path) -> None:
-    index = open_index(pictures / "all")
+def test_an_image_of_the_index_is_its_own_neighbour(images: Path) -> None:
+    index = open_index(images / "all")
     for number in (0, 12, 29):
-        path = pictures / "pictures" / index.name(number)
-        (found,) = search(pictures / "run", index, [path], k=2, device="cpu")
+        path = images / "pictures" / index.name(number)
+        (found,) = search(images / "run", index, [path], k=2, device="cpu")
         assert found.numbers[0] == number
         assert found.distances[0] < 1e-4 * found.distances[1]
         assert found.query.label == index.label(number)
 
 
-def test_the_drawn_row(pictures: Path, tmp_path: Path) -> None:
+def test_the_drawn_row(images: Path, tmp_path: Path) -> None:
     """The query and its neighbours in their places, framed by whether the class is the same."""
-    index = open_index(pictures / "all")
-    path = pictures / "pictures" / index.name(4)
-    found = search(pictures / "run", index, [path], k=5, device="cpu")
+    index = open_index(images / "all")
+    path = images / "pictures" / index.name(4)
+    found = search(images / "run", index, [path], k=5, device="cpu")
     draw(found, index, tmp_path / "row.png")
-    with Image.open(tmp_path / "row.png") as picture:
-        row = np.array(picture)
+    with Image.open(tmp_path / "row.png") as image:
+        row = np.array(image)
     assert row.shape[1] == 8 + 6 * (112 + 6 + 8) + 28
     same = [label == found[0].query.label for label in found[0].labels]
     assert same[0] is True
@@ -122,8 +122,8 @@ def test_the_command(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture
     assert lines[4] == "validation 14 (4)"
     assert all(re.fullmatch(r" +[\d.e-]+  \d  train \d+", line) for line in lines[1:4] + lines[5:8])
     assert lines[8] == f"wrote {out}"
-    with Image.open(out) as picture:
-        assert picture.width == 8 + 4 * 126 + 28
+    with Image.open(out) as image:
+        assert image.width == 8 + 4 * 126 + 28
     assert main([*words, "--json", "--no-picture"]) == 0
     said = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [one["query"] for one in said] == ["validation 3", "validation 14"]
@@ -150,24 +150,24 @@ def complain(capsys: pytest.CaptureFixture[str], *words: Any) -> str:
 
 
 def test_what_search_refuses(
-    folder: Path, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    folder: Path, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run, index = folder / "run", folder / "train"
 
     def error(*words: Any) -> str:
         return complain(capsys, "search", *words, "--device", "cpu")
 
-    assert "expected pictures to search for" in error(run, index)
+    assert "expected images to search for" in error(run, index)
     assert "expected numbers from 0 to 39, got 40" in error(run, index, "--pick", "40")
     assert "expected whole numbers such as 3,17" in error(run, index, "--pick", "3,x")
-    assert "k: expected 1 to 160, the pictures there are, got 161" in error(
+    assert "k: expected 1 to 160, the images there are, got 161" in error(
         run, index, "--pick", 1, "-k", 161
     )
-    other = error(pictures / "run", index, "--pick", 1)
+    other = error(images / "run", index, "--pick", 1)
     assert re.search(r"train: expected features of .*run/checkpoints/best.*another net", other)
     assert "expected a readable file, got No such file" in error(run, tmp_path / "x", "--pick", 1)
     assert "No such file" in error(run, index, tmp_path / "x.png")
-    (tmp_path / "x.png").write_bytes(b"no picture")
+    (tmp_path / "x.png").write_bytes(b"no image")
     assert "x.png" in error(run, index, tmp_path / "x.png")
     assert "expected a name that ends in .png" in error(
         run, index, "--pick", 1, "-o", tmp_path / "row.doc"
@@ -192,14 +192,14 @@ def test_an_index_of_the_run_before_it_went_on_is_refused(folder: Path, tmp_path
         search(tmp_path / "run", open_index(folder / "train"), pick=[0], device="cpu")
 
 
-def test_changed_pictures_are_not_drawn(pictures: Path, tmp_path: Path) -> None:
-    shutil.copytree(pictures / "pictures", tmp_path / "moved")
-    index = open_index(pictures / "all")
-    path = pictures / "pictures" / index.name(4)
-    found = search(pictures / "run", index, [path], device="cpu")
+def test_changed_images_are_not_drawn(images: Path, tmp_path: Path) -> None:
+    shutil.copytree(images / "pictures", tmp_path / "moved")
+    index = open_index(images / "all")
+    path = images / "pictures" / index.name(4)
+    found = search(images / "run", index, [path], device="cpu")
     draw(found, index, tmp_path / "moved.png", tmp_path / "moved")
-    trees.picture(77).save(tmp_path / "moved" / "cat" / "999.png")
-    with pytest.raises(DataError, match="all: the pictures have changed since it was made"):
+    trees.image(77).save(tmp_path / "moved" / "cat" / "999.png")
+    with pytest.raises(DataError, match="all: the images have changed since it was made"):
         draw(found, index, tmp_path / "row.png", tmp_path / "moved")
     assert not (tmp_path / "row.png").exists()
 
@@ -267,7 +267,7 @@ def test_sizes_of_the_papers_features() -> None:
 
 def test_what_learning_refuses(rng: np.random.Generator) -> None:
     x, _ = clusters(rng)
-    with pytest.raises(DataError, match="expected at least 128 pictures to learn from, got 100"):
+    with pytest.raises(DataError, match="expected at least 128 images to learn from, got 100"):
         learn_codes(x[:100], HashSettings(), "cpu")
     with pytest.raises(DataError, match="expected features that differ"):
         learn_codes(np.ones((200, 4), np.float32), HashSettings(), "cpu")
@@ -281,7 +281,7 @@ def test_what_learning_refuses(rng: np.random.Generator) -> None:
 def test_the_file_of_codes(folder: Path) -> None:
     index, features = open_index(folder / "codes"), open_index(folder / "train")
     assert index.kind == "codes"
-    assert index.bytes_per_picture == 2
+    assert index.bytes_per_image == 2
     np.testing.assert_array_equal(index.rows, index.encode(np.asarray(features.rows)))
     np.testing.assert_array_equal(index.labels, features.labels)
     assert index.classes == features.classes
@@ -325,7 +325,7 @@ def test_the_figures_of_the_table(folder: Path) -> None:
     assert (report.pictures, report.queries) == (160, 40)
     assert all(row.ms > 0 for row in report.rows)
     train_, val = open_index(folder / "train"), open_index(folder / "val")
-    there, wanted = tiny.pictures(160, 1), tiny.pictures(40, 2)
+    there, wanted = tiny.images(160, 1), tiny.images(40, 2)
     flat = [one[0].reshape(len(one[0]), -1).astype(np.float64) for one in (there, wanted)]
     bits = [
         np.unpackbits(open_index(folder / "codes").encode(np.asarray(one.rows)), axis=1)
@@ -345,7 +345,7 @@ def test_the_retrieval_command(folder: Path, capsys: pytest.CaptureFixture[str])
     words = ["retrieval", *(str(folder / name) for name in ("train", "val", "codes"))]
     assert main([*words, "--most", "10"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0] == "10 queries among 160 pictures"
+    assert lines[0] == "10 queries among 160 images"
     assert re.fullmatch(r"features +[\d.]+ % +[\d.]+ +512", lines[3])
     assert re.fullmatch(r"by class +pixels +features +16 bits", lines[6])
     assert re.fullmatch(r"0 +[\d.]+ % +[\d.]+ % +[\d.]+ %", lines[7])
@@ -358,7 +358,7 @@ def test_the_retrieval_command(folder: Path, capsys: pytest.CaptureFixture[str])
 
 
 def test_what_retrieval_refuses(
-    folder: Path, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    folder: Path, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def error(*words: Any) -> str:
         return complain(capsys, "retrieval", *words)
@@ -366,17 +366,17 @@ def test_what_retrieval_refuses(
     train_, val, codes = (folder / name for name in ("train", "val", "codes"))
     assert "val: expected codes, got features" in error(train_, val, val)
     assert "codes: expected features, got codes" in error(codes, val)
-    assert "all: expected features of the net and layer of" in error(train_, pictures / "all")
+    assert "all: expected features of the net and layer of" in error(train_, images / "all")
     assert "codes: expected codes of" in error(val, train_, codes)
     flat = tmp_path / "flat"
     flat.mkdir()
-    trees.picture(1).save(flat / "a.png")
-    write_features(pictures / "run", flat, tmp_path / "f", device="cpu")
-    assert "f: expected pictures with classes" in error(pictures / "all", tmp_path / "f")
+    trees.image(1).save(flat / "a.png")
+    write_features(images / "run", flat, tmp_path / "f", device="cpu")
+    assert "f: expected images with classes" in error(images / "all", tmp_path / "f")
     assert "k: expected 1 to 160" in error(train_, val, "-k", 161)
 
 
-def test_moved_pictures_are_named(folder: Path, tmp_path: Path) -> None:
+def test_moved_images_are_named(folder: Path, tmp_path: Path) -> None:
     shutil.copytree(folder / "data", tmp_path / "data")
     write_features(folder / "run", tmp_path / "data", tmp_path / "f", device="cpu")
     shutil.rmtree(tmp_path / "data")

@@ -131,7 +131,7 @@ def test_what_is_refused(rng: np.random.Generator, monkeypatch: pytest.MonkeyPat
     x = rng.standard_normal((5, 3)).astype(np.float32)
     search = Euclidean(5, rows_of(x))
     for k in (0, 6):
-        with pytest.raises(DataError, match=f"k: expected 1 to 5, the pictures there are, got {k}"):
+        with pytest.raises(DataError, match=f"k: expected 1 to 5, the images there are, got {k}"):
             search.nearest(x, k)
         with pytest.raises(DataError, match="k: expected 1 to 5"):
             nearest_codes(np.zeros((1, 2), np.uint8), np.zeros((5, 2), np.uint8), k)

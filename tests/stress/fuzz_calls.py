@@ -53,7 +53,7 @@ def valid_ops() -> list[Call]:
     pooled, winners = array(2, 2, 3, 4), array(2, 2, 3, 4, dtype=np.uint8)
     pool = ((3, 3), 2, 0, "ceil")
     matrix, labels = array(3, 7), np.array([0, 6, 3], np.int32)
-    pictures = array(2, 6, 6, 3, dtype=np.uint8)
+    images = array(2, 6, 6, 3, dtype=np.uint8)
     offsets, mirror = array(2, 2, dtype=np.int32), array(2, dtype=np.uint8)
     shapes = image.shape, filters.shape
     calls: list[tuple[str, tuple, dict]] = [
@@ -94,7 +94,7 @@ def valid_ops() -> list[Call]:
         ("softmax_xent", (matrix, labels), {"scale": 0.5, "dlogits": True}),
         ("sgd_update", ([(matrix.copy(), matrix.copy(), matrix, 1.0, 1.0)], 0.1, 0.9, 5e-4),
          {"state": uint32(12)}),
-        ("augment", (pictures, offsets, mirror, array(6, 6, 3)),
+        ("augment", (images, offsets, mirror, array(6, 6, 3)),
          {"crop": (4, 5), "noise": array(2, 3), "scale": 1.0}),
         ("philox", (1, 2, 3, np.arange(5)), {}),
         ("peer_copy", (array(3, 5), array(3, 4)), {"dst_col": 1, "src_col": 2, "cols": 2}),

@@ -36,7 +36,7 @@ from runs import assert_same_end, newest
 
 from convnet.config import load_config
 
-# As `convnet`, for pictures that seem not to fit in memory.
+# As `convnet`, for images that seem not to fit in memory.
 _COMMAND = """
 import sys
 from convnet.cli import main as cli
@@ -73,9 +73,9 @@ KINDS = [  # workers are started anew for every validation, hence fewer epochs
 ]
 
 
-def write_pictures(folder: Path) -> Path:
-    """The pictures of `tiny` as files, in a folder for each class."""
-    images, labels = tiny.pictures(tiny.TRAIN, 1)
+def write_images(folder: Path) -> Path:
+    """The images of `tiny` as files, in a folder for each class."""
+    images, labels = tiny.images(tiny.TRAIN, 1)
     for number, (image, label) in enumerate(zip(images, labels, strict=True)):
         path = folder / f"class{label}" / f"{number:03}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -214,7 +214,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as name:
         base = Path(name)
         train = {"checkpoint_steps": 3, "keep": 2}
-        data = {"source": "folder", "path": str(write_pictures(base / "pictures")), "size": [8, 8]}
+        data = {"source": "folder", "path": str(write_images(base / "pictures")), "size": [8, 8]}
         plain = tiny.write_config(base / "plain.toml", tiny.write_data(base / "data"), train=train)
         files = tiny.write_config(base / "files.toml", "", train=train, data=data)
         wholes = {}

@@ -262,7 +262,7 @@ LRN = (
     LrnCase("several-blocks", (3, 27, 25, 48), groups=2, emulator=False),
 )
 
-# The paper's net, layer by layer: batch 128, 224 x 224 pictures; `ceil` gives conv1 55 positions.
+# The paper's net, layer by layer: batch 128, 224 x 224 images; `ceil` gives conv1 55 positions.
 ALEXNET_CONV = (
     ConvCase("conv1", 128, 224, 224, 3, 96, 11, 11, (4, 4), rounding="ceil", emulator=False),
     ConvCase("conv2", 128, 27, 27, 96, 256, 5, 5, pad=(2, 2), groups=2, emulator=False),

@@ -1,4 +1,4 @@
-"""CIFAR-10 and CIFAR-100 in every form they are published in, three pictures a file."""
+"""CIFAR-10 and CIFAR-100 in every form they are published in, three images a file."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 
 from convnet.data import cifar10
 
-COUNT = 3  # pictures in each file of the small sets made here
+COUNT = 3  # images in each file of the small sets made here
 
 
 def rows(seed: int) -> np.ndarray:

@@ -85,7 +85,7 @@ def ended(layers: Layers, last: str, **keys: Any) -> Layers:
 
 
 def cifar(folder: Path, count: int = 40, classes: int = 10) -> Path:
-    """Pictures in CIFAR-10's binary version: each class has a colour and a bar of its own."""
+    """Images in CIFAR-10's binary version: each class has a colour and a bar of its own."""
     root = folder / "cifar-10-batches-bin"
     root.mkdir(parents=True)
     rng = np.random.default_rng(5)
@@ -162,7 +162,7 @@ def imagenet() -> tuple[Layers, Layers]:
 
 
 def built(found: Imported, **options: Any) -> Net:
-    """The net of what was imported, for CIFAR's pictures."""
+    """The net of what was imported, for CIFAR's images."""
     return build_net(found.cfg, (32, 32, 3), None, options.pop("device", "cpu"), **options)
 
 

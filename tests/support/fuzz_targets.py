@@ -45,7 +45,7 @@ from convnet.exchange.cuda_convnet.convert import import_files
 from convnet.retrieval import tensor_file
 from convnet.retrieval.features import write_features
 from convnet.retrieval.hashing import HashSettings
-from convnet.retrieval.index import indexed_pictures, open_index, write_codes
+from convnet.retrieval.index import indexed_images, open_index, write_codes
 from convnet.training import checkpoint
 from convnet.training.run_folder import RunError, open_checkpoint, read_metrics
 from convnet.training.train import train
@@ -186,14 +186,14 @@ def label_lists(folder: Path) -> Attack:
     return Attack("labels", folder / "file", mutator, read, (DataError,), 30_000)
 
 
-def pictures(folder: Path) -> Attack:
+def images(folder: Path) -> Attack:
     valid = []
     for kind in ("PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP", "PPM"):
         for mode in ("RGB", "P", "L", "1"):
             if (kind, mode) in (("JPEG", "P"), ("PPM", "P")):
                 continue
             file = io.BytesIO()
-            picture = trees.picture(1, (9, 7)).convert(mode)
+            picture = trees.image(1, (9, 7)).convert(mode)
             if kind == "TIFF" and mode == "RGB":
                 picture.save(file, kind, compression="tiff_lzw")
             else:
@@ -363,7 +363,7 @@ def checkpoints(folder: Path) -> Attack:
 
 
 def runs(folder: Path) -> Attack:
-    """All that `eval` and `predict` do with a checkpoint before they look at pictures."""
+    """All that `eval` and `predict` do with a checkpoint before they look at images."""
     valid = open_checkpoint(_trained(folder), print)
     allowed = (checkpoint.CheckpointError, RunError, ConfigError, DataError)
     return Attack(
@@ -443,7 +443,7 @@ def indices(folder: Path) -> Attack:
         index.name(len(index) - 1)
         index.label(0)
         if len(path.read_bytes()) % 16 == 0:
-            indexed_pictures(index)
+            indexed_images(index)
 
     mutator = one_of(inner, inner, bytes_of(contents))
     return Attack("index", folder / "file", mutator, read, (DataError, ConfigError), 40_000)
@@ -455,7 +455,7 @@ ATTACKS: dict[str, Callable[[Path], Attack]] = {
     "idx": idx_files,
     "meta.mat": meta_mat,
     "labels": label_lists,
-    "picture": pictures,
+    "picture": images,
     "packed": packed,
     "config": configs,
     "override": overrides,

@@ -381,7 +381,7 @@ def sgd_update(w, velocity, grad, lr_mult, decay_mult, lr, momentum, weight_deca
 
 
 def augment(x, offsets, mirror, mean, *, crop, noise=None, scale=1.0):
-    """Crop, mirror, add noise, subtract the mean of the same place; outside the picture 0."""
+    """Crop, mirror, add noise, subtract the mean of the same place; outside the image 0."""
     n, height, width, c = x.shape
     y = np.zeros((n, *crop, c))
     mean = np.broadcast_to(float64(mean), (height, width, c))

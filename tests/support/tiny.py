@@ -1,4 +1,4 @@
-"""A run small enough for tests: 8x8 pictures of ten classes, a net of two layers, real files."""
+"""A run small enough for tests: 8x8 images of ten classes, a net of two layers, real files."""
 
 from __future__ import annotations
 
@@ -19,26 +19,26 @@ TRAIN, TEST, BATCH = 160, 40, 16
 STEPS = TRAIN // BATCH  # of an epoch
 
 
-def pictures(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+def images(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """uint8 [count, 8, 8] and labels: class k has a bright bar at a place of its own."""
     rng = np.random.default_rng(seed)
     labels = np.arange(count) % 10
-    images = rng.integers(0, 60, (count, 8, 8))
-    for image, label in zip(images, labels, strict=True):
+    pixels = rng.integers(0, 60, (count, 8, 8))
+    for image, label in zip(pixels, labels, strict=True):
         place = label % 5 + 1
         if label < 5:
             image[place, :] += 150
         else:
             image[:, place] += 150
-    return images.astype(np.uint8), labels.astype(np.uint8)
+    return pixels.astype(np.uint8), labels.astype(np.uint8)
 
 
 def write_data(folder: Path) -> Path:
     """The four files of an MNIST-like set."""
     folder.mkdir(parents=True, exist_ok=True)
     for stem, count, seed in (("train", TRAIN, 1), ("t10k", TEST, 2)):
-        images, labels = pictures(count, seed)
-        write_idx(folder / f"{stem}-images-idx3-ubyte", images)
+        pixels, labels = images(count, seed)
+        write_idx(folder / f"{stem}-images-idx3-ubyte", pixels)
         write_idx(folder / f"{stem}-labels-idx1-ubyte", labels)
     return folder
 

@@ -18,9 +18,9 @@ from convnet.data.idx import write_idx
 
 
 def write_data(folder: Path) -> Path:
-    """The pictures of `tiny`, twice as large."""
+    """The images of `tiny`, twice as large."""
     for stem, count, seed in (("train", tiny.TRAIN, 1), ("t10k", tiny.TEST, 2)):
-        images, labels = tiny.pictures(count, seed)
+        images, labels = tiny.images(count, seed)
         write_idx(folder / f"{stem}-images-idx3-ubyte", images.repeat(2, axis=1).repeat(2, axis=2))
         write_idx(folder / f"{stem}-labels-idx1-ubyte", labels)
     return folder
@@ -44,7 +44,7 @@ def curve(*errors: float) -> list[dict[str, Any]]:
 
 
 def planned(source: str, shape: tuple[int, int, int], net: str = "small") -> ablations.Ablations:
-    """Ablations on empty pictures of this shape."""
+    """Ablations on empty images of this shape."""
     images = np.zeros((20, *shape), np.uint8)
     part = Part(ArrayDataset(images, np.arange(20) % 4, ["a", "b", "c", "d"]))
     arguments = argparse.Namespace(

@@ -1,4 +1,4 @@
-"""Small folders of pictures, of every kind that people have on their disks."""
+"""Small folders of images, of every kind that people have on their disks."""
 
 from __future__ import annotations
 
@@ -23,30 +23,30 @@ META = base64.b64decode(
 )
 
 
-def picture(number: int, size: tuple[int, int] = (20, 24)) -> Image.Image:
-    """A smooth picture (height, width) that no other number has."""
+def image(number: int, size: tuple[int, int] = (20, 24)) -> Image.Image:
+    """A smooth image (height, width) that no other number has."""
     rng = np.random.default_rng(number)
     small = rng.integers(0, 256, (3, 3, 3), np.uint8)
     return Image.fromarray(small).resize((size[1], size[0]), Image.Resampling.BILINEAR)
 
 
 def class_folders(root: Path, count: int = 10, start: int = 0) -> Path:
-    """`count` pictures in each of three class folders, of several sizes and formats."""
+    """`count` images in each of three class folders, of several sizes and formats."""
     for label, name in enumerate(CLASSES):
         (root / name).mkdir(parents=True)
         for i in range(count):
             number = start + label * count + i
             suffix = ("png", "jpg", "bmp")[i % 3]
-            picture(number, (20 + i, 24)).save(root / name / f"{i:03}.{suffix}")
+            image(number, (20 + i, 24)).save(root / name / f"{i:03}.{suffix}")
     return root
 
 
 def ilsvrc(root: Path, count: int = 6) -> Path:
-    """Training pictures by class, validation pictures without folders and their labels in files."""
+    """Training images by class, validation images without folders and their labels in files."""
     class_folders(root / "train")
     (root / "val").mkdir()
     for i in range(count):
-        picture(1000 + i).save(root / "val" / f"val_{i + 1:08}.JPEG", "JPEG")
+        image(1000 + i).save(root / "val" / f"val_{i + 1:08}.JPEG", "JPEG")
     names = [CLASSES[i % 3] for i in range(count)]
     (root / "names.txt").write_text("".join(f"{name}\n" for name in names))
     # Numbers from 1 in an order that is not that of the names: emu, cat, dog.

@@ -42,10 +42,10 @@ def quick(data: Any, run_dir: Path, **arguments: Any) -> TrainResult:
 
 
 def five_classes() -> tuple[ArrayDataset, ArrayDataset]:
-    """The pictures of classes 0 to 4."""
+    """The images of classes 0 to 4."""
     sets = []
     for count, seed in ((tiny.TRAIN, 1), (tiny.TEST, 2)):
-        images, labels = tiny.pictures(count, seed)
+        images, labels = tiny.images(count, seed)
         few = labels < 5
         sets.append(ArrayDataset(images[few][..., None], labels[few], list("abcde")))
     return sets[0], sets[1]
@@ -113,7 +113,7 @@ def test_other_names_and_parts(data: Path, source: Path, tmp_path: Path) -> None
     assert "conv1 (no b there)" in (tmp_path / "run3" / "log.txt").read_text()
 
 
-def test_other_preparation_of_the_pictures_is_warned_of(
+def test_other_preparation_of_the_images_is_warned_of(
     data: Path, source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     quick(data, tmp_path / "run", init=source, changes={"data": {"scale": 1.0}})

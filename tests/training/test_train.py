@@ -116,7 +116,7 @@ def test_the_first_lines(data: Path, tmp_path: Path, capsys: pytest.CaptureFixtu
     assert starts == ["device", "data", "160", "net", "memory", "step", "schedule", "run"]
     assert "cpu" in lines[0]
     assert str(data) in lines[1]
-    assert "40 validation pictures, 8 x 8 x 1, 10 classes" in lines[2]
+    assert "40 validation images, 8 x 8 x 1, 10 classes" in lines[2]
     assert re.fullmatch(
         r"memory    \d\.\d MiB \(parameters 0\.0, .*, batch 0\.0\) to train at batch 16;"
         r" [\d,.]+ MiB are free",
@@ -161,7 +161,7 @@ def test_paths_of_data_are_made_absolute(
 
 
 def sets(count: int = 64) -> tuple[ArrayDataset, ArrayDataset]:
-    images, labels = tiny.pictures(count, 5)
+    images, labels = tiny.images(count, 5)
     one = ArrayDataset(images[..., None], labels, [str(k) for k in range(10)])
     return one, one
 

@@ -1,1 +1,1 @@
-"""Pictures in folders of classes, in ImageNet's layout, or listed in a file."""
+"""Images in folders of classes, in ImageNet's layout, or listed in a file."""

@@ -1,4 +1,4 @@
-"""Looking through a folder of pictures before training: what is damaged, what is there twice."""
+"""Looking through a folder of images before training: what is damaged, what is there twice."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import numpy as np
 from convnet.data.dataset import DataError, shown
 from convnet.data.folder.class_folders import Listing, content_hash
 from convnet.data.folder.copies import digests_of, groups_of_copies
-from convnet.data.image import PictureError, check_file, decode
+from convnet.data.image import ImageError, check_file, decode
 from convnet.data.packed.dataset import open_packed, shard_name
 from convnet.data.packed.manifest import read_manifest
 from convnet.data.packed.sums import read_sums
@@ -21,7 +21,7 @@ from convnet.data.workers.pool import Pool, auto_workers, warn_plainly
 
 _JOB = 16  # files a worker looks at at a time
 _LISTED = 20  # lines of each kind that `CheckReport.text` shows
-_SMALL = (64, 64)  # pictures are decoded to this: JPEG files quickly, and all of every file
+_SMALL = (64, 64)  # images are decoded to this: JPEG files quickly, and all of every file
 
 
 @dataclass
@@ -48,17 +48,17 @@ class CheckReport:
     passed_over: dict[str, int] = field(default_factory=dict)
 
     @property
-    def pictures(self) -> int:
+    def images(self) -> int:
         """Files looked at."""
         return sum(sum(counts.values()) for counts in self.classes.values())
 
     def as_dict(self) -> dict[str, Any]:
-        return {"pictures": self.pictures, **asdict(self)}
+        return {"pictures": self.images, **asdict(self)}
 
     def text(self, everything: bool = False) -> str:
         """The report for reading; `everything`: however long the lists are."""
-        most = len(self.bad) + len(self.copies) + self.pictures if everything else _LISTED
-        lines = [f"{self.root}: {self.pictures:,} pictures"]
+        most = len(self.bad) + len(self.copies) + self.images if everything else _LISTED
+        lines = [f"{self.root}: {self.images:,} images"]
         for part, counts in self.classes.items():
             lines += _class_lines(part, counts, most)
         if self.sizes:
@@ -90,7 +90,7 @@ class CheckReport:
 def _class_lines(part: str, counts: dict[str, int], most: int) -> list[str]:
     name = "" if part == "all" else f"{part}: "
     numbers = sorted(counts.values())
-    line = f"{name}{len(counts):,} classes of {numbers[0]:,} to {numbers[-1]:,} pictures"
+    line = f"{name}{len(counts):,} classes of {numbers[0]:,} to {numbers[-1]:,} images"
     if len(counts) > most:
         fewest = sorted(counts, key=lambda key: (counts[key], key))[:3]
         return [f"{line}; the smallest are {', '.join(map(shown, fewest))}"]
@@ -118,7 +118,7 @@ class _CheckTask:
             digest = content_hash(path)
             height, width = check_file(path, shown(path))
             decode(path, shown(path), _SMALL)
-        except PictureError as error:
+        except ImageError as error:
             return digest, height, width, error.kind, str(error)
         except DataError as error:
             return digest, height, width, "unreadable", str(error)
@@ -132,11 +132,11 @@ def check(
     progress: Callable[[int, int], None] = lambda done, count: None,
     warn: Callable[[str], None] = warn_plainly,
 ) -> CheckReport:
-    """Decodes every picture once.
+    """Decodes every image once.
 
     Args:
         root: the folder, to which files in the report are relative.
-        parts: name -> the pictures.
+        parts: name -> the images.
         workers: processes; None: one for each usable CPU, at most 16.
         progress: called with (files done, files in all).
         warn: told when a worker died and was replaced.
@@ -186,7 +186,7 @@ def _file(parts: dict[str, Listing], index: int, root: Path) -> str:
     return shown(path.relative_to(root) if path.is_relative_to(root) else path)
 
 
-_PASSED_OVER = {"hidden": "hidden", "other": "not pictures", "stray": "in no class folder"}
+_PASSED_OVER = {"hidden": "hidden", "other": "not images", "stray": "in no class folder"}
 
 
 def _results(
@@ -209,7 +209,7 @@ def _results(
 
 
 def check_packed(root: Path, progress: Callable[[int, int], None] = lambda d, n: None) -> str:
-    """Holds packed pictures, their labels and their statistics against their checksums.
+    """Holds packed images, their labels and their statistics against their checksums.
 
     Returns:
         One line for reading.
@@ -235,7 +235,7 @@ def check_packed(root: Path, progress: Callable[[int, int], None] = lambda d, n:
     sums = ", statistics" if read_sums(root) is not None else ""
     old = "; the labels have no checksum: they were packed by an earlier convnet"
     return (
-        f"{shown(root)}: packed pictures, whole: {len(train):,} for training and {len(val):,} for"
+        f"{shown(root)}: packed images, whole: {len(train):,} for training and {len(val):,} for"
         f" validation, {len(train.classes):,} classes, {len(shards):,} shards{sums}"
         f"{'' if manifest.complete else old}"
     )

@@ -1,4 +1,4 @@
-"""Listing the pictures in class folders, and splitting them by the content of the files."""
+"""Listing the images in class folders, and splitting them by the content of the files."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Listing:
-    """The picture files of one class-folder tree, by class and then by path.
+    """The image files of one class-folder tree, by class and then by path.
 
     Attributes:
         root: the folder that holds the class folders.
         files: paths relative to root.
         labels: the class of each file, int32 [N].
-        hidden, other, stray: how many hidden files, files that are no pictures, and pictures beside
+        hidden, other, stray: how many hidden files, files that are no images, and images beside
             the class folders were passed over.
     """
 
@@ -52,7 +52,7 @@ class Listing:
 
 
 def list_classes(root: Path, classes: Sequence[str] | None = None) -> Listing:
-    """Lists the pictures below each class folder, at any depth; hidden ones are passed over.
+    """Lists the images below each class folder, at any depth; hidden ones are passed over.
 
     Args:
         root: the folder that holds one sub-folder per class.
@@ -60,14 +60,14 @@ def list_classes(root: Path, classes: Sequence[str] | None = None) -> Listing:
             error. None: the sub-folders found, in the order of their names.
 
     Raises:
-        DataError: no such folder, no sub-folders, a class without pictures, or an unexpected class.
+        DataError: no such folder, no sub-folders, a class without images, or an unexpected class.
     """
     name = shown(root)
     folders, counts = sub_folders(root)
     if not folders:
         raise DataError(
-            f"{name}: expected one sub-folder of pictures per class, got none"
-            + (f" ({counts.pictures} pictures directly in it)" if counts.pictures else "")
+            f"{name}: expected one sub-folder of images per class, got none"
+            + (f" ({counts.images} images directly in it)" if counts.images else "")
         )
     if classes is None:
         classes = sorted(folders)
@@ -80,9 +80,9 @@ def list_classes(root: Path, classes: Sequence[str] | None = None) -> Listing:
                 )
     files: list[str] = []
     labels: list[int] = []
-    stray = counts.pictures
+    stray = counts.images
     for label, folder in enumerate(classes):
-        found = _pictures_below(root, folder, counts) if folder in folders else []
+        found = _images_below(root, folder, counts) if folder in folders else []
         files += found
         labels += [label] * len(found)
     return Listing(
@@ -98,18 +98,18 @@ def list_classes(root: Path, classes: Sequence[str] | None = None) -> Listing:
 
 @dataclass
 class _Counts:
-    pictures: int = 0
+    images: int = 0
     hidden: int = 0
     other: int = 0
 
     def add(self, file: str) -> bool:
-        """Counts a file; True where it is a picture."""
+        """Counts a file; True where it is an image."""
         if file.startswith("."):
             self.hidden += 1
         elif Path(file).suffix.lower() not in EXTENSIONS:
             self.other += 1
         else:
-            self.pictures += 1
+            self.images += 1
             return True
         return False
 
@@ -129,18 +129,18 @@ def sub_folders(root: Path) -> tuple[set[str], _Counts]:
                     folders.add(entry.name)
     except OSError as error:
         raise DataError(
-            f"{shown(root)}: expected a folder of pictures, got {error.strerror}"
+            f"{shown(root)}: expected a folder of images, got {error.strerror}"
         ) from None
     return folders, counts
 
 
-def _pictures_below(root: Path, folder: str, counts: _Counts) -> list[str]:
-    """Paths relative to root of the pictures below one class folder, sorted."""
+def _images_below(root: Path, folder: str, counts: _Counts) -> list[str]:
+    """Paths relative to root of the images below one class folder, sorted."""
     found: list[str] = []
 
     def fail(error: OSError) -> None:
         raise DataError(
-            f"{shown(error.filename)}: expected a folder of pictures, got {error.strerror}"
+            f"{shown(error.filename)}: expected a folder of images, got {error.strerror}"
         ) from None
 
     for base, below, files in os.walk(root / folder, onerror=fail):
@@ -155,7 +155,7 @@ def require_all_classes(listing: Listing) -> None:
     counts = np.bincount(listing.labels, minlength=len(listing.classes))
     for name, count in zip(listing.classes, counts, strict=True):
         if count == 0:
-            raise DataError(f"{shown(listing.root / name)}: expected pictures, got none")
+            raise DataError(f"{shown(listing.root / name)}: expected images, got none")
     if len(listing.classes) < 2:
         raise DataError(
             f"{shown(listing.root)}: expected at least two classes,"
@@ -188,7 +188,7 @@ def split_by_content(
     """Splits by the hash of each file's content: always the same way, wherever the files lie.
 
     Exact copies stay on one side, even under several classes (they count for the first). In each
-    class the different pictures with the smallest hashes are held out: the fraction, rounded, but
+    class the different images with the smallest hashes are held out: the fraction, rounded, but
     at least one where there are two, and never all.
 
     Args:
@@ -210,7 +210,7 @@ def split_by_content(
     train, val = (listing.take(np.flatnonzero(side)) for side in (~is_val, is_val))
     if not val.files:
         raise DataError(
-            f"{shown(listing.root)}: expected at least two different pictures in a class, to"
+            f"{shown(listing.root)}: expected at least two different images in a class, to"
             f" hold one out for validation, got {len(set(hashes))} in all"
         )
     require_all_classes(train)

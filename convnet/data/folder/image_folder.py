@@ -1,7 +1,7 @@
-"""Pictures in folders: one sub-folder per class, or `train/` and `val/` that hold such sub-folders.
+"""Images in folders: one sub-folder per class, or `train/` and `val/` that hold such sub-folders.
 
 Every file's header and end are checked when the folder is opened, so that a broken download is
-named before training starts and not in the middle of it. Pictures are decoded by a thread pool
+named before training starts and not in the middle of it. Images are decoded by a thread pool
 when they are read; small sets stay in memory after that.
 """
 
@@ -14,7 +14,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from convnet.data.dataset import DataError, Pictures, expanded, shown
+from convnet.data.dataset import DataError, Images, expanded, shown
 from convnet.data.folder.class_folders import (
     Listing,
     in_threads,
@@ -40,19 +40,19 @@ class FolderDecoder:
 
     size: tuple[int, int]
 
-    def __call__(self, item: str) -> Pictures:
+    def __call__(self, item: str) -> Images:
         path = Path(item)
         return decode(path, shown(path), self.size)
 
 
 class FolderDataset(DecodedDataset):
-    """Pictures decoded when they are read.
+    """Images decoded when they are read.
 
     Args:
         listing: the files and their labels.
-        size: (height, width) to which `decode` brings every picture.
+        size: (height, width) to which `decode` brings every image.
         description: one line saying what this is and where it comes from.
-        keep: keep decoded pictures in memory (N * H * W * 3 bytes).
+        keep: keep decoded images in memory (N * H * W * 3 bytes).
         threads: how many threads decode; 0: one per CPU this process may use.
     """
 
@@ -65,7 +65,7 @@ class FolderDataset(DecodedDataset):
         threads: int = 0,
     ) -> None:
         self.listing = listing
-        description = description or f"pictures in {shown(listing.root)}"
+        description = description or f"images in {shown(listing.root)}"
         shape = (size[0], size[1], 3)
         decoder = FolderDecoder(size)
         super().__init__(
@@ -88,23 +88,23 @@ def open_folder(
     threads: int = 0,
     cache_bytes: int = CACHE_BYTES,
 ) -> tuple[FolderDataset, FolderDataset]:
-    """Training and validation pictures of a folder.
+    """Training and validation images of a folder.
 
     With `train/` and `val/` (or `valid/`, `validation/`, `test/`) these are the two parts. Else the
     class folders are split by the content of the files: see `split_by_content`.
 
     Args:
         root: the folder.
-        size: (height, width) of the pictures; (0, 0): as they are, if all are of one size.
-        val_fraction: the share of pictures held out where there is no folder of them.
-        bad_files: "error": a picture that is damaged, empty or too large is an error that names it.
-            "skip": every picture is decoded once now, and those that cannot be are left out.
+        size: (height, width) of the images; (0, 0): as they are, if all are of one size.
+        val_fraction: the share of images held out where there is no folder of them.
+        bad_files: "error": an image that is damaged, empty or too large is an error that names it.
+            "skip": every image is decoded once now, and those that cannot be are left out.
         threads: how many threads check and decode; 0: one per usable CPU.
-        cache_bytes: pictures are kept decoded in memory if all of them take no more than this.
+        cache_bytes: images are kept decoded in memory if all of them take no more than this.
 
     Raises:
-        DataError: no class folders, an empty class, a bad file, pictures of several sizes without
-            `size`, or too few pictures to split.
+        DataError: no class folders, an empty class, a bad file, images of several sizes without
+            `size`, or too few images to split.
     """
     root = expanded(root)
     if min(size) < 1 and max(size) != 0:
@@ -115,7 +115,7 @@ def open_folder(
     if parts[1] is not None:
         listings.append(list_classes(parts[1], listings[0].classes))
         if not listings[1].files:
-            raise DataError(f"{shown(parts[1])}: expected pictures, got none")
+            raise DataError(f"{shown(parts[1])}: expected images, got none")
     notes = _Notes(_passed_over(listings))
     size, listings = _check_files(listings, size, bad_files, threads, notes)
     if parts[1] is None:
@@ -137,7 +137,7 @@ def open_folder(
 def find_parts(root: Path) -> tuple[Path, Path | None]:
     """The folders of class folders for training and for validation (None: to be split off).
 
-    `train` may also be the name of a class: it is one where it holds pictures directly and other
+    `train` may also be the name of a class: it is one where it holds images directly and other
     classes lie beside it.
     """
     folders, _ = sub_folders(root)
@@ -147,14 +147,14 @@ def find_parts(root: Path) -> tuple[Path, Path | None]:
     val = next((name for name in _VALIDATION_NAMES if name in folders), None)
     if val is not None and (inner or folders <= {"train", *_VALIDATION_NAMES}):
         return root / "train", root / val
-    if inner and not counts.pictures:
+    if inner and not counts.images:
         return root / "train", None
     return root, None
 
 
 @dataclass
 class _Notes:
-    """What the description tells beside the numbers of pictures."""
+    """What the description tells beside the numbers of images."""
 
     passed_over: str
     how: str = ""
@@ -166,8 +166,8 @@ def _passed_over(listings: list[Listing]) -> str:
     """How many files of which kind are no part of the set; empty where there are none."""
     kinds = (
         (sum(part.hidden for part in listings), "hidden"),
-        (sum(part.other for part in listings), "not pictures"),
-        (sum(part.stray for part in listings), "pictures in no class folder"),
+        (sum(part.other for part in listings), "not images"),
+        (sum(part.stray for part in listings), "images in no class folder"),
     )
     return ", ".join(f"{count:,} {kind}" for count, kind in kinds if count)
 
@@ -176,7 +176,7 @@ def _description(
     root: Path, size: tuple[int, int], train: Listing, val: Listing, notes: _Notes
 ) -> tuple[str, str, str]:
     """Training, validation, and what holds for both."""
-    start = f"pictures in {shown(root)}"
+    start = f"images in {shown(root)}"
     common = [f"{len(train.classes)} classes at {size[0]}x{size[1]}"]
     if notes.duplicates:
         common.append(f"{notes.duplicates:,} exact copies, none on the other side of the split")
@@ -185,8 +185,8 @@ def _description(
     if notes.passed_over:
         common.append(f"passed over: {notes.passed_over}")
     return (
-        f"{start}: {len(train.files):,} training pictures",
-        f"{start}: {len(val.files):,} validation pictures ({notes.how})",
+        f"{start}: {len(train.files):,} training images",
+        f"{start}: {len(val.files):,} validation images ({notes.how})",
         "; ".join(common),
     )
 
@@ -230,7 +230,7 @@ def _check_files(
     if len(sizes) != 1:
         examples = " and ".join(f"{h}x{w} ({name})" for (h, w), name in list(sizes.items())[:2])
         raise DataError(
-            f"data.size: expected the height and width to scale pictures to, got {list(size)},"
-            f" and the pictures are of {len(sizes)} sizes: {examples}"
+            f"data.size: expected the height and width to scale images to, got {list(size)},"
+            f" and the images are of {len(sizes)} sizes: {examples}"
         )
     return next(iter(sizes)), checked

@@ -1,6 +1,6 @@
-"""Validation pictures in one folder with their labels in a file, as ILSVRC publishes them.
+"""Validation images in one folder with their labels in a file, as ILSVRC publishes them.
 
-The file has one label a line, in the order of the pictures' names: the name of a class folder
+The file has one label a line, in the order of the images' names: the name of a class folder
 (a synset such as n01440764), or a number from 1. ILSVRC's numbers do not follow the order of the
 synsets' names, so numbers need a second file, with the class of number 1 in its first line and so
 on; or the development kit's own `meta.mat`, see `convnet.data.folder.meta_mat`.
@@ -23,17 +23,17 @@ from convnet.data.image import EXTENSIONS
 def list_labelled(
     root: Path, label_file: Path, classes: Sequence[str], synsets: Path | None = None
 ) -> Listing:
-    """Lists the pictures directly in a folder, with labels from a file.
+    """Lists the images directly in a folder, with labels from a file.
 
     Args:
         root: the folder.
         label_file: one label a line.
-        classes: the classes of the training pictures, numbered in this order.
+        classes: the classes of the training images, numbered in this order.
         synsets: for labels that are numbers: one class a line, that of number 1 first (what follows
             the first word is passed over), or `meta.mat`.
 
     Raises:
-        DataError: files that cannot be read, as many labels as there are no pictures, or a label
+        DataError: files that cannot be read, as many labels as there are no images, or a label
             that is no class.
     """
     flat = list_flat(root)
@@ -41,7 +41,7 @@ def list_labelled(
     lines = _lines(label_file)
     if len(lines) != len(names):
         raise DataError(
-            f"{shown(label_file)}: expected {len(names):,} labels, one a line for each picture in"
+            f"{shown(label_file)}: expected {len(names):,} labels, one a line for each image in"
             f" {shown(root)}, got {len(lines):,}"
         )
     numbered = all(line.isdecimal() for line in lines) and not set(lines) <= set(classes)
@@ -53,14 +53,14 @@ def list_labelled(
         if line not in number_of:
             raise DataError(
                 f"{shown(label_file)}: line {row + 1}: expected one of the {len(classes)} classes"
-                f" of the training pictures, such as {shown(classes[0])}; got {shown(line[:100])}"
+                f" of the training images, such as {shown(classes[0])}; got {shown(line[:100])}"
             )
         labels[row] = number_of[line]
     return replace(flat, classes=tuple(classes), labels=labels)
 
 
 def list_flat(root: Path) -> Listing:
-    """The pictures directly in a folder, by name, as one class.
+    """The images directly in a folder, by name, as one class.
 
     Raises:
         DataError: there are none.
@@ -72,7 +72,7 @@ def list_flat(root: Path) -> Listing:
         if entry.suffix.lower() in EXTENSIONS and not entry.name.startswith(".") and entry.is_file()
     )
     if not names:
-        raise DataError(f"{shown(root)}: expected pictures directly in this folder, got none")
+        raise DataError(f"{shown(root)}: expected images directly in this folder, got none")
     labels = np.zeros(len(names), np.int32)
     return Listing(root, ("unlabelled",), tuple(names), labels, counts.hidden, counts.other)
 

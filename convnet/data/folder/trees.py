@@ -1,4 +1,4 @@
-"""Finding the pictures of training and validation in what people have on their disks."""
+"""Finding the images of training and validation in what people have on their disks."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ def find_listings(
 
     Args:
         root: a folder with one sub-folder per class, or with `train/` and perhaps `val/`.
-        val: the validation pictures, where they are not in such a `val/`.
-        val_labels, synsets: for validation pictures without class folders, see `list_labelled`.
-        unlabelled: whether validation pictures may have no labels at all.
+        val: the validation images, where they are not in such a `val/`.
+        val_labels, synsets: for validation images without class folders, see `list_labelled`.
+        unlabelled: whether validation images may have no labels at all.
 
     Raises:
         DataError: as `list_classes` and `list_labelled`.
@@ -44,28 +44,28 @@ def find_listings(
     if val_root is None:
         if val_labels is not None:
             raise DataError(
-                f"{shown(val_labels)}: expected labels of a folder of validation pictures (--val),"
+                f"{shown(val_labels)}: expected labels of a folder of validation images (--val),"
                 " got none"
             )
         return {"all": train}
     if val_labels is not None:
         return {"train": train, "val": list_labelled(val_root, val_labels, train.classes, synsets)}
     folders, counts = sub_folders(val_root)
-    if counts.pictures and not folders:
+    if counts.images and not folders:
         if unlabelled:
             return {"train": train, "val": list_flat(val_root)}
         raise DataError(
-            f"{shown(val_root)}: expected class folders, got {counts.pictures:,} pictures; the file"
+            f"{shown(val_root)}: expected class folders, got {counts.images:,} images; the file"
             " with their labels, one a line, goes to --val-labels"
         )
     found = list_classes(val_root, train.classes)
     if not found.files:
-        raise DataError(f"{shown(val_root)}: expected pictures, got none")
+        raise DataError(f"{shown(val_root)}: expected images, got none")
     return {"train": train, "val": found}
 
 
 def drop_copies(parts: dict[str, Listing]) -> tuple[dict[str, Listing], int]:
-    """Leaves one of each group of files with the same content: a validation picture, if there is
+    """Leaves one of each group of files with the same content: a validation image, if there is
     one, and else the first. Returns the rest, and how many files were left out."""
     seen: set[bytes] = set()
     kept = {}
@@ -80,6 +80,6 @@ def drop_copies(parts: dict[str, Listing]) -> tuple[dict[str, Listing], int]:
         kept[part] = listing.take(np.asarray(rows, np.int64))
     dropped = sum(len(parts[part].files) - len(kept[part].files) for part in parts)
     if "val" in parts and not kept["val"].files:
-        raise DataError(f"{shown(parts['val'].root)}: expected pictures, got none")
+        raise DataError(f"{shown(parts['val'].root)}: expected images, got none")
     require_all_classes(kept["train" if "train" in kept else "all"])
     return {part: kept[part] for part in parts}, dropped

@@ -1,1 +1,1 @@
-"""Pictures packed into a few large files, decoded and scaled once."""
+"""Images packed into a few large files, decoded and scaled once."""

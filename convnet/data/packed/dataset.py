@@ -1,12 +1,12 @@
-"""Packed pictures: what `convnet data pack` writes, read by index.
+"""Packed images: what `convnet data pack` writes, read by index.
 
     packed.json              what this is: size, classes, shards of each part
     train-000000.tar ...     000000042.jpg, 000000042.cls (the label), as WebDataset has them
-    train.index.npy          where each picture lies: shard, offset, length, label
-    train.tsv                number of the picture, class, file it was made from
+    train.index.npy          where each image lies: shard, offset, length, label
+    train.tsv                number of the image, class, file it was made from
     statistics.safetensors   written by `convnet data mean`
 
-Reading needs no list of a million Python objects: the index is mapped into memory, and a picture is
+Reading needs no list of a million Python objects: the index is mapped into memory, and an image is
 one read at its offset.
 """
 
@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from convnet.common.reading import load_npy, open_handle
-from convnet.data.dataset import DataError, Pictures, check_labels, shown
+from convnet.data.dataset import DataError, Images, check_labels, shown
 from convnet.data.folder.class_folders import content_hash
 from convnet.data.image import decode
 from convnet.data.packed.manifest import PARTS, SUFFIXES, Part, read_manifest
@@ -48,10 +48,10 @@ def member_name(key: int, encoding: str) -> str:
 
 @dataclass(frozen=True)
 class PackedDecoder:
-    """Reads and decodes one picture of a part.
+    """Reads and decodes one image of a part.
 
     Attributes:
-        stored: (height, width) of the packed pictures.
+        stored: (height, width) of the packed images.
         size: (height, width) wanted.
     """
 
@@ -62,7 +62,7 @@ class PackedDecoder:
     size: tuple[int, int]
     _files: dict[int, int] = field(default_factory=dict, repr=False, compare=False)
 
-    def __call__(self, item: Item) -> Pictures:
+    def __call__(self, item: Item) -> Images:
         key, _, _, shard = item
         name = (
             f"{shown(self.root / shard_name(self.part, shard))}: {member_name(key, self.encoding)}"
@@ -75,7 +75,7 @@ class PackedDecoder:
         return decode(io.BytesIO(content), name, self.size)
 
     def bytes_of(self, item: Item, name: str) -> bytes:
-        """The encoded picture.
+        """The encoded image.
 
         Raises:
             DataError: the shard is gone or shorter than it was.
@@ -120,7 +120,7 @@ class PackedDecoder:
 
 
 class PackedDataset(DecodedDataset):
-    """One part of packed pictures.
+    """One part of packed images.
 
     Args:
         decoder: reads them.
@@ -149,10 +149,10 @@ class PackedDataset(DecodedDataset):
         return list(zip(*columns, strict=True))
 
     def stored_sums(self) -> Sums | None:
-        """What `convnet data mean` has stored, if the pictures are read at the packed size.
+        """What `convnet data mean` has stored, if the images are read at the packed size.
 
         Raises:
-            DataError: the file is damaged, or of other pictures.
+            DataError: the file is damaged, or of other images.
         """
         if self.packed.part != "train" or self.packed.size != self.packed.stored:
             return None
@@ -164,7 +164,7 @@ class PackedDataset(DecodedDataset):
 
 
 def ppm_head(size: tuple[int, int]) -> bytes:
-    """The first bytes of a raw picture: a PPM file, which most programs can show."""
+    """The first bytes of a raw image: a PPM file, which most programs can show."""
     return b"P6\n%d %d\n255\n" % (size[1], size[0])
 
 
@@ -178,14 +178,14 @@ def open_packed(
     threads: int = 0,
     cache_bytes: int = CACHE_BYTES,
 ) -> tuple[PackedDataset, PackedDataset]:
-    """Training and validation pictures of a packed folder.
+    """Training and validation images of a packed folder.
 
     Args:
         root: the folder.
-        size: (height, width) of the pictures; (0, 0): as they are packed. Others are scaled from
+        size: (height, width) of the images; (0, 0): as they are packed. Others are scaled from
             there when they are read.
         threads: how many threads decode; 0: one per usable CPU.
-        cache_bytes: pictures are kept decoded in memory if all of them take no more than this.
+        cache_bytes: images are kept decoded in memory if all of them take no more than this.
 
     Raises:
         DataError: files that are missing, damaged or shorter than they were.
@@ -202,13 +202,13 @@ def open_packed(
     keep = count * size[0] * size[1] * 3 <= cache_bytes
     height, width = manifest.size
     scaled = "" if size == manifest.size else f", scaled to {size[0]}x{size[1]}"
-    # Said once, with the training pictures.
+    # Said once, with the training images.
     old = "; packed by an earlier convnet, without a checksum of the labels"
     notes = ("" if manifest.complete else old, "")
     found = []
     for part, what, note in zip(PARTS, ("training", "validation"), notes, strict=True):
         text = (
-            f"packed pictures in {shown(root)}: {len(indices[part]):,} {what} pictures;"
+            f"packed images in {shown(root)}: {len(indices[part]):,} {what} images;"
             f" {len(manifest.classes)} classes at {height}x{width}{scaled}{note}"
         )
         decoder = PackedDecoder(root, part, manifest.encoding, manifest.size, size)
@@ -225,11 +225,11 @@ def _index(root: Path, part: str, said: Part) -> npt.NDArray[np.void]:
         raise DataError(f"{shown(path)}: expected a readable file, got {error.strerror}") from None
     except ValueError as error:
         raise DataError(
-            f"{shown(path)}: expected an index of pictures, got a damaged file ({error})"
+            f"{shown(path)}: expected an index of images, got a damaged file ({error})"
         ) from None
-    if index.shape != (said.pictures,):
+    if index.shape != (said.images,):
         raise DataError(
-            f"{shown(path)}: expected an index of {said.pictures} pictures, got {list(index.shape)}"
+            f"{shown(path)}: expected an index of {said.images} images, got {list(index.shape)}"
         )
     if said.index is not None and content_hash(path).hex() != said.index:
         raise DataError(f"{shown(path)}: damaged file (its checksum does not match)")
@@ -246,7 +246,5 @@ def _index(root: Path, part: str, said: Part) -> npt.NDArray[np.void]:
         inside = index["length"] <= sizes[index["shard"]] - index["offset"]
     if not inside.all():
         first = int(np.flatnonzero(~inside)[0])
-        raise DataError(
-            f"{shown(path)}: picture {first}: expected a place inside a shard, got none"
-        )
+        raise DataError(f"{shown(path)}: image {first}: expected a place inside a shard, got none")
     return index

@@ -1,4 +1,4 @@
-"""packed.json, which says what a folder of packed pictures holds, and checksums of all of it.
+"""packed.json, which says what a folder of packed images holds, and checksums of all of it.
 
 The manifest has a checksum of itself, of the shards and of the indices, which hold the labels.
 Version 1 had those of the shards only; it is still read.
@@ -18,7 +18,7 @@ from convnet.data.dataset import DataError, shown
 from convnet.data.image import MAX_PIXELS
 
 MANIFEST = "packed.json"
-FORMAT, VERSION = "convnet packed pictures", 2
+FORMAT, VERSION = "convnet packed images", 2
 PARTS = ("train", "val")
 SUFFIXES = {"jpeg": "jpg", "raw": "ppm"}
 _CHECKSUM = "blake2b"  # the key of a checksum, here and of each shard
@@ -35,9 +35,9 @@ class Shard:
 
 @dataclass(frozen=True)
 class Part:
-    """Training or validation: pictures, shards, and the checksum of the index (None: version 1)."""
+    """Training or validation: images, shards, and the checksum of the index (None: version 1)."""
 
-    pictures: int
+    images: int
     shards: tuple[Shard, ...]
     index: str | None
 
@@ -47,8 +47,8 @@ class Manifest:
     """What packed.json says.
 
     Attributes:
-        size: (height, width) of the pictures; encoding: "jpeg" or "raw".
-        digest: of the file, by which statistics know the pictures that they are of.
+        size: (height, width) of the images; encoding: "jpeg" or "raw".
+        digest: of the file, by which statistics know the images that they are of.
         complete: whether labels and classes have checksums (from version 2 on).
     """
 
@@ -78,7 +78,7 @@ def manifest_text(said: dict[str, Any]) -> bytes:
 
 
 def is_packed(path: Path) -> bool:
-    """Whether there are packed pictures in this folder."""
+    """Whether there are packed images in this folder."""
     return (path / MANIFEST).is_file()
 
 
@@ -94,7 +94,7 @@ def read_manifest(root: Path) -> Manifest:
         said = parse_json(content)
     except OSError as error:
         raise DataError(
-            f"{shown(path)}: expected packed pictures (convnet data pack), got {error.strerror}"
+            f"{shown(path)}: expected packed images (convnet data pack), got {error.strerror}"
         ) from None
     except ValueError as error:
         raise DataError(
@@ -136,7 +136,7 @@ def _checked(said: dict[str, Any], version: int, digest: str) -> Manifest:
 
 def _part(said: Any, part: str, version: int) -> Part:
     if not isinstance(said, dict) or not _is_count(said.get("pictures")):
-        raise ValueError(f"{part}: expected the number of pictures")
+        raise ValueError(f"{part}: expected the number of images")
     shards = said.get("shards")
     if not isinstance(shards, list):
         raise ValueError(f"{part}: expected a list of shards")

@@ -1,4 +1,4 @@
-"""The statistics of packed pictures, computed once by worker processes and stored beside them.
+"""The statistics of packed images, computed once by worker processes and stored beside them.
 
 Stored are the whole-number sums, from which every kind of mean and the colour covariance follow
 exactly: the same bits as if they were computed when training starts.
@@ -18,12 +18,12 @@ from convnet.data.sums import Sums
 from convnet.data.workers.decoded import Decoder
 from convnet.data.workers.pool import Pool, auto_workers, warn_plainly
 
-_JOB = 256  # pictures a worker sums up at a time
+_JOB = 256  # images a worker sums up at a time
 
 
 @dataclass
 class _SumTask:
-    """In a worker: the sums of some pictures."""
+    """In a worker: the sums of some images."""
 
     decoder: Decoder
     shape: tuple[int, int, int]
@@ -44,19 +44,19 @@ def compute_sums(
     progress: Callable[[int, int], None] = lambda done, count: None,
     warn: Callable[[str], None] = warn_plainly,
 ) -> Sums:
-    """Reads every picture once and stores the sums beside them.
+    """Reads every image once and stores the sums beside them.
 
     Args:
-        data: training pictures at the size they are packed in.
+        data: training images at the size they are packed in.
         workers: processes; None: one for each usable CPU, at most 16.
-        progress: called with (pictures done, pictures in all).
+        progress: called with (images done, images in all).
         warn: told when a worker died and was replaced.
 
     Returns:
         The sums.
 
     Raises:
-        DataError: a picture cannot be read. OSError: the file cannot be written.
+        DataError: an image cannot be read. OSError: the file cannot be written.
     """
     sums = Sums.of_nothing(data.shape)
     count = len(data)

@@ -1,7 +1,7 @@
-"""Packing pictures: every one scaled and cut to one size, in a few large files.
+"""Packing images: every one scaled and cut to one size, in a few large files.
 
 Workers read, decode, scale and encode; this process writes the shards in a fixed order. So the
-bytes of the result depend on the pictures and the settings (and on the version of the JPEG encoder)
+bytes of the result depend on the images and the settings (and on the version of the JPEG encoder)
 alone: not on the number of workers, and not on whether it was interrupted. A shard is complete once
 it has its name; what was complete is not made again.
 """
@@ -32,19 +32,19 @@ from convnet.data.packed.manifest import VERSION, digest_of
 from convnet.data.packed.shards import Output
 from convnet.data.workers.pool import Pool, auto_workers, warn_plainly
 
-_JOB = 16  # pictures a worker does at a time
+_JOB = 16  # images a worker does at a time
 
 
 @dataclass(frozen=True)
 class PackSettings:
-    """How pictures are packed.
+    """How images are packed.
 
     Attributes:
         size: (height, width); the shorter side is scaled to cover it, and the centre cut out.
         encoding: "jpeg", or "raw": uncompressed PPM, exact, about five times as large, and read
             without decoding.
         quality: of the JPEG files, 1 to 100.
-        shard: pictures a tar file holds.
+        shard: images a tar file holds.
         bad_files: "error": a file that cannot be decoded ends it; "skip": it is left out.
     """
 
@@ -60,11 +60,11 @@ class PackReport:
     """What was packed.
 
     Attributes:
-        pictures: how many in each part.
+        pictures: how many images in each part.
         classes: how many classes.
-        bad: (file, why) of the pictures left out.
+        bad: (file, why) of the images left out.
         copies: groups of files with the same content, each a list of paths.
-        across: how many validation pictures are copies of a training picture.
+        across: how many validation images are copies of a training image.
         bytes: of all shards.
         reused: shards that were complete before.
     """
@@ -83,7 +83,7 @@ class PackReport:
 
 @dataclass
 class _PackTask:
-    """Reads, scales and encodes pictures."""
+    """Reads, scales and encodes images."""
 
     settings: PackSettings
 
@@ -94,7 +94,7 @@ class _PackTask:
         return [self._one(Path(path)) for path in job]
 
     def _one(self, path: Path) -> tuple[bytes, bytes, str]:
-        """The hash of the file, the packed picture, and why there is none."""
+        """The hash of the file, the packed image, and why there is none."""
         name = shown(path)
         digest = b"\0" * 16
         try:
@@ -107,7 +107,7 @@ class _PackTask:
 
 
 def encode(pixels: npt.NDArray[np.uint8], settings: PackSettings) -> bytes:
-    """A picture, uint8 [H, W, 3], as the content of a file."""
+    """An image, uint8 [H, W, 3], as the content of a file."""
     if settings.encoding == "raw":
         return ppm_head(settings.size) + pixels.tobytes()
     file = io.BytesIO()
@@ -122,12 +122,12 @@ def encode(pixels: npt.NDArray[np.uint8], settings: PackSettings) -> bytes:
 class _Shard:
     part: str
     number: int
-    keys: range  # of its pictures: their places in the order of the part
+    keys: range  # of its images: their places in the order of the part
 
 
 @dataclass
 class _Plan:
-    """Which picture goes where."""
+    """Which image goes where."""
 
     settings: PackSettings
     listings: dict[str, Listing]
@@ -135,7 +135,7 @@ class _Plan:
 
     @classmethod
     def of(cls, train: Listing, val: Listing, settings: PackSettings) -> _Plan:
-        # Training pictures are shuffled, for programs that read shards from front to back.
+        # Training images are shuffled, for programs that read shards from front to back.
         orders = {
             "train": epoch_order(0, 0, len(train.files)),
             "val": np.arange(len(val.files), dtype=np.int64),
@@ -180,18 +180,18 @@ def pack(
     progress: Callable[[int, int], None] = lambda done, count: None,
     warn: Callable[[str], None] = warn_plainly,
 ) -> PackReport:
-    """Packs pictures into a folder; called again after it was interrupted, goes on.
+    """Packs images into a folder; called again after it was interrupted, goes on.
 
     Args:
-        train, val: the pictures.
-        out: the folder; new, empty, or with an unfinished packing of the same pictures.
+        train, val: the images.
+        out: the folder; new, empty, or with an unfinished packing of the same images.
         settings: how; by default as the paper's authors did.
         workers: processes; None: one for each usable CPU, at most 16.
-        progress: called with (pictures done, pictures in all).
+        progress: called with (images done, images in all).
         warn: told when a worker died and was replaced.
 
     Raises:
-        DataError: the folder holds something else, or a picture is bad and may not be.
+        DataError: the folder holds something else, or an image is bad and may not be.
         OSError: something cannot be written.
     """
     plan = _Plan.of(train, val, settings or PackSettings())
@@ -297,9 +297,9 @@ def _check_classes(listing: Listing, part: str, index: npt.NDArray[np.void]) -> 
     counts = np.bincount(index["label"], minlength=len(listing.classes))
     if part == "train" and not counts.all():
         name = shown(listing.classes[int(counts.argmin())])
-        raise DataError(f"{name}: expected training pictures, got bad files only")
+        raise DataError(f"{name}: expected training images, got bad files only")
     if not counts.any():
-        raise DataError(f"{shown(listing.root)}: expected validation pictures, got bad files only")
+        raise DataError(f"{shown(listing.root)}: expected validation images, got bad files only")
 
 
 def _write_list(plan: _Plan, part: str, index: npt.NDArray[np.void], file: BinaryIO) -> None:
@@ -318,7 +318,7 @@ def _copies(plan: _Plan, digests: Sequence[Digests]) -> tuple[list[list[str]], i
 
 
 def _place(plan: _Plan, place: int) -> tuple[str, str]:
-    """The part and file of a picture, counted through both parts."""
+    """The part and file of an image, counted through both parts."""
     first = len(plan.listings["train"].files)
     part, key = ("train", place) if place < first else ("val", place - first)
     return part, shown(plan.file(part, key))

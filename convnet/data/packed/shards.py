@@ -1,4 +1,4 @@
-"""Writing the shards of packed pictures: tar files that appear under their names when complete."""
+"""Writing the shards of packed images: tar files that appear under their names when complete."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Rows = npt.NDArray[np.void]
 
 
 class ShardWriter:
-    """Writes one shard under a temporary name, and what is known of its pictures beside it.
+    """Writes one shard under a temporary name, and what is known of its images beside it.
 
     Args:
         out: the folder of the result.
@@ -52,14 +52,14 @@ class ShardWriter:
         self._file.close()
 
     def add(self, key: int, name: str, label: int, digest: bytes, content: bytes) -> None:
-        """A picture and its label; `digest` is that of the file it was made from."""
+        """An image and its label; `digest` is that of the file it was made from."""
         self._digests.append(digest)
         self._rows.append((key, self._offset + _BLOCK, len(content), self._number, label))
         self._member(name, content)
         self._member(f"{name.partition('.')[0]}.cls", b"%d" % label)
 
     def add_bad(self, key: int, digest: bytes, why: str) -> None:
-        """A picture that is left out."""
+        """An image that is left out."""
         self._digests.append(digest)
         self._bad.append((key, why))
 
@@ -111,7 +111,7 @@ class Output:
             raise DataError(f"{shown(out)}: expected a folder, new or empty, got a file")
         found = {path.name for path in out.iterdir()} if out.is_dir() else set()
         if MANIFEST in found and not self.plan.is_file():
-            raise DataError(f"{shown(out)}: holds packed pictures already; name another folder")
+            raise DataError(f"{shown(out)}: holds packed images already; name another folder")
         if found and WORK not in found:
             raise DataError(
                 f"{shown(out)}: expected a new or empty folder, got one with"
@@ -132,7 +132,7 @@ class Output:
         if self.plan.is_file():
             if read_text(self.plan, JSON, "replace").strip() != digest:
                 raise DataError(
-                    f"{shown(self.out)}: holds an unfinished packing of other pictures, or with"
+                    f"{shown(self.out)}: holds an unfinished packing of other images, or with"
                     " other settings; remove it, or name another folder"
                 )
             return

@@ -1,4 +1,4 @@
-"""The stored sums of packed pictures."""
+"""The stored sums of packed images."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SUMS = "statistics.safetensors"
 
 
 def write_sums(root: Path, sums: Sums) -> None:
-    """Stores the sums beside the pictures. Raises: OSError."""
+    """Stores the sums beside the images. Raises: OSError."""
     from safetensors.numpy import save
 
     arrays = {"total": sums.total, "products": sums.products, "count": np.array([sums.count])}
@@ -27,10 +27,10 @@ def write_sums(root: Path, sums: Sums) -> None:
 
 
 def read_sums(root: Path) -> Sums | None:
-    """The stored sums of packed pictures; None where there are none.
+    """The stored sums of packed images; None where there are none.
 
     Raises:
-        DataError: the file is damaged, or of other pictures than those that lie beside it.
+        DataError: the file is damaged, or of other images than those that lie beside it.
     """
     path = root / SUMS
     if not path.is_file():
@@ -40,10 +40,10 @@ def read_sums(root: Path) -> Sums | None:
         facts, arrays = read_tensors(path)
         if facts.get("manifest") != manifest.digest:
             raise DataError(
-                f"{shown(path)}: expected the statistics of these pictures, got those of others;"
+                f"{shown(path)}: expected the statistics of these images, got those of others;"
                 f" run: convnet data mean {shown(root)}"
             )
-        # Those of pictures that were packed by an earlier version may have no checksum.
+        # Those of images that were packed by an earlier version may have no checksum.
         if ("blake2b" in facts or manifest.complete) and facts.get("blake2b") != _digest(arrays):
             raise ValueError("its checksum does not match")
         shapes = {"total": (*manifest.size, 3), "products": (3, 3), "count": (1,)}
@@ -52,8 +52,8 @@ def read_sums(root: Path) -> Sums | None:
         ):
             raise ValueError("its arrays are others")
         count = int(arrays["count"][0])
-        if count != manifest.parts["train"].pictures:
-            raise ValueError(f"sums of {count:,} pictures")
+        if count != manifest.parts["train"].images:
+            raise ValueError(f"sums of {count:,} images")
         return Sums(arrays["total"], arrays["products"], count)
     except DataError:
         raise

@@ -1,4 +1,4 @@
-"""Makes the packaged sample from the whole Fashion-MNIST: the first pictures of each class.
+"""Makes the packaged sample from the whole Fashion-MNIST: the first images of each class.
 
     python convnet/data/sample/make_sample.py [FOLDER with the four files of Fashion-MNIST]
 
@@ -49,7 +49,7 @@ def make_sample(source: Path, out: Path) -> None:
 
 
 def first_of_each(labels: npt.NDArray[np.int32], count: int) -> npt.NDArray[np.int64]:
-    """Indices of the first `count` pictures of every class, ascending."""
+    """Indices of the first `count` images of every class, ascending."""
     firsts = [np.flatnonzero(labels == label)[:count] for label in np.unique(labels)]
     return np.sort(np.concatenate(firsts)).astype(np.int64)
 

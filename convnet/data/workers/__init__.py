@@ -1,1 +1,1 @@
-"""Processes that decode pictures ahead of training."""
+"""Processes that decode images ahead of training."""

@@ -1,4 +1,4 @@
-"""Data sets whose pictures are decoded from files when they are read."""
+"""Data sets whose images are decoded from files when they are read."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from typing import Any, Protocol, Self
 import numpy as np
 import numpy.typing as npt
 
-from convnet.data.dataset import Dataset, Labels, Pictures
+from convnet.data.dataset import Dataset, Images, Labels
 from convnet.data.folder.class_folders import thread_pool
 
-CACHE_BYTES = 1 << 29  # decoded pictures of both parts together are kept up to this
+CACHE_BYTES = 1 << 29  # decoded images of both parts together are kept up to this
 
 
 class Decoder(Protocol):
-    """Decodes pictures, here or in another process: it pickles, and is small."""
+    """Decodes images, here or in another process: it pickles, and is small."""
 
-    def __call__(self, item: Any) -> Pictures:
-        """One picture, uint8 [H, W, C]; raises DataError."""
+    def __call__(self, item: Any) -> Images:
+        """One image, uint8 [H, W, C]; raises DataError."""
 
 
 class DecodedDataset(Dataset):
-    """Pictures decoded by a pool of threads when they are read.
+    """Images decoded by a pool of threads when they are read.
 
     Args:
         labels: int32 [N].
@@ -33,7 +33,7 @@ class DecodedDataset(Dataset):
         shape: (H, W, C) of what `decoder` returns.
         description: one line saying what this is and where it comes from.
         decoder: turns an item (see `items`) into pixels.
-        keep: keep decoded pictures in memory (N * H * W * C bytes).
+        keep: keep decoded images in memory (N * H * W * C bytes).
         threads: how many threads decode; 0: one per CPU this process may use.
     """
 
@@ -54,44 +54,44 @@ class DecodedDataset(Dataset):
         self.decoder = decoder
         self._threads = threads
         self._pool: ThreadPoolExecutor | None = None
-        self._kept: Pictures | None = None
+        self._kept: Images | None = None
         self._is_kept = np.zeros(len(self) if keep else 0, bool)
         if keep:
             self._kept = np.empty((len(self), *self.shape), np.uint8)
 
     @abstractmethod
     def items(self, indices: npt.NDArray[np.int64]) -> list[Any]:
-        """What the decoder needs for the pictures at these indices."""
+        """What the decoder needs for the images at these indices."""
 
     @property
     def in_memory(self) -> bool:
-        """Whether pictures stay in memory once they are decoded."""
+        """Whether images stay in memory once they are decoded."""
         return self._kept is not None
 
     def without_memory(self) -> Self:
-        """The same set, but decoding pictures each time they are read."""
+        """The same set, but decoding images each time they are read."""
         other = copy.copy(self)
         other._kept, other._is_kept, other._pool = None, np.zeros(0, bool), None
         return other
 
-    def read(self, indices: npt.NDArray[np.int64] | Sequence[int]) -> Pictures:
-        """Decodes pictures; uint8 [len(indices), H, W, C].
+    def read(self, indices: npt.NDArray[np.int64] | Sequence[int]) -> Images:
+        """Decodes images; uint8 [len(indices), H, W, C].
 
         Raises:
             DataError: a file has gone or cannot be decoded; it is named.
         """
         wanted = np.asarray(indices, dtype=np.int64)
         if self._kept is None:
-            pictures = np.empty((len(wanted), *self.shape), np.uint8)
-            self._decode_into(pictures, np.arange(len(wanted)), wanted)
-            return pictures
+            images = np.empty((len(wanted), *self.shape), np.uint8)
+            self._decode_into(images, np.arange(len(wanted)), wanted)
+            return images
         missing = np.unique(wanted[~self._is_kept[wanted]])
         self._decode_into(self._kept, missing, missing)
         self._is_kept[missing] = True
         return self._kept[wanted]
 
     def _decode_into(
-        self, out: Pictures, places: npt.NDArray[np.int64], indices: npt.NDArray[np.int64]
+        self, out: Images, places: npt.NDArray[np.int64], indices: npt.NDArray[np.int64]
     ) -> None:
         def one(job: tuple[int, Any]) -> None:
             out[job[0]] = self.decoder(job[1])

@@ -20,19 +20,19 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from convnet.data.dataset import DataError, Pictures
+from convnet.data.dataset import DataError, Images
 from convnet.data.workers.decoded import DecodedDataset, Decoder
 from convnet.data.workers.pool import Pool, warn_plainly
 
 MEMORY_BATCHES = 3  # in the ring: one that is taken out, one that is finished, one that is begun
-_JOB = 16  # pictures a worker decodes at a time, at most
+_JOB = 16  # images a worker decodes at a time, at most
 
 Indices = npt.NDArray[np.int64]
 
 
 @dataclass
 class _DecodeTask:
-    """In a worker: decodes pictures into their places in the shared memory."""
+    """In a worker: decodes images into their places in the shared memory."""
 
     decoder: Decoder
     places: int
@@ -60,11 +60,11 @@ class _Batch:
 
 
 class Feeder:
-    """Worker processes that decode the pictures of one data set. For one thread at a time.
+    """Worker processes that decode the images of one data set. For one thread at a time.
 
     Args:
-        dataset: whose pictures.
-        batch: pictures of the largest batch.
+        dataset: whose images.
+        batch: images of the largest batch.
         workers: how many processes, at least 1.
         warn: told when a worker died and was replaced.
 
@@ -94,11 +94,11 @@ class Feeder:
         self.pool.close()
         self._close_memory()
 
-    def stream(self, batches: Iterable[Indices]) -> Generator[Pictures, None, None]:
-        """The pictures of each batch, uint8 [N, H, W, C], in order. Left early, it ends the feeder.
+    def stream(self, batches: Iterable[Indices]) -> Generator[Images, None, None]:
+        """The images of each batch, uint8 [N, H, W, C], in order. Left early, it ends the feeder.
 
         Raises:
-            DataError: a picture of this batch cannot be read. WorkerError: workers keep dying.
+            DataError: an image of this batch cannot be read. WorkerError: workers keep dying.
         """
         whole = False
         try:
@@ -108,7 +108,7 @@ class Feeder:
             if not whole:  # jobs under way would write into the ring of the next stream
                 self.close()
 
-    def _stream(self, batches: Iterator[Indices]) -> Iterator[Pictures]:
+    def _stream(self, batches: Iterator[Indices]) -> Iterator[Images]:
         free = list(range(MEMORY_BATCHES))
         under_way: deque[_Batch] = deque()
         jobs: dict[int, _Batch] = {}
@@ -136,12 +136,12 @@ class Feeder:
             if batch.error is not None:
                 raise batch.error
             first = batch.slot * self._batch
-            pictures = self._ring[first : first + batch.count].copy()
+            images = self._ring[first : first + batch.count].copy()
             free.append(batch.slot)
-            yield pictures
+            yield images
 
 
-def _mapped(handle: int, places: int, shape: tuple[int, int, int]) -> Pictures:
+def _mapped(handle: int, places: int, shape: tuple[int, int, int]) -> Images:
     """Shared memory as uint8 [places, H, W, C]."""
     memory = mmap.mmap(handle, places * int(np.prod(shape)))
     return np.frombuffer(memory, np.uint8).reshape(places, *shape)

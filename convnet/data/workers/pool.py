@@ -1,4 +1,4 @@
-"""Worker processes that do many small jobs: decoding, checking, packing pictures.
+"""Worker processes that do many small jobs: decoding, checking, packing images.
 
 They are started as fresh Python processes (never forked, as the parent has threads and perhaps a
 GPU; and never by `multiprocessing`, which would run the caller's main script again in each). Each

@@ -43,7 +43,7 @@ class Builder:
     """The net so far.
 
     Args:
-        definition: the sections of the layer definition; in_shape: (H, W, C) of the pictures as the
+        definition: the sections of the layer definition; in_shape: (H, W, C) of the images as the
             net gets them; classes: of the data; report: told of what is not as the files say.
 
     Attributes:

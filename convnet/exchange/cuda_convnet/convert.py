@@ -82,7 +82,7 @@ class Imported:
         facts = [
             f"{self.cfg.name}: {len(self.cfg.net.layers)} layers, "
             f"{self.net.parameter_count:,} parameters, {self.net.macs / 1e6:,.1f} M multiply-adds "
-            "forward per picture"
+            "forward per image"
         ]
         if len(self.gpus) > 1:
             names = ", ".join(map(str, self.gpus))
@@ -108,9 +108,9 @@ def import_files(
     Args:
         definition, parameters: the files.
         source: of the data, as `data.source`; empty: by the channels and classes of the net.
-        size: of the pictures of a folder, height and width.
+        size: of the images of a folder, height and width.
         crop: the side of the square that the net sees, cut out at random and mirrored in training;
-            0 for the whole picture.
+            0 for the whole image.
         batch, epochs: of the training.
         name: of the run; empty: that of the definition file.
 
@@ -122,8 +122,8 @@ def import_files(
     layers = read_sections(Path(definition), report)
     params = read_sections(Path(parameters), report)
     _check_types(layers, Path(definition))
-    picture, classes, source = _data(layers, source, size, report, str(definition))
-    seen = (crop, crop, picture[2]) if crop else picture
+    image, classes, source = _data(layers, source, size, report, str(definition))
+    seen = (crop, crop, image[2]) if crop else image
     builder = Builder(layers, seen, classes, report)
     weighted = Weighted(builder)
     _translate(builder, weighted, layers, params, Path(parameters))
@@ -139,13 +139,13 @@ def import_files(
     }
     if source == "folder":
         table["data"]["size"] = [size, size]
-    _assumed(report, source, picture, crop, batch, epochs)
+    _assumed(report, source, image, crop, batch, epochs)
     table = {key: value for key, value in table.items() if value != {}}
     try:
         cfg = replace(load_config(table), origin=str(definition))
     except ConfigError as error:
         raise ConfigError(str(error).replace("configuration", str(definition), 1)) from None
-    net = build_net(cfg, picture, None, "cpu", sizes_only=True)
+    net = build_net(cfg, image, None, "cpu", sizes_only=True)
     return Imported(cfg, to_toml(table), report, builder.gpus, net)
 
 
@@ -161,7 +161,7 @@ def _check_types(layers: dict[str, Section], path: Path) -> None:
 def _data(
     layers: dict[str, Section], source: str, size: int, report: Report, origin: str
 ) -> tuple[Shape, int, str]:
-    """(H, W, C) of the pictures, the number of classes, and `data.source`."""
+    """(H, W, C) of the images, the number of classes, and `data.source`."""
     classes = _outputs(layers)
     channels = _channels(layers)
     if not source:
@@ -279,17 +279,15 @@ def _learning(
     return {"sgd": sgd, "schedule": schedule} if schedule != {"kind": "constant"} else {"sgd": sgd}
 
 
-def _assumed(
-    report: Report, source: str, picture: Shape, crop: int, batch: int, epochs: int
-) -> None:
+def _assumed(report: Report, source: str, image: Shape, crop: int, batch: int, epochs: int) -> None:
     """Says what the files do not."""
-    height, width, channels = picture
-    seen = f"crops of {crop}x{crop}, mirrored at random" if crop else "whole pictures"
+    height, width, channels = image
+    seen = f"crops of {crop}x{crop}, mirrored at random" if crop else "whole images"
     report.noted(
         "",
         "",
         "",
-        f"not in the files, and assumed: {source} pictures of {height}x{width}x{channels}, {seen}; "
+        f"not in the files, and assumed: {source} images of {height}x{width}x{channels}, {seen}; "
         f"batches of {batch}; {epochs} epochs. --source, --size, --crop, --batch and --epochs "
         "change them",
     )

@@ -33,7 +33,7 @@ _NEURONS: dict[str, tuple[str, tuple[str, ...]]] = {
 
 
 def data(b: Builder, section: Section, _params: Section) -> Value:
-    """The pictures (0), the labels (1), or the labels as a 0 or 1 for each class (2)."""
+    """The images (0), the labels (1), or the labels as a 0 or 1 for each class (2)."""
     index = section.whole("dataIdx", least=0)
     if index in (1, 2):
         for key in ("start", "end"):
@@ -43,7 +43,7 @@ def data(b: Builder, section: Section, _params: Section) -> Value:
     if index != 0:
         raise section.error(
             "dataIdx",
-            "expected 0 (pictures), 1 (labels) or 2 (labels as 0 and 1); data of other kinds "
+            "expected 0 (images), 1 (labels) or 2 (labels as 0 and 1); data of other kinds "
             f"are not supported; got {index}",
         )
     whole = Value(INPUT, b.in_shape, name=section.name)
