@@ -38,7 +38,7 @@ import convnet
 from convnet import ops
 from convnet.backend import Backend
 from convnet.config import load_config
-from convnet.training.setup import build_net
+from convnet.training.nets import build_net
 
 
 def main() -> None:

@@ -31,7 +31,7 @@ from timing import interleaved, spread
 import convnet
 from convnet.backend import Backend
 from convnet.config import Config, load_config
-from convnet.training.setup import build_net
+from convnet.training.nets import build_net
 
 KINDS = ("eager", "compile")
 

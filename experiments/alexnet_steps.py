@@ -23,7 +23,8 @@ from convnet.config import Config, DataConfig, load_config
 from convnet.data import ArrayDataset, Dataset, Loader, open_data, statistics
 from convnet.nn.memory import training_memory
 from convnet.optim.sgd import SGD
-from convnet.training.setup import Preparer, build_net
+from convnet.training.inputs import Preparer
+from convnet.training.nets import build_net
 from convnet.training.update_ratios import update_ratios
 
 

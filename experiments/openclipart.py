@@ -24,7 +24,7 @@ import convnet
 from convnet.cli.main import main as command
 from convnet.config import load_config
 from convnet.data.packed.manifest import is_packed
-from convnet.training.setup import open_sets
+from convnet.training.datasets import open_sets
 
 PACKAGE = "openclipart-png"
 INSIDE = Path("usr/share/openclipart/png")  # where the folders lie in the package

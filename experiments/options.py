@@ -16,7 +16,7 @@ from series import Results, Sets, Stopped
 
 from convnet import DeviceError
 from convnet.config import load_config
-from convnet.training.setup import open_sets
+from convnet.training.datasets import open_sets
 
 RESULTS = Path(__file__).parent / "results"
 SOURCES = {

@@ -1,10 +1,11 @@
-"""How many images a second the data pipeline delivers, alone and by stage."""
+"""How many images per second the data pipeline delivers, alone and by stage."""
 
 from __future__ import annotations
 
 import contextlib
+import itertools
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,22 +14,23 @@ import numpy as np
 
 from convnet import backend as backends
 from convnet.config import Config
-from convnet.data import Dataset, Loader, Statistics
+from convnet.data import Batch, Dataset, Loader, Statistics
 from convnet.data.packed.dataset import PackedDecoder
 from convnet.data.workers.decoded import DecodedDataset
 from convnet.data.workers.pool import auto_workers
-from convnet.training.setup import Data, Preparer, open_sets
+from convnet.training.datasets import Data, open_sets
+from convnet.training.inputs import Preparer
 
-_WARM_UP = 2  # batches that are not counted: the workers are starting, the loader reads ahead
+_WARM_UP = 2  # batches that are not counted: workers start, and the loader reads ahead
 
 
 @dataclass(frozen=True)
 class Rate:
-    """One line of the table: a stage and its images per second."""
+    """One line of the table: a stage, its images per second, and how many were measured."""
 
     stage: str
     images_per_s: float
-    pictures: int
+    images: int
 
 
 def bench_data(
@@ -48,7 +50,7 @@ def bench_data(
         cfg, device, data: as for training.
         workers: the numbers of worker processes to try; none: 1, 2, 4, ... up to the number of
             usable CPUs.
-        seconds: that each measurement takes, about.
+        seconds: duration of each measurement, roughly.
         show: called with each line as it is ready.
 
     Returns:
@@ -61,28 +63,32 @@ def bench_data(
     if backend.name == "cpu":
         backends.set_threads(cfg.train.threads)
     train, _ = open_sets(cfg, data)
+    decoded = isinstance(train, DecodedDataset)
     if isinstance(train, DecodedDataset):
         train = train.without_memory()
     stats = _any_statistics(train)
     prepare = Preparer(backend, stats, cfg, train.shape)
     rates: list[Rate] = []
 
-    def note(stage: str, counts: Iterator[int], warm_up: int = 1) -> None:
+    def measure(stage: str, counts: Generator[int], warm_up: int = 1) -> None:
         rates.append(_measured(stage, counts, seconds, warm_up))
         show(rates[-1])
 
-    batch = min(cfg.train.batch, len(train))
-    loader = Loader(train, batch, cfg.seed, cfg.augment, stats, train=True)
+    def loader(workers: int = 0) -> Loader:
+        batch = min(cfg.train.batch, len(train))
+        return Loader(train, batch, cfg.seed, cfg.augment, stats, train=True, workers=workers)
+
     if isinstance(train, DecodedDataset):
-        note("read, one thread", _read(train, loader))
-        note("read and decode, one thread", _decode(train, loader))
-    note("augment", _augment(loader, prepare))
-    tries = [0, *(workers or _powers(auto_workers()))]
-    for count in tries if isinstance(train, DecodedDataset) else [0]:
+        measure("read, one thread", _each(train, loader(), _reader(train.decoder)))
+        measure("read and decode, one thread", _each(train, loader(), train.decoder))
+    batch = next(iter(loader().epoch(0)))
+    measure("augment", _prepared(itertools.repeat(batch), prepare))
+    for count in [0, *(workers or _powers(auto_workers()))] if decoded else [0]:
         name = f"{count} worker{'s' * (count != 1)}" if count else "this process"
-        loader = Loader(train, batch, cfg.seed, cfg.augment, stats, train=True, workers=count)
-        with contextlib.closing(loader):
-            note(f"all, by {name}", _all(loader, prepare), _WARM_UP)
+        with contextlib.closing(loader(count)) as feed:
+            epochs = (feed.epoch(number) for number in itertools.count())
+            batches = itertools.chain.from_iterable(epochs)
+            measure(f"all, by {name}", _prepared(batches, prepare), _WARM_UP)
     return train.description, rates
 
 
@@ -98,10 +104,10 @@ def _any_statistics(data: Dataset) -> Statistics:
     return Statistics(mean, np.full(channels, 0.1), np.eye(channels))
 
 
-def _measured(stage: str, counts: Iterator[int], seconds: float, warm_up: int) -> Rate:
+def _measured(stage: str, counts: Generator[int], seconds: float, warm_up: int) -> Rate:
     """Takes from an endless iterator of numbers of images for some seconds."""
     images = 0
-    with contextlib.closing(counts):  # type: ignore[type-var]
+    with contextlib.closing(counts):
         for _ in range(warm_up):
             next(counts)
         start = now = time.perf_counter()
@@ -111,49 +117,29 @@ def _measured(stage: str, counts: Iterator[int], seconds: float, warm_up: int) -
     return Rate(stage, images / (now - start), images)
 
 
-# ---- stages: endless, each giving the number of images done ------------------------------------
+# ---- stages: endless, each giving the number of images done --------------------------------------
 
 
-def _items(data: DecodedDataset, loader: Loader) -> Iterator[Any]:
-    epoch = 0
-    while True:
+def _each(data: DecodedDataset, loader: Loader, take: Callable[[Any], object]) -> Generator[int]:
+    """Takes one image after the other, in the order of training."""
+    for epoch in itertools.count():
         order = loader.order(epoch)
         for start in range(0, len(order), 64):
-            yield from data.items(order[start : start + 64])
-        epoch += 1
+            for item in data.items(order[start : start + 64]):
+                take(item)
+                yield 1
 
 
-def _read(data: DecodedDataset, loader: Loader) -> Iterator[int]:
-    decoder = data.decoder
-    for item in _items(data, loader):
-        if isinstance(decoder, PackedDecoder):
-            decoder.bytes_of(item, "")
-        else:
-            Path(item).read_bytes()
-        yield 1
+def _reader(decoder: Any) -> Callable[[Any], object]:
+    """What reads the bytes of an image and does not decode them."""
+    if isinstance(decoder, PackedDecoder):
+        return lambda item: decoder.bytes_of(item, "")
+    return lambda item: Path(item).read_bytes()
 
 
-def _decode(data: DecodedDataset, loader: Loader) -> Iterator[int]:
-    for item in _items(data, loader):
-        data.decoder(item)
-        yield 1
-
-
-def _augment(loader: Loader, prepare: Preparer) -> Iterator[int]:
-    with contextlib.closing(loader.epoch(0)) as batches:  # type: ignore[type-var]
-        batch = next(batches)
-    while True:
+def _prepared(batches: Iterable[Batch], prepare: Preparer) -> Generator[int]:
+    """Makes the net's input of batches."""
+    for batch in batches:
         prepare(batch)
         prepare.backend.synchronize()
         yield len(batch)
-
-
-def _all(loader: Loader, prepare: Preparer) -> Iterator[int]:
-    epoch = 0
-    while True:
-        with contextlib.closing(loader.epoch(epoch)) as batches:  # type: ignore[type-var]
-            for batch in batches:
-                prepare(batch)
-                prepare.backend.synchronize()
-                yield len(batch)
-        epoch += 1

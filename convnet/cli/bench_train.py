@@ -1,11 +1,13 @@
-"""How fast a net trains, on images of noise: against batch and threads, and by layer."""
+"""How fast a net trains, on images of noise: by batch size and threads, and layer by layer."""
 
 from __future__ import annotations
 
 import statistics
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
@@ -16,21 +18,28 @@ from convnet.nn.memory import training_memory
 from convnet.nn.net import Net
 from convnet.nn.trace import Call
 from convnet.optim.sgd import SGD
-from convnet.training.setup import Data, net_of
+from convnet.training.datasets import Data
+from convnet.training.nets import net_of
 
 _WARM_UP = 2  # steps that are not counted: buffers are taken, primitives are prepared
 
 
 @dataclass(frozen=True)
 class StepRate:
-    """One line of the table: steps of one batch size on so many threads.
+    """One line of the table: steps of one batch size on a number of threads.
 
     Attributes:
-        ms: the median of a step.
-        gflops: what the multiply-adds of the net come to, forward and backward, in 1e9 operations
-            a second.
+        batch, threads: images per step, and threads of the CPU.
+        steps: how many were measured.
+        ms: the median duration of a step, in milliseconds.
+        images_per_s: images that are trained on per second.
+        gflops: the net's multiply-adds, forward and backward, in 1e9 operations per second.
         memory: bytes that training takes, by `convnet.nn.memory`.
     """
+
+    HEADING: ClassVar[str] = (
+        f"{'batch':>6}{'threads':>9}{'ms/step':>11}{'images/s':>11}{'GFLOP/s':>10}{'MiB':>9}"
+    )
 
     batch: int
     threads: int
@@ -40,10 +49,22 @@ class StepRate:
     gflops: float
     memory: int
 
+    def __str__(self) -> str:
+        return (
+            f"{self.batch:6}{self.threads:9}{self.ms:11.2f}{self.images_per_s:11,.0f}"
+            f"{self.gflops:10.0f}{self.memory / 2**20:9,.0f}"
+        )
+
 
 @dataclass(frozen=True)
 class LayerTime:
-    """What a step spends in one node, medians in ms; `gflops` as in `StepRate`, 0 without any."""
+    """What a step spends in one node.
+
+    Attributes:
+        node, kind: its name, and its layer in words.
+        forward_ms, backward_ms: medians in milliseconds.
+        gflops: as in `StepRate`; 0 where the node has no multiply-adds.
+    """
 
     node: str
     kind: str
@@ -66,13 +87,13 @@ def bench_train(
     seconds: float = 5.0,
     show: Callable[[StepRate], None] = lambda rate: None,
 ) -> list[StepRate]:
-    """Measures training steps; no data is read but to learn its shape.
+    """Measures training steps; data are read only where their shape is not known otherwise.
 
     Args:
         cfg, device, data: as for training.
-        batches: sizes to measure; none: `train.batch`.
+        batches: batch sizes to measure; none: `train.batch`.
         threads: numbers of threads of the CPU; none: those it has now.
-        seconds: that each measurement takes, about; at least three steps.
+        seconds: duration of each measurement, roughly; at least three steps.
         show: called with each line as it is ready.
 
     Raises:
@@ -139,24 +160,30 @@ def _timed(step: Callable[[], None], seconds: float) -> list[float]:
     times: list[float] = []
     end = time.perf_counter() + seconds
     while len(times) < 3 or time.perf_counter() < end:
-        start = time.perf_counter()
-        step()
-        times.append(time.perf_counter() - start)
+        times.append(_duration(step))
     return times
+
+
+def _duration(step: Callable[[], None]) -> float:
+    start = time.perf_counter()
+    step()
+    return time.perf_counter() - start
 
 
 def profile(
     cfg: Config, device: str = "auto", data: Data = None, batch: int | None = None, steps: int = 5
 ) -> list[LayerTime]:
-    """What a training step spends where: its nodes in order, then "update", then "other".
+    """The time that a training step spends in each node, in the update, and in the rest.
 
     What was fused counts for the first of its nodes. The device finishes each operation before the
     next begins, so on a GPU the sum is more than an undisturbed step takes.
 
     Args:
         cfg, device, data: as for training.
-        batch: samples a step; None: `train.batch`.
-        steps: over which medians are taken.
+        batch: images per step; None: `train.batch`.
+        steps: how many are measured; medians over them are returned.
+
+    Returns: a line for each node in order, then "update", then "other".
 
     Raises: as `bench_train`.
     """
@@ -167,23 +194,18 @@ def profile(
         step()
     wholes, runs = [], []
     for _ in range(steps):
-        start = time.perf_counter()
-        step()
-        wholes.append((time.perf_counter() - start) * 1e3)
+        wholes.append(1e3 * _duration(step))
         runs.append(net.programs.timed(sgd))
-    spent: dict[tuple[str, str], float] = {}
-    ways = _ways(runs[0])
-    for index, (call, _) in enumerate(runs[0]):
-        ms = 1e3 * statistics.median(run[index][1] for run in runs)
-        key = (call.nodes[0] if call.nodes else "other"), ways[index]
-        spent[key] = spent.get(key, 0.0) + ms
+    spent: Counter[tuple[str, str]] = Counter()
+    for (call, _), way, times in zip(runs[0], _ways(runs[0]), zip(*runs, strict=True), strict=True):
+        where = call.nodes[0] if call.nodes else "other"
+        spent[where, way] += 1e3 * statistics.median(seconds for _, seconds in times)
     lines = []
     for node in net.nodes:
-        forward, backward = (spent.get((node.name, way), 0.0) for way in ("forward", "backward"))
-        flops = _flops(node.layer.macs) * batch
-        rate = flops / ((forward + backward) * 1e6) if flops and forward + backward else 0.0
+        forward, backward = spent[node.name, "forward"], spent[node.name, "backward"]
+        rate = _flops(node.layer.macs) * batch / 1e6 / ((forward + backward) or 1.0)
         lines.append(LayerTime(node.name, node.layer.describe(), forward, backward, rate))
-    lines.append(LayerTime("update", "SGD", 0.0, spent.get(("update", "backward"), 0.0), 0.0))
+    lines.append(LayerTime("update", "SGD", 0.0, spent["update", "backward"], 0.0))
     other = max(0.0, statistics.median(wholes) - sum(line.ms for line in lines))
     lines.append(LayerTime("other", "losses, checks, Python", other, 0.0, 0.0))
     return lines
@@ -196,22 +218,18 @@ def _ways(calls: Sequence[tuple[Call, float]]) -> list[str]:
 
 
 def profile_table(lines: Sequence[LayerTime]) -> str:
-    """The profile as aligned text, with each node's share of the step."""
+    """The profile as aligned text, with the share that each node has of the step."""
     total = sum(line.ms for line in lines)
     rows: list[tuple[str, ...]] = [
         ("node", "type", "forward ms", "backward ms", "share", "GFLOP/s")
     ]
     for line in lines:
-        rows.append(
-            (
-                line.node,
-                line.kind,
-                f"{line.forward_ms:.2f}",
-                f"{line.backward_ms:.2f}",
-                f"{100 * line.ms / total:.1f} %",
-                f"{line.gflops:.0f}" if line.gflops else "",
-            )
+        times = (
+            f"{line.forward_ms:.2f}",
+            f"{line.backward_ms:.2f}",
+            f"{100 * line.ms / total:.1f} %",
         )
+        rows.append((line.node, line.kind, *times, f"{line.gflops:.0f}" if line.gflops else ""))
     forward, backward = sum(x.forward_ms for x in lines), sum(x.backward_ms for x in lines)
     rows.append(("total", "", f"{forward:.2f}", f"{backward:.2f}", "", ""))
     return aligned(rows, left=2)

@@ -1,138 +1,50 @@
-"""The commands `convnet data ...`."""
+"""The commands `convnet data check`, `pack` and `mean`: preparing folders of images."""
 
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
 import sys
 import time
-from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
-Add = Callable[[str, Any, str], argparse.ArgumentParser]
+from convnet.cli.arguments import Commands, Parser, chosen, integer, positive, warn
+from convnet.cli.progress import shown_progress
 
 
-def add_commands(commands: Any, shared: argparse.ArgumentParser) -> None:
-    """Adds `data` to the sub-commands of `convnet`.
-
-    Args:
-        commands: what `add_subparsers` returned.
-        shared: a parser with the options of all commands.
-    """
-    group = Group(commands, shared, "data", "Check, pack and measure folders of images.")
-    _add_check(group.add("check", _check, "Look for damaged, huge and duplicate images."))
-    _add_pack(group.add("pack", _pack, "Scale images once and pack them in a few large files."))
+def add_commands(commands: Commands) -> None:
+    """Adds `data` to the sub-commands of `convnet`."""
+    group = Commands(commands.group("data", "Check, pack and measure folders of images."))
+    check = group.add("check", _check, "Look for damaged, huge and duplicate images.")
+    check.argument("folder", "DIR", "class folders, train/ and val/, or packed images")
+    check.flag("--all", "list everything, however long")
+    pack = group.add("pack", _pack, "Resize images once and pack them in a few large files.")
+    _add_pack(pack)
     mean = group.add("mean", _mean, "Compute mean image and colour covariance of packed images.")
-    mean.add_argument("packed", metavar="PACKED", help="folder that data pack has written")
-    mean.add_argument("--json", action="store_true", help="print a JSON object")
-    _worker_option(mean)
+    mean.argument("packed", "PACKED", "folder that convnet data pack has written")
+    for command in (check, pack, mean):
+        command.shared("json")
+        text = "processes (default: one for each CPU, at most 16)"
+        command.option("--workers", "N", text, integer(1, 1024))
 
 
-class Group:
-    """A command that has commands below it."""
-
-    def __init__(
-        self, commands: Any, shared: argparse.ArgumentParser, name: str, text: str
-    ) -> None:
-        self._shared = shared
-        parser = commands.add_parser(name, help=text, description=text)
-        self._commands = parser.add_subparsers(
-            required=True, metavar="COMMAND", parser_class=type(parser)
-        )
-
-    def add(self, name: str, function: Any, text: str) -> argparse.ArgumentParser:
-        command: argparse.ArgumentParser = self._commands.add_parser(
-            name, help=text, description=text, parents=[self._shared]
-        )
-        command.set_defaults(command=function)
-        return command
-
-
-def _add_check(check: argparse.ArgumentParser) -> None:
-    check.add_argument("folder", metavar="DIR", help="class folders, train/ and val/, or packed")
-    check.add_argument("--all", action="store_true", help="list everything, however long")
-    check.add_argument("--json", action="store_true", help="print a JSON object")
-    _worker_option(check)
-
-
-def _add_pack(pack: argparse.ArgumentParser) -> None:
-    pack.add_argument("folder", metavar="DIR", help="class folders, or train/ (and val/) of them")
-    pack.add_argument("out", metavar="OUT", help="new folder; or an unfinished one, to go on")
-    pack.add_argument("--val", metavar="DIR", help="folder of the validation images")
-    pack.add_argument(
-        "--val-labels",
-        metavar="FILE",
-        help="where they lie in no class folders: their labels, one a line",
-    )
-    pack.add_argument(
-        "--synsets", metavar="FILE", help="what the numbers in it mean: meta.mat or a text file"
-    )
-    pack.add_argument(
-        "--val-fraction",
-        type=_fraction,
-        default=0.1,
-        metavar="F",
-        help="without validation images: the part to hold out (default 0.1)",
-    )
-    pack.add_argument(
-        "--size", type=whole(8, 4096), default=256, metavar="N", help="side (default 256)"
-    )
-    pack.add_argument(
-        "--quality", type=whole(1, 100), default=95, metavar="Q", help="of JPEG (default 95)"
-    )
-    pack.add_argument("--raw", action="store_true", help="uncompressed, for small sets")
-    pack.add_argument(
-        "--shard", type=whole(1, 1_000_000), default=2000, metavar="N", help="images a file"
-    )
-    pack.add_argument(
-        "--bad-files",
-        choices=("error", "skip"),
-        default="error",
-        help="what to do about an image that cannot be decoded (default: error)",
-    )
-    pack.add_argument(
-        "--drop-copies", action="store_true", help="of files with the same content, keep one"
-    )
-    pack.add_argument("--json", action="store_true", help="print a JSON object")
-    _worker_option(pack)
-
-
-def _worker_option(command: argparse.ArgumentParser) -> None:
-    command.add_argument(
-        "--workers",
-        type=whole(1, 1024),
-        metavar="N",
-        help="processes (default: one for each CPU, at most 16)",
-    )
-
-
-# ---- arguments -----------------------------------------------------------------------------------
-
-
-def whole(low: int, high: int) -> Callable[[str], int]:
-    def convert(text: str) -> int:
-        number = int(text) if text.isascii() and text.isdecimal() and len(text) < 10 else -1
-        if not low <= number <= high:
-            raise argparse.ArgumentTypeError(
-                f'expected a whole number from {low} to {high}, got "{text}"'
-            )
-        return number
-
-    return convert
-
-
-def number(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        return float("nan")
-
-
-def _fraction(text: str) -> float:
-    if not 0 < number(text) < 1:
-        raise argparse.ArgumentTypeError(f'expected a number above 0 and below 1, got "{text}"')
-    return number(text)
+def _add_pack(pack: Parser) -> None:
+    pack.argument("folder", "DIR", "class folders, or train/ (and val/) of them")
+    pack.argument("out", "OUT", "new folder; or an unfinished one, to go on")
+    pack.option("--val", "DIR", "folder of the validation images")
+    text = "labels of the validation images, one a line, where they are not in class folders"
+    pack.option("--val-labels", "FILE", text)
+    pack.option("--synsets", "FILE", "names of the labels: meta.mat or a text file")
+    text = "part to hold out where there are no validation images"
+    pack.option("--val-fraction", "F", text, positive(1, below=True), 0.1)
+    pack.option("--size", "N", "height and width in pixels", integer(8, 4096), 256)
+    pack.option("--quality", "Q", "quality of the JPEG files", integer(1, 100), 95)
+    pack.flag("--raw", "store pixels uncompressed, for small sets")
+    pack.option("--shard", "N", "images per file", integer(1, 1_000_000), 2000)
+    text = "what to do about an image that cannot be decoded"
+    pack.choice("--bad-files", text, "error", "skip")
+    pack.flag("--drop-copies", "keep one of several files with the same content")
 
 
 # ---- commands ------------------------------------------------------------------------------------
@@ -152,57 +64,58 @@ def _check(arguments: argparse.Namespace) -> int:
         return 0
     parts = find_listings(root, unlabelled=True)
     with shown_progress("checking", "files") as progress:
-        report = check(root, parts, arguments.workers, progress, _warn)
+        report = check(root, parts, arguments.workers, progress, warn)
     print(json.dumps(report.as_dict()) if arguments.json else report.text(arguments.all))
     return 1 if report.bad else 0
 
 
 def _pack(arguments: argparse.Namespace) -> int:
-    from convnet.data.dataset import DataError, expanded, shown
-    from convnet.data.folder.class_folders import split_by_content
-    from convnet.data.folder.trees import drop_copies, find_listings
+    from convnet.data.dataset import DataError, shown
     from convnet.data.packed.pack import PackSettings, pack
     from convnet.data.workers.pool import BadDataError
 
-    root, out = expanded(arguments.folder), expanded(arguments.out)
-    places = [expanded(p) if p else None for p in (arguments.val, arguments.val_labels)]
-    synsets = expanded(arguments.synsets) if arguments.synsets else None
-    for place in [root] + ([places[0]] if places[0] else []):
-        if out.absolute().is_relative_to(place.absolute()):
-            raise DataError(
-                f"{shown(out)}: expected a folder outside of the images, got one in {shown(place)}"
-            )
-    parts = find_listings(root, places[0], places[1], synsets)
-    dropped = 0
-    if arguments.drop_copies:
-        parts, dropped = drop_copies(parts)
-    if "all" in parts:
-        train, val, _ = split_by_content(parts["all"], arguments.val_fraction)
-    else:
-        train, val = parts["train"], parts["val"]
+    train, val, out, dropped = _listed(arguments)
     settings = PackSettings(
         size=(arguments.size, arguments.size),
         encoding="raw" if arguments.raw else "jpeg",
-        quality=arguments.quality,
-        shard=arguments.shard,
-        bad_files=arguments.bad_files,
+        **chosen(arguments, "quality", "shard", "bad_files"),
     )
     start = time.monotonic()
     with shown_progress("packing", "images") as progress:
         try:
-            report = pack(train, val, out, settings, arguments.workers, progress, _warn)
+            report = pack(train, val, out, settings, arguments.workers, progress, warn)
         except BadDataError as error:  # of an image
             raise DataError(f"{error} (--bad-files skip leaves such files out)") from None
         except KeyboardInterrupt:
             print(f"{shown(out)}: the same command goes on from here", file=sys.stderr)
             raise
-    said = {
-        **vars(report),
-        "dropped_copies": dropped,
-        "seconds": round(time.monotonic() - start, 1),
-    }
+    seconds = round(time.monotonic() - start, 1)
+    said = {**vars(report), "dropped_copies": dropped, "seconds": seconds}
     print(json.dumps(said) if arguments.json else _pack_text(said, shown(out)))
     return 0
+
+
+def _listed(arguments: argparse.Namespace) -> tuple[Any, Any, Path, int]:
+    """The listings to train on and to validate with, the folder to pack them in, and how many
+    copies were left out."""
+    from convnet.data.dataset import DataError, expanded, shown
+    from convnet.data.folder.class_folders import split_by_content
+    from convnet.data.folder.trees import drop_copies, find_listings
+
+    root, out = expanded(arguments.folder), expanded(arguments.out)
+    given = chosen(arguments, "val", "val_labels", "synsets").values()
+    val, labels, synsets = (expanded(path) if path else None for path in given)
+    for place in (root, val):
+        if place and out.absolute().is_relative_to(place.absolute()):
+            raise DataError(
+                f"{shown(out)}: expected a folder outside of the images, got one in {shown(place)}"
+            )
+    parts, dropped = find_listings(root, val, labels, synsets), 0
+    if arguments.drop_copies:
+        parts, dropped = drop_copies(parts)
+    if "all" in parts:
+        return *split_by_content(parts["all"], arguments.val_fraction)[:2], out, dropped
+    return parts["train"], parts["val"], out, dropped
 
 
 def _pack_text(said: dict[str, Any], out: str) -> str:
@@ -241,7 +154,7 @@ def _mean(arguments: argparse.Namespace) -> int:
     root = expanded(arguments.packed)
     train, _ = open_packed(root, cache_bytes=0)
     with shown_progress("averaging", "images") as progress:
-        sums = compute_sums(train, arguments.workers, progress, _warn)
+        sums = compute_sums(train, arguments.workers, progress, warn)
     stats = sums.statistics("channel", colour=True)
     mean, values = stats.mean.reshape(-1).tolist(), stats.eigenvalues.tolist()
     if arguments.json:
@@ -259,59 +172,3 @@ def _mean(arguments: argparse.Namespace) -> int:
 
 def _row(numbers: list[float], form: str) -> str:
     return " ".join(format(number, form) for number in numbers)
-
-
-# ---- showing -------------------------------------------------------------------------------------
-
-
-@contextlib.contextmanager
-def shown_progress(what: str, unit: str) -> Iterator[Callable[[int, int], None]]:
-    """Shows how far something is and how long it will take: a bar on a terminal, else lines."""
-    from rich.console import Console
-
-    console = Console(stderr=True)
-    if not console.is_terminal:
-        yield _Lines(what, unit)
-        return
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TextColumn("{task.completed:,.0f}/{task.total:,.0f} " + unit),
-        TextColumn("ETA"),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=console, transient=True) as bar:
-        task = bar.add_task(what, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
-
-
-class _Lines:
-    """Progress as a line on standard error every ten seconds."""
-
-    EVERY = 10.0
-
-    def __init__(self, what: str, unit: str) -> None:
-        self._what, self._unit = what, unit
-        self._first: int | None = None
-        self._start = self._last = time.monotonic()
-
-    def __call__(self, done: int, total: int) -> None:
-        from convnet.training.progress import duration
-
-        now = time.monotonic()
-        if self._first is None:
-            self._first = done
-        if now - self._last < self.EVERY or done == total:
-            return
-        self._last = now
-        rate = (done - self._first) / (now - self._start)
-        eta = f", ETA {duration((total - done) / rate)}" if rate > 0 else ""
-        print(
-            f"{self._what}: {done:,} of {total:,} {self._unit}, {rate:,.0f}/s{eta}", file=sys.stderr
-        )
-
-
-def _warn(text: str) -> None:
-    print(f"convnet: warning: {text}", file=sys.stderr)

@@ -13,7 +13,7 @@ from convnet import backend as backends
 from convnet.common import distribution
 from convnet.ops.precision import PRECISIONS
 
-_PACKAGES = ("numpy", "pillow", "safetensors", "rich")
+_PACKAGES = ("numpy", "pillow", "safetensors", "rich", "tomli-w")
 _VARIABLES = ("CONVNET_DATA", "CONVNET_CPU_ISA", "ONEDNN_MAX_CPU_ISA", "CONVNET_WINOGRAD")
 
 
@@ -25,34 +25,34 @@ def examine() -> dict[str, Any]:
         {"usable", "description" or "reason"}}, "data": {source: description or reason},
         "environment": {name: value}, ...}.
     """
-    report: dict[str, Any] = {"ok": True, "problems": []}
-    report["versions"] = _versions()
-    report["build"] = _build(report["problems"])
-    report["backends"] = {
-        "cpu": _cpu(report["problems"]),
-        "cuda": _cuda(report["problems"]),
-        "emulator": _device("emulator", report["problems"]),
+    problems: list[str] = []
+    build = _build(problems)
+    devices = {"cpu": _cpu(problems)}
+    devices |= {name: _device(name, problems) for name in ("cuda", "emulator")}
+    versions = {name: distribution.version(name) for name in (*_PACKAGES, *backends.CUPY_PACKAGES)}
+    return {
+        "ok": bool(devices["cpu"]["usable"]),
+        "problems": problems,
+        "versions": {
+            "convnet": distribution.VERSION,
+            "python": platform.python_version(),
+            **{
+                name: version or "not installed"
+                for name, version in versions.items()
+                if version or name in _PACKAGES
+            },
+            "platform": f"{platform.system()} {platform.machine()}",
+        },
+        "build": build,
+        "backends": devices,
+        "data": _data(),
+        "environment": {name: os.environ[name] for name in _VARIABLES if name in os.environ},
     }
-    report["data"] = _data()
-    report["environment"] = {name: os.environ[name] for name in _VARIABLES if name in os.environ}
-    report["ok"] = bool(report["backends"]["cpu"]["usable"])
-    return report
-
-
-def _versions() -> dict[str, str]:
-    found = {"convnet": distribution.VERSION, "python": platform.python_version()}
-    for name in _PACKAGES:
-        found[name] = distribution.version(name) or "not installed"
-    for name in backends.CUPY_PACKAGES:
-        version = distribution.version(name)
-        if version:
-            found[name] = version
-    return {**found, "platform": f"{platform.system()} {platform.machine()}"}
 
 
 def _build(problems: list[str]) -> dict[str, Any]:
     """What the build recorded, and whether it fits the installed package."""
-    place = Path(__file__).parent
+    place = Path(__file__).parents[1]
     found: dict[str, Any] = {"location": str(place)}
     try:
         info = importlib.import_module("convnet._build_info")
@@ -87,9 +87,12 @@ def _device(name: str, problems: list[str]) -> dict[str, Any]:
     """Whether it can be used; a problem where it should be: the CPU, and whatever was built."""
     try:
         device = backends.get(name)
-        description = device.describe()
         precision = {each: device.module.math_description(each) for each in PRECISIONS}
-        return {"usable": True, "description": description, "precision": precision}
+        found = {"usable": True, "description": device.describe(), "precision": precision}
+        if name == "cuda":
+            count = device.module.device_count()
+            found["devices"] = [backends.get(f"cuda:{index}").describe() for index in range(count)]
+        return found
     except (backends.DeviceError, ImportError) as error:
         reason = " ".join(str(error).split())
         if name == "cpu" or isinstance(error, backends.BrokenBackendError):
@@ -121,14 +124,6 @@ def _try_out() -> None:
         raise ValueError(f"expected 18 and 8, got {y[0, 1, 1, 0]} and {y[0, 0, 0, 0]}")
 
 
-def _cuda(problems: list[str]) -> dict[str, Any]:
-    found = _device("cuda", problems)
-    if found["usable"]:
-        count = backends.get("cuda").module.device_count()
-        found["devices"] = [backends.get(f"cuda:{index}").describe() for index in range(count)]
-    return found
-
-
 def _data() -> dict[str, str]:
     """For each published set, where it would be read from, or why not."""
     from convnet.config import DataConfig
@@ -146,26 +141,24 @@ def _data() -> dict[str, str]:
 
 def show(report: dict[str, Any]) -> str:
     """The report as text."""
-    lines = ["versions"]
-    lines += [f"  {name:13} {version}" for name, version in report["versions"].items()]
-    lines += ["installation"]
-    lines += [f"  {name:13} {value}" for name, value in report["build"].items()]
-    lines += ["devices"]
+    devices = []
     for name, state in report["backends"].items():
-        text = state["description"] if state["usable"] else f"no: {state['reason']}"
-        lines.append(f"  {name:13} {text}")
-        lines += [f"  {'':13} {device}" for device in state.get("devices", [])[1:]]
-        lines += [f"  {'':13} {key}: {text}" for key, text in state.get("precision", {}).items()]
-    lines += [f"  {'auto':13} would use {_auto(report)}"]
-    if report["environment"]:
-        lines += ["environment"]
-        lines += [f"  {name}={value}" for name, value in report["environment"].items()]
-    lines += ["data sets"]
-    lines += [f"  {name:13} {text}" for name, text in report["data"].items()]
+        devices.append(
+            (name, state["description"] if state["usable"] else f"no: {state['reason']}")
+        )
+        devices += [("", device) for device in state.get("devices", [])[1:]]
+        devices += [("", f"{key}: {text}") for key, text in state.get("precision", {}).items()]
+    auto = "cuda:0" if report["backends"]["cuda"]["usable"] else "cpu"
+    sections = {
+        "versions": report["versions"].items(),
+        "installation": report["build"].items(),
+        "devices": [*devices, ("auto", f"would use {auto}")],
+        "environment": report["environment"].items(),
+        "data sets": report["data"].items(),
+    }
+    lines = []
+    for title, rows in sections.items():
+        lines += [title, *(f"  {name:18} {text}" for name, text in rows)] if rows else []
     lines += [f"problem: {problem}" for problem in report["problems"]]
     lines.append("all is well" if not report["problems"] else f"python: {sys.executable}")
     return "\n".join(lines)
-
-
-def _auto(report: dict[str, Any]) -> str:
-    return "cuda:0" if report["backends"]["cuda"]["usable"] else "cpu"

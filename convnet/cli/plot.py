@@ -3,158 +3,74 @@
 from __future__ import annotations
 
 import argparse
-import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-from convnet.cli.data import whole
+from convnet.cli.arguments import Commands, Parser, chosen, integer, integers, warn
 
 
-def add_commands(commands: Any, shared: argparse.ArgumentParser) -> None:
-    """Adds `plot` to the sub-commands of `convnet`.
+def add_commands(commands: Commands) -> None:
+    """Adds `plot` to the sub-commands of `convnet`."""
+    plot = commands.group("plot", "Draw what a run has learned.")
+    plot.argument("run", "RUN", "run folder or checkpoint file")
+    kinds = Commands(plot, "WHAT")
 
-    Args:
-        commands: what `add_subparsers` returned.
-        shared: a parser with the options of all commands.
-    """
-    text = "Draw what a run has learned."
-    plot = commands.add_parser("plot", help=text, description=text)
-    plot.add_argument("run", metavar="RUN", help="run folder or checkpoint file")
-    kinds = plot.add_subparsers(required=True, metavar="WHAT", parser_class=type(plot))
-
-    def add(name: str, function: Any, text: str) -> argparse.ArgumentParser:
-        kind: argparse.ArgumentParser = kinds.add_parser(
-            name, help=text, description=text, parents=[shared]
-        )
-        kind.set_defaults(command=function)
-        kind.add_argument(
-            "-o", "--out", metavar="FILE", help=f"default: {name}.png in the run's folder"
-        )
+    def add(name: str, function: Callable[[argparse.Namespace], int], text: str) -> Parser:
+        kind = kinds.add(name, function, text)
+        kind.out("FILE", f"default: {name}.png in the run's folder")
         return kind
 
     add("curves", _curves, "Loss, error and learning rate against epochs.")
-    filters = add("filters", _filters, "The kernels of the first layer, towers apart.")
-    filters.add_argument("--layer", metavar="NAME", help="another convolution")
-    filters.add_argument(
-        "--towers", type=whole(1, 1024), metavar="N", help="default: as many as the net has"
-    )
-    filters.add_argument(
-        "--scale", type=whole(1, 1000), default=0, metavar="N", help="pixels a weight"
-    )
-    filters.add_argument(
-        "--each", action="store_true", help="full contrast for every filter by itself"
-    )
+    filters = add("filters", _filters, "The filters of the first layer, towers apart.")
+    filters.option("--layer", "NAME", "another convolution")
+    filters.option("--towers", "N", "default: as many as the net has", integer(1, 1024))
+    filters.option("--scale", "N", "pixels per weight (default: as fits)", integer(1, 1000))
+    filters.flag("--each", "full contrast for every filter by itself")
     guess = add("predictions", _predictions, "Images with their likeliest classes.")
-    guess.add_argument(
-        "images", nargs="*", metavar="IMG", help="image files (default: validation images)"
-    )
-    guess.add_argument(
-        "--labels",
-        type=lambda text: text.split(","),
-        default=[],
-        metavar="NAME,...",
-        help="their classes (default: by the folders they lie in)",
-    )
+    guess.argument("images", "IMG", "image files (default: validation images)", "*")
+    text = "classes of the images (default: by the folders they lie in)"
+    guess.option("--labels", "NAME,...", text, lambda names: names.split(","), ())
     pick_option(guess)
-    guess.add_argument(
-        "--count",
-        type=whole(1, 400),
-        default=8,
-        metavar="N",
-        help="validation images",
-    )
-    guess.add_argument("--top", type=whole(1, 50), default=5, metavar="N", help="bars an image")
+    guess.option("--count", "N", "validation images to show", integer(1, 400), 8)
+    guess.option("--top", "N", "classes per image", integer(1, 50), 5)
     confusion = add("confusion", _confusion, "What the images of each class are taken for.")
     for kind in (guess, confusion):
-        kind.add_argument(
-            "--ten-crop", action="store_true", help="average over corners, centre, mirror images"
-        )
-        kind.add_argument("--data", metavar="D", help="folder or file of the data")
-        kind.add_argument("--device", metavar="D", help="auto (default), cpu, cuda, cuda:N")
+        kind.shared("ten-crop", "data", "device")
 
 
-def pick_option(command: argparse.ArgumentParser) -> None:
+def pick_option(command: Parser) -> None:
     """Adds `--pick N,N,...`."""
-    command.add_argument(
-        "--pick",
-        type=_numbers,
-        default=[],
-        metavar="N,N,...",
-        help="validation images by number, from 0",
-    )
+    command.option("--pick", "N,N,...", "validation images by number, from 0", integers(0), ())
 
 
-def _numbers(text: str) -> list[int]:
-    words = text.split(",")
-    if not all(word.isascii() and word.isdecimal() and len(word) < 12 for word in words):
-        raise argparse.ArgumentTypeError(f'expected whole numbers such as 3,17; got "{text}"')
-    return [int(word) for word in words]
-
-
-def _said(result: tuple[Path, str]) -> int:
+def _wrote(result: tuple[Path, str]) -> int:
     path, text = result
-    print(text)
-    print(f"wrote {path}")
+    print(f"{text}\nwrote {path}")
     return 0
 
 
 def _curves(arguments: argparse.Namespace) -> int:
     from convnet.interpret.plot import plot_curves
 
-    return _said(plot_curves(arguments.run, arguments.out))
+    return _wrote(plot_curves(arguments.run, arguments.out))
 
 
 def _filters(arguments: argparse.Namespace) -> int:
     from convnet.interpret.plot import plot_filters
 
-    return _said(
-        plot_filters(
-            arguments.run,
-            arguments.out,
-            arguments.layer,
-            arguments.towers,
-            arguments.scale,
-            arguments.each,
-            warn=warn,
-        )
-    )
+    options = chosen(arguments, "run", "out", "layer", "towers", "each")
+    return _wrote(plot_filters(**options, scale=arguments.scale or 0, warn=warn))
 
 
 def _predictions(arguments: argparse.Namespace) -> int:
     from convnet.interpret.plot import plot_predictions
 
-    return _said(
-        plot_predictions(
-            arguments.run,
-            arguments.images,
-            arguments.out,
-            labels=arguments.labels,
-            pick=arguments.pick,
-            count=arguments.count,
-            top=arguments.top,
-            ten_crop=arguments.ten_crop,
-            data=arguments.data,
-            device=arguments.device,
-            warn=warn,
-        )
-    )
+    options = ("run", "images", "out", "labels", "pick", "count", "top", "ten_crop")
+    return _wrote(plot_predictions(**chosen(arguments, *options, "data", "device"), warn=warn))
 
 
 def _confusion(arguments: argparse.Namespace) -> int:
     from convnet.interpret.plot import plot_confusion
 
-    return _said(
-        plot_confusion(
-            arguments.run,
-            arguments.out,
-            arguments.ten_crop,
-            arguments.data,
-            arguments.device,
-            warn=warn,
-        )
-    )
-
-
-def warn(text: str) -> None:
-    """Prints a warning."""
-    print(f"convnet: warning: {text}", file=sys.stderr)
+    options = chosen(arguments, "run", "out", "ten_crop", "data", "device")
+    return _wrote(plot_confusion(**options, warn=warn))

@@ -8,17 +8,14 @@ the code that receives the value then checks it.
 from __future__ import annotations
 
 import collections.abc
-import dataclasses
 import difflib
 import inspect
 import itertools
 import math
 import types
 import typing
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from typing import Any, Literal
-
-from convnet.common.checks import LIMITS, outside
 
 # What suggestions look at, of files that may hold any number of names of any length.
 _LONGEST, _MOST = 60, 500
@@ -161,8 +158,9 @@ def _convert_sequence(value: Any, hint: Any, args: tuple[Any, ...]) -> Any:
         raise MismatchError(describe(hint)) from None
 
 
-def keywords(function: Callable[..., Any]) -> dict[str, Any]:
-    """The keyword parameters of a function or constructor, name -> type hint (Any if unknown)."""
+def keywords(function: Callable[..., Any]) -> dict[str, tuple[Any, bool]]:
+    """The keyword parameters of a function or constructor: name -> type hint (Any if unknown) and
+    whether it must be given."""
     target = function.__init__ if inspect.isclass(function) else function
     try:
         hints = typing.get_type_hints(target)
@@ -170,85 +168,7 @@ def keywords(function: Callable[..., Any]) -> dict[str, Any]:
         hints = {}
     usable = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
     return {
-        name: hints.get(name, Any)
+        name: (hints.get(name, Any), parameter.default is parameter.empty)
         for name, parameter in inspect.signature(function).parameters.items()
         if parameter.kind in usable and name != "self"
-    }
-
-
-def required(function: Callable[..., Any]) -> list[str]:
-    """The parameters of a function or constructor that have no default."""
-    usable = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
-    return [
-        name
-        for name, parameter in inspect.signature(function).parameters.items()
-        if parameter.kind in usable and parameter.default is parameter.empty
-    ]
-
-
-# ---- tables of a configuration: `origin` is the file, `key` the dotted place in it --------------
-
-
-def known_keys(table: Mapping[str, Any], known: Iterable[str], prefix: str, origin: str) -> None:
-    names = set(known)
-    for key in table:
-        if key not in names:
-            raise ConfigError(
-                f"{origin}: {prefix}{brief(key)}: unknown key{did_you_mean(key, names)}"
-            )
-
-
-def expect_table(value: Any, key: str, origin: str) -> None:
-    if not isinstance(value, Mapping):
-        raise ConfigError(f"{origin}: {key}: expected a table, got {shown(value)}")
-
-
-def typed(value: Any, hint: Any, key: str, origin: str) -> Any:
-    try:
-        return convert(value, hint)
-    except MismatchError as error:
-        raise ConfigError(
-            f"{origin}: {key}: expected {error.expected}, got {shown(value)}"
-        ) from None
-
-
-def value_of(value: Any, hint: Any, item: dataclasses.Field[Any], key: str, origin: str) -> Any:
-    """A value converted to its hint and held against the limits of its field."""
-    value = typed(value, hint, key, origin)
-    limits = {name: item.metadata.get(name) for name in LIMITS}
-    numbers = [] if isinstance(value, str) else value if isinstance(value, tuple) else [value]
-    for number in numbers:
-        if wanted := outside(number, limits):
-            raise ConfigError(f"{origin}: {key}: expected a value {wanted}, got {shown(value)}")
-    return value
-
-
-def section(kind: type, table: Mapping[str, Any], key: str, origin: str) -> Any:
-    """A dataclass whose fields are the keys of the table."""
-    fields = {item.name: item for item in dataclasses.fields(kind)}
-    hints = typing.get_type_hints(kind)
-    known_keys(table, fields, f"{key}.", origin)
-    return kind(
-        **{
-            name: value_of(value, hints[name], fields[name], f"{key}.{name}", origin)
-            for name, value in table.items()
-        }
-    )
-
-
-def arguments(
-    table: Mapping[str, Any],
-    function: Callable[..., Any],
-    reserved: set[str],
-    key: str,
-    origin: str,
-) -> dict[str, Any]:
-    """Keyword arguments for a function, checked against its signature."""
-    hints = {name: hint for name, hint in keywords(function).items() if name not in reserved}
-    known_keys(table, hints, f"{key}.", origin)
-    for name in required(function):
-        if name not in table and name not in reserved:
-            raise ConfigError(f"{origin}: {key}.{name}: missing")
-    return {
-        name: typed(value, hints[name], f"{key}.{name}", origin) for name, value in table.items()
     }

@@ -30,6 +30,9 @@ def rename(table: dict[str, Any], origin: str, saved: bool) -> None:
         ConfigError: `type = "softmax"`, which was the loss, in what no run has written.
     """
     _rename_key(table.get("train"), "math", "precision", f"{origin}: train", saved)
+    _rename_key(
+        table.get("step"), "fuse_update", "keep_gradients", f"{origin}: step", saved, opposite=True
+    )
     net = table.get("net")
     items = net.get("layers") if isinstance(net, dict) else None
     for number, item in enumerate(items if isinstance(items, list) else []):
@@ -49,9 +52,12 @@ def rename(table: dict[str, Any], origin: str, saved: bool) -> None:
                 note(f'{where}: type "{kind}"', f'"{item["type"]}"')
 
 
-def _rename_key(table: Any, old: str, new: str, where: str, saved: bool) -> None:
+def _rename_key(
+    table: Any, old: str, new: str, where: str, saved: bool, opposite: bool = False
+) -> None:
     """The value of an old key is the later one, as an override is, where a table has both."""
     if isinstance(table, dict) and old in table:
-        table[new] = table.pop(old)
+        value = table.pop(old)
+        table[new] = not value if opposite and isinstance(value, bool) else value
         if not saved:
-            note(f"{where}.{old}", new)
+            note(f"{where}.{old}", f"{new}, with the opposite value" if opposite else new)

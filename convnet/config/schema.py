@@ -9,26 +9,16 @@ from __future__ import annotations
 import copy
 import dataclasses
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
 
 from convnet.common.reading import TEXT, read_text
-from convnet.common.typecheck import (
-    ConfigError,
-    arguments,
-    brief,
-    did_you_mean,
-    expect_table,
-    known_keys,
-    section,
-    shown,
-    typed,
-    value_of,
-)
+from convnet.common.typecheck import ConfigError, brief, did_you_mean, shown
 from convnet.config.overrides import override
+from convnet.config.reading import Place, Table, section, setting
 from convnet.config.renamed import rename
 from convnet.config.toml_text import TomlError, from_toml, to_toml
 
@@ -37,62 +27,63 @@ LAYER_WORDS = ("name", "type", "inputs", "share")  # of [[net.layers]]; the rest
 MODEL_GETS = {"in_shape", "classes", "device", "devices", "seed", "trace", "precision"}
 
 
-def _setting(
-    default: Any,
-    *,
-    low: float | None = None,
-    above: float | None = None,
-    high: float | None = None,
-    below: float | None = None,
-) -> Any:
-    """A field with limits: low and high are allowed values themselves, above and below are not."""
-    limits = {"low": low, "above": above, "high": high, "below": below}
-    return field(default=default, metadata=limits)
-
-
 @dataclass(frozen=True)
 class DataConfig:
     """What to train on.
 
-    `source` names the format; `path` a folder or file (empty: $CONVNET_DATA, the system's data
-    sets, the user's cache, the packaged sample). `size` (height, width) is for folders of
-    images: the shorter side is scaled to it and the centre taken; `val_fraction` is held out
-    where there are no train/ and val/ folders; `bad_files` says what becomes of files that cannot
-    be decoded. `mean` says what is subtracted: an image, one value a channel, or nothing; `scale`
-    multiplies the difference.
-    `workers` is how many processes decode images that do not fit in memory (0: threads of the
-    training process; "auto": by the number of CPUs); it changes no result.
+    Attributes:
+        source: the format of the data.
+        path: a folder or file; empty: $CONVNET_DATA, the system's data sets, the user's cache, the
+            packaged sample.
+        size: (height, width) in pixels of the images of a folder: the shorter side is resized to
+            it and the centre taken; (0, 0) where all have one size.
+        val_fraction: part of a folder without train/ and val/ that is held out, in (0, 1).
+        bad_files: what becomes of files of a folder that cannot be decoded.
+        mean: what is subtracted: the mean image, one mean per channel, or nothing.
+        scale: multiplies the difference; above 0.
+        workers: processes that decode images that do not fit in memory (0: threads of the training
+            process; "auto": by the number of CPUs); changes no result.
     """
 
     source: Literal["fashion-mnist", "mnist", "cifar10", "cifar100", "folder"] = "fashion-mnist"
     path: str = ""
-    size: tuple[int, int] = _setting((0, 0), low=0, high=4096)
-    val_fraction: float = _setting(0.1, above=0, below=1)
+    size: tuple[int, int] = setting((0, 0), low=0, high=4096)
+    val_fraction: float = setting(0.1, above=0, below=1)
     bad_files: Literal["error", "skip"] = "error"
     mean: Literal["image", "channel", "none"] = "image"
-    scale: float = _setting(1 / 256, above=0)
-    workers: int | Literal["auto"] = _setting("auto", low=0, high=1024)
+    scale: float = setting(1 / 256, above=0)
+    workers: int | Literal["auto"] = setting("auto", low=0, high=1024)
 
 
 @dataclass(frozen=True)
 class AugmentConfig:
     """How training images are varied.
 
-    `crop` (height, width; 0 for the whole image) is cut at random when training and from the
-    centre otherwise; `pad` lets it start that many pixels outside; `mirror` flips half of the
-    images; `colour_noise` is the standard deviation of the PCA noise (paper, section 4.1: 0.1).
+    Attributes:
+        crop: (height, width) in pixels, cut at random places in training and from the centre
+            otherwise; 0: the whole image.
+        pad: pixels outside the image at which a crop may begin.
+        mirror: flip half of the images.
+        colour_noise: standard deviation of the PCA noise (paper, section 4.1: 0.1).
     """
 
-    crop: tuple[int, int] = _setting((0, 0), low=0, high=4096)
-    pad: int = _setting(0, low=0, high=1024)
+    crop: tuple[int, int] = setting((0, 0), low=0, high=4096)
+    pad: int = setting(0, low=0, high=1024)
     mirror: bool = False
-    colour_noise: float = _setting(0.0, low=0)
+    colour_noise: float = setting(0.0, low=0)
 
 
 @dataclass(frozen=True)
 class LayerConfig:
-    """One node of a net: `inputs` are names of nodes (None: the node above), `share` is a node
-    whose parameters it uses, `options` are the keyword arguments of the layer class `type`."""
+    """One node of a net.
+
+    Attributes:
+        name: of the node.
+        type: of the layer, a key of `convnet.layers.LAYER_TYPES`.
+        inputs: names of the nodes that it reads; None: the node above.
+        share: a node whose parameters it uses; None: its own.
+        options: keyword arguments of the layer's class.
+    """
 
     name: str
     type: str
@@ -103,45 +94,67 @@ class LayerConfig:
 
 @dataclass(frozen=True)
 class NetConfig:
-    """The net: a function in `convnet.models` with its options, or a list of layers.
+    """The net: a function in `convnet.models`, or a list of layers.
 
-    `init` is a run, or a checkpoint, whose weights it starts from where they fit; `lr_mult`
-    multiplies the learning rates of layers, by name: 0 freezes one.
+    Attributes:
+        model: name of the function; empty where there are layers.
+        options: its keyword arguments.
+        layers: the nodes, from input to loss.
+        init: a run or checkpoint from whose weights the net starts where they fit; or empty.
+        lr_mult: factors of the learning rates of layers, by name, at least 0; 0 freezes one.
     """
 
     model: str = ""
     options: Mapping[str, Any] = field(default_factory=dict)
     layers: tuple[LayerConfig, ...] = ()
     init: str = ""
-    lr_mult: Mapping[str, float] = field(default_factory=dict)
+    lr_mult: Mapping[str, float] = field(default_factory=dict, metadata={"low": 0})
 
 
 @dataclass(frozen=True)
 class ScheduleConfig:
-    """How the learning rate moves: a kind and that kind's own keys, see
-    `convnet.optim.lr_schedule`; over the first `warmup_steps` steps it grows from near zero."""
+    """How the learning rate changes.
+
+    Attributes:
+        kind: of the schedule, a key of `convnet.optim.lr_schedule.SCHEDULES`.
+        warmup_steps: steps over which the rate grows from near zero.
+        options: the keys of that kind.
+    """
 
     kind: str = "constant"
-    warmup_steps: int = _setting(0, low=0)
+    warmup_steps: int = setting(0, low=0)
     options: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class GroupConfig:
-    """Parameters ("conv1.b", "*.b") with a momentum or a schedule of their own."""
+    """Parameters with a momentum or a schedule of their own.
+
+    Attributes:
+        params: names or patterns: "conv1.b", "*.b".
+        momentum: in [0, 1); None: as all others.
+        schedule: any but plateau; None: as all others.
+    """
 
     params: tuple[str, ...] = ()
-    momentum: float | None = _setting(None, low=0, below=1)
+    momentum: float | None = setting(None, low=0, below=1)
     schedule: ScheduleConfig | None = None
 
 
 @dataclass(frozen=True)
 class SGDConfig:
-    """The update rule of the paper, section 5; `groups` are exceptions, by parameter."""
+    """The update rule of the paper, section 5.
 
-    lr: float = _setting(0.01, above=0)
-    momentum: float = _setting(0.9, low=0, below=1)
-    weight_decay: float = _setting(0.0005, low=0)
+    Attributes:
+        lr: the learning rate at first, above 0.
+        momentum: in [0, 1).
+        weight_decay: of weights, at least 0; biases have none unless their layer says so.
+        groups: parameters that are exceptions.
+    """
+
+    lr: float = setting(0.01, above=0)
+    momentum: float = setting(0.9, low=0, below=1)
+    weight_decay: float = setting(0.0005, low=0)
     groups: tuple[GroupConfig, ...] = ()
 
 
@@ -149,40 +162,55 @@ class SGDConfig:
 class TrainConfig:
     """The run itself.
 
-    `checkpoint_steps`: steps between checkpoints, besides those at the end of an epoch (0: only
-    those). `keep`: checkpoints kept besides the best one. `log_steps`: steps a line of
-    metrics.jsonl sums up. `threads`: CPU threads (0: all cores). `tensorboard`: also write event
-    files for TensorBoard. `precision`: in which products are formed (see `convnet.ops`), but for
-    layers with one of their own.
+    Attributes:
+        batch: images per step, of all processes together.
+        epochs: passes over the training data.
+        checkpoint_steps: steps between checkpoints, besides those at the end of an epoch (0: only
+            those).
+        keep: how many of the newest checkpoints are kept, besides the best; at least 2.
+        log_steps: steps that a line of metrics.jsonl sums up.
+        threads: of the CPU (0: all cores).
+        tensorboard: also write event files for TensorBoard.
+        precision: of products (see `convnet.ops`), but for layers with one of their own.
     """
 
-    batch: int = _setting(128, low=1)
-    epochs: int = _setting(10, low=1)
-    checkpoint_steps: int = _setting(500, low=0)
-    keep: int = _setting(2, low=2)
-    log_steps: int = _setting(50, low=1)
-    threads: int = _setting(0, low=0, high=1024)
+    batch: int = setting(128, low=1)
+    epochs: int = setting(10, low=1)
+    checkpoint_steps: int = setting(500, low=0)
+    keep: int = setting(2, low=2)
+    log_steps: int = setting(50, low=1)
+    threads: int = setting(0, low=0, high=1024)
     tensorboard: bool = False
     precision: Literal["fp32", "ffma", "tf32", "bf16"] = "fp32"
 
 
 @dataclass(frozen=True)
 class StepConfig:
-    """How a step runs. `graph`: on GPUs as CUDA graphs: "auto" where that can be, "off" never,
-    "force" or else an error. `fuse_update`: gradients of parameters are not kept. Neither changes a
-    result.
+    """How a step runs; changes no result.
+
+    Attributes:
+        graph: on GPUs as CUDA graphs: "auto" where that can be, "off" never, "force" or else an
+            error.
+        keep_gradients: leave the gradients of parameters in `Parameter.grad`, which takes memory.
     """
 
     graph: Literal["auto", "off", "force"] = "auto"
-    fuse_update: bool = True
+    keep_gradients: bool = False
 
 
 @dataclass(frozen=True)
 class Config:
-    """A whole run. `origin` is the file it came from, for messages; it is not part of the file."""
+    """A whole run; docs/configs.md describes every key.
+
+    Attributes:
+        name: of the run, and part of its folder's name.
+        seed: of initial weights, data order, augmentation and dropout; 0 to 2^63 - 1.
+        data, augment, net, sgd, schedule, train, step: the tables.
+        origin: the file it came from, for messages; it is not part of the file.
+    """
 
     name: str = "run"
-    seed: int = _setting(1, low=0, high=2**63 - 1)
+    seed: int = setting(1, low=0, high=2**63 - 1)
     data: DataConfig = field(default_factory=DataConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     net: NetConfig = field(default_factory=NetConfig)
@@ -304,133 +332,75 @@ def _parse(text: str, origin: str) -> dict[str, Any]:
 # ---- checking -----------------------------------------------------------------------------------
 
 
-def _config(table: Mapping[str, Any], origin: str) -> Config:
-    fields = {item.name: item for item in dataclasses.fields(Config) if item.name != "origin"}
-    known_keys(table, fields, "", origin)
-    sections: dict[str, Callable[[Any, str, str], Any]] = {
-        "data": lambda value, key, where: section(DataConfig, value, key, where),
-        "augment": lambda value, key, where: section(AugmentConfig, value, key, where),
-        "net": _net,
-        "sgd": _sgd,
-        "schedule": _schedule,
-        "train": lambda value, key, where: section(TrainConfig, value, key, where),
-        "step": lambda value, key, where: section(StepConfig, value, key, where),
-    }
-    values: dict[str, Any] = {}
-    for key, value in table.items():
-        if key in sections:
-            expect_table(value, key, origin)
-            values[key] = sections[key](value, key, origin)
-        else:
-            values[key] = value_of(value, str if key == "name" else int, fields[key], key, origin)
-    if "net" not in values:
-        raise ConfigError(f"{origin}: net: missing; name a model or list [[net.layers]]")
-    name = values.get("name", Path(origin).stem)
+def _config(table: Table, origin: str) -> Config:
+    readers = {NetConfig: _net, LayerConfig: _layer, GroupConfig: _group, ScheduleConfig: _schedule}
+    cfg: Config = section(Config, table, Place(origin), readers)
+    if "net" not in table:
+        raise Place(origin, "net").error("missing; name a model or list [[net.layers]]")
+    name = table.get("name", Path(origin).stem)
     if not name or any(char in name for char in "/\\\0") or name.startswith("."):
-        raise ConfigError(f"{origin}: name: expected a name fit for a folder, got {shown(name)}")
-    return Config(**{**values, "name": name}, origin=origin)
+        raise Place(origin, "name").error(f"expected a name fit for a folder, got {shown(name)}")
+    return dataclasses.replace(cfg, name=name, origin=origin)
 
 
-def _net(table: Mapping[str, Any], key: str, origin: str) -> NetConfig:
-    from convnet import layers, models  # they import the compiled backends
+def _net(table: Table, place: Place) -> NetConfig:
+    from convnet import models  # they import the compiled backends
 
-    known_keys(table, [item.name for item in dataclasses.fields(NetConfig)], f"{key}.", origin)
     if ("model" in table) == ("layers" in table):
-        raise ConfigError(f"{origin}: {key}: expected either a model or [[net.layers]]")
-    start: dict[str, Any] = {"init": typed(table.get("init", ""), str, f"{key}.init", origin)}
-    start["lr_mult"] = _multipliers(table.get("lr_mult", {}), f"{key}.lr_mult", origin)
+        place.known(table, [item.name for item in dataclasses.fields(NetConfig)])
+        raise place.error("expected either a model or [[net.layers]]")
+    net: NetConfig = section(NetConfig, table, place, {LayerConfig: _layer})
+    options = place.at("options")
     if "layers" in table:
+        if not net.layers:
+            raise place.at("layers").error("expected [[net.layers]] tables")
         if "options" in table:
-            raise ConfigError(f"{origin}: {key}.options: only a model takes options")
-        return NetConfig(layers=_layers(table["layers"], layers.LAYER_TYPES, origin), **start)
-    name = typed(table["model"], str, f"{key}.model", origin)
-    if name not in models.MODELS:
-        hint = did_you_mean(name, models.MODELS)
-        raise ConfigError(f'{origin}: {key}.model: unknown model "{brief(name)}"{hint}')
-    options = typed(table.get("options", {}), dict, f"{key}.options", origin)
-    checked = arguments(options, models.MODELS[name], MODEL_GETS, f"{key}.options", origin)
-    return NetConfig(model=name, options=checked, **start)
+            raise options.error("only a model takes options")
+        return net
+    model = models.MODELS[place.at("model").name(net.model, "model", models.MODELS)]
+    return dataclasses.replace(net, options=options.arguments(net.options, model, MODEL_GETS))
 
 
-def _multipliers(table: Any, key: str, origin: str) -> dict[str, float]:
-    expect_table(table, key, origin)
-    found = {name: typed(value, float, f"{key}.{name}", origin) for name, value in table.items()}
-    for name, value in found.items():
-        if value < 0.0:
-            raise ConfigError(f"{origin}: {key}.{name}: expected a value >= 0, got {value}")
-    return found
+def _layer(table: Table, place: Place) -> LayerConfig:
+    from convnet.layers import LAYER_TYPES
+
+    for word in ("name", "type"):
+        if word not in table:
+            raise place.at(word).error("missing")
+    name = place.at("name").convert(table["name"], str)
+    kind = place.at("type").convert(table["type"], str)
+    place = Place(place.origin, f"{place.key} ({brief(name)})")
+    Place(place.origin, f"{place.key}: type").name(kind, "layer type", LAYER_TYPES)
+    inputs = table.get("inputs")
+    words = {"inputs": [inputs] if isinstance(inputs, str) else inputs, "share": table.get("share")}
+    rest = {word: value for word, value in table.items() if word not in LAYER_WORDS}
+    options = place.arguments(rest, LAYER_TYPES[kind])
+    try:
+        LAYER_TYPES[kind](**options)
+    except ValueError as error:
+        raise place.error(str(error)) from None
+    return section(LayerConfig, {"name": name, "type": kind, **words, "options": options}, place)
 
 
-def _layers(items: Any, types: Mapping[str, type], origin: str) -> tuple[LayerConfig, ...]:
-    if not isinstance(items, list) or not items:
-        raise ConfigError(f"{origin}: net.layers: expected [[net.layers]] tables")
-    found: list[LayerConfig] = []
-    for number, item in enumerate(items):
-        key = f"net.layers[{number}]"
-        expect_table(item, key, origin)
-        for word in ("name", "type"):
-            if word not in item:
-                raise ConfigError(f"{origin}: {key}.{word}: missing")
-        name = typed(item["name"], str, f"{key}.name", origin)
-        kind = typed(item["type"], str, f"{key}.type", origin)
-        key = f"{key} ({brief(name)})"
-        if kind not in types:
-            hint = did_you_mean(kind, types)
-            raise ConfigError(f'{origin}: {key}: type: unknown layer type "{brief(kind)}"{hint}')
-        inputs = item.get("inputs")
-        if inputs is not None:
-            inputs = typed(
-                [inputs] if isinstance(inputs, str) else inputs,
-                tuple[str, ...],
-                f"{key}.inputs",
-                origin,
-            )
-        rest = {word: value for word, value in item.items() if word not in LAYER_WORDS}
-        options = arguments(rest, types[kind], set(), key, origin)
-        try:
-            types[kind](**options)
-        except ValueError as error:
-            raise ConfigError(f"{origin}: {key}: {error}") from None
-        share = item.get("share")
-        if share is not None:
-            share = typed(share, str, f"{key}.share", origin)
-        found.append(LayerConfig(name, kind, inputs, share, options))
-    return tuple(found)
+def _group(table: Table, place: Place) -> GroupConfig:
+    group: GroupConfig = section(GroupConfig, table, place, {ScheduleConfig: _schedule})
+    if group.schedule is not None and group.schedule.kind == "plateau":
+        raise place.at("schedule.kind").error("plateau is for [schedule] only")
+    if not group.params:
+        raise place.at("params").error("missing; name some, as conv1.b")
+    return group
 
 
-def _sgd(table: Mapping[str, Any], key: str, origin: str) -> SGDConfig:
-    table, groups = dict(table), []
-    items = table.pop("groups", [])
-    if not isinstance(items, list):
-        raise ConfigError(f"{origin}: {key}.groups: expected [[sgd.groups]] tables")
-    for number, item in enumerate(items):
-        here = f"{key}.groups[{number}]"
-        expect_table(item, here, origin)
-        rest, own = {k: v for k, v in item.items() if k != "schedule"}, None
-        if "schedule" in item:
-            expect_table(item["schedule"], f"{here}.schedule", origin)
-            own = _schedule(item["schedule"], f"{here}.schedule", origin)
-            if own.kind == "plateau":
-                raise ConfigError(f"{origin}: {here}.schedule.kind: plateau is for [schedule] only")
-        groups.append(dataclasses.replace(section(GroupConfig, rest, here, origin), schedule=own))
-        if not groups[-1].params:
-            raise ConfigError(f"{origin}: {here}.params: missing; name some, as conv1.b")
-    return dataclasses.replace(section(SGDConfig, table, key, origin), groups=tuple(groups))
-
-
-def _schedule(table: Mapping[str, Any], key: str, origin: str) -> ScheduleConfig:
+def _schedule(table: Table, place: Place) -> ScheduleConfig:
     from convnet.optim import lr_schedule
 
-    kind = typed(table.get("kind", "constant"), str, f"{key}.kind", origin)
-    if kind not in lr_schedule.SCHEDULES:
-        hint = did_you_mean(kind, lr_schedule.SCHEDULES)
-        raise ConfigError(f'{origin}: {key}.kind: unknown schedule "{brief(kind)}"{hint}')
-    shared = {word: table[word] for word in ("warmup_steps",) if word in table}
-    plain = section(ScheduleConfig, shared, key, origin)
-    rest = {word: value for word, value in table.items() if word not in ("kind", "warmup_steps")}
-    options = arguments(rest, lr_schedule.SCHEDULES[kind], {"base"}, key, origin)
+    own = {word: table[word] for word in ("kind", "warmup_steps") if word in table}
+    plain: ScheduleConfig = section(ScheduleConfig, own, place)
+    kind = place.at("kind").name(plain.kind, "schedule", lr_schedule.SCHEDULES)
+    rest = {word: value for word, value in table.items() if word not in own}
+    options = place.arguments(rest, lr_schedule.SCHEDULES[kind], {"base"})
     try:
         lr_schedule.build(kind, 0.01, plain.warmup_steps, **options)
     except ValueError as error:
-        raise ConfigError(f"{origin}: {key}: {error}") from None
-    return dataclasses.replace(plain, kind=kind, options=options)
+        raise place.error(str(error)) from None
+    return dataclasses.replace(plain, options=options)

@@ -1,4 +1,4 @@
-"""Views of an image at test time: the centre crop, the paper's ten crops, or cuda-convnet's nine.
+"""Crops of an image at test time: the centre, the paper's ten, or cuda-convnet's nine.
 
 The softmax outputs are averaged. Source: paper, section 4.1: the four corners and the centre, and
 their mirror images, as in cuda-convnet2's multi-view test. The first cuda-convnet, whose results on
@@ -17,10 +17,10 @@ from convnet.config import AugmentConfig
 from convnet.data import Batch
 from convnet.data.augment import centre, crop_size
 from convnet.nn.net import Net
-from convnet.training.setup import Preparer
+from convnet.training.inputs import Preparer
 
 
-class View(NamedTuple):
+class Crop(NamedTuple):
     """A crop: its first row and column in the image, and whether it is mirrored."""
 
     row: int
@@ -28,10 +28,10 @@ class View(NamedTuple):
     mirror: bool
 
 
-def views(
+def crops_of(
     shape: tuple[int, int, int], augment: AugmentConfig, ten_crop: bool, nine_crop: bool = False
-) -> list[View]:
-    """The views to average: the centre, the ten crops of the paper in its order, or nine.
+) -> list[Crop]:
+    """The crops to average: the centre, the ten crops of the paper in its order, or nine.
 
     Args:
         shape: (H, W, C) of the images.
@@ -48,35 +48,34 @@ def views(
     bottom, right = shape[0] - height, shape[1] - width
     if nine_crop:
         rows, columns = (0, row, bottom), (0, column, right)
-        return [View(down, across, False) for down in rows for across in columns]
+        return [Crop(down, across, False) for down in rows for across in columns]
     if not ten_crop:
-        return [View(row, column, False)]
+        return [Crop(row, column, False)]
     places = [(0, 0), (0, right), (bottom, 0), (bottom, right), (row, column)]
-    return [View(*place, mirror) for mirror in (False, True) for place in places]
+    return [Crop(*place, mirror) for mirror in (False, True) for place in places]
 
 
-def look(batch: Batch, view: View) -> Batch:
-    """The batch, as seen in this view."""
-    count = len(batch)
+def cropped(batch: Batch, crop: Crop) -> Batch:
+    """The batch with this crop of every image."""
     return replace(
         batch,
-        offsets=np.tile(np.array([view.row, view.column], np.int32), (count, 1)),
-        mirror=np.full(count, view.mirror, np.uint8),
+        offsets=np.tile(np.array(crop[:2], np.int32), (len(batch), 1)),
+        mirror=np.full(len(batch), crop.mirror, np.uint8),
         noise=None,
     )
 
 
-def probabilities(net: Net, prepare: Preparer, batch: Batch, seen: Sequence[View]) -> np.ndarray:
-    """The mean of the softmax over the views, float64 [N, classes].
+def probabilities(net: Net, prepare: Preparer, batch: Batch, crops: Sequence[Crop]) -> np.ndarray:
+    """The mean of the softmax over the crops, float64 [N, classes].
 
-    Equal views, which there are where the crop is the whole image, are computed once.
+    Equal crops, which there are where the crop is the whole image, are computed once.
 
-    Raises: ValueError: the net tells no classes apart.
+    Raises: ValueError: the net has no output of probabilities.
     """
     if net.classes is None:
         raise ValueError("expected a net that names classes, got one whose losses do not")
     total = np.zeros(())
-    for view in dict.fromkeys(seen):
-        one = net.predict(prepare(look(batch, view)))
-        total = total + seen.count(view) * one.astype(np.float64)
-    return total / len(seen)
+    for crop in dict.fromkeys(crops):
+        one = net.predict(prepare(cropped(batch, crop)))
+        total = total + crops.count(crop) * one.astype(np.float64)
+    return total / len(crops)

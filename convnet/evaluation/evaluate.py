@@ -14,21 +14,15 @@ import numpy as np
 from convnet import backend as backends
 from convnet.config import Config, load_config
 from convnet.data import DataError, Dataset, Loader, Statistics
-from convnet.evaluation.crops import probabilities, views
-from convnet.evaluation.metrics import Scores
+from convnet.evaluation.crops import crops_of, probabilities
+from convnet.evaluation.metrics import Metrics
 from convnet.nn.net import Net
-from convnet.training.checkpoint import Checkpoint
+from convnet.training.checkpoint import Checkpoint, check_weights, load_weights
+from convnet.training.datasets import Data, open_sets
+from convnet.training.inputs import Preparer
+from convnet.training.nets import build_net
 from convnet.training.run_folder import RunError, open_checkpoint
-from convnet.training.setup import (
-    Data,
-    Preparer,
-    build_net,
-    check_weights,
-    load_weights,
-    open_sets,
-    statistics_of,
-    workers_for,
-)
+from convnet.training.setup import workers_for
 
 Run = str | os.PathLike[str]
 
@@ -39,28 +33,32 @@ def _warn(text: str) -> None:
 
 @dataclass
 class Trained:
-    """A net with the weights of a checkpoint, and what is needed to feed it."""
+    """A net with the weights of a checkpoint, and what is needed to feed it.
+
+    Attributes:
+        net, cfg: the net and its configuration; classes: names of its outputs.
+        image: (H, W, C) of the data, before the crop.
+        stats: of the training data.
+        checkpoint: where the weights are from.
+        prepare: makes the net's input of batches.
+    """
 
     net: Net
     cfg: Config
     classes: tuple[str, ...]
-    image: tuple[int, int, int]  # (H, W, C) of the data, before the crop
+    image: tuple[int, int, int]
     stats: Statistics
     checkpoint: Checkpoint
     prepare: Preparer
 
 
-def open_run(
-    run: str | os.PathLike[str],
-    device: str | None = None,
-    warn: Callable[[str], None] = _warn,
-) -> Trained:
+def open_run(run: Run, device: str | None = None, warn: Callable[[str], None] = _warn) -> Trained:
     """Reads a trained net.
 
     Args:
         run: a run folder (its best checkpoint, else the newest) or a checkpoint file.
-        device: as for `convnet.backend.get_all`; None is "auto".
-        warn: told when a damaged checkpoint is passed over.
+        device: as for `convnet.train`; None is "auto".
+        warn: called with a message when a damaged checkpoint is passed over.
 
     Raises:
         CheckpointError, RunError: no usable checkpoint. DeviceError: no such device.
@@ -71,22 +69,15 @@ def open_run(
     backend = backends.get_all(device or "auto")[0]
     if backend.name == "cpu":
         backends.set_threads(cfg.train.threads)
-    height, width, channels = state["picture"]
-    image = (height, width, channels)
+    classes, image = tuple(state["classes"]), tuple(state["picture"])
     # The configuration may ask for any net: it must fit the weights before memory is taken.
-    check_weights(build_net(cfg, image, len(state["classes"]), "cpu", sizes_only=True), checkpoint)
-    net = build_net(cfg, image, len(state["classes"]), device or "auto")
+    sizes = build_net(cfg, image, len(classes), "cpu", sizes_only=True)
+    check_weights(sizes, checkpoint)
+    net = build_net(cfg, image, len(classes), device or "auto")
     load_weights(net, checkpoint)
-    stats = statistics_of(checkpoint)
-    return Trained(
-        net=net,
-        cfg=cfg,
-        classes=tuple(state["classes"]),
-        image=image,
-        stats=stats,
-        checkpoint=checkpoint,
-        prepare=Preparer(backend, stats, cfg, image),
-    )
+    stats = checkpoint.statistics()
+    prepare = Preparer(backend, stats, cfg, image)
+    return Trained(net, cfg, classes, image, stats, checkpoint, prepare)
 
 
 def load(run: str | os.PathLike[str], device: str | None = None) -> Net:
@@ -94,7 +85,9 @@ def load(run: str | os.PathLike[str], device: str | None = None) -> Net:
 
     Args:
         run: a run folder (its best checkpoint, else the newest) or a checkpoint file.
-        device: as for `convnet.backend.get_all`; None is "auto".
+        device: as for `convnet.train`; None is "auto".
+
+    Returns: a net that can predict, and be trained further with `Net.train_step`.
 
     Raises:
         CheckpointError, RunError: no usable checkpoint. DeviceError: no such device.
@@ -160,7 +153,7 @@ def _validation_set(net: Trained, data: Data) -> Dataset:
 def _loader(net: Trained, dataset: Dataset, batch: int, warn: Callable[[str], None]) -> Loader:
     """The images as this net's training prepared them, in order."""
     cfg = net.cfg
-    return Loader(
+    loader = Loader(
         dataset,
         batch,
         cfg.seed,
@@ -169,53 +162,60 @@ def _loader(net: Trained, dataset: Dataset, batch: int, warn: Callable[[str], No
         train=False,
         workers=workers_for(cfg, net.prepare.backend),
         fallback=cfg.data.workers == "auto",
-        warn=warn,
     )
+    loader.warn = warn
+    return loader
 
 
-def _score_centre(net: Trained, loader: Loader, tables: bool) -> Scores:
-    """One net, the centre crop: the very figures of validation in training. What images were
-    taken for is only found where `tables` are wanted."""
-    scores = Scores(net.classes)
+def _measure(
+    nets: Sequence[Trained],
+    sets: Sequence[Dataset],
+    warn: Callable[[str], None],
+    ten_crop: bool,
+    nine_crop: bool = False,
+    tables: bool = True,
+) -> list[Metrics]:
+    """The metrics of the average of nets and crops, then those of each of several nets."""
+    batch = min(len(sets[0]), *(net.cfg.train.batch for net in nets))
+    loaders = [_loader(net, one, batch, warn) for net, one in zip(nets, sets, strict=True)]
+    if len(nets) == 1 and not ten_crop and not nine_crop:
+        return [_measure_centre(nets[0], loaders[0], tables)]
+    together, own = Metrics(nets[0].classes), [Metrics(net.classes) for net in nets]
+    crops = [crops_of(net.image, net.cfg.augment, ten_crop, nine_crop) for net in nets]
+    for batches in zip(*(loader.epoch(0) for loader in loaders), strict=True):
+        labels = batches[0].labels
+        total = np.zeros((len(labels), len(together.classes)))
+        for net, images, taken, metrics in zip(nets, batches, crops, own, strict=True):
+            one = probabilities(net.net, net.prepare, images, taken)
+            metrics.add(one, labels)
+            total += one
+        together.add(total / len(nets), labels)
+    return [together, *(own if len(nets) > 1 else ())]
+
+
+def _measure_centre(net: Trained, loader: Loader, tables: bool) -> Metrics:
+    """One net on centre crops: the same numbers as validation in training. Only where `tables` are
+    wanted is it found which classes are likeliest."""
+    metrics = Metrics(net.classes)
     for batch in loader.epoch(0):
         x = net.prepare(batch)
         losses, rank = net.net.evaluate(x, batch.labels)
         guesses = net.net.predict(x).argmax(axis=1) if tables else batch.labels
-        scores.add_ranked(losses, rank, guesses, batch.labels)
-    return scores
+        metrics.add_ranked(losses, rank, guesses, batch.labels)
+    return metrics
 
 
-def _score_average(
-    nets: Sequence[Trained], loaders: Sequence[Loader], ten_crop: bool, nine_crop: bool = False
-) -> tuple[Scores, list[Scores]]:
-    """The average of nets and views, and what each net comes to by itself."""
-    together, own = Scores(nets[0].classes), [Scores(net.classes) for net in nets]
-    seen = [views(net.image, net.cfg.augment, ten_crop, nine_crop) for net in nets]
-    for batches in zip(*(loader.epoch(0) for loader in loaders), strict=True):
-        labels = batches[0].labels
-        total = np.zeros((len(labels), len(together.classes)))
-        for net, batch, look, scores in zip(nets, batches, seen, own, strict=True):
-            one = probabilities(net.net, net.prepare, batch, look)
-            scores.add(one, labels)
-            total += one
-        together.add(total / len(nets), labels)
-    return together, own
-
-
-def score(
+def measure_classes(
     run: Run,
     data: Data = None,
     device: str | None = None,
     warn: Callable[[str], None] = _warn,
     ten_crop: bool = False,
-) -> tuple[Scores, Dataset]:
-    """The tables of one net on its validation data, and these; arguments as for `evaluate`."""
+) -> tuple[Metrics, Dataset]:
+    """The metrics of one net by class, and its validation data; arguments as for `evaluate`."""
     net = open_run(run, device, warn)
-    (validation,) = validation_sets([net], data)
-    loader = _loader(net, validation, min(len(validation), net.cfg.train.batch), warn)
-    if ten_crop:
-        return _score_average([net], [loader], ten_crop)[0], validation
-    return _score_centre(net, loader, tables=True), validation
+    sets = validation_sets([net], data)
+    return _measure([net], sets, warn, ten_crop)[0], sets[0]
 
 
 def evaluate(
@@ -233,53 +233,44 @@ def evaluate(
         run: a run folder (its best checkpoint, else the newest) or a checkpoint file; or several,
             of which the softmax outputs are averaged (paper, section 6).
         data: a path, or (training set, validation set); None takes the data of the run.
-        device: as for `convnet.backend.get_all`; None is "auto".
-        warn: told when a damaged checkpoint is passed over.
+        device: as for `convnet.train`; None is "auto".
+        warn: called with a message when a damaged checkpoint is passed over.
         ten_crop: average over four corners, the centre and their mirror images (paper, section
-            4.1), and not only look at the centre.
+            4.1), where otherwise the centre alone is taken.
         csv: a folder to write classes.csv and confusion.csv to; see `convnet.evaluation.metrics`.
         nine_crop: average over three by three crops, not mirrored, as cuda-convnet did on CIFAR-10.
 
     Returns:
-        {"loss", "top1", "top5" (per cent), "cases", "data", "views", "nets"}; "nets" is a list of
-        {"run", "checkpoint", "step"}, with loss, top1 and top5 of each where there are several. For
-        one net "checkpoint" and "step" are at the top too.
+        {"loss": mean, "top1", "top5": per cent, "images": how many, "data": a description, "crops":
+        of each image, "nets"}; "nets" is a list of {"run", "checkpoint", "step"}, with loss, top1
+        and top5 of each where there are several. For one net "checkpoint" and "step" are at the
+        top too. "cases" and "views" are older names of "images" and "crops".
 
     Raises:
-        CheckpointError, RunError, DataError, DeviceError.
+        CheckpointError, RunError: no usable checkpoint. DeviceError: no such device.
+        DataError: the data cannot be used, or do not go with the nets.
         OSError: a table cannot be written.
     """
     runs = [run] if isinstance(run, (str, os.PathLike)) else list(run)
     if not runs:
         raise RunError("evaluate: expected a run, got none")
+    if ten_crop and nine_crop:
+        raise ValueError("evaluate: expected ten crops or nine, got both")
     if csv is not None:
         Path(csv).mkdir(parents=True, exist_ok=True)  # before the work, in case it cannot be
     nets = [open_run(each, device, warn) for each in runs]
     sets = validation_sets(nets, data)
-    batch = min(len(sets[0]), *(net.cfg.train.batch for net in nets))
-    loaders = [_loader(net, one, batch, warn) for net, one in zip(nets, sets, strict=True)]
-    facts: list[dict[str, Any]] = [
-        {
-            "run": os.fspath(each),
-            "checkpoint": str(net.checkpoint.path),
-            "step": net.checkpoint.state["step"],
-        }
-        for each, net in zip(runs, nets, strict=True)
-    ]
-    if len(nets) == 1 and not ten_crop and not nine_crop:
-        scores = _score_centre(nets[0], loaders[0], tables=csv is not None)
-    else:
-        scores, own = _score_average(nets, loaders, ten_crop, nine_crop)
-        if len(nets) > 1:
-            for fact, one in zip(facts, own, strict=True):
-                fact.update(one.means())
+    metrics, *own = _measure(nets, sets, warn, ten_crop, nine_crop, tables=csv is not None)
     if csv is not None:
-        scores.write(Path(csv))
-    return {
-        **scores.means(),
-        "cases": len(sets[0]),
-        "data": sets[0].description,
-        "views": 10 if ten_crop else 9 if nine_crop else 1,
-        "nets": facts,
-        **({key: facts[0][key] for key in ("checkpoint", "step")} if len(nets) == 1 else {}),
-    }
+        metrics.write(Path(csv))
+    facts: list[dict[str, Any]] = []
+    for each, net in zip(runs, nets, strict=True):
+        path, step = str(net.checkpoint.path), net.checkpoint.state["step"]
+        facts.append({"run": os.fspath(each), "checkpoint": path, "step": step})
+    top = {key: facts[0][key] for key in ("checkpoint", "step")} if len(nets) == 1 else {}
+    for fact, one in zip(facts, own, strict=False):
+        fact.update(one.means())
+    images, crops = len(sets[0]), 10 if ten_crop else 9 if nine_crop else 1
+    older = {"cases": images, "views": crops}
+    counts = {"images": images, "data": sets[0].description, "crops": crops, **older}
+    return {**metrics.means(), **counts, "nets": facts, **top}

@@ -1,4 +1,4 @@
-"""What a net made of each class: tables as CSV files."""
+"""Metrics of an evaluation, in all and by class, and tables of them as CSV files."""
 
 from __future__ import annotations
 
@@ -9,24 +9,25 @@ from typing import Any
 
 import numpy as np
 
+from convnet.training.tally import Tally
 
-class Scores:
-    """Sums over the samples of an evaluation.
+
+class Metrics:
+    """Sums over the images of an evaluation.
 
     Args:
         classes: their names.
 
     Attributes:
-        loss, samples: the sum of the losses, and how many there were.
-        confusion: int64 [classes, classes]; row: the class of the image, column: the likeliest
-            class in the net's opinion.
+        tally: the loss, and how many images were right, in all.
+        confusion: int64 [classes, classes]; row: the class of the image, column: the class that the
+            net finds likeliest.
         in_five: int64 [classes], images whose class was among the five likeliest.
     """
 
     def __init__(self, classes: Sequence[str]) -> None:
         self.classes = tuple(classes)
-        self.loss = 0.0
-        self.samples = self.right = 0
+        self.tally = Tally()
         self.confusion = np.zeros((len(classes), len(classes)), np.int64)
         self.in_five = np.zeros(len(classes), np.int64)
 
@@ -34,7 +35,7 @@ class Scores:
         """One batch: probabilities [N, classes] and the right classes [N].
 
         As in training, a class that is as likely as the right one counts as likelier where it comes
-        first. The loss of a sample is -log of the probability of the right class.
+        first. The loss of an image is -log of the probability of the right class.
         """
         own = probabilities[np.arange(len(labels)), labels]
         first = np.arange(probabilities.shape[1]) < labels[:, None]
@@ -46,42 +47,34 @@ class Scores:
     def add_ranked(
         self, losses: np.ndarray, rank: np.ndarray, guesses: np.ndarray, labels: np.ndarray
     ) -> None:
-        """One batch: each sample's loss, rank of the right class (0: the likeliest), likeliest
-        class, and right class."""
-        self.loss += float(np.sum(losses, dtype=np.float64))
-        self.samples += len(labels)
-        self.right += int(np.count_nonzero(rank == 0))
+        """One batch: of each image the loss, the rank of the right class (0: the likeliest), the
+        likeliest class, and the right class."""
+        self.tally.add(float(np.sum(losses, dtype=np.float64)), rank)
         np.add.at(self.confusion, (labels, guesses), 1)
         np.add.at(self.in_five, labels[rank < 5], 1)
 
     def means(self) -> dict[str, float]:
         """{"loss": mean, "top1": per cent, "top5": per cent}."""
-        return {
-            "loss": self.loss / self.samples,
-            "top1": 100.0 * self.right / self.samples,
-            "top5": 100.0 * int(self.in_five.sum()) / self.samples,
-        }
+        return self.tally.means(five=True)
 
     def rows(self) -> list[dict[str, Any]]:
         """For each class: its images, how many were right (top-1, top-5), the share of them in
         per cent, how often the class was named, and the share of that which was right."""
-        rows = []
-        for index, name in enumerate(self.classes):
-            images, right = int(self.confusion[index].sum()), int(self.confusion[index, index])
-            five, named = int(self.in_five[index]), int(self.confusion[:, index].sum())
-            rows.append(
-                {
-                    "class": name,
-                    "pictures": images,
-                    "right": right,
-                    "right_in_five": five,
-                    "top1": _per_cent(right, images),
-                    "top5": _per_cent(five, images),
-                    "named": named,
-                    "precision": _per_cent(right, named),
-                }
-            )
-        return rows
+        images, named = self.confusion.sum(axis=1), self.confusion.sum(axis=0)
+        right = self.confusion.diagonal()
+        return [
+            {
+                "class": name,
+                "pictures": int(images[index]),
+                "right": int(right[index]),
+                "right_in_five": int(self.in_five[index]),
+                "top1": _per_cent(right[index], images[index]),
+                "top5": _per_cent(self.in_five[index], images[index]),
+                "named": int(named[index]),
+                "precision": _per_cent(right[index], named[index]),
+            }
+            for index, name in enumerate(self.classes)
+        ]
 
     def write(self, folder: Path) -> list[Path]:
         """Writes classes.csv, the rows of `rows`, and confusion.csv, whose first column is the

@@ -14,7 +14,7 @@ import numpy as np
 from convnet.data import ArrayDataset, Batch, Loader
 from convnet.data.dataset import Images
 from convnet.data.image import read_image
-from convnet.evaluation.crops import probabilities, views
+from convnet.evaluation.crops import crops_of, probabilities
 from convnet.evaluation.evaluate import Trained, _warn, open_run
 
 _BAR = 24  # characters of a probability of 1
@@ -22,7 +22,13 @@ _BAR = 24  # characters of a probability of 1
 
 @dataclass(frozen=True)
 class Prediction:
-    """The likeliest classes of one image, likeliest first; probabilities are 0 to 1."""
+    """What `predict` finds for one image.
+
+    Attributes:
+        image: the file.
+        classes: names of the likeliest classes, likeliest first.
+        probabilities: of these, from 0 to 1.
+    """
 
     image: str
     classes: tuple[str, ...]
@@ -30,11 +36,7 @@ class Prediction:
 
     def as_dict(self) -> dict[str, Any]:
         """{"image": ..., "classes": [...], "probabilities": [...]}."""
-        return {
-            "image": self.image,
-            "classes": list(self.classes),
-            "probabilities": list(self.probabilities),
-        }
+        return {name: [*value] if name != "image" else value for name, value in vars(self).items()}
 
 
 def predict(
@@ -45,18 +47,21 @@ def predict(
     warn: Callable[[str], None] = _warn,
     ten_crop: bool = False,
 ) -> list[Prediction]:
-    """Names images, prepared as those the net was trained on: size, grey or colour, mean.
+    """Names what images show; they are prepared as in training: size, grey or colour, mean.
 
     Args:
         run: a run folder (its best checkpoint, else the newest) or a checkpoint file.
         images: image files.
-        device: as for `convnet.backend.get`; None is "auto".
-        top: how many classes to list.
-        warn: told when a damaged checkpoint is passed over.
+        device: as for `convnet.train`; None is "auto".
+        top: how many classes to list, at least 1.
+        warn: called with a message when a damaged checkpoint is passed over.
         ten_crop: average over ten crops, as for `convnet.evaluation.evaluate.evaluate`.
 
+    Returns: one `Prediction` for each image, in order.
+
     Raises:
-        DataError: a file that is not a usable image. CheckpointError, RunError, DeviceError.
+        DataError: a file that is not a usable image.
+        CheckpointError, RunError: no usable checkpoint. DeviceError: no such device.
     """
     trained = open_run(run, device, warn)
     rows = classify(trained, read_images(trained, images), ten_crop)
@@ -79,21 +84,22 @@ def read_images(trained: Trained, images: Sequence[str | os.PathLike[str]]) -> I
 
 
 def batches(trained: Trained, pixels: Images) -> Iterator[Batch]:
-    """Images in the batches of the net's training, in order."""
+    """Images in batches as in the net's training, in order."""
     labels = np.zeros(len(pixels), np.int32)
-    data = ArrayDataset(pixels, labels, trained.classes, "images")
+    images = ArrayDataset(pixels, labels, trained.classes, "images")
     cfg = trained.cfg
-    batch = min(cfg.train.batch, len(data))
-    return Loader(data, batch, cfg.seed, cfg.augment, trained.stats, train=False).epoch(0)
+    batch = min(cfg.train.batch, len(images))
+    return Loader(images, batch, cfg.seed, cfg.augment, trained.stats, train=False).epoch(0)
 
 
 def classify(trained: Trained, pixels: Images, ten_crop: bool = False) -> np.ndarray:
     """Probabilities of the classes, float64 [N, classes], of images uint8 [N, H, W, C]."""
-    seen = views(trained.image, trained.cfg.augment, ten_crop)
-    found = [
-        probabilities(trained.net, trained.prepare, each, seen) for each in batches(trained, pixels)
-    ]
-    return np.concatenate(found)
+    crops = crops_of(trained.image, trained.cfg.augment, ten_crop)
+    found = (
+        probabilities(trained.net, trained.prepare, batch, crops)
+        for batch in batches(trained, pixels)
+    )
+    return np.concatenate([*found])
 
 
 def show(prediction: Prediction) -> str:

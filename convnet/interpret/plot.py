@@ -18,7 +18,7 @@ from convnet.common.checks import check_int
 from convnet.config import load_config
 from convnet.data import DataError
 from convnet.data.dataset import shown
-from convnet.evaluation.evaluate import _warn, open_run, score, validation_sets
+from convnet.evaluation.evaluate import _warn, measure_classes, open_run, validation_sets
 from convnet.evaluation.predict import classify
 from convnet.interpret import charts
 from convnet.interpret.examples import choose, from_files, from_set
@@ -26,8 +26,9 @@ from convnet.interpret.montage import filter_sheet, save_image
 from convnet.layers import Conv, Dense, graph
 from convnet.nn.net import Net, Node
 from convnet.training.checkpoint import Checkpoint
+from convnet.training.datasets import Data
+from convnet.training.nets import build_net
 from convnet.training.run_folder import RunError, open_checkpoint, read_metrics
-from convnet.training.setup import Data, build_net
 
 Run = str | os.PathLike[str]
 Warn = Callable[[str], None]
@@ -262,7 +263,7 @@ def plot_confusion(
     charts.require()
     path = place_for(run, "confusion.png", out)
     charts.check_name(path)
-    scores, validation = score(run, data, device, warn, ten_crop)
+    scores, validation = measure_classes(run, data, device, warn, ten_crop)
     title = f"{shown(Path(run).absolute().name)}: {scores.means()['top1']:.2f} % right"
     charts.save_chart(charts.confusion_chart(scores.confusion, scores.classes, title), path)
     lines = [f"{len(validation)} images, {scores.means()['top1']:.2f} % right"]

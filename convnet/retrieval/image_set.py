@@ -22,7 +22,7 @@ from convnet.data.folder.label_file import list_flat
 from convnet.data.packed.dataset import PackedDataset
 from convnet.data.packed.manifest import is_packed
 from convnet.evaluation.evaluate import Trained
-from convnet.training.setup import with_path
+from convnet.training.datasets import with_path
 
 Part = Literal["train", "val", "all"]
 PARTS: tuple[Part, ...] = ("train", "val", "all")

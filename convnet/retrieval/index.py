@@ -16,8 +16,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from convnet.common.typecheck import brief, section
+from convnet.common.typecheck import brief
 from convnet.config import DataConfig
+from convnet.config.reading import Place, section
 from convnet.data import DataError, Dataset
 from convnet.data.dataset import shown
 from convnet.evaluation.evaluate import _warn, open_run, validation_sets
@@ -355,7 +356,7 @@ def indexed_images(index: Index, data: Run | None = None) -> Dataset:
     where = {key: said[key] for key in keys if key in said}
     if data is not None:
         where["path"] = os.fspath(data)
-    cfg = section(DataConfig, where, "data", shown(index.path))
+    cfg = section(DataConfig, where, Place(shown(index.path), "data"))
     if said["part"] not in PARTS:
         raise DataError(f"{shown(index.path)}: damaged index (it does not say of which images)")
     dataset, _ = open_source(Source(cfg, said["part"]))

@@ -2,7 +2,7 @@
 
 The file holds the arrays of a run (parameters, velocities, statistics of the data); everything
 else about it (step, epoch, schedule, best result, configuration) is JSON in the metadata of the
-same file, so that a checkpoint is there as a whole or not at all. A SHA-256 over both finds damage.
+same file, so that a checkpoint exists as a whole or not at all. A SHA-256 over both detects damage.
 
 Writing goes to a temporary file in the same folder, which is flushed to the disk, then renamed,
 and the rename flushed too: at every moment the folder holds whole checkpoints only. The format is
@@ -25,9 +25,14 @@ import numpy as np
 from convnet.common.files import TEMPORARY, replace, sync_folder
 from convnet.common.reading import parse_json
 from convnet.common.tensor_header import DTYPES, read_tensors
-from convnet.common.typecheck import shown
+from convnet.common.typecheck import MismatchError, convert, shown
+from convnet.data import Statistics
+from convnet.nn.net import Net
+from convnet.nn.weights import misfits
 
 FORMAT = 1
+_NOT_OURS = "or none of convnet's"
+_STATISTICS = "statistics:"  # begins the names of the arrays that are statistics of the data
 _NAME = re.compile(r"step-(\d+)\.safetensors")
 
 
@@ -41,11 +46,74 @@ class DamagedCheckpointError(CheckpointError):
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a file holds: `state` (JSON values) and `arrays` (name -> host array)."""
+    """What a file holds.
+
+    Attributes:
+        state: JSON values: where the run stands, its configuration, what it says of its data.
+        arrays: name -> host array: parameters, velocities, and statistics of the data.
+        path: the file.
+    """
 
     state: dict[str, Any]
     arrays: dict[str, np.ndarray]
     path: Path
+
+    @property
+    def weights(self) -> dict[str, np.ndarray]:
+        """The parameters and velocities, as `Net.load_state` takes them."""
+        arrays = self.arrays.items()
+        return {name: array for name, array in arrays if not name.startswith(_STATISTICS)}
+
+    def statistics(self) -> Statistics:
+        """The statistics of the training data.
+
+        Raises:
+            CheckpointError: they are not there, or do not fit the images of the run.
+        """
+        shape = tuple(self.state["picture"])
+        channels = shape[2:]
+        shapes = {
+            "mean": (shape, (1, 1, *channels)),
+            "eigenvalues": (channels,),
+            "eigenvectors": (channels * 2,),
+        }
+        found = {name: self.arrays.get(_STATISTICS + name) for name in shapes}
+        for name, array in found.items():
+            if array is None or array.shape not in shapes[name]:
+                raise CheckpointError(
+                    f"{self.path}: expected the statistics of its images, got no {name}, or one"
+                    " of another shape"
+                )
+        return Statistics(**found)  # type: ignore[arg-type]
+
+
+def statistics_arrays(stats: Statistics) -> dict[str, np.ndarray]:
+    """The statistics as arrays of a checkpoint."""
+    return {_STATISTICS + name: np.asarray(array) for name, array in vars(stats).items()}
+
+
+def check_weights(net: Net, checkpoint: Checkpoint) -> None:
+    """Compares the parameters of a net, which may be one of sizes only, with those of a checkpoint.
+
+    Raises:
+        CheckpointError: it is of another net; names the parameter and both shapes.
+    """
+    params = [p for node in net.nodes if node.share is None for p in node.layer.params]
+    try:
+        misfits(params, checkpoint.weights, strict=True)
+    except ValueError as error:
+        raise CheckpointError(f"{checkpoint.path}: checkpoint of another net: {error}") from None
+
+
+def load_weights(net: Net, checkpoint: Checkpoint) -> None:
+    """Puts parameters, velocities and the step of a checkpoint into a net.
+
+    Raises:
+        CheckpointError: it is of another net; names the parameter and both shapes.
+    """
+    check_weights(net, checkpoint)
+    net.load_state(checkpoint.weights)
+    net.step = checkpoint.state["step"]
 
 
 def write(path: Path, state: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> None:
@@ -61,9 +129,7 @@ def write(path: Path, state: Mapping[str, Any], arrays: Mapping[str, np.ndarray]
     """
     held = {name: np.asarray(arrays[name], order="C") for name in sorted(arrays)}
     text = json.dumps({"format": FORMAT, **state}, allow_nan=False)
-    header: dict[str, Any] = {
-        "__metadata__": {"convnet": text, "sha256": _digest(text, held)},
-    }
+    header: dict[str, Any] = {"__metadata__": {"convnet": text, "sha256": _digest(text, held)}}
     offset = 0
     for name, array in held.items():
         header[name] = {
@@ -105,53 +171,44 @@ def read(path: Path) -> Checkpoint:
         CheckpointError: no such file, or written by a later version.
     """
     try:
-        metadata, arrays = read_tensors(path)
+        return _read(path)
     except FileNotFoundError:
         raise CheckpointError(f"{path}: no such file") from None
     except IsADirectoryError:
         raise CheckpointError(f"{path}: expected a checkpoint, got a folder") from None
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read ({error.strerror or error})") from None
-    except ValueError as error:
-        raise DamagedCheckpointError(f"{path}: damaged checkpoint ({_first_line(error)})") from None
-    if not {"convnet", "sha256"} <= set(metadata):
-        raise DamagedCheckpointError(f"{path}: damaged checkpoint, or none of convnet's")
-    if _digest(metadata["convnet"], arrays) != metadata["sha256"]:
-        raise DamagedCheckpointError(f"{path}: damaged checkpoint (its checksum does not match)")
-    try:
-        state = _State.of(parse_json(metadata["convnet"]), path)
     except CheckpointError:
         raise
     except ValueError as error:
-        raise DamagedCheckpointError(f"{path}: damaged checkpoint ({_first_line(error)})") from None
-    return Checkpoint(state, arrays, path)
+        text = (str(error).splitlines() or [type(error).__name__])[0]
+        raise DamagedCheckpointError(f"{path}: damaged checkpoint ({text})") from None
+
+
+def _read(path: Path) -> Checkpoint:
+    metadata, arrays = read_tensors(path)
+    if not {"convnet", "sha256"} <= set(metadata):
+        raise ValueError(_NOT_OURS)
+    if _digest(metadata["convnet"], arrays) != metadata["sha256"]:
+        raise ValueError("its checksum does not match")
+    state = parse_json(metadata["convnet"])
+    if not isinstance(state, dict) or type(state.get("format")) is not int:
+        raise ValueError(_NOT_OURS)
+    if state["format"] > FORMAT:
+        raise CheckpointError(
+            f"{path}: format {state['format']} was written by a later convnet; this one reads "
+            f"up to {FORMAT}"
+        )
+    _check_types(state)
+    return Checkpoint(_State(path, state), arrays, path)
 
 
 class _State(dict[str, Any]):
-    """The state in a checkpoint. Its checksum says that it is as it was written, and not by whom:
-    what is read from it has the type that a run writes, and what is not there is an error."""
+    """The state in a checkpoint; a key that is not there is an error for the user."""
 
-    path: Path
-
-    @classmethod
-    def of(cls, said: Any, path: Path) -> _State:
-        """Raises: CheckpointError: a later version's, or values of other types."""
-        if not isinstance(said, dict) or type(said.get("format")) is not int:
-            raise DamagedCheckpointError(f"{path}: damaged checkpoint, or none of convnet's")
-        if said["format"] > FORMAT:
-            raise CheckpointError(
-                f"{path}: format {said['format']} was written by a later convnet; this one reads "
-                f"up to {FORMAT}"
-            )
-        for key, (expected, fits) in _STATE.items():
-            if key in said and not fits(said[key]):
-                raise DamagedCheckpointError(
-                    f"{path}: damaged checkpoint ({key}: expected {expected}, got"
-                    f" {shown(said[key])})"
-                )
-        state = cls(said)
-        state.path = path
-        return state
+    def __init__(self, path: Path, state: dict[str, Any]) -> None:
+        super().__init__(state)
+        self.path = path
 
     def __missing__(self, key: str) -> Any:
         raise CheckpointError(
@@ -159,49 +216,37 @@ class _State(dict[str, Any]):
         )
 
 
-def _is_count(value: Any) -> bool:
-    return type(value) is int and 0 <= value < 1 << 62
-
-
-def _is_list(value: Any, length: int | None, fits: Callable[[Any], bool]) -> bool:
-    right = isinstance(value, list) and length in (None, len(value))
-    return right and all(map(fits, value))
-
-
-def _is_number(value: Any) -> bool:
-    return type(value) in (int, float)
-
-
-def _is_fact(value: Any) -> bool:
-    return isinstance(value, dict) and {"pictures", "labels"} <= set(value)
-
-
-# What a run writes, as far as it is used without looking: key -> (in words, whether it is so).
-_STATE: dict[str, tuple[str, Callable[[Any], bool]]] = {
-    "step": ("a whole number", _is_count),
-    "epoch": ("a whole number", _is_count),
-    "step_in_epoch": ("a whole number", _is_count),
-    "epoch_tally": ("three numbers", lambda value: _is_list(value, 3, _is_number)),
-    "window_tally": ("three numbers", lambda value: _is_list(value, 3, _is_number)),
-    "best": ("a table or nothing", lambda value: value is None or isinstance(value, dict)),
-    "lr": ("a number", _is_number),
-    "schedule": ("a table", lambda value: isinstance(value, dict)),
-    "config": ("a table", lambda value: isinstance(value, dict)),
-    "training": ("facts about images", _is_fact),
-    "validation": ("facts about images", _is_fact),
-    "classes": (
-        "a list of names",
-        lambda value: _is_list(value, None, lambda one: isinstance(one, str)),
-    ),
-    "picture": (
-        "height, width and channels",
-        lambda value: _is_list(value, 3, lambda one: _is_count(one) and one > 0),
-    ),
+# What a run writes, as far as it is used without looking: the type of each value.
+_STATE: dict[str, Any] = {
+    "step": int,
+    "epoch": int,
+    "step_in_epoch": int,
+    "epoch_tally": tuple[float, float, float],
+    "window_tally": tuple[float, float, float],
+    "best": dict | None,
+    "lr": float,
+    "schedule": dict,
+    "config": dict,
+    "training": dict,
+    "validation": dict,
+    "classes": tuple[str, ...],
+    "picture": tuple[int, int, int],
 }
 
 
-def _first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
+def _check_types(state: dict[str, Any]) -> None:
+    """Checks that values have the types that a run writes: a checksum does not say who wrote a
+    file. Raises: ValueError."""
+    for key, hint in _STATE.items():
+        if key not in state:
+            continue
+        try:
+            value = convert(state[key], hint)
+        except MismatchError as error:
+            raise ValueError(f"{key}: expected {error}, got {shown(state[key])}") from None
+        sizes, least = ([value], 0) if hint is int else (value if key == "picture" else [], 1)
+        if not all(least <= size < 1 << 62 for size in sizes):
+            raise ValueError(f"{key}: expected integers from {least} on, got {shown(state[key])}")
 
 
 class Checkpoints:
@@ -224,11 +269,9 @@ class Checkpoints:
 
     def paths(self) -> list[Path]:
         """The numbered checkpoints, newest first."""
-        found = [(int(match[1]), path) for path in self._files() if (match := _match(path))]
+        files = self.folder.iterdir() if self.folder.is_dir() else ()
+        found = [(int(match[1]), path) for path in files if (match := _NAME.fullmatch(path.name))]
         return [path for _, path in sorted(found, reverse=True)]
-
-    def _files(self) -> list[Path]:
-        return list(self.folder.iterdir()) if self.folder.is_dir() else []
 
     def save(
         self, state: Mapping[str, Any], arrays: Mapping[str, np.ndarray], best: bool = False
@@ -257,9 +300,8 @@ class Checkpoints:
 
     def tidy(self) -> None:
         """Removes temporary files that a killed process left."""
-        for path in self._files():
-            if path.name.endswith(TEMPORARY):
-                path.unlink(missing_ok=True)
+        for path in self.folder.glob(f"*{TEMPORARY}"):
+            path.unlink(missing_ok=True)
 
     def newest(self, warn: Callable[[str], None]) -> Checkpoint | None:
         """The newest checkpoint that is whole; None where none was ever written.
@@ -286,7 +328,3 @@ class Checkpoints:
                     raise
                 warn(f"{error}; falling back to {rest[0].name}")
         return None
-
-
-def _match(path: Path) -> re.Match[str] | None:
-    return _NAME.fullmatch(path.name)

@@ -5,8 +5,8 @@
 Process r of K (MPI calls it a rank) reads samples B r / K .. B (r + 1) / K - 1 of each batch of B.
 Which samples these are, how they are varied and which units drop out depends on their place in the
 whole batch, so K processes compute what one would; only the sums of the gradients are rounded in
-another order. Gradients are added up in buckets while the backward pass still runs: a bucket is
-sent as soon as the gradients in it are complete. All processes then make the same update.
+another order. Gradients are summed in buckets while the backward pass still runs: a bucket is sent
+as soon as the gradients in it are complete. All processes then make the same update.
 
 Rank 0 alone writes the run's folder and prints. What it reads there the others get from it.
 `--resume` continues from the last checkpoint with any K.
@@ -43,7 +43,7 @@ class Parallel:
     def __init__(self, net: Net, among: Ranks, bucket: int = BUCKET) -> None:
         self.net, self.among, self.bucket = net, among, bucket
         self._results = StepResults(net)
-        self._batch = 0  # of the last step, the samples of all ranks
+        self._batch = 0  # samples of the last step, of all ranks
         self._buckets: list[Bucket] = []  # in the order in which they fill
         self._open: list[Parameter] = []
         self._started = 0
@@ -52,11 +52,11 @@ class Parallel:
             net.gradient_ready = self._ready
 
     def train_step(self, x: Array, labels: Array, sgd: SGD, batch: int) -> None:
-        """One step of all ranks, which on GPUs is only begun; see `results`.
+        """One step of all ranks. On GPUs it is only begun; see `results`.
 
         Args:
             x, labels: this rank's part of the batch.
-            batch: samples in all.
+            batch: samples of all ranks together.
         """
         self._batch = batch
         if self.among.size == 1:
@@ -66,10 +66,10 @@ class Parallel:
         self._results.note()
 
     def results(self, wait: bool = True) -> Iterator[StepResult]:
-        """What the steps came to for whole batches, the same everywhere; each is told once.
+        """The results of steps for whole batches, the same on all ranks; each step's once.
 
         Args:
-            wait: for all steps that were begun; without, the last few on GPUs are left for later.
+            wait: for all steps that were begun; else the last few on GPUs are left for later.
 
         Raises: LinkError and DivergedError, as `Net.train_step`; the latter the same everywhere.
         """

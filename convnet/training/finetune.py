@@ -16,18 +16,23 @@ from convnet.nn.net import Net
 from convnet.nn.weights import VELOCITY
 from convnet.training.checkpoint import Checkpoint, CheckpointError
 
-_STATISTICS = "statistics:"
-
 
 @dataclass(frozen=True)
 class Taken:
-    """What a net got from a checkpoint: layers taken, and others with the reason in brackets."""
+    """What a net got from a checkpoint.
+
+    Attributes:
+        path, step: of the checkpoint.
+        taken: the layers whose weights were taken.
+        fresh: the layers that keep their initial weights, each with the reason in brackets.
+        unused: the layers of the checkpoint that the net does not have.
+    """
 
     path: Path
     step: int
     taken: tuple[str, ...]
-    fresh: tuple[str, ...]  # layers of the net that keep their initial weights
-    unused: tuple[str, ...]  # layers of the checkpoint that the net has not
+    fresh: tuple[str, ...]
+    unused: tuple[str, ...]
 
     def lines(self) -> list[str]:
         """For the reader of a run."""
@@ -46,7 +51,7 @@ def take_weights(net: Net, checkpoint: Checkpoint) -> Taken:
     Raises:
         CheckpointError: no layer fits; nothing is changed.
     """
-    there = _layers_of(checkpoint.arrays)
+    there = _layers_of(checkpoint.weights)
     fits: dict[str, list[Parameter]] = {}
     fresh = []
     for node in net.nodes:
@@ -70,7 +75,7 @@ def _layers_of(arrays: Mapping[str, np.ndarray]) -> dict[str, dict[str, np.ndarr
     """The parameters of a checkpoint by layer: {"conv1": {"w": ..., "b": ...}}."""
     layers: dict[str, dict[str, np.ndarray]] = {}
     for name, array in arrays.items():
-        if not name.startswith(_STATISTICS) and not name.endswith(VELOCITY):
+        if not name.endswith(VELOCITY):
             layer, _, param = name.rpartition(".")
             layers.setdefault(layer, {})[param] = array
     return layers

@@ -8,7 +8,6 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
@@ -19,14 +18,6 @@ def duration(seconds: float) -> str:
     whole = max(0, round(seconds))
     hours, minutes, rest = whole // 3600, whole // 60 % 60, whole % 60
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
-
-
-def figures(record: dict[str, Any], eta: float) -> str:
-    """The figures of a "step" record, as shown in the bar and in plain lines."""
-    return (
-        f"loss {record['loss']:.4f}  top-1 {record['top1']:5.2f} %  "
-        f"{record['images_per_s']:.0f} images/s  lr {record['lr']:.3g}  ETA {duration(eta)}"
-    )
 
 
 class Reporter:
@@ -46,17 +37,22 @@ class Reporter:
         self._task = TaskID(0)
         self.on_hang_up: Callable[[], object] = lambda: None  # called when nobody reads any more
 
-    def log_to(self, log: Callable[[str], None] | None) -> None:
-        """From now on, and for the lines before, also writes to the run's log."""
+    def log_to(self, log: Callable[[str], None]) -> None:
+        """From now on also writes to the run's log, and the lines before first."""
         self._log = log
-        if log is not None:
-            for text in self._early:
-                log(text)
-            self._early.clear()
+        for text in self._early:
+            log(text)
+        self._early.clear()
+
+    def block(self, label: str, *texts: str) -> None:
+        """Lines that belong together, of which the first has a label."""
+        for text in texts:
+            self.line(f"{label:10}{text}")
+            label = ""
 
     def line(self, text: str, always: bool = False) -> None:
         """One line for the reader and the log; `always`: even where the run is quiet."""
-        self._keep(text)
+        self.note(text)
         if always or not self.quiet:
             self._print(text)
 
@@ -69,7 +65,7 @@ class Reporter:
         self._complain(f"error: {text}")
 
     def _complain(self, text: str) -> None:
-        self._keep(text)
+        self.note(text)
         if self._bar is not None:
             self._print(f"convnet: {text}")
         else:
@@ -77,16 +73,13 @@ class Reporter:
                 print(f"convnet: {text}", file=sys.stderr)
 
     def step(self, text: str) -> None:
-        """The figures so far: a line in the log, and where there is no bar, on the output."""
-        self._keep(text)
+        """The metrics so far: a line in the log, and where there is no bar, on the output."""
+        self.note(text)
         if not self.quiet and self._bar is None:
             self._print(text)
 
     def note(self, text: str) -> None:
         """A line for the log alone."""
-        self._keep(text)
-
-    def _keep(self, text: str) -> None:
         if self._log is None:
             self._early.append(text)
         else:
@@ -110,10 +103,10 @@ class Reporter:
         columns = (
             TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=None),
-            TextColumn("{task.fields[figures]}", markup=False),
+            TextColumn("{task.fields[metrics]}", markup=False),
         )
         self._bar = Progress(*columns, console=self.console, transient=True, expand=True)
-        self._task = self._bar.add_task("starting", total=1, figures="")
+        self._task = self._bar.add_task("starting", total=1, metrics="")
         self._bar.start()
 
     def bar(self, what: str, done: int, total: int, text: str = "") -> None:
@@ -122,11 +115,11 @@ class Reporter:
         Args:
             what: the part that runs, for example "epoch 2/12".
             done, total: how far that part is.
-            text: the figures beside it.
+            text: the metrics beside it.
         """
         if self._bar is not None:
             self._bar.update(
-                self._task, description=what, completed=done, total=total, figures=text
+                self._task, description=what, completed=done, total=total, metrics=text
             )
 
     @property
@@ -134,9 +127,14 @@ class Reporter:
         """Whether there is a live bar to move."""
         return self._bar is not None
 
-    def close(self) -> None:
+    def stop_bar(self) -> None:
         """Takes the bar away; may be called again."""
         if self._bar is not None:
             with contextlib.suppress(OSError):
                 self._bar.stop()
             self._bar = None
+
+    def close(self) -> None:
+        """Takes the bar away; what comes later is not written to the log."""
+        self.stop_bar()
+        self._log = None

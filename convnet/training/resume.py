@@ -1,13 +1,12 @@
 """The configuration that a resumed run goes on with, and what it may change of the one before.
 
 A checkpoint holds the configuration that it was trained with. The run's config.toml, `--set` and a
-configuration given anew are held against it key by key: `DECISIONS` says for every key what becomes
-of another value.
+configuration given anew are compared with it key by key; `decision` says what becomes of another
+value.
 """
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from enum import Enum
@@ -18,9 +17,9 @@ from convnet.common.typecheck import shown
 from convnet.config import Config, ConfigError, load_config
 from convnet.optim import lr_schedule
 from convnet.training.checkpoint import Checkpoint, CheckpointError
+from convnet.training.datasets import Data, with_path
 from convnet.training.progress import Reporter
 from convnet.training.run_folder import CONFIG, run_config
-from convnet.training.setup import Data, with_path
 
 
 class Decision(Enum):
@@ -31,60 +30,29 @@ class Decision(Enum):
     FREE = "taken, and said: it changes nothing that is learned"
 
 
+# By key, or by table for those keys of it that are not listed. Whatever is not here is kept.
 # docs/configs.md lists the same.
-DECISIONS: dict[str, Decision] = {
-    **dict.fromkeys(
-        (
-            "seed",
-            "data.source",
-            "data.size",
-            "data.val_fraction",
-            "data.bad_files",
-            "data.mean",
-            "data.scale",
-            "augment.crop",
-            "augment.pad",
-            "augment.mirror",
-            "augment.colour_noise",
-            "net.model",
-            "net.options",
-            "net.layers",
-            "net.init",
-            "net.lr_mult",
-            "train.batch",
-        ),
-        Decision.KEPT,
-    ),
-    **dict.fromkeys(
-        (
-            "sgd.lr",
-            "sgd.momentum",
-            "sgd.weight_decay",
-            "sgd.groups",
-            "schedule.kind",
-            "schedule.warmup_steps",
-            "schedule.options",
-            "train.precision",
-        ),
-        Decision.STEERS,
-    ),
-    **dict.fromkeys(
-        (
-            "name",
-            "data.path",  # the images are compared, see `Parts.check_same`
-            "data.workers",
-            "train.epochs",  # STEERS where the schedule spans the run, see `_decision`
-            "train.checkpoint_steps",
-            "train.keep",
-            "train.log_steps",
-            "train.threads",
-            "train.tensorboard",
-            "step.graph",
-            "step.fuse_update",
-        ),
-        Decision.FREE,
-    ),
+_DECISIONS = {
+    "name": Decision.FREE,
+    "data.path": Decision.FREE,  # the images are compared, see `Parts.check_same`
+    "data.workers": Decision.FREE,
+    "sgd": Decision.STEERS,
+    "schedule": Decision.STEERS,
+    "train": Decision.FREE,
+    "train.batch": Decision.KEPT,
+    "train.precision": Decision.STEERS,
+    "step": Decision.FREE,
 }
+
+
+def decision(key: str, cfg: Config) -> Decision:
+    """What becomes of another value of a key, such as "sgd.lr"; `cfg` is the one it stands in."""
+    if key == "train.epochs":
+        rules = [cfg.schedule, *(group.schedule for group in cfg.sgd.groups)]
+        if any(lr_schedule.SCHEDULES[rule.kind].spans_run for rule in rules if rule is not None):
+            return Decision.STEERS
+    table = key.partition(".")[0]
+    return _DECISIONS.get(key, _DECISIONS.get(table, Decision.KEPT))
 
 
 @dataclass(frozen=True)
@@ -102,10 +70,11 @@ class Change:
 
 @dataclass(frozen=True)
 class Resumption:
-    """The configuration to go on with, and what is otherwise than in the checkpoint.
+    """What a run goes on with.
 
     Attributes:
-        changes: of the configuration.
+        cfg: the configuration.
+        changes: of it, since the checkpoint.
         machine: what the checkpoint says of the device, see `Parts.machine`; empty where unknown.
     """
 
@@ -114,9 +83,10 @@ class Resumption:
     machine: Mapping[str, Any]
 
     def show(self, reporter: Reporter, machine: Mapping[str, Any], finished: bool) -> None:
-        """Says what is otherwise, or that it is not taken as the run is finished.
+        """Says what has changed, or that it is not taken as the run is finished.
 
         Args:
+            reporter: where to say it.
             machine: what the device is now.
             finished: there is nothing left to train.
         """
@@ -125,34 +95,35 @@ class Resumption:
             keys = ", ".join(change.key for change in self.changes)
             reporter.warn(f"{text}, and {CONFIG} stays as it was (not taken: {keys})")
         elif finished:
-            reporter.line(f"          {text}; --epochs N trains on, where that is more")
+            reporter.block("", f"{text}; --epochs N trains on, where that is more")
         if finished:
             return
         for change in self.changes:
             if change.decision is Decision.STEERS:
                 reporter.warn(f"{change}; from here on the run is not the one that it was begun as")
             else:
-                reporter.line(f"changed   {change}")
+                reporter.block("changed", str(change))
         for key, now in machine.items():
-            if self.machine.get(key, now) != now:
-                text = f"{key}: it was {self.machine[key]}, and is {now} now"
-                reporter.line(f"changed   {text}; sums may be rounded otherwise")
+            before = self.machine.get(key, now)
+            if before != now:
+                text = f"{key}: it was {before}, and is {now} now; sums may be rounded otherwise"
+                reporter.block("changed", text)
 
 
 def resumption(
     folder: Path, checkpoint: Checkpoint | None, cfg: Any, overrides: Iterable[str], data: Data
 ) -> Resumption:
-    """What a run goes on with.
+    """Finds what a run goes on with.
 
     Args:
         folder: of the run.
-        checkpoint: where it goes on; None where there is none yet. Then config.toml is what it was
+        checkpoint: where it goes on; None where there is none yet: then config.toml is what it was
             begun with.
         cfg: a configuration instead of the run's; None for that.
-        overrides, data: as for `convnet.training.train`.
+        overrides, data: as for `convnet.train`.
 
     Raises:
-        ConfigError: a value that a resumed run keeps is another one.
+        ConfigError: the value of a key that a resumed run keeps is another one.
         CheckpointError: the configuration in the checkpoint cannot be used.
     """
     begun = run_config(folder) if checkpoint is None else config_of(checkpoint)
@@ -162,7 +133,10 @@ def resumption(
         wanted = with_path(wanted, begun.data.path or None)
     if not wanted.net.init:
         wanted = replace(wanted, net=replace(wanted.net, init=begun.net.init))
-    changes = tuple(_changes(begun, wanted))
+    changes = tuple(
+        Change(key, old, new, decision(key, wanted))
+        for key, old, new in differences("", begun.to_dict(), wanted.to_dict())
+    )
     for change in changes:
         if change.decision is Decision.KEPT:
             raise ConfigError(
@@ -186,61 +160,26 @@ def config_of(checkpoint: Checkpoint) -> Config:
         raise CheckpointError(f"{checkpoint.path}: written by convnet {version}: {error}") from None
 
 
-def leaves(cfg: Config) -> dict[str, Any]:
-    """The values that `DECISIONS` is about, by dotted key."""
-    found: dict[str, Any] = {}
-    for item in dataclasses.fields(cfg):
-        value = getattr(cfg, item.name)
-        if dataclasses.is_dataclass(value):
-            for inner in dataclasses.fields(value):
-                found[f"{item.name}.{inner.name}"] = getattr(value, inner.name)
-        elif item.name != "origin":
-            found[item.name] = value
-    return found
-
-
-def _changes(begun: Config, wanted: Config) -> Iterator[Change]:
-    after = leaves(wanted)
-    for key, value in leaves(begun).items():
-        for where, old, new in _differences(key, value, after[key]):
-            written = where.replace("schedule.options.", "schedule.")  # as in the file
-            yield Change(written, old, new, _decision(key, wanted))
-
-
-def _decision(key: str, wanted: Config) -> Decision:
-    if key == "train.epochs":
-        kinds = [wanted.schedule, *(group.schedule for group in wanted.sgd.groups)]
-        if any(lr_schedule.SCHEDULES[kind.kind].spans_run for kind in kinds if kind is not None):
-            return Decision.STEERS
-    return DECISIONS[key]
-
-
-def _differences(key: str, old: Any, new: Any) -> Iterator[tuple[str, Any, Any]]:
-    """Where two values differ, as deep as both have the same structure."""
-    if old == new:
-        return
-    if isinstance(old, Mapping) and isinstance(new, Mapping):
+def differences(key: str, old: Any, new: Any) -> Iterator[tuple[str, Any, Any]]:
+    """Where two tables differ: dotted key and both values, as deep as both are tables. Members of
+    a list of tables go by their names, else by their numbers."""
+    if isinstance(old or new, dict) and isinstance(new or old, dict):  # None: an empty table
+        old, new = old or {}, new or {}
         for name in dict.fromkeys([*old, *new]):
-            yield from _differences(f"{key}.{name}", old.get(name), new.get(name))
-    elif dataclasses.is_dataclass(old) and type(old) is type(new):
-        for item in dataclasses.fields(old):
-            pair = getattr(old, item.name), getattr(new, item.name)
-            yield from _differences(key if item.name == "options" else f"{key}.{item.name}", *pair)
+            place = f"{key}.{name}" if key else name
+            yield from differences(place, old.get(name), new.get(name))
     elif _tables(old) and _tables(new) and len(old) == len(new):
         for number, pair in enumerate(zip(old, new, strict=True)):
-            name = getattr(pair[0], "name", number)
-            yield from _differences(f"{key}.{name}", *pair)
-    else:
+            yield from differences(f"{key}.{pair[0].get('name', number)}", *pair)
+    elif old != new:
         yield key, old, new
 
 
 def _tables(value: Any) -> bool:
-    return isinstance(value, tuple) and all(dataclasses.is_dataclass(item) for item in value)
+    return isinstance(value, list) and all(isinstance(item, dict) for item in value)
 
 
 def _text(value: Any) -> str:
     if value is None:
         return "not given"
-    if _tables(value) and value:
-        return f"{len(value)} tables"
-    return shown(list(value) if isinstance(value, tuple) else value)
+    return f"{len(value)} tables" if value and _tables(value) else shown(value)

@@ -9,6 +9,8 @@ runs/2026-01-31-142530-fashion-mnist/
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import json
 import os
 import time
@@ -140,7 +142,7 @@ class RunFolder:
             )
 
     def use_config(self, cfg: Config) -> None:
-        """From now on keeps config.toml as this one; it is not written where it says the same."""
+        """From now on config.toml is this one; a file that says the same is left as it is."""
         self._config = cfg
         self.checkpoints.keep = cfg.train.keep
         there = self.path / CONFIG
@@ -210,17 +212,17 @@ class RunFolder:
             warn: told when there are not as many; the file is then kept beside the new one.
         """
         path = self.metrics.path
+        last = (step, epoch_done)
         kept = [
             record
             for record in read_metrics(path)
-            if record["step"] < step
-            or (record["step"] == step and (epoch_done or record["kind"] == "step"))
+            if (record["step"], record["kind"] != "step") <= last
         ]
         if records is not None and len(kept) != records:
             aside = path.with_name(f"damaged-{path.name}")
             warn(
                 f"{path}: expected {records} lines up to step {step}, found {len(kept)}: it was "
-                f"changed after the checkpoint; it goes on with these, as it was it is {aside.name}"
+                f"changed after the checkpoint; the run goes on with these, {aside.name} keeps all"
             )
             replace(aside, lambda file: file.write(path.read_bytes()))
         text = "".join(json.dumps(record) + "\n" for record in kept)
@@ -238,47 +240,32 @@ class RunFolder:
 
 
 def _dated(name: str) -> Path:
+    """A folder under runs/ that is not there yet."""
     base = Path("runs") / f"{time.strftime('%Y-%m-%d-%H%M%S')}-{name}"
-    path, number = base, 2
-    while path.exists():
-        path, number = base.with_name(f"{base.name}-{number}"), number + 1
-    return path
+    others = (base.with_name(f"{base.name}-{number}") for number in itertools.count(2))
+    return next(path for path in itertools.chain([base], others) if not path.exists())
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The records of a metrics.jsonl. What is none is left out, such as a last line that a crash
-    cut short."""
+    """The records of a metrics.jsonl. Lines that are no record are left out, such as a last line
+    that a crash cut short."""
     records = []
-    if path.is_file():
-        for line in read_bytes(path, LINES).splitlines():
-            try:
-                record = parse_json(line, nan=True)
-            except ValueError:
-                continue
-            if _is_record(record):
-                records.append(record)
-    return records
+    for line in read_bytes(path, LINES).splitlines() if path.is_file() else ():
+        with contextlib.suppress(ValueError):
+            records.append(parse_json(line, nan=True))
+    return [record for record in records if _is_record(record)]
 
 
 # What of a record is used as a number without looking.
-_NUMBERS = (
-    "epoch",
-    "loss",
-    "top1",
-    "lr",
-    "images_per_s",
-    "wait",
-    "val_loss",
-    "val_top1",
-    "val_top5",
-)
+_MEANS = ("loss", "top1", "val_loss", "val_top1", "val_top5")
+_NUMBERS = {*_MEANS, "epoch", "lr", "images_per_s", "wait"}
 
 
 def _is_record(value: Any) -> bool:
     """Whether this is a line that a run may have written."""
     if not isinstance(value, dict) or not isinstance(value.get("kind"), str):
         return False
-    numbers = [value[key] for key in _NUMBERS if key in value]
+    numbers = [value[key] for key in _NUMBERS & value.keys()]
     return type(value.get("step")) is int and all(type(one) in (int, float) for one in numbers)
 
 

@@ -1,8 +1,8 @@
-"""Copies between the host and a GPU that neither waits for.
+"""Asynchronous copies of batches to a GPU.
 
-A GPU copies from and to pinned memory of the host by itself, while it computes and while the host
-goes on. What is to be copied must then be left alone until it has been, and what was copied may be
-read only afterwards: events tell.
+A GPU copies from pinned memory of the host while it computes and while the host goes on. Memory
+that is being copied must not be written until the copy is done, and the copy must not be read
+before: events order that.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from convnet.backend import Array, Backend
 
 UPLOADS = 2  # batches that a device holds: one is read while the next arrives
 _ALIGNMENT = 256  # bytes, of each array in a slot; what CUDA gives to arrays of their own
-_PIECE = 1 << 20  # bytes that are worth a thread
+_CHUNK = 1 << 20  # bytes that are worth a thread
 _THREADS = 4  # one cannot copy as fast as a GPU reads
 
 
@@ -27,11 +27,11 @@ class Uploads:
     """Batches on their way to a device: the next one travels while it computes.
 
     The arrays of a batch lie side by side in one of two slots of pinned memory, and go to one of
-    two on the device in one copy, on a stream of its own. Events order that with the device's
-    current stream both ways. For the host there is nothing to do.
+    two slots on the device in one copy, on a stream of its own. Events order that stream and the
+    device's current stream. A backend of the host copies nothing.
 
     Args:
-        device: to which.
+        device: the backend that gets the batches.
     """
 
     def __init__(self, device: Backend) -> None:
@@ -41,7 +41,8 @@ class Uploads:
 
     @contextmanager
     def put(self, arrays: Sequence[np.ndarray | None]) -> Iterator[list[Any]]:
-        """The arrays on the device, for what it is given within the block; None stays None."""
+        """The arrays on the device; work that reads them is enqueued within the block. None stays
+        None."""
         device = self.device
         if device.xp is np:
             yield [None if array is None else device.asarray(array) for array in arrays]
@@ -57,7 +58,7 @@ class Uploads:
 
 
 class _Slot:
-    """Memory at both ends of a copy; `read` is an event after all that reads it on the device."""
+    """Memory at both ends of a copy; `read` is an event after the last work that reads it."""
 
     def __init__(self, device: Backend, stream: Any) -> None:
         self.device, self.stream = device, stream
@@ -95,11 +96,11 @@ def _part(memory: Array, start: int, like: np.ndarray) -> Array:
 
 def fill(to: np.ndarray, source: np.ndarray) -> None:
     """Copies an array into another of its shape, a large one by several threads."""
-    pieces = min(_THREADS, source.nbytes // _PIECE, len(source))
-    if pieces < 2:
+    chunks = min(_THREADS, source.nbytes // _CHUNK, len(source))
+    if chunks < 2:
         np.copyto(to, source)
         return
-    parts = np.array_split(to, pieces), np.array_split(source, pieces)
+    parts = np.array_split(to, chunks), np.array_split(source, chunks)
     list(_pool().map(np.copyto, *parts))
 
 

@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from convnet.common import distribution
+from convnet.training.callbacks import Callback, Record
+from convnet.training.trainer import Trainer
 
 _PLACE = ("kind", "epoch", "step")  # of a record; the rest are its figures
 
@@ -37,20 +39,25 @@ def scalars(record: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
             yield name, float(value)
 
 
-class Board:
-    """Writes records to a new event file.
-
-    Args:
-        folder: where event files are; made if it is missing.
-        history: the records of the run so far.
-        step: where the run stands. What older files say of this step and later is marked as void,
-            as the run was taken up before it.
+class Board(Callback):
+    """Writes the records of a run to a new event file.
 
     Raises:
         ConfigError: the library is not installed. OSError: the file cannot be written.
     """
 
-    def __init__(self, folder: Path, history: Iterable[Mapping[str, Any]] = (), step: int = 0):
+    def begin(self, trainer: Trainer) -> None:
+        self.open(trainer.folder.path / "tensorboard", trainer.history, trainer.net.step)
+
+    def open(self, folder: Path, history: Iterable[Record] = (), step: int = 0) -> None:
+        """Begins the file.
+
+        Args:
+            folder: where event files are; made if it is missing.
+            history: the records of the run so far.
+            step: where the run stands. What older files say of this step and later is marked as
+                void, as the run was resumed before it.
+        """
         require()
         from tensorboardX import RecordWriter
         from tensorboardX.proto import event_pb2
@@ -69,7 +76,7 @@ class Board:
             if not begun or record["step"] >= step:
                 self(record)
 
-    def __call__(self, record: Mapping[str, Any]) -> None:
+    def __call__(self, record: Record) -> None:
         """Writes one record of metrics.jsonl."""
         from tensorboardX.proto.summary_pb2 import Summary
 
@@ -83,6 +90,5 @@ class Board:
         except OSError as error:
             raise OSError(error.errno, os.strerror(error.errno or 0), str(self.path)) from error
 
-    def close(self) -> None:
-        """Closes the file."""
+    def end(self) -> None:
         self._writer.close()

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,87 +17,15 @@ from convnet.data import DataError
 from convnet.layers.graph import INPUT
 from convnet.optim.sgd import DivergedError
 from convnet.parallel.ranks import same_weights
-from convnet.training.checkpoint import Checkpoint, CheckpointError
-from convnet.training.progress import Reporter, duration, figures
-from convnet.training.run_folder import RunFolder
-from convnet.training.setup import Parts, load_weights, statistics_arrays
+from convnet.training.callbacks import Callback, Record
+from convnet.training.checkpoint import Checkpoint, CheckpointError, load_weights, statistics_arrays
+from convnet.training.progress import Reporter
+from convnet.training.run_folder import NoFolder, RunFolder
+from convnet.training.setup import Parts
 from convnet.training.signals import Signals
+from convnet.training.tally import Clock, Tally
 from convnet.training.update_ratios import update_ratios
 from convnet.training.validation import measure
-
-Record = dict[str, Any]
-Callback = Callable[[Record], Any]
-
-
-@dataclass
-class Tally:
-    """Running sums over samples: the loss, those whose top guess is right, and how many."""
-
-    loss: float = 0.0
-    right: int = 0
-    samples: int = 0
-
-    def add(self, mean_loss: float, rank: np.ndarray) -> None:
-        """One batch: its mean loss and the rank of each label."""
-        self.loss += mean_loss * len(rank)
-        self.right += int(np.count_nonzero(rank == 0))
-        self.samples += len(rank)
-
-    def means(self) -> dict[str, float]:
-        """{"loss": mean, "top1": per cent}."""
-        count = max(1, self.samples)
-        return {"loss": self.loss / count, "top1": 100.0 * self.right / count}
-
-    def state(self) -> list[float]:
-        """What `Tally(*state)` makes again."""
-        return [self.loss, self.right, self.samples]
-
-
-class Clock:
-    """Time spent training since the last reset, and the part of it waiting for data."""
-
-    def __init__(self) -> None:
-        self.images = 0
-        self.seconds = 0.0
-        self.waited = 0.0
-
-    def add(self, images: int, seconds: float, waited: float) -> None:
-        self.images += images
-        self.seconds += seconds
-        self.waited += waited
-
-    def rates(self) -> dict[str, float]:
-        """{"images_per_s": ..., "wait": per cent of the time}."""
-        seconds = max(self.seconds, 1e-9)
-        return {
-            "images_per_s": round(self.images / seconds, 1),
-            "wait": round(min(100.0, 100.0 * self.waited / seconds), 2),
-        }
-
-
-class StuckHint:
-    """Notices a loss that stays at ln(classes), the value of a net that has learned nothing."""
-
-    BAND = 0.01  # of ln(classes)
-
-    def __init__(self, classes: int) -> None:
-        self.chance = math.log(classes) if classes > 1 else 0.0
-        self.patience = max(200, 2 * classes)  # steps; large nets begin slowly
-        self.steps = 0
-        self.given = self.chance == 0.0
-
-    def watch(self, loss: float, steps: int) -> str | None:
-        """Takes the mean loss over some steps; returns the hint once."""
-        near = abs(loss - self.chance) <= self.BAND * self.chance
-        self.steps = self.steps + steps if near else 0
-        if self.given or self.steps < self.patience:
-            return None
-        self.given = True
-        return (
-            f"hint: the loss has stayed at {self.chance:.3f} = ln(classes) for {self.steps} steps: "
-            "nothing is learned yet. Try a larger or smaller sgd.lr, a larger std of the initial "
-            "weights, or check data.scale and the labels"
-        )
 
 
 class Trainer:
@@ -106,30 +35,33 @@ class Trainer:
         cfg, parts: what to train, and the objects made from it.
         folder: where the run is kept.
         reporter: where it is shown.
-        callbacks: called with each record of metrics.jsonl; the result True ends the run.
+        callbacks: functions of a record of metrics.jsonl, and `Callback`s.
+
+    Attributes:
+        epoch, step_in_epoch: where the run stands; both count from 0.
+        best: the record of the best epoch; history: all records; checkpoint: the newest.
+        epoch_tally, window_tally: sums since the epoch and since the last record began; and clocks.
     """
 
     def __init__(
         self,
         cfg: Config,
         parts: Parts,
-        folder: RunFolder,
+        folder: RunFolder | NoFolder,
         reporter: Reporter,
-        callbacks: Sequence[Callback] = (),
+        callbacks: Sequence[Callable[[Record], Any]] = (),
     ) -> None:
         self.cfg, self.parts, self.folder, self.reporter = cfg, parts, folder, reporter
         self.callbacks = callbacks
         self.net = parts.net
         self.ranks = parts.parallel.among
-        self.epoch = 0  # the one in progress, from 0
-        self.step_in_epoch = 0
+        self.epoch = self.step_in_epoch = 0
         self.best: Record | None = None
         self.history: list[Record] = []
-        self.checkpoint: Any = None
+        self.checkpoint: Path | None = None
         self.epoch_tally, self.window_tally = Tally(), Tally()
         self.epoch_clock, self.window_clock, self.run_clock = Clock(), Clock(), Clock()
         self.validation_seconds = 0.0
-        self.stuck = StuckHint(self.net.classes or 1)
         self.stop_asked = False
         self.lr = cfg.sgd.lr
 
@@ -156,8 +88,8 @@ class Trainer:
             "step": self.net.step,
             "epoch": self.epoch,
             "step_in_epoch": self.step_in_epoch,
-            "epoch_tally": self.epoch_tally.state(),
-            "window_tally": self.window_tally.state(),
+            "epoch_tally": self.epoch_tally.sums()[:3],
+            "window_tally": self.window_tally.sums()[:3],
             "best": self.best,
             "lr": self.lr,
             "schedule": self.parts.schedule.state(),
@@ -196,6 +128,7 @@ class Trainer:
 
     @property
     def total_steps(self) -> int:
+        """The steps of the whole run."""
         return self.cfg.train.epochs * self.parts.loader.steps_per_epoch
 
     @property
@@ -212,11 +145,17 @@ class Trainer:
         Raises:
             DivergedError: the loss is not finite. OSError: something cannot be written.
         """
-        while not self.finished:
-            status = self._train_epoch(signals) or self._finish_epoch(signals)
-            if status:
-                return status
+        with ExitStack() as stack:
+            for callback in self._followers():
+                callback.begin(self)
+                stack.callback(callback.end)
+            while not self.finished:
+                if status := self._train_epoch(signals) or self._finish_epoch(signals):
+                    return status
         return "done"
+
+    def _followers(self) -> list[Callback]:
+        return [callback for callback in self.callbacks if isinstance(callback, Callback)]
 
     def _train_epoch(self, signals: Signals) -> str | None:
         steps = self.parts.loader.steps_per_epoch
@@ -234,10 +173,10 @@ class Trainer:
             for clock in (self.epoch_clock, self.window_clock, self.run_clock):
                 clock.add(self.cfg.train.batch, now - start, total_waited - waited)
             waited = total_waited
+            for callback in self._followers():
+                callback.step()
             if log:
                 self._log_step()
-            elif self.reporter.has_bar and self.window_tally.samples:
-                self._show_bar({"lr": self.lr, **self.window_tally.means()}, self.window_clock)
             if self.ranks.any(bool(signals.received or self.stop_asked)):
                 self.save()
                 return "interrupted" if self.ranks.any(bool(signals.received)) else "stopped"
@@ -250,13 +189,11 @@ class Trainer:
         self.lr = self.parts.schedule.lr(self.net.step, self.total_steps)
         self.parts.sgd.lr = self.lr
         self.parts.groups.begin_step(self.net.step, self.total_steps)
-        x = self.parts.prepare(batch)
-        self.parts.parallel.train_step(
-            x, self.parts.prepare.labels, self.parts.sgd, self.cfg.train.batch
-        )
+        x, size = self.parts.prepare(batch), self.cfg.train.batch
+        self.parts.parallel.train_step(x, self.parts.prepare.labels, self.parts.sgd, size)
 
     def _take_results(self, wait: bool) -> None:
-        """Adds what steps have come to; `wait`: all steps, though a GPU may not have done them."""
+        """Adds up the results of steps; `wait`: of all steps, once the GPU has done them."""
         try:
             for result in self.parts.parallel.results(wait):
                 if not math.isfinite(result.loss):
@@ -264,8 +201,8 @@ class Trainer:
                     now = result.step == self.net.step
                     what = "loss is" if now else f"loss of step {result.step} was"
                     raise self._diverged(f"the {what} {result.loss}")
-                self.epoch_tally.add(result.loss, result.rank)
-                self.window_tally.add(result.loss, result.rank)
+                for tally in (self.epoch_tally, self.window_tally):
+                    tally.add(result.loss * len(result.rank), result.rank)
         except DivergedError as error:
             if error.node == INPUT:
                 raise self._bad_data() from error
@@ -299,26 +236,17 @@ class Trainer:
             return "interrupted"
         if not math.isfinite(result["loss"]):
             raise self._diverged(f"the validation loss is {result['loss']}")
-        record: Record = {
-            "kind": "epoch",
-            "epoch": self.epoch + 1,
-            "step": self.net.step,
-            **self.epoch_tally.means(),
-            "lr": self.lr,
-            **self.epoch_clock.rates(),
-            **{f"val_{name}": result[name] for name in ("loss", "top1", "top5")},
-            "update_ratio": update_ratios(self.net),
-        }
+        values = {f"val_{name}": value for name, value in result.items()}
+        record = self._record("epoch", self.epoch_tally, self.epoch_clock)
+        record |= {**values, "update_ratio": update_ratios(self.net)}
         best = self.best is None or self._error(record) < self._error(self.best)
         if best:
             self.best = record
-        self._show_epoch(record, best)
-        message = self.parts.schedule.observe(self._error(record))
-        if message:
+        self._emit(record)
+        if message := self.parts.schedule.observe(self._error(record)):
             self.reporter.line(message)
         self.epoch, self.step_in_epoch = self.epoch + 1, 0
         self.epoch_tally, self.epoch_clock = Tally(), Clock()
-        self._emit(record)
         self.save(best)
         if self.ranks.any(bool(signals.received)):
             return "interrupted"
@@ -327,62 +255,23 @@ class Trainer:
         return "stopped" if self.ranks.any(self.stop_asked) else None
 
     def _error(self, record: Record) -> float:
-        """What validation is judged by: the error in per cent; the loss where nothing is named."""
+        """The validation error in per cent; the loss of a net that names no classes."""
         return float(record["val_loss"] if self.net.classes is None else 100.0 - record["val_top1"])
 
-    # ---- showing --------------------------------------------------------------------------------
-
-    def _emit(self, record: Record) -> None:
-        self.folder.record(record)
-        self.history.append(record)
-        for callback in self.callbacks:
-            self.stop_asked = callback(record) is True or self.stop_asked
-
     def _log_step(self) -> None:
-        steps = max(1, round(self.window_tally.samples / self.cfg.train.batch))
-        record: Record = {
-            "kind": "step",
-            "epoch": self.epoch + 1,
-            "step": self.net.step,
-            **self.window_tally.means(),
-            "lr": self.lr,
-            **self.window_clock.rates(),
-        }
-        self._show_bar(record, self.window_clock)
-        self.reporter.step(f"{self._place()}  {figures(record, self._eta())}")
-        hint = self.stuck.watch(record["loss"], steps)
-        if hint:
-            self.reporter.line(hint)
+        record = self._record("step", self.window_tally, self.window_clock)
         self.window_tally, self.window_clock = Tally(), Clock()
         self._emit(record)
 
-    def _place(self) -> str:
-        steps = self.parts.loader.steps_per_epoch
-        return (
-            f"epoch {self.epoch + 1}/{self.cfg.train.epochs}  "
-            f"step {self.step_in_epoch:{len(str(steps))}d}/{steps}"
-        )
+    def _record(self, kind: str, tally: Tally, clock: Clock) -> Record:
+        """What lines of metrics.jsonl of both kinds hold."""
+        place = {"kind": kind, "epoch": self.epoch + 1, "step": self.net.step}
+        return {**place, **tally.means(), "lr": self.lr, **clock.rates()}
 
-    def _show_bar(self, record: Record, clock: Clock) -> None:
-        text = figures({**record, **clock.rates()}, self._eta())
-        self.reporter.bar(
-            self._place(), self.step_in_epoch, self.parts.loader.steps_per_epoch, text
-        )
-
-    def _eta(self) -> float:
-        """Seconds the rest of the run should take."""
-        per_step = self.run_clock.seconds / max(1, self.run_clock.images) * self.cfg.train.batch
-        validations = self.cfg.train.epochs - self.epoch
-        return per_step * (self.total_steps - self.net.step) + validations * self.validation_seconds
-
-    def _show_epoch(self, record: Record, best: bool) -> None:
-        seconds = self.epoch_clock.seconds + self.validation_seconds
-        self.reporter.line(
-            f"epoch {record['epoch']}/{self.cfg.train.epochs} done: loss {record['loss']:.4f}, "
-            f"top-1 {record['top1']:.2f} %; validation loss {record['val_loss']:.4f}, "
-            f"top-1 {record['val_top1']:.2f} %, top-5 {record['val_top5']:.2f} %"
-            f"{' (best so far)' if best else ''}; {record['images_per_s']:.0f} images/s, "
-            f"{record['wait']:.0f} % waiting for data, {duration(seconds)}"
-        )
-        ratios = (f"{name} {value:.1e}" for name, value in record["update_ratio"].items())
-        self.reporter.note(f"last update / weights: {', '.join(ratios)}")
+    def _emit(self, record: Record) -> None:
+        """Writes a line of metrics.jsonl and tells the callbacks."""
+        self.folder.record(record)
+        self.history.append(record)
+        for callback in self.callbacks:
+            if callback(record) is True:
+                self.stop_asked = True

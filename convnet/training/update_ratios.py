@@ -11,7 +11,7 @@ from convnet import backend as backends
 from convnet.layers.layer import Array
 from convnet.nn.net import Net
 
-_PIECE = 1 << 20  # numbers squared at a time: a small part of the memory of a large layer
+_CHUNK = 1 << 20  # numbers squared at a time: little memory beside that of a large layer
 
 
 def update_ratios(net: Net) -> dict[str, float]:
@@ -42,7 +42,7 @@ def _norm(arrays: Sequence[Array]) -> float:
     for array in arrays:
         device, flat = backends.of(array), array.reshape(-1)
         with device.active():
-            for start in range(0, flat.size, _PIECE):
-                square = device.xp.square(flat[start : start + _PIECE])
+            for start in range(0, flat.size, _CHUNK):
+                square = device.xp.square(flat[start : start + _CHUNK])
                 total += float(square.sum(dtype=np.float64))
     return math.sqrt(total)

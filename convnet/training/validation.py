@@ -8,7 +8,8 @@ import numpy as np
 
 from convnet.data import Loader
 from convnet.nn.net import Net
-from convnet.training.setup import Preparer
+from convnet.training.inputs import Preparer
+from convnet.training.tally import Tally
 
 
 def measure(
@@ -27,27 +28,17 @@ def measure(
         prepare: makes inputs of batches.
         progress: called with (batches done, batches in all).
         stop: asked before each batch; true ends the measuring.
-        total: adds up numbers over the processes that measure together (see `distributed`).
+        total: adds up numbers over the processes that measure together (`Ranks.total`).
 
     Returns:
-        Means over the samples: {"loss", "top1", "top5"}, the last two in per cent; None if stopped.
+        Means over the images: {"loss", "top1", "top5"}, the last two in per cent; None if stopped.
     """
-    loss, right, in_five, samples, stopped = 0.0, 0.0, 0.0, 0.0, 0.0
+    tally, stopped = Tally(), False
     for number, batch in enumerate(loader.epoch(0)):
-        if stop():
-            stopped = 1.0
+        if stopped := stop():
             break
         losses, rank = net.evaluate(prepare(batch), batch.labels)
-        loss += float(np.sum(losses, dtype=np.float64))
-        right += int(np.count_nonzero(rank == 0))
-        in_five += int(np.count_nonzero(rank < 5))
-        samples += len(rank)
+        tally.add(float(np.sum(losses, dtype=np.float64)), rank)
         progress(number + 1, loader.steps_per_epoch)
-    loss, right, in_five, samples, stopped = total([loss, right, in_five, samples, stopped])
-    if stopped:
-        return None
-    return {
-        "loss": loss / samples,
-        "top1": 100.0 * right / samples,
-        "top5": 100.0 * in_five / samples,
-    }
+    *sums, anyone_stopped = total([*tally.sums(), float(stopped)])
+    return None if anyone_stopped else Tally(*sums).means(five=True)

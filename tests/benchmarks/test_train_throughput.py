@@ -102,7 +102,7 @@ def peer_steps():
 
 def small_net(precision: str = "fp32"):
     from convnet.config import load_config
-    from convnet.training.setup import build_net
+    from convnet.training.nets import build_net
 
     cfg = load_config("fashion-mnist", overrides=[f"train.precision={precision}"])
     net = build_net(cfg, (8, 8, 1), 10, "cpu")

@@ -49,7 +49,7 @@ def train_words(tmp_path: Path, folder: Path, **changes: Any) -> list[str | Path
     ("words", "expected"),
     [
         (["trian"], "invalid choice: 'trian'"),
-        (["train"], "train: expected a configuration file, a preset or --resume RUN"),
+        (["train"], "train: expected a configuration file, a preset or a run to resume"),
         (["train", "fashion-mnits"], 'did you mean "fashion-mnist"?'),
         (["train", "x.toml"], "x.toml: no such file"),
         (["train", "mnist", "--epochs", "0"], 'expected a whole number, at least 1; got "0"'),
@@ -59,7 +59,7 @@ def train_words(tmp_path: Path, folder: Path, **changes: Any) -> list[str | Path
         (["train", "mnist", "--set", "sgd.lr"], "--set sgd.lr: expected key=value"),
         (["train", "mnist", "--set", "sgd.rl=1"], "mnist: sgd.rl: unknown key"),
         (["train", "--resume", "x"], "x: no such run folder"),
-        (["train", "--resume", "x", "--run-dir", "y"], "--run-dir cannot go with --resume"),
+        (["train", "--resume", "x", "--run-dir", "y"], "run_dir: cannot be given with resume"),
         (["eval", "absent"], "absent: no such run folder or checkpoint"),
         (["eval", "."], ".: no checkpoint in this folder"),
         (["predict", "absent", "a.png"], "absent: no such run folder or checkpoint"),

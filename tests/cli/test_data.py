@@ -13,7 +13,7 @@ import pytest
 import tiny
 import trees
 
-from convnet.cli import data as cli_data
+from convnet.cli import progress as cli_progress
 from convnet.cli.main import main
 from convnet.data import Statistics, statistics
 from convnet.data.packed.dataset import open_packed
@@ -173,8 +173,8 @@ def test_pack_of_ilsvrc(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
 def test_progress_lines(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cli_data._Lines, "EVERY", 0.0)
-    with cli_data.shown_progress("packing", "images") as progress:
+    monkeypatch.setattr(cli_progress._Lines, "EVERY", 0.0)
+    with cli_progress.shown_progress("packing", "images") as progress:
         progress(10, 100)
         progress(60, 100)
     lines = capsys.readouterr().err.splitlines()
@@ -202,7 +202,7 @@ def test_progress_lines(
         (["data", "mean", "IN"], "packed.json: expected packed images (convnet data pack)"),
         (["bench"], "the following arguments are required: COMMAND"),
         (["bench", "data", "nothing"], '"nothing": no such file or preset'),
-        (["bench", "data", "folder", "--seconds", "0"], "expected a number above 0, up to 3600"),
+        (["bench", "data", "folder", "--seconds", "0"], "expected a number above 0 and up to 3600"),
         (["bench", "data", "folder", "--workers", "1,x"], "expected a whole number from 1 to"),
         (["bench", "data", "folder", "--data", "absent"], "absent: expected a folder of images"),
     ],
@@ -305,7 +305,7 @@ def test_bench_data(
         "all, by this process",
         "all, by 1 worker",
     ]
-    assert all(stage["images_per_s"] > 0 and stage["pictures"] > 0 for stage in said["stages"])
+    assert all(stage["images_per_s"] > 0 and stage["images"] > 0 for stage in said["stages"])
 
 
 def test_bench_of_a_set_in_memory(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -63,6 +63,19 @@ def test_math_is_called_precision() -> None:
         load_config(table | {"train": {"math": 3}}, saved=True)
 
 
+@pytest.mark.parametrize("kept", [True, False])
+def test_fuse_update_is_the_opposite_of_keep_gradients(kept: bool) -> None:
+    table = {**of(END), "step": {"fuse_update": not kept}}
+    with pytest.warns(RenamedWarning, match="fuse_update is called keep_gradients, with the opp"):
+        assert load_config(table).step.keep_gradients is kept
+    assert load_config(table, saved=True).step.keep_gradients is kept
+    with pytest.warns(RenamedWarning):
+        cfg = load_config(load_config(of(END)), [f"step.fuse_update={not kept}".lower()])
+    assert cfg.step.keep_gradients is kept
+    with pytest.raises(ConfigError, match=r"step\.keep_gradients: expected true or false, got 3"):
+        load_config(table | {"step": {"fuse_update": 3}}, saved=True)
+
+
 def test_the_command_says_what_is_called_otherwise(
     tmp_path: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -365,10 +365,10 @@ def write_checkpoint(path: Path, text: str) -> None:
     [
         ('{"format": 1, "x": ' + "[" * 100_000 + "]" * 100_000 + "}", "nested more than 32"),
         ('{"format": 1, "step": NaN}', "the number NaN"),
-        ('{"format": 1, "step": "7"}', "step: expected a whole number, got"),
+        ('{"format": 1, "step": "7"}', "step: expected an integer, got"),
         ('{"format": 1, "step": 1' + "0" * 1000 + "}", "digits"),
         ('{"format": 1, "step": 1, "step": 2}', "comes twice"),
-        ('{"format": 1, "picture": [1, 2]}', "picture: expected height, width and channels"),
+        ('{"format": 1, "picture": [1, 2]}', "picture: expected a list of 3 integers"),
         ('{"format": 1, "config": []}', "config: expected a table"),
         ('{"format": "x"}', "none of convnet's"),
         ("[]", "none of convnet's"),

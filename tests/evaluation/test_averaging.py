@@ -15,9 +15,9 @@ from PIL import Image
 from convnet.cli.main import main
 from convnet.config import AugmentConfig
 from convnet.data import ArrayDataset, DataError
-from convnet.evaluation.crops import View, views
+from convnet.evaluation.crops import Crop, crops_of
 from convnet.evaluation.evaluate import Trained, evaluate, open_run
-from convnet.evaluation.metrics import Scores
+from convnet.evaluation.metrics import Metrics
 from convnet.evaluation.predict import predict
 from convnet.ops import softmax_xent
 from convnet.training.run_folder import RunError
@@ -78,7 +78,7 @@ def test_ten_crops_against_slices(runs: list[Path]) -> None:
         expected = figures(by_hand(run, True))
         found = evaluate(run, device="cpu", ten_crop=True)
         agree(found, expected)
-        assert (found["views"], found["cases"]) == (10, tiny.TEST)
+        assert (found["crops"], found["images"]) == (10, tiny.TEST)
         assert abs(expected["loss"] - figures(by_hand(run, False))["loss"]) > 1e-4
 
 
@@ -118,20 +118,20 @@ def test_one_net_and_the_centre_are_the_validation_of_training(runs: list[Path])
     assert evaluate([runs[0]], device="cpu") == found
 
 
-def test_views() -> None:
+def test_crops() -> None:
     shape, augment = (9, 12, 3), AugmentConfig(crop=(4, 5))
-    assert views(shape, augment, False) == [View(2, 3, False)]
+    assert crops_of(shape, augment, False) == [Crop(2, 3, False)]
     corners = [(0, 0), (0, 7), (5, 0), (5, 7), (2, 3)]
-    assert views(shape, augment, True) == [
-        View(*place, mirror) for mirror in (False, True) for place in corners
+    assert crops_of(shape, augment, True) == [
+        Crop(*place, mirror) for mirror in (False, True) for place in corners
     ]
-    whole = views(shape, AugmentConfig(), True)
-    assert set(whole) == {View(0, 0, False), View(0, 0, True)}
-    wide = views((8, 8, 1), AugmentConfig(crop=(10, 10), pad=1), True)
+    whole = crops_of(shape, AugmentConfig(), True)
+    assert set(whole) == {Crop(0, 0, False), Crop(0, 0, True)}
+    wide = crops_of((8, 8, 1), AugmentConfig(crop=(10, 10), pad=1), True)
     assert {view[:2] for view in wide} == {(0, 0), (0, -2), (-2, 0), (-2, -2), (-1, -1)}
 
 
-def test_equal_views_are_computed_once(
+def test_equal_crops_are_computed_once(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cfg = tiny.config(data, augment={"crop": [0, 0], "pad": 0})
@@ -147,7 +147,7 @@ def test_equal_views_are_computed_once(
     monkeypatch.setattr(convnet_net(), "predict", count)
     found = evaluate(tmp_path / "run", device="cpu", ten_crop=True)
     assert calls == 2 * 3  # the image and its mirror image, in three batches
-    assert found["views"] == 10
+    assert found["crops"] == found["views"] == 10
 
 
 def convnet_net() -> Any:
@@ -171,16 +171,16 @@ def test_predict_takes_ten_crops(runs: list[Path], tmp_path: Path) -> None:
 # ---- tables -------------------------------------------------------------------------------------
 
 
-def test_scores() -> None:
-    scores = Scores(("a", "b", "c"))
-    scores.add(np.array([[0.5, 0.25, 0.25], [0.2, 0.2, 0.6]]), np.array([0, 1]))
-    scores.add(np.array([[1.0, 0.0, 0.0]]), np.array([1]))
-    assert scores.confusion.tolist() == [[1, 0, 0], [1, 0, 1], [0, 0, 0]]
+def test_metrics() -> None:
+    metrics = Metrics(("a", "b", "c"))
+    metrics.add(np.array([[0.5, 0.25, 0.25], [0.2, 0.2, 0.6]]), np.array([0, 1]))
+    metrics.add(np.array([[1.0, 0.0, 0.0]]), np.array([1]))
+    assert metrics.confusion.tolist() == [[1, 0, 0], [1, 0, 1], [0, 0, 0]]
     losses = [-np.log(0.5), -np.log(0.2), -np.log(np.finfo(np.float32).tiny)]
-    assert scores.means() == pytest.approx(
+    assert metrics.means() == pytest.approx(
         {"loss": np.mean(losses), "top1": 100 / 3, "top5": 100.0}
     )
-    assert scores.rows() == [
+    assert metrics.rows() == [
         _row("a", 1, 1, 1, "100.00", "100.00", 2, "50.00"),
         _row("b", 2, 0, 2, "0.00", "100.00", 0, ""),
         _row("c", 0, 0, 0, "", "", 1, "0.00"),
@@ -197,11 +197,12 @@ def test_ties_rank_as_in_training(rng: np.random.Generator) -> None:
     logits = rng.integers(0, 4, (200, 12)).astype(np.float32)
     labels = rng.integers(0, 12, 200).astype(np.int32)
     _, _, rank = softmax_xent(logits, labels, dlogits=False)
-    ranked, plain = Scores("x" * 12), Scores("x" * 12)
+    ranked, plain = Metrics("x" * 12), Metrics("x" * 12)
     exps = np.exp(logits.astype(np.float64))
     plain.add(exps / exps.sum(axis=1, keepdims=True), labels)
     ranked.add_ranked(np.zeros(200), rank, labels, labels)
-    assert (plain.right, plain.in_five.tolist()) == (ranked.right, ranked.in_five.tolist())
+    assert plain.tally.right == ranked.tally.right
+    assert plain.in_five.tolist() == ranked.in_five.tolist()
 
 
 @pytest.mark.parametrize("ways", [[], ["--ten-crop"]])
@@ -232,9 +233,9 @@ def test_csv(
 
 def test_names_that_csv_must_quote(tmp_path: Path) -> None:
     names = ("a,b", 'say "hm"', "line\nbreak", "bad \udcff byte")
-    scores = Scores(names)
-    scores.add(np.eye(4), np.arange(4))
-    scores.write(tmp_path)
+    metrics = Metrics(names)
+    metrics.add(np.eye(4), np.arange(4))
+    metrics.write(tmp_path)
     with (tmp_path / "confusion.csv").open(newline="", encoding="utf-8") as file:
         assert next(csv.reader(file)) == ["class", *names[:3], "bad \\udcff byte"]
 
@@ -282,7 +283,7 @@ def test_nets_that_do_not_go_together(runs: list[Path], data: Path, tmp_path: Pa
     train(table, device="cpu", epochs=1, run_dir=tmp_path / "else", quiet=True)
     with pytest.raises(DataError, match=rf"expected the data of {best}, mnist {data}; got mnist "):
         evaluate([runs[0], tmp_path / "else"], device="cpu")
-    assert evaluate([runs[0], tmp_path / "else"], data=data, device="cpu")["cases"] == tiny.TEST
+    assert evaluate([runs[0], tmp_path / "else"], data=data, device="cpu")["images"] == tiny.TEST
 
     with pytest.raises(RunError, match="no such run folder"):
         evaluate([runs[0], tmp_path / "absent"], device="cpu")

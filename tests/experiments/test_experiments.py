@@ -313,7 +313,7 @@ def test_which_pictures_a_variant_sees() -> None:
 
 
 def test_pools_without_overlap_give_the_same_sizes() -> None:
-    from convnet.training.setup import build_net
+    from convnet.training.nets import build_net
 
     plan = planned("folder", (28, 28, 1))
     sizes = []

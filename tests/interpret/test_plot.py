@@ -26,7 +26,7 @@ from convnet.interpret.plot import plot_filters, read_filters, towers_of
 from convnet.layers import LRN, Conv, Dense, MaxPool, ReLU, SoftmaxCrossEntropy
 from convnet.nn.net import Net, Node
 from convnet.training.checkpoint import read
-from convnet.training.setup import build_net
+from convnet.training.nets import build_net
 from convnet.training.train import train
 
 matplotlib = pytest.importorskip("matplotlib")

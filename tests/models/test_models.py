@@ -9,7 +9,7 @@ from convnet.config import load_config
 from convnet.layers.initializers import constant
 from convnet.models import MODELS, alexnet, cifar10_quick, fashion_mnist, small
 from convnet.optim.sgd import SGD
-from convnet.training.setup import net_of
+from convnet.training.nets import net_of
 
 
 @pytest.fixture(scope="module")

@@ -687,7 +687,7 @@ def test_a_run_says_how_its_steps_run(tmp_path: Path, capsys: Any) -> None:
     folder = tiny.write_data(tmp_path / "data")
     found, state = lines(capsys, folder, tmp_path / "fused")
     assert found == ["step      a program for each batch size, run in C++"]
-    _, kept = lines(capsys, folder, tmp_path / "kept", step={"fuse_update": False})
+    _, kept = lines(capsys, folder, tmp_path / "kept", step={"keep_gradients": True})
     for name, array in state.items():
         np.testing.assert_array_equal(array, kept[name])
     with pytest.raises(convnet.ConfigError, match=r"step\.graph"):

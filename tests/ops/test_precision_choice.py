@@ -13,7 +13,7 @@ from convnet import ops
 from convnet.common.deprecated import RenamedWarning
 from convnet.config import ConfigError, load_config
 from convnet.layers import Conv, Dense, Local, SoftmaxCrossEntropy
-from convnet.training.setup import net_of
+from convnet.training.nets import net_of
 
 WINDOW: dict[str, Any] = {"stride": (1, 1), "pad": (1, 1)}
 

@@ -15,7 +15,7 @@ from convnet.layers import Dense, SoftmaxCrossEntropy
 from convnet.nn.net import Net, Node
 from convnet.optim import lr_schedule
 from convnet.optim.sgd import SGD
-from convnet.training.setup import net_of, param_groups
+from convnet.training.nets import net_of, param_groups
 from convnet.training.train import train
 
 DEXP = {"kind": "dexp", "target_factor": 100.0, "levels": 3}

@@ -94,7 +94,7 @@ def test_errors_name_what_is_wrong(settings, message):
 def test_update_ratios(rng, monkeypatch):
     """The change of the weights in the last step, over the weights; and nothing is changed."""
     monkeypatch.setattr(
-        convnet.training.update_ratios, "_PIECE", 7
+        convnet.training.update_ratios, "_CHUNK", 7
     )  # so that several pieces are summed
     net = small(in_shape=(24, 24, 3), width=4, hidden=8, device="cpu", seed=2)
     net.params[0].lr_mult = 0.0  # conv1 is frozen

@@ -159,7 +159,7 @@ def test_what_search_refuses(
 
     assert "expected images to search for" in error(run, index)
     assert "expected numbers from 0 to 39, got 40" in error(run, index, "--pick", "40")
-    assert "expected whole numbers such as 3,17" in error(run, index, "--pick", "3,x")
+    assert "expected a whole number, at least 0" in error(run, index, "--pick", "3,x")
     assert "k: expected 1 to 160, the images there are, got 161" in error(
         run, index, "--pick", 1, "-k", 161
     )

@@ -9,7 +9,7 @@ import numpy as np
 
 from convnet.exchange.cuda_convnet.convert import Imported, import_files
 from convnet.nn.net import Net
-from convnet.training.setup import build_net
+from convnet.training.nets import build_net
 
 Layers = dict[str, dict[str, Any]]
 

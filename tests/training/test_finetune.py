@@ -194,7 +194,7 @@ def test_rates_are_multiplied(data: Path, tmp_path: Path) -> None:
         net = {"layers": layers, "lr_mult": table}
         changes = {"net": net, "train": {"log_steps": 1}}
         quick(data, tmp_path / name, changes=changes, **one_step)
-    before = convnet.training.setup.build_net(
+    before = convnet.training.nets.build_net(
         load_config(tiny.config(data)), (8, 8, 1), 10, "cpu"
     ).state()
     plain, half = (
@@ -288,9 +288,7 @@ def test_runs_that_cannot_be_used(
 
 def test_not_with_resume(source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["train", "--resume", source, "--init", source]
-    assert refusal(capsys, *words) == (
-        "train: --init cannot go with --resume: the run has its weights"
-    )
+    assert refusal(capsys, *words) == ("init: cannot be given with resume: the run has its weights")
     with pytest.raises(ConfigError, match="init: cannot be given with resume"):
         train(resume=source, init=source, device="cpu")
     with pytest.raises(ConfigError, match=r"net.lr_mult.conv1: the run in .* was begun with"):
@@ -300,7 +298,7 @@ def test_not_with_resume(source: Path, tmp_path: Path, capsys: pytest.CaptureFix
 def test_nothing_is_changed_by_a_refusal(data: Path) -> None:
     from convnet.training.finetune import take_weights
 
-    net = convnet.training.setup.build_net(load_config(tiny.config(data)), (8, 8, 1), 10, "cpu")
+    net = convnet.training.nets.build_net(load_config(tiny.config(data)), (8, 8, 1), 10, "cpu")
     before = net.state()
     empty = convnet.training.checkpoint.Checkpoint({"step": 1}, {}, Path("x"))
     with pytest.raises(CheckpointError, match="nothing in it fits the net"):

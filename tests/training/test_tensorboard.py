@@ -160,8 +160,9 @@ def test_a_file_that_may_not_grow(data: Path, tmp_path: Path) -> None:
 def test_a_board_by_itself(tmp_path: Path) -> None:
     pytest.importorskip("tensorboardX")
     record = {"kind": "step", "epoch": 1, "step": 4, "loss": 1.5}
-    board = Board(tmp_path / "a" / "b", [record])
+    board = Board()
+    board.open(tmp_path / "a" / "b", [record])
     board({**record, "step": 5, "loss": 1.0})
-    board.close()
+    board.end()
     assert os.fspath(board.path).startswith(os.fspath(tmp_path / "a" / "b" / "events.out.tfevents"))
     assert shown([board.path]) == {("train/loss", 4): 1.5, ("train/loss", 5): 1.0}

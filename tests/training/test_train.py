@@ -18,9 +18,10 @@ from convnet.config import ConfigError, load_config
 from convnet.data import ArrayDataset, DataError
 from convnet.evaluation.evaluate import evaluate, load
 from convnet.training.checkpoint import CheckpointError, read
+from convnet.training.display import StuckHint
 from convnet.training.run_folder import RunError
+from convnet.training.tally import Tally
 from convnet.training.train import TrainResult, train
-from convnet.training.trainer import StuckHint, Tally
 
 
 @pytest.fixture
@@ -254,7 +255,7 @@ def test_nan_in_the_data_is_named_as_such(
 ) -> None:
     import convnet.training.setup
 
-    class Poisoned(convnet.training.setup.Preparer):
+    class Poisoned(convnet.training.inputs.Preparer):
         def __call__(self, batch: Any) -> Any:
             x = super().__call__(batch)
             x[3, 0, 0, 0] = np.nan
@@ -280,20 +281,24 @@ def test_a_stuck_loss_gives_one_hint(data: Path, tmp_path: Path) -> None:
 
 
 def test_stuck_hint_counts_only_what_is_near() -> None:
-    hint = StuckHint(10)
-    assert all(hint.watch(math.log(10), 50) is None for _ in range(3))
-    assert hint.watch(2.0, 50) is None
-    assert all(hint.watch(math.log(10), 50) is None for _ in range(3))
-    assert hint.watch(math.log(10), 50) is not None
-    assert hint.watch(math.log(10), 500) is None
+    hints: list[str] = []
+    hint = StuckHint(10, hints.append)
+    losses = [math.log(10)] * 3 + [2.0] + [math.log(10)] * 3
+    for number, loss in enumerate(losses):
+        hint({"kind": "step", "step": 50 * (number + 1), "loss": loss})
+    assert hints == []
+    hint({"kind": "step", "step": 400, "loss": math.log(10)})
+    hint({"kind": "step", "step": 900, "loss": math.log(10)})
+    assert len(hints) == 1
 
 
 def test_tally() -> None:
     tally = Tally()
-    tally.add(2.0, np.array([0, 1, 0, 7]))
-    tally.add(1.0, np.array([0, 0]))
+    tally.add(8.0, np.array([0, 1, 0, 7]))
+    tally.add(2.0, np.array([0, 0]))
     assert tally.means() == {"loss": 10 / 6, "top1": 100 * 4 / 6}
-    assert Tally(*tally.state()) == tally
+    assert tally.means(five=True) == {**tally.means(), "top5": 100 * 5 / 6}
+    assert Tally(*tally.sums()) == tally
 
 
 def test_a_checkpoint_of_another_net(data: Path, tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from convnet.exchange.cuda_convnet.parametric import Weighted, source_of
 from convnet.exchange.cuda_convnet.rates import sgd_tables
 from convnet.exchange.cuda_convnet.report import Report
 from convnet.nn.net import Net
-from convnet.training.setup import build_net
+from convnet.training.nets import build_net
 
 Shape = tuple[int, int, int]
 

@@ -1,0 +1,63 @@
+"""The input of a net, made of batches of images."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from convnet import backend as backends
+from convnet import ops
+from convnet.backend import Array, Backend
+from convnet.config import Config
+from convnet.data import Batch, Statistics
+from convnet.data.augment import crop_size
+from convnet.training.staging import Uploads
+
+Shape = tuple[int, int, int]
+
+
+class Preparer:
+    """Makes the net's input of batches of bytes: crop, mirror, colour noise, mean, scale.
+
+    The bytes of a batch are sent to a GPU while it computes the step before
+    (`convnet.training.staging`); the GPU does the rest. Batches of one size are written into the
+    same arrays each time.
+
+    Args:
+        backend: of the net.
+        stats: of the training data; its mean is subtracted.
+        cfg: `data.scale` and `augment.crop` are used.
+        shape: (H, W, C) of the data, before the crop.
+
+    Attributes:
+        labels: of the last batch, int32 [N], on the backend.
+    """
+
+    def __init__(self, backend: Backend, stats: Statistics, cfg: Config, shape: Shape) -> None:
+        self.backend = backend
+        self.crop = crop_size(shape, cfg.augment)
+        self.scale = cfg.data.scale
+        self._mean = backend.asarray(stats.mean)
+        self._uploads = Uploads(backend)
+        self._arrays = backend.empty((0, *self.crop, shape[2])), backend.empty((0,), np.int32)
+        self._parts: dict[int, tuple[Array, Array]] = {}  # of these, by the size of the batch
+
+    def __call__(self, batch: Batch) -> Array:
+        """float32 [N, crop height, crop width, C], on the backend."""
+        x, self.labels = self._room_for(len(batch))
+        sent = (batch.images, batch.offsets, batch.mirror, batch.noise, batch.labels)
+        with backends.use(self.backend), self._uploads.put(sent) as there:
+            images, offsets, mirror, noise, labels = there
+            self.labels[...] = labels
+            options = {"crop": self.crop, "noise": noise, "scale": self.scale, "out": x}
+            return ops.augment(images, offsets, mirror, self._mean, **options)
+
+    def _room_for(self, count: int) -> tuple[Array, Array]:
+        """Arrays for the input and the labels of a batch, parts of the largest so far."""
+        if count > len(self._arrays[0]):
+            shape = (count, *self._arrays[0].shape[1:])
+            self._arrays = self.backend.empty(shape), self.backend.empty((count,), np.int32)
+            self._parts = {}
+        if count not in self._parts:
+            x, labels = self._arrays
+            self._parts[count] = x[:count], labels[:count]
+        return self._parts[count]

@@ -1,0 +1,125 @@
+"""The net of a configuration, and the rates of its parameters."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from convnet import backend as backends
+from convnet import models
+from convnet.common.typecheck import did_you_mean
+from convnet.config import Config, ConfigError
+from convnet.data.augment import crop_size
+from convnet.layers import LAYER_TYPES, Loss
+from convnet.nn.net import Net, Node
+from convnet.optim.param_groups import Groups
+from convnet.training.datasets import Data, open_sets
+from convnet.training.inputs import Shape
+
+
+def build_net(
+    cfg: Config, image_shape: Shape, classes: int | None, device: str, sizes_only: bool = False
+) -> Net:
+    """The net of a configuration, with fresh weights.
+
+    Args:
+        cfg: its `net` (but for `net.init`), `augment`, `seed`, `train.precision` and
+            `step.keep_gradients` are used.
+        image_shape: (H, W, C) of the data, before the crop.
+        classes: how many the data have; the net must have as many outputs. None: any number.
+        device: as for `convnet.backend.get_all`.
+        sizes_only: make a net that takes no memory, and can be described but not run.
+
+    Raises:
+        ConfigError: layers that do not fit one another or the data, or keys that name no layer.
+        DataError: a crop that does not fit the images.
+        DeviceError: the device is not there.
+    """
+    in_shape = (*crop_size(image_shape, cfg.augment), image_shape[2])
+    backends.get_all(device)  # so that what is wrong with it is not taken for the net's
+    common: dict[str, Any] = {
+        "device": device,
+        "seed": cfg.seed,
+        "precision": cfg.train.precision,
+        "sizes_only": sizes_only,
+    }
+    try:
+        if cfg.net.layers:
+            nodes = [
+                Node(
+                    layer.name, LAYER_TYPES[layer.type](**layer.options), layer.inputs, layer.share
+                )
+                for layer in cfg.net.layers
+            ]
+            net = Net(nodes, in_shape, **common)
+        else:
+            model = models.MODELS[cfg.net.model]
+            given = {} if classes is None else {"classes": classes}
+            net = model(in_shape=in_shape, **common, **given, **cfg.net.options)
+    except ValueError as error:
+        raise ConfigError(f"{cfg.origin}: net: {error}") from None
+    losses = [(node.name, node.layer) for node in net.nodes if isinstance(node.layer, Loss)]
+    if not losses:
+        raise ConfigError(f"{cfg.origin}: net: expected a softmax layer at the end, got none")
+    for name, layer in losses:
+        if layer.classifies and classes is not None and net.shapes[name] != (classes,):
+            raise ConfigError(
+                f"{cfg.origin}: net: node {name!r}: expected {classes} outputs, one for each class "
+                f"of the data, got {net.shapes[name][0]}"
+            )
+    net.keep_gradients = cfg.step.keep_gradients
+    net.programs.graph = cfg.step.graph
+    _multiply_rates(cfg, net)
+    param_groups(cfg, net)  # so that what is wrong with them is said before training
+    return net
+
+
+def param_groups(cfg: Config, net: Net) -> Groups:
+    """The groups of parameters that a configuration makes exceptions of.
+
+    Raises: ConfigError for groups that do not fit the net.
+    """
+    params = [p for node in net.nodes if node.share is None for p in node.layer.params]
+    return Groups(cfg.sgd.groups, cfg.sgd.lr, params, f"{cfg.origin}: sgd.groups")
+
+
+def _multiply_rates(cfg: Config, net: Net) -> None:
+    """Applies `net.lr_mult` to the parameters."""
+    nodes = {node.name: node for node in net.nodes}
+    own = [node.name for node in net.nodes if node.layer.params and node.share is None]
+    for name, factor in cfg.net.lr_mult.items():
+        key = f"{cfg.origin}: net.lr_mult.{name}"
+        if name not in nodes:
+            raise ConfigError(f"{key}: no such layer{did_you_mean(name, own)}")
+        if nodes[name].share is not None:
+            raise ConfigError(f"{key}: it uses the parameters of {nodes[name].share}; name that")
+        if name not in own:
+            raise ConfigError(f"{key}: expected a layer with parameters, got {name}, without any")
+        for param in nodes[name].layer.params:
+            param.lr_mult *= factor
+
+
+# (H, W, C) and the number of classes of the published sets, for looking at nets without data.
+_PUBLISHED: dict[str, tuple[Shape, int]] = {
+    "fashion-mnist": ((28, 28, 1), 10),
+    "mnist": ((28, 28, 1), 10),
+    "cifar10": ((32, 32, 3), 10),
+    "cifar100": ((32, 32, 3), 100),
+}
+
+
+def net_of(cfg: Config, device: str, data: Data = None, sizes_only: bool = False) -> Net:
+    """The net of a configuration; data are only read where that is needed to know its shape.
+
+    For a folder of images that is not named, the classes are those the model has by default.
+
+    Raises:
+        ConfigError, DataError, DeviceError.
+    """
+    if cfg.data.source in _PUBLISHED:
+        return build_net(cfg, *_PUBLISHED[cfg.data.source], device, sizes_only)
+    named = data or cfg.data.path or os.environ.get("CONVNET_DATA")
+    if not named and all(cfg.data.size):
+        return build_net(cfg, (*cfg.data.size, 3), None, device, sizes_only)
+    train, _ = open_sets(cfg, data)
+    return build_net(cfg, train.shape, len(train.classes), device, sizes_only)
