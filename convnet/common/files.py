@@ -18,11 +18,12 @@ except ImportError:  # not a POSIX system: folders are then not locked
 TEMPORARY = ".tmp"  # ends the names of files that are not complete
 
 
-def replace(path: Path, write: Callable[[Any], object]) -> None:
+def replace(path: Path, content: bytes | memoryview | Callable[[Any], object]) -> None:
     """Writes a file so that there is always a whole one, or none, whenever the process ends.
 
     Args:
-        write: puts the content into the binary file it is given.
+        path: the file.
+        content: of the file, or a function that writes it into the binary file it is given.
 
     Raises:
         OSError: naming `path`; what was there before still is.
@@ -31,7 +32,7 @@ def replace(path: Path, write: Callable[[Any], object]) -> None:
     try:
         temporary.unlink(missing_ok=True)  # whatever it is: opening a named pipe would hang
         with temporary.open("xb") as file:
-            write(file)
+            content(file) if callable(content) else file.write(content)
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)

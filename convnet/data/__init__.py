@@ -9,6 +9,7 @@ for batch in loader.epoch(0):
 ```
 """
 
+from convnet.common.deprecated import renamed_members
 from convnet.data.dataset import ArrayDataset, DataError, Dataset
 from convnet.data.folder.image_folder import FolderDataset
 from convnet.data.image import read_image
@@ -31,3 +32,5 @@ __all__ = [
     "read_image",
     "statistics",
 ]
+
+__getattr__ = renamed_members(__name__, {"read_picture": "read_image"})

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from convnet import ops
 from convnet.config import AugmentConfig
-from convnet.data.dataset import DataError
+from convnet.data.dataset import mismatch
 from convnet.data.sums import Statistics
 
 # Philox streams. Those of dropout are the numbers of the layers, far below these.
@@ -66,9 +66,11 @@ def crop_size(shape: tuple[int, int, int], augment: AugmentConfig) -> tuple[int,
     sizes = []
     for axis, whole, wanted in zip(("height", "width"), shape, augment.crop, strict=False):
         if not 0 <= wanted <= whole + 2 * augment.pad:
-            raise DataError(
-                f"augment.crop: {axis}: expected at most {whole + 2 * augment.pad} (images of"
-                f" {shape[0]}x{shape[1]}, pad {augment.pad}), got {wanted}"
+            raise mismatch(
+                f"augment.crop: {axis}",
+                f"at most {whole + 2 * augment.pad} (images of {shape[0]}x{shape[1]}, pad"
+                f" {augment.pad})",
+                wanted,
             )
         sizes.append(wanted or whole)
     return sizes[0], sizes[1]
@@ -130,9 +132,7 @@ def _draw_noise(
     """
     if stats is None or len(stats.eigenvalues) != channels:
         got = "none" if stats is None else f"those of {len(stats.eigenvalues)} channels"
-        raise DataError(
-            f"augment.colour_noise: expected colour statistics of {channels} channels, got {got}"
-        )
+        raise mismatch("augment.colour_noise", f"colour statistics of {channels} channels", got)
     a = std * normals(seed, epoch, indices, channels)
     return ((a * stats.eigenvalues) @ stats.eigenvectors.T * _GREY_LEVELS).astype(np.float32)
 

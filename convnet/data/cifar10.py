@@ -7,19 +7,29 @@ Source: https://www.cs.toronto.edu/~kriz/cifar.html
 
 from __future__ import annotations
 
-import zlib
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from convnet.common.reading import Budget, BudgetError, Limit, open_file, read_bytes
-from convnet.data.dataset import ArrayDataset, DataError, Images, Labels, check_labels, shown
-from convnet.data.inflate import maybe_gzip
+from convnet.common.reading import Budget, Limit, read_bytes
+from convnet.data.dataset import (
+    ArrayDataset,
+    Images,
+    Labels,
+    check_labels,
+    mismatch,
+    readable,
+    shown,
+)
+from convnet.data.inflate import decompressing
 from convnet.data.safe_pickle import load_pickle
-from convnet.data.tar_files import TarError, read_members
+from convnet.data.tar_files import read_members
 
 _SIZE = 32
 _PIXELS = 3 * _SIZE * _SIZE
@@ -28,52 +38,41 @@ _MAX_FILE = Limit(1 << 29, "bytes in a file of the set")
 _MAX_ARCHIVE = Limit(1 << 29, "bytes when it is decompressed")
 
 
-@dataclass(frozen=True)
-class _Version:
-    """Where one version of a set keeps what."""
+class _Version(NamedTuple):
+    """Where one version of a set keeps what.
+
+    Attributes:
+        folder: name of the unpacked folder.
+        archive: name of the .tar.gz file.
+        train, test: names of the files with training and test images.
+        names: the file with the names of the classes; may be absent.
+        keys: in a pickle, those of the labels and of the names of the classes; None: no pickles.
+        label_bytes: in a binary record, how many labels come first; the last is ours.
+    """
 
     folder: str
     archive: str
     train: tuple[str, ...]
     test: str
-    names: str  # file with the names of the classes; may be absent
-    pickled: bool
-    label_key: str = ""  # in a pickle: the labels
-    names_key: str = ""  # in a pickle: the names of the classes
-    label_bytes: int = 1  # in a binary record: how many labels come first; the last is ours
+    names: str
+    keys: tuple[str, str] | None = None
+    label_bytes: int = 1
 
 
+_FIVE = tuple(f"data_batch_{i}" for i in range(1, 6))
+_FIVE_BIN = tuple(f"{name}.bin" for name in _FIVE)
+_KEYS_10, _KEYS_100 = ("labels", "label_names"), ("fine_labels", "fine_label_names")
+_PY_10, _BIN_10 = ("cifar-10-batches-py", "cifar-10-batches-bin")
 _VERSIONS: dict[str, tuple[_Version, ...]] = {
     "cifar10": (
+        _Version(_PY_10, "cifar-10-python.tar.gz", _FIVE, "test_batch", "batches.meta", _KEYS_10),
         _Version(
-            folder="cifar-10-batches-py",
-            archive="cifar-10-python.tar.gz",
-            train=tuple(f"data_batch_{i}" for i in range(1, 6)),
-            test="test_batch",
-            names="batches.meta",
-            pickled=True,
-            label_key="labels",
-            names_key="label_names",
-        ),
-        _Version(
-            folder="cifar-10-batches-bin",
-            archive="cifar-10-binary.tar.gz",
-            train=tuple(f"data_batch_{i}.bin" for i in range(1, 6)),
-            test="test_batch.bin",
-            names="batches.meta.txt",
-            pickled=False,
+            _BIN_10, "cifar-10-binary.tar.gz", _FIVE_BIN, "test_batch.bin", "batches.meta.txt"
         ),
     ),
     "cifar100": (
         _Version(
-            folder="cifar-100-python",
-            archive="cifar-100-python.tar.gz",
-            train=("train",),
-            test="test",
-            names="meta",
-            pickled=True,
-            label_key="fine_labels",
-            names_key="fine_label_names",
+            "cifar-100-python", "cifar-100-python.tar.gz", ("train",), "test", "meta", _KEYS_100
         ),
         _Version(
             folder="cifar-100-binary",
@@ -81,7 +80,6 @@ _VERSIONS: dict[str, tuple[_Version, ...]] = {
             train=("train.bin",),
             test="test.bin",
             names="fine_label_names.txt",
-            pickled=False,
             label_bytes=2,
         ),
     ),
@@ -112,18 +110,15 @@ def find_set(name: str, place: Path) -> Source | None:
         None where nothing of the set is there.
     """
     classes = 10 if name == "cifar10" else 100
-    if place.is_file():
-        for version in _VERSIONS[name]:
-            if place.name == version.archive:
-                return Source(version, place, classes, archive=True)
-        return None
-    for version in _VERSIONS[name]:
-        for folder in (place / version.folder, place):
-            if any((folder / file).is_file() for file in (*version.train, version.test)):
-                return Source(version, folder, classes, archive=False)
-    for version in _VERSIONS[name]:
-        if (place / version.archive).is_file():
-            return Source(version, place / version.archive, classes, archive=True)
+    versions = _VERSIONS[name]
+    folders = [(one, folder) for one in versions for folder in (place / one.folder, place)]
+    for version, folder in folders:
+        if any((folder / file).is_file() for file in (*version.train, version.test)):
+            return Source(version, folder, classes, archive=False)
+    for version in versions:
+        for file in (place, place / version.archive):
+            if file.name == version.archive and file.is_file():
+                return Source(version, file, classes, archive=True)
     return None
 
 
@@ -138,74 +133,55 @@ def open_set(source: Source, title: str) -> tuple[ArrayDataset, ArrayDataset]:
     Raises:
         DataError: a file of the set is missing, truncated or damaged, or a label is out of range.
     """
-    place = shown(source.place)
+    place, version = shown(source.place), source.version
+    read: _Reader = partial(_read_file, source.place)
     if source.archive:
-        contents = _read_archive(source)
-        return _assemble(source, title, place, contents.get)
-    return _assemble(source, title, place, lambda file: _read_file(source.place / file))
+        read = _read_archive(source).get
+    classes = _class_names(source, place, read)
+    train = [_read_part(source, place, file, read) for file in version.train]
+    test = [_read_part(source, place, version.test, read)]
+    train_set, test_set = (
+        ArrayDataset(
+            np.concatenate([images for images, _ in parts]),
+            np.concatenate([labels for _, labels in parts]),
+            classes,
+            f"{title} from {place}: {sum(len(labels) for _, labels in parts):,} {what} images",
+        )
+        for parts, what in ((train, "training"), (test, "test"))
+    )
+    return train_set, test_set
 
 
-def _read_file(path: Path) -> bytes | None:
-    try:
-        return read_bytes(path, _MAX_FILE)
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        raise DataError(f"{shown(path)}: expected a readable file, got {error.strerror}") from None
+def _read_file(folder: Path, file: str) -> bytes | None:
+    with readable(folder / file), contextlib.suppress(FileNotFoundError):
+        return read_bytes(folder / file, _MAX_FILE)
+    return None
 
 
 def _read_archive(source: Source) -> dict[str, bytes]:
     """The needed files of a .tar.gz, by name; nothing is written to disk."""
-    version, place = source.version, shown(source.place)
-    wanted = {f"{version.folder}/{f}": f for f in (*version.train, version.test, version.names)}
-    try:
-        with open_file(source.place) as file:
-            found = read_members(maybe_gzip(file, Budget(_MAX_ARCHIVE)), wanted, _MAX_FILE)
-    except EOFError:
-        raise DataError(
-            f"{place}: expected a whole .tar.gz archive, got one that ends early (truncated)"
-        ) from None
-    except (TarError, BudgetError, zlib.error, OSError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise DataError(
-            f"{place}: expected a whole .tar.gz archive, got one that cannot be read: {reason}"
-        ) from None
-    return {wanted[name]: content for name, content in found.items()}
-
-
-def _assemble(
-    source: Source, title: str, place: str, read: _Reader
-) -> tuple[ArrayDataset, ArrayDataset]:
     version = source.version
-    classes = _class_names(source, place, read)
-    parts = [_read_part(source, place, file, read) for file in version.train]
-    images = np.concatenate([part[0] for part in parts])
-    labels = np.concatenate([part[1] for part in parts])
-    test_images, test_labels = _read_part(source, place, version.test, read)
-    description = f"{title} from {place}"
-    return (
-        ArrayDataset(images, labels, classes, f"{description}: {len(images):,} training images"),
-        ArrayDataset(
-            test_images, test_labels, classes, f"{description}: {len(test_images):,} test images"
-        ),
-    )
+    wanted = {f"{version.folder}/{f}": f for f in (*version.train, version.test, version.names)}
+    with decompressing(source.place, ".tar.gz archive", Budget(_MAX_ARCHIVE)) as stream:
+        found = read_members(stream, wanted, _MAX_FILE)
+    return {wanted[name]: content for name, content in found.items()}
 
 
 def _read_part(source: Source, place: str, file: str, read: _Reader) -> tuple[Images, Labels]:
     name = f"{place}: {shown(file)}"
     content = read(file)
     if content is None:
-        raise DataError(f"{name}: expected this file in the set, got none")
+        raise mismatch(name, "this file in the set", "none")
     if not content:
-        raise DataError(f"{name}: expected a part of the set, got an empty file")
+        raise mismatch(name, "a part of the set", "an empty file")
     version = source.version
-    if version.pickled:
-        rows, labels = _parse_pickle(name, content, version.label_key)
+    if version.keys is not None:
+        rows, labels = _parse_pickle(name, content, version.keys[0])
     else:
         rows, labels = _parse_binary(name, content, version.label_bytes)
     checked = check_labels(labels, source.classes, name)
     if len(rows) != len(checked):
-        raise DataError(f"{name}: expected {len(rows)} labels, got {len(checked)}")
+        raise mismatch(name, f"{len(rows)} labels", len(checked))
     planes = rows.reshape(-1, 3, _SIZE, _SIZE)
     return np.ascontiguousarray(planes.transpose(0, 2, 3, 1)), checked
 
@@ -213,10 +189,8 @@ def _read_part(source: Source, place: str, file: str, read: _Reader) -> tuple[Im
 def _parse_binary(name: str, content: bytes, label_bytes: int) -> tuple[Images, npt.ArrayLike]:
     record = label_bytes + _PIXELS
     if len(content) % record:
-        raise DataError(
-            f"{name}: expected a multiple of {record} bytes (records of labels and"
-            f" {_PIXELS} pixels), got {len(content)} bytes"
-        )
+        expected = f"a multiple of {record} bytes (records of labels and {_PIXELS} pixels)"
+        raise mismatch(name, expected, f"{len(content)} bytes")
     records = np.frombuffer(content, np.uint8).reshape(-1, record)
     return records[:, label_bytes:], records[:, label_bytes - 1]
 
@@ -226,24 +200,18 @@ def _parse_pickle(name: str, content: bytes, label_key: str) -> tuple[Images, np
     for key in ("data", label_key):
         if key not in batch:
             found = ", ".join(sorted(batch)) or "nothing"
-            raise DataError(f"{name}: expected the key '{key}', got {shown(found)}")
+            raise mismatch(name, f"the key '{key}'", shown(found))
     rows = batch["data"]
-    if not (
-        isinstance(rows, np.ndarray)
-        and rows.dtype == np.uint8
-        and rows.ndim == 2
-        and rows.shape[1] == _PIXELS
-    ):
-        got = f"{rows.dtype} {list(rows.shape)}" if isinstance(rows, np.ndarray) else type(rows)
-        raise DataError(f"{name}: data: expected uint8 [N, {_PIXELS}], got {got}")
+    if not isinstance(rows, np.ndarray):
+        raise mismatch(f"{name}: data", f"uint8 [N, {_PIXELS}]", type(rows))
+    if rows.dtype != np.uint8 or rows.shape[1:] != (_PIXELS,):
+        got = f"{rows.dtype} {list(rows.shape)}"
+        raise mismatch(f"{name}: data", f"uint8 [N, {_PIXELS}]", got)
     labels = batch[label_key]
-    whole = isinstance(labels, np.ndarray) or (
+    if not isinstance(labels, np.ndarray) and not (
         isinstance(labels, list) and all(type(label) is int for label in labels)
-    )
-    if not whole:
-        raise DataError(
-            f"{name}: {label_key}: expected a list of whole numbers, got something else"
-        )
+    ):
+        raise mismatch(f"{name}: {label_key}", "a list of whole numbers", "something else")
     return rows, labels
 
 
@@ -254,14 +222,12 @@ def _class_names(source: Source, place: str, read: _Reader) -> tuple[str, ...]:
     if content is None:
         return tuple(str(i) for i in range(source.classes))
     name = f"{place}: {version.names}"
-    if version.pickled:
-        entries = load_pickle(name, content).get(version.names_key)
+    if version.keys is not None:
+        entries = load_pickle(name, content).get(version.keys[1])
         names = entries if isinstance(entries, list) else []
     else:
         names = content.decode("utf-8", "replace").split()
     classes = tuple(n.decode("utf-8", "replace") if isinstance(n, bytes) else str(n) for n in names)
     if len(classes) != source.classes:
-        raise DataError(
-            f"{name}: expected the names of {source.classes} classes, got {len(classes)}"
-        )
+        raise mismatch(name, f"the names of {source.classes} classes", len(classes))
     return classes

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -34,6 +35,39 @@ def expanded(path: str | os.PathLike[str]) -> Path:
         return Path(path)
 
 
+def mismatch(where: str | os.PathLike[str], expected: str, got: object) -> DataError:
+    """The error `where: expected ..., got ...`, on one line.
+
+    Args:
+        where: a file, or another name of what is wrong.
+    """
+    return DataError(f"{shown(where)}: expected {expected}, got {got}")
+
+
+@contextlib.contextmanager
+def readable(
+    path: str | os.PathLike[str], expected: str = "a readable file", content: str = ""
+) -> Iterator[None]:
+    """Around code that reads a file: what goes wrong becomes a DataError that names it.
+
+    Args:
+        path: the file.
+        expected: what was, where there is an OSError.
+        content: what was, where there is a ValueError; empty: these pass.
+    """
+    try:
+        yield
+    except DataError:
+        raise
+    except OSError as error:
+        raise mismatch(path, expected, error.strerror or error) from None
+    except ValueError as error:
+        if not content:
+            raise
+        why = shown(" ".join(str(error).split()))[:100]
+        raise mismatch(path, content, f"a damaged file ({why})") from None
+
+
 def check_labels(labels: npt.ArrayLike, classes: int, where: str) -> Labels:
     """Labels as int32 [N].
 
@@ -47,9 +81,8 @@ def check_labels(labels: npt.ArrayLike, classes: int, where: str) -> Labels:
     """
     array = np.asarray(labels)
     if array.ndim != 1 or (array.size and array.dtype.kind not in "iu"):
-        raise DataError(
-            f"{where}: labels: expected whole numbers [N], got {array.dtype} {list(array.shape)}"
-        )
+        got = f"{array.dtype} {list(array.shape)}"
+        raise mismatch(f"{where}: labels", "whole numbers [N]", got)
     wrong = np.flatnonzero((array < 0) | (array >= classes))
     if wrong.size:
         first = int(wrong[0])
@@ -109,20 +142,14 @@ class ArrayDataset(Dataset):
     ) -> None:
         images = np.asarray(images)
         if images.dtype != np.uint8 or images.ndim != 4:
-            raise DataError(
-                f"{description}: images: expected uint8 [N, H, W, C],"
-                f" got {images.dtype} {list(images.shape)}"
-            )
+            got = f"{images.dtype} {list(images.shape)}"
+            raise mismatch(f"{description}: images", "uint8 [N, H, W, C]", got)
         self.labels = check_labels(labels, len(classes), description)
         if len(images) != len(self.labels):
-            raise DataError(
-                f"{description}: labels: expected {len(images)}, one for each image,"
-                f" got {len(self.labels)}"
-            )
+            count = f"{len(images)}, one for each image"
+            raise mismatch(f"{description}: labels", count, len(self.labels))
         if images.size == 0:
-            raise DataError(
-                f"{description}: images: expected at least one pixel, got {list(images.shape)}"
-            )
+            raise mismatch(f"{description}: images", "at least one pixel", list(images.shape))
         self.images = images
         self.classes = tuple(classes)
         self.shape = (images.shape[1], images.shape[2], images.shape[3])

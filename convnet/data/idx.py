@@ -10,34 +10,22 @@ from __future__ import annotations
 import gzip
 import math
 import struct
-import zlib
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
-from convnet.common.reading import Budget, BudgetError, Limit, open_file
-from convnet.data.dataset import ArrayDataset, DataError, Images, check_labels, shown
-from convnet.data.inflate import Stream, maybe_gzip
+from convnet.common.reading import Budget, Limit
+from convnet.data.dataset import ArrayDataset, Images, check_labels, mismatch, shown
+from convnet.data.inflate import decompressing, read_up_to
 
 _UINT8 = 8
-_CHUNK = 1 << 22  # bytes read at a time
 _DECOMPRESSED = Limit(
     1 << 30, "bytes when it is decompressed", "a larger set is read from plain files (gunzip)"
 )
 
-FASHION_CLASSES = (
-    "T-shirt/top",
-    "Trouser",
-    "Pullover",
-    "Dress",
-    "Coat",
-    "Sandal",
-    "Shirt",
-    "Sneaker",
-    "Bag",
-    "Ankle boot",
-)
+_FASHION = "T-shirt/top,Trouser,Pullover,Dress,Coat,Sandal,Shirt,Sneaker,Bag,Ankle boot"
+FASHION_CLASSES = tuple(_FASHION.split(","))
 DIGITS = tuple("0123456789")
 
 
@@ -56,29 +44,18 @@ def find_files(folder: Path) -> Files | None:
     Raises:
         DataError: some of the four are there, but not all.
     """
-    stems = ("train-images", "train-labels", "t10k-images", "t10k-labels")
-    found = [_find_file(folder, stem, 3 if "images" in stem else 1) for stem in stems]
-    if not any(found):
-        return None
-    paths: list[Path] = []
-    for stem, path in zip(stems, found, strict=True):
-        if path is None:
-            rank = 3 if "images" in stem else 1
-            raise DataError(
-                f"{shown(folder)}: expected {stem}-idx{rank}-ubyte or {stem}-idx{rank}-ubyte.gz"
-                " beside the other files of the set, got neither"
-            )
-        paths.append(path)
-    return Files(*paths)
-
-
-def _find_file(folder: Path, stem: str, rank: int) -> Path | None:
-    for joint in "-.":  # some mirrors name it train-images.idx3-ubyte
-        for suffix in ("", ".gz"):
-            path = folder / f"{stem}{joint}idx{rank}-ubyte{suffix}"
-            if path.is_file():
-                return path
-    return None
+    found: list[Path] = []
+    missing = []
+    for stem, rank in (("train", 3), ("train", 1), ("t10k", 3), ("t10k", 1)):
+        name = f"{stem}-{'images' if rank == 3 else 'labels'}"
+        # Some mirrors name it train-images.idx3-ubyte.
+        names = [f"{name}{joint}idx{rank}-ubyte{end}" for joint in "-." for end in ("", ".gz")]
+        there = [folder / one for one in names if (folder / one).is_file()]
+        found += there[:1]
+        missing += [] if there else [f"{names[0]} or {names[1]}"]
+    if found and missing:
+        raise mismatch(folder, f"{missing[0]} beside the other files of the set", "neither")
+    return Files(*found) if found else None
 
 
 def read_idx(path: Path, rank: int) -> Images:
@@ -95,56 +72,23 @@ def read_idx(path: Path, rank: int) -> Images:
         DataError: it cannot be read, is no IDX file of bytes with this rank, holds nothing, or is
             shorter or longer than its header says.
     """
-    try:
-        with open_file(path) as file:
-            return _parse(shown(path), file, rank)
-    except EOFError:
-        raise DataError(
-            f"{shown(path)}: expected a whole gzip file, got one that ends early (truncated)"
-        ) from None
-    except zlib.error as error:
-        raise DataError(f"{shown(path)}: expected a sound gzip file, got {error}") from None
-    except BudgetError as error:
-        raise DataError(f"{shown(path)}: {error}") from None
-    except OSError as error:
-        raise DataError(
-            f"{shown(path)}: expected a readable file, got {error.strerror or error}"
-        ) from None
-
-
-def _parse(name: str, file: BinaryIO, rank: int) -> Images:
-    stream = maybe_gzip(file, Budget(_DECOMPRESSED))
-    header = stream.read(4 + 4 * rank)
-    expected = bytes((0, 0, _UINT8, rank))
-    if len(header) >= 4 and header[:4] != expected:
-        raise DataError(
-            f"{name}: expected an IDX file of bytes with {rank} dimensions (magic"
-            f" {expected.hex()}), got magic {header[:4].hex()}"
-        )
-    if len(header) < 4 + 4 * rank:
-        raise DataError(
-            f"{name}: expected an IDX header of {4 + 4 * rank} bytes, got {len(header)} bytes"
-        )
-    shape = struct.unpack(f">{rank}I", header[4:])
-    count = math.prod(shape)
-    if count == 0:
-        raise DataError(f"{name}: expected at least one value, got shape {list(shape)}")
-    values = _read_at_most(stream, count + 1)
+    with decompressing(path, "gzip file", Budget(_DECOMPRESSED)) as stream:
+        header = stream.read(4 + 4 * rank)
+        expected = bytes((0, 0, _UINT8, rank))
+        if len(header) >= 4 and header[:4] != expected:
+            kind = f"an IDX file of bytes with {rank} dimensions (magic {expected.hex()})"
+            raise mismatch(path, kind, f"magic {header[:4].hex()}")
+        if len(header) < 4 + 4 * rank:
+            raise mismatch(path, f"an IDX header of {4 + 4 * rank} bytes", f"{len(header)} bytes")
+        shape = struct.unpack(f">{rank}I", header[4:])
+        count = math.prod(shape)
+        if count == 0:
+            raise mismatch(path, "at least one value", f"shape {list(shape)}")
+        values = read_up_to(stream, count + 1)
     if len(values) != count:
         got = f"only {len(values)}" if len(values) < count else "more"
-        raise DataError(f"{name}: expected {count} bytes for shape {list(shape)}, got {got}")
+        raise mismatch(path, f"{count} bytes for shape {list(shape)}", got)
     return np.frombuffer(values, np.uint8).reshape(shape)
-
-
-def _read_at_most(stream: Stream, count: int) -> bytearray:
-    """Up to `count` bytes; memory grows with what is there, not with what a header claims."""
-    values = bytearray()
-    while len(values) < count:
-        chunk = stream.read(min(_CHUNK, count - len(values)))
-        if not chunk:
-            break
-        values += chunk
-    return values
 
 
 def write_idx(path: Path, array: Images) -> None:
@@ -166,10 +110,8 @@ def open_set(
     train = _open_pair(files.train_images, files.train_labels, classes)
     test = _open_pair(files.test_images, files.test_labels, classes)
     if train.shape != test.shape:
-        raise DataError(
-            f"{shown(files.test_images)}: expected images of {train.shape[0]}x{train.shape[1]}"
-            f" as in training, got {test.shape[0]}x{test.shape[1]}"
-        )
+        expected = f"images of {train.shape[0]}x{train.shape[1]} as in training"
+        raise mismatch(files.test_images, expected, f"{test.shape[0]}x{test.shape[1]}")
     train.description = f"{description}: {len(train):,} training images"
     test.description = f"{description}: {len(test):,} test images"
     return train, test
@@ -179,10 +121,8 @@ def _open_pair(images_path: Path, labels_path: Path, classes: tuple[str, ...]) -
     images = read_idx(images_path, 3)[..., np.newaxis]
     labels = read_idx(labels_path, 1)
     if len(images) != len(labels):
-        raise DataError(
-            f"{shown(labels_path)}: expected {len(images)} labels, one for each image of"
-            f" {shown(images_path.name)}, got {len(labels)}"
-        )
+        expected = f"{len(images)} labels, one for each image of {shown(images_path.name)}"
+        raise mismatch(labels_path, expected, len(labels))
     return ArrayDataset(
         images, check_labels(labels, len(classes), shown(labels_path)), classes, str(images_path)
     )

@@ -24,6 +24,7 @@ from convnet.data.dataset import DataError, Images, expanded, shown
 # Larger images are refused before they are decoded: a few bytes can claim any size. This is also
 # where Pillow starts to warn of decompression bombs.
 MAX_PIXELS = 89_478_485
+_AT_MOST = f"an image of at most {MAX_PIXELS:,} pixels"
 
 EXTENSIONS = frozenset(
     (".jpg", ".jpeg", ".jpe", ".png", ".gif", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
@@ -42,6 +43,7 @@ _UPRIGHT = {
     8: Image.Transpose.ROTATE_90,
 }
 _EMPTY = "an empty file"
+_BITS = "8 or 16 bits a channel"
 _TAIL = 1024  # bytes at the end of a file in which its end mark is looked for
 
 
@@ -52,12 +54,13 @@ class ImageError(DataError):
         kind: "empty", "no image", "damaged", "huge", "unreadable" or "unusual".
     """
 
-    def __init__(self, kind: str, text: str) -> None:
-        super().__init__(text)
-        self.kind = kind
+    kind = ""
 
-    def __reduce__(self) -> tuple[type, tuple[str, str]]:
-        return ImageError, (self.kind, str(self))
+
+def _refused(kind: str, name: str, expected: str, got: str) -> ImageError:
+    error = ImageError(f"{name}: expected {expected}, got {got}")
+    error.kind = kind
+    return error
 
 
 @cache
@@ -106,24 +109,16 @@ def decode(source: Path | BinaryIO, name: str, size: tuple[int, int], channels: 
         uint8 [H, W, channels].
 
     Raises:
-        PictureError: no image, empty, truncated, of more than MAX_PIXELS, or of a kind that has
+        ImageError: no image, empty, truncated, of more than MAX_PIXELS, or of a kind that has
             no 8-bit meaning (floating point).
     """
-    with _file(source, name) as file, _open(file, name) as image:
-        try:
-            image.draft(None, (2 * max(size), 2 * max(size)))  # JPEG: skip detail not needed
-            with _room.of(image):
-                image.load()
-                fitted = _fit(_eight_bits(image, name), _upright(image), size, channels)
-                pixels = np.asarray(fitted)
-        except DataError:
-            raise
-        except Exception as error:  # decoders raise nearly anything on damaged files
-            raise ImageError(
-                "damaged",
-                f"{name}: expected a whole image, got one that cannot be decoded"
-                f" ({_reason(error)})",
-            ) from None
+    with (
+        _file(source, name) as file,
+        _open(file, name) as image,
+        _decoding(image, name, 2 * max(size)),
+    ):
+        fitted = _fit(_eight_bits(image, name), _upright(image), size, channels)
+        pixels = np.asarray(fitted)
     return pixels.reshape(*size, channels)
 
 
@@ -136,20 +131,13 @@ def check_file(path: Path, name: str) -> tuple[int, int]:
         (height, width) as stored, before any EXIF rotation.
 
     Raises:
-        PictureError: as `decode`.
+        ImageError: as `decode`.
     """
     with _file(path, name) as file, _open(file, name) as image:
         width, height = image.size
         if not _ends_well(file, image.format):
-            try:
-                with _room.of(image):
-                    image.load()
-            except Exception as error:
-                raise ImageError(
-                    "damaged",
-                    f"{name}: expected a whole image, got one that cannot be decoded"
-                    f" ({_reason(error)})",
-                ) from None
+            with _decoding(image, name):
+                pass
     return height, width
 
 
@@ -162,8 +150,7 @@ def _file(source: Path | BinaryIO, name: str) -> Iterator[BinaryIO]:
     try:
         file = open_file(source)
     except (OSError, ValueError) as error:
-        text = f"{name}: expected a readable file, got {_reason(error)}"
-        raise ImageError("unreadable", text) from None
+        raise _refused("unreadable", name, "a readable file", _reason(error)) from None
     with file:
         yield file
 
@@ -193,6 +180,23 @@ class _Room:
 _room = _Room()
 
 
+@contextmanager
+def _decoding(image: Image.Image, name: str, side: int = 0) -> Iterator[None]:
+    """Decodes an image, and keeps its room while it is worked on; `side`: a JPEG need not be
+    decoded to more detail than such a square has."""
+    try:
+        if side:
+            image.draft(None, (side, side))
+        with _room.of(image):
+            image.load()
+            yield
+    except DataError:
+        raise
+    except Exception as error:  # decoders raise nearly anything on damaged files
+        got = f"one that cannot be decoded ({_reason(error)})"
+        raise _refused("damaged", name, "a whole image", got) from None
+
+
 def _open(file: BinaryIO, name: str) -> Image.Image:
     """Reads the header, and refuses what is no image or too large a one."""
     try:
@@ -200,33 +204,22 @@ def _open(file: BinaryIO, name: str) -> Image.Image:
     except Image.UnidentifiedImageError:
         got = _first_bytes(file)
         kind = "empty" if got == _EMPTY else "no image"
-        raise ImageError(kind, f"{name}: expected an image, got {got}") from None
+        raise _refused(kind, name, "an image", got) from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise ImageError(
-            "huge",
-            f"{name}: expected an image of at most {MAX_PIXELS:,} pixels, got a larger one"
-            f" ({_reason(error)}); scale it down first",
-        ) from None
+        got = f"a larger one ({_reason(error)}); scale it down first"
+        raise _refused("huge", name, _AT_MOST, got) from None
     except Exception as error:
         if isinstance(error, OSError) and error.errno is not None:  # Pillow's own have no number
-            text = f"{name}: expected a readable file, got {_reason(error)}"
-            raise ImageError("unreadable", text) from None
-        raise ImageError(
-            "damaged", f"{name}: expected an image, got a damaged header ({_reason(error)})"
-        ) from None
+            raise _refused("unreadable", name, "a readable file", _reason(error)) from None
+        got = f"a damaged header ({_reason(error)})"
+        raise _refused("damaged", name, "an image", got) from None
     width, height = image.size
-    problem = ""
-    if width * height > MAX_PIXELS:
-        problem = (
-            f"expected an image of at most {MAX_PIXELS:,} pixels, got {width}x{height}; scale it"
-            " down first"
-        )
-    elif width < 1 or height < 1:
-        problem = f"expected an image of at least one pixel, got {width}x{height}"
-    if problem:
-        image.close()
-        raise ImageError("huge" if width * height else "empty", f"{name}: {problem}")
-    return image
+    if 0 < width * height <= MAX_PIXELS:
+        return image
+    image.close()
+    if width * height == 0:
+        raise _refused("empty", name, "an image of at least one pixel", f"{width}x{height}")
+    raise _refused("huge", name, _AT_MOST, f"{width}x{height}; scale it down first")
 
 
 def _first_bytes(file: BinaryIO) -> str:
@@ -267,14 +260,10 @@ def _eight_bits(image: Image.Image, name: str) -> Image.Image:
     if mode.startswith("I"):
         wide = np.asarray(image)
         if wide.min() < 0 or wide.max() > 0xFFFF:
-            raise ImageError(
-                "unusual",
-                f"{name}: expected 8 or 16 bits a channel, got values {wide.min()} .. {wide.max()}",
-            )
+            raise _refused("unusual", name, _BITS, f"values {wide.min()} .. {wide.max()}")
         return Image.fromarray((wide >> 8).astype(np.uint8))
     if mode == "F":
-        text = f"{name}: expected 8 or 16 bits a channel, got floating-point pixels"
-        raise ImageError("unusual", text)
+        raise _refused("unusual", name, _BITS, "floating-point pixels")
     if mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
         return image if mode == "RGBA" else image.convert("RGBA")
     wanted = "L" if mode in ("1", "L") else "RGB"

@@ -1,13 +1,18 @@
-"""Decompressing gzip and zlib data a piece at a time, within a budget."""
+"""Decompressing gzip and zlib data a chunk at a time, within a budget."""
 
 from __future__ import annotations
 
+import contextlib
 import zlib
+from collections.abc import Iterator
+from pathlib import Path
 from typing import BinaryIO, Protocol
 
-from convnet.common.reading import Budget, Limit
+from convnet.common.reading import Budget, BudgetError, Limit, open_file
+from convnet.data.dataset import mismatch, readable
 
-_PIECE = 1 << 16  # compressed bytes read at a time
+_CHUNK = 1 << 16  # compressed bytes read at a time
+_READ = 1 << 22  # decompressed bytes read at a time
 _GZIP_MAGIC = b"\x1f\x8b"
 _MEMBERS = Limit(100_000, "members in a gzip file")
 
@@ -19,12 +24,45 @@ class Stream(Protocol):
         """Up to `size` bytes; fewer only where the stream ends."""
 
 
+class DamagedError(ValueError):
+    """What is wrong with a file, without its name."""
+
+
+@contextlib.contextmanager
+def decompressing(path: Path, what: str, budget: Budget) -> Iterator[Stream]:
+    """The content of a file, decompressed where it is gzipped (told apart by its first bytes).
+
+    Args:
+        path: the file.
+        what: it is, as messages name it: "gzip file".
+        budget: limits the decompressed bytes; a plain file does not use it.
+
+    Raises:
+        DataError: it cannot be read, ends early, is damaged, or expands to too much.
+    """
+    try:
+        with readable(path), open_file(path) as file:
+            yield maybe_gzip(file, budget)
+    except EOFError:
+        raise mismatch(path, f"a whole {what}", "one that ends early (truncated)") from None
+    except (zlib.error, DamagedError, BudgetError) as error:
+        raise mismatch(path, f"a whole {what}", f"one that cannot be read: {error}") from None
+
+
+def read_up_to(stream: Stream, count: int) -> bytearray:
+    """Up to `count` bytes; memory grows with what is there, not with what a header claims."""
+    found = bytearray()
+    while len(found) < count and (part := stream.read(min(_READ, count - len(found)))):
+        found += part
+    return found
+
+
 def maybe_gzip(file: BinaryIO, budget: Budget) -> Stream:
     """The content of a file, decompressed where it is gzipped (told apart by its first bytes).
 
     Args:
         file: an open file, at its start; it must be able to seek.
-        budget: of the decompressed bytes; a plain file does not use it.
+        budget: limits the decompressed bytes; a plain file does not use it.
     """
     compressed = file.read(len(_GZIP_MAGIC)) == _GZIP_MAGIC
     file.seek(0)
@@ -57,19 +95,16 @@ class Gunzip:
     def _more(self) -> bool:
         """Whether there is something to decompress; goes on to the next member where one ends."""
         if self._member.eof:
-            while True:
-                self._waiting = self._waiting.lstrip(b"\0")  # padding between members
-                if self._waiting:
-                    break
-                self._waiting = self._file.read(_PIECE)
+            while not (rest := self._waiting.lstrip(b"\0")):  # padding between members
+                self._waiting = self._file.read(_CHUNK)
                 if not self._waiting:
                     return False
+            self._waiting = rest
             self._members.spend()
             self._member = _new_member()
+        self._waiting = self._waiting or self._file.read(_CHUNK)
         if not self._waiting:
-            self._waiting = self._file.read(_PIECE)
-            if not self._waiting:
-                raise EOFError
+            raise EOFError
         return True
 
 
@@ -81,7 +116,7 @@ def inflate(data: bytes, budget: Budget) -> bytes:
     """Zlib data, decompressed. Raises: zlib.error: damaged. BudgetError: it expands to too much."""
     stream, found = zlib.decompressobj(), bytearray()
     while data and not stream.eof:
-        part = stream.decompress(data, _PIECE)
+        part = stream.decompress(data, _CHUNK)
         data = stream.unconsumed_tail
         budget.spend(len(part))
         found += part

@@ -9,15 +9,22 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from convnet.config import AugmentConfig
-from convnet.data.augment import Indices, centre, crop_size, draw_variation, epoch_order
-from convnet.data.dataset import DataError, Dataset, Images, Labels
+from convnet.data.augment import (
+    Indices,
+    Variation,
+    centre,
+    crop_size,
+    draw_variation,
+    epoch_order,
+)
+from convnet.data.dataset import DataError, Dataset, Images, Labels, mismatch
 from convnet.data.sums import Statistics
 from convnet.data.workers.decoded import DecodedDataset
 from convnet.data.workers.feeder import MEMORY_BATCHES, Feeder
@@ -46,6 +53,7 @@ class Batch:
         return len(self.labels)
 
 
+@dataclass(eq=False)
 class Loader:
     """Batches of a data set, epoch by epoch.
 
@@ -56,79 +64,68 @@ class Loader:
 
     Args:
         dataset: the images.
-        batch: images a batch.
-        seed: of order and variation.
-        augment: how training images are varied.
-        stats: statistics for colour noise; may be None without it.
-        train: training or evaluation.
-        prefetch: how many batches may be ready ahead of the consumer.
-        share: of a number of samples, the first and last + 1 that this process reads; by default it
+        batch: images in a batch, at least 1.
+        seed: seed of the random order and of the random variation.
+        augment: crops, mirror images and colour noise of training images.
+        stats: statistics of the training set; only colour noise needs them, else None will do.
+        train: True for training, False for evaluation.
+        prefetch: how many batches may be ready before they are asked for, at least 1.
+        share: (samples in a batch) -> the first that this process reads, and the last + 1; None: it
             reads all of each batch.
         workers: processes that decode, where the data set decodes files and does not keep them in
             memory; 0: threads of this process do it, as for all other sets. "auto": one for each
             usable CPU, at most 16. The batches are the same for every number.
         fallback: decode in this process, with a warning, where memory for the workers is missing;
             "auto" always does.
-        warn: told when a worker died and was replaced, or when there are none after all.
+        warn: called with a line of text when a worker died and was replaced, or when there are none
+            after all.
 
     Attributes:
-        steps_per_epoch: batches in an epoch.
+        steps_per_epoch: number of batches in an epoch.
         out_shape: (P, Q, C) of what the net sees.
-        wait_seconds: how long the consumer has waited for batches, over all epochs.
-        total_seconds: how long the consumer has been between first asking for a batch of an epoch
-            and last getting one, over all epochs.
+        wait_seconds: seconds that the consumer has waited for batches, over all epochs.
+        total_seconds: seconds between the first request for a batch of an epoch and the arrival of
+            its last one, over all epochs.
 
     Raises:
         DataError: no images, a training batch larger than the data, a crop that does not fit, or
             noise without statistics.
     """
 
-    def __init__(
-        self,
-        dataset: Dataset,
-        batch: int,
-        seed: int,
-        augment: AugmentConfig,
-        stats: Statistics | None,
-        train: bool,
-        prefetch: int = 4,
-        share: Callable[[int], tuple[int, int]] | None = None,
-        workers: int | Literal["auto"] = 0,
-        fallback: bool = False,
-        warn: Callable[[str], None] = warn_plainly,
-    ) -> None:
-        if batch < 1 or prefetch < 1:
-            raise ValueError(
-                f"Loader: expected batch and prefetch of at least 1, got {batch} and {prefetch}"
-            )
-        if workers != "auto" and workers < 0:
-            raise ValueError(f'Loader: expected workers of at least 0 or "auto", got {workers}')
+    dataset: Dataset
+    batch: int
+    seed: int
+    augment: AugmentConfig
+    stats: Statistics | None
+    train: bool
+    prefetch: int = 4
+    share: Callable[[int], tuple[int, int]] | None = None
+    workers: int | Literal["auto"] = 0
+    fallback: bool = False
+    warn: Callable[[str], None] = warn_plainly
+    wait_seconds: float = field(default=0.0, init=False)
+    total_seconds: float = field(default=0.0, init=False)
+    _feeder: Feeder | None = field(default=None, init=False)
+
+    def __post_init__(self) -> None:
+        dataset, batch = self.dataset, self.batch
+        if batch < 1 or self.prefetch < 1:
+            got = f"{batch} and {self.prefetch}"
+            raise ValueError(f"Loader: expected batch and prefetch of at least 1, got {got}")
+        if self.workers != "auto" and self.workers < 0:
+            got = str(self.workers)
+            raise ValueError(f'Loader: expected workers of at least 0 or "auto", got {got}')
         if len(dataset) == 0:
-            raise DataError(f"{dataset.description}: expected images, got none")
-        if train and batch > len(dataset):
-            raise DataError(
-                f"train.batch: expected at most {len(dataset)}, the number of training images,"
-                f" got {batch} ({dataset.description})"
-            )
-        self.dataset = dataset
-        self.batch = batch
-        self.seed = seed
-        self.augment = augment
-        self.stats = stats
-        self.train = train
-        self.prefetch = prefetch
-        self.share = share
-        self.out_shape = (*crop_size(dataset.shape, augment), dataset.shape[2])
-        if train:  # draws once, so that what cannot be drawn is said here
-            draw_variation(seed, 0, np.zeros(1, np.int64), dataset.shape, augment, stats)
+            raise mismatch(dataset.description, "images", "none")
+        if self.train and batch > len(dataset):
+            expected = f"at most {len(dataset)}, the number of training images"
+            raise mismatch("train.batch", expected, f"{batch} ({dataset.description})")
+        self.out_shape = (*crop_size(dataset.shape, self.augment), dataset.shape[2])
+        if self.train:  # draws once, so that what cannot be drawn is said here
+            self._vary(0, np.zeros(1, np.int64))
         whole, rest = divmod(len(dataset), batch)
-        self.steps_per_epoch = whole if train else whole + (rest > 0)
-        self.wait_seconds = 0.0
-        self.total_seconds = 0.0
-        self.workers = workers
-        self.fallback = fallback or workers == "auto"
-        self.warn = warn
-        self._feeder: Feeder | None = None
+        self.steps_per_epoch = whole if self.train else whole + (rest > 0)
+        self.fallback = self.fallback or self.workers == "auto"
 
     def close(self) -> None:
         """Ends the worker processes, if there are any; the next epoch starts them again."""
@@ -214,9 +211,11 @@ class Loader:
         end: BaseException | None = None
         try:
             batches = self._own_batches(epoch, start_step)
-            with contextlib.closing(self._images(batches)) as pictures:
-                while not stop.is_set() and (item := next(pictures, None)) is not None:
-                    ready.put(self._vary(epoch, *item))
+            with contextlib.closing(self._decoded(batches)) as decoded:
+                while not stop.is_set() and (item := next(decoded, None)) is not None:
+                    indices, images = item
+                    labels, variation = self.dataset.labels[indices], self._vary(epoch, indices)
+                    ready.put(Batch(images, labels, *variation, indices))
         except BaseException as error:
             end = error
         if not self.train or end is not None:
@@ -244,7 +243,7 @@ class Loader:
         parts = [self.share(count) for count in counts]
         return max(1, *(last - first for first, last in parts))
 
-    def _images(self, batches: Iterator[Indices]) -> Generator[tuple[Indices, Images], None, None]:
+    def _decoded(self, batches: Iterator[Indices]) -> Generator[tuple[Indices, Images], None, None]:
         """The indices and images of each batch, read in this thread or by the workers."""
         feeder = self._feed()
         if feeder is None:
@@ -272,24 +271,18 @@ class Loader:
                 self._feeder = Feeder(data, self._largest, count, self.warn)
             except OSError as error:
                 size = MEMORY_BATCHES * self._largest * int(np.prod(data.shape)) / 2**20
-                text = (
-                    f"data workers: expected {size:.0f} MiB of shared memory for batches,"
-                    f" got {error.strerror}"
-                )
+                expected = f"{size:.0f} MiB of shared memory for batches"
+                text = str(mismatch("data workers", expected, error.strerror))
                 if not self.fallback:
-                    raise DataError(
-                        f"{text}; try a smaller train.batch, or data.workers=0"
-                    ) from None
+                    way = "try a smaller train.batch, or data.workers=0"
+                    raise DataError(f"{text}; {way}") from None
                 self.warn(f"{text}; decoding in this process instead (data.workers=0 says so)")
                 self.workers = 0
                 return None
         return self._feeder
 
-    def _vary(self, epoch: int, indices: Indices, images: Images) -> Batch:
+    def _vary(self, epoch: int, indices: Indices) -> Variation:
         shape = self.dataset.shape
-        if self.train:
-            vary = draw_variation(self.seed, epoch, indices, shape, self.augment, self.stats)
-        else:
-            vary = centre(len(indices), shape, self.augment)
-        labels = self.dataset.labels[indices]
-        return Batch(images, labels, vary.offsets, vary.mirror, vary.noise, indices)
+        if not self.train:
+            return centre(len(indices), shape, self.augment)
+        return draw_variation(self.seed, epoch, indices, shape, self.augment, self.stats)

@@ -17,13 +17,14 @@ import codecs
 import math
 import struct
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from convnet.common.reading import Budget, BudgetError, Limit
-from convnet.data.dataset import DataError, shown
+from convnet.data.dataset import DataError, mismatch, shown
 
 _OPERATIONS = Limit(1_000_000, "operations in a pickle")  # CIFAR-100 needs about 300,000
 _DIGITS = 24  # characters of a number that is written as text
@@ -49,32 +50,29 @@ def load_pickle(name: str, content: bytes) -> dict[str, Any]:
         if not isinstance(loaded, dict):
             raise _RefusedError(f"expected a dictionary, got {type(loaded).__name__}")
         room = Budget(Limit(len(content), "bytes in arrays, as many as the file has"))
-        return {_text(key): _finished(value, room) for key, value in loaded.items()}
+        return {
+            _text(key): value.to_numpy(room) if isinstance(value, _PickledArray) else value
+            for key, value in loaded.items()
+        }
     except (_RefusedError, BudgetError) as error:
         raise DataError(f"{name}: {error}") from None
     except (LookupError, ValueError, TypeError, struct.error, Warning) as error:
-        raise DataError(
-            f"{name}: expected a sound pickle file, got one that cannot be read"
-            f" ({type(error).__name__}: {shown(str(error))[:100]})"
-        ) from None
+        got = f"one that cannot be read ({type(error).__name__}: {shown(str(error))[:100]})"
+        raise mismatch(name, "a sound pickle file", got) from None
 
 
 def _text(value: str | bytes) -> str:
     return value.decode("latin-1") if isinstance(value, bytes) else value
 
 
-def _finished(value: Any, room: Budget) -> Any:
-    return value.to_numpy(room) if isinstance(value, _PickledArray) else value
-
-
 # ---- what stands for NumPy's objects -------------------------------------------------------------
 
 
+@dataclass(frozen=True)
 class _Name:
     """Something the pickle may name, by its role: "array", "type", "empty", "buffer", "encode"."""
 
-    def __init__(self, role: str) -> None:
-        self.role = role
+    role: str
 
 
 # NumPy has moved these over the years.
@@ -116,9 +114,11 @@ class _PickledArray:
         if not isinstance(code, str | bytes) or _text(code) not in _INTEGER_CODES:
             raise _RefusedError("expected an array of whole numbers, got another type")
         shape = self.shape
-        if not isinstance(shape, tuple) or len(shape) > 4:
-            raise _RefusedError("expected the shape of an array, got something else")
-        if not all(type(size) is int and 0 <= size < 1 << 31 for size in shape):
+        if (
+            not isinstance(shape, tuple)
+            or len(shape) > 4
+            or not all(type(size) is int and 0 <= size < 1 << 31 for size in shape)
+        ):
             raise _RefusedError("expected the shape of an array, got something else")
         dtype = np.dtype((">" if self.type.order == ">" else "<") + _text(code))
         expected = math.prod(shape) * dtype.itemsize
@@ -135,7 +135,7 @@ class _PickledArray:
 _INTEGER_CODES = tuple(f"{kind}{size}" for kind in "iu" for size in (1, 2, 4, 8))
 
 _PLAIN = (int, float, str, bytes, type(None))  # bool is an int
-_Made = (_PickledArray, _PickledType, _Name)
+_Made = _PickledArray | _PickledType | _Name
 
 
 # ---- the machine ---------------------------------------------------------------------------------
@@ -153,19 +153,21 @@ class _Machine:
 
     def run(self) -> Any:
         """What the pickle leaves on the stack."""
-        count, operations = Budget(_OPERATIONS), _OPERATIONS_BY_CODE
+        count = Budget(_OPERATIONS)
         while True:
             count.spend()
             code = self.take(1)
             if code == b".":
                 return self.pop()
-            operation = operations.get(code)
-            if operation is None:
+            if code in _READ:
+                self.push(_READ[code](self))
+            elif code in _CHANGE:
+                _CHANGE[code](self)
+            else:
                 raise _RefusedError(
                     "expected only what the pickles of CIFAR hold, got the operation"
                     f" 0x{code.hex()} at byte {self._at - 1}"
                 )
-            operation(self)
 
     # What operations read.
 
@@ -178,9 +180,9 @@ class _Machine:
         self._at = end
         return found
 
-    def skip(self, count: int) -> None:
-        """Passes over bytes that say nothing of the content."""
-        self.take(count)
+    def counted(self, size: int) -> bytes:
+        """Bytes, before which stands how many they are, as a number of `size` bytes."""
+        return self.take(self.number(size))
 
     def number(self, count: int, signed: bool = False) -> int:
         """A number of some bytes."""
@@ -221,11 +223,8 @@ class _Machine:
             raise _RefusedError(f"expected values numbered in order, got the number {key}")
         self._memo[key] = self._stack[-1]
 
-    def remember_next(self) -> None:
-        self.remember(len(self._memo))
-
-    def recall(self, key: int) -> None:
-        self.push(self._memo[key])
+    def recall(self, key: int) -> Any:
+        return self._memo[key]
 
     # Containers.
 
@@ -234,14 +233,11 @@ class _Machine:
             raise _RefusedError(f"expected tuples of at most {_ITEMS}, got one of {len(items):,}")
         for item in items:
             inner = item if isinstance(item, tuple) else ()
-            if not isinstance(item, (*_PLAIN, *_Made, tuple)) or any(
+            if not isinstance(item, (*_PLAIN, _PickledArray, _PickledType, _Name, tuple)) or any(
                 not isinstance(one, _PLAIN) for one in inner
             ):
                 raise _RefusedError(f"expected what describes an array, got a tuple of {_a(item)}")
         self.push(tuple(items))
-
-    def tuple_of_last(self, count: int) -> None:
-        self.tuple_of([self.pop() for _ in range(count)][::-1])
 
     def extend(self, items: list[Any]) -> None:
         target = self._stack[-1]
@@ -270,40 +266,37 @@ class _Machine:
 
     # Names, and what becomes of them.
 
-    def name(self, module: str, name: str) -> None:
+    def name(self, module: str, name: str) -> _Name:
         role = _NAMES.get((module, name))
         if role is None:
             raise _RefusedError(
                 "expected only containers and arrays of whole numbers in the pickle,"
                 f" got {shown(f'{module}.{name}'[:100])}"
             )
-        self.push(_Name(role))
+        return _Name(role)
 
-    def name_from_stack(self) -> None:
+    def name_from_stack(self) -> _Name:
         name, module = self.pop(), self.pop()
         if not (isinstance(name, str) and isinstance(module, str)):
             raise ValueError("a name that is no text")
-        self.name(module, name)
+        return self.name(module, name)
 
-    def reduce(self) -> None:
+    def reduce(self) -> _Made | bytes:
         """Calls a name; here: makes what stands for the result."""
         arguments, name = self.pop(), self.pop()
         if not isinstance(name, _Name) or not isinstance(arguments, tuple):
             raise _RefusedError(f"expected NumPy's constructors, got a call of {_a(name)}")
-        made: Any
         if name.role == "type":
-            made = _PickledType(arguments[0])
-        elif name.role == "empty":
-            made = _PickledArray()
-        elif name.role == "buffer":
-            made = _PickledArray()
+            return _PickledType(arguments[0])
+        if name.role == "encode":
+            return self._encode(*arguments)
+        if name.role == "array":
+            raise _RefusedError("expected NumPy's constructors, got a call of numpy.ndarray")
+        made = _PickledArray()
+        if name.role == "buffer":
             made.content, made.type, made.shape, order = arguments
             made.fortran = order in ("F", b"F")
-        elif name.role == "encode":
-            made = self._encode(*arguments)
-        else:
-            raise _RefusedError("expected NumPy's constructors, got a call of numpy.ndarray")
-        self.push(made)
+        return made
 
     def _encode(self, text: Any, encoding: Any = "latin1") -> bytes:
         """How Python 3 writes bytes in the old protocols."""
@@ -326,11 +319,11 @@ def _a(value: Any) -> str:
     return f"a {type(value).__name__.lstrip('_')}"
 
 
-def _long(machine: _Machine) -> None:
+def _long(machine: _Machine) -> int:
     size = machine.number(1)
     if size > 8:
         raise _RefusedError(f"expected whole numbers of at most 8 bytes, got one of {size}")
-    machine.push(machine.number(size, signed=True))
+    return machine.number(size, signed=True)
 
 
 def _quoted(machine: _Machine) -> bytes:
@@ -341,59 +334,55 @@ def _quoted(machine: _Machine) -> bytes:
 
 
 _M = _Machine
-_OPERATIONS_BY_CODE: dict[bytes, Callable[[_Machine], None]] = {
-    b"\x80": lambda m: m.skip(1),  # protocol
-    b"\x95": lambda m: m.skip(8),  # frame: for readers of streams
-    # Constants and numbers.
-    b"N": lambda m: m.push(None),
-    b"\x88": lambda m: m.push(True),
-    b"\x89": lambda m: m.push(False),
-    b"I": lambda m: m.push(int(m.line(_DIGITS))),
-    b"L": lambda m: m.push(int(m.line(_DIGITS).rstrip(b"L"))),
-    b"F": lambda m: m.push(float(m.line(_DIGITS))),
-    b"G": lambda m: m.push(struct.unpack(">d", m.take(8))[0]),
-    b"J": lambda m: m.push(m.number(4, signed=True)),
-    b"K": lambda m: m.push(m.number(1)),
-    b"M": lambda m: m.push(m.number(2)),
+# Operations that read something and put it on the stack.
+_READ: dict[bytes, Callable[[_Machine], Any]] = {
+    b"N": lambda m: None,
+    b"\x88": lambda m: True,
+    b"\x89": lambda m: False,
+    b"I": lambda m: int(m.line(_DIGITS)),
+    b"L": lambda m: int(m.line(_DIGITS).rstrip(b"L")),
+    b"F": lambda m: float(m.line(_DIGITS)),
+    b"G": lambda m: struct.unpack(">d", m.take(8))[0],
+    b"J": lambda m: m.number(4, signed=True),
+    b"K": lambda m: m.number(1),
+    b"M": lambda m: m.number(2),
     b"\x8a": _long,
-    # Text and bytes.
-    b"S": lambda m: m.push(_quoted(m)),
-    b"T": lambda m: m.push(m.take(m.number(4))),
-    b"U": lambda m: m.push(m.take(m.number(1))),
-    b"B": lambda m: m.push(m.take(m.number(4))),
-    b"C": lambda m: m.push(m.take(m.number(1))),
-    b"\x8e": lambda m: m.push(m.take(m.number(8))),
-    b"\x96": lambda m: m.push(m.take(m.number(8))),  # a bytearray
-    b"V": lambda m: m.push(m.line().decode("raw-unicode-escape")),
-    b"X": lambda m: m.push(m.take(m.number(4)).decode()),
-    b"\x8c": lambda m: m.push(m.take(m.number(1)).decode()),
-    b"\x8d": lambda m: m.push(m.take(m.number(8)).decode()),
-    # Containers.
-    b"(": _M.mark,
-    b"}": lambda m: m.push({}),
-    b"d": lambda m: m.new({}, m.since_mark()),
-    b"s": lambda m: m.update([m.pop(), m.pop()][::-1]),
-    b"u": lambda m: m.update(m.since_mark()),
-    b"]": lambda m: m.push([]),
-    b"l": lambda m: m.new([], m.since_mark()),
-    b"a": lambda m: m.extend([m.pop()]),
-    b"e": lambda m: m.extend(m.since_mark()),
-    b")": lambda m: m.push(()),
-    b"t": lambda m: m.tuple_of(m.since_mark()),
-    b"\x85": lambda m: m.tuple_of_last(1),
-    b"\x86": lambda m: m.tuple_of_last(2),
-    b"\x87": lambda m: m.tuple_of_last(3),
-    # What comes again.
-    b"p": lambda m: m.remember(int(m.line(_DIGITS))),
-    b"q": lambda m: m.remember(m.number(1)),
-    b"r": lambda m: m.remember(m.number(4)),
-    b"\x94": _M.remember_next,
+    b"S": _quoted,
+    **{code: lambda m: m.counted(1) for code in (b"U", b"C")},
+    **{code: lambda m: m.counted(4) for code in (b"T", b"B")},
+    **{code: lambda m: m.counted(8) for code in (b"\x8e", b"\x96")},  # the latter: a bytearray
+    b"V": lambda m: m.line().decode("raw-unicode-escape"),
+    b"X": lambda m: m.counted(4).decode(),
+    b"\x8c": lambda m: m.counted(1).decode(),
+    b"\x8d": lambda m: m.counted(8).decode(),
+    b"}": lambda m: {},
+    b"]": lambda m: [],
+    b")": lambda m: (),
     b"g": lambda m: m.recall(int(m.line(_DIGITS))),
     b"h": lambda m: m.recall(m.number(1)),
     b"j": lambda m: m.recall(m.number(4)),
-    # Objects.
     b"c": lambda m: m.name(m.line(200).decode("latin-1"), m.line(200).decode("latin-1")),
     b"\x93": _M.name_from_stack,
     b"R": _M.reduce,
+}
+# Those that change what is there.
+_CHANGE: dict[bytes, Callable[[_Machine], object]] = {
+    b"\x80": lambda m: m.take(1),  # protocol
+    b"\x95": lambda m: m.take(8),  # frame: for readers of streams
+    b"(": _M.mark,
+    b"d": lambda m: m.new({}, m.since_mark()),
+    b"s": lambda m: m.update([m.pop(), m.pop()][::-1]),
+    b"u": lambda m: m.update(m.since_mark()),
+    b"l": lambda m: m.new([], m.since_mark()),
+    b"a": lambda m: m.extend([m.pop()]),
+    b"e": lambda m: m.extend(m.since_mark()),
+    b"t": lambda m: m.tuple_of(m.since_mark()),
+    b"\x85": lambda m: m.tuple_of([m.pop()]),
+    b"\x86": lambda m: m.tuple_of([m.pop(), m.pop()][::-1]),
+    b"\x87": lambda m: m.tuple_of([m.pop(), m.pop(), m.pop()][::-1]),
+    b"p": lambda m: m.remember(int(m.line(_DIGITS))),
+    b"q": lambda m: m.remember(m.number(1)),
+    b"r": lambda m: m.remember(m.number(4)),
+    b"\x94": lambda m: m.remember(len(m._memo)),
     b"b": _M.build,
 }

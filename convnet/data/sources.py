@@ -5,11 +5,10 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
 
 from convnet.config import DataConfig
 from convnet.data import cifar10, idx
-from convnet.data.dataset import DataError, Dataset, expanded, shown
+from convnet.data.dataset import DataError, Dataset, expanded, mismatch, readable, shown
 from convnet.data.folder.image_folder import open_folder
 from convnet.data.packed.dataset import open_packed
 from convnet.data.packed.manifest import is_packed
@@ -33,11 +32,6 @@ _CLASSES = {"fashion-mnist": idx.FASHION_CLASSES, "mnist": idx.DIGITS}
 _INNER_FOLDERS = {"fashion-mnist": ("", "FashionMNIST/raw"), "mnist": ("", "MNIST/raw")}
 
 
-class _Place(NamedTuple):
-    path: Path
-    explicit: bool = False  # named by the user: having no data is an error
-
-
 def open_data(cfg: DataConfig) -> tuple[Dataset, Dataset]:
     """Training and validation images (for the published sets: their test images).
 
@@ -57,21 +51,21 @@ def open_data(cfg: DataConfig) -> tuple[Dataset, Dataset]:
         if is_packed(folder):
             return open_packed(folder, cfg.size)
         if (folder / WORK).is_dir():
-            raise DataError(
-                f"{shown(folder)}: expected packed images, got an unfinished packing; the same"
-                " convnet data pack command goes on with it"
-            )
+            got = "an unfinished packing; the same convnet data pack command goes on with it"
+            raise mismatch(folder, "packed images", got)
         return open_folder(folder, cfg.size, cfg.val_fraction, bad_files=cfg.bad_files)
     if cfg.source == "fashion-mnist" and cfg.path == PACKAGED:
         return _checked_size(cfg, _open_sample())
     tried: list[str] = []
     for place in _places(cfg):
-        found = _open_at(cfg.source, place.path)
+        found = _open_at(cfg.source, place)
         if found is not None:
             return _checked_size(cfg, found)
-        if place.explicit:
-            _no_data(cfg.source, place.path)
-        tried.append(shown(place.path))
+        if cfg.path:
+            got = "a folder without them" if place.is_dir() else "another file"
+            got = got if place.exists() else "no such file or folder"
+            raise mismatch(place, _file_names(cfg.source), got)
+        tried.append(shown(place))
     if cfg.source == "fashion-mnist":
         return _checked_size(cfg, _open_sample())
     raise DataError(
@@ -90,28 +84,21 @@ def _folder_path(cfg: DataConfig) -> Path:
     return expanded(path)
 
 
-def _places(cfg: DataConfig) -> Iterator[_Place]:
+def _places(cfg: DataConfig) -> Iterator[Path]:
     """Where to look, in order."""
     if cfg.path:
-        yield _Place(expanded(cfg.path), explicit=True)
+        yield expanded(cfg.path)
         return
     variable = os.environ.get("CONVNET_DATA", "")
     if variable:
         folder = expanded(variable)
         if not folder.exists():
-            raise DataError(f"$CONVNET_DATA: expected a folder, got {shown(folder)}: no such file")
-        yield _Place(folder)
-        yield _Place(folder / cfg.source)
-    yield _Place(_SYSTEM_FOLDER / cfg.source)
+            raise mismatch("$CONVNET_DATA", "a folder", f"{shown(folder)}: no such file")
+        yield folder
+        yield folder / cfg.source
+    yield _SYSTEM_FOLDER / cfg.source
     cache = os.environ.get("XDG_CACHE_HOME", "") or "~/.cache"
-    yield _Place(expanded(cache) / "convnet" / cfg.source)
-
-
-def _no_data(source: str, path: Path) -> None:
-    got = "a folder without them" if path.is_dir() else "another file"
-    if not path.exists():
-        got = "no such file or folder"
-    raise DataError(f"{shown(path)}: expected {_file_names(source)}, got {got}")
+    yield expanded(cache) / "convnet" / cfg.source
 
 
 def _file_names(source: str) -> str:
@@ -126,7 +113,7 @@ def _file_names(source: str) -> str:
 
 def _open_at(source: str, place: Path) -> tuple[Dataset, Dataset] | None:
     """The set at this place, or None where nothing of it is there."""
-    try:
+    with readable(place, "a readable folder"):
         if source not in _CLASSES:
             found = cifar10.find_set(source, place)
             return None if found is None else cifar10.open_set(found, _TITLES[source])
@@ -135,20 +122,14 @@ def _open_at(source: str, place: Path) -> tuple[Dataset, Dataset] | None:
             if files is not None:
                 title = f"{_TITLES[source]} from {shown(place / inner)}"
                 return idx.open_set(files, _CLASSES[source], title)
-    except OSError as error:
-        raise DataError(
-            f"{shown(place)}: expected a readable folder, got {error.strerror}"
-        ) from None
     return None
 
 
 def _open_sample() -> tuple[Dataset, Dataset]:
     files = idx.find_files(SAMPLE_FOLDER)
     if files is None:
-        raise DataError(
-            f"{shown(SAMPLE_FOLDER)}: expected the packaged sample of Fashion-MNIST, got none;"
-            " install the package again"
-        )
+        got = "none; install the package again"
+        raise mismatch(SAMPLE_FOLDER, "the packaged sample of Fashion-MNIST", got)
     train, test = idx.open_set(files, idx.FASHION_CLASSES, "packaged sample of Fashion-MNIST")
     hint = "only a sample, the whole set has 60,000 and 10,000"
     if SAMPLE_ACCURACY is not None:
@@ -162,8 +143,9 @@ def _open_sample() -> tuple[Dataset, Dataset]:
 def _checked_size(cfg: DataConfig, found: tuple[Dataset, Dataset]) -> tuple[Dataset, Dataset]:
     height, width, _ = found[0].shape
     if tuple(cfg.size) not in ((0, 0), (height, width)):
-        raise DataError(
-            f"data.size: expected [0, 0] or [{height}, {width}], the size of every image of"
-            f" {_TITLES[cfg.source]}, got {list(cfg.size)}; only folders of images are scaled"
+        raise mismatch(
+            "data.size",
+            f"[0, 0] or [{height}, {width}], the size of every image of {_TITLES[cfg.source]}",
+            f"{list(cfg.size)}; only folders of images are scaled",
         )
     return found

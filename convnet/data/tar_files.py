@@ -10,16 +10,12 @@ from __future__ import annotations
 from collections.abc import Container
 
 from convnet.common.reading import Budget, Limit
-from convnet.data.inflate import Stream
+from convnet.data.inflate import DamagedError, Stream, read_up_to
 
 _BLOCK = 512
-_PIECE = 1 << 20  # bytes read at a time
+_CHUNK = 1 << 20  # bytes passed over at a time
 _MEMBERS = Limit(10_000, "members in an archive")
 _FILE_TYPES = (b"0", b"\0")
-
-
-class TarError(ValueError):
-    """No tar archive, or a damaged one."""
 
 
 def read_members(stream: Stream, names: Container[str], limit: Limit) -> dict[str, bytes]:
@@ -27,11 +23,11 @@ def read_members(stream: Stream, names: Container[str], limit: Limit) -> dict[st
 
     Args:
         stream: the archive.
-        names: of the files wanted.
-        limit: of the size of each.
+        names: names of the files wanted.
+        limit: the most bytes that each may have.
 
     Raises:
-        TarError: no archive, damaged, or one of the files comes twice. EOFError: it ends early.
+        DamagedError: no archive, damaged, or one of the files comes twice. EOFError: it ends early.
         BudgetError: too many members, or too large a file.
     """
     found: dict[str, bytes] = {}
@@ -42,7 +38,7 @@ def read_members(stream: Stream, names: Container[str], limit: Limit) -> dict[st
         name, size, is_file = _parse(header)
         if is_file and name in names:
             if name in found:
-                raise TarError(f"{name} comes twice")
+                raise DamagedError(f"{name} comes twice")
             limit.check(size)
             found[name] = _take(stream, size)
             _take(stream, -size % _BLOCK)
@@ -51,9 +47,9 @@ def read_members(stream: Stream, names: Container[str], limit: Limit) -> dict[st
         first = False
     if len(header) < _BLOCK:
         if first:
-            raise TarError("not a tar archive")
+            raise DamagedError("not a tar archive")
         raise EOFError
-    while stream.read(_PIECE):  # to the end, where gzip has its checksum
+    while stream.read(_CHUNK):  # to the end, where gzip has its checksum
         pass
     return found
 
@@ -62,7 +58,7 @@ def _parse(header: bytes) -> tuple[str, int, bool]:
     """Name, size, and whether it is a regular file."""
     said = _octal(header[148:156])
     if said != sum(header) - sum(header[148:156]) + 8 * ord(" "):
-        raise TarError("a header that is damaged, or none of a tar archive")
+        raise DamagedError("a header that is damaged, or none of a tar archive")
     name = header[:100].partition(b"\0")[0]
     if header[257:262] == b"ustar" and (prefix := header[345:500].partition(b"\0")[0]):
         name = prefix + b"/" + name
@@ -73,22 +69,17 @@ def _parse(header: bytes) -> tuple[str, int, bool]:
 def _octal(field: bytes) -> int:
     digits = field.strip(b" \0") or b"0"
     if not set(digits) <= set(b"01234567"):
-        raise TarError("a header with a number that is none")
+        raise DamagedError("a header with a number that is none")
     return int(digits, 8)
 
 
 def _take(stream: Stream, size: int) -> bytes:
-    found = bytearray()
-    while len(found) < size:
-        part = stream.read(min(_PIECE, size - len(found)))
-        if not part:
-            raise EOFError
-        found += part
+    found = read_up_to(stream, size)
+    if len(found) < size:
+        raise EOFError
     return bytes(found)
 
 
 def _pass_over(stream: Stream, size: int) -> None:
-    while size:
-        size -= len(part := stream.read(min(_PIECE, size)))
-        if not part:
-            raise EOFError
+    for start in range(0, size, _CHUNK):
+        _take(stream, min(_CHUNK, size - start))

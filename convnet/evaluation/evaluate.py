@@ -150,7 +150,7 @@ def _validation_set(net: Trained, data: Data) -> Dataset:
     return validation
 
 
-def _loader(net: Trained, dataset: Dataset, batch: int, warn: Callable[[str], None]) -> Loader:
+def loader_of(net: Trained, dataset: Dataset, batch: int, warn: Callable[[str], None]) -> Loader:
     """The images as this net's training prepared them, in order."""
     cfg = net.cfg
     loader = Loader(
@@ -177,7 +177,7 @@ def _measure(
 ) -> list[Metrics]:
     """The metrics of the average of nets and crops, then those of each of several nets."""
     batch = min(len(sets[0]), *(net.cfg.train.batch for net in nets))
-    loaders = [_loader(net, one, batch, warn) for net, one in zip(nets, sets, strict=True)]
+    loaders = [loader_of(net, one, batch, warn) for net, one in zip(nets, sets, strict=True)]
     if len(nets) == 1 and not ten_crop and not nine_crop:
         return [_measure_centre(nets[0], loaders[0], tables)]
     together, own = Metrics(nets[0].classes), [Metrics(net.classes) for net in nets]

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -117,10 +117,10 @@ def predictions_chart(guesses: Sequence[Guess], columns: int = 4) -> Any:
     for number, guess in enumerate(guesses):
         x = _SPACE + (number % columns) * width
         y = _SPACE + (number // columns) * height
-        panel = axes(x, y, _PANEL, _PANEL)
-        _show_image(panel, guess.pixels)
+        image = axes(x, y, _PANEL, _PANEL)
+        _show_image(image, guess.pixels)
         title = "(not known)" if guess.label is None else guess.label
-        panel.set_title(title, y=-0.02, va="top", pad=0, fontsize=9, parse_math=False)
+        image.set_title(title, y=-0.02, va="top", pad=0, fontsize=9, parse_math=False)
         _show_bars(axes(x, y + _PANEL + _CAPTION, _PANEL, bars), guess)
     return figure
 
@@ -156,80 +156,56 @@ def _show_bars(axes: Any, guess: Guess) -> None:
 # ---- curves --------------------------------------------------------------------------------------
 
 
-@dataclass
-class Curves:
-    """The metrics of a run against its epochs.
+def curves_chart(records: Sequence[dict[str, Any]], title: str) -> Any:
+    """Loss, error and learning rate of a run against its epochs (before the first: its steps).
 
-    Attributes:
-        unit: of the horizontal axis: "epoch", or "step" before the first epoch is done.
-        steps, epochs: the records of each kind.
-        at_step, at_epoch: where they lie on the axis.
+    Args:
+        records: the lines of a metrics.jsonl.
+
+    Returns: the matplotlib Figure, an axes for each.
     """
-
-    unit: str
-    steps: list[dict[str, Any]] = field(default_factory=list)
-    epochs: list[dict[str, Any]] = field(default_factory=list)
-    at_step: list[float] = field(default_factory=list)
-    at_epoch: list[float] = field(default_factory=list)
-
-
-def curves_of(records: Sequence[dict[str, Any]]) -> Curves:
-    """Sorts the records of a metrics.jsonl."""
-    epochs = [record for record in records if record["kind"] == "epoch"]
-    steps = [record for record in records if record["kind"] == "step"]
-    per_epoch = epochs[0]["step"] / epochs[0]["epoch"] if epochs else 1.0
-    return Curves(
-        "epoch" if epochs else "step",
-        steps,
-        epochs,
-        [record["step"] / per_epoch for record in steps],
-        [float(record["epoch"]) for record in epochs],
-    )
-
-
-def curves_chart(curves: Curves, title: str) -> Any:
-    """Loss, error and learning rate. Returns: the matplotlib Figure, an axes for each."""
     import matplotlib
+
+    steps, epochs = ([r for r in records if r["kind"] == kind] for kind in ("step", "epoch"))
+    unit = "epoch" if epochs else "step"
+    per_epoch = epochs[0]["step"] / epochs[0]["epoch"] if epochs else 1.0
+    at_step = [record["step"] / per_epoch for record in steps]
+    at_epoch = [record["epoch"] for record in epochs]
+
+    def draw(axes: Any, key: str, name: str, value: Callable[[float], float]) -> None:
+        """Training as a pale line of all steps and a line of epochs; validation as a line."""
+        axes.plot(at_step, [value(r[key]) for r in steps], color=TRAINING, alpha=0.35, lw=0.8)
+        _line(axes, at_epoch, [value(r[key]) for r in epochs], TRAINING, "training")
+        _line(axes, at_epoch, [value(r[f"val_{key}"]) for r in epochs], VALIDATION, "validation")
+        axes.set(title=name, xlabel=unit)
+        axes.grid(alpha=0.3, lw=0.5)
 
     with matplotlib.rc_context(_STYLE):
         figure = _figure(8.0, 3.4, layout="constrained")
         loss, error, rate = figure.subplots(1, 3, width_ratios=(3, 3, 2))
         figure.suptitle(title, fontsize=9, parse_math=False)
-        _lines(loss, curves, "loss", "val_loss", lambda value: value)
-        loss.set(title="loss", xlabel=curves.unit)
-        _lines(error, curves, "top1", "val_top1", lambda value: 100.0 - value)
-        if any(record.get("val_top5", 100.0) < 100.0 for record in curves.epochs):
-            five = [100.0 - record["val_top5"] for record in curves.epochs]
-            label = "validation, top-5"
-            error.plot(curves.at_epoch, five, color=FIVE, lw=1.3, label=label, **_dots(five))
-        error.set(title="error, %", xlabel=curves.unit)
+        draw(loss, "loss", "loss", lambda value: value)
+        draw(error, "top1", "error, %", lambda value: 100.0 - value)
+        if any(record.get("val_top5", 100.0) < 100.0 for record in epochs):
+            five = [100.0 - record["val_top5"] for record in epochs]
+            _line(error, at_epoch, five, FIVE, "validation, top-5")
         error.set_ylim(bottom=0)
-        rates = [record["lr"] for record in curves.steps]
-        rate.plot(curves.at_step, rates, color="black", lw=1.0)
-        rate.set(title="learning rate", xlabel=curves.unit)
+        rates = [record["lr"] for record in steps]
+        rate.plot(at_step, rates, color="black", lw=1.0)
+        rate.set(title="learning rate", xlabel=unit)
         in_steps = len(set(rates)) <= _RATES
         rate.set_ylim(bottom=None if in_steps else 0.0)
         if in_steps and min(rates, default=0.0) > 0:
             rate.set_yscale("log")
         for axes in (loss, error):
-            axes.grid(alpha=0.3, lw=0.5)
             axes.legend(frameon=False, fontsize=7)
     return figure
 
 
-def _lines(axes: Any, curves: Curves, key: str, val_key: str, value: Any) -> None:
-    """Training as a pale line of all steps and a line of epochs; validation as a line."""
-    raw = [value(record[key]) for record in curves.steps]
-    axes.plot(curves.at_step, raw, color=TRAINING, alpha=0.35, lw=0.8)
-    train = [value(record[key]) for record in curves.epochs]
-    axes.plot(curves.at_epoch, train, color=TRAINING, lw=1.3, label="training", **_dots(train))
-    own = [value(record[val_key]) for record in curves.epochs]
-    axes.plot(curves.at_epoch, own, color=VALIDATION, lw=1.3, label="validation", **_dots(own))
-
-
-def _dots(values: Sequence[float]) -> dict[str, Any]:
-    """A single point makes no line: it gets a dot."""
-    return {"marker": "o", "ms": 3} if len(values) == 1 else {}
+def _line(axes: Any, x: Sequence[float], y: Sequence[float], color: str, label: str) -> None:
+    """A line; a single point makes none, and gets a dot."""
+    dot: dict[str, Any] = {"marker": "o", "ms": 3} if len(y) == 1 else {}
+    axes.plot(x, y, color=color, lw=1.3, label=label, **dot)
 
 
 # ---- confusion -----------------------------------------------------------------------------------

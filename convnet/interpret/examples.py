@@ -10,9 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
-from convnet.data import DataError, Dataset
+from convnet.data import Dataset
 from convnet.data.augment import Indices
-from convnet.data.dataset import Images, shown
+from convnet.data.dataset import Images, mismatch, shown
 from convnet.data.image import read_image
 from convnet.data.workers.decoded import DecodedDataset
 from convnet.evaluation.evaluate import Trained
@@ -28,7 +28,7 @@ class Example:
     """An image as the net takes it and as it is shown.
 
     Attributes:
-        name: of the file, or "validation 17".
+        name: name of the file, or "validation 17".
         pixels: uint8 [H, W, C], as the net takes it before the crop.
         shown: uint8 [H', W', C], the same image, perhaps larger.
         label: the right class, or None where it is not known.
@@ -50,11 +50,11 @@ def from_files(
         DataError: a file that is no usable image, labels that are no classes, or too few of them.
     """
     if labels and len(labels) != len(images):
-        raise DataError(f"labels: expected {len(images)}, one for each image, got {len(labels)}")
+        raise mismatch("labels", f"{len(images)}, one for each image", len(labels))
     for label in labels:
         if label not in trained.classes:
             known = ", ".join(trained.classes[:20])
-            raise DataError(f'labels: expected classes of the net ({known}), got "{label}"')
+            raise mismatch("labels", f"classes of the net ({known})", f'"{label}"')
     pixels = read_images(trained, images)
     height, width, channels = trained.image
     factor = -(-SHOWN_SIDE // min(height, width)) if min(height, width) > 32 else 1
@@ -83,9 +83,7 @@ def from_set(data: Dataset, numbers: Sequence[int] | Indices, what: str) -> list
     """
     for number in numbers:
         if not 0 <= number < len(data):
-            raise DataError(
-                f"{what} images: expected numbers from 0 to {len(data) - 1}, got {number}"
-            )
+            raise mismatch(f"{what} images", f"numbers from 0 to {len(data) - 1}", number)
     pixels = data.read(np.asarray(numbers, np.int64))
     return [
         Example(f"{what} {number}", one, large_image(data, int(number), one), label)

@@ -17,7 +17,7 @@ import numpy as np
 from convnet.common.checks import check_int
 from convnet.config import load_config
 from convnet.data import DataError
-from convnet.data.dataset import shown
+from convnet.data.dataset import mismatch, shown
 from convnet.evaluation.evaluate import _warn, measure_classes, open_run, validation_sets
 from convnet.evaluation.predict import classify
 from convnet.interpret import charts
@@ -42,6 +42,14 @@ def place_for(run: Run, name: str, out: Run | None = None) -> Path:
     return (path.parent if path.is_file() else path) / name
 
 
+def _chart_place(run: Run, name: str, out: Run | None) -> Path:
+    """As `place_for`, once it is known that a chart can be written there."""
+    charts.require()
+    path = place_for(run, name, out)
+    charts.check_name(path)
+    return path
+
+
 # ---- filters -------------------------------------------------------------------------------------
 
 
@@ -58,7 +66,7 @@ def read_filters(checkpoint: Checkpoint, layer: str | None = None) -> Filters:
     """The filters of a layer in a checkpoint.
 
     Args:
-        checkpoint: of any run.
+        checkpoint: a checkpoint of any run.
         layer: the name of a convolution, or of a dense layer that reads the image; None: the
             first there is.
 
@@ -72,12 +80,10 @@ def read_filters(checkpoint: Checkpoint, layer: str | None = None) -> Filters:
     net = build_net(cfg, shape, len(state["classes"]), "cpu", sizes_only=True)
     names = [node.name for node in net.nodes if _has_filters(node)]
     if not names:
-        raise DataError(f"{checkpoint.path}: expected a net with a convolution, got none")
+        raise mismatch(checkpoint.path, "a net with a convolution", "none")
     name = names[0] if layer is None else layer
     if name not in names:
-        raise DataError(
-            f"layer: expected one with filters, got {name!r}; {graph.suggestion(name, names)}"
-        )
+        raise mismatch("layer", "one with filters", f"{name!r}; {graph.suggestion(name, names)}")
     node = next(node for node in net.nodes if node.name == name)
     w = checkpoint.arrays[f"{node.share or name}.w"]
     if isinstance(node.layer, Dense):
@@ -124,9 +130,9 @@ def plot_filters(
         towers: how many blocks; by default as many as the net has.
         scale: pixels a weight; 0 chooses.
         each: every filter at full contrast by itself.
-        most: of filters that are neither grey nor in colour (a tile for each channel), so many
-            filters and channels are shown at most.
-        warn: told when a damaged checkpoint is passed over.
+        most: the most filters and channels that are shown of filters that are neither grey nor in
+            colour, which have one panel for each channel.
+        warn: called with a line of text when a damaged checkpoint is passed over.
 
     Returns: the file, and what is in it.
     Raises: CheckpointError, RunError, DataError; OSError: the file cannot be written.
@@ -135,7 +141,7 @@ def plot_filters(
     w, towers = filters.w, filters.towers if towers is None else check_int("towers", towers)
     count, height, width, channels = w.shape
     if count % towers:
-        raise DataError(f"towers: expected a divisor of {count} filters, got {towers}")
+        raise mismatch("towers", f"a divisor of {count} filters", towers)
     text = f"{count} filters {height}x{width}x{channels} of {filters.layer}"
     text += f", {towers} towers of {count // towers}" if towers > 1 else ""
     if channels not in (1, 3):
@@ -183,9 +189,7 @@ def plot_predictions(
     Returns: the file, and how many are right.
     Raises: CheckpointError, RunError, DataError, DeviceError; ConfigError: no matplotlib.
     """
-    charts.require()
-    path = place_for(run, "predictions.png", out)
-    charts.check_name(path)
+    path = _chart_place(run, "predictions.png", out)
     trained = open_run(run, device, warn)
     if images:
         if pick:
@@ -200,8 +204,9 @@ def plot_predictions(
     for example, row in zip(examples, rows, strict=True):
         order = np.argsort(-row, kind="stable")[:top]
         names = tuple(trained.classes[index] for index in order)
-        likely = tuple(float(row[index]) for index in order)
-        guesses.append(charts.Guess(example.shown, example.label, names, likely))
+        guesses.append(
+            charts.Guess(example.shown, example.label, names, tuple(row[order].tolist()))
+        )
     charts.save_chart(charts.predictions_chart(guesses), path)
     known = [guess for guess in guesses if guess.label is not None]
     right = sum(guess.classes[0] == guess.label for guess in known)
@@ -225,18 +230,15 @@ def plot_curves(run: Run, out: Run | None = None) -> tuple[Path, str]:
     Returns: the file, and what is in it.
     Raises: RunError: no metrics in that folder. ConfigError: no matplotlib. OSError.
     """
-    charts.require()
-    folder = Path(run)
+    path, folder = _chart_place(run, "curves.png", out), Path(run)
     if not folder.is_dir():
         raise RunError(f"{shown(folder)}: expected the folder of a run")
-    path = place_for(run, "curves.png", out)
-    charts.check_name(path)
     records = read_metrics(folder / "metrics.jsonl")
     if not records:
         raise RunError(f"{shown(folder)}: no metrics in this folder yet (metrics.jsonl)")
-    curves = charts.curves_of(records)
-    charts.save_chart(charts.curves_chart(curves, shown(folder.absolute().name)), path)
-    return path, f"{len(curves.epochs)} epochs, {records[-1]['step']} steps"
+    charts.save_chart(charts.curves_chart(records, shown(folder.absolute().name)), path)
+    epochs = sum(record["kind"] == "epoch" for record in records)
+    return path, f"{epochs} epochs, {records[-1]['step']} steps"
 
 
 def plot_confusion(
@@ -260,9 +262,7 @@ def plot_confusion(
     Returns: the file, and the most frequent confusions.
     Raises: CheckpointError, RunError, DataError, DeviceError; ConfigError: no matplotlib.
     """
-    charts.require()
-    path = place_for(run, "confusion.png", out)
-    charts.check_name(path)
+    path = _chart_place(run, "confusion.png", out)
     scores, validation = measure_classes(run, data, device, warn, ten_crop)
     title = f"{shown(Path(run).absolute().name)}: {scores.means()['top1']:.2f} % right"
     charts.save_chart(charts.confusion_chart(scores.confusion, scores.classes, title), path)

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from convnet.data import DataError, Dataset
-from convnet.data.dataset import shown
+from convnet.data import Dataset
+from convnet.data.dataset import mismatch, shown
 from convnet.retrieval.index import Index, indexed_images, open_index
 from convnet.retrieval.knn import Euclidean, Neighbours
 
@@ -31,11 +31,11 @@ class Row:
 
     Attributes:
         name: "pixels", "features", or "64 bits".
-        precision: of the nearest k, how many are of the query's class, 0 .. 1, mean over queries.
+        precision: share of the k nearest that have the query's class, 0 .. 1, mean over queries.
         by_class: the same for the queries of each class; None where there are none.
         ms: milliseconds a query, the median of single queries; what is searched for is in memory,
             and making it (running the net on an image) is not counted.
-        bytes_per_picture: of what is searched.
+        bytes_per_picture: bytes that are searched for each image.
     """
 
     name: str
@@ -144,25 +144,21 @@ def retrieval(
 def _check_together(index: Index, asked: Index, codes: Sequence[Index]) -> None:
     for one in (index, asked):
         if one.kind != "features":
-            raise DataError(f"{shown(one.path)}: expected features, got codes")
+            raise mismatch(one.path, "features", "codes")
         if not one.classes or one.labels.min() < 0:
-            raise DataError(f"{shown(one.path)}: expected images with classes, got some without")
+            raise mismatch(one.path, "images with classes", "some without")
     if asked.facts["net"] != index.facts["net"]:
-        raise DataError(
-            f"{shown(asked.path)}: expected features of the net and layer of"
-            f" {shown(index.path)}, got those of another"
-        )
+        got = "those of another"
+        raise mismatch(asked.path, f"features of the net and layer of {shown(index.path)}", got)
     if asked.classes != index.classes:
-        raise DataError(
-            f"{shown(asked.path)}: expected the {len(index.classes)} classes of"
-            f" {shown(index.path)}, got {len(asked.classes)}, or others"
-        )
+        got = f"{len(asked.classes)}, or others"
+        raise mismatch(asked.path, f"the {len(index.classes)} classes of {shown(index.path)}", got)
     for one in codes:
         if one.kind != "codes":
-            raise DataError(f"{shown(one.path)}: expected codes, got features")
+            raise mismatch(one.path, "codes", "features")
         same = one.facts["data"]["sha256"] == index.facts["data"]["sha256"]
         if one.facts["net"] != index.facts["net"] or not same:
-            raise DataError(f"{shown(one.path)}: expected codes of {shown(index.path)}, got others")
+            raise mismatch(one.path, f"codes of {shown(index.path)}", "others")
 
 
 @dataclass

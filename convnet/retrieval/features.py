@@ -20,16 +20,15 @@ import numpy.typing as npt
 
 from convnet.common.files import lock_file, replace, sync_folder
 from convnet.common.reading import JSON, parse_json, read_text
-from convnet.data import DataError, Dataset, Loader
-from convnet.data.dataset import Images, shown
-from convnet.evaluation.evaluate import Trained, _warn, open_run
+from convnet.data import DataError, Dataset
+from convnet.data.dataset import Images, mismatch, shown
+from convnet.evaluation.evaluate import Trained, _warn, loader_of, open_run
 from convnet.evaluation.predict import batches
 from convnet.layers import Dense, graph
 from convnet.nn.net import Net
 from convnet.retrieval import tensor_file
 from convnet.retrieval.image_set import Part, data_facts, image_names, open_source, source_for
 from convnet.retrieval.tensor_file import TensorFile
-from convnet.training.setup import workers_for
 
 FORMAT, VERSION = "convnet features", 1
 UNFINISHED = ".part"  # ends the name of a file that is being written
@@ -78,7 +77,7 @@ def net_facts(trained: Trained, layer: str) -> dict[str, Any]:
     """What features depend on besides the images: a digest of the net and of how it is fed."""
     cfg = trained.cfg
     how = {
-        "net": cfg.to_dict()["net"],
+        "net": trained.checkpoint.state["config"]["net"],  # as written: names may change since
         "mean": cfg.data.mean,
         "scale": cfg.data.scale,
         "crop": list(cfg.augment.crop),
@@ -148,10 +147,8 @@ def write_features(
     source = source_for(trained, data, part)
     dataset, labelled = open_source(source)
     if dataset.shape != trained.image:
-        raise DataError(
-            f"{dataset.description}: expected images {trained.image} as in training, got"
-            f" {dataset.shape}"
-        )
+        got = dataset.shape
+        raise mismatch(dataset.description, f"images {trained.image} as in training", got)
     names = image_names(dataset)
     facts = {
         "format": FORMAT,
@@ -215,20 +212,13 @@ def _unfinished(
         if begun is not None:
             yield tensor_file.open_tensors(place, write=True), min(begun, len(dataset))
             return
-        held = [name.encode(errors="surrogateescape") for name in names or []]
-        tensors = {
-            "features": ("float32", (len(dataset), size)),
-            "labels": ("int32", (len(dataset),)),
-        }
+        arrays = {"labels": dataset.labels if labelled else np.full(len(dataset), -1, np.int32)}
         if names:
-            tensors["names"] = ("uint8", (sum(map(len, held)),))
-            tensors["name_ends"] = ("int64", (len(held),))
-        file = tensor_file.create(place, facts, tensors)
-        file.arrays["labels"][:] = dataset.labels if labelled else -1
-        if names:
-            file.arrays["names"][:] = np.frombuffer(b"".join(held), np.uint8)
-            file.arrays["name_ends"][:] = np.cumsum(list(map(len, held)))
-        file.flush()
+            held = [name.encode(errors="surrogateescape") for name in names]
+            arrays["names"] = np.frombuffer(b"".join(held), np.uint8)
+            arrays["name_ends"] = np.cumsum(list(map(len, held)), dtype=np.int64)
+        large = {"features": ("float32", (len(dataset), size))}
+        file = tensor_file.create(place, facts, large, arrays)
         _save_progress(path, 0)
         yield file, 0
     finally:
@@ -247,7 +237,7 @@ def _rows_done(path: Path) -> int | None:
 
 def _save_progress(path: Path, rows: int) -> None:
     text = json.dumps({"rows": rows}).encode()
-    replace(_progress_path(path), lambda file: file.write(text))
+    replace(_progress_path(path), text)
 
 
 def _fill(
@@ -260,19 +250,8 @@ def _fill(
     progress: Callable[[int, int], None],
 ) -> None:
     """Computes the rows that are missing, in the batches in which all would be computed."""
-    cfg, rows = trained.cfg, file.arrays["features"]
-    batch = min(cfg.train.batch, len(dataset))
-    loader = Loader(
-        dataset,
-        batch,
-        cfg.seed,
-        cfg.augment,
-        trained.stats,
-        train=False,
-        workers=workers_for(cfg, trained.prepare.backend),
-        fallback=cfg.data.workers == "auto",
-        warn=warn,
-    )
+    rows, batch = file.arrays["features"], min(trained.cfg.train.batch, len(dataset))
+    loader = loader_of(trained, dataset, batch, warn)
     path = file.path.with_name(file.path.name.removesuffix(UNFINISHED))
     first = done // batch
     at, saved = first * batch, time.monotonic()
@@ -280,7 +259,7 @@ def _fill(
         for step in steps:
             found = trained.net.forward(trained.prepare(step), layer, len(step))
             if not np.isfinite(found).all():
-                raise DataError(f"{layer}: expected finite features, got NaN or infinity")
+                raise mismatch(layer, "finite features", "NaN or infinity")
             rows[at : at + len(step)] = found.reshape(len(step), -1)
             at += len(step)
             progress(at, len(dataset))

@@ -23,7 +23,7 @@ import numpy.typing as npt
 
 from convnet import backend as backends
 from convnet.data.augment import epoch_order
-from convnet.data.dataset import DataError
+from convnet.data.dataset import DataError, mismatch
 from convnet.layers import Dense, Sigmoid
 from convnet.layers.layer import Layer, Parameter
 from convnet.optim.sgd import SGD, DivergedError
@@ -40,12 +40,13 @@ class HashSettings:
     """How codes are learned.
 
     Attributes:
-        bits: of a code.
+        bits: bits per code.
         hidden: sizes of the encoder's hidden layers; the decoder has the same in reverse. None: a
             quarter and a sixteenth of the feature's size, where these are more than `bits`.
-        epochs, batch: passes over the data, rows a step.
+        epochs: passes over the data.
+        batch: rows per step.
         lr: learning rate, which grows for 50 steps and falls by a half cosine.
-        seed: of weights and order.
+        seed: seed of the weights and of the data order.
     """
 
     bits: int = 64
@@ -88,9 +89,7 @@ class Encoder:
             shape = layer.setup(shape, np.random.default_rng(0))
             for param, array in zip(layer.params, (w, b), strict=True):
                 if param.shape != array.shape:
-                    raise DataError(
-                        f"encoder: expected weights of shape {param.shape}, got {array.shape}"
-                    )
+                    raise mismatch("encoder", f"weights of shape {param.shape}", array.shape)
                 param.data = np.ascontiguousarray(array)
             self._net.append(layer)
 
@@ -145,9 +144,7 @@ def learn_codes(
     """
     count = len(x)
     if count < settings.batch:
-        raise DataError(
-            f"hash: expected at least {settings.batch} images to learn from, got {count}"
-        )
+        raise mismatch("hash", f"at least {settings.batch} images to learn from", count)
     mean, scale = _moments(x)
     if not 0 < scale < math.inf:
         raise DataError("hash: expected features that differ, got the same ones for all images")

@@ -20,7 +20,7 @@ from convnet.common.typecheck import brief
 from convnet.config import DataConfig
 from convnet.config.reading import Place, section
 from convnet.data import DataError, Dataset
-from convnet.data.dataset import shown
+from convnet.data.dataset import mismatch, shown
 from convnet.evaluation.evaluate import _warn, open_run, validation_sets
 from convnet.interpret.examples import Example, from_files, from_set, large_image
 from convnet.interpret.montage import Tile, neighbour_rows, save_image
@@ -130,13 +130,11 @@ def open_index(path: Run, engine: str = "numpy", check: bool = True) -> Index:
         )
     file = tensor_file.open_tensors(place)
     if file.facts.get("format") not in (FORMAT, CODES):
-        raise DataError(f"{shown(place)}: expected features or codes, got another file")
+        raise mismatch(place, "features or codes", "another file")
     version = file.facts.get("version")
     if version != VERSION:
-        raise DataError(
-            f"{shown(place)}: expected version {VERSION}, got {brief(str(version))}; a newer"
-            " convnet has made it"
-        )
+        got = f"{brief(str(version))}; a newer convnet has made it"
+        raise mismatch(place, f"version {VERSION}", got)
     if check:
         file.verify()
     return Index(file, engine)
@@ -147,29 +145,35 @@ def _check_facts(facts: dict[str, Any]) -> None:
 
     The path of its images is checked by `indexed_images`.
     """
-    net, data, classes = (facts.get(key) for key in ("net", "data", "classes"))
-    if not isinstance(net, dict) or not isinstance(net.get("layer"), str):
-        raise DataError("it does not say of which layer")
-    if not isinstance(data, dict) or not isinstance(data.get("part"), str):
-        raise DataError("it does not say of which images")
+    for table, key, what in (("net", "layer", "layer"), ("data", "part", "images")):
+        said = facts.get(table)
+        if not isinstance(said, dict) or not isinstance(said.get(key), str):
+            raise DataError(f"it does not say of which {what}")
+    classes = facts.get("classes")
     if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
         raise DataError("its classes are no names")
 
 
+def _take(arrays: Mapping[str, np.ndarray], name: str, dtype: npt.DTypeLike, axes: int) -> Any:
+    """An array of a file. Raises: DataError: it is not there, empty, or of another type or rank."""
+    array = arrays.get(name)
+    if array is None or array.dtype != dtype or array.ndim != axes or not array.size:
+        raise DataError(f"no {name} in it, or of another type")
+    return array
+
+
 def _check_arrays(arrays: Mapping[str, np.ndarray], kind: str) -> None:
     """Whether the arrays of a file fit. Raises: DataError: which does not."""
-    types = {"features": np.float32, "codes": np.uint8, "labels": np.int32}
-    for name in (kind, "labels"):
-        if name not in arrays or arrays[name].dtype != types[name]:
-            raise DataError(f"no {name} in it, or of another type")
-    rows, labels = arrays[kind], arrays["labels"]
-    if rows.ndim != 2 or labels.shape != (len(rows),) or not rows.size:
+    rows = _take(arrays, kind, np.uint8 if kind == "codes" else np.float32, 2)
+    labels = _take(arrays, "labels", np.int32, 1)
+    if len(labels) != len(rows):
         raise DataError("its arrays do not fit")
     if "name_ends" in arrays:
-        names, ends = arrays.get("names", labels), arrays["name_ends"]
-        right = ends.dtype == np.int64 and ends.shape == labels.shape and names.dtype == np.uint8
-        bounds = (0, *ends[[0]], *ends[[-1]], names.size) if right else (1, 0)
-        if names.ndim != 1 or list(bounds) != sorted(bounds) or (np.diff(ends) < 0).any():
+        ends, names = _take(arrays, "name_ends", np.int64, 1), arrays.get("names")
+        if names is None or names.dtype != np.uint8 or names.ndim != 1 or len(ends) != len(labels):
+            raise DataError("its names do not fit")
+        bounds = [0, int(ends[0]), int(ends[-1]), names.size]
+        if bounds != sorted(bounds) or (np.diff(ends) < 0).any():
             raise DataError("its names do not fit")
 
 
@@ -181,22 +185,20 @@ def _encoder(file: TensorFile) -> Encoder:
     scale = said.get("scale")
     if not isinstance(scale, float | int) or not 0 < scale < math.inf:
         raise DataError("the scale of its encoder is none")
-    names = [f"encoder{i}.{name}" for i in range(min(said["layers"], len(arrays))) for name in "wb"]
-    for name in ("mean", "threshold", *names):
-        if name not in arrays or arrays[name].dtype != np.float32 or not arrays[name].size:
-            raise DataError(f"no {name} of its encoder, or of another type")
-    if not names or any(arrays[name].ndim != 1 + name.endswith("w") for name in names):
-        raise DataError("the weights of its encoder do not fit")
-    mean, threshold = np.array(arrays["mean"]), np.array(arrays["threshold"])
-    bits = len(arrays[names[-1]])
-    if mean.ndim != 1 or threshold.shape != (bits,) or arrays["codes"].shape[1] != -(-bits // 8):
-        raise DataError("the codes are not those of its encoder")
+    mean, threshold = (_take(arrays, name, np.float32, 1) for name in ("mean", "threshold"))
     weights = [
-        (np.array(arrays[w]), np.array(arrays[b]))
-        for w, b in zip(names[::2], names[1::2], strict=True)
+        (
+            _take(arrays, f"encoder{i}.w", np.float32, 2),
+            _take(arrays, f"encoder{i}.b", np.float32, 1),
+        )
+        for i in range(min(said["layers"], len(arrays)))
     ]
+    bits = len(weights[-1][1]) if weights else 0
+    if len(threshold) != bits or arrays["codes"].shape[1] != -(-bits // 8):
+        raise DataError("the codes are not those of its encoder")
     try:
-        return Encoder(mean, float(scale), weights, threshold)
+        copies = [(np.array(w), np.array(b)) for w, b in weights]
+        return Encoder(np.array(mean), float(scale), copies, np.array(threshold))
     except ValueError as error:
         raise DataError(str(error)) from None
 
@@ -223,36 +225,30 @@ def write_codes(
     """
     path = Path(out)
     if path.exists():
-        raise DataError(
-            f"{shown(path)}: expected a new file, got one that is there; remove it first"
-        )
+        raise mismatch(path, "a new file", "one that is there; remove it first")
     index = open_index(features)
     if index.kind != "features":
-        raise DataError(f"{shown(index.path)}: expected features, got codes")
+        raise mismatch(index.path, "features", "codes")
     learned = learn_codes(index.rows, settings, device, progress)
     encoder = learned.encoder
-    about = {**vars(settings), "hidden": list(settings.sizes(index.rows.shape[1]))}
-    about |= {"layers": len(encoder.layers), "scale": encoder.scale, "unexplained": learned.loss}
-    about["size"] = len(encoder.mean)
-    facts = {**index.facts, "format": CODES, "encoder": about}
-    weights = {
-        f"encoder{i}.{name}": array
-        for i, pair in enumerate(encoder.layers)
-        for name, array in zip("wb", pair, strict=True)
+    about = {
+        **vars(settings),
+        "hidden": list(settings.sizes(index.rows.shape[1])),
+        "layers": len(encoder.layers),
+        "scale": encoder.scale,
+        "unexplained": learned.loss,
+        "size": len(encoder.mean),
     }
-    arrays = {**weights, "mean": encoder.mean, "threshold": encoder.threshold}
-    arrays |= {
-        name: index.file.arrays[name]
-        for name in ("labels", "names", "name_ends")
-        if name in index.file.arrays
-    }
-    tensors = {name: (array.dtype.name, array.shape) for name, array in arrays.items()}
-    tensors["codes"] = ("uint8", (len(index), -(-encoder.bits // 8)))
+    held = ("labels", "names", "name_ends")
+    arrays = {name: index.file.arrays[name] for name in held if name in index.file.arrays}
+    arrays |= {"mean": encoder.mean, "threshold": encoder.threshold}
+    for i, (w, b) in enumerate(encoder.layers):
+        arrays |= {f"encoder{i}.w": w, f"encoder{i}.b": b}
+    tensors = {"codes": ("uint8", (len(index), -(-encoder.bits // 8)))}
     temporary = path.with_name(path.name + ".tmp")
     try:
-        file = tensor_file.create(temporary, facts, tensors)
-        for name, array in arrays.items():
-            file.arrays[name][...] = array
+        facts = {**index.facts, "format": CODES, "encoder": about}
+        file = tensor_file.create(temporary, facts, tensors, arrays)
         for start in range(0, len(index), 8192):
             rows = index.rows[start : start + 8192]
             file.arrays["codes"][start : start + len(rows)] = encoder(rows)
@@ -272,8 +268,9 @@ class Found:
 
     Attributes:
         query: the image.
-        numbers, distances: of its neighbours in the index: Euclidean distances, or bits.
-        names, labels: of its neighbours.
+        numbers: places of its neighbours in the index, from 0.
+        distances: their distances: Euclidean, or bits that differ.
+        names, labels: the names of their files, and of their classes where these are known.
     """
 
     query: Example
@@ -284,12 +281,9 @@ class Found:
 
     def as_dict(self) -> dict[str, Any]:
         """JSON values."""
-        neighbours = [
-            {"number": number, "distance": distance, "name": name, "class": label}
-            for number, distance, name, label in zip(
-                self.numbers, self.distances, self.names, self.labels, strict=True
-            )
-        ]
+        keys = ("number", "distance", "name", "class")
+        rows = zip(self.numbers, self.distances, self.names, self.labels, strict=True)
+        neighbours = [dict(zip(keys, row, strict=True)) for row in rows]
         return {"query": self.query.name, "class": self.query.label, "neighbours": neighbours}
 
 
@@ -320,10 +314,7 @@ def search(
     trained = open_run(run, device, warn)
     layer = str(index.facts["net"]["layer"])
     if layer not in trained.net.shapes or net_facts(trained, layer) != index.facts["net"]:
-        raise DataError(
-            f"{shown(index.path)}: expected features of {trained.checkpoint.path}, got those of"
-            " another net"
-        )
+        raise mismatch(index.path, f"features of {trained.checkpoint.path}", "those of another net")
     examples = list(from_files(trained, images)) if images else []
     if pick:
         (validation,) = validation_sets([trained], data)
@@ -334,16 +325,12 @@ def search(
         )
     queries = features_of(trained, layer, np.stack([one.pixels for one in examples]))
     near = index.nearest(queries, k)
-    return [
-        Found(
-            example,
-            tuple(map(int, numbers)),
-            tuple(map(float, distances)),
-            tuple(index.name(int(number)) for number in numbers),
-            tuple(index.label(int(number)) for number in numbers),
-        )
-        for example, numbers, distances in zip(examples, near.indices, near.distances, strict=True)
-    ]
+    found = []
+    for example, row, distances in zip(examples, near.indices, near.distances, strict=True):
+        numbers = tuple(row.tolist())
+        names, labels = tuple(map(index.name, numbers)), tuple(map(index.label, numbers))
+        found.append(Found(example, numbers, tuple(distances.tolist()), names, labels))
+    return found
 
 
 def indexed_images(index: Index, data: Run | None = None) -> Dataset:
@@ -375,7 +362,7 @@ def draw(found: Sequence[Found], index: Index, out: Run, data: Run | None = None
         found: what `search` has returned.
         index: in which.
         out: the file, .png or another of Pillow's.
-        data: where the images of the index are now.
+        data: the path of the images of the index, if they have moved.
 
     Raises: DataError: the images are gone or have changed. OSError.
     """

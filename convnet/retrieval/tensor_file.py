@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,10 +20,10 @@ import numpy as np
 
 from convnet.common.reading import open_file, parse_json
 from convnet.common.tensor_header import DTYPES, Entry, read_header
-from convnet.data.dataset import DataError, shown
+from convnet.data.dataset import DataError, mismatch, readable, shown
 
 DIGEST = "sha256"
-_PIECE = 1 << 24  # bytes hashed at a time
+_CHUNK = 1 << 24  # bytes hashed at a time
 
 
 @dataclass
@@ -31,9 +31,9 @@ class TensorFile:
     """An open file.
 
     Attributes:
-        path: where it is.
+        path: the file.
         facts: JSON values.
-        arrays: by name, mapped: reading a part reads that part of the file.
+        arrays: name -> array mapped into memory: reading a part reads that part of the file.
     """
 
     path: Path
@@ -53,8 +53,9 @@ class TensorFile:
             if name != DIGEST:
                 array = self.arrays[name]
                 digest.update(f"\n{name} {array.dtype.name} {array.shape}\n".encode())
-                for piece in _pieces(array):
-                    digest.update(piece)
+                flat = array.reshape(-1).view(np.uint8)
+                for start in range(0, flat.size, _CHUNK):
+                    digest.update(flat[start : start + _CHUNK].data)
         return digest.digest()
 
     def seal(self) -> None:
@@ -71,27 +72,28 @@ class TensorFile:
             raise DataError(f"{shown(self.path)}: damaged file (its checksum does not match)")
 
 
-def _pieces(array: np.ndarray) -> Iterator[memoryview]:
-    flat = array.reshape(-1).view(np.uint8)
-    for start in range(0, flat.size, _PIECE):
-        yield flat[start : start + _PIECE].data
-
-
 def create(
-    path: Path, facts: Mapping[str, Any], tensors: Mapping[str, tuple[str, tuple[int, ...]]]
+    path: Path,
+    facts: Mapping[str, Any],
+    tensors: Mapping[str, tuple[str, tuple[int, ...]]],
+    arrays: Mapping[str, np.ndarray] | None = None,
 ) -> TensorFile:
-    """Makes a file whose arrays are zeros, to be written to; its space on the disk is taken now.
+    """Makes a file whose space on the disk is taken now.
 
     Args:
         path: replaced if it is there.
         facts: JSON values.
-        tensors: name -> (dtype, shape); float32, int64, int32 or uint8.
+        tensors: name -> (dtype, shape) of arrays of zeros, to be written to; float32, int64, int32
+            or uint8.
+        arrays: others, by name.
 
     Raises: OSError: it cannot be written, for example for lack of space.
     """
+    given = dict(arrays or {})
     header: dict[str, Any] = {"__metadata__": {"convnet": json.dumps(dict(facts), sort_keys=True)}}
+    order = {name: (array.dtype.name, array.shape) for name, array in given.items()}
+    order = {**order, **tensors, DIGEST: ("uint8", (32,))}
     offset = 0
-    order = {**tensors, DIGEST: ("uint8", (32,))}
     for name in sorted(order, key=lambda name: -np.dtype(order[name][0]).itemsize):  # aligned
         dtype, shape = order[name]
         size = int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize
@@ -114,7 +116,11 @@ def create(
         except OSError as error:
             path.unlink()
             raise OSError(error.errno, os.strerror(error.errno or 0), str(path)) from error
-    return open_tensors(path, write=True)
+    file_of_zeros = open_tensors(path, write=True)
+    for name, array in given.items():
+        file_of_zeros.arrays[name][...] = array
+    file_of_zeros.flush()
+    return file_of_zeros
 
 
 def open_tensors(path: Path, write: bool = False) -> TensorFile:
@@ -123,17 +129,17 @@ def open_tensors(path: Path, write: bool = False) -> TensorFile:
     Raises: DataError: missing, truncated, or not one of these files.
     """
     try:
-        with open_file(path) as file:
+        with readable(path), open_file(path) as file:
             metadata, entries = read_header(file)
-        facts = parse_json(metadata["convnet"]) if "convnet" in metadata else None
-        arrays = {name: _mapped(path, entry, write) for name, entry in entries.items()}
-    except OSError as error:
-        raise DataError(f"{shown(path)}: expected a readable file, got {error.strerror}") from None
+            facts = parse_json(metadata["convnet"]) if "convnet" in metadata else None
+            arrays = {name: _mapped(path, entry, write) for name, entry in entries.items()}
+    except DataError:
+        raise
     except ValueError as error:
         raise DataError(f"{shown(path)}: damaged file ({error})") from None
     digest = arrays.get(DIGEST)
     if not isinstance(facts, dict) or digest is None or digest.nbytes != 32:
-        raise DataError(f"{shown(path)}: expected a file of convnet's, got another safetensors one")
+        raise mismatch(path, "a file of convnet's", "another safetensors one")
     return TensorFile(path, facts, arrays)
 
 

@@ -59,7 +59,7 @@ def test_refuses_numbers_without_their_meaning(root: Path) -> None:
         ("names.txt", b"cat\ndog\n", r"names.txt: expected 6 labels, one a line .*, got 2"),
         ("names.txt", b"cat\n" * 5 + b"cow\n", r"line 6: expected one of the 3 classes .* got cow"),
         ("names.txt", b"cat\n" * 5 + b"\n\ncat\n", r"names.txt: expected 6 labels.* got 8"),
-        ("names.txt", b"\xff\xfe" * 6, r"names.txt: expected a text file, got other bytes"),
+        ("names.txt", b"\xff\xfe" * 6, r"names.txt: expected a text file, got a damaged file"),
         ("names.txt", None, r"names.txt: expected a readable file, got No such file"),
     ],
 )

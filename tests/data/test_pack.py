@@ -312,16 +312,16 @@ def test_refuses_folders(source: Path, result: Path, tmp_path: Path) -> None:
     ("name", "change", "expected"),
     [
         ("packed.json", b"{", r"packed.json: expected JSON, got a damaged file"),
-        ("packed.json", b"{}", r'expected the format "convnet packed images"'),
+        ("packed.json", b"{}", r'expected the format "convnet packed pictures"'),
         (
             "packed.json",
-            b'{"format": "convnet packed images", "version": 3}',
+            b'{"format": "convnet packed pictures", "version": 3}',
             r"expected version 1 to 2, got 3; a newer convnet",
         ),
         (
             "packed.json",
-            b'{"format": "convnet packed images", "version": 1}',
-            r"expected a whole description, got a damaged one \(size: expected a height",
+            b'{"format": "convnet packed pictures", "version": 1}',
+            r"expected a whole description, got a damaged one \(size: expected a list of 2",
         ),
         ("train.index.npy", b"nothing", r"train.index.npy: expected an index of images"),
         ("train.index.npy", None, r"train.index.npy: expected a readable file, got No such"),

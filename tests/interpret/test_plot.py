@@ -339,8 +339,7 @@ def test_curves_are_those_of_the_metrics(run: Path, capsys: pytest.CaptureFixtur
     assert main(["plot", str(run), "curves"]) == 0
     assert capsys.readouterr().out == f"3 epochs, 30 steps\nwrote {run / 'curves.png'}\n"
     records = tiny.metrics(run)
-    curves = charts.curves_of(records)
-    figure = charts.curves_chart(curves, "a $ title")
+    figure = charts.curves_chart(records, "a $ title")
     loss, error, rate = figure.axes
     epochs = [record for record in records if record["kind"] == "epoch"]
     lines = {line.get_label(): line.get_xydata() for line in loss.lines}
@@ -362,7 +361,7 @@ def test_curves_of_a_run_without_a_whole_epoch(tmp_path: Path) -> None:
     path, said = plot.plot_curves(tmp_path)
     assert said == "0 epochs, 6 steps"
     assert path == tmp_path / "curves.png"
-    assert charts.curves_of([record]).unit == "step"
+    assert charts.curves_chart([record], "").axes[0].get_xlabel() == "step"
 
 
 def test_what_curves_refuses(run: Path, tmp_path: Path, capsys: Any) -> None:

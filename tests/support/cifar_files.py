@@ -75,10 +75,10 @@ def write_python(root: Path, name: str, write: Writer, skip: str = "") -> Path:
     folder.mkdir(parents=True)
     classes = 10 if name == "cifar10" else 100
     for seed, file in enumerate((*version.train, version.test)):
-        entries = {"data": rows(seed), version.label_key: labels(seed, classes)}
+        entries = {"data": rows(seed), version.keys[0]: labels(seed, classes)}
         (folder / file).write_bytes(write(entries))
     names = [f"class{i}" for i in range(classes)]
-    (folder / version.names).write_bytes(write({version.names_key: names}))
+    (folder / version.names).write_bytes(write({version.keys[1]: names}))
     if skip:
         (folder / skip).unlink()
     return folder

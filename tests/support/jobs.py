@@ -11,9 +11,6 @@ from pathlib import Path
 class Shouting:
     """Turns words into capitals; some words do harm."""
 
-    def attach(self, memory: int | None) -> None:
-        pass
-
     def __call__(self, job: str) -> str:
         if job == "die":
             os._exit(7)
@@ -33,5 +30,5 @@ class Shouting:
 class Unstartable(Shouting):
     """Ends its process before the first job."""
 
-    def attach(self, memory: int | None) -> None:
-        os._exit(3)
+    def __reduce__(self) -> tuple[object, tuple[int]]:
+        return os._exit, (3,)

@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from convnet.data.dataset import DataError, shown
+from convnet.data.dataset import DataError, mismatch, shown
 from convnet.data.folder.class_folders import Listing, content_hash
 from convnet.data.folder.copies import digests_of, groups_of_copies
-from convnet.data.image import ImageError, check_file, decode
+from convnet.data.image import check_file, decode
 from convnet.data.packed.dataset import open_packed, shard_name
 from convnet.data.packed.manifest import read_manifest
 from convnet.data.packed.sums import read_sums
-from convnet.data.workers.pool import Pool, auto_workers, warn_plainly
+from convnet.data.workers.pool import each, warn_plainly
 
-_JOB = 16  # files a worker looks at at a time
 _LISTED = 20  # lines of each kind that `CheckReport.text` shows
 _SMALL = (64, 64)  # images are decoded to this: JPEG files quickly, and all of every file
 
@@ -32,7 +32,7 @@ class CheckReport:
         root: the folder.
         classes: part ("train", "val" or "all") -> class -> files.
         sizes: smallest, median and largest (height, width), by the number of pixels.
-        bad: (kind, file, message); kinds are those of `PictureError`.
+        bad: (kind, file, message); kinds are those of `ImageError`.
         copies: groups of files with the same content.
         copies_across_classes, copies_across_parts: how many of the groups lie in several.
         passed_over: kind -> files that are no part of the set.
@@ -101,28 +101,16 @@ def _more(count: int, most: int) -> list[str]:
     return [f"  ... and {count - most:,} more (--all lists them)"] if count > most else []
 
 
-@dataclass
-class _CheckTask:
-    """In a worker: decodes files."""
-
-    def attach(self, memory: int | None) -> None:
-        pass
-
-    def __call__(self, job: Sequence[str]) -> list[tuple[bytes, int, int, str, str]]:
-        return [self._one(Path(path)) for path in job]
-
-    def _one(self, path: Path) -> tuple[bytes, int, int, str, str]:
-        """Hash, height, width, and what is wrong: its kind and the message."""
-        digest, height, width = b"", 0, 0
-        try:
-            digest = content_hash(path)
-            height, width = check_file(path, shown(path))
-            decode(path, shown(path), _SMALL)
-        except ImageError as error:
-            return digest, height, width, error.kind, str(error)
-        except DataError as error:
-            return digest, height, width, "unreadable", str(error)
-        return digest, height, width, "", ""
+def _check_one(path: Path) -> tuple[bytes, int, int, str, str]:
+    """In a worker: hash, height, width, and what is wrong with a file: its kind and the message."""
+    digest, height, width = b"", 0, 0
+    try:
+        digest = content_hash(path)
+        height, width = check_file(path, shown(path))
+        decode(path, shown(path), _SMALL)
+    except DataError as error:
+        return digest, height, width, getattr(error, "kind", "unreadable"), str(error)
+    return digest, height, width, "", ""
 
 
 def check(
@@ -137,75 +125,50 @@ def check(
     Args:
         root: the folder, to which files in the report are relative.
         parts: name -> the images.
-        workers: processes; None: one for each usable CPU, at most 16.
+        workers: number of processes; None: one for each usable CPU, at most 16.
         progress: called with (files done, files in all).
-        warn: told when a worker died and was replaced.
+        warn: called with a line of text when a worker died and was replaced.
     """
     report = CheckReport(shown(root))
-    count = sum(len(listing.files) for listing in parts.values())
-    sizes = np.zeros((count, 2), np.int64)  # height, width; zeros of a bad file
+    places = [
+        (part, listing, index)
+        for part, listing in parts.items()
+        for index in range(len(listing.files))
+    ]
+    names = [_name(listing.path(index), root) for _, listing, index in places]
+    sizes: list[tuple[int, int]] = []
     digests: list[bytes] = []
-    for index, result in enumerate(_results(parts, workers, progress, warn)):
-        digest, *size, kind, message = result
+    paths = (listing.path(index) for _, listing, index in places)
+    for name, result in zip(names, each(_check_one, paths, workers, warn), strict=True):
+        digest, height, width, kind, message = result
         digests.append(digest)
         if kind:
-            report.bad.append((kind, _file(parts, index, root), message))
+            report.bad.append((kind, name, message))
         else:
-            sizes[index] = size
-    sizes = sizes[sizes[:, 0] > 0]
-    if len(sizes):
-        ordered = sizes[np.argsort(sizes.prod(axis=1), kind="stable")].tolist()
-        report.sizes = [tuple(ordered[at]) for at in (0, len(ordered) // 2, -1)]
+            sizes.append((height, width))
+        progress(len(digests), len(places))
+    if sizes:
+        sizes.sort(key=math.prod)
+        report.sizes = [sizes[at] for at in (0, len(sizes) // 2, -1)]
     for group in groups_of_copies(digests_of(digests)):
-        report.copies.append([_file(parts, index, root) for index in group])
-        report.copies_across_parts += len({_find(parts, index)[0] for index in group}) > 1
-        labels = {listing.labels[at] for _, listing, at in (_find(parts, i) for i in group)}
-        report.copies_across_classes += len(labels) > 1
+        report.copies.append([names[index] for index in group])
+        found = [places[index] for index in group]
+        report.copies_across_parts += len({part for part, _, _ in found}) > 1
+        report.copies_across_classes += len({listing.labels[at] for _, listing, at in found}) > 1
     for part, listing in parts.items():
         counts = np.bincount(listing.labels, minlength=len(listing.classes))
         report.classes[part] = dict(zip(listing.classes, counts.tolist(), strict=True))
-    for name, what in _PASSED_OVER.items():
-        passed = sum(getattr(listing, name) for listing in parts.values())
-        if passed:
+    for kind, what in _PASSED_OVER.items():
+        if passed := sum(getattr(listing, kind) for listing in parts.values()):
             report.passed_over[what] = passed
     return report
-
-
-def _find(parts: dict[str, Listing], index: int) -> tuple[str, Listing, int]:
-    """Which part a file is in, and where; files are counted through all parts."""
-    for part, listing in parts.items():
-        if index < len(listing.files):
-            return part, listing, index
-        index -= len(listing.files)
-    raise IndexError(index)
-
-
-def _file(parts: dict[str, Listing], index: int, root: Path) -> str:
-    _, listing, at = _find(parts, index)
-    path = listing.path(at)
-    return shown(path.relative_to(root) if path.is_relative_to(root) else path)
 
 
 _PASSED_OVER = {"hidden": "hidden", "other": "not images", "stray": "in no class folder"}
 
 
-def _results(
-    parts: dict[str, Listing],
-    workers: int | None,
-    progress: Callable[[int, int], None],
-    warn: Callable[[str], None],
-) -> Iterator[tuple[bytes, int, int, str, str]]:
-    jobs = (
-        [str(listing.root / file) for file in listing.files[start : start + _JOB]]
-        for listing in parts.values()
-        for start in range(0, len(listing.files), _JOB)
-    )
-    done, count = 0, sum(len(listing.files) for listing in parts.values())
-    with Pool(_CheckTask(), workers or auto_workers(), warn=warn) as pool:
-        for results in pool.ordered(jobs):
-            done += len(results)
-            progress(done, count)
-            yield from results
+def _name(path: Path, root: Path) -> str:
+    return shown(path.relative_to(root) if path.is_relative_to(root) else path)
 
 
 def check_packed(root: Path, progress: Callable[[int, int], None] = lambda d, n: None) -> str:
@@ -227,10 +190,8 @@ def check_packed(root: Path, progress: Callable[[int, int], None] = lambda d, n:
     for done, (path, shard) in enumerate(shards):
         found = content_hash(path).hex()
         if found != shard.blake2b:
-            raise DataError(
-                f"{shown(path)}: expected the content it was packed with (blake2b"
-                f" {shard.blake2b}), got another ({found})"
-            )
+            got = f"another ({found})"
+            raise mismatch(path, f"the content it was packed with (blake2b {shard.blake2b})", got)
         progress(done + 1, len(shards))
     sums = ", statistics" if read_sums(root) is not None else ""
     old = "; the labels have no checksum: they were packed by an earlier convnet"

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from convnet.common.reading import open_file
-from convnet.data.dataset import DataError, Labels, check_labels, shown
+from convnet.data.dataset import Labels, check_labels, mismatch, readable, shown
 from convnet.data.image import EXTENSIONS, quiet_pillow
 
 _CHUNK = 64  # files a thread takes at a time
@@ -45,6 +45,11 @@ class Listing:
     def path(self, index: int) -> Path:
         return self.root / self.files[index]
 
+    @property
+    def paths(self) -> list[Path]:
+        """Where the files are."""
+        return [self.root / file for file in self.files]
+
     def take(self, indices: npt.NDArray[np.int64]) -> Listing:
         """The same listing with only these files."""
         files = tuple(self.files[i] for i in indices)
@@ -65,19 +70,13 @@ def list_classes(root: Path, classes: Sequence[str] | None = None) -> Listing:
     name = shown(root)
     folders, counts = sub_folders(root)
     if not folders:
-        raise DataError(
-            f"{name}: expected one sub-folder of images per class, got none"
-            + (f" ({counts.images} images directly in it)" if counts.images else "")
-        )
+        got = f"none ({counts.images} images directly in it)" if counts.images else "none"
+        raise mismatch(name, "one sub-folder of images per class", got)
     if classes is None:
         classes = sorted(folders)
-    else:
-        for folder in sorted(folders):
-            if folder not in classes:
-                raise DataError(
-                    f"{name}: expected only classes that training has too,"
-                    f" got the folder {shown(folder)}"
-                )
+    elif strange := sorted(folders - set(classes)):
+        expected = "only classes that training has too"
+        raise mismatch(name, expected, f"the folder {shown(strange[0])}")
     files: list[str] = []
     labels: list[int] = []
     stray = counts.images
@@ -118,19 +117,14 @@ def sub_folders(root: Path) -> tuple[set[str], _Counts]:
     """The folders directly in root, and the kinds of files beside them."""
     counts = _Counts()
     folders: set[str] = set()
-    try:
-        with os.scandir(root) as entries:
-            for entry in entries:
-                if not entry.is_dir():
-                    counts.add(entry.name)
-                elif entry.name.startswith("."):
-                    counts.hidden += 1
-                else:
-                    folders.add(entry.name)
-    except OSError as error:
-        raise DataError(
-            f"{shown(root)}: expected a folder of images, got {error.strerror}"
-        ) from None
+    with readable(root, "a folder of images"), os.scandir(root) as entries:
+        for entry in entries:
+            if not entry.is_dir():
+                counts.add(entry.name)
+            elif entry.name.startswith("."):
+                counts.hidden += 1
+            else:
+                folders.add(entry.name)
     return folders, counts
 
 
@@ -139,9 +133,7 @@ def _images_below(root: Path, folder: str, counts: _Counts) -> list[str]:
     found: list[str] = []
 
     def fail(error: OSError) -> None:
-        raise DataError(
-            f"{shown(error.filename)}: expected a folder of images, got {error.strerror}"
-        ) from None
+        raise mismatch(error.filename, "a folder of images", error.strerror) from None
 
     for base, below, files in os.walk(root / folder, onerror=fail):
         counts.hidden += sum(name.startswith(".") for name in below)
@@ -155,12 +147,9 @@ def require_all_classes(listing: Listing) -> None:
     counts = np.bincount(listing.labels, minlength=len(listing.classes))
     for name, count in zip(listing.classes, counts, strict=True):
         if count == 0:
-            raise DataError(f"{shown(listing.root / name)}: expected images, got none")
+            raise mismatch(listing.root / name, "images", "none")
     if len(listing.classes) < 2:
-        raise DataError(
-            f"{shown(listing.root)}: expected at least two classes,"
-            f" got one ({shown(listing.classes[0])})"
-        )
+        raise mismatch(listing.root, "at least two classes", f"one ({shown(listing.classes[0])})")
 
 
 # ---- splitting -----------------------------------------------------------------------------------
@@ -173,12 +162,9 @@ def content_hash(path: Path) -> bytes:
         DataError: the file cannot be read.
     """
     digest = hashlib.blake2b(digest_size=16)
-    try:
-        with open_file(path) as file:
-            while chunk := file.read(1 << 20):
-                digest.update(chunk)
-    except OSError as error:
-        raise DataError(f"{shown(path)}: expected a readable file, got {error.strerror}") from None
+    with readable(path), open_file(path) as file:
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
     return digest.digest()
 
 
@@ -202,17 +188,14 @@ def split_by_content(
         DataError: a fraction outside (0, 1), a file that cannot be read, or nothing to hold out.
     """
     if not 0 < fraction < 1:
-        raise DataError(f"data.val_fraction: expected a number above 0 and below 1, got {fraction}")
-    paths = [listing.path(i) for i in range(len(listing.files))]
-    hashes = in_threads(content_hash, paths, threads)
+        raise mismatch("data.val_fraction", "a number above 0 and below 1", fraction)
+    hashes = in_threads(content_hash, listing.paths, threads)
     held_out = set(_smallest_by_class(hashes, listing.labels, fraction))
     is_val = np.asarray([digest in held_out for digest in hashes], bool)
     train, val = (listing.take(np.flatnonzero(side)) for side in (~is_val, is_val))
     if not val.files:
-        raise DataError(
-            f"{shown(listing.root)}: expected at least two different images in a class, to"
-            f" hold one out for validation, got {len(set(hashes))} in all"
-        )
+        expected = "at least two different images in a class, to hold one out for validation"
+        raise mismatch(listing.root, expected, f"{len(set(hashes))} in all")
     require_all_classes(train)
     return train, val, len(hashes) - len(set(hashes))
 
@@ -233,10 +216,14 @@ def _smallest_by_class(hashes: Sequence[bytes], labels: Labels, fraction: float)
 
 
 def thread_pool(threads: int) -> ThreadPoolExecutor:
-    if threads < 1:
-        usable = getattr(os, "sched_getaffinity", None)
-        threads = len(usable(0)) if usable else os.cpu_count() or 1
-    return ThreadPoolExecutor(threads, thread_name_prefix="convnet-decode")
+    """Threads that decode; 0: one for each usable CPU."""
+    return ThreadPoolExecutor(threads or usable_cpus(), thread_name_prefix="convnet-decode")
+
+
+def usable_cpus() -> int:
+    """How many CPUs this process may use."""
+    usable = getattr(os, "sched_getaffinity", None)
+    return len(usable(0)) if usable else os.cpu_count() or 1
 
 
 def in_threads(function: Callable[[Path], T], paths: Sequence[Path], threads: int) -> list[T]:

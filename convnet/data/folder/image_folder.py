@@ -7,26 +7,23 @@ when they are read; small sets stay in memory after that.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from convnet.data.dataset import DataError, Images, expanded, shown
+from convnet.data.dataset import DataError, Images, expanded, mismatch, shown
 from convnet.data.folder.class_folders import (
     Listing,
     in_threads,
-    list_classes,
     require_all_classes,
     split_by_content,
-    sub_folders,
 )
+from convnet.data.folder.trees import find_listings
 from convnet.data.image import check_file, decode
 from convnet.data.workers.decoded import CACHE_BYTES, DecodedDataset
-
-_VALIDATION_NAMES = ("val", "valid", "validation", "test")
 
 BadFiles = Literal["error", "skip"]
 
@@ -108,94 +105,48 @@ def open_folder(
     """
     root = expanded(root)
     if min(size) < 1 and max(size) != 0:
-        raise DataError(f"data.size: expected a height and a width, or [0, 0], got {list(size)}")
-    parts = find_parts(root)
-    listings = [list_classes(parts[0])]
-    require_all_classes(listings[0])
-    if parts[1] is not None:
-        listings.append(list_classes(parts[1], listings[0].classes))
-        if not listings[1].files:
-            raise DataError(f"{shown(parts[1])}: expected images, got none")
-    notes = _Notes(_passed_over(listings))
-    size, listings = _check_files(listings, size, bad_files, threads, notes)
-    if parts[1] is None:
-        train, val, duplicates = split_by_content(listings[0], val_fraction, threads)
-        notes.how = "held out by content"
-        notes.duplicates = duplicates
+        raise mismatch("data.size", "a height and a width, or [0, 0]", list(size))
+    parts = find_listings(root)
+    passed_over = ", ".join(
+        f"{count:,} {what}"
+        for kind, what in _PASSED_OVER.items()
+        if (count := sum(getattr(listing, kind) for listing in parts.values()))
+    )
+    size, parts, bad = _check_files(parts, size, bad_files, threads)
+    copies = 0
+    if "all" in parts:
+        train, val, copies = split_by_content(parts["all"], val_fraction, threads)
+        how = "held out by content"
     else:
-        require_all_classes(listings[0])
-        train, val = listings
-        notes.how = f"from {shown(parts[1].name)}/"
+        train, val = parts["train"], parts["val"]
+        require_all_classes(train)
+        how = f"from {shown(val.root.name)}/"
+    notes = [f"{len(train.classes)} classes at {size[0]}x{size[1]}"]
+    if copies:
+        notes.append(f"{copies:,} exact copies, none on the other side of the split")
+    if bad:
+        notes.append(f"{len(bad):,} bad files left out, the first {bad[0]}")
+    if passed_over:
+        notes.append(f"passed over: {passed_over}")
     keep = (len(train.files) + len(val.files)) * size[0] * size[1] * 3 <= cache_bytes
-    says = _description(root, size, train, val, notes)
+    train_text, val_text = (
+        "; ".join([f"images in {shown(root)}: {len(part.files):,} {what}", *notes])
+        for part, what in ((train, "training images"), (val, f"validation images ({how})"))
+    )
     return (
-        FolderDataset(train, size, f"{says[0]}; {says[2]}", keep, threads),
-        FolderDataset(val, size, f"{says[1]}; {says[2]}", keep, threads),
+        FolderDataset(train, size, train_text, keep, threads),
+        FolderDataset(val, size, val_text, keep, threads),
     )
 
 
-def find_parts(root: Path) -> tuple[Path, Path | None]:
-    """The folders of class folders for training and for validation (None: to be split off).
-
-    `train` may also be the name of a class: it is one where it holds images directly and other
-    classes lie beside it.
-    """
-    folders, _ = sub_folders(root)
-    if "train" not in folders:
-        return root, None
-    inner, counts = sub_folders(root / "train")
-    val = next((name for name in _VALIDATION_NAMES if name in folders), None)
-    if val is not None and (inner or folders <= {"train", *_VALIDATION_NAMES}):
-        return root / "train", root / val
-    if inner and not counts.images:
-        return root / "train", None
-    return root, None
-
-
-@dataclass
-class _Notes:
-    """What the description tells beside the numbers of images."""
-
-    passed_over: str
-    how: str = ""
-    duplicates: int = 0
-    bad: list[str] = field(default_factory=list)
-
-
-def _passed_over(listings: list[Listing]) -> str:
-    """How many files of which kind are no part of the set; empty where there are none."""
-    kinds = (
-        (sum(part.hidden for part in listings), "hidden"),
-        (sum(part.other for part in listings), "not images"),
-        (sum(part.stray for part in listings), "images in no class folder"),
-    )
-    return ", ".join(f"{count:,} {kind}" for count, kind in kinds if count)
-
-
-def _description(
-    root: Path, size: tuple[int, int], train: Listing, val: Listing, notes: _Notes
-) -> tuple[str, str, str]:
-    """Training, validation, and what holds for both."""
-    start = f"images in {shown(root)}"
-    common = [f"{len(train.classes)} classes at {size[0]}x{size[1]}"]
-    if notes.duplicates:
-        common.append(f"{notes.duplicates:,} exact copies, none on the other side of the split")
-    if notes.bad:
-        common.append(f"{len(notes.bad):,} bad files left out, the first {notes.bad[0]}")
-    if notes.passed_over:
-        common.append(f"passed over: {notes.passed_over}")
-    return (
-        f"{start}: {len(train.files):,} training images",
-        f"{start}: {len(val.files):,} validation images ({notes.how})",
-        "; ".join(common),
-    )
+_PASSED_OVER = {"hidden": "hidden", "other": "not images", "stray": "images in no class folder"}
 
 
 def _check_files(
-    listings: list[Listing], size: tuple[int, int], bad_files: str, threads: int, notes: _Notes
-) -> tuple[tuple[int, int], list[Listing]]:
-    """Checks every file; returns the size to use and the listings without the bad files."""
-    checked: list[Listing] = []
+    parts: dict[str, Listing], size: tuple[int, int], bad_files: str, threads: int
+) -> tuple[tuple[int, int], dict[str, Listing], list[str]]:
+    """Checks every file; returns the size to use, the parts without the bad files, and these."""
+    checked: dict[str, Listing] = {}
     sizes: dict[tuple[int, int], str] = {}
     bad: list[DataError] = []
     target = size if min(size) > 0 else (8, 8)
@@ -209,28 +160,24 @@ def _check_files(
         except DataError as error:
             return error
 
-    for listing in listings:
-        results = in_threads(check, [listing.path(i) for i in range(len(listing.files))], threads)
+    for part, listing in parts.items():
         good: list[int] = []
-        for index, result in enumerate(results):
+        for index, result in enumerate(in_threads(check, listing.paths, threads)):
             if isinstance(result, DataError):
                 bad.append(result)
             else:
                 good.append(index)
                 sizes.setdefault(result, shown(listing.path(index)))
-        checked.append(listing.take(np.asarray(good, np.int64)))
-    notes.bad = [str(error).split(": expected")[0] for error in bad]
+        checked[part] = listing.take(np.asarray(good, np.int64))
+    names = [str(error).split(": expected")[0] for error in bad]
     if bad and bad_files != "skip":
-        more = ", ".join(notes.bad[1:3]) + (", ..." if len(bad) > 3 else "")
-        raise DataError(
-            str(bad[0]) + (f" (and {len(bad) - 1} more bad files: {more})" if len(bad) > 1 else "")
-        )
+        more = ", ".join(names[1:3]) + (", ..." if len(bad) > 3 else "")
+        more = f" (and {len(bad) - 1} more bad files: {more})" if len(bad) > 1 else ""
+        raise DataError(f"{bad[0]}{more}")
     if min(size) > 0:
-        return size, checked
+        return size, checked, names
     if len(sizes) != 1:
         examples = " and ".join(f"{h}x{w} ({name})" for (h, w), name in list(sizes.items())[:2])
-        raise DataError(
-            f"data.size: expected the height and width to scale images to, got {list(size)},"
-            f" and the images are of {len(sizes)} sizes: {examples}"
-        )
-    return next(iter(sizes)), checked
+        got = f"{list(size)}, and the images are of {len(sizes)} sizes: {examples}"
+        raise mismatch("data.size", "the height and width to scale images to", got)
+    return next(iter(sizes)), checked, names

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from convnet.common.reading import LINES, read_text
-from convnet.data.dataset import DataError, shown
+from convnet.data.dataset import DataError, mismatch, readable, shown
 from convnet.data.folder.class_folders import Listing, sub_folders
 from convnet.data.image import EXTENSIONS
 
@@ -29,8 +29,8 @@ def list_labelled(
         root: the folder.
         label_file: one label a line.
         classes: the classes of the training images, numbered in this order.
-        synsets: for labels that are numbers: one class a line, that of number 1 first (what follows
-            the first word is passed over), or `meta.mat`.
+        synsets: needed where labels are numbers: a file with one class a line, the class of number
+            1 first (what follows the first word is passed over), or `meta.mat`.
 
     Raises:
         DataError: files that cannot be read, as many labels as there are no images, or a label
@@ -40,10 +40,8 @@ def list_labelled(
     names = flat.files
     lines = _lines(label_file)
     if len(lines) != len(names):
-        raise DataError(
-            f"{shown(label_file)}: expected {len(names):,} labels, one a line for each image in"
-            f" {shown(root)}, got {len(lines):,}"
-        )
+        expected = f"{len(names):,} labels, one a line for each image in {shown(root)}"
+        raise mismatch(label_file, expected, f"{len(lines):,}")
     numbered = all(line.isdecimal() for line in lines) and not set(lines) <= set(classes)
     if numbered:
         lines = _named(lines, label_file, _numbering(synsets, label_file))
@@ -72,30 +70,26 @@ def list_flat(root: Path) -> Listing:
         if entry.suffix.lower() in EXTENSIONS and not entry.name.startswith(".") and entry.is_file()
     )
     if not names:
-        raise DataError(f"{shown(root)}: expected images directly in this folder, got none")
+        raise mismatch(root, "images directly in this folder", "none")
     labels = np.zeros(len(names), np.int32)
     return Listing(root, ("unlabelled",), tuple(names), labels, counts.hidden, counts.other)
 
 
 def _lines(path: Path) -> list[str]:
-    try:
+    with readable(path, content="a text file"):
         text = read_text(path, LINES)
-    except UnicodeDecodeError as error:
-        raise DataError(
-            f"{shown(path)}: expected a text file, got other bytes (at {error.start})"
-        ) from None
-    except OSError as error:
-        raise DataError(f"{shown(path)}: expected a readable file, got {error.strerror}") from None
     return [line.strip() for line in text.rstrip().splitlines()]
 
 
 def _numbering(synsets: Path | None, label_file: Path) -> list[str]:
     """The class of number 1, of number 2, ..."""
     if synsets is None:
-        raise DataError(
-            f"{shown(label_file)}: expected names of class folders, got numbers; ILSVRC's numbers"
-            " do not follow the order of the folders, so --synsets must name the development kit's"
-            " meta.mat, or a text file with the folder of number 1 in its first line, and so on"
+        raise mismatch(
+            label_file,
+            "names of class folders",
+            "numbers; ILSVRC's numbers do not follow the order of the folders, so --synsets"
+            " must name the development kit's meta.mat, or a text file with the folder of"
+            " number 1 in its first line, and so on",
         )
     if synsets.suffix == ".mat":
         from convnet.data.folder.meta_mat import read_synsets
@@ -104,7 +98,7 @@ def _numbering(synsets: Path | None, label_file: Path) -> list[str]:
     words = [line.split(maxsplit=1) for line in _lines(synsets)]
     for row, word in enumerate(words):
         if not word:
-            raise DataError(f"{shown(synsets)}: line {row + 1}: expected a class, got nothing")
+            raise mismatch(f"{shown(synsets)}: line {row + 1}", "a class", "nothing")
     return [word[0] for word in words]
 
 
@@ -113,9 +107,7 @@ def _named(lines: list[str], label_file: Path, numbering: list[str]) -> list[str
     for row, line in enumerate(lines):
         number = int(line) if len(line) < 10 else 0
         if not 1 <= number <= len(numbering):
-            raise DataError(
-                f"{shown(label_file)}: line {row + 1}: expected a number from 1 to"
-                f" {len(numbering)}, got {shown(line[:100])}"
-            )
+            expected = f"a number from 1 to {len(numbering)}"
+            raise mismatch(f"{shown(label_file)}: line {row + 1}", expected, shown(line[:100]))
         named.append(numbering[number - 1])
     return named

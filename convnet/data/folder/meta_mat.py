@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from convnet.common.reading import Budget, Limit, read_bytes
-from convnet.data.dataset import DataError, shown
+from convnet.data.dataset import mismatch, shown
 from convnet.data.inflate import inflate
 
 _MATRIX, _COMPRESSED = 14, 15
@@ -49,16 +49,12 @@ def read_synsets(path: Path) -> list[str]:
     try:
         numbered = _Reader().numbered(read_bytes(path, _INFLATED))
     except OSError as error:
-        raise DataError(f"{shown(path)}: expected a readable file, got {error.strerror}") from None
+        raise mismatch(path, "a readable file", error.strerror) from None
     except (struct.error, zlib.error, ArithmeticError, LookupError, TypeError, ValueError) as error:
-        raise DataError(
-            f"{shown(path)}: expected the meta.mat of an ILSVRC development kit, got another file"
-            f" ({type(error).__name__}: {shown(' '.join(str(error).split()))[:80]})"
-        ) from None
+        got = f"another file ({type(error).__name__}: {shown(' '.join(str(error).split()))[:80]})"
+        raise mismatch(path, "the meta.mat of an ILSVRC development kit", got) from None
     if not numbered or sorted(numbered) != list(range(1, len(numbered) + 1)):
-        raise DataError(
-            f"{shown(path)}: expected synsets numbered from 1 on, got {len(numbered)} others"
-        )
+        raise mismatch(path, "synsets numbered from 1 on", f"{len(numbered)} others")
     return [numbered[number] for number in range(1, len(numbered) + 1)]
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from convnet.data.dataset import DataError, shown
+from convnet.data.dataset import mismatch
 from convnet.data.folder.class_folders import (
     Listing,
     content_hash,
@@ -15,8 +15,27 @@ from convnet.data.folder.class_folders import (
     require_all_classes,
     sub_folders,
 )
-from convnet.data.folder.image_folder import find_parts
 from convnet.data.folder.label_file import list_flat, list_labelled
+
+_VALIDATION_NAMES = ("val", "valid", "validation", "test")
+
+
+def find_parts(root: Path) -> tuple[Path, Path | None]:
+    """The folders of class folders for training and for validation (None: to be split off).
+
+    `train` may also be the name of a class: it is one where it holds images directly and other
+    classes lie beside it.
+    """
+    folders, _ = sub_folders(root)
+    if "train" not in folders:
+        return root, None
+    inner, counts = sub_folders(root / "train")
+    val = next((name for name in _VALIDATION_NAMES if name in folders), None)
+    if val is not None and (inner or folders <= {"train", *_VALIDATION_NAMES}):
+        return root / "train", root / val
+    if inner and not counts.images:
+        return root / "train", None
+    return root, None
 
 
 def find_listings(
@@ -31,7 +50,8 @@ def find_listings(
     Args:
         root: a folder with one sub-folder per class, or with `train/` and perhaps `val/`.
         val: the validation images, where they are not in such a `val/`.
-        val_labels, synsets: for validation images without class folders, see `list_labelled`.
+        val_labels, synsets: the label files of validation images that lie in no class folders, see
+            `list_labelled`.
         unlabelled: whether validation images may have no labels at all.
 
     Raises:
@@ -43,10 +63,8 @@ def find_listings(
     require_all_classes(train)
     if val_root is None:
         if val_labels is not None:
-            raise DataError(
-                f"{shown(val_labels)}: expected labels of a folder of validation images (--val),"
-                " got none"
-            )
+            labels = "labels of a folder of validation images (--val)"
+            raise mismatch(val_labels, labels, "none")
         return {"all": train}
     if val_labels is not None:
         return {"train": train, "val": list_labelled(val_root, val_labels, train.classes, synsets)}
@@ -54,13 +72,11 @@ def find_listings(
     if counts.images and not folders:
         if unlabelled:
             return {"train": train, "val": list_flat(val_root)}
-        raise DataError(
-            f"{shown(val_root)}: expected class folders, got {counts.images:,} images; the file"
-            " with their labels, one a line, goes to --val-labels"
-        )
+        got = f"{counts.images:,} images; convnet data pack --val-labels takes the file with"
+        raise mismatch(val_root, "class folders", f"{got} their labels, one a line")
     found = list_classes(val_root, train.classes)
     if not found.files:
-        raise DataError(f"{shown(val_root)}: expected images, got none")
+        raise mismatch(val_root, "images", "none")
     return {"train": train, "val": found}
 
 
@@ -71,15 +87,14 @@ def drop_copies(parts: dict[str, Listing]) -> tuple[dict[str, Listing], int]:
     kept = {}
     for part in sorted(parts, key=lambda name: name != "val"):
         listing = parts[part]
-        paths = [listing.path(index) for index in range(len(listing.files))]
         rows = []
-        for index, digest in enumerate(in_threads(content_hash, paths, 0)):
+        for index, digest in enumerate(in_threads(content_hash, listing.paths, 0)):
             if digest not in seen:
                 seen.add(digest)
                 rows.append(index)
         kept[part] = listing.take(np.asarray(rows, np.int64))
     dropped = sum(len(parts[part].files) - len(kept[part].files) for part in parts)
     if "val" in parts and not kept["val"].files:
-        raise DataError(f"{shown(parts['val'].root)}: expected images, got none")
+        raise mismatch(parts["val"].root, "images", "none")
     require_all_classes(kept["train" if "train" in kept else "all"])
     return {part: kept[part] for part in parts}, dropped

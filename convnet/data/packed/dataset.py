@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from convnet.common.reading import load_npy, open_handle
-from convnet.data.dataset import DataError, Images, check_labels, shown
+from convnet.data.dataset import DataError, Images, check_labels, mismatch, readable, shown
 from convnet.data.folder.class_folders import content_hash
 from convnet.data.image import decode
 from convnet.data.packed.manifest import PARTS, SUFFIXES, Part, read_manifest
@@ -82,29 +82,21 @@ class PackedDecoder:
         """
         _, offset, length, shard = item
         path = self.root / shard_name(self.part, shard)
-        try:
+        with readable(path):
             handle = self._files.get(shard)
-            if handle is not None:
-                content = os.pread(handle, length, offset)
-            else:
+            kept = handle is not None
+            if handle is None:
                 handle = open_handle(path)
                 # Of two threads that open the same shard, the first keeps its handle.
-                if (
-                    len(self._files) < _OPEN_FILES
-                    and self._files.setdefault(shard, handle) == handle
-                ):
-                    content = os.pread(handle, length, offset)
-                else:
-                    try:
-                        content = os.pread(handle, length, offset)
-                    finally:
-                        os.close(handle)
-        except OSError as error:
-            raise DataError(
-                f"{shown(path)}: expected a readable file, got {error.strerror}"
-            ) from None
+                room = len(self._files) < _OPEN_FILES
+                kept = room and self._files.setdefault(shard, handle) == handle
+            try:
+                content = os.pread(handle, length, offset)
+            finally:
+                if not kept:
+                    os.close(handle)
         if len(content) != length:
-            raise DataError(f"{name}: expected {length} bytes, got {len(content)}")
+            raise mismatch(name, f"{length} bytes", len(content))
         return content
 
     def close(self) -> None:
@@ -193,9 +185,7 @@ def open_packed(
     manifest = read_manifest(root)
     if min(size) < 1:
         if max(size) != 0:
-            raise DataError(
-                f"data.size: expected a height and a width, or [0, 0], got {list(size)}"
-            )
+            raise mismatch("data.size", "a height and a width, or [0, 0]", list(size))
         size = manifest.size
     indices = {part: _index(root, part, manifest.parts[part]) for part in PARTS}
     count = sum(map(len, indices.values()))
@@ -219,18 +209,10 @@ def open_packed(
 def _index(root: Path, part: str, said: Part) -> npt.NDArray[np.void]:
     """The mapped index of a part, held against its checksum and the shards that are there."""
     path = root / f"{part}.index.npy"
-    try:
+    with readable(path, content="an index of images"):
         index = load_npy(path, INDEX, mapped=True)
-    except OSError as error:
-        raise DataError(f"{shown(path)}: expected a readable file, got {error.strerror}") from None
-    except ValueError as error:
-        raise DataError(
-            f"{shown(path)}: expected an index of images, got a damaged file ({error})"
-        ) from None
     if index.shape != (said.images,):
-        raise DataError(
-            f"{shown(path)}: expected an index of {said.images} images, got {list(index.shape)}"
-        )
+        raise mismatch(path, f"an index of {said.images} images", list(index.shape))
     if said.index is not None and content_hash(path).hex() != said.index:
         raise DataError(f"{shown(path)}: damaged file (its checksum does not match)")
     for number, shard in enumerate(said.shards):
@@ -238,13 +220,13 @@ def _index(root: Path, part: str, said: Part) -> npt.NDArray[np.void]:
         size = place.stat().st_size if place.is_file() else None
         if size != shard.bytes:
             got = "no such file" if size is None else f"{size:,}"
-            raise DataError(f"{shown(place)}: expected {shard.bytes:,} bytes, got {got}")
+            raise mismatch(place, f"{shard.bytes:,} bytes", got)
     sizes = np.array([shard.bytes for shard in said.shards], np.int64)
-    inside = (index["shard"] >= 0) & (index["shard"] < len(sizes)) & (index["offset"] >= 0)
-    inside &= index["length"] >= 0
+    inside = (index["shard"] >= 0) & (index["shard"] < len(sizes))
+    inside &= (index["offset"] >= 0) & (index["length"] >= 0)
     if inside.all():
         inside = index["length"] <= sizes[index["shard"]] - index["offset"]
     if not inside.all():
         first = int(np.flatnonzero(~inside)[0])
-        raise DataError(f"{shown(path)}: image {first}: expected a place inside a shard, got none")
+        raise mismatch(f"{shown(path)}: image {first}", "a place inside a shard", "none")
     return index

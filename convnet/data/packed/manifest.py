@@ -9,16 +9,19 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from convnet.common.reading import JSON, parse_json, read_bytes
-from convnet.data.dataset import DataError, shown
+from convnet.common.typecheck import MismatchError, convert
+from convnet.data.dataset import DataError, mismatch, readable, shown
 from convnet.data.image import MAX_PIXELS
 
 MANIFEST = "packed.json"
-FORMAT, VERSION = "convnet packed images", 2
+# The words of files stay, whatever the things are called since.
+FORMAT, VERSION = "convnet packed pictures", 2
 PARTS = ("train", "val")
 SUFFIXES = {"jpeg": "jpg", "raw": "ppm"}
 _CHECKSUM = "blake2b"  # the key of a checksum, here and of each shard
@@ -47,8 +50,11 @@ class Manifest:
     """What packed.json says.
 
     Attributes:
-        size: (height, width) of the images; encoding: "jpeg" or "raw".
-        digest: of the file, by which statistics know the images that they are of.
+        size: (height, width) of the images.
+        encoding: "jpeg" or "raw".
+        classes: the name of each class.
+        parts: "train" and "val" -> what each holds.
+        digest: checksum of the file; stored statistics name it, to say which images they are of.
         complete: whether labels and classes have checksums (from version 2 on).
     """
 
@@ -89,72 +95,57 @@ def read_manifest(root: Path) -> Manifest:
         DataError: it is missing, damaged, or of a later version.
     """
     path = root / MANIFEST
-    try:
+    with readable(path, "packed images (convnet data pack)", content="JSON"):
         content = read_bytes(path, JSON)
         said = parse_json(content)
-    except OSError as error:
-        raise DataError(
-            f"{shown(path)}: expected packed images (convnet data pack), got {error.strerror}"
-        ) from None
-    except ValueError as error:
-        raise DataError(
-            f"{shown(path)}: expected JSON, got a damaged file ({shown(str(error))[:100]})"
-        ) from None
     if not isinstance(said, dict) or said.get("format") != FORMAT:
-        raise DataError(f'{shown(path)}: expected the format "{FORMAT}", got another file')
+        raise mismatch(path, f'the format "{FORMAT}"', "another file")
     version = said.get("version")
     if type(version) is not int or not 1 <= version <= VERSION:
-        raise DataError(
-            f"{shown(path)}: expected version 1 to {VERSION}, got {shown(str(version))[:20]}; a"
-            " newer convnet has made it"
-        )
+        got = f"{shown(str(version))[:20]}; a newer convnet has made it"
+        raise mismatch(path, f"version 1 to {VERSION}", got)
     if version > 1 and said.get(_CHECKSUM) != digest_of(_canonical(said)):
         raise DataError(f"{shown(path)}: damaged file (its checksum does not match)")
     try:
-        return _checked(said, version, digest_of(content))
+        size = _field(said, "size", tuple[int, int], _is_size)
+        encoding = _field(said, "encoding", Literal["jpeg", "raw"])
+        classes = _field(said, "classes", tuple[str, ...])
+        parts = _field(said, "parts", dict)
+        found = {part: _part(_field(parts, part, dict), version) for part in PARTS}
     except ValueError as error:
-        raise DataError(
-            f"{shown(path)}: expected a whole description, got a damaged one ({error})"
-        ) from None
+        raise mismatch(path, "a whole description", f"a damaged one ({error})") from None
+    return Manifest(size, encoding, classes, found, digest_of(content), version > 1)
 
 
-def _checked(said: dict[str, Any], version: int, digest: str) -> Manifest:
-    size, encoding, classes = said.get("size"), said.get("encoding"), said.get("classes")
-    if not isinstance(size, list) or len(size) != 2 or not all(map(_is_count, size)):
-        raise ValueError("size: expected a height and a width")
-    if not 0 < size[0] * size[1] <= MAX_PIXELS:
-        raise ValueError(f"size: expected 1 to {MAX_PIXELS:,} pixels")
-    if not isinstance(encoding, str) or encoding not in SUFFIXES:
-        raise ValueError("encoding: expected jpeg or raw")
-    if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
-        raise ValueError("classes: expected a list of names")
-    if not isinstance(said.get("parts"), dict):
-        raise ValueError("parts: expected a table")
-    parts = {part: _part(said["parts"].get(part), part, version) for part in PARTS}
-    return Manifest((size[0], size[1]), encoding, tuple(classes), parts, digest, version > 1)
+def _part(said: dict[str, Any], version: int) -> Part:
+    shards = tuple(
+        Shard(_field(shard, "bytes", int, _is_count), _field(shard, _CHECKSUM, str, _is_checksum))
+        for shard in _field(said, "shards", tuple[dict, ...])
+    )
+    index = _field(said, "index", str, _is_checksum) if version > 1 else None
+    return Part(_field(said, "pictures", int, _is_count), shards, index)
 
 
-def _part(said: Any, part: str, version: int) -> Part:
-    if not isinstance(said, dict) or not _is_count(said.get("pictures")):
-        raise ValueError(f"{part}: expected the number of images")
-    shards = said.get("shards")
-    if not isinstance(shards, list):
-        raise ValueError(f"{part}: expected a list of shards")
-    for shard in shards:
-        if not isinstance(shard, dict) or not _is_count(shard.get("bytes")):
-            raise ValueError(f"{part}: a shard without its size")
-        if not _is_checksum(shard.get(_CHECKSUM)):
-            raise ValueError(f"{part}: a shard without its checksum")
-    index = said.get("index")
-    if version > 1 and not _is_checksum(index):
-        raise ValueError(f"{part}: an index without its checksum")
-    found = tuple(Shard(shard["bytes"], shard[_CHECKSUM]) for shard in shards)
-    return Part(said["pictures"], found, index if version > 1 else None)
+def _field(
+    said: dict[str, Any], key: str, hint: Any, fits: Callable[[Any], bool] = lambda value: True
+) -> Any:
+    """The value of a key. Raises: ValueError: it is of another type, or does not fit."""
+    try:
+        value = convert(said.get(key), hint)
+    except MismatchError as error:
+        raise ValueError(f"{key}: expected {error.expected}") from None
+    if not fits(value):
+        raise ValueError(f"{key}: got {str(value)[:60]}")
+    return value
 
 
-def _is_count(value: Any) -> bool:
-    return type(value) is int and 0 <= value < 1 << 62
+def _is_size(value: tuple[int, int]) -> bool:
+    return min(value) > 0 and value[0] * value[1] <= MAX_PIXELS
 
 
-def _is_checksum(value: Any) -> bool:
-    return isinstance(value, str) and _HEX.fullmatch(value) is not None
+def _is_count(value: int) -> bool:
+    return 0 <= value < 1 << 62
+
+
+def _is_checksum(value: str) -> bool:
+    return _HEX.fullmatch(value) is not None

@@ -7,7 +7,7 @@ exactly: the same bits as if they were computed when training starts.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -21,21 +21,12 @@ from convnet.data.workers.pool import Pool, auto_workers, warn_plainly
 _JOB = 256  # images a worker sums up at a time
 
 
-@dataclass
-class _SumTask:
+def _sums(decoder: Decoder, shape: tuple[int, int, int], items: list[Any]) -> Sums:
     """In a worker: the sums of some images."""
-
-    decoder: Decoder
-    shape: tuple[int, int, int]
-
-    def attach(self, memory: int | None) -> None:
-        pass
-
-    def __call__(self, job: list[Any]) -> Sums:
-        sums = Sums.of_nothing(self.shape)
-        for start in range(0, len(job), 16):
-            sums.add(np.stack([self.decoder(item) for item in job[start : start + 16]]))
-        return sums
+    sums = Sums.of_nothing(shape)
+    for start in range(0, len(items), 16):
+        sums.add(np.stack([decoder(item) for item in items[start : start + 16]]))
+    return sums
 
 
 def compute_sums(
@@ -48,9 +39,9 @@ def compute_sums(
 
     Args:
         data: training images at the size they are packed in.
-        workers: processes; None: one for each usable CPU, at most 16.
+        workers: number of processes; None: one for each usable CPU, at most 16.
         progress: called with (images done, images in all).
-        warn: told when a worker died and was replaced.
+        warn: called with a line of text when a worker died and was replaced.
 
     Returns:
         The sums.
@@ -62,7 +53,8 @@ def compute_sums(
     count = len(data)
     starts = range(0, count, _JOB)
     jobs = (data.items(np.arange(i, min(i + _JOB, count))) for i in starts)
-    with Pool(_SumTask(data.decoder, data.shape), workers or auto_workers(), warn=warn) as pool:
+    task = partial(_sums, data.decoder, data.shape)
+    with Pool(task, workers or auto_workers(), warn=warn) as pool:
         for part in pool.ordered(jobs):
             sums.merge(part)
             progress(sums.count, count)

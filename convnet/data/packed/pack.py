@@ -8,14 +8,15 @@ it has its name; what was complete is not made again.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO, Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -23,16 +24,16 @@ from PIL import Image
 
 from convnet.common.files import replace
 from convnet.data.augment import epoch_order
-from convnet.data.dataset import DataError, shown
+from convnet.data.dataset import DataError, mismatch, shown
 from convnet.data.folder.class_folders import Listing, content_hash
 from convnet.data.folder.copies import Digests, groups_of_copies
 from convnet.data.image import decode
 from convnet.data.packed.dataset import INDEX, member_name, ppm_head
 from convnet.data.packed.manifest import VERSION, digest_of
 from convnet.data.packed.shards import Output
-from convnet.data.workers.pool import Pool, auto_workers, warn_plainly
+from convnet.data.workers.pool import each, warn_plainly
 
-_JOB = 16  # images a worker does at a time
+_REPORTED = 16  # images between two calls of `progress`
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ class PackSettings:
         size: (height, width); the shorter side is scaled to cover it, and the centre cut out.
         encoding: "jpeg", or "raw": uncompressed PPM, exact, about five times as large, and read
             without decoding.
-        quality: of the JPEG files, 1 to 100.
+        quality: quality of the JPEG files, 1 to 100.
         shard: images a tar file holds.
         bad_files: "error": a file that cannot be decoded ends it; "skip": it is left out.
     """
@@ -65,7 +66,7 @@ class PackReport:
         bad: (file, why) of the images left out.
         copies: groups of files with the same content, each a list of paths.
         across: how many validation images are copies of a training image.
-        bytes: of all shards.
+        bytes: size of all shards together.
         reused: shards that were complete before.
     """
 
@@ -81,29 +82,17 @@ class PackReport:
 # ---- in the workers ------------------------------------------------------------------------------
 
 
-@dataclass
-class _PackTask:
-    """Reads, scales and encodes images."""
-
-    settings: PackSettings
-
-    def attach(self, memory: int | None) -> None:
-        pass
-
-    def __call__(self, job: Sequence[str]) -> list[tuple[bytes, bytes, str]]:
-        return [self._one(Path(path)) for path in job]
-
-    def _one(self, path: Path) -> tuple[bytes, bytes, str]:
-        """The hash of the file, the packed image, and why there is none."""
-        name = shown(path)
-        digest = b"\0" * 16
-        try:
-            digest = content_hash(path)
-            return digest, encode(decode(path, name, self.settings.size), self.settings), ""
-        except DataError as error:
-            if self.settings.bad_files == "error":
-                raise
-            return digest, b"", str(error).removeprefix(f"{name}: ")
+def _packed(settings: PackSettings, path: Path) -> tuple[bytes, bytes, str]:
+    """The hash of a file, the packed image, and why there is none."""
+    name = shown(path)
+    digest = bytes(16)
+    try:
+        digest = content_hash(path)
+        return digest, encode(decode(path, name, settings.size), settings), ""
+    except DataError as error:
+        if settings.bad_files == "error":
+            raise
+        return digest, b"", str(error).removeprefix(f"{name}: ")
 
 
 def encode(pixels: npt.NDArray[np.uint8], settings: PackSettings) -> bytes:
@@ -115,60 +104,14 @@ def encode(pixels: npt.NDArray[np.uint8], settings: PackSettings) -> bytes:
     return file.getvalue()
 
 
-# ---- planning ------------------------------------------------------------------------------------
+# ---- packing -------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class _Shard:
     part: str
     number: int
-    keys: range  # of its images: their places in the order of the part
-
-
-@dataclass
-class _Plan:
-    """Which image goes where."""
-
-    settings: PackSettings
-    listings: dict[str, Listing]
-    orders: dict[str, npt.NDArray[np.int64]]
-
-    @classmethod
-    def of(cls, train: Listing, val: Listing, settings: PackSettings) -> _Plan:
-        # Training images are shuffled, for programs that read shards from front to back.
-        orders = {
-            "train": epoch_order(0, 0, len(train.files)),
-            "val": np.arange(len(val.files), dtype=np.int64),
-        }
-        return cls(settings, {"train": train, "val": val}, orders)
-
-    def shards(self) -> Iterator[_Shard]:
-        for part, listing in self.listings.items():
-            for number, start in enumerate(range(0, len(listing.files), self.settings.shard)):
-                stop = min(start + self.settings.shard, len(listing.files))
-                yield _Shard(part, number, range(start, stop))
-
-    def path(self, part: str, key: int) -> Path:
-        return self.listings[part].path(int(self.orders[part][key]))
-
-    def file(self, part: str, key: int) -> str:
-        return self.listings[part].files[int(self.orders[part][key])]
-
-    def label(self, part: str, key: int) -> int:
-        return int(self.listings[part].labels[self.orders[part][key]])
-
-    def digest(self) -> str:
-        """Of everything that decides what comes out, but for the content of the files."""
-        digest = hashlib.blake2b(repr((VERSION, self.settings)).encode(), digest_size=16)
-        for listing in self.listings.values():
-            digest.update(repr((listing.classes, len(listing.files))).encode())
-            digest.update(np.ascontiguousarray(listing.labels).tobytes())
-            for file in listing.files:
-                digest.update(os.fsencode(file) + b"\0")
-        return digest.hexdigest()
-
-
-# ---- packing -------------------------------------------------------------------------------------
+    keys: range  # of its images: their places in the listing of the part
 
 
 def pack(
@@ -186,96 +129,97 @@ def pack(
         train, val: the images.
         out: the folder; new, empty, or with an unfinished packing of the same images.
         settings: how; by default as the paper's authors did.
-        workers: processes; None: one for each usable CPU, at most 16.
+        workers: number of processes; None: one for each usable CPU, at most 16.
         progress: called with (images done, images in all).
-        warn: told when a worker died and was replaced.
+        warn: called with a line of text when a worker died and was replaced.
 
     Raises:
         DataError: the folder holds something else, or an image is bad and may not be.
         OSError: something cannot be written.
     """
-    plan = _Plan.of(train, val, settings or PackSettings())
-    with Output(out, plan.digest()) as output:
-        report = PackReport(classes=len(train.classes))
-        total = len(train.files) + len(val.files)
-        missing = []
-        done = 0
-        for shard in plan.shards():
-            if output.has(shard.part, shard.number):
-                report.reused += 1
-                done += len(shard.keys)
-            else:
-                missing.append(shard)
+    settings = settings or PackSettings()
+    total = len(train.files) + len(val.files)
+    with Output(out, _digest(settings, train, val)) as output:
+        # Training images are shuffled, for programs that read shards from front to back.
+        listings = {"train": train.take(epoch_order(0, 0, len(train.files))), "val": val}
+        shards = [
+            _Shard(part, number, range(len(listing.files))[start : start + settings.shard])
+            for part, listing in listings.items()
+            for number, start in enumerate(range(0, len(listing.files), settings.shard))
+        ]
+        missing = [shard for shard in shards if not output.has(shard.part, shard.number)]
+        done = total - sum(len(shard.keys) for shard in missing)
         progress(done, total)
-        if missing:
-            _pack_shards(plan, output, missing, workers or auto_workers(), warn, progress, done)
-        _finish(plan, output, report)
-    return report
-
-
-def _pack_shards(
-    plan: _Plan,
-    output: Output,
-    shards: Sequence[_Shard],
-    workers: int,
-    warn: Callable[[str], None],
-    progress: Callable[[int, int], None],
-    done: int,
-) -> None:
-    total = sum(len(listing.files) for listing in plan.listings.values())
-    jobs = (
-        [str(plan.path(shard.part, key)) for key in shard.keys[start : start + _JOB]]
-        for shard in shards
-        for start in range(0, len(shard.keys), _JOB)
-    )
-    with Pool(_PackTask(plan.settings), workers, warn=warn) as pool:
-        results = pool.ordered(jobs)
-        for shard in shards:
-            with output.shard(shard.part, shard.number) as writer:
-                for start in range(0, len(shard.keys), _JOB):
-                    keys = shard.keys[start : start + _JOB]
-                    for key, (digest, content, why) in zip(keys, next(results), strict=True):
+        paths = (listings[shard.part].path(key) for shard in missing for key in shard.keys)
+        task = partial(_packed, settings)
+        with contextlib.closing(each(task, paths, workers, warn)) as results:
+            for shard in missing:
+                labels = listings[shard.part].labels
+                with output.shard(shard.part, shard.number) as writer:
+                    for key, (digest, content, why) in zip(shard.keys, results, strict=False):
                         if why:
                             writer.add_bad(key, digest, why)
                         else:
-                            name = member_name(key, plan.settings.encoding)
-                            writer.add(key, name, plan.label(shard.part, key), digest, content)
-                    done += len(keys)
-                    progress(done, total)
-                writer.complete()
+                            name = member_name(key, settings.encoding)
+                            writer.add(key, name, int(labels[key]), digest, content)
+                        done += 1
+                        if (key + 1) % _REPORTED == 0 or key == shard.keys[-1]:
+                            progress(done, total)
+                    writer.complete()
+        report = PackReport(classes=len(train.classes), reused=len(shards) - len(missing))
+        _finish(listings, shards, settings, output, report)
+    return report
+
+
+def _digest(settings: PackSettings, *listings: Listing) -> str:
+    """Of everything that decides what comes out, but for the content of the files."""
+    digest = hashlib.blake2b(repr((VERSION, settings)).encode(), digest_size=16)
+    for listing in listings:
+        digest.update(repr((listing.classes, len(listing.files))).encode())
+        digest.update(np.ascontiguousarray(listing.labels).tobytes())
+        for file in listing.files:
+            digest.update(os.fsencode(file) + b"\0")
+    return digest.hexdigest()
 
 
 # ---- finishing -----------------------------------------------------------------------------------
 
 
-def _finish(plan: _Plan, output: Output, report: PackReport) -> None:
+def _finish(
+    listings: dict[str, Listing],
+    shards: Sequence[_Shard],
+    settings: PackSettings,
+    output: Output,
+    report: PackReport,
+) -> None:
     """Writes the indices, lists and the manifest."""
     parts: dict[str, Any] = {}
     digests: list[Digests] = []
-    for part, listing in plan.listings.items():
-        rows, hashes, shards = [np.empty(0, INDEX)], [np.empty((0, 2), np.uint64)], []
-        for shard in (shard for shard in plan.shards() if shard.part == part):
-            notes, index, digest = output.notes(part, shard.number)
-            report.bad += [(shown(plan.file(part, key)), why) for key, why in notes.pop("bad")]
+    for part, listing in listings.items():
+        rows, told = [np.empty(0, INDEX)], []
+        for shard in (shard for shard in shards if shard.part == part):
+            notes, index, hashes = output.notes(part, shard.number)
+            report.bad += [(shown(listing.files[key]), why) for key, why in notes.pop("bad")]
             rows.append(index)
-            hashes.append(digest)
-            shards.append(notes)
+            digests.append(hashes)
+            told.append(notes)
         index = np.concatenate(rows)
         _check_classes(listing, part, index)
-        checksum = _write_index(output.out / f"{part}.index.npy", index)
-        replace(output.out / f"{part}.tsv", partial(_write_list, plan, part, index))
-        digests.append(np.concatenate(hashes))
-        parts[part] = {"pictures": len(index), "index": checksum, "shards": shards}
+        content = io.BytesIO()
+        np.save(content, index)
+        replace(output.out / f"{part}.index.npy", content.getbuffer())
+        replace(output.out / f"{part}.tsv", _list(listing, index))
+        checksum = digest_of(content.getvalue())
+        parts[part] = {"pictures": len(index), "index": checksum, "shards": told}
         report.pictures[part] = len(index)
-        report.bytes += sum(shard["bytes"] for shard in shards)
-    report.copies, report.across = _copies(plan, digests)
-    settings = plan.settings
+        report.bytes += sum(shard["bytes"] for shard in told)
+    report.copies, report.across = _copies(listings, np.concatenate(digests))
     output.finish(
         {
             "size": list(settings.size),
             "encoding": settings.encoding,
             "quality": settings.quality if settings.encoding == "jpeg" else None,
-            "classes": list(plan.listings["train"].classes),
+            "classes": list(listings["train"].classes),
             "bad_files": report.bad,
             "copies": report.copies,
             "copies_across": report.across,
@@ -284,41 +228,27 @@ def _finish(plan: _Plan, output: Output, report: PackReport) -> None:
     )
 
 
-def _write_index(path: Path, index: npt.NDArray[np.void]) -> str:
-    """Writes an index; returns the checksum of its file."""
-    content = io.BytesIO()
-    np.save(content, index)
-    replace(path, lambda file: file.write(content.getbuffer()))
-    return digest_of(content.getvalue())
-
-
 def _check_classes(listing: Listing, part: str, index: npt.NDArray[np.void]) -> None:
     """Raises DataError where bad files were all there was."""
     counts = np.bincount(index["label"], minlength=len(listing.classes))
     if part == "train" and not counts.all():
-        name = shown(listing.classes[int(counts.argmin())])
-        raise DataError(f"{name}: expected training images, got bad files only")
+        raise mismatch(listing.classes[int(counts.argmin())], "training images", "bad files only")
     if not counts.any():
-        raise DataError(f"{shown(listing.root)}: expected validation images, got bad files only")
+        raise mismatch(listing.root, "validation images", "bad files only")
 
 
-def _write_list(plan: _Plan, part: str, index: npt.NDArray[np.void], file: BinaryIO) -> None:
-    for key, label in zip(index["key"].tolist(), index["label"].tolist(), strict=True):
-        name = plan.listings[part].classes[label]
-        file.write(f"{key:09d}\t{shown(name)}\t{shown(plan.file(part, key))}\n".encode())
+def _list(listing: Listing, index: npt.NDArray[np.void]) -> bytes:
+    """For people: the number of each image, its class, and the file it was made from."""
+    return "".join(
+        f"{key:09d}\t{shown(listing.classes[label])}\t{shown(listing.files[key])}\n"
+        for key, label in zip(index["key"].tolist(), index["label"].tolist(), strict=True)
+    ).encode()
 
 
-def _copies(plan: _Plan, digests: Sequence[Digests]) -> tuple[list[list[str]], int]:
+def _copies(listings: dict[str, Listing], digests: Digests) -> tuple[list[list[str]], int]:
     """Groups of files with the same content, and how many of validation are in training too."""
-    rows = groups_of_copies(np.concatenate(digests))
-    groups = [[_place(plan, row) for row in group] for group in rows]
-    across = [group for group in groups if len({part for part, _ in group}) == 2]
-    count = sum(part == "val" for group in across for part, _ in group)
-    return sorted(sorted(file for _, file in group) for group in groups), count
-
-
-def _place(plan: _Plan, place: int) -> tuple[str, str]:
-    """The part and file of an image, counted through both parts."""
-    first = len(plan.listings["train"].files)
-    part, key = ("train", place) if place < first else ("val", place - first)
-    return part, shown(plan.file(part, key))
+    train, files = len(listings["train"].files), listings["train"].files + listings["val"].files
+    groups = groups_of_copies(digests)
+    across = [group for group in groups if group[0] < train <= group[-1]]  # their rows ascend
+    count = sum(row >= train for group in across for row in group)
+    return sorted(sorted(shown(files[row]) for row in group) for group in groups), count

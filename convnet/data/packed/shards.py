@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
 import shutil
 import tarfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ import numpy.typing as npt
 
 from convnet.common.files import lock, replace
 from convnet.common.reading import JSON, load_npy, parse_json, read_text
-from convnet.data.dataset import DataError, shown
+from convnet.data.dataset import DataError, mismatch, shown
 from convnet.data.folder.copies import Digests, digests_of
 from convnet.data.packed.dataset import INDEX, shard_name
 from convnet.data.packed.manifest import MANIFEST, manifest_text
@@ -68,27 +70,31 @@ class ShardWriter:
         member.size = len(content)
         self._write(member.tobuf(tarfile.USTAR_FORMAT) + content + bytes(-len(content) % _BLOCK))
 
-    def _write(self, data: bytes) -> None:
+    @contextlib.contextmanager
+    def _named(self) -> Iterator[None]:
+        """Gives an OSError the name of the file."""
         try:
-            self._file.write(data)
+            yield
         except OSError as error:
             raise OSError(error.errno, error.strerror, str(self._path)) from error
+
+    def _write(self, data: bytes) -> None:
+        with self._named():
+            self._file.write(data)
         self._digest.update(data)
         self._offset += len(data)
 
     def complete(self) -> None:
         """Ends the shard and gives it its name, last of all."""
         self._write(bytes(2 * _BLOCK))
-        try:
+        with self._named():
             self._file.flush()
             os.fsync(self._file.fileno())
-        except OSError as error:
-            raise OSError(error.errno, error.strerror, str(self._path)) from error
         notes = {"bytes": self._offset, "blake2b": self._digest.hexdigest(), "bad": self._bad}
         rows = np.array(self._rows, INDEX)
         digests = digests_of(self._digests)
         place = self._out / WORK / self._name
-        replace(place.with_suffix(".json"), lambda file: file.write(json.dumps(notes).encode()))
+        replace(place.with_suffix(".json"), json.dumps(notes).encode())
         replace(place.with_suffix(".npy"), lambda file: np.save(file, rows))
         replace(place.with_suffix(".digests.npy"), lambda file: np.save(file, digests))
         self._path.replace(self._out / self._name)
@@ -99,7 +105,7 @@ class Output:
 
     Args:
         out: the folder; new, empty, or with an unfinished packing.
-        digest: of what is to be packed, and how; an unfinished packing must have the same.
+        digest: checksum of what is to be packed, and how; an unfinished packing must have the same.
 
     Raises:
         DataError: the folder holds something else, or another process is at it.
@@ -108,15 +114,12 @@ class Output:
     def __init__(self, out: Path, digest: str) -> None:
         self.out, self.work, self.plan = out, out / WORK, out / WORK / "plan"
         if out.exists() and not out.is_dir():
-            raise DataError(f"{shown(out)}: expected a folder, new or empty, got a file")
+            raise mismatch(out, "a folder, new or empty", "a file")
         found = {path.name for path in out.iterdir()} if out.is_dir() else set()
         if MANIFEST in found and not self.plan.is_file():
             raise DataError(f"{shown(out)}: holds packed images already; name another folder")
         if found and WORK not in found:
-            raise DataError(
-                f"{shown(out)}: expected a new or empty folder, got one with"
-                f" {shown(min(found))} in it"
-            )
+            raise mismatch(out, "a new or empty folder", f"one with {shown(min(found))} in it")
         self.work.mkdir(parents=True, exist_ok=True)
         try:
             self._lock = lock(self.work)
@@ -136,7 +139,7 @@ class Output:
                     " other settings; remove it, or name another folder"
                 )
             return
-        replace(self.plan, lambda file: file.write(digest.encode()))
+        replace(self.plan, digest.encode())
 
     def __enter__(self) -> Output:
         return self
@@ -159,15 +162,13 @@ class Output:
             rows = load_npy(place.with_suffix(".npy"), INDEX)
             digests = load_npy(place.with_suffix(".digests.npy"), np.uint64)
         except ValueError as error:
-            raise DataError(
-                f"{shown(place)}: expected notes of a packing that was interrupted, got damaged"
-                f" ones ({error}); remove {shown(self.out)} and pack again"
-            ) from None
+            got = f"damaged ones ({error}); remove {shown(self.out)} and pack again"
+            raise mismatch(place, "notes of a packing that was interrupted", got) from None
         return notes, rows, digests
 
     def finish(self, manifest: dict[str, Any]) -> None:
         """Writes the manifest, and removes what was needed to go on."""
         text = manifest_text(manifest)
-        replace(self.out / MANIFEST, lambda file: file.write(text))
+        replace(self.out / MANIFEST, text)
         self.plan.unlink()
         shutil.rmtree(self.work, ignore_errors=True)

@@ -9,7 +9,7 @@ import numpy as np
 
 from convnet.common.files import replace
 from convnet.common.tensor_header import read_tensors
-from convnet.data.dataset import DataError, shown
+from convnet.data.dataset import mismatch, readable, shown
 from convnet.data.packed.manifest import read_manifest
 from convnet.data.sums import Sums
 
@@ -23,7 +23,7 @@ def write_sums(root: Path, sums: Sums) -> None:
     arrays = {"total": sums.total, "products": sums.products, "count": np.array([sums.count])}
     facts = {"manifest": read_manifest(root).digest, "blake2b": _digest(arrays)}
     content = save(arrays, facts)
-    replace(root / SUMS, lambda file: file.write(content))
+    replace(root / SUMS, content)
 
 
 def read_sums(root: Path) -> Sums | None:
@@ -36,13 +36,11 @@ def read_sums(root: Path) -> Sums | None:
     if not path.is_file():
         return None
     manifest = read_manifest(root)
-    try:
+    with readable(path, content="what convnet data mean has written"):
         facts, arrays = read_tensors(path)
         if facts.get("manifest") != manifest.digest:
-            raise DataError(
-                f"{shown(path)}: expected the statistics of these images, got those of others;"
-                f" run: convnet data mean {shown(root)}"
-            )
+            got = f"those of others; run: convnet data mean {shown(root)}"
+            raise mismatch(path, "the statistics of these images", got)
         # Those of images that were packed by an earlier version may have no checksum.
         if ("blake2b" in facts or manifest.complete) and facts.get("blake2b") != _digest(arrays):
             raise ValueError("its checksum does not match")
@@ -55,14 +53,6 @@ def read_sums(root: Path) -> Sums | None:
         if count != manifest.parts["train"].images:
             raise ValueError(f"sums of {count:,} images")
         return Sums(arrays["total"], arrays["products"], count)
-    except DataError:
-        raise
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise DataError(
-            f"{shown(path)}: expected what convnet data mean has written, got a damaged file"
-            f" ({shown(' '.join(reason.split()))[:100]})"
-        ) from None
 
 
 def _digest(arrays: dict[str, np.ndarray]) -> str:

@@ -26,7 +26,7 @@ def make_sample(source: Path, out: Path) -> None:
 
     Args:
         source: folder with the four files of Fashion-MNIST.
-        out: where to write.
+        out: the folder to write into.
 
     Raises:
         DataError: `source` lacks or holds damaged files.

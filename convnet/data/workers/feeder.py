@@ -39,8 +39,7 @@ class _DecodeTask:
     shape: tuple[int, int, int]
     _memory: Any = None
 
-    def attach(self, memory: int | None) -> None:
-        assert memory is not None
+    def attach(self, memory: int) -> None:
         self._memory = _mapped(memory, self.places, self.shape)
 
     def __call__(self, job: tuple[int, list[Any]]) -> None:
@@ -66,7 +65,7 @@ class Feeder:
         dataset: whose images.
         batch: images of the largest batch.
         workers: how many processes, at least 1.
-        warn: told when a worker died and was replaced.
+        warn: called with a line of text when a worker died and was replaced.
 
     Raises:
         OSError: no memory to share.

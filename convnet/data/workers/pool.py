@@ -9,30 +9,34 @@ does not help, the error says what it was working on.
 
 from __future__ import annotations
 
+import itertools
 import os
 import pickle
-import queue
 import signal
 import socket
 import subprocess
 import sys
-import threading
 import warnings
 import weakref
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future
+from collections.abc import Callable, Generator, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
 from convnet.data.dataset import DataError
-from convnet.data.workers.worker import BAD_DATA, BROKEN, Task
+from convnet.data.folder.class_folders import usable_cpus
+from convnet.data.workers.worker import BAD_DATA, BROKEN
 
 _AT_ONCE = 2  # jobs a worker holds: it never waits for the next one
 _DEATHS = 5  # of a pool's workers that are made good
 _AHEAD = 4  # jobs per worker that `ordered` lets run ahead of the result it waits for
 _AUTO_MOST = 16
+_ITEMS = 16  # in a job of `each`
+
+_SIGNALS = {int(one): one.name for one in signal.Signals}
 
 # The worker's own libraries should not start threads: there is one worker for each CPU already.
 _ENVIRONMENT = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
@@ -44,12 +48,6 @@ class WorkerError(RuntimeError):
 
 class BadDataError(DataError):
     """What a worker's DataError is raised as here."""
-
-
-def usable_cpus() -> int:
-    """How many CPUs this process may use."""
-    usable = getattr(os, "sched_getaffinity", None)
-    return len(usable(0)) if usable else os.cpu_count() or 1
 
 
 def auto_workers() -> int:
@@ -76,44 +74,15 @@ class _Worker:
     jobs: deque[_Job] = field(default_factory=deque)
 
 
-class _Starter:
-    """A thread that starts processes. A worker is killed when the thread that started it ends (see
-    `convnet.data.workers.worker`); a pool's caller may be one that only reads one epoch."""
-
-    def __init__(self) -> None:
-        self._asked: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        run = threading.Thread(target=_start_all, args=(self._asked,), name="convnet-workers")
-        run.daemon = True
-        run.start()
-
-    def popen(self, *arguments: Any, **options: Any) -> subprocess.Popen[bytes]:
-        """`subprocess.Popen` in that thread."""
-        made: Future[subprocess.Popen[bytes]] = Future()
-        self._asked.put((made, arguments, options))
-        return made.result()
-
-    def close(self) -> None:
-        """Ends the thread."""
-        self._asked.put(None)
-
-
-def _start_all(asked: queue.SimpleQueue[Any]) -> None:
-    while (item := asked.get()) is not None:
-        made, arguments, options = item
-        try:
-            made.set_result(subprocess.Popen(*arguments, **options))
-        except BaseException as error:
-            made.set_exception(error)
-
-
 class Pool:
     """Worker processes for one task. For one thread at a time; close it, or use it with `with`.
 
     Args:
-        task: what the workers do with a job; it must pickle.
+        task: what the workers do with a job; it must pickle. A DataError it raises is raised again
+            here.
         workers: how many processes, at least 1.
-        memory: a file descriptor to pass to them, or None.
-        warn: told when a worker died and was replaced.
+        memory: a file descriptor of shared memory to give to `task.attach` in each, or None.
+        warn: called with a line of text when a worker died and was replaced.
 
     Raises:
         WorkerError: a process cannot be started.
@@ -121,7 +90,7 @@ class Pool:
 
     def __init__(
         self,
-        task: Task,
+        task: Callable[[Any], Any],
         workers: int,
         memory: int | None = None,
         warn: Callable[[str], None] = warn_plainly,
@@ -132,7 +101,9 @@ class Pool:
         self._deaths = 0
         self._todo: deque[_Job] = deque()
         self._workers: list[_Worker] = []
-        self._starter = _Starter()
+        # A worker is killed when the thread that started it ends (see `worker.main`), and a pool's
+        # caller may be one that only reads one epoch: so a thread of the pool's own starts them.
+        self._starter = ThreadPoolExecutor(1, thread_name_prefix="convnet-workers")
         self._process = os.getpid()
         self._end = weakref.finalize(self, _end_all, self._workers, self._starter)
         self.size = workers
@@ -166,14 +137,15 @@ class Pool:
         )
         handles = [theirs.fileno()] + ([] if self._memory is None else [self._memory])
         try:
-            process = self._starter.popen(
+            process = self._starter.submit(
+                subprocess.Popen,
                 [sys.executable, "-c", code],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 pass_fds=handles,
                 env={**os.environ, **_ENVIRONMENT},
                 process_group=0,  # a Ctrl-C in the terminal is for the parent alone
-            )
+            ).result()
         except OSError as error:
             ours.close()
             raise WorkerError(
@@ -256,7 +228,11 @@ class Pool:
         """Replaces a worker that has died, and puts its jobs back."""
         self._workers.remove(worker)
         code = _end(worker)
-        how = f"exit code {code}" if code >= 0 else f"killed by {_signal_name(-code)}"
+        how = (
+            f"exit code {code}"
+            if code >= 0
+            else f"killed by {_SIGNALS.get(-code, f'signal {-code}')}"
+        )
         if not worker.ready and code >= 0:  # it would fail in the same way again
             raise WorkerError(
                 f"data worker {worker.process.pid}: expected it to start, got its end ({how});"
@@ -270,7 +246,7 @@ class Pool:
             if suspect.deaths > 1:
                 raise WorkerError(
                     f"data workers: two died in the same job, the second by {how}{memory}:"
-                    f" {_brief(suspect.content)}"
+                    f" {' '.join(str(suspect.content).split()):.300}"
                 )
         if self._deaths > _DEATHS:
             raise WorkerError(
@@ -287,11 +263,11 @@ class Pool:
         Raises:
             DataError: of the first job that failed on its data. WorkerError, RuntimeError.
         """
-        numbered = enumerate(jobs)
+        waiting = enumerate(jobs)
         done: dict[int, Any] = {}
-        sent = given = 0
-        while True:
-            while sent - given < _AHEAD * self.size and (job := next(numbered, None)) is not None:
+        sent = 0
+        for given in itertools.count():
+            for job in itertools.islice(waiting, _AHEAD * self.size - (sent - given)):
                 self.submit(*job)
                 sent += 1
             if given == sent:
@@ -299,10 +275,36 @@ class Pool:
             while given not in done:
                 done.update(self.results())
             result = done.pop(given)
-            given += 1
             if isinstance(result, BadDataError):
                 raise result
             yield result
+
+
+def each(
+    function: Callable[[Any], Any],
+    items: Iterable[Any],
+    workers: int | None,
+    warn: Callable[[str], None] = warn_plainly,
+) -> Generator[Any, None, None]:
+    """function(item) of every item, in order, computed by worker processes.
+
+    Args:
+        function: must pickle.
+        workers: how many processes; None: one for each usable CPU, at most 16.
+        warn: called with a line of text when a worker died and was replaced.
+
+    Raises:
+        DataError: of the first item that failed on its data. WorkerError, RuntimeError.
+    """
+    rest = iter(items)
+    jobs = iter(lambda: list(itertools.islice(rest, _ITEMS)), [])
+    with Pool(partial(_all, function), workers or auto_workers(), warn=warn) as pool:
+        for results in pool.ordered(jobs):
+            yield from results
+
+
+def _all(function: Callable[[Any], Any], items: Iterable[Any]) -> list[Any]:
+    return [function(item) for item in items]
 
 
 def _end(worker: _Worker) -> int:
@@ -315,23 +317,11 @@ def _end(worker: _Worker) -> int:
         return worker.process.wait()
 
 
-def _end_all(workers: list[_Worker], starter: _Starter) -> None:
+def _end_all(workers: list[_Worker], starter: ThreadPoolExecutor) -> None:
     for worker in workers:
         worker.connection.close()
         worker.process.kill()
     for worker in workers:
         worker.process.wait()
     workers.clear()
-    starter.close()
-
-
-def _signal_name(number: int) -> str:
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return f"signal {number}"
-
-
-def _brief(content: Any) -> str:
-    text = " ".join(str(content).split())
-    return text if len(text) <= 300 else text[:297] + "..."
+    starter.shutdown(wait=False)

@@ -12,24 +12,15 @@ import os
 import signal
 import sys
 import traceback
+from collections.abc import Callable
 from multiprocessing.connection import Connection
-from typing import Any, Protocol
+from typing import Any
 
 from convnet.data.dataset import DataError
 from convnet.data.image import quiet_pillow
 
 DONE, BAD_DATA, BROKEN = "done", "bad data", "broken"
 _PR_SET_PDEATHSIG = 1  # of prctl(2)
-
-
-class Task(Protocol):
-    """What workers do: sent to each once, as a pickle, and called with every job."""
-
-    def attach(self, memory: int | None) -> None:
-        """Called once in the worker with a file descriptor of shared memory, or None."""
-
-    def __call__(self, job: Any) -> Any:
-        """Does one job. A DataError is raised again in the parent."""
 
 
 def main(parent: int, connection_fd: int, memory_fd: int | None) -> None:
@@ -41,7 +32,8 @@ def main(parent: int, connection_fd: int, memory_fd: int | None) -> None:
         connection_fd: socket to the parent: first comes the task, then one (number, job) after the
             other; for each goes back (number, DONE, result), (number, BAD_DATA, message) or
             (number, BROKEN, traceback).
-        memory_fd: what `Task.attach` is given.
+        memory_fd: a file descriptor of shared memory, which `task.attach` is given; None: there is
+            none.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if sys.platform == "linux":
@@ -51,7 +43,8 @@ def main(parent: int, connection_fd: int, memory_fd: int | None) -> None:
     connection: Connection = Connection(connection_fd)
     try:
         task = connection.recv()
-        task.attach(memory_fd)
+        if memory_fd is not None:
+            task.attach(memory_fd)
         connection.send((-1, DONE, os.getpid()))
         with quiet_pillow():
             while True:
@@ -61,7 +54,7 @@ def main(parent: int, connection_fd: int, memory_fd: int | None) -> None:
         return  # the parent has closed the socket, or is gone
 
 
-def _done(task: Task, job: Any) -> tuple[str, Any]:
+def _done(task: Callable[[Any], Any], job: Any) -> tuple[str, Any]:
     try:
         return DONE, task(job)
     except DataError as error:

@@ -11,7 +11,6 @@ import numpy as np
 
 from convnet.common.typecheck import ConfigError, did_you_mean
 from convnet.exchange.cuda_convnet.definition import Section
-from convnet.exchange.cuda_convnet.report import Report
 from convnet.layers import LAYER_TYPES, Loss
 from convnet.layers.graph import INPUT
 
@@ -28,7 +27,7 @@ class Value:
         shape: (H, W, C), or (C,).
         labels: 1 for labels, 2 for labels with a 0 or 1 for each class; else 0.
         softmax: the scores, where it is their softmax; logistic: likewise.
-        name: of the definition's layer.
+        name: name of the layer in the definition.
     """
 
     node: str
@@ -44,7 +43,7 @@ class Builder:
 
     Args:
         definition: the sections of the layer definition; in_shape: (H, W, C) of the images as the
-            net gets them; classes: of the data; report: told of what is not as the files say.
+            net gets them; classes: of the data.
 
     Attributes:
         nodes: tables of `[[net.layers]]`, in order; values: by the definition's names.
@@ -53,11 +52,8 @@ class Builder:
         owners: (layer, index) of weights -> the node that has them.
     """
 
-    def __init__(
-        self, definition: dict[str, Section], in_shape: Shape, classes: int, report: Report
-    ) -> None:
-        self.definition, self.report = definition, report
-        self.in_shape, self.classes = in_shape, classes
+    def __init__(self, definition: dict[str, Section], in_shape: Shape, classes: int) -> None:
+        self.definition, self.in_shape, self.classes = definition, in_shape, classes
         self.nodes: list[dict[str, Any]] = []
         self.shapes: dict[str, Shape] = {INPUT: in_shape}
         self.values: dict[str, Value] = {}
@@ -162,9 +158,7 @@ class Builder:
                 else f"the {count} outputs of {value.name} are no square image of {channels}",
             )
         if len(value.shape) == 3:
-            self.report.noted(
-                section.origin,
-                section.name,
+            section.noted(
                 "channels",
                 f"{value.name} gives {value.shape[2]}; its numbers are taken as {channels} planes "
                 f"of {side}x{side}, as cuda-convnet did",
@@ -215,10 +209,8 @@ class Builder:
         leads = {*needed, INPUT, ""}
         for name, value in self.values.items():
             if value.node not in leads and value.labels == 0:
-                section = self.definition[name]
-                self.report.changed(
-                    section.origin, name, "", "leads to no cost: left out (cuda-convnet refused it)"
-                )
+                text = "leads to no cost: left out (cuda-convnet refused it)"
+                self.definition[name].changed("", text)
         # What is left out is the input of nothing that is left, so that a node without `inputs`
         # still has the node above it for one.
         return [

@@ -26,12 +26,11 @@ from convnet.training.nets import build_net
 Shape = tuple[int, int, int]
 
 _WEIGHTED = ("fc", "conv", "local")
+_NORMS = ("rnorm", "cnorm", "cmrnorm")
 _TYPES: dict[str, plain.Translate] = {
     "data": plain.data,
     "pool": plain.pool,
-    "rnorm": plain.norm,
-    "cnorm": plain.norm,
-    "cmrnorm": plain.norm,
+    **dict.fromkeys(_NORMS, plain.norm),
     "neuron": plain.neuron,
     "softmax": plain.softmax,
     "dropout": plain.dropout,
@@ -50,7 +49,6 @@ _TYPES: dict[str, plain.Translate] = {
 }
 TYPES = (*_WEIGHTED, *_TYPES)
 _OLD_KEYS = {"numFilters": "filters", "numOutputs": "outputs", "subsX": "sizeX"}
-_NO_PARAMS = ("data", "neuron", "softmax", "eltmax", "concat", "pass", "pool", "crop", "eltsum")
 
 # (H, W, C) and the classes of the sets that have a name.
 _SETS: dict[str, tuple[Shape, int]] = {
@@ -66,9 +64,11 @@ class Imported:
     """What came of two files.
 
     Attributes:
-        cfg: the configuration; toml: the same as text, without the defaults; report: what to know
-            of it; gpus: that the definition named.
-        net: its net, without numbers in it.
+        cfg: the configuration.
+        toml: the same as text, without the defaults.
+        report: what to know of it.
+        gpus: the GPUs that the definition names.
+        net: its net: shapes alone, no weights.
     """
 
     cfg: Config
@@ -106,13 +106,16 @@ def import_files(
     """Reads a layer definition and a layer parameter file.
 
     Args:
-        definition, parameters: the files.
-        source: of the data, as `data.source`; empty: by the channels and classes of the net.
-        size: of the images of a folder, height and width.
+        definition: the layer definition file.
+        parameters: the layer parameter file.
+        source: `data.source` of the configuration; empty: chosen by the channels and classes of the
+            net.
+        size: height and width of the images of a folder, in pixels.
         crop: the side of the square that the net sees, cut out at random and mirrored in training;
             0 for the whole image.
-        batch, epochs: of the training.
-        name: of the run; empty: that of the definition file.
+        batch: images in a batch.
+        epochs: epochs of training.
+        name: name of the run; empty: that of the definition file.
 
     Raises:
         ConfigError: naming file, section and key.
@@ -124,9 +127,9 @@ def import_files(
     _check_types(layers, Path(definition))
     image, classes, source = _data(layers, source, size, report, str(definition))
     seen = (crop, crop, image[2]) if crop else image
-    builder = Builder(layers, seen, classes, report)
+    builder = Builder(layers, seen, classes)
     weighted = Weighted(builder)
-    _translate(builder, weighted, layers, params, Path(parameters))
+    _translate(builder, weighted, params, Path(parameters), report)
     nodes = builder.used_nodes()
     table = {
         "name": name or Path(definition).stem.replace(" ", "-").lstrip(".") or "imported",
@@ -202,60 +205,43 @@ def _outputs(layers: dict[str, Section]) -> int:
 
 
 def _translate(
-    builder: Builder,
-    weighted: Weighted,
-    layers: dict[str, Section],
-    params: dict[str, Section],
-    path: Path,
+    builder: Builder, weighted: Weighted, params: dict[str, Section], path: Path, report: Report
 ) -> None:
     """Adds all layers to the builder, in their order."""
-    report = builder.report
+    layers = builder.definition
     for section in layers.values():
         for old, new in _OLD_KEYS.items():
-            section.rename(old, new, report)
+            section.rename(old, new)
         for word in filter(None, section.words("weightSource", "")):
             builder.taken.add(source_of(section, word))
     for name, section in layers.items():
         kind = section.text("type")
-        if name not in params and kind in (*_WEIGHTED, "rnorm", "cnorm", "cmrnorm"):
-            own = "scale" in section and "pow" in section
-            if kind in _WEIGHTED or not own:
-                raise ConfigError(
-                    f"{path}: [{name}] missing: the layer of this name (type {kind}) needs "
-                    "parameters"
-                )
-        if name not in params and kind.startswith("cost."):
-            raise ConfigError(f"{path}: [{name}] coeff: missing: the cost needs one")
-        own_params = params.get(name) or Section(str(path), name, {}, {})
-        _gpus(builder, section)
-        translate: Any = weighted if kind in _WEIGHTED else None
-        if translate is not None:
-            value = translate(section, own_params)
+        if name not in params:
+            if kind.startswith("cost."):
+                raise ConfigError(f"{path}: [{name}] coeff: missing: the cost needs one")
+            own = kind in _NORMS and "scale" in section and "pow" in section
+            if kind in (*_WEIGHTED, *_NORMS) and not own:
+                text = f"the layer of this name (type {kind}) needs parameters"
+                raise ConfigError(f"{path}: [{name}] missing: {text}")
+        own_params = params.get(name) or Section(str(path), name, {}, {}, report)
+        for word in filter(None, section.words("gpu", "")):
+            index = section.read("gpu", word, int, "whole numbers")
+            builder.gpus += [] if index in builder.gpus else [index]
+        if kind in _WEIGHTED:
+            value = weighted(section, own_params)
         else:
             value = _TYPES[kind](builder, section, own_params)
-        if kind != "neuron" and not kind.startswith(("data", "cost.")):
-            text = section.text("neuron", "")
-            if text:
-                below = builder.act(section, value)
-                value = plain.apply_neuron(builder, section, below, f"{name}_neuron", text)
+        if not kind.startswith(("neuron", "data", "cost.")) and section.text("neuron", ""):
+            below, text = builder.act(section, value), section.text("neuron")
+            value = plain.apply_neuron(builder, section, below, f"{name}_neuron", text)
         builder.values[name] = replace(value, name=name)
-        section.tell_unknown(report)
-        own_params.tell_unknown(report)
+        section.tell_unknown()
+        own_params.tell_unknown()
     for name, section in params.items():
         if name not in layers:
             hint = did_you_mean(name, layers)
             hint = hint if "did you mean" in hint else ""
-            report.ignored(section.origin, name, "", f"no layer has this name{hint}")
-
-
-def _gpus(builder: Builder, section: Section) -> None:
-    if "gpu" not in section:
-        return
-    words = [word for word in section.words("gpu") if word]
-    for word in words:
-        index = section.read("gpu", word, int, "whole numbers")
-        if index not in builder.gpus:
-            builder.gpus.append(index)
+            section.ignored("", f"no layer has this name{hint}")
 
 
 def _learning(
@@ -281,14 +267,11 @@ def _learning(
 
 def _assumed(report: Report, source: str, image: Shape, crop: int, batch: int, epochs: int) -> None:
     """Says what the files do not."""
-    height, width, channels = image
+    size = "x".join(map(str, image))
     seen = f"crops of {crop}x{crop}, mirrored at random" if crop else "whole images"
-    report.noted(
-        "",
-        "",
-        "",
-        f"not in the files, and assumed: {source} images of {height}x{width}x{channels}, {seen}; "
-        f"batches of {batch}; {epochs} epochs. --source, --size, --crop, --batch and --epochs "
-        "change them",
+    text = (
+        f"not in the files, and assumed: {source} images of {size}, {seen}; batches of {batch};"
+        f" {epochs} epochs. --source, --size, --crop, --batch and --epochs change them"
     )
+    report.noted("", "", "", text)
     report.noted("", "", "", "pixels are 0 to 255 less the mean, as cuda-convnet fed them")

@@ -12,7 +12,7 @@ def _coeff(b: Builder, section: Section, params: Section) -> dict[str, Any]:
     coeff = params.number("coeff")
     if section.text("children", ""):
         text = "costs are not added up for the record; each counts by itself"
-        b.report.noted(section.origin, section.name, "children", text)
+        section.noted("children", text)
     return {} if coeff == 1.0 else {"coeff": coeff}
 
 
@@ -25,7 +25,7 @@ def _labels_and(b: Builder, section: Section, usual: int) -> Value:
         raise section.error("inputs", f"expected outputs of the net second, got {value.name}")
     if labels.labels != usual:
         text = f"{labels.name} is dataIdx={labels.labels}; they are the same labels here"
-        b.report.noted(section.origin, section.name, "inputs", text)
+        section.noted("inputs", text)
     return value
 
 
@@ -34,11 +34,11 @@ def logreg(b: Builder, section: Section, params: Section) -> Value:
     value = _labels_and(b, section, 1 if section.text("type") == "cost.logreg" else 2)
     if params.whole("topk", 1, least=1) not in (1, 5):
         text = "the errors recorded are those of the first and of five guesses"
-        b.report.noted(params.origin, params.name, "topk", text)
+        params.noted("topk", text)
     scores = value.softmax
     if scores is None:
         text = f"{value.name} is no softmax: its outputs are taken for the scores of one"
-        b.report.noted(section.origin, section.name, "inputs", text)
+        section.noted("inputs", text)
         scores = b.row(section, b.act(section, value))
     return b.add(
         section, section.name, "softmax_cross_entropy", [scores], **_coeff(b, section, params)
@@ -53,7 +53,7 @@ def bce(b: Builder, section: Section, params: Section) -> Value:
     options |= {} if weight == 1.0 else {"pos_weight": weight}
     if value.logistic is None:
         text = f"{value.name} is not logistic: its outputs are taken for probabilities"
-        b.report.noted(section.origin, section.name, "inputs", text)
+        section.noted("inputs", text)
         options["scores"] = False
     scores = value.logistic or b.act(section, value)
     return b.add(section, section.name, "binary_cross_entropy", [b.row(section, scores)], **options)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import configparser
 import re
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -47,14 +48,25 @@ class Section:
     Every key that is asked for counts as known; `unknown` lists the others.
 
     Args:
-        origin: the file; name: of the section; items: its keys, in lower case, and their values.
-        spelling: the keys as the file has them.
+        origin: name of the file.
+        name: name of the section.
+        items: its keys, in lower case, and their values.
+        spelling: the keys as the file spells them.
+        report: gets what is not as the section says.
     """
 
     def __init__(
-        self, origin: str, name: str, items: dict[str, str], spelling: dict[str, str]
+        self,
+        origin: str,
+        name: str,
+        items: dict[str, str],
+        spelling: dict[str, str],
+        report: Report,
     ) -> None:
         self.origin, self.name, self.items, self._spelling = origin, name, items, spelling
+        self.changed = partial(report.changed, origin, name)  # of a key and a text
+        self.noted = partial(report.noted, origin, name)
+        self.ignored = partial(report.ignored, origin, name)
         self._asked: dict[str, str] = {}  # in lower case -> as cuda-convnet writes it
 
     def error(self, key: str, text: str) -> ConfigError:
@@ -130,20 +142,24 @@ class Section:
         if len(words) == 1:
             return words * count
         if len(words) != count:
-            raise self.error(key, f"expected {count} values, one for each input; got {len(words)}")
+            raise self.miscounted(key, count, len(words))
         return words
 
-    def rename(self, old: str, new: str, report: Report) -> None:
+    def miscounted(self, key: str, count: int, got: int) -> ConfigError:
+        """What is wrong with a key that has another number of values than there are inputs."""
+        return self.error(key, f"expected {count} values, one for each input; got {got}")
+
+    def rename(self, old: str, new: str) -> None:
         """Takes the spelling of a key that an older version had."""
         if old.lower() in self.items and new.lower() not in self.items:
             self.items[new.lower()] = self.items.pop(old.lower())
-            report.noted(self.origin, self.name, old, f"taken for {new}, as it was called later")
+            self.noted(old, f"taken for {new}, as it was called later")
 
     def unknown(self) -> list[str]:
         """The keys that nothing has asked for, as they are spelt in the file."""
         return [self._spelling.get(key, key) for key in self.items if key not in self._asked]
 
-    def tell_unknown(self, report: Report) -> None:
+    def tell_unknown(self) -> None:
         """Reports the keys that nothing has asked for."""
         known = [name.lower() for name in KEYS]
         for key in self.unknown():
@@ -151,7 +167,7 @@ class Section:
             text = f"unknown key, ignored{near if 'did you mean' in near else ''}"
             if key.lower() in known:
                 text = "means nothing in this layer, ignored"
-            report.ignored(self.origin, self.name, key, text)
+            self.ignored(key, text)
 
 
 def _split(text: str) -> list[str]:
@@ -184,8 +200,8 @@ def read_sections(path: Path, report: Report) -> dict[str, Section]:
     """The sections of a file, in its order.
 
     Args:
-        path: of a definition or a parameter file.
-        report: told of sections and keys that come twice.
+        path: a layer definition or a layer parameter file.
+        report: gets a note for each section and key that comes twice.
 
     Raises:
         ConfigError: it is no such file; names the file, the section and the key or the line.
@@ -215,7 +231,7 @@ def read_sections(path: Path, report: Report) -> dict[str, Section]:
         sections = {}
         for name in parser.sections():
             budget.spend(len(parser[name]))
-            sections[name] = Section(origin, name, dict(parser.items(name)), spelling)
+            sections[name] = Section(origin, name, dict(parser.items(name)), spelling, report)
     except configparser.MissingSectionHeaderError as error:
         raise ConfigError(
             f"{origin}: line {error.lineno}: expected a [section] before it, got {error.line!r}"

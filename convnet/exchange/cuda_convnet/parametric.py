@@ -17,22 +17,28 @@ from convnet.exchange.cuda_convnet.rates import Rate, read_rates
 HINTS = ("partialSum", "sumWidth")  # of speed: they say nothing about the net
 _KINDS = {"fc": "dense", "conv": "conv", "local": "local"}
 _SAME = "@"  # begins what stands for another input of the same layer; no node has it in its name
-_UNLESS = {  # keys that change the training where they are not this
-    "superEps": 0.0,
-    "superMom": 0.0,
-    "wcNormMin": 0.0,
-    "wcNormMax": 0.0,
+# Initial values from functions, and the key that counts instead.
+_FUNCTIONS = {"initWFunc": "initW", "initBFunc": "initB", "initCFunc": ""}
+# For each key of a window: its default, if it has one, and the least that it may be.
+_WINDOW = {
+    "filters": (None, 1),
+    "groups": (1, 1),
+    "filterSize": (None, 1),
+    "stride": (1, 1),
+    "padding": (0, 0),
+    "channels": (None, 1),
 }
+_UNSUPPORTED = ("superEps", "superMom", "wcNormMin", "wcNormMax")  # unless they are 0
 
 
 class Weighted:
     """Translates layers with weights.
 
     Args:
-        builder: of the net.
+        builder: builds the net; gets the nodes.
 
     Attributes:
-        rates: by the name of the parameter.
+        rates: name of a parameter -> how it learns.
     """
 
     def __init__(self, builder: Builder) -> None:
@@ -43,28 +49,29 @@ class Weighted:
         """Adds the nodes of one layer.
 
         Args:
-            section: of the definition; params: of the parameter file.
+            section: the layer's section of the definition.
+            params: the layer's section of the parameter file.
         """
         b, name = self.builder, section.name
         inputs = b.acts(section)
         kind, count = section.text("type"), len(inputs)
-        self._functions(section)
+        for key, instead in _FUNCTIONS.items():
+            if function := section.text(key, ""):
+                counts = f"; {instead} counts" if instead else ""
+                section.changed(key, f"{function} is a Python function, which is not run{counts}")
         std = section.numbers("initW", count, 0.01)
         bias_init = section.number("initB", 0.0)
-        tied = kind != "local"
         if kind == "fc":
             units = section.whole("outputs", least=1)
             options: list[dict[str, Any]] = [{"units": units} for _ in inputs]
         else:
-            options = self._windows(section, inputs, count)
-            inputs = [
-                b.image(section, value, channels)
-                for value, channels in zip(inputs, section.wholes("channels", count), strict=True)
-            ]
-            tied = tied and (kind != "conv" or section.flag("sharedBiases", True))
+            options = self._windows(section, count)
+            channels = section.wholes("channels", count)
+            inputs = [b.image(section, *each) for each in zip(inputs, channels, strict=True)]
+        tied = kind == "fc" or (kind == "conv" and section.flag("sharedBiases", True))
         sources = self._sources(section, kind, count)
-        apart = any(sources) or any((name, index) in b.taken for index in range(count))
-        apart = apart or (kind == "conv" and not tied)
+        taken = any((name, index) in b.taken for index in range(count))
+        apart = any(sources) or taken or (kind == "conv" and not tied)
         products = []
         for index, (value, own) in enumerate(zip(inputs, options, strict=True)):
             if sources[index].startswith(_SAME):  # of another input of this layer
@@ -88,51 +95,25 @@ class Weighted:
         self._rates(section, params, [value.node for value in products], sources, bias)
         return made
 
-    def _functions(self, section: Section) -> None:
-        """Reports initial values that Python functions were to give."""
-        report = self.builder.report
-        for key, instead in (("initWFunc", "initW"), ("initBFunc", "initB"), ("initCFunc", "")):
-            value = section.text(key, "")
-            if value:
-                text = f"{value} is a Python function, which is not run"
-                text += f"; {instead} counts" if instead else ""
-                report.changed(section.origin, section.name, key, text)
-
-    def _windows(self, section: Section, inputs: list[Value], count: int) -> list[dict[str, Any]]:
+    def _windows(self, section: Section, count: int) -> list[dict[str, Any]]:
         """The arguments of a convolution, for each input."""
         for hint in HINTS:
             section.text(hint, "")
-        report = self.builder.report
         if section.text("randSparse", "") and section.flag("randSparse"):
-            report.changed(
-                section.origin,
-                section.name,
-                "randSparse",
-                "connections at random are not supported: groups are of neighbouring channels",
-            )
+            text = "connections at random are not supported: groups are of neighbouring channels"
+            section.changed("randSparse", text)
         if section.whole("modulesX", 0) > 0:
-            report.changed(
-                section.origin, section.name, "modulesX", "ignored: outputs follow from the sizes"
-            )
-        filters = section.wholes("filters", count, least=1)
-        groups = section.wholes("groups", count, 1, least=1)
-        sizes = section.wholes("filterSize", count, least=1)
-        strides = section.wholes("stride", count, 1, least=1)
-        pads = section.wholes("padding", count, 0, least=0)
-        channels = section.wholes("channels", count, least=1)
+            section.changed("modulesX", "ignored: outputs follow from the sizes")
+        columns = [section.wholes(key, count, *limits) for key, limits in _WINDOW.items()]
         found = []
-        for index in range(count):
-            if channels[index] % groups[index]:
-                raise section.error(
-                    "groups",
-                    f"expected a divisor of {channels[index]} channels, got {groups[index]}",
-                )
-            options: dict[str, Any] = {"filters": filters[index] * groups[index]}
-            options["size"] = sizes[index]
-            options |= {"pad": pads[index]} if pads[index] else {}
-            stride = {"stride": strides[index], "rounding": "ceil"}
-            options |= stride if strides[index] > 1 else {}
-            options |= {"groups": groups[index]} if groups[index] > 1 else {}
+        for filters, groups, size, stride, pad, channels in zip(*columns, strict=True):
+            if channels % groups:
+                text = f"expected a divisor of {channels} channels, got {groups}"
+                raise section.error("groups", text)
+            options: dict[str, Any] = {"filters": filters * groups, "size": size}
+            options |= {"pad": pad} if pad else {}
+            options |= {"stride": stride, "rounding": "ceil"} if stride > 1 else {}
+            options |= {"groups": groups} if groups > 1 else {}
             found.append(options)
         return found
 
@@ -140,9 +121,7 @@ class Weighted:
         """For each input, the node whose weights it uses; empty for weights of its own."""
         b, words = self.builder, section.words("weightSource", "," * (count - 1))
         if len(words) != count:
-            raise section.error(
-                "weightSource", f"expected {count} values, one for each input; got {len(words)}"
-            )
+            raise section.miscounted("weightSource", count, len(words))
         found = []
         for index, word in enumerate(words):
             if not word:
@@ -163,11 +142,10 @@ class Weighted:
     def _rates(
         self, section: Section, params: Section, nodes: list[str], sources: list[str], bias: str
     ) -> None:
-        report, count = self.builder.report, len(nodes)
+        count = len(nodes)
         bases = read_rates(params, "epsW", count)
         momenta = params.numbers("momW", count)
         decays = params.numbers("wc", count, 0.0)
-        balls = params.numbers("wball", count, 0.0)
         for index, node in enumerate(nodes):
             base, schedule = bases[index]
             rate = Rate(base, schedule, momenta[index], decays[index])
@@ -176,19 +154,18 @@ class Weighted:
                 self.rates[f"{node}.w"] = rate
             elif self.rates[f"{sources[index]}.w"] != rate:
                 text = f"those of {sources[index]}, whose weights it uses, count"
-                report.noted(params.origin, params.name, "epsW, momW, wc", text)
+                params.noted("epsW, momW, wc", text)
         base, schedule = read_rates(params, "epsB", 1)[0]
         self.rates[bias] = Rate(base, schedule, params.number("momB"))
         self._check(params, self.rates[bias], "epsB", "momB")
-        if any(ball > 0.0 for ball in balls):
+        if max(params.numbers("wball", count, 0.0)) > 0.0:
             text = "weights are not kept within a ball: there is no such limit here"
-            report.changed(params.origin, params.name, "wball", text)
-        for key, usual in _UNLESS.items():
-            if any(value != usual for value in params.numbers(key, count, usual)):
-                report.changed(params.origin, params.name, key, "not supported, left out")
+            params.changed("wball", text)
+        for key in _UNSUPPORTED:
+            if any(params.numbers(key, count, 0.0)):
+                params.changed(key, "not supported, left out")
         if params.whole("updatePeriod", 0) > 1:
-            text = "weights are updated in every step"
-            report.changed(params.origin, params.name, "updatePeriod", text)
+            params.changed("updatePeriod", "weights are updated in every step")
 
     @staticmethod
     def _check(params: Section, rate: Rate, eps: str, mom: str) -> None:

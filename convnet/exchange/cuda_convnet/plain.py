@@ -38,7 +38,7 @@ def data(b: Builder, section: Section, _params: Section) -> Value:
     if index in (1, 2):
         for key in ("start", "end"):
             if section.text(key, ""):
-                b.report.changed(section.origin, section.name, key, "labels are taken whole")
+                section.changed(key, "labels are taken whole")
         return Value("", (1,) if index == 1 else (b.classes,), labels=index, name=section.name)
     if index != 0:
         raise section.error(
@@ -108,10 +108,10 @@ def pool(b: Builder, section: Section, params: Section) -> Value:
 def norm(b: Builder, section: Section, params: Section) -> Value:
     """Normalization within a channel (rnorm, cnorm) or across channels (cmrnorm)."""
     kind = section.text("type")
-    section.rename("sizeX", "size", b.report)
+    section.rename("sizeX", "size")
     value = b.image(section, b.acts(section, 1)[0], section.whole("channels", least=1))
     if kind == "rnorm" and section.text("crossMap", "") and section.flag("crossMap"):
-        b.report.noted(section.origin, section.name, "crossMap", "taken for type=cmrnorm")
+        section.noted("crossMap", "taken for type=cmrnorm")
         kind = "cmrnorm"
     size = section.whole("size", least=1)
     blocked = section.flag("blocked", False)
@@ -119,24 +119,16 @@ def norm(b: Builder, section: Section, params: Section) -> Value:
         if key in section and key not in params:
             params.items[key.lower()] = section.items[key.lower()]
             where = "is in the definition, as in older versions"
-            b.report.noted(section.origin, section.name, key, where)
+            section.noted(key, where)
     scale, power = params.number("scale"), params.number("pow")
     least = params.number("minDiv", 1.0)
-    if scale < 0.0 or power < 0.0 or least <= 0.0:
-        key, got = next(
-            (key, got)
-            for key, got, bad in (
-                ("scale", scale, scale < 0.0),
-                ("pow", power, power < 0.0),
-                ("minDiv", least, least <= 0.0),
-            )
-            if bad
-        )
-        raise params.error(key, f"expected a positive number, got {got:g}")
+    for key, got in (("scale", scale), ("pow", power), ("minDiv", least)):
+        if got < 0.0 or (key == "minDiv" and got == 0.0):
+            raise params.error(key, f"expected a positive number, got {got:g}")
     common: dict[str, Any] = {"k": least, "alpha": scale, "beta": power, "alpha_mode": "mean"}
     if kind != "cmrnorm":
         if blocked:
-            b.report.ignored(section.origin, section.name, "blocked", f"means nothing for {kind}")
+            section.ignored("blocked", f"means nothing for {kind}")
         return b.add(section, section.name, kind, [value], n=size, **common)
     if not blocked:
         return b.add(section, section.name, "lrn", [value], n=size, **common)
@@ -188,7 +180,7 @@ def apply_neuron(b: Builder, section: Section, value: Value, wish: str, text: st
     for name, word in zip(names, words, strict=True):
         options[name] = section.read("neuron", word.strip(), float, f"a number for {name}")
     if kind == "nrelu":
-        b.report.changed(section.origin, section.name, "neuron", "nrelu: without its noise")
+        section.changed("neuron", "nrelu: without its noise")
     if kind == "abstanh":  # a |tanh(b x)|
         inner = b.add(section, f"{wish}/tanh", "tanh", [value], a=1.0, b=options["b"])
         inner = b.add(section, f"{wish}/abs", "abs", [inner])
@@ -219,7 +211,7 @@ def dropout(b: Builder, section: Section, params: Section) -> Value:
     if not 0.0 < keep <= 1.0:
         raise place.error("keep", f"expected a number above 0 and at most 1, got {keep:g}")
     if not params.flag("enable", True):
-        b.report.noted(params.origin, params.name, "enable", "off: nothing is dropped")
+        params.noted("enable", "off: nothing is dropped")
         keep = 1.0
     mode = "inverted" if section.text("type") == "dropout" else "paper"
     drop = float(f"{1.0 - keep:.12g}")

@@ -39,8 +39,9 @@ def read_rates(section: Section, key: str, count: int) -> list[tuple[float, Sche
     """`epsW` or `epsB`: a learning rate and a schedule for each input.
 
     Args:
-        section: of the parameter file.
-        count: of values; where there is one, it stands for all.
+        section: a section of the parameter file.
+        key: "epsW" or "epsB".
+        count: number of inputs; a single value stands for all.
 
     Raises:
         ConfigError: it is missing or not one of cuda-convnet's schedules.
@@ -87,7 +88,8 @@ def sgd_tables(
     """One rate for all parameters, and the exceptions.
 
     Args:
-        rates: by the name of the parameter, "conv1.w"; weights before biases of a layer.
+        rates: name of a parameter ("conv1.w") -> its rate; the weights of a layer come before
+            its biases.
 
     Returns:
         the tables [sgd] and [schedule], and for each parameter the multipliers of learning rate and
