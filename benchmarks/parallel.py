@@ -50,15 +50,15 @@ def seconds_of_links(net: Net, batch: int, rounds: int) -> tuple[float, float]:
     blocks = []
     wanted = learning(net.step_nodes)
     for _, node in net.partition.gathers():
-        for piece in node.pieces:
-            if piece.device is node.device:
+        for part in node.columns:
+            if part.device is node.device:
                 continue
             rows = batch * node.rows
-            there = piece.device, node.device
-            for source, target in (there, there[::-1]) if piece.node in wanted else (there,):
+            there = part.device, node.device
+            for source, target in (there, there[::-1]) if part.node in wanted else (there,):
                 link = net.partition.links.between(source, target)
-                blocks.append((link, source.zeros((rows, piece.cols)),
-                               target.zeros((rows, piece.cols)), piece.cols))  # fmt: skip
+                blocks.append((link, source.zeros((rows, part.count)),
+                               target.zeros((rows, part.count)), part.count))  # fmt: skip
     host = [np.ones(src.shape, np.float32) for _, src, _, _ in blocks]
     room = [np.empty_like(array) for array in host]
 

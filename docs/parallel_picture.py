@@ -34,7 +34,7 @@ def picture() -> str:
     for row, name in enumerate(SHOWN):
         y = TOP + row * STEP
         value = partition.values[name]
-        for x, held in zip((LEFT, RIGHT), value.held, strict=True):
+        for x, held in zip((LEFT, RIGHT), value.shards, strict=True):
             if held is None:
                 continue
             what = "channels" if name == "input" or name.startswith("conv") else "units"
@@ -44,7 +44,7 @@ def picture() -> str:
                 f'<text x="{x + BOX / 2}" y="{y + 17.5}" class="mid">{label}</text>'
             )
         if row:
-            lines += arrows(name, y, crossing.get(name), value.held)
+            lines += arrows(name, y, crossing.get(name), value.shards)
     height = TOP + len(SHOWN) * STEP + 12
     return f"""<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" \
 font-family="sans-serif" font-size="13">

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from convnet.common.checks import check_int
+from convnet.common.typecheck import did_you_mean
 from convnet.config import load_config
 from convnet.data import DataError
 from convnet.data.dataset import mismatch, shown
@@ -83,7 +84,7 @@ def read_filters(checkpoint: Checkpoint, layer: str | None = None) -> Filters:
         raise mismatch(checkpoint.path, "a net with a convolution", "none")
     name = names[0] if layer is None else layer
     if name not in names:
-        raise mismatch("layer", "one with filters", f"{name!r}; {graph.suggestion(name, names)}")
+        raise mismatch("layer", "one with filters", f"{name!r}{did_you_mean(name, names)}")
     node = next(node for node in net.nodes if node.name == name)
     w = checkpoint.arrays[f"{node.share or name}.w"]
     if isinstance(node.layer, Dense):
@@ -106,7 +107,7 @@ def towers_of(net: Net, node: Node) -> int:
         groups = getattr(here.layer, "groups", 1)
         if groups > 1:
             return groups if net.shapes[node.name][-1] % groups == 0 else 1
-        if here is node or here.layer.reach == "own":
+        if here is node or here.layer.split_by == "channel":
             waiting += readers[here.name]
     return 1
 

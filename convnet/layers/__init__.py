@@ -18,20 +18,17 @@ from convnet.layers.activation import (
 )
 from convnet.layers.bias import Bias
 from convnet.layers.conv import Conv
-from convnet.layers.crop import Crop, FlattenCHW, Slice, UnflattenCHW
 from convnet.layers.dense import Dense
 from convnet.layers.dropout import Dropout
 from convnet.layers.layer import Layer
 from convnet.layers.local import Local
-from convnet.layers.loss import Loss, SoftmaxCrossEntropy
-from convnet.layers.losses import BinaryCrossEntropy, SumSquares
+from convnet.layers.loss import BinaryCrossEntropy, Loss, Softmax, SoftmaxCrossEntropy, SumSquares
 from convnet.layers.lrn import LRN
 from convnet.layers.mapnorm import ContrastNorm, MapNorm
-from convnet.layers.max import Max
+from convnet.layers.merge import Concat, Max, Sum
 from convnet.layers.parametric import ParametricLayer
 from convnet.layers.pool import AvgPool, MaxAbsPool, MaxPool, SumPool
-from convnet.layers.shape import Concat, Flatten, Sum
-from convnet.layers.softmax import Softmax
+from convnet.layers.reshape import Crop, Flatten, FlattenCHW, Slice, UnflattenCHW
 
 check_package()  # another project's `convnet`, where it is installed over this one, comes here
 
@@ -87,44 +84,5 @@ __getattr__ = renamed_members(
     },
 )
 
-__all__ = [
-    "LAYER_TYPES",
-    "LRN",
-    "Abs",
-    "Activation",
-    "Affine",
-    "AvgPool",
-    "BReLU",
-    "Bias",
-    "BinaryCrossEntropy",
-    "Concat",
-    "ContrastNorm",
-    "Conv",
-    "Crop",
-    "DReLU",
-    "Dense",
-    "Dropout",
-    "Flatten",
-    "FlattenCHW",
-    "Local",
-    "Log",
-    "Loss",
-    "MapNorm",
-    "Max",
-    "MaxAbsPool",
-    "MaxPool",
-    "ParametricLayer",
-    "ReLU",
-    "Sigmoid",
-    "Slice",
-    "Softmax",
-    "SoftmaxCrossEntropy",
-    "Softplus",
-    "Sqrt",
-    "Square",
-    "Sum",
-    "SumPool",
-    "SumSquares",
-    "Tanh",
-    "UnflattenCHW",
-]
+__all__ = ["LAYER_TYPES", "Activation", "Layer", "Loss", "ParametricLayer"]
+__all__ += [layer.__name__ for layer in LAYER_TYPES.values()]

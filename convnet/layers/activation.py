@@ -2,28 +2,22 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from convnet import ops
 from convnet.common.checks import check_float
-from convnet.layers.layer import Array, Gradients, Layer, Shape
+from convnet.layers.layer import Array, Gradients, Layer
 
 
 class Activation(Layer):
-    """y = f(x), element by element; a subclass for each f."""
+    """y = f(x), element by element; a subclass for each f.
+
+    Attributes:
+        kind: of `ops.activation_fprop`; a, b: its numbers, where f has them.
+    """
 
     kind = ""
+    a = b = 1.0
     traced = True
-    reach = "own"
-
-    def __init__(self, a: float = 1.0, b: float = 1.0) -> None:
-        super().__init__()
-        self.a = check_float("a", a)
-        self.b = check_float("b", b)
-
-    def setup(self, in_shape: Shape, rng: np.random.Generator) -> Shape:
-        self.in_shape = self.out_shape = tuple(in_shape)
-        return self.out_shape
+    split_by = "channel"
 
     def fprop(self, x: Array, train: bool) -> tuple[Array, Array]:
         y = ops.activation_fprop(self.kind, x, self.a, self.b)
@@ -34,96 +28,104 @@ class Activation(Layer):
 
 
 class ReLU(Activation):
-    """max(0, x). Source: paper, section 3.1."""
+    """y = max(0, x). Source: paper, section 3.1."""
 
     kind = "relu"
 
-    def __init__(self) -> None:
-        super().__init__()
-
-
-class Tanh(Activation):
-    """a tanh(b x)."""
-
-    kind = "tanh"
-
 
 class Sigmoid(Activation):
-    """1 / (1 + e^-x)."""
+    """y = 1 / (1 + e^-x)."""
 
     kind = "logistic"
 
-    def __init__(self) -> None:
-        super().__init__()
-
 
 class Abs(Activation):
-    """|x|."""
+    """y = |x|."""
 
     kind = "abs"
 
-    def __init__(self) -> None:
-        super().__init__()
-
 
 class Softplus(Activation):
-    """log(1 + e^x)."""
+    """y = log(1 + e^x)."""
 
     kind = "softrelu"
 
-    def __init__(self) -> None:
-        super().__init__()
-
 
 class Square(Activation):
-    """x^2."""
+    """y = x^2."""
 
     kind = "square"
 
-    def __init__(self) -> None:
-        super().__init__()
-
 
 class Sqrt(Activation):
-    """sqrt(x), for x that is never negative."""
+    """y = sqrt(x), for x that is never negative."""
 
     kind = "sqrt"
 
-    def __init__(self) -> None:
+
+class _OneNumber(Activation):
+    def __init__(self, a: float = 1.0) -> None:
         super().__init__()
+        self.a = check_float("a", a)
 
 
-class Log(Activation):
-    """log(a + x)."""
+class Log(_OneNumber):
+    """y = log(a + x).
+
+    Args:
+        a: what is added; a + x is positive.
+    """
 
     kind = "log"
 
-    def __init__(self, a: float = 1.0) -> None:
-        super().__init__(a)
 
+class BReLU(_OneNumber):
+    """y = min(a, max(0, x)), the bounded ReLU.
 
-class BReLU(Activation):
-    """min(a, max(0, x))."""
+    Args:
+        a: the bound.
+
+    Source: cuda-convnet, `brelu[a]`.
+    """
 
     kind = "brelu"
 
-    def __init__(self, a: float = 1.0) -> None:
-        super().__init__(a)
+
+class DReLU(_OneNumber):
+    """y = x - a tanh(x / a).
+
+    Args:
+        a: the width of the flat part around 0; not 0.
+
+    Source: cuda-convnet, `drelu[a]`.
+    """
+
+    kind = "drelu"
+
+
+class Tanh(Activation):
+    """y = a tanh(b x).
+
+    Args:
+        a, b: 1 for the plain tanh.
+    """
+
+    kind = "tanh"
+
+    def __init__(self, a: float = 1.0, b: float = 1.0) -> None:
+        super().__init__()
+        self.a, self.b = check_float("a", a), check_float("b", b)
 
 
 class Affine(Activation):
-    """a x + b."""
+    """y = a x + b, with numbers that are not learned.
+
+    Args:
+        a, b: the factor and the summand.
+    """
 
     kind = "linear"
 
     def __init__(self, a: float = 1.0, b: float = 0.0) -> None:
-        super().__init__(a, b)
-
-
-class DReLU(Activation):
-    """x - a tanh(x / a)."""
-
-    kind = "drelu"
-
-    def __init__(self, a: float = 1.0) -> None:
-        super().__init__(a)
+        super().__init__()
+        self.a, self.b = check_float("a", a), check_float("b", b)

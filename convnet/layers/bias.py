@@ -21,7 +21,7 @@ class Bias(Layer):
         b_lr, b_decay: multipliers of learning rate and weight decay, as in `Conv`.
     """
 
-    reach = "own"
+    split_by = "channel"
 
     def __init__(
         self, tied: bool = True, bias_init: float = 0.0, b_lr: float = 1.0, b_decay: float = 0.0
@@ -37,13 +37,12 @@ class Bias(Layer):
         return 0 if self.tied else len(self.in_shape) - 1
 
     def setup(self, in_shape: Shape, rng: np.random.Generator) -> Shape:
-        self.in_shape = self.out_shape = tuple(in_shape)
-        shape = self.in_shape[-1:] if self.tied else self.in_shape
+        shape = tuple(in_shape[-1:] if self.tied else in_shape)
         b: Any = np.broadcast_to(np.float32(0), shape)
         if not self.sizes_only:
             b = initializers.constant(rng, shape, 1, 1, self.bias_init)
         self.params = [Parameter("b", b, self.b_lr, self.b_decay)]
-        return self.out_shape
+        return super().setup(in_shape, rng)
 
     def fprop(self, x: Array, train: bool) -> tuple[Array, None]:
         return x + self.params[0].data, None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
@@ -11,8 +11,8 @@ from convnet import ops
 from convnet.common.checks import check_choice, check_int, check_pair
 from convnet.common.deprecated import renamed_keyword
 from convnet.layers.initializers import Initializer
-from convnet.layers.layer import Array, Shape, image_shape
-from convnet.layers.parametric import ParametricLayer, window_text
+from convnet.layers.layer import Array, Shape, image_shape, window_text
+from convnet.layers.parametric import ParametricLayer
 
 
 class Conv(ParametricLayer):
@@ -30,17 +30,20 @@ class Conv(ParametricLayer):
         groups: splits the input and output channels into this many independent parts.
         rounding: "floor" drops the last, incomplete step of the window; "ceil" keeps it, and the
             window then overhangs on the right and the bottom and reads zeros.
-        bias: whether there is a b.
+        bias: whether there is a b [K].
         relu: whether max(0, y) follows.
-        init: "gaussian" or "uniform" of standard deviation `std`, "xavier", "he", or a function
-            (rng, shape, fan_in, fan_out) -> array.
+        init: of w [K, R, S, C / groups]: "gaussian" or "uniform" of standard deviation `std`,
+            "xavier", "he", or a function (rng, shape, fan_in, fan_out) -> array.
+        std: 0 or more.
         bias_init: initial value of b.
-        w_lr, w_decay, b_lr, b_decay: multipliers of learning rate and weight decay. Biases do not
-            decay by default, as in cuda-convnet.
+        w_lr, w_decay, b_lr, b_decay: multipliers of learning rate and weight decay, 0 or more.
+            Biases do not decay by default, as in cuda-convnet.
         precision: in which products are formed (see :mod:`convnet.ops`); None: that of the net.
 
     Source: paper, section 3.5.
     """
+
+    what = "a convolution"
 
     @renamed_keyword("math", "precision")
     def __init__(
@@ -62,45 +65,44 @@ class Conv(ParametricLayer):
         b_decay: float = 0.0,
         precision: str | None = None,
     ) -> None:
-        super().__init__(bias, relu, init, std, bias_init, (w_lr, w_decay, b_lr, b_decay))
+        rates = w_lr, w_decay, b_lr, b_decay
+        super().__init__(bias, relu, init, std, bias_init, rates, precision)
         self.filters = check_int("filters", filters)
         self.size = check_pair("size", size)
         self.stride = check_pair("stride", stride)
         self.pad = check_pair("pad", pad, 0)
         self.groups = check_int("groups", groups)
-        self.precision = self._checked_precision(precision)
         self.rounding = check_choice("rounding", rounding, ("floor", "ceil"))
 
-    def block(self, first: int, last: int, channels: int) -> Conv:
-        part = super().block(first, last, channels)
-        assert isinstance(part, Conv)
+    def shard(self, first: int, last: int, channels: int) -> Self:
+        part = super().shard(first, last, channels)
         part.filters = last - first
         part.groups = max(1, self.groups * (last - first) // channels)
         return part
 
     @property
     def _window(self) -> dict[str, Any]:
-        return {
-            "stride": self.stride,
-            "pad": self.pad,
-            "groups": self.groups,
-            "rounding": self.rounding,
-        }
+        names = ("stride", "pad", "groups", "rounding")
+        return {name: getattr(self, name) for name in names}
 
     @property
     def _options(self) -> dict[str, Any]:
-        return {**self._window, "precision": self.products}
+        return {**self._window, "precision": self.effective_precision}
+
+    def _shapes(self, filters: Shape, out_shape: Shape) -> tuple[Shape, Shape]:
+        """Those of w and b, from that of the filters at one place and that of the output."""
+        return filters, (self.filters,)
 
     def setup(self, in_shape: Shape, rng: np.random.Generator) -> Shape:
-        height, width, channels = image_shape(in_shape, "a convolution")
-        w_shape = (self.filters, *self.size, channels // self.groups)
-        y_shape = ops.conv_output_shape((1, height, width, channels), w_shape, **self._window)
-        self.in_shape = (height, width, channels)
-        self.out_shape = tuple(y_shape[1:])
+        shape = image_shape(in_shape, self.what)
+        filters = (self.filters, *self.size, shape[2] // self.groups)
+        out_shape = self._sized(
+            shape, ops.conv_output_shape((1, *shape), filters, **self._window)[1:]
+        )
         area = math.prod(self.size)
-        fans = (area * w_shape[3], area * self.filters // self.groups)
-        self._make(rng, w_shape, (self.filters,), fans)
-        return self.out_shape
+        fans = (area * filters[3], area * self.filters // self.groups)
+        self._make(rng, *self._shapes(filters, out_shape), fans)
+        return out_shape
 
     def _fprop(self, x: Array) -> Array:
         return ops.conv_fprop(x, self.w.data, self.b_data, **self._options, relu=self.relu)
@@ -119,4 +121,4 @@ class Conv(ParametricLayer):
     def describe(self) -> str:
         window = window_text(self.size, self.stride, self.pad, self.rounding)
         groups = f" groups {self.groups}" if self.groups > 1 else ""
-        return f"conv {window}{groups}{self._relu_text()}{self._precision_text()}"
+        return self._described(f"{type(self).__name__.lower()} {window}{groups}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Self
 
 import numpy as np
 
@@ -22,6 +23,8 @@ class Dense(ParametricLayer):
     Args:
         units: number of outputs, K; w is [K, C].
         bias, relu, init, std, bias_init, w_lr, w_decay, b_lr, b_decay, precision: as in `Conv`.
+
+    Source: paper, section 3.5.
     """
 
     @renamed_keyword("math", "precision")
@@ -39,39 +42,37 @@ class Dense(ParametricLayer):
         b_decay: float = 0.0,
         precision: str | None = None,
     ) -> None:
-        super().__init__(bias, relu, init, std, bias_init, (w_lr, w_decay, b_lr, b_decay))
-        self.precision = self._checked_precision(precision)
+        rates = w_lr, w_decay, b_lr, b_decay
+        super().__init__(bias, relu, init, std, bias_init, rates, precision)
         self.units = check_int("units", units)
 
-    def block(self, first: int, last: int, channels: int) -> Dense:
-        part = super().block(first, last, channels)
-        assert isinstance(part, Dense)
+    def shard(self, first: int, last: int, channels: int) -> Self:
+        part = super().shard(first, last, channels)
         part.units = last - first
         return part
 
     def setup(self, in_shape: Shape, rng: np.random.Generator) -> Shape:
-        self.in_shape = tuple(in_shape)
-        self.out_shape = (self.units,)
-        columns = math.prod(self.in_shape)
+        columns = math.prod(in_shape)
         self._make(rng, (self.units, columns), (self.units,), (columns, self.units))
-        return self.out_shape
+        return self._sized(in_shape, (self.units,))
 
     def _fprop(self, x: Array) -> Array:
         given = _flat(x), self.w.data, self.b_data
-        return ops.dense_fprop(*given, relu=self.relu, precision=self.products)
+        return ops.dense_fprop(*given, relu=self.relu, precision=self.effective_precision)
 
     def _dgrad(self, dy: Array, x: Array) -> Array:
-        return ops.dense_dgrad(dy, self.w.data, precision=self.products).reshape(x.shape)
+        dx = ops.dense_dgrad(dy, self.w.data, precision=self.effective_precision)
+        return dx.reshape(x.shape)
 
     def _wgrad(self, x: Array, dy: Array) -> tuple[Array, Array | None]:
-        return ops.dense_wgrad(_flat(x), dy, bias=self.bias, precision=self.products)
+        return ops.dense_wgrad(_flat(x), dy, bias=self.bias, precision=self.effective_precision)
 
     @property
     def macs(self) -> int:
         return self.w.size
 
     def describe(self) -> str:
-        return f"dense{self._relu_text()}{self._precision_text()}"
+        return self._described("dense")
 
 
 def _flat(x: Array) -> Array:

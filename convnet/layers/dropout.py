@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import numpy as np
+from typing import Any, Self
 
 from convnet import ops
 from convnet.common.checks import check_choice, check_float
-from convnet.layers.layer import Array, Gradients, Layer, Shape
+from convnet.layers.layer import Array, Gradients, Layer
 
 
 class Dropout(Layer):
@@ -26,29 +24,23 @@ class Dropout(Layer):
     """
 
     traced = True
-    reach = "own"
-    columns: tuple[int, int, int] | None = None  # of a block: first, last + 1, and how many in all
+    split_by = "channel"
+    columns: tuple[int, int, int] | None = None  # of a shard: first, last + 1, and how many in all
 
     def __init__(self, drop: float = 0.5, mode: str = "paper") -> None:
         super().__init__()
         self.drop = check_float("drop", drop, 0.0, below=1.0)
         self.mode = check_choice("mode", mode, ("paper", "inverted"))
 
-    def block(self, first: int, last: int, channels: int) -> Layer:
-        part = super().block(first, last, channels)
-        assert isinstance(part, Dropout)
+    def shard(self, first: int, last: int, channels: int) -> Self:
+        part = super().shard(first, last, channels)
         part.columns = (first, last, channels)
         return part
 
-    def setup(self, in_shape: Shape, rng: np.random.Generator) -> Shape:
-        self.in_shape = self.out_shape = tuple(in_shape)
-        return self.out_shape
-
     def fprop(self, x: Array, train: bool) -> tuple[Array, None]:
         if train:
-            return ops.dropout_fprop(self._rows(x), self.drop, **self._mask(x)).reshape(
-                x.shape
-            ), None
+            y = ops.dropout_fprop(self._rows(x), self.drop, **self._mask(x))
+            return y.reshape(x.shape), None
         if self.mode == "inverted":
             return x, None
         return ops.activation_fprop("linear", x, 1.0 - self.drop, 0.0), None

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
+import heapq
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from graphlib import CycleError, TopologicalSorter
 
+from convnet.common.typecheck import did_you_mean
 from convnet.layers.layer import Layer
 from convnet.layers.loss import Loss
 
@@ -94,38 +96,27 @@ def learning(nodes: Sequence[Node]) -> frozenset[str]:
     return frozenset(learns)
 
 
-def suggestion(name: str, known: Iterable[str]) -> str:
-    """ "did you mean" for an unknown name, or the names there are."""
-    known = list(known)
-    close = difflib.get_close_matches(name, known, n=1)
-    return f"did you mean {close[0]!r}?" if close else f"there are {', '.join(known)}"
-
-
 def _check_names(nodes: Sequence[Node]) -> None:
-    positions: dict[str, int] = {}
-    layers: dict[int, str] = {}
-    for position, node in enumerate(nodes, 1):
+    by_name: dict[str, int] = {}
+    by_layer: dict[int, str] = {}
+    for place, node in enumerate(nodes, 1):
         if not isinstance(node, Node):
-            raise ValueError(f"node {position}: expected a Node, got {type(node).__name__}")
-        name = node.name
+            raise ValueError(f"node {place}: expected a Node, got {type(node).__name__}")
+        name, layer = node.name, node.layer
         if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9_/-]+", name) or name == INPUT:
             raise ValueError(
-                f"node {position}: expected a name of letters, digits, '_', '-' or '/', "
+                f"node {place}: expected a name of letters, digits, '_', '-' or '/', "
                 f"and not {INPUT!r}; got {name!r}"
             )
-        if not isinstance(node.layer, Layer):
-            raise ValueError(f"node {name!r}: expected a Layer, got {type(node.layer).__name__}")
-        if name in positions:
+        if not isinstance(layer, Layer):
+            raise ValueError(f"node {name!r}: expected a Layer, got {type(layer).__name__}")
+        if (other := by_name.setdefault(name, place)) != place:
+            raise ValueError(f"node {name!r}: two nodes have this name, number {other} and {place}")
+        if by_layer.setdefault(id(layer), name) != name:
             raise ValueError(
-                f"node {name!r}: two nodes have this name, number {positions[name]} and {position}"
-            )
-        if id(node.layer) in layers:
-            raise ValueError(
-                f"node {name!r}: its layer object is also that of node {layers[id(node.layer)]!r}; "
+                f"node {name!r}: its layer object is also that of node {by_layer[id(layer)]!r}; "
                 "to share weights give this node a layer of its own and share= the other's name"
             )
-        positions[name] = position
-        layers[id(node.layer)] = name
 
 
 def _check_inputs(node: Node, by_name: dict[str, Node]) -> None:
@@ -134,17 +125,17 @@ def _check_inputs(node: Node, by_name: dict[str, Node]) -> None:
     for name in names:
         if name != INPUT and name not in by_name:
             known = [INPUT, *by_name]
-            raise ValueError(f"{what}: unknown input {name!r}; {suggestion(str(name), known)}")
+            raise ValueError(f"{what}: unknown input {name!r}{did_you_mean(str(name), known)}")
         if name != INPUT and isinstance(by_name[name].layer, Loss):
             raise ValueError(f"{what}: input {name!r} is a loss, which nothing can come after")
-    if node.layer.several_inputs and len(names) < 2:
+    if node.layer.multi_input and len(names) < 2:
         raise ValueError(f"{what}: expected two inputs or more, got {', '.join(names) or 'none'}")
-    if not node.layer.several_inputs and len(names) != 1:
+    if not node.layer.multi_input and len(names) != 1:
         raise ValueError(f"{what}: expected one input, got {', '.join(names) or 'none'}")
     if node.share is not None and (node.share not in by_name or node.share == node.name):
         others = [name for name in by_name if name != node.name]
         raise ValueError(
-            f"{what}: share: unknown node {node.share!r}; {suggestion(str(node.share), others)}"
+            f"{what}: share: unknown node {node.share!r}{did_you_mean(str(node.share), others)}"
         )
     if node.share is not None and by_name[node.share].share is not None:
         raise ValueError(
@@ -155,29 +146,22 @@ def _check_inputs(node: Node, by_name: dict[str, Node]) -> None:
 
 def _sort(nodes: Sequence[Node]) -> list[Node]:
     """Nodes after their inputs, otherwise in the order given."""
+    sorter = TopologicalSorter(
+        {node.name: [name for name in input_names(node) if name != INPUT] for node in nodes}
+    )
+    try:
+        sorter.prepare()
+    except CycleError as error:
+        raise ValueError(f"the inputs form a cycle: {' -> '.join(error.args[1])}") from None
+    place = {node.name: number for number, node in enumerate(nodes)}
+    ready: list[int] = []
     ordered: list[Node] = []
-    done = {INPUT}
-    waiting = list(nodes)
-    while waiting:
-        ready = next((n for n in waiting if all(name in done for name in input_names(n))), None)
-        if ready is None:
-            raise ValueError(f"the inputs form a cycle: {_cycle(waiting, done)}")
-        waiting.remove(ready)
-        ordered.append(ready)
-        done.add(ready.name)
+    while sorter.is_active():
+        for name in sorter.get_ready():
+            heapq.heappush(ready, place[name])
+        ordered.append(nodes[heapq.heappop(ready)])
+        sorter.done(ordered[-1].name)
     return ordered
-
-
-def _cycle(waiting: Sequence[Node], done: set[str]) -> str:
-    """One cycle among nodes that can never run, as text: a -> b -> a."""
-    by_name = {node.name: node for node in waiting}
-    path = [waiting[0].name]
-    while True:
-        missing = next(name for name in input_names(by_name[path[-1]]) if name not in done)
-        if missing in path:
-            loop = [missing, *reversed(path[path.index(missing) :])]
-            return " -> ".join(loop)
-        path.append(missing)
 
 
 def _check_uses(nodes: Sequence[Node]) -> None:

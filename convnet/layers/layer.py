@@ -18,11 +18,12 @@ import copy
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
 from convnet import backend
+from convnet.common.deprecated import note
 from convnet.ops.step_state import StepState
 
 Array = Any  # numpy.ndarray or cupy.ndarray
@@ -32,13 +33,20 @@ Gradients = Sequence[Array | None]  # of a layer's parameters, in their order
 
 @dataclass
 class Rates:
-    """The multipliers of a parameter, which the parts of one on two devices share; and its own
-    learning rate and momentum, where it has them in place of the optimiser's."""
+    """The multipliers of a parameter, which its shards on two devices share; and its own learning
+    rate and momentum, where it has them in place of the optimiser's."""
 
     lr_mult: float
     decay_mult: float
     lr: float | None = None
     momentum: float | None = None
+
+
+def _shared(name: str) -> Any:
+    """An attribute that is one of `rates`."""
+    return property(
+        lambda self: getattr(self.rates, name), lambda self, value: setattr(self.rates, name, value)
+    )
 
 
 class Parameter:
@@ -54,8 +62,12 @@ class Parameter:
         grad: of the last `Net.gradients`, zeros where the parameter is frozen; None after a
             training step, which keeps none (but see `Net.keep_gradients`).
 
-    `velocity` has the shape of `data` and takes no memory until it is first used.
+    `velocity` has the shape of `data` and takes no memory until it is first used. Multipliers, and
+    a learning rate or momentum of its own, are in `rates`, which shards on two devices share.
     """
+
+    lr_mult: float = _shared("lr_mult")
+    decay_mult: float = _shared("decay_mult")
 
     def __init__(
         self, name: str, data: Array, lr_mult: float = 1.0, decay_mult: float = 1.0
@@ -77,22 +89,6 @@ class Parameter:
     def data(self, data: Array) -> None:
         self.version += 1
         self._data = data
-
-    @property
-    def lr_mult(self) -> float:
-        return self.rates.lr_mult
-
-    @lr_mult.setter
-    def lr_mult(self, value: float) -> None:
-        self.rates.lr_mult = value
-
-    @property
-    def decay_mult(self) -> float:
-        return self.rates.decay_mult
-
-    @decay_mult.setter
-    def decay_mult(self, value: float) -> None:
-        self.rates.decay_mult = value
 
     @property
     def frozen(self) -> bool:
@@ -167,28 +163,40 @@ class Randomness:
 class Layer:
     """One operation of a net.
 
-    A subclass gives `setup`, `fprop` and `bprop`, and says what follows.
+    A subclass gives `fprop` and `bprop`, `setup` where its output has another shape than its input,
+    and says what follows.
 
     Attributes:
-        several_inputs: setup, fprop and bprop take and return lists, one item for each input.
+        multi_input: setup, fprop and bprop take and return lists, one item for each input.
         traced: its passes only call `convnet.ops` and change shapes, so that they can be traced.
             Otherwise each of them is one call of Python in the middle of a program; so it is for
             every layer from outside the package that does not say otherwise.
-        reach: which input channels an output channel depends on: "own" the same one only; "groups"
-            those of its group; "filters" likewise, and output channels can be computed apart;
-            "joined" those of the inputs, one after the other; "all" all, and the layer is one
-            piece.
-        channel_axis: of the parameters: where they have the output channels.
+        split_by: how a net over two devices splits it. "channel": an output channel depends on the
+            same input channel only; "group": on those of its group; "filter": likewise, and output
+            channels can be computed apart; "input": on a channel of one of the inputs, which are
+            concatenated; None: not at all.
+        channel_axis: the axis of its parameters along which the output channels lie.
         random, stream: keys of the random numbers of this layer; set by a net.
         sizes_only: `setup` makes parameters that have a shape and take no memory; set by a net.
         net_precision: of products, where the layer has no `precision` of its own; set by a net.
+        in_shape, out_shape: without the batch; set by `setup`.
         version: how often an attribute has been set; programs that were made before are not used.
     """
 
-    several_inputs = False
+    multi_input = False
     traced = False
-    reach = "all"
+    split_by: str | None = None
     channel_axis = 0
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        if "several_inputs" in vars(cls):
+            note(f"{cls.__name__}.several_inputs", "multi_input")
+            cls.multi_input = vars(cls)["several_inputs"]
+        if "reach" in vars(cls):
+            note(f"{cls.__name__}.reach", "split_by")
+            kinds = {"own": "channel", "groups": "group", "filters": "filter", "joined": "input"}
+            cls.split_by = kinds.get(vars(cls)["reach"])
 
     def __init__(self) -> None:
         self.version = 0
@@ -212,10 +220,15 @@ class Layer:
                 several inputs.
             rng: for the initial weights.
 
-        Returns: the shape of the output.
+        Returns: the shape of the output; here that of the input.
         Raises: ValueError naming what does not fit.
         """
-        raise NotImplementedError
+        return self._sized(in_shape, in_shape)
+
+    def _sized(self, in_shape: Sequence[int], out_shape: Sequence[int]) -> Shape:
+        """Keeps both shapes, and returns the second."""
+        self.in_shape, self.out_shape = tuple(in_shape), tuple(out_shape)
+        return self.out_shape
 
     def fprop(self, x: Any, train: bool) -> tuple[Array, Any]:
         """The forward pass.
@@ -254,7 +267,7 @@ class Layer:
         """What the layer is, in a few words, for `Net.summary`."""
         return type(self).__name__.lower()
 
-    def block(self, first: int, last: int, channels: int) -> Layer:
+    def shard(self, first: int, last: int, channels: int) -> Self:
         """A new layer that computes a part of this one's output channels; `setup` comes next.
 
         Args:
@@ -280,3 +293,31 @@ def image_shape(in_shape: Any, what: str) -> tuple[int, int, int]:
         raise ValueError(f"{what} expects an input of shape (H, W, C), got {tuple(in_shape)}")
     height, width, channels = in_shape
     return height, width, channels
+
+
+def scores_shape(in_shape: Any, what: str) -> Shape:
+    """`in_shape`, checked to be (classes,)."""
+    if len(in_shape) != 1:
+        raise ValueError(
+            f"{what} expects one score for each class, shape (classes,), got {tuple(in_shape)}; "
+            "put a dense or flatten layer before it"
+        )
+    return tuple(in_shape)
+
+
+def same_shape(in_shapes: Sequence[Shape]) -> Shape:
+    """The shape that all inputs have."""
+    if len(set(in_shapes)) != 1:
+        shapes = " and ".join(map(str, dict.fromkeys(in_shapes)))
+        raise ValueError(f"expected inputs of one shape, got {shapes}")
+    return in_shapes[0]
+
+
+def window_text(size: Any, stride: tuple[int, int], pad: tuple[int, int], rounding: str) -> str:
+    """ "5x5 /2 pad 2 ceil": a window in a few words."""
+    text = "x".join(map(str, size))
+    if stride != (1, 1):
+        text += f" /{stride[0]}" if stride[0] == stride[1] else f" /{stride[0]}x{stride[1]}"
+    if pad != (0, 0):
+        text += f" pad {pad[0]}" if pad[0] == pad[1] else f" pad {pad[0]}x{pad[1]}"
+    return text + (f" {rounding}" if stride != (1, 1) else "")

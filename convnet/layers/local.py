@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import math
-
-import numpy as np
-
 from convnet import ops
 from convnet.layers.conv import Conv
-from convnet.layers.layer import Array, Shape, image_shape
+from convnet.layers.layer import Array, Shape
 
 
 class Local(Conv):
@@ -21,22 +17,15 @@ class Local(Conv):
     """
 
     channel_axis = 2
+    what = "a locally connected layer"
     precisions = ("fp32", "ffma")
 
     @property
-    def products(self) -> str:
+    def effective_precision(self) -> str:
         return "fp32"
 
-    def setup(self, in_shape: Shape, rng: np.random.Generator) -> Shape:
-        height, width, channels = image_shape(in_shape, "a locally connected layer")
-        filter_shape = (self.filters, *self.size, channels // self.groups)
-        y_shape = ops.conv_output_shape((1, height, width, channels), filter_shape, **self._window)
-        self.in_shape = (height, width, channels)
-        self.out_shape = tuple(y_shape[1:])
-        area = math.prod(self.size)
-        fans = (area * filter_shape[3], area * self.filters // self.groups)
-        self._make(rng, (*self.out_shape[:2], *filter_shape), self.out_shape, fans)
-        return self.out_shape
+    def _shapes(self, filters: Shape, out_shape: Shape) -> tuple[Shape, Shape]:
+        return (*out_shape[:2], *filters), out_shape
 
     def _fprop(self, x: Array) -> Array:
         return ops.local_fprop(x, self.w.data, self.b_data, **self._window, relu=self.relu)
@@ -50,6 +39,3 @@ class Local(Conv):
     @property
     def macs(self) -> int:
         return self.w.size
-
-    def describe(self) -> str:
-        return super().describe().replace("conv", "local", 1)

@@ -1,12 +1,16 @@
-"""What training minimises: the base, and the softmax."""
+"""What training minimises, and the softmax as a layer within a net.
+
+Losses besides the softmax have no kernels of their own; what the contract's operations do not do is
+done by the array library (NumPy, CuPy).
+"""
 
 from __future__ import annotations
 
 import numpy as np
 
-from convnet import ops
-from convnet.common.checks import check_float
-from convnet.layers.layer import Array, Layer, Shape
+from convnet import backend, ops
+from convnet.common.checks import check_bool, check_float
+from convnet.layers.layer import Array, Gradients, Layer, Shape, scores_shape
 
 UNRANKED = 2**31 - 1  # the rank of a label that no loss compared with anything: never right
 
@@ -19,13 +23,25 @@ class Loss(Layer):
 
     Args:
         coeff: weight of this loss in that sum.
+
+    Attributes:
+        classifies: its input has one score for each class, which it compares with labels.
+        text: what `describe` calls it.
     """
 
-    classifies = True  # its input has one number for each class, and it compares it with labels
+    classifies = True
+    text = ""
 
     def __init__(self, coeff: float = 1.0) -> None:
         super().__init__()
         self.coeff = check_float("coeff", coeff)
+
+    def setup(self, in_shape: Shape, rng: np.random.Generator) -> Shape:
+        shape = scores_shape(in_shape, self.text) if self.classifies else in_shape
+        return self._sized(shape, shape)
+
+    def fprop(self, x: Array, train: bool) -> tuple[Array, None]:
+        return x, None
 
     def loss(
         self, x: Array, labels: Array, scale: float, gradient: bool
@@ -33,7 +49,7 @@ class Loss(Layer):
         """The loss of each sample, not weighted, and its gradient.
 
         Args:
-            x: [N, classes].
+            x: float32 [N, classes].
             labels: int32 [N].
             scale: multiplies the gradient, `coeff` included: coeff / N for the mean of a batch.
             gradient: whether dx is wanted.
@@ -43,23 +59,23 @@ class Loss(Layer):
         """
         raise NotImplementedError
 
+    def describe(self) -> str:
+        return self.text + (f" x {self.coeff:g}" if self.coeff != 1.0 else "")
+
 
 class SoftmaxCrossEntropy(Loss):
     """Softmax, and the cross-entropy (natural logarithm) between it and the labels.
 
-    fprop gives the probabilities. Source: paper, sections 3.5 and 5.
+    fprop gives the probabilities.
+
+    Args:
+        coeff: weight of this loss among those of the net.
+
+    Source: paper, sections 3.5 and 5.
     """
 
     traced = True
-
-    def setup(self, in_shape: Shape, rng: np.random.Generator) -> Shape:
-        if len(in_shape) != 1:
-            raise ValueError(
-                f"a softmax expects one score for each class, shape (classes,), got {in_shape}; "
-                "put a dense or flatten layer before it"
-            )
-        self.in_shape = self.out_shape = tuple(in_shape)
-        return self.out_shape
+    text = "softmax, cross-entropy"
 
     def fprop(self, x: Array, train: bool) -> tuple[Array, None]:
         return ops.softmax_fprop(x), None
@@ -70,6 +86,90 @@ class SoftmaxCrossEntropy(Loss):
         each, dx, rank = ops.softmax_xent(x, labels, scale=scale, dlogits=gradient)
         return each, rank, dx
 
-    def describe(self) -> str:
-        weight = f" x {self.coeff:g}" if self.coeff != 1.0 else ""
-        return f"softmax, cross-entropy{weight}"
+
+class SumSquares(Loss):
+    """The sum of the squares of a sample's numbers; labels do not matter.
+
+    For auto-encoders it comes after a `sum` with coeffs = [1, -1].
+
+    Args:
+        coeff: weight of this loss among those of the net.
+
+    Source: cuda-convnet's `cost.sum2`.
+    """
+
+    classifies = False
+    text = "sum of squares"
+
+    def loss(
+        self, x: Array, labels: Array, scale: float, gradient: bool
+    ) -> tuple[Array, Array | None, Array | None]:
+        squares = (x * x).reshape(x.shape[0], -1)
+        each = squares.sum(axis=1, dtype=np.float64).astype(np.float32)
+        dx = ops.activation_fprop("linear", x, 2.0 * scale, 0.0) if gradient else None
+        return each, None, dx
+
+
+class BinaryCrossEntropy(Loss):
+    """One yes or no for each class: the sum of the cross-entropies between q and the label.
+
+        loss = -pos_weight log q_l - sum_{k != l} log(1 - q_k),    q_k = 1 / (1 + e^-x_k)
+
+    fprop gives q.
+
+    Args:
+        coeff: weight of this loss among those of the net.
+        pos_weight: multiplies the term of the right class l; 0 or more.
+        scores: x are scores, of which the sigmoid is taken here; false: they are q already, and are
+            kept 1e-7 away from 0 and 1.
+
+    Source: cuda-convnet's `cost.bce` and `cost.dce`.
+    """
+
+    text = "binary cross-entropy"
+
+    def __init__(self, coeff: float = 1.0, pos_weight: float = 1.0, scores: bool = True) -> None:
+        super().__init__(coeff)
+        self.pos_weight = check_float("pos_weight", pos_weight, 0.0)
+        self.scores = check_bool("scores", scores)
+
+    def fprop(self, x: Array, train: bool) -> tuple[Array, None]:
+        return ops.logistic_fprop(x) if self.scores else x, None
+
+    def loss(
+        self, x: Array, labels: Array, scale: float, gradient: bool
+    ) -> tuple[Array, Array | None, Array | None]:
+        xp, count = backend.of(x).xp, x.shape[0]
+        _, _, rank = ops.softmax_xent(x, labels, dlogits=False)
+        right = (xp.arange(count), labels)
+        if self.scores:
+            terms = x.copy()
+            terms[right] = -x[right]
+            terms = ops.softrelu_fprop(terms)  # -log q of the right class, -log(1 - q) of others
+            dx = ops.logistic_fprop(x)
+            dx[right] = np.float32(self.pos_weight) * (dx[right] - np.float32(1.0))
+        else:
+            terms = np.float32(1.0) - x
+            terms[right] = x[right]
+            terms = xp.clip(terms, np.float32(1e-7), np.float32(1.0))
+            dx = np.float32(1.0) / terms
+            dx[right] *= np.float32(-self.pos_weight)
+            terms = -xp.log(terms)
+        terms[right] *= np.float32(self.pos_weight)
+        each = terms.sum(axis=1, dtype=np.float64).astype(np.float32)
+        return each, rank, dx * np.float32(scale) if gradient else None
+
+
+class Softmax(Layer):
+    """y_k = e^x_k / sum_j e^x_j, which other layers may read."""
+
+    def setup(self, in_shape: Shape, rng: np.random.Generator) -> Shape:
+        return super().setup(scores_shape(in_shape, "a softmax"), rng)
+
+    def fprop(self, x: Array, train: bool) -> tuple[Array, Array]:
+        y = ops.softmax_fprop(x)
+        return y, y
+
+    def bprop(self, saved: Array, dy: Array) -> tuple[Array, Gradients]:
+        total = (dy * saved).sum(axis=1, keepdims=True)
+        return (dy - total) * saved, []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
@@ -16,7 +16,8 @@ class LRN(Layer):
 
     Args:
         n: channels in the window: i - n/2 .. i - n/2 + n - 1.
-        k, alpha, beta: as in the equation; the defaults are the paper's.
+        k, alpha, beta: as in the equation, k > 0 and the others 0 or more; the defaults are the
+            paper's.
         groups: channels are in this many parts, and a window never reaches into another one.
         alpha_mode: "sum" as in the equation; "mean" divides alpha by n.
 
@@ -24,7 +25,7 @@ class LRN(Layer):
     """
 
     traced = True
-    reach = "groups"
+    split_by = "group"
 
     def __init__(
         self,
@@ -43,31 +44,23 @@ class LRN(Layer):
         self.groups = check_int("groups", groups)
         self.alpha_mode = check_choice("alpha_mode", alpha_mode, ("sum", "mean"))
 
-    def block(self, first: int, last: int, channels: int) -> Layer:
-        part = super().block(first, last, channels)
-        assert isinstance(part, LRN)
+    def shard(self, first: int, last: int, channels: int) -> Self:
+        part = super().shard(first, last, channels)
         part.groups = self.groups * (last - first) // channels
         return part
 
     @property
     def terms(self) -> dict[str, Any]:
         """The keyword arguments of the operations."""
-        return {
-            "n": self.n,
-            "k": self.k,
-            "alpha": self.alpha,
-            "beta": self.beta,
-            "groups": self.groups,
-            "alpha_mode": self.alpha_mode,
-        }
+        names = ("n", "k", "alpha", "beta", "groups", "alpha_mode")
+        return {name: getattr(self, name) for name in names}
 
     def setup(self, in_shape: Shape, rng: np.random.Generator) -> Shape:
         if in_shape[-1] % self.groups:
             raise ValueError(
                 f"groups: expected a divisor of the {in_shape[-1]} channels, got {self.groups}"
             )
-        self.in_shape = self.out_shape = tuple(in_shape)
-        return self.out_shape
+        return super().setup(in_shape, rng)
 
     def fprop(self, x: Array, train: bool) -> tuple[Array, Array]:
         return ops.lrn_fprop(x, **self.terms), x

@@ -15,6 +15,7 @@ import numpy as np
 from convnet import backend, ops
 from convnet.common.checks import check_choice, check_float, check_int
 from convnet.layers.layer import Array, Gradients, Layer, Shape, image_shape
+from convnet.layers.pool import window_pixels
 
 
 class MapNorm(Layer):
@@ -22,13 +23,13 @@ class MapNorm(Layer):
 
     Args:
         n: height and width of the window; even ones reach one further up and to the left.
-        alpha, k, beta: as in the equation.
+        alpha, k, beta: as in the equation; k > 0, the others 0 or more.
         alpha_mode: "sum" as in the equation; "mean" divides alpha by n^2, as cuda-convnet does.
 
     Source: cuda-convnet's `rnorm` layer.
     """
 
-    reach = "own"
+    split_by = "channel"
     word = "rnorm"
 
     def __init__(
@@ -40,16 +41,14 @@ class MapNorm(Layer):
         self.k = check_float("k", k, above=0.0)
         self.beta = check_float("beta", beta, 0.0)
         self.alpha_mode = check_choice("alpha_mode", alpha_mode, ("sum", "mean"))
-        self._counts: dict[Any, Array] = {}
 
     def setup(self, in_shape: Shape, rng: np.random.Generator) -> Shape:
-        self.in_shape = self.out_shape = image_shape(in_shape, self.word)
-        if self.n > min(self.in_shape[:2]):
+        shape = image_shape(in_shape, self.word)
+        if self.n > min(shape[:2]):
             raise ValueError(
-                f"n: expected at most {min(self.in_shape[:2])}, as large as the image, got {self.n}"
+                f"n: expected at most {min(shape[:2])}, as large as the image, got {self.n}"
             )
-        self._counts = {}
-        return self.out_shape
+        return super().setup(shape, rng)
 
     # ---- sums over windows ----------------------------------------------------------------------
 
@@ -64,15 +63,8 @@ class MapNorm(Layer):
 
     def _count(self, x: Array) -> Array:
         """How many pixels each window has, float32 [H, W, 1], on the device of x."""
-        device = backend.of(x)
-        if device not in self._counts:
-            sides = []
-            for size in self.in_shape[:2]:
-                first = np.arange(size) - self.n // 2
-                sides.append(np.minimum(first + self.n, size) - np.maximum(first, 0))
-            counts = np.multiply.outer(*sides)[:, :, None].astype(np.float32)
-            self._counts[device] = device.asarray(counts)
-        return self._counts[device]
+        places = self.in_shape[:2], self.out_shape[:2]
+        return window_pixels(backend.of(x), *places, *self._pool[:3])
 
     def _mean(self, x: Array) -> Array:
         """The mean over each window."""

@@ -15,13 +15,13 @@ from convnet.layers.layer import Array, Gradients, Layer, Parameter, Shape
 class ParametricLayer(Layer):
     """y = op(x, w) + b, then max(0, y) if there is a ReLU.
 
-    A subclass says which shapes w and b have, and calls its three operations.
+    A subclass makes its parameters by `_make` and calls its three operations, for `_fprop`,
+    `_dgrad` and `_wgrad`. Arguments are those of `Conv`.
     """
 
     traced = True
-    reach = "filters"
-    precision: str | None = None  # how products are formed; None: as the net says
-    precisions: tuple[str, ...] = ops.PRECISIONS  # the ways that there are
+    split_by = "filter"
+    precisions: tuple[str, ...] = ops.PRECISIONS  # those there are
 
     def __init__(
         self,
@@ -31,6 +31,7 @@ class ParametricLayer(Layer):
         std: float,
         bias_init: float,
         multipliers: tuple[float, float, float, float],
+        precision: str | None,
     ) -> None:
         super().__init__()
         self.bias = check_bool("bias", bias)
@@ -41,6 +42,9 @@ class ParametricLayer(Layer):
         names = ("w_lr", "w_decay", "b_lr", "b_decay")
         checked = [check_float(n, value, 0.0) for n, value in zip(names, multipliers, strict=True)]
         self.w_lr, self.w_decay, self.b_lr, self.b_decay = checked
+        if precision is not None:
+            check_choice("precision", precision, self.precisions)
+        self.precision = precision
 
     # ---- for subclasses -------------------------------------------------------------------------
 
@@ -69,6 +73,14 @@ class ParametricLayer(Layer):
         """dw and db."""
         raise NotImplementedError
 
+    def _described(self, what: str) -> str:
+        in_precision = self.effective_precision
+        return (
+            what
+            + (" + relu" if self.relu else "")
+            + (f" in {in_precision}" if in_precision != "fp32" else "")
+        )
+
     # ---- the layer ------------------------------------------------------------------------------
 
     @property
@@ -84,8 +96,8 @@ class ParametricLayer(Layer):
         return self.params[1].data if self.bias else None
 
     @property
-    def products(self) -> str:
-        """The precision of products, see :mod:`convnet.ops`."""
+    def effective_precision(self) -> str:
+        """In which it multiplies: its own precision, or else that of the net."""
         return self.precision or self.net_precision
 
     def fprop(self, x: Array, train: bool) -> tuple[Array, Any]:
@@ -99,22 +111,3 @@ class ParametricLayer(Layer):
         dx = self._dgrad(dy, x)
         dw, db = self._wgrad(x, dy)
         return dx, [dw, db] if self.bias else [dw]
-
-    def _checked_precision(self, precision: str | None) -> str | None:
-        return None if precision is None else check_choice("precision", precision, self.precisions)
-
-    def _relu_text(self) -> str:
-        return " + relu" if self.relu else ""
-
-    def _precision_text(self) -> str:
-        return "" if self.products == "fp32" else f" in {self.products}"
-
-
-def window_text(size: Any, stride: tuple[int, int], pad: tuple[int, int], rounding: str) -> str:
-    """ "5x5 /2 pad 2 ceil": a window in a few words."""
-    text = "x".join(map(str, size))
-    if stride != (1, 1):
-        text += f" /{stride[0]}" if stride[0] == stride[1] else f" /{stride[0]}x{stride[1]}"
-    if pad != (0, 0):
-        text += f" pad {pad[0]}" if pad[0] == pad[1] else f" pad {pad[0]}x{pad[1]}"
-    return text + (f" {rounding}" if stride != (1, 1) else "")

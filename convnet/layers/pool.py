@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import Any
 
@@ -9,15 +10,14 @@ import numpy as np
 
 from convnet import backend, ops
 from convnet.common.checks import check_choice, check_pair
-from convnet.layers.layer import Array, Gradients, Layer, Shape, image_shape
-from convnet.layers.parametric import window_text
+from convnet.layers.layer import Array, Gradients, Layer, Shape, image_shape, window_text
 
 
 class _Pool(Layer):
     """Windows over the image, each channel on its own.
 
     Args:
-        size: window height and width; one number or two.
+        size: window height and width; one number or two; of max pools at most 256 elements.
         stride: steps between windows; smaller than `size`, windows overlap (paper, section 3.4).
         pad: rows and columns around the image that windows may cover and that hold nothing.
         rounding: "ceil" lets the last window overhang the image, and clips it; "floor" drops it.
@@ -25,7 +25,7 @@ class _Pool(Layer):
 
     kind = ""
     traced = True
-    reach = "own"
+    split_by = "channel"
 
     def __init__(
         self,
@@ -45,9 +45,8 @@ class _Pool(Layer):
         return self.size, self.stride, self.pad, self.rounding
 
     def setup(self, in_shape: Shape, rng: np.random.Generator) -> Shape:
-        self.in_shape = image_shape(in_shape, f"{self.kind} pooling")
-        self.out_shape = tuple(ops.pool_output_shape((1, *self.in_shape), *self._window)[1:])
-        return self.out_shape
+        shape = image_shape(in_shape, f"{self.kind} pooling")
+        return self._sized(shape, ops.pool_output_shape((1, *shape), *self._window)[1:])
 
     def describe(self) -> str:
         return f"{self.kind} pool {window_text(*self._window)}"
@@ -95,25 +94,11 @@ class SumPool(AvgPool):
     """
 
     traced = False
-
     kind = "sum"
 
-    def setup(self, in_shape: Shape, rng: np.random.Generator) -> Shape:
-        super().setup(in_shape, rng)
-        sides = []
-        for axis in (0, 1):
-            first = np.arange(self.out_shape[axis]) * self.stride[axis] - self.pad[axis]
-            last = np.minimum(first + self.size[axis], self.in_shape[axis])
-            sides.append(last - np.maximum(first, 0))
-        self._counts = np.multiply.outer(*sides)[:, :, None].astype(np.float32)
-        self._held: dict[Any, Array] = {}
-        return self.out_shape
-
     def _count(self, x: Array) -> Array:
-        device = backend.of(x)
-        if device not in self._held:
-            self._held[device] = device.asarray(self._counts)
-        return self._held[device]
+        places = self.in_shape[:2], self.out_shape[:2]
+        return window_pixels(backend.of(x), *places, self.size, self.stride, self.pad)
 
     def fprop(self, x: Array, train: bool) -> tuple[Array, Any]:
         y, saved = super().fprop(x, train)
@@ -124,6 +109,20 @@ class SumPool(AvgPool):
         return super().bprop(saved, dy * self._count(dy))
 
 
+@functools.lru_cache(maxsize=64)
+def window_pixels(
+    device: backend.Backend, image: Shape, windows: Shape, size: Shape, stride: Shape, pad: Shape
+) -> Array:
+    """How many pixels each window has, float32 [P, Q, 1], on a device; all arguments have two
+    numbers, for rows and columns."""
+    sides = []
+    for axis in (0, 1):
+        first = np.arange(windows[axis]) * stride[axis] - pad[axis]
+        last = np.minimum(first + size[axis], image[axis])
+        sides.append(last - np.maximum(first, 0))
+    return device.asarray(np.multiply.outer(*sides)[:, :, None].astype(np.float32))
+
+
 class MaxAbsPool(MaxPool):
     """y[n,p,q,c] = the x in window (p, q) that is furthest from 0; the gradient goes to it.
 
@@ -132,7 +131,6 @@ class MaxAbsPool(MaxPool):
     """
 
     traced = False
-
     kind = "max abs"
 
     def fprop(self, x: Array, train: bool) -> tuple[Array, Any]:

@@ -95,7 +95,7 @@ class Passes:
                     done.losses.append((layer.coeff, loss))
                     done.rank = done.rank if rank is None else rank
                 else:
-                    given = inputs if layer.several_inputs else inputs[0]
+                    given = inputs if layer.multi_input else inputs[0]
                     y, saved = self.stand_in(layer).fprop(given, train)
                     done.values[node.name] = y
                     if train:
@@ -136,7 +136,7 @@ class Passes:
                     users[id(param)] -= 1
                     if not users[id(param)]:
                         complete(param, own.pop(id(param)).array)
-                parts = dx if node.layer.several_inputs else [dx]
+                parts = dx if node.layer.multi_input else [dx]
                 if self.watch:
                     self.watch.see_gradients(node.name, [*parts, *found])
                 for name, part in zip(input_names(node), parts, strict=True):

@@ -11,6 +11,7 @@ import numpy as np
 from convnet import backend as backends
 from convnet.common.checks import check_bool, check_int
 from convnet.common.deprecated import renamed_keyword
+from convnet.common.typecheck import did_you_mean
 from convnet.layers import graph
 from convnet.layers.graph import Node
 from convnet.layers.layer import Array
@@ -250,7 +251,7 @@ class Net(Steps):
     def forward(self, x: Array, until: str, batch: int = 256) -> np.ndarray:
         """The output of one node in test mode, [N, ...] on the host."""
         if until not in self._by_name:
-            raise ValueError(f"unknown node {until!r}; {graph.suggestion(until, self._by_name)}")
+            raise ValueError(f"unknown node {until!r}{did_you_mean(until, self._by_name)}")
         x = checked_x(x, self.in_shape, self.backend)
         output = np.empty((len(x), *self.shapes[until]), np.float32)
         for part in _parts(len(x), batch):

@@ -87,7 +87,7 @@ def _bprop(
     dy: Any, x: Any, y: Any, dx: Sequence[Any], grads: Any, layer: Layer, saved: Saved
 ) -> None:
     found, own = layer.bprop(saved.value, dy)
-    for into, part in zip(dx, found if layer.several_inputs else [found], strict=True):
+    for into, part in zip(dx, found if layer.multi_input else [found], strict=True):
         into[...] = part
     for into, part in zip(grads, own, strict=True):
         into[...] = part

@@ -115,7 +115,7 @@ class Programs:
             traced.kept = []
         self._trace_passes(traced, None)
         with traced.trace.at("update"):
-            self._share_halts(traced.trace)
+            self._share_aborts(traced.trace)
             try:
                 sgd.update(self.net.step_state)
             finally:
@@ -179,9 +179,9 @@ class Programs:
         self._note(traced, forward)
         passes.backward(forward, complete)
 
-    def _share_halts(self, trace: Trace) -> None:
+    def _share_aborts(self, trace: Trace) -> None:
         if self.net.partition is not None:
-            self.net.partition.links.share_halts(
+            self.net.partition.links.share_aborts(
                 lambda array, device: trace.held(array, trace.on(device))
             )
 

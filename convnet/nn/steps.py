@@ -69,7 +69,7 @@ class Steps(Structure):
             return
         self.run_gradients(x, labels)
         if self.partition is not None:
-            self.partition.links.share_halts()
+            self.partition.links.share_aborts()
         self.update(sgd)
         if not self.keep_gradients:
             for param in self.params:

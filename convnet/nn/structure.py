@@ -68,7 +68,7 @@ class Structure:
             in_shapes = [shapes[name] for name in input_names(node)]
             rng = np.random.default_rng([self.seed, layer.stream])
             try:
-                shape = layer.setup(in_shapes if layer.several_inputs else in_shapes[0], rng)
+                shape = layer.setup(in_shapes if layer.multi_input else in_shapes[0], rng)
             except ValueError as error:
                 raise ValueError(self._misfit(node, in_shapes, error)) from None
             shapes[node.name] = tuple(shape)

@@ -65,7 +65,7 @@ def partition_table(partition: Partition, batch: int) -> str:
     devices = [device.device for device in partition.devices]
     rows: list[tuple[str, ...]] = [("node", *devices, "sent", "sent back")]
     for name, value in partition.values.items():
-        held = [f"{part.first}..{part.last - 1}" if part else "" for part in value.held]
+        held = [f"{part.first}..{part.last - 1}" if part else "" for part in value.shards]
         rows.append((name, *held, *(_bytes(count) for count in sent.get(name, (0, 0)))))
     totals = [sum(pair[way] for pair in sent.values()) for way in (0, 1)]
     rows.append(("total", *[""] * len(devices), *map(_bytes, totals)))

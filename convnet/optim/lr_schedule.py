@@ -16,16 +16,34 @@ from convnet.common.checks import check_choice, check_float, check_int
 
 
 class Schedule:
-    """A schedule that stays at `base` and remembers nothing; the others override parts of it."""
+    """A schedule that stays at `base` and remembers nothing; the others override parts of it.
 
-    finished = False  # True: training longer is not expected to help
-    spans_run = False  # True: the rates depend on how many steps the run has in all
+    Args:
+        base: the learning rate, 0 or more.
+
+    Attributes:
+        warmup_steps: the first rates are scaled by 1/warmup_steps, 2/warmup_steps, ..., 1.
+            Source: Goyal et al., "Accurate, large minibatch SGD", 2017, section 2.2 (from near zero
+            here).
+        finished: training longer is not expected to help.
+        spans_run: the rates depend on how many steps the run has in all.
+    """
+
+    warmup_steps = 0
+    finished = False
+    spans_run = False
+    remembers: tuple[str, ...] = ()  # attributes that `state` consists of
 
     def __init__(self, base: float) -> None:
         self.base = check_float("lr", base, 0.0)
 
     def lr(self, step: int, total_steps: int) -> float:
         """The learning rate of one step."""
+        rate = self.rate(step, total_steps)
+        return rate if step >= self.warmup_steps else (step + 1) / self.warmup_steps * rate
+
+    def rate(self, step: int, total_steps: int) -> float:
+        """The same without the warm-up."""
         return self.base
 
     def observe(self, val_error: float) -> str | None:
@@ -34,15 +52,15 @@ class Schedule:
 
     def state(self) -> dict[str, Any]:
         """What `load` needs to go on from here; JSON values."""
-        return {}
+        return {name: getattr(self, name) for name in self.remembers}
 
     def load(self, state: dict[str, Any]) -> None:
         """Goes on from a `state()` of the same kind of schedule.
 
         Raises: ValueError naming the keys that do not fit.
         """
-        if set(state) != set(self.state()):
-            expected, got = sorted(self.state()), sorted(state)
+        if set(state) != set(self.remembers):
+            expected, got = sorted(self.remembers), sorted(state)
             name = type(self).__name__
             raise ValueError(f"{name} schedule: expected a state with keys {expected}, got {got}")
 
@@ -58,15 +76,11 @@ class Step(Schedule):
         base: the rate at first.
         steps: the steps at which it drops, increasing.
         every: or, the number of steps between drops.
-        factor: what it is divided by.
+        factor: what it is divided by; 1 or more.
     """
 
     def __init__(
-        self,
-        base: float,
-        steps: Sequence[int] = (),
-        every: int = 0,
-        factor: float = 10.0,
+        self, base: float, steps: Sequence[int] = (), every: int = 0, factor: float = 10.0
     ) -> None:
         super().__init__(base)
         self.steps = [check_int("steps", step) for step in steps]
@@ -77,13 +91,18 @@ class Step(Schedule):
         if self.steps != sorted(set(self.steps)):
             raise ValueError(f"steps: expected increasing numbers, got {list(steps)}")
 
-    def lr(self, step: int, total_steps: int) -> float:
+    def rate(self, step: int, total_steps: int) -> float:
         drops = step // self.every if self.every else sum(step >= at for at in self.steps)
         return self.base / self.factor**drops
 
 
 class _Falling(Schedule):
-    """Base of the schedules that end at base / target_factor."""
+    """Base of the schedules that end at base / target_factor.
+
+    Args:
+        base: the rate at first.
+        target_factor: what it has been divided by at the end; above 0.
+    """
 
     spans_run = True
 
@@ -98,7 +117,7 @@ class Linear(_Falling):
     Source: cuda-convnet, `linear[base;tgtFactor]`.
     """
 
-    def lr(self, step: int, total_steps: int) -> float:
+    def rate(self, step: int, total_steps: int) -> float:
         p = _fraction(step, total_steps)
         return self.base * (1.0 - p) + p * self.base / self.target_factor
 
@@ -109,13 +128,17 @@ class Exp(_Falling):
     Source: cuda-convnet, `exp[base;tgtFactor]`.
     """
 
-    def lr(self, step: int, total_steps: int) -> float:
+    def rate(self, step: int, total_steps: int) -> float:
         return self.base * self.target_factor ** -_fraction(step, total_steps)
 
 
 class DExp(_Falling):
     """`Exp` in `levels` equal spans: in span i (0, 1, ...) the rate is
     base * target_factor^(-i / (levels - 1)).
+
+    Args:
+        base, target_factor: as for `Exp`.
+        levels: how many spans; 2 or more.
 
     Source: cuda-convnet, `dexp[base;tgtFactor;numSteps]`.
     """
@@ -124,13 +147,16 @@ class DExp(_Falling):
         super().__init__(base, target_factor)
         self.levels = check_int("levels", levels, 2)
 
-    def lr(self, step: int, total_steps: int) -> float:
+    def rate(self, step: int, total_steps: int) -> float:
         span = min(step * self.levels // max(total_steps, 1), self.levels - 1)
         return float(self.base * self.target_factor ** (-span / (self.levels - 1)))
 
 
 class Cosine(Schedule):
     """lr = final + (base - final) (1 + cos(pi p)) / 2, where p is the fraction of training done.
+
+    Args:
+        base, final: the rates at first and at the end.
 
     Source: Loshchilov and Hutter, "SGDR", ICLR 2017, equation 5, one cycle.
     """
@@ -141,7 +167,7 @@ class Cosine(Schedule):
         super().__init__(base)
         self.final = check_float("final", final, 0.0)
 
-    def lr(self, step: int, total_steps: int) -> float:
+    def rate(self, step: int, total_steps: int) -> float:
         cosine = math.cos(math.pi * _fraction(step, total_steps))
         return self.final + (self.base - self.final) * (1.0 + cosine) / 2.0
 
@@ -156,10 +182,12 @@ class Plateau(Schedule):
     Args:
         base: the rate at first.
         factor: what it is divided by.
-        patience: epochs without improvement that are waited for.
+        patience: epochs without improvement that are waited for; 1 or more.
         min_delta: in the units of the error given to `observe`.
         drops: the largest number of drops.
     """
+
+    remembers = ("dropped", "waited", "best", "finished")
 
     def __init__(
         self,
@@ -179,15 +207,13 @@ class Plateau(Schedule):
         self.best: float | None = None
         self.finished = False
 
-    def lr(self, step: int, total_steps: int) -> float:
+    def rate(self, step: int, total_steps: int) -> float:
         return self.base / self.factor**self.dropped
 
     def observe(self, val_error: float) -> str | None:
-        if math.isfinite(val_error) and (
-            self.best is None or val_error < self.best - self.min_delta
-        ):
-            self.best = float(val_error)
-            self.waited = 0
+        known = math.isfinite(val_error)
+        if known and (self.best is None or val_error < self.best - self.min_delta):
+            self.best, self.waited = float(val_error), 0
             return None
         self.waited += 1
         if self.waited < self.patience or self.finished:
@@ -197,60 +223,19 @@ class Plateau(Schedule):
         if self.dropped < self.drops:
             self.dropped += 1
             drop = f"drop {self.dropped} of {self.drops}"
-            return f"{since}: learning rate now {self.lr(0, 1):g} ({drop})"
+            return f"{since}: learning rate now {self.rate(0, 1):g} ({drop})"
         self.finished = True
         return f"{since} after {self.drops} drops of the learning rate: training is finished"
 
-    def state(self) -> dict[str, Any]:
-        return {
-            "dropped": self.dropped,
-            "waited": self.waited,
-            "best": self.best,
-            "finished": self.finished,
-        }
-
     def load(self, state: dict[str, Any]) -> None:
         super().load(state)
-        numbers = [
-            state["dropped"],
-            state["waited"],
-            0.0 if state["best"] is None else state["best"],
-        ]
+        dropped, waited, best, finished = (state[name] for name in self.remembers)
+        numbers = [dropped, waited, 0.0 if best is None else best]
         if not all(type(one) in (int, float) and abs(one) < math.inf for one in numbers):
             raise ValueError(f"Plateau schedule: expected numbers as its state, got {numbers}")
-        self.dropped = int(state["dropped"])
-        self.waited = int(state["waited"])
-        self.best = None if state["best"] is None else float(state["best"])
-        self.finished = bool(state["finished"]) and self.dropped >= self.drops  # may be more now
-
-
-class Warmup(Schedule):
-    """Any schedule, with its first `steps` rates scaled by 1/steps, 2/steps, ..., 1.
-
-    Source: Goyal et al., "Accurate, large minibatch SGD", 2017, section 2.2 (from near zero here).
-    """
-
-    def __init__(self, schedule: Schedule, steps: int) -> None:
-        super().__init__(schedule.base)
-        self.schedule = schedule
-        self.steps = check_int("warmup_steps", steps, 0)
-
-    @property
-    def finished(self) -> bool:  # type: ignore[override]
-        return self.schedule.finished
-
-    def lr(self, step: int, total_steps: int) -> float:
-        scale = (step + 1) / self.steps if step < self.steps else 1.0
-        return scale * self.schedule.lr(step, total_steps)
-
-    def observe(self, val_error: float) -> str | None:
-        return self.schedule.observe(val_error)
-
-    def state(self) -> dict[str, Any]:
-        return self.schedule.state()
-
-    def load(self, state: dict[str, Any]) -> None:
-        self.schedule.load(state)
+        self.dropped, self.waited = int(dropped), int(waited)
+        self.best = None if best is None else float(best)
+        self.finished = bool(finished) and self.dropped >= self.drops  # may be more now
 
 
 def _fraction(step: int, total_steps: int) -> float:
@@ -281,4 +266,5 @@ def build(kind: str, base: float, warmup_steps: int = 0, **options: Any) -> Sche
     Raises: ValueError for an unknown kind or a value out of range.
     """
     schedule = SCHEDULES[check_choice("schedule kind", kind, list(SCHEDULES))](base, **options)
-    return Warmup(schedule, warmup_steps) if warmup_steps else schedule
+    schedule.warmup_steps = check_int("warmup_steps", warmup_steps, 0)
+    return schedule

@@ -91,9 +91,8 @@ class SGD:
             RuntimeError: a parameter has no gradient.
             DivergedError: without a state: an update was not finite.
         """
-        tensors: dict[tuple[backends.Backend, float, float], list[Any]] = {}
-        numbers: dict[Any, list[int]] = {}
-        for place, p in enumerate(self.params):
+        launches: dict[tuple[backends.Backend, float, float], dict[int, Any]] = {}
+        for number, p in enumerate(self.params, 1):
             if p.frozen:
                 continue
             if p.grad is None:
@@ -103,22 +102,19 @@ class SGD:
                 )
             lr = self.lr if p.rates.lr is None else p.rates.lr
             momentum = self.momentum if p.rates.momentum is None else p.rates.momentum
-            key = backends.of(p.grad).real, lr, momentum
-            own = tensors.setdefault(key, [])
-            own.append((p.data, p.velocity, p.grad, p.lr_mult, p.decay_mult))
-            numbers.setdefault(key, []).append(place + 1)
-        noted = state or self._fresh_state(device for device, _, _ in tensors)
-        for (device, lr, momentum), own in tensors.items():
-            given = state is None or (lr, momentum) != (self.lr, self.momentum)
+            tensors = launches.setdefault((backends.of(p.grad).real, lr, momentum), {})
+            tensors[number] = p.data, p.velocity, p.grad, p.lr_mult, p.decay_mult
+        noted = state or self._fresh_state(device for device, _, _ in launches)
+        for (device, lr, momentum), tensors in launches.items():
             with device.active():
                 ops.sgd_update(
-                    own,
+                    list(tensors.values()),
                     lr,
                     momentum,
                     self.weight_decay,
                     state=noted.on(device),
-                    numbers=numbers[device, lr, momentum],
-                    own_rates=given,
+                    numbers=list(tensors),
+                    own_rates=state is None or (lr, momentum) != (self.lr, self.momentum),
                 )
         if state is None and noted.diverged:
             name = self.params[noted.diverged - 1].name

@@ -1,10 +1,9 @@
-"""Gather: the node that brings channels from several devices together on one."""
+"""AllGather: the node that brings channels from several devices together on one."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -15,15 +14,14 @@ from convnet.parallel.p2p import Links
 
 
 @dataclass(frozen=True)
-class Piece:
+class Columns:
     """Channels that a node on `device` holds, as a part of what is gathered.
 
     Attributes:
         node: whose output they come from.
         device: where that is.
         width: channels of that output.
-        first: which of them is the first to be taken.
-        cols: how many are.
+        first, count: which of them is the first to be taken, and how many are.
         at: where they go.
     """
 
@@ -31,17 +29,17 @@ class Piece:
     device: Backend
     width: int
     first: int
-    cols: int
+    count: int
     at: int
 
 
-class Gather(Layer):
+class AllGather(Layer):
     """Columns of several inputs side by side, some of them from another device.
 
     Args:
         name: of the value, for errors.
         device: where the result is.
-        pieces: of which inputs, one for each.
+        columns: of which inputs, one for each.
         width: channels of the result.
         shape: of the result, without the batch; it may have several rows of channels.
         links: between the devices.
@@ -50,54 +48,48 @@ class Gather(Layer):
     """
 
     traced = True
-    several_inputs = True
+    multi_input = True
 
     def __init__(
         self,
         name: str,
         device: Backend,
-        pieces: Sequence[Piece],
+        columns: Sequence[Columns],
         width: int,
         shape: Shape,
         links: Links,
     ) -> None:
         super().__init__()
-        self.name, self.device, self.pieces, self.links = name, device, tuple(pieces), links
+        self.name, self.device, self.columns, self.links = name, device, tuple(columns), links
         self.width, self.out_shape, self.in_shape = width, shape, shape
-
-    def setup(self, in_shape: Any, rng: np.random.Generator) -> Shape:
-        return self.out_shape
 
     def fprop(self, x: list[Array], train: bool) -> tuple[Array, list[Shape]]:
         here = backend.of(x[0]).beside(self.device)
         y = here.empty((x[0].shape[0], *self.out_shape))
         rows = y.reshape(-1, self.width)
-        for piece, array in zip(self.pieces, x, strict=True):
-            source = array.reshape(-1, piece.width)
-            self._copy(self.name, piece.device, source, piece.first, rows, piece.at, piece)
+        for part, array in zip(self.columns, x, strict=True):
+            source = array.reshape(-1, part.width)
+            link = self._link(part.device, self.device)
+            link(self.name, rows, part.at, source, part.first, part.count)
         return y, [array.shape for array in x]
 
     def bprop(self, saved: list[Shape], dy: Array) -> tuple[list[Array], Gradients]:
         rows, found = dy.reshape(-1, self.width), []
-        for piece, shape in zip(self.pieces, saved, strict=True):
-            there = backend.of(dy).beside(piece.device)
-            dx = there.empty(shape) if piece.cols == piece.width else there.zeros(shape)
-            what, target = f"gradient of {self.name}", dx.reshape(-1, piece.width)
-            self._copy(what, self.device, rows, piece.at, target, piece.first, piece)
+        for part, shape in zip(self.columns, saved, strict=True):
+            there = backend.of(dy).beside(part.device)
+            dx = there.empty(shape) if part.count == part.width else there.zeros(shape)
+            link, target = self._link(self.device, part.device), dx.reshape(-1, part.width)
+            link(f"gradient of {self.name}", target, part.first, rows, part.at, part.count)
             found.append(dx)
         return found, []
 
-    def _copy(
-        self, what: str, source: Backend, src: Array, src_col: int, dst: Array, dst_col: int,
-        piece: Piece,
-    ) -> None:  # fmt: skip
-        """The columns of a piece, within a device or over a link."""
-        if piece.device is self.device:
-            ops.peer_copy(dst, src, dst_col=dst_col, src_col=src_col, cols=piece.cols)
-            return
-        target = self.device if source is piece.device else piece.device
-        link = self.links.between(source, target)
-        link.copy(what, dst, dst_col, src, src_col, piece.cols)
+    def _link(self, source: Backend, target: Backend) -> Callable[..., None]:
+        """What copies columns, as `Link.copy`; within a device there is nothing to check."""
+        if source is not target:
+            return self.links.between(source, target).copy
+        return lambda _, dst, dst_col, src, src_col, cols: ops.peer_copy(
+            dst, src, dst_col=dst_col, src_col=src_col, cols=cols
+        )
 
     @property
     def rows(self) -> int:
@@ -107,10 +99,7 @@ class Gather(Layer):
     def crossing(self, batch: int, wanted: Collection[str]) -> tuple[int, int]:
         """Bytes that come from other devices in a step of this batch, and gradients sent back:
         those of the nodes that are `wanted`."""
-        remote = [piece for piece in self.pieces if piece.device is not self.device]
-        sizes = {piece: 4 * batch * self.rows * piece.cols for piece in remote}
-        back = sum(size for piece, size in sizes.items() if piece.node in wanted)
+        remote = [part for part in self.columns if part.device is not self.device]
+        sizes = {part: 4 * batch * self.rows * part.count for part in remote}
+        back = sum(size for part, size in sizes.items() if part.node in wanted)
         return sum(sizes.values()), back
-
-    def describe(self) -> str:
-        return "gather"

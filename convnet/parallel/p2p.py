@@ -1,28 +1,30 @@
-"""Links: how numbers get from one device to another, tested when they are opened.
+"""Checked point-to-point transfers between devices.
 
 A pair of devices is linked by a kernel that stores into the other's memory ("peer"; "loopback"
 between two logical devices of the host) or, where a test pattern does not arrive that way, through
 the memory of the host ("host-staged"). A transfer is an operation like any other: it can be traced,
 and devices wait for each other on their streams.
 
-With CONVNET_P2P_CHECK=1 every transfer carries a checksum, which the target compares; it halts the
+With CONVNET_P2P_CHECK=1 every transfer carries a checksum, which the target compares; it aborts the
 step, and no update is made, where a write was lost. That costs two passes over what travels.
 """
 
 from __future__ import annotations
 
-import contextlib
-import math
+import itertools
 import os
 import time
 import warnings
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from convnet import ops
 from convnet.backend import Array, Backend
+from convnet.common import environment
+from convnet.common.checks import check_choice
 from convnet.common.exit_codes import FAILED
 from convnet.ops.step_state import StepState
 from convnet.parallel.transports import Direct, HostStaged, Transport, transport_works
@@ -46,14 +48,14 @@ class Link:
     Args:
         source, target: the devices.
         transport: by which it goes.
-        checks: where checksums are compared; None: they are not made.
+        checksums: of its transfers; None: they are not made.
     """
 
     def __init__(
-        self, source: Backend, target: Backend, transport: Transport, checks: Checks | None
+        self, source: Backend, target: Backend, transport: Transport, checksums: Checksums | None
     ) -> None:
-        self.source, self.target, self.transport, self.checks = source, target, transport, checks
-        self._sums: dict[tuple[str, int], Sums] = {}
+        self.source, self.target, self.transport = source, target, transport
+        self.checksums = checksums
 
     @property
     def pair(self) -> str:
@@ -63,48 +65,66 @@ class Link:
         self, what: str, dst: Array, dst_col: int, src: Array, src_col: int, cols: int
     ) -> None:
         """Copies columns of src [rows, S] to some of dst [rows, D]; `what` is named in errors."""
-        if self.checks is None:
+        if self.checksums is None:
             self.transport.copy(dst, dst_col, src, src_col, cols)
             return
-        key = what, dst_col
-        if key not in self._sums:
-            self._sums[key] = Sums(self.source, self.target)
-        sums = self._sums[key]
-        ops.peer_stamp(src, sums.sent, sums.sum, self.target, src_col=src_col, cols=cols)
+        check = self.checksums.of(self, what, dst_col)
+        ops.peer_stamp(src, check.sent, check.sums, self.target, src_col=src_col, cols=cols)
         self.transport.copy(dst, dst_col, src, src_col, cols)
-        halt = self.checks.state.halt_on(self.target)
-        code = self.checks.code(self, what)
-        ops.peer_check(dst, sums.got, sums.sum, halt, code, src_col=dst_col, cols=cols)
+        abort = self.checksums.state.halt_on(self.target)
+        ops.peer_check(dst, check.got, check.sums, abort, check.code, src_col=dst_col, cols=cols)
 
 
-class Sums:
-    """The checksum of a transfer, and how many there have been, counted at both ends."""
+@dataclass
+class Checksum:
+    """That of one transfer of a step.
 
-    def __init__(self, source: Backend, target: Backend) -> None:
-        self.sent, self.got = source.zeros((1,), np.uint32), target.zeros((1,), np.uint32)
-        self.sum = target.zeros((2,), np.uint32)
+    Attributes:
+        sent, got: how many there have been, counted at both ends.
+        sums: what both ends have computed, at the target.
+        code: the word by which a device notes that they differed.
+        text: which transfer.
+    """
+
+    sent: Array
+    got: Array
+    sums: Array
+    code: int
+    text: str
 
 
-class Checks:
-    """Where devices note that a checksum was wrong: the halt words of the state of a step.
+class Checksums:
+    """The checksums of all transfers, and where devices note that one was wrong: the abort words of
+    the state of a step.
 
     Attributes:
         state: of the step.
-        texts: what each code stands for, from 1: (link, what was on its way).
+        held: by link, what travels, and where it goes.
     """
 
     def __init__(self, state: StepState) -> None:
         self.state = state
-        self.texts: list[tuple[Link, str]] = []
-        self._codes: dict[tuple[int, str], int] = {}
+        self.held: dict[tuple[str, str, int], Checksum] = {}
 
-    def code(self, link: Link, what: str) -> int:
-        """The word that means: this did not arrive."""
-        key = id(link), what
-        if key not in self._codes:
-            self.texts.append((link, what))
-            self._codes[key] = len(self.texts)
-        return self._codes[key]
+    def of(self, link: Link, what: str, dst_col: int) -> Checksum:
+        """That of a transfer over a link to some column."""
+        key = link.pair, what, dst_col
+        if key not in self.held:
+            self.held[key] = Checksum(
+                link.source.zeros((1,), np.uint32),
+                link.target.zeros((1,), np.uint32),
+                link.target.zeros((2,), np.uint32),
+                len(self.held) + 1,
+                f"{link.pair}: a transfer ({what}) failed: what arrived is not what was sent "
+                f"({link.transport.name})",
+            )
+        return self.held[key]
+
+    def verify(self) -> None:
+        """Looks whether one was wrong. Raises: LinkError naming the devices and what travelled."""
+        code = self.state.halted
+        if code:
+            raise LinkError(list(self.held.values())[code - 1].text)
 
 
 class Links:
@@ -112,7 +132,7 @@ class Links:
 
     Args:
         devices: two or more of a kind.
-        state: of the net's steps, which the devices halt.
+        state: of the net's steps, which the devices abort.
 
     The environment variable CONVNET_P2P says how: "auto" (directly; where the pattern does not
     arrive, through the host, with a `LinkWarning`), "off" (through the host), "force" (as "auto",
@@ -124,20 +144,18 @@ class Links:
     """
 
     def __init__(self, devices: Sequence[Backend], state: StepState | None = None) -> None:
-        mode = os.environ.get("CONVNET_P2P") or "auto"
-        if mode not in MODES:
-            raise ValueError(f"CONVNET_P2P: expected one of {', '.join(MODES)}; got {mode!r}")
+        mode = check_choice("CONVNET_P2P", os.environ.get("CONVNET_P2P") or "auto", MODES)
+        checked = os.environ.get("CONVNET_P2P_CHECK") or "0"
+        check_choice("CONVNET_P2P_CHECK", checked, ("0", "1"))
         self.devices = tuple(devices)
-        self.timeout = _timeout()
+        self.timeout = environment.seconds("CONVNET_P2P_TIMEOUT", 60)
         self.notes: list[str] = []
-        self.checks = Checks(state or StepState(devices)) if _checking() else None
+        self.checksums = Checksums(state or StepState(devices)) if checked == "1" else None
         self._links = {
             (source.index, target.index): Link(
-                source, target, self._transport(source, target, mode), self.checks
+                source, target, self._transport(source, target, mode), self.checksums
             )
-            for source in devices
-            for target in devices
-            if source is not target
+            for source, target in itertools.permutations(devices, 2)
         }
 
     def between(self, source: Backend, target: Backend) -> Link:
@@ -162,22 +180,22 @@ class Links:
             raise LinkError(f"{pair}: a pattern did not arrive through the memory of the host")
         return staged
 
-    def share_halts(self, held: Callable[[Array, Backend], Array] = lambda array, _: array) -> None:
+    def share_aborts(
+        self, held: Callable[[Array, Backend], Array] = lambda array, _: array
+    ) -> None:
         """Before an update: what one device has found stops the others too. On the devices.
 
         Args:
             held: gives what operations are called with for an array on a device; in a trace, its
                 tensor.
         """
-        if self.checks is None:
+        if self.checksums is None:
             return
-        state = self.checks.state
-        for device in self.devices:
-            for other in self.devices:
-                if other is not device:
-                    device.wait_for(other)
-                    mine = held(state.halt_on(device), device)
-                    ops.peer_halt(mine, held(state.halt_on(other), other))
+        state = self.checksums.state
+        for device, other in itertools.permutations(self.devices, 2):
+            device.wait_for(other)
+            mine = held(state.halt_on(device), device)
+            ops.peer_halt(mine, held(state.halt_on(other), other))
 
     def verify(self) -> None:
         """Waits until all devices are done, but not for ever, and looks whether one has found a
@@ -187,15 +205,8 @@ class Links:
         """
         for device in self.devices:
             self.wait_for(device.record(), device)
-        if self.checks is None:
-            return
-        code = self.checks.state.halted
-        if code:
-            link, what = self.checks.texts[code - 1]
-            raise LinkError(
-                f"{link.pair}: a transfer ({what}) failed: what arrived is not what was sent "
-                f"({link.transport.name})"
-            )
+        if self.checksums is not None:
+            self.checksums.verify()
 
     def wait_for(self, event: Any, device: Backend) -> None:
         """Waits for an event of a device, but not for ever; hosts have none. Raises: LinkError."""
@@ -210,20 +221,5 @@ class Links:
 
     def describe(self) -> str:
         """One line: each pair and how it is linked."""
-        checked = ", with checksums" if self.checks is not None else ""
+        checked = ", with checksums" if self.checksums else ""
         return ", ".join(f"{link.pair} {link.transport.name}" for link in self) + checked
-
-
-def _timeout() -> float:
-    text = os.environ.get("CONVNET_P2P_TIMEOUT") or "60"
-    with contextlib.suppress(ValueError):
-        if 0.0 < float(text) < math.inf:
-            return float(text)
-    raise ValueError(f"CONVNET_P2P_TIMEOUT: expected a number of seconds, got {text!r}")
-
-
-def _checking() -> bool:
-    text = os.environ.get("CONVNET_P2P_CHECK") or "0"
-    if text not in ("0", "1"):
-        raise ValueError(f"CONVNET_P2P_CHECK: expected 0 or 1; got {text!r}")
-    return text == "1"

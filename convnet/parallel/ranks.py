@@ -7,7 +7,6 @@ the others when one hangs.
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import os
 import pickle
@@ -22,7 +21,7 @@ import numpy as np
 
 from convnet import backend as backends
 from convnet.backend import Array
-from convnet.common import distribution
+from convnet.common import distribution, environment
 from convnet.common.exit_codes import FAILED, complain, explain
 
 T = TypeVar("T")
@@ -134,7 +133,7 @@ class MpiRanks(Ranks):
         from mpi4py import MPI
 
         self._mpi = MPI
-        self.timeout = _timeout()
+        self.timeout = environment.seconds("CONVNET_MPI_TIMEOUT", 300)
         self.comm = MPI.COMM_WORLD
         self.rank, self.size = self.comm.Get_rank(), self.comm.Get_size()
         near = self.comm.Split_type(MPI.COMM_TYPE_SHARED)
@@ -220,14 +219,6 @@ def _skip_exit_handlers() -> None:
     libc = ctypes.CDLL(None)
     if hasattr(libc, "on_exit"):  # glibc; the handler registered last is called first
         libc.on_exit(libc._exit, None)
-
-
-def _timeout() -> float:
-    text = os.environ.get("CONVNET_MPI_TIMEOUT") or "300"
-    with contextlib.suppress(ValueError):
-        if 0.0 < float(text) < 1e6:
-            return float(text)
-    raise ValueError(f"CONVNET_MPI_TIMEOUT: expected a number of seconds, got {text!r}")
 
 
 def ranks() -> Ranks:

@@ -20,6 +20,7 @@ import numpy.typing as npt
 
 from convnet.common.files import lock_file, replace, sync_folder
 from convnet.common.reading import JSON, parse_json, read_text
+from convnet.common.typecheck import did_you_mean
 from convnet.data import DataError, Dataset
 from convnet.data.dataset import Images, mismatch, shown
 from convnet.evaluation.evaluate import Trained, _warn, loader_of, open_run
@@ -60,7 +61,7 @@ def checked_layer(net: Net, layer: str | None) -> str:
     if layer is None:
         return last_hidden(net)
     if layer not in net.shapes:
-        raise DataError(f"layer: no node {layer!r}; {graph.suggestion(layer, net.shapes)}")
+        raise DataError(f"layer: no node {layer!r}{did_you_mean(layer, net.shapes)}")
     return layer
 
 

@@ -110,7 +110,7 @@ def test_layers_that_do_not_fit(
     layers[0]["size"] = 3
     layers[3]["inputs"] = "pool9"
     text = complaint(capsys, *train_words(tmp_path, data, net={"layers": layers}))
-    assert "node 'drop1': unknown input 'pool9'; did you mean 'pool1'?" in text
+    assert "unknown input 'pool9'; did you mean \"pool1\"?" in text
 
 
 def test_data_that_are_missing_or_damaged(

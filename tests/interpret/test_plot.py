@@ -211,7 +211,7 @@ def complain(capsys: pytest.CaptureFixture[str], *words: Any) -> str:
 def test_what_filters_refuses(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert "expected one with filters, got 'conv2'; did you mean 'conv1'" in complain(
+    assert "expected one with filters, got 'conv2'; did you mean \"conv1\"" in complain(
         capsys, run, "filters", "--layer", "conv2"
     )
     assert "towers: expected a divisor of 8 filters, got 3" in complain(

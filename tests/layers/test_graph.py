@@ -30,9 +30,9 @@ WRONG_GRAPHS = [
     # inputs
     (
         [*named(conv1=conv()), Node("r", ReLU(), "conv"), *END],
-        "node 'r': unknown input 'conv'; did you mean 'conv1'",
+        'node .r.: unknown input .conv.; did you mean "conv1"',
     ),
-    ([Node("r", ReLU(), "zzz"), *END], "unknown input 'zzz'; there are input, r, fc, softmax"),
+    ([Node("r", ReLU(), "zzz"), *END], r"unknown input 'zzz' \(known: fc, input, r, softmax\)"),
     (named(a=conv(), s=Sum()), "node 's': expected two inputs or more, got a"),
     (
         [*named(a=conv()), Node("r", ReLU(), ("a", "input"))],

@@ -86,7 +86,7 @@ def test_sizes(make, in_shape, out_shape, params, macs, backend, rng):
         param.data = backend.asarray(param.data)
     shapes = in_shape if isinstance(in_shape, list) else [in_shape]
     inputs = [draw(backend, rng, 2, *shape) for shape in shapes]
-    y, _ = layer.fprop(inputs if layer.several_inputs else inputs[0], False)
+    y, _ = layer.fprop(inputs if layer.multi_input else inputs[0], False)
     assert y.shape == (2, *out_shape)
 
 

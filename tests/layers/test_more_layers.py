@@ -296,9 +296,9 @@ WRONG = [
     (lambda: Slice(0, 5), IMAGE, "stop: expected at most 4, got 5"),
     (lambda: UnflattenCHW(3), (18,), r"a row of 3 squares, got shape \(18,\)"),
     (lambda: UnflattenCHW(1), IMAGE, "a row of 1 squares"),
-    (lambda: FlattenCHW(), (10,), "a change to planes expects an input of shape"),
-    (lambda: Softmax(), IMAGE, "a softmax expects scores"),
-    (lambda: BinaryCrossEntropy(), IMAGE, "number for each class"),
+    (lambda: FlattenCHW(), (10,), "flatten_chw expects an input of shape"),
+    (lambda: Softmax(), IMAGE, "a softmax expects one score for each class"),
+    (lambda: BinaryCrossEntropy(), IMAGE, "binary cross-entropy expects one score for each class"),
     (Max, [IMAGE, (7, 6, 3)], "inputs of one shape"),
     (lambda: MaxAbsPool(17, 17), (17, 17, 4), "window of at most 256 elements"),
 ]

@@ -28,3 +28,17 @@ def test_old_names_are_found_with_a_note(old: str, new: str) -> None:
     assert found[0].filename == __file__
     with pytest.raises(AttributeError, match="has no attribute 'Wrong'"):
         layers.Wrong  # noqa: B018
+
+
+def test_old_attributes_of_a_layer_of_ones_own() -> None:
+    with pytest.warns(RenamedWarning) as found:
+
+        class Own(layers.Layer):
+            several_inputs = True
+            reach = "own"
+
+    assert [str(note.message) for note in found] == [
+        "Own.several_inputs is called multi_input now",
+        "Own.reach is called split_by now",
+    ]
+    assert (Own.multi_input, Own.split_by) == (True, "channel")

@@ -64,8 +64,11 @@ def _spied(function: Any, name: str, asked: dict[str, set[Any]]) -> Any:
 
 
 def test_the_net_says_and_a_layer_may_differ() -> None:
-    assert [n.layer.products for n in net("cpu", "tf32", conv="bf16").nodes[:2]] == ["bf16", "tf32"]
-    assert [n.layer.products for n in net("cpu").nodes[:2]] == ["fp32", "fp32"]
+    assert [n.layer.effective_precision for n in net("cpu", "tf32", conv="bf16").nodes[:2]] == [
+        "bf16",
+        "tf32",
+    ]
+    assert [n.layer.effective_precision for n in net("cpu").nodes[:2]] == ["fp32", "fp32"]
     assert "conv 3x3 pad 1 + relu in bf16" in net("cpu", conv="bf16").summary()
     assert " in " not in net("cpu").nodes[0].layer.describe()
 
@@ -73,7 +76,9 @@ def test_the_net_says_and_a_layer_may_differ() -> None:
 def test_two_devices_form_products_alike() -> None:
     halves = convnet.Net(nodes(), (6, 7, 8), device="cpu:0,cpu:1", seed=4, precision="tf32")
     layers = [node.layer for node in halves.partition.nodes]  # type: ignore[union-attr]
-    assert {layer.products for layer in layers if hasattr(layer, "products")} == {"tf32"}
+    assert {
+        layer.effective_precision for layer in layers if hasattr(layer, "effective_precision")
+    } == {"tf32"}
 
 
 @pytest.mark.parametrize("precision", ops.PRECISIONS)
@@ -115,7 +120,7 @@ CONFIG: dict[str, Any] = {
 def test_a_configuration_says() -> None:
     cfg = load_config(CONFIG, ["train.precision=bf16"])
     built = net_of(cfg, "cpu", sizes_only=True)
-    assert [node.layer.products for node in built.nodes[:2]] == ["bf16", "ffma"]
+    assert [node.layer.effective_precision for node in built.nodes[:2]] == ["bf16", "ffma"]
     again = load_config(cfg.to_dict())
     assert again == cfg
     assert 'precision = "bf16"' in cfg.to_toml()

@@ -15,7 +15,6 @@ from convnet.optim.lr_schedule import (
     Linear,
     Plateau,
     Step,
-    Warmup,
 )
 
 TOTAL = 1000
@@ -115,18 +114,17 @@ def test_fresh_plateau_state_is_json():
 
 
 def test_warmup_scales_the_first_steps_of_any_schedule():
-    s = Warmup(Step(1.0, every=5), 4)
+    s = lr_schedule.build("step", 1.0, warmup_steps=4, every=5)
     assert [s.lr(step, TOTAL) for step in range(6)] == [0.25, 0.5, 0.75, 1.0, 1.0, 0.1]
 
 
-def test_warmup_passes_plateau_on():
-    s = Warmup(Plateau(1.0, patience=1, drops=0), 4)
+def test_plateau_with_warmup():
+    s, other = (lr_schedule.build("plateau", 1.0, 4, patience=1, drops=0) for _ in range(2))
     s.observe(50)
     assert not s.finished
     assert "finished" in s.observe(50)
     assert s.finished
     assert s.state()["finished"]
-    other = Warmup(Plateau(1.0, patience=1, drops=0), 4)
     other.load(s.state())
     assert other.finished
 

@@ -10,7 +10,7 @@ import convnet.backend
 from convnet.ops.step_state import StepState
 from convnet.optim.sgd import SGD
 from convnet.parallel import p2p as links
-from convnet.parallel.p2p import Checks, Link, LinkError, Links, LinkWarning
+from convnet.parallel.p2p import Checksums, Link, LinkError, Links, LinkWarning
 from convnet.parallel.transports import Direct, HostStaged
 
 DEVICES = "cpu:0,cpu:1"
@@ -80,7 +80,7 @@ def test_all_transports_train_alike(monkeypatch, devices, rng, checked):
     ("name", "value", "message"),
     [
         ("CONVNET_P2P", "maybe", "CONVNET_P2P: expected one of auto, off, force; got 'maybe'"),
-        ("CONVNET_P2P_CHECK", "yes", "CONVNET_P2P_CHECK: expected 0 or 1; got 'yes'"),
+        ("CONVNET_P2P_CHECK", "yes", "CONVNET_P2P_CHECK: expected one of 0, 1; got 'yes'"),
         ("CONVNET_P2P_TIMEOUT", "soon", "CONVNET_P2P_TIMEOUT: expected a number of seconds"),
         ("CONVNET_P2P_TIMEOUT", "-1", "CONVNET_P2P_TIMEOUT: expected a number of seconds"),
         ("CONVNET_P2P_TIMEOUT", "nan", "CONVNET_P2P_TIMEOUT: expected a number of seconds"),
@@ -152,7 +152,7 @@ def test_a_word_that_changes_on_the_way(devices, words):
     if devices[0].name == "cuda":
         pytest.skip("the fault is made in the memory of the host")
     state = StepState(devices)
-    link = Link(*devices, Direct(devices[0]), Checks(state))
+    link = Link(*devices, Direct(devices[0]), Checksums(state))
     copy = link.transport.copy
 
     def corrupt(dst, *rest):
@@ -164,7 +164,7 @@ def test_a_word_that_changes_on_the_way(devices, words):
     assert not state.halted
     link.transport.copy = corrupt
     link.copy("block", dst, 0, src, 0, 6)
-    assert state.halted == link.checks.code(link, "block")
+    assert state.halted == link.checksums.of(link, "block", 0).code
 
 
 @pytest.fixture
@@ -184,8 +184,9 @@ def checked(monkeypatch, devices):
 def lose_one(net, pair, at):
     """From now on one transfer of each step is counted at the target and not at the source."""
     link = net.partition.links.between(*(net.backends[i] for i in pair))
-    sums = next(held for (what, _), held in link._sums.items() if what == at)
-    sums.got[0] += 1
+    held = link.checksums.held
+    check = next(held[key] for key in held if key[:2] == (link.pair, at))
+    check.got[0] += 1
     return link
 
 
@@ -237,7 +238,7 @@ def test_a_fault_in_a_run_leaves_the_last_checkpoint(tmp_path, monkeypatch):
     def failing(self):
         seen.append(self)
         if len(seen) == 10:
-            next(iter(self))._sums.popitem()[1].got[0] += 1
+            next(iter(self.checksums.held.values())).got[0] += 1
         verify(self)
 
     with monkeypatch.context() as patch:

@@ -271,7 +271,7 @@ def test_alexnet_follows_the_papers_figure():
     for name, value in net.partition.values.items():
         if name not in ("input", "softmax"):
             half = value.channels // 2
-            ranges = [(held.first, held.last) for held in value.held]
+            ranges = [(held.first, held.last) for held in value.shards]
             assert ranges == [(0, half), (half, 2 * half)], name
     assert net.parameter_count == 60_965_224
     # 13 x 13 x 128, 6 x 6 x 128 and twice 2048 both ways between both, 500 scores, 3 channels

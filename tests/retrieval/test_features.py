@@ -377,7 +377,7 @@ def test_bad_input(
         return error
 
     out = tmp_path / "f"
-    assert "layer: no node 'drop'; did you mean 'drop2'" in complaint(
+    assert "layer: no node 'drop'; did you mean \"drop2\"" in complaint(
         run[0], "-o", out, "--layer", "drop"
     )
     assert "no such run folder or checkpoint" in complaint(tmp_path / "x", "-o", out)

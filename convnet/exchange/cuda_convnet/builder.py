@@ -92,7 +92,7 @@ class Builder:
             layer.sizes_only = True
             shapes = [value.shape for value in inputs]
             rng = np.random.default_rng(0)
-            shape = tuple(layer.setup(shapes if layer.several_inputs else shapes[0], rng))
+            shape = tuple(layer.setup(shapes if layer.multi_input else shapes[0], rng))
         except ValueError as error:
             raise ConfigError(f"{section.origin}: [{section.name}] {error}") from None
         table: dict[str, Any] = {"name": name, "type": kind}
