@@ -213,7 +213,7 @@ def race(
     space, errors, calls = 0, {}, {}
     for choice in tried:
         choose(choice)
-        space = max(space, int(module.conv_workspace(work.step, *shape, work.precision)))
+        space = max(space, module.conv_workspace(work.step, *shape, work.precision))
         errors[choice] = ready.check()
         calls[choice] = chosen(ready.queue, lambda choice=choice: choose(choice))
     start = time.perf_counter()
@@ -251,13 +251,13 @@ def conv_shape(work: Work) -> tuple[Any, ...]:
     """The arguments of the modules' functions for a work, a dense layer as a convolution."""
     x, w = (s if len(s) == 4 else (s[0], 1, 1, s[1]) for s in (work.shapes["x"], work.shapes["w"]))
     o = work.options or {"stride": (1, 1), "pad": (0, 0), "rounding": "floor", "groups": 1}
-    return x, w, *o["stride"], *o["pad"], o["rounding"], o["groups"]
+    return x, w, o["stride"], o["pad"], o["rounding"], o["groups"]
 
 
 def wide(work: Work) -> bool:
     """Whether a pass can copy 16 bytes at a time (mma_plan.cuh): else the tile is given."""
-    (_, _, width, channels), (filters, *_), _, stride_w, _, pad_w, _, groups = conv_shape(work)
-    columns = groups == 1 and all(n * channels % 4 == 0 for n in (stride_w, pad_w, width))
+    (_, _, width, channels), (filters, *_), stride, pad, _, groups = conv_shape(work)
+    columns = groups == 1 and all(n * channels % 4 == 0 for n in (stride[1], pad[1], width))
     fours_c, fours_k = channels // groups % 4 == 0, filters // groups % 4 == 0
     if work.step == "fprop":
         return fours_c or columns

@@ -15,13 +15,14 @@
 #include <string>
 
 #include "ops.h"
+#include "values.h"
 
 namespace convnet {
 
 namespace py = pybind11;
 
-// What an array says of itself; nothing of it is checked yet.
-struct GpuArray {
+// What an array says of itself, on a GPU or on the host; nothing of it is checked yet.
+struct ArrayInfo {
   void* data = nullptr;
   std::string type;  // as in numpy.dtype.str, such as "<f4"
   Dims dims;
@@ -73,20 +74,26 @@ inline bool is_gpu_array(py::handle object) {
   return type == dlpack::kCuda || type == dlpack::kCudaHost || type == dlpack::kCudaManaged;
 }
 
-inline GpuArray from_interface(const py::dict& interface, std::int64_t item_size) {
-  GpuArray array;
+// Whether an array with these strides, in units of `unit`, is C-contiguous.
+template <class Strides>
+bool is_contiguous(const Dims& dims, const Strides& stride, Int unit) {
+  Int expected = unit;
+  for (std::size_t i = dims.size(); i-- > 0; expected *= dims[i]) {
+    if (dims[i] != 1 && stride(i) != expected) return false;
+  }
+  return true;
+}
+
+inline ArrayInfo from_interface(const py::dict& interface, Int item_size) {
+  ArrayInfo array;
   array.type = py::str(interface["typestr"]);
   for (const auto dim : py::tuple(interface["shape"])) {
-    array.dims.push_back(py::cast<std::int64_t>(dim));
+    array.dims.push_back(py::cast<Int>(dim));
   }
   if (interface.contains("strides") && !interface["strides"].is_none()) {
     const auto strides = py::tuple(interface["strides"]);  // in bytes
-    std::int64_t expected = item_size;
-    for (std::size_t i = array.dims.size(); i-- > 0; expected *= array.dims[i]) {
-      if (array.dims[i] != 1 && py::cast<std::int64_t>(strides[i]) != expected) {
-        array.contiguous = false;
-      }
-    }
+    const auto stride = [&](std::size_t i) { return py::cast<Int>(strides[i]); };
+    array.contiguous = is_contiguous(array.dims, stride, item_size);
   }
   const auto data = py::tuple(interface["data"]);
   array.data = reinterpret_cast<void*>(py::cast<std::uintptr_t>(data[0]));
@@ -99,7 +106,7 @@ inline GpuArray from_interface(const py::dict& interface, std::int64_t item_size
   return array;
 }
 
-inline GpuArray from_dlpack(const char* op, const char* arg, py::handle object, Stream stream) {
+inline ArrayInfo from_dlpack(const char* op, const char* arg, py::handle object, Stream stream) {
   // DLPack calls the default stream 1, as 0 would be ambiguous.
   const auto number = stream == nullptr ? 1 : reinterpret_cast<std::uintptr_t>(stream);
   py::object capsule;
@@ -110,7 +117,7 @@ inline GpuArray from_dlpack(const char* op, const char* arg, py::handle object, 
     if (!error.matches(PyExc_TypeError)) throw;  // producers of 0.x know no max_version
     capsule = object.attr("__dlpack__")(py::arg("stream") = number);
   }
-  GpuArray array;
+  ArrayInfo array;
   const dlpack::Tensor* tensor = nullptr;
   if (PyCapsule_IsValid(capsule.ptr(), "dltensor_versioned") != 0) {
     const auto* managed = static_cast<const dlpack::ManagedVersioned*>(
@@ -133,20 +140,16 @@ inline GpuArray from_dlpack(const char* op, const char* arg, py::handle object, 
                                                                      : '?';
   const int bytes = tensor->type_bits / 8;
   array.type = (bytes == 1 ? "|" : "<") + std::string(1, kind) + std::to_string(bytes);
-  std::int64_t expected = 1;
   array.dims.assign(tensor->shape, tensor->shape + tensor->rank);
-  for (std::size_t i = array.dims.size(); i-- > 0; expected *= array.dims[i]) {
-    if (tensor->strides != nullptr && array.dims[i] != 1 && tensor->strides[i] != expected) {
-      array.contiguous = false;
-    }
-  }
+  const auto stride = [&](std::size_t i) { return tensor->strides[i]; };
+  array.contiguous = tensor->strides == nullptr || is_contiguous(array.dims, stride, 1);
   array.data = static_cast<char*>(tensor->data) + tensor->byte_offset;
   return array;
 }
 
 // `stream` is the one the array will be used on.
-inline GpuArray gpu_array(const char* op, const char* arg, py::handle object,
-                          std::int64_t item_size, Stream stream) {
+inline ArrayInfo gpu_array(const char* op, const char* arg, py::handle object, Int item_size,
+                           Stream stream) {
   if (py::hasattr(object, "__cuda_array_interface__")) {
     const auto interface = py::dict(object.attr("__cuda_array_interface__"));
     const bool says_stream = py::cast<int>(interface["version"]) >= 3;

@@ -424,6 +424,8 @@ def of(*arrays: Array) -> Backend:
     Raises:
         ValueError: arrays on different devices, or something that is no array.
     """
+    if {*map(type, arrays)} == {np.ndarray}:
+        return _of_one(arrays[0])
     found: Backend | None = None
     for array in arrays:
         traced = getattr(array, "traced_on", None)

@@ -87,7 +87,7 @@ def _device(name: str, problems: list[str]) -> dict[str, Any]:
     """Whether it can be used; a problem where it should be: the CPU, and whatever was built."""
     try:
         device = backends.get(name)
-        precision = {each: device.module.math_description(each) for each in PRECISIONS}
+        precision = {each: device.module.precision_description(each) for each in PRECISIONS}
         found = {"usable": True, "description": device.describe(), "precision": precision}
         if name == "cuda":
             count = device.module.device_count()

@@ -11,15 +11,14 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from convnet.nn.program import Program
-from convnet.nn.trace import Call
-from convnet.ops.schema import OPS
+from convnet.nn.trace import Call, PythonOp
 
 Changes = Mapping[Call, Sequence[Call]]
 Rule = Callable[[Call, Program], Changes | None]
 
 _FPROPS = ("conv_fprop", "local_fprop", "dense_fprop")
 _DGRADS = ("conv_dgrad", "local_dgrad", "dense_dgrad")
-_MASK = ("drop", "scale", "seed", "stream_id", "step", "row_offset", "col_offset", "global_cols")
+_MASK = ("drop", "mode", "seed", "layer", "step", "row_offset", "col_offset", "global_cols")
 
 
 def rewrite(program: Program, rules: Sequence[Rule] | None = None) -> None:
@@ -38,7 +37,7 @@ def copy_elision(call: Call, program: Program) -> Changes | None:
         return None
     source = call["src"]
     maker = program.only_writer(source)
-    if maker is None or maker.op.name not in OPS or maker.device is not call.device:
+    if maker is None or isinstance(maker.op, PythonOp) or maker.device is not call.device:
         return None
     if program.only_reader(source) is not call:
         return None
@@ -70,10 +69,10 @@ def dropout_mask_joins_relu(call: Call, program: Program) -> Changes | None:
         return None
     shape = call["dy"].shape
     z, dz = forward["y"].reshape(shape), back["x"].reshape(shape)
-    if back["scale"] == 1.0:
+    if back["mode"] == "paper":
         return {back: [], call: [call.but(also=[back], saved=z, dy=dz)]}
     masked = back["y"].reshape(shape)
-    scaled = call.but(saved=masked, dy=masked, kind="linear", a=back["scale"], b=0.0)
+    scaled = call.but(saved=masked, dy=masked, kind="linear", a=1 / (1 - back["drop"]), b=0.0)
     return {back: [call.but(also=[back], saved=z, dy=dz, dx=masked)], call: [scaled]}
 
 
@@ -195,5 +194,4 @@ def _is(one: object, other: object) -> bool:
 
 def _window(pool: Call, *tensors: str) -> dict[str, object]:
     """Some tensors of a pool, and its window."""
-    names = ("size_h", "size_w", "stride_h", "stride_w", "pad_h", "pad_w", "rounding")
-    return {name: pool[name] for name in (*tensors, *names)}
+    return {name: pool[name] for name in (*tensors, "size", "stride", "pad", "rounding")}

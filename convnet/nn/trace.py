@@ -18,7 +18,7 @@ import numpy as np
 
 from convnet import ops
 from convnet.backend import Array, Backend
-from convnet.ops.schema import OPS, Op
+from convnet.ops.schema import Op, operations
 
 Shape = tuple[int, ...]
 
@@ -156,7 +156,7 @@ class Call:
     def but(self, op: str = "", also: Sequence[Call] = (), **args: Value) -> Call:
         """This call with other arguments; `also`: calls whose work it does besides. Another
         operation keeps the arguments that it has too."""
-        new = OPS[op] if op else self.op
+        new = operations()[op] if op else self.op
         known = {**self.args, **args}
         nodes = dict.fromkeys([name for call in (self, *also) for name in call.nodes])
         return replace(
@@ -278,18 +278,16 @@ class _NotingModule:
         self._device = device
 
     def __getattr__(self, name: str) -> Any:
-        op = OPS.get(name)
+        op = operations().get(name)
         if op is None:
             return getattr(self._device.real.module, name)
 
         def note(*values: Value) -> None:
-            args = dict(zip(op.arguments, values, strict=False))  # some may be left to defaults
-            defaults = {"stream": 0, "precision": "fp32", "src_device": 0, "dst_device": 0}
-            known = {arg: args.get(arg, defaults.get(arg)) for arg in op.arguments}
+            args = dict(zip(op.arguments, values, strict=True))
             for arg in op.arrays:
-                known[arg] = self._tensors(known[arg])
+                args[arg] = self._tensors(args[arg])
             trace = self._device.trace
-            trace.calls.append(Call(op, known, (trace.node,) if trace.node else (), self._device))
+            trace.calls.append(Call(op, args, (trace.node,) if trace.node else (), self._device))
 
         return note
 

@@ -64,8 +64,7 @@ from convnet.ops.dense import (
 )
 from convnet.ops.dropout import dropout_bprop, dropout_fprop
 from convnet.ops.local import local_dgrad, local_fprop, local_output_shape, local_wgrad
-from convnet.ops.lrn import lrn_bprop, lrn_fprop
-from convnet.ops.lrn_maxpool import lrn_maxpool_bprop, lrn_maxpool_fprop
+from convnet.ops.lrn import lrn_bprop, lrn_fprop, lrn_maxpool_bprop, lrn_maxpool_fprop
 from convnet.ops.peer import copy, peer_add, peer_check, peer_copy, peer_halt, peer_stamp
 from convnet.ops.pool import (
     avgpool_bprop,

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from convnet import backend as _backend
 from convnet.backend import Array
-from convnet.ops.arguments import backend_of, dims_of, real_of, text_of
+from convnet.ops.call import call
 
 
 def activation_saves_output(kind: str) -> bool:
-    """Whether the backward pass of an activation needs its output y (else its input x)."""
-    kind = text_of("activation", "kind", kind)
+    """Whether the backward pass of an activation needs its output y (else its input x).
+
+    Args:
+        kind: as in `activation_fprop`.
+    """
     return bool(_backend.get("cpu").module.activation_saves_output(kind))
 
 
@@ -25,39 +28,28 @@ def activation_fprop(
         x: any shape.
         a, b: where the formula has them.
         out: same shape; may be x.
+
+    Returns:
+        y, of the shape of x.
     """
-    op = "activation_fprop"
-    be = backend_of(op, x=x, out=out)
-    kind, a, b = text_of(op, "kind", kind), real_of(op, "a", a), real_of(op, "b", b)
-    if out is None:
-        out = be.empty(dims_of(op, "x", x))
-    be.module.activation_fprop(kind, x, out, a, b, be.stream())
-    return out
+    return call("activation_fprop", kind, x, out, a, b)
 
 
 def activation_bprop(
-    kind: str,
-    saved: Array,
-    dy: Array,
-    a: float = 1.0,
-    b: float = 1.0,
-    *,
-    out: Array | None = None,
+    kind: str, saved: Array, dy: Array, a: float = 1.0, b: float = 1.0, *, out: Array | None = None
 ) -> Array:
     """Gradient of :func:`activation_fprop`.
 
     Args:
+        kind, a, b: as in `activation_fprop`.
         saved: y where ``activation_saves_output(kind)``, else x.
         dy: same shape.
         out: same shape; may be dy.
+
+    Returns:
+        dx, of the same shape; at a kink, that of the side towards 0.
     """
-    op = "activation_bprop"
-    be = backend_of(op, saved=saved, dy=dy, out=out)
-    kind, a, b = text_of(op, "kind", kind), real_of(op, "a", a), real_of(op, "b", b)
-    if out is None:
-        out = be.empty(dims_of(op, "dy", dy))
-    be.module.activation_bprop(kind, saved, dy, out, a, b, be.stream())
-    return out
+    return call("activation_bprop", kind, saved, dy, out, a, b)
 
 
 def relu_fprop(x: Array, *, out: Array | None = None) -> Array:
@@ -113,7 +105,13 @@ def softrelu_bprop(x: Array, dy: Array, *, out: Array | None = None) -> Array:
 
 
 def accumulate(dst: Array, src: Array) -> Array:
-    """``dst += src``; returns dst."""
-    be = backend_of("accumulate", dst=dst, src=src)
-    be.module.accumulate(src, dst, be.stream())
+    """``dst += src``.
+
+    Args:
+        dst, src: of the same shape, in memory apart.
+
+    Returns:
+        dst.
+    """
+    call("accumulate", src, dst)
     return dst

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from convnet.backend import Array
-from convnet.ops.arguments import Pair, backend_of, dims_of, pair_of, real_of
+from convnet.ops.call import Pair, call
 
 
 def augment(
@@ -33,24 +33,4 @@ def augment(
     Returns:
         [N, P, Q, C] float32.
     """
-    op = "augment"
-    be = backend_of(op, x=x, offsets=offsets, mirror=mirror, mean=mean, noise=noise, out=out)
-    crop_h, crop_w = pair_of(op, "crop", crop)
-    shape = dims_of(op, "x", x, 4)
-    if out is None:
-        if not (0 < crop_h <= 2**20 and 0 < crop_w <= 2**20):
-            raise ValueError(f"{op}: crop: expected sizes of 1 to 2^20, got {crop!r}")
-        out = be.empty((shape[0], crop_h, crop_w, shape[3]))
-    be.module.augment(
-        x,
-        offsets,
-        mirror,
-        noise,
-        mean,
-        out,
-        crop_h,
-        crop_w,
-        real_of(op, "scale", scale),
-        be.stream(),
-    )
-    return out
+    return call("augment", x, offsets, mirror, noise, mean, out, crop, scale)

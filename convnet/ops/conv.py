@@ -7,18 +7,7 @@ from collections.abc import Sequence
 from convnet import backend as _backend
 from convnet.backend import Array
 from convnet.common.deprecated import renamed_keyword
-from convnet.ops.arguments import (
-    Pair,
-    Shape,
-    backend_of,
-    dims_of,
-    outputs,
-    shape_of,
-    text_of,
-    whole_of,
-    windows_of,
-)
-from convnet.ops.precision import precision_of
+from convnet.ops.call import Pair, Shape, call, given, outputs
 
 
 def conv_output_shape(
@@ -31,11 +20,8 @@ def conv_output_shape(
     rounding: str = "floor",
 ) -> Shape:
     """Shape [N, P, Q, K] of a convolution of x [N, H, W, C] with w [K, R, S, C/groups]."""
-    windows = windows_of("conv", stride, pad, rounding)
-    groups = whole_of("conv", "groups", groups)
-    x_shape, w_shape = shape_of("conv", "x", x_shape), shape_of("conv", "w", w_shape)
-    shape: Shape = _backend.get("cpu").module.conv_output_shape(x_shape, w_shape, *windows, groups)
-    return shape
+    module = _backend.get("cpu").module
+    return module.conv_output_shape(x_shape, w_shape, stride, pad, rounding, groups)
 
 
 @renamed_keyword("math", "precision")
@@ -52,15 +38,12 @@ def conv_workspace(
 ) -> int:
     """The most scratch memory that a pass of this convolution takes, in bytes, on the backend that
     is in use; `dgrad`: whether the gradient of x counts."""
-    windows = windows_of("conv", stride, pad, rounding)
-    groups = whole_of("conv", "groups", groups)
-    shapes = shape_of("conv", "x", x_shape), shape_of("conv", "w", w_shape)
-    module = _backend.of().module
-    precision = precision_of("conv", precision)
-    passes = ("fprop", "dgrad", "wgrad") if dgrad else ("fprop", "wgrad")
-    return max(
-        int(module.conv_workspace(each, *shapes, *windows, groups, precision)) for each in passes
+    module, given = (
+        _backend.of().module,
+        (x_shape, w_shape, stride, pad, rounding, groups, precision),
     )
+    passes = ("fprop", "dgrad", "wgrad") if dgrad else ("fprop", "wgrad")
+    return max(module.conv_workspace(each, *given) for each in passes)
 
 
 @renamed_keyword("math", "precision")
@@ -88,12 +71,8 @@ def conv_kernel(
     Raises:
         ValueError: an argument does not fit; the message names it.
     """
-    windows = windows_of("conv", stride, pad, rounding)
-    groups = whole_of("conv", "groups", groups)
-    shapes = shape_of("conv", "x", x_shape), shape_of("conv", "w", w_shape)
-    pass_name, precision = text_of("conv", "pass_name", pass_name), precision_of("conv", precision)
-    kernel = _backend.of().module.conv_kernel(pass_name, *shapes, *windows, groups, precision)
-    return str(kernel)
+    module = _backend.of().module
+    return module.conv_kernel(pass_name, x_shape, w_shape, stride, pad, rounding, groups, precision)
 
 
 @renamed_keyword("math", "precision")
@@ -133,17 +112,7 @@ def conv_fprop(
     Raises:
         ValueError: an argument does not fit; the message names it.
     """
-    op = "conv_fprop"
-    precision = precision_of(op, precision)
-    be = backend_of(op, x=x, w=w, b=b, out=out)
-    windows = windows_of(op, stride, pad, rounding)
-    groups = whole_of(op, "groups", groups)
-    shapes = dims_of(op, "x", x), dims_of(op, "w", w)
-    space = be.workspace(be.module.conv_workspace("fprop", *shapes, *windows, groups, precision))
-    if out is None:
-        out = be.empty(be.module.conv_output_shape(*shapes, *windows, groups))
-    be.module.conv_fprop(x, w, b, out, *windows, groups, bool(relu), space, be.stream(), precision)
-    return out
+    return call("conv_fprop", x, w, b, out, stride, pad, rounding, groups, relu, precision)
 
 
 @renamed_keyword("math", "precision")
@@ -174,17 +143,8 @@ def conv_dgrad(
     Returns:
         dx [N, H, W, C].
     """
-    op = "conv_dgrad"
-    precision = precision_of(op, precision)
-    be = backend_of(op, dy=dy, w=w, relu_mask=relu_mask, out=out)
-    windows = windows_of(op, stride, pad, rounding)
-    groups = whole_of(op, "groups", groups)
-    shapes = shape_of(op, "x_shape", x_shape), dims_of(op, "w", w)
-    space = be.workspace(be.module.conv_workspace("dgrad", *shapes, *windows, groups, precision))
-    if out is None:
-        out = be.empty(shapes[0])
-    be.module.conv_dgrad(dy, w, relu_mask, out, *windows, groups, space, be.stream(), precision)
-    return out
+    dx = given(out, x_shape)
+    return call("conv_dgrad", dy, w, relu_mask, dx, stride, pad, rounding, groups, precision)
 
 
 @renamed_keyword("math", "precision")
@@ -214,15 +174,5 @@ def conv_wgrad(
     Returns:
         dw [K, R, S, C/groups], and db [K] or None.
     """
-    op = "conv_wgrad"
-    precision = precision_of(op, precision)
-    dw, db = outputs(op, out, 2)
-    be = backend_of(op, x=x, dy=dy, dw=dw, db=db)
-    windows = windows_of(op, stride, pad, rounding)
-    groups = whole_of(op, "groups", groups)
-    shapes = dims_of(op, "x", x), shape_of(op, "w_shape", w_shape)
-    space = be.workspace(be.module.conv_workspace("wgrad", *shapes, *windows, groups, precision))
-    if out is None:
-        dw, db = be.empty(shapes[1]), be.empty(shapes[1][:1]) if bias else None
-    be.module.conv_wgrad(x, dy, dw, db, *windows, groups, space, be.stream(), precision)
-    return dw, db
+    dw, db = outputs("conv_wgrad", out, w_shape, bias or None)
+    return call("conv_wgrad", x, dy, dw, db, stride, pad, rounding, groups, precision)

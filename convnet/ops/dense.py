@@ -7,9 +7,7 @@ from collections.abc import Sequence
 from convnet import backend as _backend
 from convnet.backend import Array
 from convnet.common.deprecated import renamed_keyword
-from convnet.ops.arguments import backend_of, dims_of, outputs, real_of, shape_of, text_of, whole_of
-from convnet.ops.dropout import mask_of
-from convnet.ops.precision import precision_of
+from convnet.ops.call import call, outputs
 
 
 @renamed_keyword("math", "precision")
@@ -18,11 +16,9 @@ def dense_workspace(
 ) -> int:
     """The most scratch memory that a pass over x [N, C] and w [K, C] takes, in bytes, on the
     backend that is in use; `dgrad`: whether the gradient of x counts."""
-    shapes = shape_of("dense", "x", x_shape), shape_of("dense", "w", w_shape)
     module = _backend.of().module
     passes = ("fprop", "dgrad", "wgrad") if dgrad else ("fprop", "wgrad")
-    precision = precision_of("dense", precision)
-    return max(int(module.dense_workspace(each, *shapes, precision)) for each in passes)
+    return max(module.dense_workspace(each, x_shape, w_shape, precision) for each in passes)
 
 
 @renamed_keyword("math", "precision")
@@ -32,12 +28,7 @@ def dense_kernel(
     """The kernel that "fprop", "dgrad" or "wgrad" of x [N, C] and w [K, C] takes on the backend
     that is in use: such as "mma.sync, 128x64, 3 splits", "matmul" or "matmul, bf16"; see
     :func:`convnet.ops.conv_kernel`."""
-    shapes = shape_of("dense", "x", x_shape), shape_of("dense", "w", w_shape)
-    pass_name, precision = (
-        text_of("dense", "pass_name", pass_name),
-        precision_of("dense", precision),
-    )
-    return str(_backend.of().module.dense_kernel(pass_name, *shapes, precision))
+    return _backend.of().module.dense_kernel(pass_name, x_shape, w_shape, precision)
 
 
 @renamed_keyword("math", "precision")
@@ -63,15 +54,7 @@ def dense_fprop(
     Returns:
         y [N, K].
     """
-    op = "dense_fprop"
-    precision = precision_of(op, precision)
-    be = backend_of(op, x=x, w=w, b=b, out=out)
-    shapes = dims_of(op, "x", x), dims_of(op, "w", w)
-    space = be.workspace(be.module.dense_workspace("fprop", *shapes, precision))
-    if out is None:
-        out = be.empty((shapes[0][0], shapes[1][0]))
-    be.module.dense_fprop(x, w, b, out, bool(relu), space, be.stream(), precision)
-    return out
+    return call("dense_fprop", x, w, b, out, relu, precision)
 
 
 @renamed_keyword("math", "precision")
@@ -104,19 +87,8 @@ def dense_fprop_dropout(
     Returns:
         y [N, K], with the bits that the two would give it.
     """
-    op = "dense_fprop_dropout"
-    precision = precision_of(op, precision)
-    be = backend_of(op, x=x, w=w, b=b, state=state, out=out)
-    x_shape, units = dims_of(op, "x", x, 2), dims_of(op, "w", w, 2)[0]
-    y_shape, w_shape = (x_shape[0], units), (units, x_shape[1])
-    mask = mask_of(op, y_shape, drop, seed, layer, step, mode, row_offset, col_offset, global_cols)
-    space = be.workspace(be.module.dense_workspace("fprop", x_shape, w_shape, precision))
-    if out is None:
-        out = be.empty(y_shape)
-    be.module.dense_fprop_dropout(
-        x, w, b, out, bool(relu), *mask, state, space, be.stream(), precision
-    )
-    return out
+    mask = (drop, seed, layer, step, mode, row_offset, col_offset, global_cols, state)
+    return call("dense_fprop_dropout", x, w, b, out, relu, *mask, precision)
 
 
 @renamed_keyword("math", "precision")
@@ -128,7 +100,7 @@ def dense_dgrad(
     precision: str = "fp32",
     out: Array | None = None,
 ) -> Array:
-    """Gradient of :func:`dense_fprop` with respect to x: ``dx = dy w`` [N, C].
+    """Gradient of :func:`dense_fprop` with respect to x: ``dx = dy w``.
 
     Args:
         dy: [N, K].
@@ -136,16 +108,11 @@ def dense_dgrad(
         relu_mask: [N, C], or None; dx becomes 0 where it is <= 0.
         precision: in which products are formed; see :mod:`convnet.ops`.
         out: [N, C].
+
+    Returns:
+        dx [N, C].
     """
-    op = "dense_dgrad"
-    precision = precision_of(op, precision)
-    be = backend_of(op, dy=dy, w=w, relu_mask=relu_mask, out=out)
-    shapes = (dims_of(op, "dy", dy, 2)[0], dims_of(op, "w", w, 2)[1]), dims_of(op, "w", w)
-    space = be.workspace(be.module.dense_workspace("dgrad", *shapes, precision))
-    if out is None:
-        out = be.empty(shapes[0])
-    be.module.dense_dgrad(dy, w, relu_mask, out, space, be.stream(), precision)
-    return out
+    return call("dense_dgrad", dy, w, relu_mask, out, precision)
 
 
 @renamed_keyword("math", "precision")
@@ -157,7 +124,7 @@ def dense_wgrad(
     precision: str = "fp32",
     out: tuple[Array, Array | None] | None = None,
 ) -> tuple[Array, Array | None]:
-    """Gradients of :func:`dense_fprop`: ``dw = dy^T x`` [K, C], and db [K] or None.
+    """Gradients of :func:`dense_fprop`: ``dw = dy^T x``, and db, the sum of dy over the batch.
 
     Args:
         x: [N, C].
@@ -165,18 +132,12 @@ def dense_wgrad(
         bias: whether db is wanted.
         precision: in which products are formed; see :mod:`convnet.ops`.
         out: (dw, db), written and returned; db may be None.
+
+    Returns:
+        dw [K, C], and db [K] or None.
     """
-    op = "dense_wgrad"
-    precision = precision_of(op, precision)
-    dw, db = outputs(op, out, 2)
-    be = backend_of(op, x=x, dy=dy, dw=dw, db=db)
-    x_shape = dims_of(op, "x", x, 2)
-    w_shape = dims_of(op, "dy", dy, 2)[1], x_shape[1]
-    space = be.workspace(be.module.dense_workspace("wgrad", x_shape, w_shape, precision))
-    if out is None:
-        dw, db = be.empty(w_shape), be.empty(w_shape[:1]) if bias else None
-    be.module.dense_wgrad(x, dy, dw, db, space, be.stream(), precision)
-    return dw, db
+    dw, db = outputs("dense_wgrad", out, None, bias or None)
+    return call("dense_wgrad", x, dy, dw, db, precision)
 
 
 @renamed_keyword("math", "precision")
@@ -214,19 +175,6 @@ def dense_wgrad_sgd(
     Returns:
         db [K], the gradient of the bias, with which nothing has been done; or None.
     """
-    op = "dense_wgrad_sgd"
-    precision = precision_of(op, precision)
-    be = backend_of(op, x=x, dy=dy, w=w, velocity=velocity, state=state, out=out)
-    rates = {"lr": lr, "momentum": momentum, "weight_decay": weight_decay}
-    rates |= {"lr_mult": lr_mult, "decay_mult": decay_mult}
-    numbers = [real_of(op, name, value) for name, value in rates.items()]
-    x_shape = dims_of(op, "x", x, 2)
-    w_shape = dims_of(op, "dy", dy, 2)[1], x_shape[1]
-    space = be.workspace(be.module.dense_workspace("wgrad", x_shape, w_shape, precision))
-    if out is None and bias:
-        out = be.empty(w_shape[:1])
-    numbers.append(whole_of(op, "number", number, 1))
-    be.module.dense_wgrad_sgd(
-        x, dy, w, velocity, out, *numbers, state, space, be.stream(), precision
-    )
-    return out
+    rule = (lr, momentum, weight_decay, lr_mult, decay_mult, number, state)
+    db = out if out is not None else bias or None
+    return call("dense_wgrad_sgd", x, dy, w, velocity, db, *rule, precision)

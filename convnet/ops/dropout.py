@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from convnet.backend import Array
-from convnet.ops.arguments import Shape, backend_of, dims_of, real_of, text_of, whole_of
+from convnet.ops.call import call
 
 
 def dropout_fprop(
@@ -35,9 +35,12 @@ def dropout_fprop(
         state: uint32 [12] on the same device (see :mod:`convnet.ops.step_state`): seed and step are
             taken from it, as they are when the operation runs, in place of those given.
         out: same shape; may be x.
+
+    Returns:
+        y, of the shape of x.
     """
-    return _dropout("dropout_fprop", x, drop, seed, layer, step, mode, row_offset, col_offset,
-                    global_cols, state, out)  # fmt: skip
+    mask = (drop, seed, layer, step, mode, row_offset, col_offset, global_cols, state)
+    return call("dropout", x, out, *mask)
 
 
 def dropout_bprop(
@@ -54,61 +57,16 @@ def dropout_bprop(
     state: Array | None = None,
     out: Array | None = None,
 ) -> Array:
-    """Gradient of :func:`dropout_fprop`: the same mask, drawn again. ``out`` may be dy."""
-    return _dropout("dropout_bprop", dy, drop, seed, layer, step, mode, row_offset, col_offset,
-                    global_cols, state, out)  # fmt: skip
+    """Gradient of :func:`dropout_fprop`: the same mask, drawn again.
 
+    Args:
+        dy: [..., C].
+        drop, seed, layer, step, mode, row_offset, col_offset, global_cols, state: as in the forward
+            pass.
+        out: same shape; may be dy.
 
-def _dropout(
-    op: str,
-    x: Array,
-    drop: float,
-    seed: int,
-    layer: int,
-    step: int,
-    mode: str,
-    row_offset: int,
-    col_offset: int,
-    global_cols: int | None,
-    state: Array | None,
-    out: Array | None,
-) -> Array:
-    be = backend_of(op, x=x, out=out, state=state)
-    shape = dims_of(op, "x", x)
-    mask = mask_of(op, shape, drop, seed, layer, step, mode, row_offset, col_offset, global_cols)
-    if out is None:
-        out = be.empty(shape)
-    be.module.dropout(x, out, *mask, state, be.stream())
-    return out
-
-
-def mask_of(
-    op: str,
-    shape: Shape,
-    drop: float,
-    seed: int,
-    layer: int,
-    step: int,
-    mode: str,
-    row_offset: int,
-    col_offset: int,
-    global_cols: int | None,
-) -> tuple[float, float, int, int, int, int, int, int]:
-    """What the binding is told of a mask over an array of this shape, checked."""
-    if text_of(op, "mode", mode) not in ("paper", "inverted"):
-        raise ValueError(f'{op}: mode: expected "paper" or "inverted", got {mode!r}')
-    drop = real_of(op, "drop", drop)
-    if not 0.0 <= drop < 1.0:
-        raise ValueError(f"{op}: drop: expected a probability in [0, 1), got {drop}")
-    if global_cols is None:
-        global_cols = shape[-1] + whole_of(op, "col_offset", col_offset) if shape else 1
-    return (
-        drop,
-        1.0 / (1.0 - drop) if mode == "inverted" else 1.0,
-        whole_of(op, "seed", seed, 0, 2**64 - 1),
-        whole_of(op, "layer", layer, 0, 2**32 - 1),
-        whole_of(op, "step", step, 0, 2**32 - 1),
-        whole_of(op, "row_offset", row_offset, 0, 2**40),
-        whole_of(op, "col_offset", col_offset),
-        whole_of(op, "global_cols", global_cols),
-    )
+    Returns:
+        dx, of the shape of dy.
+    """
+    mask = (drop, seed, layer, step, mode, row_offset, col_offset, global_cols, state)
+    return call("dropout", dy, out, *mask)

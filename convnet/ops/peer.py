@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from convnet.backend import Array, Backend
-from convnet.ops.arguments import backend_of, dims_of, whole_of
+from convnet.ops.call import call, device_of
 
 
 def peer_copy(
@@ -36,10 +36,12 @@ def copy(dst: Array, src: Array) -> Array:
     Returns:
         dst.
     """
-    shape = dims_of("copy", "src", src)
-    if dims_of("copy", "dst", dst) != shape or not shape:
-        raise ValueError(f"copy: dst: expected shape {shape}, got {dst.shape}")
-    backend_of("copy", dst=dst, src=src)
+    device_of("copy", dst, src)
+    shape = getattr(src, "shape", ())
+    if not shape or getattr(dst, "shape", None) != shape:
+        raise ValueError(
+            f"copy: dst: expected shape {shape}, got {getattr(dst, 'shape', type(dst).__name__)}"
+        )
     peer_copy(dst.reshape(shape[0], -1), src.reshape(shape[0], -1))
     return dst
 
@@ -70,13 +72,10 @@ def peer_stamp(
         stamp: uint32 [2] on the target.
         target: the device it goes to.
     """
-    be, cols = _block("peer_stamp", src, src_col, cols)
     if not isinstance(target, Backend):
         raise ValueError(f"peer_stamp: target: expected a backend, got {type(target).__name__}")
-    space = be.workspace(be.module.peer_stamp_workspace())
-    be.module.peer_stamp(
-        src, count, stamp, src_col, cols, be.index, target.index, space, be.stream()
-    )
+    source = device_of("peer_stamp", src)
+    call("peer_stamp", src, count, stamp, src_col, cols, source.index, target.index, device=source)
 
 
 def peer_check(
@@ -99,10 +98,8 @@ def peer_check(
         count: uint32 [1], stamp: uint32 [2] and halt: uint32 [1], all on the target.
         code: of the transfer, not 0.
     """
-    be, cols = _block("peer_check", src, src_col, cols)
-    space = be.workspace(be.module.peer_stamp_workspace())
-    code = whole_of("peer_check", "code", code, 1)
-    be.module.peer_check(src, count, stamp, halt, code, src_col, cols, be.index, space, be.stream())
+    device = device_of("peer_check", src)
+    call("peer_check", src, count, stamp, halt, code, src_col, cols, device.index, device=device)
 
 
 def peer_halt(halt: Array, other: Array) -> None:
@@ -111,34 +108,22 @@ def peer_halt(halt: Array, other: Array) -> None:
     Args:
         halt: uint32 [1], on the device that this runs on. other: uint32 [1].
     """
-    be, source = backend_of("peer_halt", halt=halt), backend_of("peer_halt", other=other)
-    be.module.peer_halt(halt, other, source.index, be.stream())
-
-
-def _block(op: str, src: Array, src_col: int, cols: int | None) -> tuple[Backend, int]:
-    """The device and the columns of a block at one end of a transfer."""
-    width = dims_of(op, "src", src, 2)[1]
-    first = whole_of(op, "src_col", src_col)
-    return backend_of(op, src=src), width - first if cols is None else whole_of(op, "cols", cols)
+    device, source = device_of("peer_halt", halt), device_of("peer_halt", other)
+    call("peer_halt", halt, other, source.index, device=device)
 
 
 def _peer(
     op: str, dst: Array, src: Array, dst_col: int, src_col: int, cols: int | None, wait: bool
 ) -> Array:
-    for name, array in (("dst", dst), ("src", src)):
-        dims_of(op, name, array, 2)
-    be = backend_of(op, dst=dst)
-    source = backend_of(op, src=src)
-    if source.name != be.name:
-        raise ValueError(f"{op}: src: expected an array on {be.name}, got {source.name}")
-    dst_col, src_col = whole_of(op, "dst_col", dst_col), whole_of(op, "src_col", src_col)
-    cols = src.shape[1] - src_col if cols is None else whole_of(op, "cols", cols)
+    target, source = device_of(op, dst), device_of(op, src)
+    if source.name != target.name:
+        raise ValueError(f"{op}: src: expected an array on {target.name}, got {source.name}")
     # The source's device pushes, when the other is done with what was in dst; what the other does
     # next waits for it.
     if wait:
-        source.wait_for(be)
-    stream = source.stream()
-    getattr(source.module, op)(src, dst, src_col, dst_col, cols, source.index, be.index, stream)
+        source.wait_for(target)
+    columns = src_col, dst_col, cols
+    call(op, src, dst, *columns, source.index, target.index, device=source)
     if wait:
-        be.wait_for(source)
+        target.wait_for(source)
     return dst

@@ -2,20 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from convnet import backend as _backend
 
 PRECISIONS = ("fp32", "ffma", "tf32", "bf16")
-
-
-def precision_of(op: str, precision: Any) -> str:
-    """`precision`, checked to be one of `PRECISIONS`."""
-    if precision not in PRECISIONS:
-        raise ValueError(
-            f"{op}: precision: expected one of {', '.join(PRECISIONS)}; got {precision!r}"
-        )
-    return str(precision)
 
 
 def precision_description(precision: str) -> str:
@@ -24,5 +13,4 @@ def precision_description(precision: str) -> str:
     Raises:
         ValueError: there is no such precision.
     """
-    module = _backend.of().module
-    return str(module.math_description(precision_of("precision_description", precision)))
+    return _backend.of().module.precision_description(precision)

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 from convnet.backend import Array
-from convnet.ops.arguments import backend_of, real_of, whole_of
+from convnet.ops.call import call, device_of
 
 
 def sgd_update(
@@ -29,7 +28,7 @@ def sgd_update(
     Args:
         tensors: (w, velocity, grad, lr_mult, decay_mult) per parameter; w, velocity and grad of
             equal shape.
-        lr: learning rate.
+        lr, momentum, weight_decay: learning rate, and the two others as in the equation.
         state: uint32 [12] on the same device (see :mod:`convnet.ops.step_state`): lr, momentum and
             weight decay are taken from it, as they are when the operation runs, in place of those
             given. Where something was not finite that is noted there; where the step was halted or
@@ -39,24 +38,16 @@ def sgd_update(
         own_rates: lr, momentum and weight decay are those given although there is a state.
     """
     op = "sgd_update"
-    columns: list[list[Any]] = [[], [], [], [], []]
     if not isinstance(tensors, Iterable) or getattr(tensors, "shape", None) is not None:
         raise ValueError(f"{op}: tensors: expected a sequence, got {type(tensors).__name__}")
-    for entry in tensors:
-        if not isinstance(entry, (tuple, list)) or len(entry) != 5:
+    rows = list(tensors)
+    for row in rows:
+        if not isinstance(row, (tuple, list)) or len(row) != 5:
             raise ValueError(
-                f"{op}: tensors: expected (w, velocity, grad, lr_mult, decay_mult), got {entry!r}"
+                f"{op}: tensors: expected (w, velocity, grad, lr_mult, decay_mult), got {row!r}"
             )
-        columns[3].append(real_of(op, "lr_mult", entry[3]))
-        columns[4].append(real_of(op, "decay_mult", entry[4]))
-        for column, array in zip(columns[:3], entry[:3], strict=True):
-            column.append(array)
-    if not columns[0]:
-        return
-    be = backend_of(op, w=columns[0][0], velocity=columns[1][0], grad=columns[2][0], state=state)
-    hyper = (real_of(op, "lr", lr), real_of(op, "momentum", momentum))
-    decay = real_of(op, "weight_decay", weight_decay)
-    places = list(range(1, len(columns[0]) + 1)) if numbers is None else list(numbers)
-    places = [whole_of(op, "numbers", place, 1) for place in places]
-    rest = (places, *hyper, decay, bool(own_rates), state, be.stream())
-    be.module.sgd_update(*columns, *rest)
+    if rows:
+        columns = map(list, zip(*rows, strict=True))
+        places = list(range(1, len(rows) + 1) if numbers is None else numbers)
+        device = device_of(op, *rows[0][:3], state)
+        call(op, *columns, places, lr, momentum, weight_decay, own_rates, state, device=device)

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from convnet.backend import Array
-from convnet.ops.arguments import backend_of, dims_of, outputs, real_of
+from convnet.ops.call import call, outputs
 
 
 def softmax_fprop(logits: Array, *, out: Array | None = None) -> Array:
-    """Softmax over the classes of logits [N, classes] (paper, section 3.5)."""
-    op = "softmax_fprop"
-    be = backend_of(op, logits=logits, out=out)
-    if out is None:
-        out = be.empty(dims_of(op, "logits", logits))
-    be.module.softmax_fprop(logits, out, be.stream())
-    return out
+    """Softmax over the classes (paper, section 3.5).
+
+    Args:
+        logits: [N, classes].
+        out: [N, classes], another array.
+
+    Returns:
+        Probabilities [N, classes].
+    """
+    return call("softmax_fprop", logits, out)
 
 
 def softmax_xent(
@@ -40,15 +41,5 @@ def softmax_xent(
         loss [N] in nats; dlogits [N, classes] or None; rank [N] int32, how many classes score above
         the right one (equals count when they come first): top-k is right where rank < k.
     """
-    op = "softmax_xent"
-    loss, gradient, rank = outputs(op, out, 3)
-    be = backend_of(op, logits=logits, labels=labels, loss=loss, dlogits=gradient, rank=rank)
-    shape = dims_of(op, "logits", logits, 2)
-    if scale is None:
-        scale = 1.0 / max(shape[0], 1)
-    scale = real_of(op, "scale", scale)
-    if out is None:
-        loss, rank = be.empty(shape[:1]), be.empty(shape[:1], np.int32)
-        gradient = be.empty(shape) if dlogits else None
-    be.module.softmax_xent(logits, labels, loss, gradient, rank, scale, be.stream())
-    return loss, gradient, rank
+    loss, gradient, rank = outputs("softmax_xent", out, None, dlogits or None, None)
+    return call("softmax_xent", logits, labels, loss, gradient, rank, scale)

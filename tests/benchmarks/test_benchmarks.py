@@ -248,7 +248,7 @@ def test_the_check_knows_every_convolution(monkeypatch, words, capsys):
 def test_the_table_of_lower_precision(monkeypatch, tmp_path, capsys):
     """On the CPU, made to believe in AMX, so that the kernels of the two columns differ."""
     monkeypatch.setattr(
-        convnet.backend.get("cpu").module, "math_description", lambda precision: "said"
+        convnet.backend.get("cpu").module, "precision_description", lambda precision: "said"
     )
     convnet.backend.get("cpu").module.pretend_implementation("brgconv:avx512_core_amx")
     path = tmp_path / "table.json"

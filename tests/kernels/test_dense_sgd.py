@@ -171,7 +171,7 @@ def test_any_number_of_threads(rng):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"w": (4, 6)}, "w: expected 7 columns, the width of x"),
+        ({"w": (4, 6)}, r"w: expected shape \(4, 7\), got \(4, 6\)"),
         ({"dy": (2, 4)}, r"dy: expected shape \(3, 4\), got \(2, 4\)"),
         ({"velocity": (7, 4)}, r"velocity: expected shape \(4, 7\), got \(7, 4\)"),
         ({"out": (5,)}, r"db: expected shape \(4,\), got \(5,\)"),

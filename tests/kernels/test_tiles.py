@@ -36,7 +36,7 @@ def module(kernels_backend, monkeypatch):
 
 def choice(module, case: ConvCase, step: str, precision: str):
     """(pass, precision, product, tile, splits, on Hopper) that is in force for a pass."""
-    windows = (*case.stride, *case.pad, case.rounding)
+    windows = (case.stride, case.pad, case.rounding)
     return module.tile_choice(step, case.x_shape, case.w_shape, *windows, case.groups, precision)
 
 
@@ -91,7 +91,7 @@ def test_bits_depend_on_the_splits_alone(kernels_backend, module, step, precisio
 
 
 def test_the_workspace_follows(kernels_backend, module):
-    windows = (*PLAIN.stride, *PLAIN.pad, PLAIN.rounding, PLAIN.groups, "fp32")
+    windows = (PLAIN.stride, PLAIN.pad, PLAIN.rounding, PLAIN.groups, "fp32")
     shapes = PLAIN.x_shape, PLAIN.w_shape
     row = ("fprop", "fp32", choice(module, PLAIN, "fprop", "fp32")[2], "64x32", 9, "rule")
     module.set_tile_choices([row])
@@ -134,11 +134,11 @@ def test_the_documentation_has_the_rules_choices(module, monkeypatch):
     for layer, step, cells in rows:
         x, w, _ = expected.LAYERS[layer]
         if layer.startswith("fc"):
-            shapes, windows = ((x[0], 1, 1, x[1]), (w[0], 1, 1, w[1])), (1, 1, 0, 0, "floor", 1)
+            shapes, windows = ((x[0], 1, 1, x[1]), (w[0], 1, 1, w[1])), (1, 0, "floor", 1)
         else:
             stride, pad = (4, 0) if layer == "conv1" else (1, w[1] // 2)
             rounding = "ceil" if layer == "conv1" else "floor"
-            windows = (stride, stride, pad, pad, rounding, x[3] // w[3])
+            windows = (stride, pad, rounding, x[3] // w[3])
             shapes = x, w
         for precision, said in zip(expected.PRECISIONS, cells.split("|")[::3], strict=False):
             tile, splits = module.tile_choice(step, *shapes, *windows, precision)[3:5]

@@ -27,7 +27,7 @@ from convnet.nn.program import Program
 from convnet.nn.program_table import flops
 from convnet.nn.programs import KEPT, Programs
 from convnet.nn.trace import Trace, TraceError
-from convnet.ops.schema import OPS
+from convnet.ops.schema import operations
 from convnet.optim.sgd import SGD
 
 
@@ -560,26 +560,15 @@ def test_a_tensor_has_no_values() -> None:
         x.reshape(4, 2)
 
 
-def test_the_table_of_operations_is_that_of_the_binding(backend: Any) -> None:
-    """Every operation that takes a stream, with its arguments in their order."""
-    found = {}
-    for name in dir(backend.module):
-        signature = (getattr(backend.module, name).__doc__ or "").partition("\n")[0]
-        signature = signature.replace(" math: ", " precision: ")  # its name in the binding
-        if re.search(r"\bstream: ", signature) and name != "philox":
-            found[name] = tuple(re.findall(r"[(,] ?(\w+): ", signature))
-    assert found == {name: op.arguments for name, op in OPS.items()}
-
-
-def test_every_operation_can_be_recorded() -> None:
-    """Those of the contract that run on a stream are all in the list of bindings/recording.h."""
-    root = ROOT
-    header = (root / "src" / "ops.h").read_text(encoding="utf-8")
-    operations = re.findall(r"^void (\w+)\([^;]*Stream stream\);", header, re.MULTILINE)
-    assert len(operations) > 20
-    listed = (root / "bindings" / "recording.h").read_text(encoding="utf-8")
-    found = {*re.findall(r"CONVNET_RECORDED\((\w+)\)", listed), "sgd_update"}
-    assert set(operations) - found == set()
+def test_the_schema_has_every_operation_of_the_contract(backend: Any) -> None:
+    """What of src/ops.h runs on a stream, in each backend's module and in no other."""
+    header = (ROOT / "src" / "ops.h").read_text(encoding="utf-8")
+    contract = re.findall(r"^void (\w+)\([^;]*Stream stream\);", header, re.MULTILINE)
+    assert len(contract) > 20
+    rows = backend.module.schema()
+    assert sorted(name for name, _, returns in rows if not returns) == sorted(contract)
+    assert rows == convnet.backend.get("cpu").module.schema()
+    assert set(operations()) == set(contract)
 
 
 @every_graph

@@ -58,6 +58,7 @@ def valid_ops() -> list[Call]:
     shapes = image.shape, filters.shape
     calls: list[tuple[str, tuple, dict]] = [
         ("conv_output_shape", shapes, conv),
+        ("conv_workspace", shapes, conv | {"dgrad": False}),
         ("conv_kernel", ("wgrad", *shapes), conv | {"precision": "tf32"}),
         ("conv_fprop", (image, filters, array(6)), conv | {"relu": True, "out": maps}),
         ("conv_dgrad", (maps, filters, image.shape), conv | {"relu_mask": image}),
@@ -66,6 +67,7 @@ def valid_ops() -> list[Call]:
         ("local_fprop", (image, own, array(3, 4, 6)), conv | {"relu": True}),
         ("local_dgrad", (maps, own, image.shape), conv | {"relu_mask": image}),
         ("local_wgrad", (image, maps, own.shape), conv | {"bias": True}),
+        ("dense_workspace", (matrix.shape, (4, 7)), {"dgrad": True}),
         ("dense_kernel", ("dgrad", matrix.shape, (4, 7)), {"precision": "bf16"}),
         ("dense_fprop", (matrix, array(4, 7), array(4)), {"relu": True}),
         ("dense_fprop_dropout", (matrix, array(4, 7), array(4), 0.5),
@@ -132,7 +134,7 @@ def valid_binding() -> list[Call]:
         for _, function, args, kwargs in valid_ops():
             function(*args, **kwargs)
         recorder.set_thread_count(2)
-        recorder.math_description("bf16")
+        recorder.precision_description("bf16")
         recorder.pretend_implementation("")
         recorder.device_description(0)
     finally:
@@ -144,7 +146,7 @@ def untested(calls: list[Call], module: Any) -> set[str]:
     """Functions that take arguments and that no valid call reaches: a gap in the table above."""
     functions = {name for name in dir(module) if not name.startswith("_")}
     alone = {"backend_name", "device_count", "build_description", "thread_count"}
-    alone |= {"start_backend", "peer_stamp_workspace", "Recording"}
+    alone |= {"start_backend", "schema", "Recording"}
     alone |= {"tiles_of", "tile_choice", "set_tile_choices"}  # which the host refuses altogether
     return functions - {call[0] for call in calls} - alone
 

@@ -112,7 +112,7 @@ class Module:
 
     def __getattr__(self, name: str) -> Any:
         function = getattr(self.module, name)
-        if name == "philox":  # on the host, whatever the backend
+        if name in ("philox", "infer", "schema"):  # on the host; they look at no values
             return function
         return lambda *args: function(*map(bare, args))
 

@@ -14,7 +14,7 @@ from convnet.backend import Backend
 
 # Of the module's functions, those that give no work to a device.
 PURE = ("_shape", "_workspace", "_count", "_output", "_description", "philox", "Recording")
-PURE += ("_choice", "_choices", "tiles_of", "conv_kernel", "dense_kernel")
+PURE += ("_choice", "_choices", "tiles_of", "conv_kernel", "dense_kernel", "infer", "schema")
 
 
 class Event:
@@ -230,14 +230,12 @@ class CapturedModule:
             return function
 
         def call(*args: Any) -> Any:
-            at = -2 if isinstance(args[-1], str) else -1  # the stream; `precision` may follow it
+            *others, stream = args
             arrays = [arg for arg in args if hasattr(arg, "host")]
-            self.driver.given(args[at], self.device).work(arrays)
-            on_host = [*args]
-            on_host[at] = 0
+            self.driver.given(stream, self.device).work(arrays)
             if self.driver.calls is None:
-                return function(*on_host)
-            self.driver.calls.append((function, tuple(on_host)))
+                return function(*others, 0)
+            self.driver.calls.append((function, (*others, 0)))
             return None
 
         return call

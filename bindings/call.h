@@ -1,0 +1,222 @@
+// One call of an operation: its arrays, checked against each other, and what is done with them.
+//
+// The same code reads the arguments of an operation in two ways. Inferring (Call::Mode::kInfer)
+// looks at shapes only, so that it takes symbolic tensors too, and finds the outputs that have yet
+// to be made and the bytes of scratch memory. Running checks the memory, and runs the operation
+// with the GIL released.
+#pragma once
+
+#include <tuple>
+#include <vector>
+
+#include "array.h"
+#include "recording.h"
+
+namespace convnet {
+
+enum class Role {
+  kIn,      // read
+  kOut,     // written, all of it
+  kUpdate,  // read and written
+  kNote,    // read, and written where something went wrong: the state of the step
+};
+
+// An array argument. Null and without dims where it was left out.
+struct Tensor {
+  std::string name;
+  int place;  // among the arguments
+  Element element;
+  void* data = nullptr;
+  Dims dims = {};
+  bool left_out = false;
+  bool to_make = false;  // an output that does not exist yet
+};
+
+template <class T, Role role, bool optional = false>
+struct Array : Tensor {
+  operator T*() const { return static_cast<T*>(data); }
+  T* operator+(Int elements) const { return data ? static_cast<T*>(data) + elements : nullptr; }
+};
+template <class T>
+using In = Array<const T, Role::kIn>;
+template <class T>
+using MaybeIn = Array<const T, Role::kIn, true>;
+template <class T>
+using Out = Array<T, Role::kOut>;
+template <class T>
+using MaybeOut = Array<T, Role::kOut, true>;
+template <class T>
+using Update = Array<T, Role::kUpdate>;
+using State = Array<const StepState, Role::kIn, true>;
+using NotedState = Array<StepState, Role::kNote, true>;
+
+constexpr auto kStateWords = static_cast<Int>(sizeof(StepState) / sizeof(std::uint32_t));
+
+// Remembers what was read and written, so that an output that overlaps another argument is refused:
+// kernels would read what they have already overwritten. The device that holds the first array is
+// the current one while this object lives; arrays on other devices are refused, except by
+// operations between peers.
+class Call {
+ public:
+  enum class Mode { kInfer, kRun };
+  struct Output {
+    int place;
+    Dims dims;
+    const char* type;
+  };
+
+  Call(const char* name, Mode mode, bool peers) : op(name), peers_(peers), mode_(mode) {}
+  ~Call() {
+    if (device_ >= 0) set_current_device(device_before_);
+  }
+  Call(const Call&) = delete;
+  Call& operator=(const Call&) = delete;
+
+  const char* const op;
+
+  void on(std::uintptr_t stream) { stream_ = reinterpret_cast<Stream>(stream); }
+
+  // Reads an array argument; `same_as`: an input whose memory an output may be.
+  void read(Tensor& tensor, py::handle object, Role role, bool optional, bool in_place) {
+    if (optional && object.is_none()) {
+      tensor.left_out = true;
+    } else if (mode_ == Mode::kInfer) {
+      read_shape(tensor, object, role, optional);
+    } else {
+      const ArrayInfo array = array_info(tensor, object);
+      check_array(op, tensor.name.c_str(), array, tensor.element, role != Role::kIn);
+      tensor.dims = array.dims;
+      tensor.data = array.data;
+      check_apart(tensor, role != Role::kIn, in_place);
+      if (Recording* recording = Recording::active()) recording->keep(object);
+    }
+  }
+
+  // The shape that an array has to have, or will have.
+  void expect(const Tensor& tensor, const Dims& dims, const char* hint = "") {
+    if (tensor.left_out) return;
+    if (tensor.to_make) outputs_.push_back({tensor.place, dims, tensor.element.name});
+    if (!tensor.to_make || !tensor.dims.empty()) {
+      check_dims(op, tensor.name.c_str(), tensor.dims, dims, hint);
+    }
+  }
+
+  Workspace workspace(py::handle object, Int bytes) {
+    if (mode_ == Mode::kInfer) scratch_ = bytes;
+    if (mode_ == Mode::kInfer || bytes == 0) return {nullptr, 0};
+    Tensor tensor{"workspace", -1, element<std::uint8_t>()};
+    read(tensor, object, Role::kOut, false, false);
+    if (count(tensor.dims) < bytes) {
+      fail(op, "workspace", "at least " + std::to_string(bytes) + " bytes",
+           std::to_string(count(tensor.dims)));
+    }
+    return {tensor.data, count(tensor.dims)};
+  }
+
+  // Runs an operation of the contract, and notes it where there is a recording. The stream is
+  // added.
+  template <class... P, class... A>
+  void run(void (*function)(P...), const A&... arguments) {
+    if (mode_ == Mode::kInfer) return;
+    const std::tuple<std::decay_t<P>...> values{arguments..., stream_};
+    const auto call = [function, values] { std::apply(function, values); };
+    {
+      GilRelease release;
+      call();
+    }
+    if (Recording* recording = Recording::active()) recording->note(op, call);
+  }
+
+  bool runs() const { return mode_ == Mode::kRun; }
+  const std::vector<Output>& outputs() const { return outputs_; }
+  Int scratch() const { return scratch_; }
+
+ private:
+  struct Seen {
+    std::string name;
+    std::uintptr_t begin, end;
+    bool written;
+  };
+
+  void read_shape(Tensor& tensor, py::handle object, Role role, bool optional) {
+    const char* name = tensor.name.c_str();
+    if (role == Role::kOut) {  // None or True: of the shape that follows from the inputs
+      tensor.to_make = optional ? object.ptr() == Py_True : object.is_none();
+      if (tensor.to_make) return;
+      tensor.to_make = py::isinstance<py::tuple>(object) || py::isinstance<py::list>(object);
+    }
+    static PyObject* const attribute = PyUnicode_InternFromString("shape");
+    const auto shape = tensor.to_make ? py::reinterpret_borrow<py::object>(object)
+                                      : py::getattr(object, attribute, py::none());
+    if (shape.is_none()) fail(op, name, "an array", python_type(object));
+    tensor.dims = Value<Dims>::read(op, tensor.name, shape);
+    if (tensor.to_make) check_countable(op, name, tensor.dims);
+  }
+
+  ArrayInfo array_info(const Tensor& tensor, py::handle object) {
+    const char* name = tensor.name.c_str();
+    if (backend_memory() == Memory::kHost) return host_array(op, name, object);
+    if (!is_gpu_array(object)) {
+      fail(op, name, "a GPU array (CuPy, PyTorch, JAX and others)", python_type(object),
+           "cupy.asarray copies a NumPy array to the GPU");
+    }
+    ArrayInfo array = gpu_array(op, name, object, tensor.element.size, stream_);
+    const bool moved = count(array.dims) > 0 && choose_device(name, memory_device(array.data));
+    if (moved && array.has_stream) {  // CuPy names the stream of the device that is current
+      array = gpu_array(op, name, object, tensor.element.size, stream_);
+    }
+    if (array.has_stream && array.stream != stream_) wait_for_stream(op, stream_, array.stream);
+    owners_.push_back(array.owner);
+    return array;
+  }
+
+  // Returns whether another device is the current one now.
+  bool choose_device(const char* name, int device) {
+    if (device == kAnyDevice) return false;
+    if (device == kNoDevice) fail(op, name, "memory of a GPU", "memory of no GPU");
+    if (device_ < 0) {
+      device_before_ = current_device();
+      device_ = device;
+      set_current_device(device);
+      return device != device_before_;
+    }
+    if (device != device_ && !peers_) {
+      fail(op, name, "memory of device " + std::to_string(device_) + ", like the arrays before it",
+           "memory of device " + std::to_string(device));
+    }
+    return false;
+  }
+
+  void check_apart(const Tensor& tensor, bool written, bool in_place) {
+    const auto begin = reinterpret_cast<std::uintptr_t>(tensor.data);
+    const Int bytes = count(tensor.dims) * tensor.element.size;
+    const Seen now{tensor.name, begin, begin + static_cast<std::uintptr_t>(bytes), written};
+    for (const Seen& other : seen_) {
+      if (!written && !other.written) continue;
+      if (now.end <= other.begin || other.end <= now.begin) continue;
+      const bool same = now.begin == other.begin && now.end == other.end;
+      if (same && in_place && !other.written) continue;
+      fail(op, tensor.name.c_str(), "memory apart from " + other.name,
+           same ? "the same array" : "overlapping arrays");
+    }
+    seen_.push_back(now);
+  }
+
+  bool peers_;
+  Mode mode_;
+  Stream stream_ = nullptr;
+  int device_ = -1, device_before_ = 0;
+  std::vector<py::object> owners_;
+  std::vector<Seen> seen_;
+  std::vector<Output> outputs_;
+  Int scratch_ = 0;
+};
+
+// The workspace of a call.
+struct Scratch {
+  Call* call;
+  py::handle object;
+  Workspace of(Int bytes) const { return call->workspace(object, bytes); }
+};
+
+}  // namespace convnet

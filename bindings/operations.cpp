@@ -1,0 +1,387 @@
+// The operations of the contract (src/ops.h): their arguments, the shapes these must have, and the
+// function that runs. convnet/ops documents them.
+#include "arguments.h"
+
+namespace convnet {
+namespace {
+
+// The columns of a block that is [rows, cols]: all from `first` on by default.
+Int columns(const std::optional<Int>& cols, const Dims& dims, Int first) {
+  if (cols) return *cols;
+  const bool inside = dims.size() == 2 && 0 <= first && first < dims[1];
+  return inside ? dims[1] - first : 1;  // else `first` is refused
+}
+
+// ---- products ----------------------------------------------------------------------------------
+
+void add_conv(Schema& schema) {
+  schema.op("conv_fprop", "x w b y " WINDOW "groups relu precision workspace",
+            [](Call& call, In<float> x, In<float> w, MaybeIn<float> b, Out<float> y,
+               WindowArguments window, Int groups, bool relu, Math math, Scratch scratch) {
+              const ConvShape s = conv_shape(call.op, x.dims, w.dims, window, groups);
+              call.expect(b, {s.k});
+              call.expect(y, y_dims(s));
+              const Workspace space = scratch.of(conv_workspace(s, Pass::kFprop, math));
+              call.run(conv_fprop, s, math, x, w, b, relu, y, space);
+            });
+  schema.op("conv_dgrad", "dy w relu_mask dx " WINDOW "groups precision workspace",
+            [](Call& call, In<float> dy, In<float> w, MaybeIn<float> relu_mask, Out<float> dx,
+               WindowArguments window, Int groups, Math math, Scratch scratch) {
+              const ConvShape s = conv_shape(call.op, dx.dims, w.dims, window, groups);
+              call.expect(dy, y_dims(s));
+              call.expect(relu_mask, x_dims(s));
+              call.expect(dx, x_dims(s));
+              const Workspace space = scratch.of(conv_workspace(s, Pass::kDgrad, math));
+              call.run(conv_dgrad, s, math, dy, w, relu_mask, dx, space);
+            });
+  schema.op("conv_wgrad", "x dy dw db " WINDOW "groups precision workspace",
+            [](Call& call, In<float> x, In<float> dy, Out<float> dw, MaybeOut<float> db,
+               WindowArguments window, Int groups, Math math, Scratch scratch) {
+              const ConvShape s = conv_shape(call.op, x.dims, dw.dims, window, groups);
+              call.expect(dy, y_dims(s));
+              call.expect(dw, w_dims(s));
+              call.expect(db, {s.k});
+              const Workspace space = scratch.of(conv_workspace(s, Pass::kWgrad, math));
+              call.run(conv_wgrad, s, math, x, dy, dw, db, space);
+            });
+}
+
+void add_local(Schema& schema) {
+  schema.op("local_fprop", "x w b y " WINDOW "groups relu",
+            [](Call& call, In<float> x, In<float> w, MaybeIn<float> b, Out<float> y,
+               WindowArguments window, Int groups, bool relu) {
+              const ConvShape s = local_shape(call.op, x.dims, w.dims, window, groups);
+              call.expect(b, local_b_dims(s));
+              call.expect(y, y_dims(s));
+              call.run(local_fprop, s, x, w, b, relu, y);
+            });
+  schema.op("local_dgrad", "dy w relu_mask dx " WINDOW "groups",
+            [](Call& call, In<float> dy, In<float> w, MaybeIn<float> relu_mask, Out<float> dx,
+               WindowArguments window, Int groups) {
+              const ConvShape s = local_shape(call.op, dx.dims, w.dims, window, groups);
+              call.expect(dy, y_dims(s));
+              call.expect(relu_mask, x_dims(s));
+              call.expect(dx, x_dims(s));
+              call.run(local_dgrad, s, dy, w, relu_mask, dx);
+            });
+  schema.op("local_wgrad", "x dy dw db " WINDOW "groups",
+            [](Call& call, In<float> x, In<float> dy, Out<float> dw, MaybeOut<float> db,
+               WindowArguments window, Int groups) {
+              const ConvShape s = local_shape(call.op, x.dims, dw.dims, window, groups);
+              call.expect(dy, y_dims(s));
+              call.expect(dw, local_w_dims(s));
+              call.expect(db, local_b_dims(s));
+              call.run(local_wgrad, s, x, dy, dw, db);
+            });
+}
+
+// The shape of a dense layer from x and dy.
+DenseShape dense_shape_of(const char* op, const Dims& x, const Dims& dy) {
+  check_rank(op, "x", x, 2, "[N, C]");
+  check_rank(op, "dy", dy, 2, "[N, K]");
+  const DenseShape shape = dense_shape(op, x, {dy[1], x[1]});
+  check_dims(op, "dy", dy, {shape.n, shape.k});
+  return shape;
+}
+
+void add_dense(Schema& schema) {
+  schema.op("dense_fprop", "x w b y relu precision workspace",
+            [](Call& call, In<float> x, In<float> w, MaybeIn<float> b, Out<float> y, bool relu,
+               Math math, Scratch scratch) {
+              const DenseShape s = dense_shape(call.op, x.dims, w.dims);
+              call.expect(b, {s.k});
+              call.expect(y, {s.n, s.k});
+              const Workspace space = scratch.of(dense_workspace(s, Pass::kFprop, math));
+              call.run(dense_fprop, s, math, x, w, b, relu, y, space);
+            });
+  schema.op("dense_fprop_dropout", "x w b y relu " MASK "precision workspace",
+            [](Call& call, In<float> x, In<float> w, MaybeIn<float> b, Out<float> y, bool relu,
+               MaskArguments mask, Math math, Scratch scratch) {
+              const DenseShape s = dense_shape(call.op, x.dims, w.dims);
+              const DropoutRule rule = mask.rule(call.op, {s.n, s.k});
+              call.expect(b, {s.k});
+              call.expect(y, {s.n, s.k});
+              const Workspace space = scratch.of(dense_workspace(s, Pass::kFprop, math));
+              call.run(dense_fprop_dropout, s, math, x, w, b, relu, rule, y, space);
+            });
+  schema.op("dense_dgrad", "dy w relu_mask dx precision workspace",
+            [](Call& call, In<float> dy, In<float> w, MaybeIn<float> relu_mask, Out<float> dx,
+               Math math, Scratch scratch) {
+              check_rank(call.op, "dy", dy.dims, 2, "[N, K]");
+              check_rank(call.op, "w", w.dims, 2, "[K, C]");
+              const DenseShape s = dense_shape(call.op, {dy.dims[0], w.dims[1]}, w.dims);
+              call.expect(dy, {s.n, s.k});
+              call.expect(relu_mask, {s.n, s.c});
+              call.expect(dx, {s.n, s.c});
+              const Workspace space = scratch.of(dense_workspace(s, Pass::kDgrad, math));
+              call.run(dense_dgrad, s, math, dy, w, relu_mask, dx, space);
+            });
+  schema.op("dense_wgrad", "x dy dw db precision workspace",
+            [](Call& call, In<float> x, In<float> dy, Out<float> dw, MaybeOut<float> db, Math math,
+               Scratch scratch) {
+              const DenseShape s = dense_shape_of(call.op, x.dims, dy.dims);
+              call.expect(dw, {s.k, s.c});
+              call.expect(db, {s.k});
+              const Workspace space = scratch.of(dense_workspace(s, Pass::kWgrad, math));
+              call.run(dense_wgrad, s, math, x, dy, dw, db, space);
+            });
+  schema.op("dense_wgrad_sgd",
+            "x dy w velocity db lr momentum weight_decay lr_mult decay_mult number state precision "
+            "workspace",
+            [](Call& call, In<float> x, In<float> dy, Update<float> w, Update<float> velocity,
+               MaybeOut<float> db, float lr, float momentum, float weight_decay, float lr_mult,
+               float decay_mult, Natural number, NotedState state, Math math, Scratch scratch) {
+              const DenseShape s = dense_shape_of(call.op, x.dims, dy.dims);
+              call.expect(w, {s.k, s.c});
+              call.expect(velocity, {s.k, s.c});
+              call.expect(db, {s.k});
+              const SgdRule rule{lr,         momentum,     weight_decay, lr_mult,
+                                 decay_mult, number.value, false,        state};
+              const Workspace space = scratch.of(dense_workspace(s, Pass::kWgrad, math));
+              call.run(dense_wgrad_sgd, s, math, x, dy, rule, w, velocity, db, space);
+            });
+}
+
+// ---- pooling and normalization -----------------------------------------------------------------
+
+void add_pool(Schema& schema) {
+  schema.op(
+      "maxpool_fprop", "x y argmax " POOL,
+      [](Call& call, In<float> x, Out<float> y, Out<std::uint8_t> argmax, PoolArguments pool) {
+        const PoolShape s = pool.max_shape(call.op, x.dims);
+        call.expect(y, y_dims(s));
+        call.expect(argmax, y_dims(s));
+        call.run(maxpool_fprop, s, x, y, argmax);
+      });
+  schema.op(
+      "maxpool_bprop", "dy argmax dx " POOL,
+      [](Call& call, In<float> dy, In<std::uint8_t> argmax, Out<float> dx, PoolArguments pool) {
+        const PoolShape s = pool.max_shape(call.op, dx.dims);
+        call.expect(dy, y_dims(s));
+        call.expect(argmax, y_dims(s));
+        call.expect(dx, x_dims(s));
+        call.run(maxpool_bprop, s, dy, argmax, dx);
+      });
+  schema.op("avgpool_fprop", "x y " POOL,
+            [](Call& call, In<float> x, Out<float> y, PoolArguments pool) {
+              const PoolShape s = pool.shape(call.op, x.dims);
+              call.expect(y, y_dims(s));
+              call.run(avgpool_fprop, s, x, y);
+            });
+  schema.op("avgpool_bprop", "dy dx " POOL,
+            [](Call& call, In<float> dy, Out<float> dx, PoolArguments pool) {
+              const PoolShape s = pool.shape(call.op, dx.dims);
+              call.expect(dy, y_dims(s));
+              call.expect(dx, x_dims(s));
+              call.run(avgpool_bprop, s, dy, dx);
+            });
+}
+
+void add_lrn(Schema& schema) {
+  schema.op("lrn_fprop", "x y " LRN, [](Call& call, In<float> x, Out<float> y, LrnArguments lrn) {
+    const LrnShape s = lrn.shape(call.op, x.dims);
+    call.expect(y, x.dims);
+    call.run(lrn_fprop, s, x, y);
+  });
+  schema.op("lrn_bprop", "x dy dx " LRN,
+            [](Call& call, In<float> x, In<float> dy, Out<float> dx, LrnArguments lrn) {
+              const LrnShape s = lrn.shape(call.op, x.dims);
+              call.expect(dy, x.dims);
+              call.expect(dx, x.dims);
+              call.run(lrn_bprop, s, x, dy, dx);
+            });
+  schema.op("lrn_maxpool_fprop", "x y argmax " LRN POOL,
+            [](Call& call, In<float> x, Out<float> y, Out<std::uint8_t> argmax, LrnArguments lrn,
+               PoolArguments pool) {
+              const PoolShape p = pool.max_shape(call.op, x.dims);
+              const LrnShape l = lrn.shape(call.op, x.dims);
+              call.expect(y, y_dims(p));
+              call.expect(argmax, y_dims(p));
+              call.run(lrn_maxpool_fprop, l, p, x, y, argmax);
+            });
+  schema.op("lrn_maxpool_bprop", "x dy argmax dx relu_mask " LRN POOL,
+            [](Call& call, In<float> x, In<float> dy, In<std::uint8_t> argmax, Out<float> dx,
+               bool relu_mask, LrnArguments lrn, PoolArguments pool) {
+              const PoolShape p = pool.max_shape(call.op, x.dims);
+              const LrnShape l = lrn.shape(call.op, x.dims);
+              call.expect(dy, y_dims(p));
+              call.expect(argmax, y_dims(p));
+              call.expect(dx, x.dims);
+              call.run(lrn_maxpool_bprop, l, p, x, dy, argmax, relu_mask, dx);
+            });
+}
+
+// ---- elementwise -------------------------------------------------------------------------------
+
+void add_elementwise(Schema& schema) {
+  schema.op("activation_fprop", "kind x y=x a b",
+            [](Call& call, Activation kind, In<float> x, Out<float> y, float a, float b) {
+              check_countable(call.op, "x", x.dims);
+              call.expect(y, x.dims);
+              call.run(activation_fprop, kind, a, b, count(x.dims), x, y);
+            });
+  schema.op("activation_bprop", "kind saved dy dx=dy a b",
+            [](Call& call, Activation kind, In<float> saved, In<float> dy, Out<float> dx, float a,
+               float b) {
+              check_countable(call.op, "saved", saved.dims);
+              call.expect(dy, saved.dims);
+              call.expect(dx, saved.dims);
+              call.run(activation_bprop, kind, a, b, count(saved.dims), saved, dy, dx);
+            });
+  schema.op("accumulate", "src dst", [](Call& call, In<float> src, Update<float> dst) {
+    check_countable(call.op, "src", src.dims);
+    call.expect(dst, src.dims);
+    call.run(accumulate, count(src.dims), src, dst);
+  });
+  schema.op(
+      "dropout", "x y=x " MASK, [](Call& call, In<float> x, Out<float> y, MaskArguments mask) {
+        const DropoutRule r = mask.rule(call.op, x.dims);
+        call.expect(y, x.dims);
+        call.run(dropout, r.shape, r.drop, r.scale, r.seed, r.stream_id, r.step, r.state, x, y);
+      });
+}
+
+// ---- the ends of a net -------------------------------------------------------------------------
+
+// Labels in host memory can be read here, so a bad one is refused and not turned into NaN.
+void check_labels(const char* op, const std::int32_t* labels, const SoftmaxShape& shape) {
+  if (backend_memory() != Memory::kHost) return;
+  for (int n = 0; n < shape.n; ++n) {
+    if (labels[n] < 0 || labels[n] >= shape.classes) {
+      fail(op, ("labels[" + std::to_string(n) + "]").c_str(),
+           "0 to " + std::to_string(shape.classes - 1), std::to_string(labels[n]));
+    }
+  }
+}
+
+// sgd_update with its table, which is of the host, held by the call.
+void update_all(const std::vector<SgdTensor>& table, float lr, float momentum, float weight_decay,
+                bool own_rates, StepState* state, Stream stream) {
+  sgd_update(table.data(), static_cast<int>(table.size()), lr, momentum, weight_decay, own_rates,
+             state, stream);
+}
+
+void add_ends(Schema& schema) {
+  schema.op("augment", "x offsets mirror noise mean y crop scale",
+            [](Call& call, In<std::uint8_t> x, In<std::int32_t> offsets, In<std::uint8_t> mirror,
+               MaybeIn<float> noise, In<float> mean, Out<float> y, Pair crop, float scale) {
+              const AugmentShape s = augment_shape(call.op, x.dims, mean.dims, crop.h, crop.w);
+              call.expect(offsets, {s.n, 2});
+              call.expect(mirror, {s.n});
+              call.expect(noise, {s.n, s.c});
+              call.expect(y, y_dims(s));
+              call.run(augment, s, x, offsets, mirror, noise, mean, scale, y);
+            });
+  schema.op("softmax_fprop", "logits probs", [](Call& call, In<float> logits, Out<float> probs) {
+    const SoftmaxShape s = softmax_shape(call.op, logits.dims);
+    call.expect(probs, logits.dims);
+    call.run(softmax_fprop, s, logits, probs);
+  });
+  schema.op("softmax_xent", "logits labels loss dlogits rank scale",
+            [](Call& call, In<float> logits, In<std::int32_t> labels, Out<float> loss,
+               MaybeOut<float> dlogits, Out<std::int32_t> rank, std::optional<float> scale) {
+              const SoftmaxShape s = softmax_shape(call.op, logits.dims);
+              call.expect(labels, {s.n});
+              call.expect(loss, {s.n});
+              call.expect(dlogits, logits.dims);
+              call.expect(rank, {s.n});
+              if (call.runs()) check_labels(call.op, labels, s);
+              const float factor = scale.value_or(static_cast<float>(1.0 / s.n));
+              call.run(softmax_xent, s, logits, labels, factor, loss, dlogits, rank);
+            });
+  schema.op(
+      "sgd_update",
+      "w velocity grad lr_mult decay_mult number lr momentum weight_decay own_rates state",
+      [](Call& call, std::vector<Update<float>> w, std::vector<Update<float>> velocity,
+         std::vector<In<float>> grad, std::vector<float> lr_mult, std::vector<float> decay_mult,
+         std::vector<Natural> number, float lr, float momentum, float weight_decay, bool own_rates,
+         NotedState state) {
+        const Dims counts{static_cast<Int>(velocity.size()), static_cast<Int>(grad.size()),
+                          static_cast<Int>(lr_mult.size()), static_cast<Int>(decay_mult.size()),
+                          static_cast<Int>(number.size())};
+        if (counts != Dims(counts.size(), static_cast<Int>(w.size()))) {
+          fail(call.op, "velocity, grad, lr_mult, decay_mult, number",
+               std::to_string(w.size()) + " entries each, one per parameter", to_string(counts));
+        }
+        std::vector<SgdTensor> table;
+        for (std::size_t i = 0; i < w.size(); ++i) {
+          check_countable(call.op, grad[i].name.c_str(), grad[i].dims);
+          call.expect(w[i], grad[i].dims);
+          call.expect(velocity[i], grad[i].dims);
+          table.push_back({w[i], velocity[i], grad[i], count(grad[i].dims), lr_mult[i],
+                           decay_mult[i], number[i].value});
+        }
+        call.run(update_all, table, lr, momentum, weight_decay, own_rates, state);
+      });
+}
+
+// ---- between devices ---------------------------------------------------------------------------
+
+void add_peers(Schema& schema) {
+  const char* const arguments = "src dst src_col dst_col cols src_device dst_device";
+  const auto block = [](const Call& call, const Tensor& src, const Tensor& dst, Int src_col,
+                        Int dst_col, const std::optional<Int>& cols, int src_device,
+                        int dst_device) {
+    return peer_shape(call.op, dst.dims, dst_col, src.dims, src_col,
+                      columns(cols, src.dims, src_col), dst_device, src_device);
+  };
+  schema.peer_op("peer_copy", arguments,
+                 [block](Call& call, In<float> src, Out<float> dst, Int src_col, Int dst_col,
+                         std::optional<Int> cols, int src_device, int dst_device) {
+                   const PeerShape s =
+                       block(call, src, dst, src_col, dst_col, cols, src_device, dst_device);
+                   call.run(peer_copy, s, src + src_col, dst + dst_col);
+                 });
+  schema.peer_op("peer_add", arguments,
+                 [block](Call& call, In<float> src, Update<float> dst, Int src_col, Int dst_col,
+                         std::optional<Int> cols, int src_device, int dst_device) {
+                   const PeerShape s =
+                       block(call, src, dst, src_col, dst_col, cols, src_device, dst_device);
+                   call.run(peer_add, s, src + src_col, dst + dst_col);
+                 });
+  schema.peer_op(
+      "peer_stamp", "src count stamp src_col cols device other_device workspace",
+      [](Call& call, In<float> src, Update<std::uint32_t> count, Out<std::uint32_t> stamp,
+         Int src_col, std::optional<Int> cols, int device, int other_device, Scratch scratch) {
+        const PeerShape s = peer_block(call.op, src.dims, src_col, columns(cols, src.dims, src_col),
+                                       other_device, device);
+        call.expect(count, {1});
+        call.expect(stamp, {2});
+        const Workspace space = scratch.of(peer_stamp_workspace());
+        call.run(peer_stamp, s, src + src_col, count, stamp, space);
+      });
+  schema.peer_op("peer_check", "src count stamp halt code src_col cols device workspace",
+                 [](Call& call, In<float> src, Update<std::uint32_t> count, In<std::uint32_t> stamp,
+                    Update<std::uint32_t> halt, Natural code, Int src_col, std::optional<Int> cols,
+                    int device, Scratch scratch) {
+                   const PeerShape s = peer_block(call.op, src.dims, src_col,
+                                                  columns(cols, src.dims, src_col), device, device);
+                   call.expect(count, {1});
+                   call.expect(stamp, {2});
+                   call.expect(halt, {1});
+                   const Workspace space = scratch.of(peer_stamp_workspace());
+                   call.run(peer_check, s, src + src_col, count, stamp, code.value, halt, space);
+                 });
+  schema.peer_op(
+      "peer_halt", "halt other other_device",
+      [](Call& call, Update<std::uint32_t> halt, In<std::uint32_t> other, int other_device) {
+        call.expect(halt, {1});
+        call.expect(other, {1});
+        call.run(peer_halt, other, other_device, halt);
+      });
+}
+
+}  // namespace
+
+void add_operations(Schema& schema) {
+  add_conv(schema);
+  add_local(schema);
+  add_dense(schema);
+  add_pool(schema);
+  add_lrn(schema);
+  add_elementwise(schema);
+  add_ends(schema);
+  add_peers(schema);
+}
+
+}  // namespace convnet
