@@ -113,17 +113,17 @@ class Backend:
 
     def empty(self, shape: tuple[int, ...], dtype: Any = np.float32) -> Array:
         """An uninitialised C-contiguous array on this device; on the host, from a cache line on."""
-        if self.xp is np:
-            return self.own(at_cache_line(np.empty, shape, dtype))
-        with self.active():
-            return self.own(self.xp.empty(shape, dtype))
+        return self._new("empty", shape, dtype)
 
     def zeros(self, shape: tuple[int, ...], dtype: Any = np.float32) -> Array:
         """An array of zeros on this device; on the host, from a cache line on."""
+        return self._new("zeros", shape, dtype)
+
+    def _new(self, make: str, shape: tuple[int, ...], dtype: Any) -> Array:
         if self.xp is np:
-            return self.own(at_cache_line(np.zeros, shape, dtype))
+            return self.own(at_cache_line(getattr(np, make), shape, dtype))
         with self.active():
-            return self.own(self.xp.zeros(shape, dtype))
+            return getattr(self.xp, make)(shape, dtype)
 
     def pinned(self, shape: int | tuple[int, ...], dtype: Any = np.float32) -> np.ndarray:
         """Memory of the host that this GPU reads and writes by itself; CuPy keeps it for reuse."""
@@ -292,18 +292,17 @@ def get_all(device: str | Backend | Sequence[str | Backend] = "auto") -> list[Ba
         raise ValueError(
             f"device: expected one device, or two of a kind; got {len(names)}: {shown!r}"
         )
-    if len(names) == 1:
-        return [get(names[0])]
-    kinds = {part.strip().partition(":")[0] for part in shown.split(",")}
-    if len(kinds) != 1:
+    if len({part.strip().partition(":")[0] for part in shown.split(",")}) != 1:
         raise ValueError(
             f"device: expected two devices of one kind, such as cuda:0,cuda:1; got {shown!r}"
         )
-    first, second = found = [get(name.strip() if isinstance(name, str) else name) for name in names]
-    if first is second or not all(be.logical or be.name == "cuda" for be in found):
+    found = [get(name.strip() if isinstance(name, str) else name) for name in names]
+    if len(found) == 1:
+        return found
+    if found[0] is found[1] or not all(be.logical or be.name == "cuda" for be in found):
+        kind = found[0].name
         raise ValueError(
-            f"device: expected two different devices, such as {first.name}:0,{first.name}:1; "
-            f"got {shown!r}"
+            f"device: expected two different devices, such as {kind}:0,{kind}:1; got {shown!r}"
         )
     return found
 
@@ -316,21 +315,18 @@ def _open(device: str) -> Backend:
             raise DeviceError(f"device {device!r}: {problem}")
         return Backend("cuda", _module("_cuda"), importlib.import_module("cupy"), int(index))
     logical = index.isdigit() and int(index) < LOGICAL
-    number = int(index) if logical else 0
-    if device == "cpu" or (kind == "cpu" and logical):
-        return Backend("cpu", _module("_cpu"), np, number, logical)
-    if device == "emulator" or (kind == "emulator" and logical):
-        try:
-            return Backend("emulator", _module("_emulator"), np, number, logical)
-        except ModuleNotFoundError as error:
-            raise DeviceError(
-                "device 'emulator': this installation was built without the emulator; "
-                "build with CONVNET_EMULATOR=on"
-            ) from error
-    raise ValueError(
-        f"device: expected one of {', '.join(NAMES)}, or two of a kind (cuda:0,cuda:1 or "
-        f"cpu:0,cpu:1); got {device!r}"
-    )
+    if kind not in ("cpu", "emulator") or (not logical and device != kind):
+        raise ValueError(
+            f"device: expected one of {', '.join(NAMES)}, or two of a kind (cuda:0,cuda:1 or "
+            f"cpu:0,cpu:1); got {device!r}"
+        )
+    try:
+        return Backend(kind, _module(f"_{kind}"), np, int(index) if logical else 0, logical)
+    except ModuleNotFoundError as error:
+        raise DeviceError(
+            "device 'emulator': this installation was built without the emulator; "
+            "build with CONVNET_EMULATOR=on"
+        ) from error
 
 
 def _module(name: str) -> ModuleType:
@@ -426,12 +422,11 @@ def of(*arrays: Array) -> Backend:
     """
     if {*map(type, arrays)} == {np.ndarray}:
         return _of_one(arrays[0])
-    found: Backend | None = None
     for array in arrays:
         traced = getattr(array, "traced_on", None)
         if traced is not None:  # a symbolic tensor: the operation is noted, not run
-            found = traced
-            return found
+            return traced
+    found: Backend | None = None
     for array in arrays:
         if array is None:
             continue
@@ -448,7 +443,9 @@ def _of_one(array: Array) -> Backend:
     if isinstance(array, np.ndarray):
         chosen = _chosen.get()
         return chosen if chosen is not None and chosen.xp is np else get("cpu")
-    kind, index = _dlpack_device(array)
+    kind, index = None, 0  # of the device, and its number
+    if not isinstance(array, type) and hasattr(array, "__dlpack_device__"):
+        kind, index = map(int, array.__dlpack_device__())
     if kind in (DLPACK_CUDA, DLPACK_CUDA_MANAGED):
         return get(f"cuda:{index}")
     if kind is None and hasattr(array, "__cuda_array_interface__"):
@@ -458,14 +455,6 @@ def _of_one(array: Array) -> Backend:
         f"expected a NumPy or CuPy array, or another library's on a GPU, "
         f"got {type(array).__name__}{hint}"
     )
-
-
-def _dlpack_device(array: Array) -> tuple[int | None, int]:
-    """(kind of device, its number), or (None, 0) of what does not speak DLPack."""
-    if isinstance(array, type) or not hasattr(array, "__dlpack_device__"):
-        return None, 0
-    kind, index = array.__dlpack_device__()
-    return int(kind), int(index)
 
 
 def set_threads(threads: int) -> None:

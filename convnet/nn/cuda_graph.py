@@ -1,4 +1,4 @@
-"""CUDA graphs: a piece of a program, captured from the streams of its devices and launched at once.
+"""CUDA graphs: segments of a program, captured from the streams of its devices, launched at once.
 
 What is captured runs on streams of its own, since the default ones cannot be captured, in the order
 of what comes before and after on those.

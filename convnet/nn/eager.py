@@ -20,6 +20,7 @@ from convnet.layers.graph import INPUT, Node, input_names, learning
 from convnet.layers.layer import Array, Gradients, Layer, Parameter
 from convnet.layers.loss import Loss
 from convnet.nn.divergence import Watch
+from convnet.nn.structure import Structure
 
 At = Callable[[Node], contextlib.AbstractContextManager[Any]]
 
@@ -142,6 +143,46 @@ class Passes:
                 for name, part in zip(input_names(node), parts, strict=True):
                     if name in learns:
                         gradients.setdefault(name, _Sum()).add(part)
+
+
+class Eager:
+    """Runs the passes of a net operation by operation, as `Programs` runs them as programs.
+
+    Args:
+        net: whose.
+    """
+
+    def __init__(self, net: Structure) -> None:
+        self.net = net
+
+    def passes(self, nodes: Sequence[Node], watch: Watch | None = None) -> Passes:
+        """What runs nodes one by one, on their devices."""
+        device_of = {} if self.net.partition is None else self.net.partition.device_of
+        first = self.net.backend
+        return Passes(nodes, lambda node: device_of.get(node.name, first).active(), watch=watch)
+
+    def gradients(self, x: Array, labels: Array, scale: float | None) -> Forward:
+        """Losses, and the gradients of all parameters in `Parameter.grad`."""
+        for param in self.net.params:
+            param.zero_grad()
+
+        def complete(param: Parameter, grad: Array) -> None:
+            param.grad = grad
+            if self.net.gradient_ready is not None:
+                self.net.gradient_ready(param)
+
+        passes = self.passes(self.net.step_nodes)
+        forward = passes.forward(x, True, labels, scale)
+        passes.backward(forward, complete)
+        return forward
+
+    def losses(self, x: Array, labels: Array, train: bool) -> Forward:
+        """Losses and ranks, in training or in test mode; no gradients."""
+        return self.passes(self.net.step_nodes).forward(x, train, labels, gradient=False)
+
+    def forward(self, x: Array, names: Sequence[str]) -> Forward:
+        """The outputs of some nodes in test mode."""
+        return self.passes(self.net.needed_for(names)).forward(x, False)
 
 
 class _Sum:

@@ -6,8 +6,11 @@ host share its memory, and so do several processes on one machine.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import functools
 import math
+import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,13 +50,14 @@ class Memory:
     @property
     def total(self) -> int:
         """All of it."""
-        return sum(getattr(self, field.name) for field in dataclasses.fields(self))
+        return sum(dataclasses.astuple(self))
+
+    def __add__(self, other: Memory) -> Memory:
+        pairs = zip(dataclasses.astuple(self), dataclasses.astuple(other), strict=True)
+        return Memory(*map(sum, pairs))
 
     def __str__(self) -> str:
-        parts = (
-            f"{field.name.replace('_', ' ')} {mib(getattr(self, field.name))}"
-            for field in dataclasses.fields(self)
-        )
+        parts = (f"{name} {mib(size)}" for name, size in vars(self).items())
         return f"{mib(self.total)} MiB ({', '.join(parts)})"
 
 
@@ -79,8 +83,7 @@ def training_memory(net: Steps, batch: int, image_bytes: int = 0) -> Memory:
 
 def together(needs: Sequence[Memory]) -> Memory:
     """The sums over devices."""
-    names = [field.name for field in dataclasses.fields(Memory)]
-    return Memory(**{name: sum(getattr(need, name) for need in needs) for name in names})
+    return functools.reduce(operator.add, needs)
 
 
 def device_memory(net: Steps, batch: int, image_bytes: int = 0) -> list[Memory]:
@@ -129,12 +132,9 @@ def available(backend: Backend) -> int | None:
 
 
 def _mem_available(path: Path = Path("/proc/meminfo")) -> int | None:
-    try:
-        for line in path.read_text().splitlines():
-            if line.startswith("MemAvailable:"):
-                return int(line.split()[1]) * 1024
-    except (OSError, ValueError, IndexError):
-        pass
+    with contextlib.suppress(OSError, ValueError, KeyError):
+        lines = (line.split() for line in path.read_text().splitlines())
+        return 1024 * int({name: size for name, size, *_ in lines}["MemAvailable:"])
     return None
 
 
@@ -144,14 +144,11 @@ def _cgroup_room(folder: Path) -> int | None:
         ("memory.max", "memory.current", "memory.stat"),
         ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "memory/memory.stat"),
     )
-    for limit_file, used_file, stat_file in names:
-        try:
-            limit = int((folder / limit_file).read_text())
-            used = int((folder / used_file).read_text())
-            stat = dict(line.split() for line in (folder / stat_file).read_text().splitlines())
-            return max(0, limit - used + int(stat.get("inactive_file", 0)))
-        except (OSError, ValueError):
-            continue  # no such file, or "max": no limit
+    for version in names:
+        with contextlib.suppress(OSError, ValueError):  # no such file, or "max": no limit
+            limit, used, stat = ((folder / name).read_text() for name in version)
+            cached = dict(line.split() for line in stat.splitlines()).get("inactive_file", 0)
+            return max(0, int(limit) - int(used) + int(cached))
     return None
 
 
@@ -205,18 +202,14 @@ class Fit:
             batch: of all processes; processes: how many take this.
         """
         several = f" in each of {processes} processes" if processes > 1 else ""
-        first = f"{together(self.needs)} to train at batch {batch}{several}"
-        if len(self.devices) == 1:
-            return [first + _free(self.rooms[0])]
-        apart = len(self.rooms) > 1
-        rooms = self.rooms if apart else [None] * len(self.devices)
-        return [
-            first if apart else first + _free(self.rooms[0]),
-            *(
-                f"{mib(need.total)} MiB on {device}{_free(room)}"
-                for device, need, room in zip(self.devices, self.needs, rooms, strict=True)
-            ),
-        ]
+        count, shared = len(self.devices), len(self.rooms) == 1
+        lines = [f"{together(self.needs)} to train at batch {batch}{several}"]
+        lines[0] += _free(self.rooms[0] if shared else None)
+        if count > 1:
+            rooms = [None] * count if shared else self.rooms
+            each = zip(self.devices, self.needs, rooms, strict=True)
+            lines += [f"{mib(need.total)} MiB on {name}{_free(room)}" for name, need, room in each]
+        return lines
 
 
 def _free(room: int | None) -> str:

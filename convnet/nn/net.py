@@ -12,7 +12,6 @@ from convnet import backend as backends
 from convnet.common.checks import check_bool, check_int
 from convnet.common.deprecated import renamed_keyword
 from convnet.common.typecheck import did_you_mean
-from convnet.layers import graph
 from convnet.layers.graph import Node
 from convnet.layers.layer import Array
 from convnet.layers.loss import UNRANKED
@@ -50,8 +49,8 @@ class Net(Steps):
         in_shape: (H, W, C) or (C,) of one input, without the batch.
         device: "auto", "cpu", "cuda", "cuda:N", "emulator", or a Backend; or two of a kind that
             share the net, as "cuda:0,cuda:1" or "cpu:0,cpu:1" (see `convnet.parallel.partition`).
-        seed: of the initial weights and of dropout. Each node draws from a stream of its own name,
-            so that adding a node changes no other's weights.
+        seed: 0 or more, of the initial weights and of dropout. Each node draws from a stream of its
+            own name, so that adding a node changes no other's weights.
         trace: false runs every layer by itself, operation by operation, with the same results.
         sizes_only: the parameters have shapes and take no memory: a net to describe, not to run.
         devices: the devices as a sequence, in place of `device`.
@@ -90,16 +89,29 @@ class Net(Steps):
     # ---- what the net is ------------------------------------------------------------------------
 
     def memory_bytes(self, batch: int) -> int:
-        """Bytes that training with this batch takes on all devices; see `convnet.nn.memory`."""
+        """Bytes that training takes on all devices together; see `convnet.nn.memory`.
+
+        Args:
+            batch: samples a step.
+
+        Raises: MemoryNeedError: an array would have too many elements.
+        """
         return training_memory(self, batch).total
 
     def summary(self, batch: int = 1) -> str:
-        """A table of the nodes: output shapes, parameters and multiply-adds per image."""
+        """A table of the nodes: output shapes, parameters and multiply-adds per image.
+
+        Args:
+            batch: samples a step, for the memory of training.
+        """
         return summary_table(self, batch)
 
     def program_table(self, batch: int) -> str:
-        """The training step for this batch as the list of calls that it is; see
-        `convnet.nn.program_table`."""
+        """The training step as the list of calls that it is; see `convnet.nn.program_table`.
+
+        Args:
+            batch: samples a step.
+        """
         traced = self.programs.trace_training((batch, *self.in_shape), SGD(self.params))
         return program_table(traced.program, traced.trace)
 
@@ -129,7 +141,7 @@ class Net(Steps):
     @_on_own_backend
     def start_step(self, x: Array, labels: Array, sgd: SGD) -> None:
         """As `train_step`, without waiting for a GPU: what comes of it `finish_steps` finds, and
-        the loss `convnet.nn.step_results`."""
+        the loss `convnet.nn.step_results`. Args and Raises: those of `train_step`."""
         self.run_step(x, labels, sgd)
         self.step += 1
 
@@ -164,6 +176,9 @@ class Net(Steps):
         Args:
             x, labels: as in `train_step`.
             scale: multiplies the sum of the samples' gradients; 1 / N by default, for their mean.
+
+        Returns: the mean loss of the batch.
+        Raises: ValueError: x or labels do not fit.
         """
         self.start_gradients(x, labels, scale)
         return self._mean_loss()
@@ -173,12 +188,16 @@ class Net(Steps):
         """As `gradients`, without waiting for a GPU that is alone."""
         x, labels = self.on_device(x, labels)
         self.write_state()
-        self.run_gradients(x, labels, scale)
+        self.last = self.runner.gradients(x, labels, scale)
         self._verify()  # before anything is made of what arrived
 
     @_on_own_backend
     def training_loss(self, x: Array, labels: Array) -> float:
-        """The mean loss as `gradients` sees it, with the dropout masks of this step."""
+        """The mean loss as `gradients` sees it, with the dropout masks of this step.
+
+        Args:
+            x, labels: as in `train_step`.
+        """
         x, labels = self.on_device(x, labels)
         self.write_state()
         self._measure(x, labels, train=True)
@@ -186,10 +205,7 @@ class Net(Steps):
 
     def _measure(self, x: Array, labels: Array, train: bool) -> None:
         """Losses and ranks."""
-        if self.trace:
-            self.last = self.programs.losses(x, labels, train)
-        else:
-            self.last = self.passes(self.step_nodes).forward(x, train, labels, gradient=False)
+        self.last = self.runner.losses(x, labels, train)
         self._verify()
 
     def _verify(self) -> None:
@@ -201,9 +217,8 @@ class Net(Steps):
         """`last_rank`, where the net is: overwritten by the next step."""
         if self.last.rank is not None or not self.last.losses:
             return self.last.rank
-        return np.full(
-            len(self.last.losses[0][1]), UNRANKED, np.int32
-        )  # no loss tells classes apart
+        count = len(self.last.losses[0][1])
+        return np.full(count, UNRANKED, np.int32)  # no loss tells classes apart
 
     @property
     def last_rank(self) -> np.ndarray:
@@ -226,6 +241,7 @@ class Net(Steps):
             batch: how many are run at a time, which bounds the memory.
 
         Returns: (float32 [N], int32 [N]: 0 where the label scored highest).
+        Raises: ValueError: x or labels do not fit.
         """
         x, labels = self._checked(x, labels)
         losses = np.zeros(len(x), np.float32)
@@ -240,16 +256,30 @@ class Net(Steps):
         return losses, ranks.copy()
 
     def predict(self, x: Array, batch: int = 256) -> np.ndarray:
-        """Probabilities of the classes, float32 [N, classes] on the host.
+        """Probabilities of the classes.
 
-        For a net that does not classify, the input of its last loss, or else its last output.
+        Args:
+            x: as in `train_step`, any number of samples.
+            batch: how many are run at a time, which bounds the memory.
+
+        Returns: float32 [N, classes] on the host; for a net that does not classify, the input of
+        its last loss, or else its last output.
+        Raises: ValueError: x does not fit.
         """
         last = [self.nodes[-1], *self._losses, *self._classifiers][-1]
         return self.forward(x, last.name, batch)
 
     @_on_own_backend
     def forward(self, x: Array, until: str, batch: int = 256) -> np.ndarray:
-        """The output of one node in test mode, [N, ...] on the host."""
+        """The output of one node in test mode.
+
+        Args:
+            x, batch: as in `predict`.
+            until: the name of the node.
+
+        Returns: float32 [N, ...] on the host.
+        Raises: ValueError: x does not fit, or there is no such node.
+        """
         if until not in self._by_name:
             raise ValueError(f"unknown node {until!r}{did_you_mean(until, self._by_name)}")
         x = checked_x(x, self.in_shape, self.backend)
@@ -265,12 +295,7 @@ class Net(Steps):
     def _values(self, x: Array, until: str) -> dict[str, Array]:
         """The output of a node in test mode; of its parts on two devices."""
         ends = [until] if self.partition is None else self.partition.ends(until)
-        if self.trace:
-            self.last = self.programs.forward(x, ends)
-        else:
-            needed = set().union(*(graph.ancestors(self.all_nodes, end) for end in ends))
-            nodes = [node for node in self.all_nodes if node.name in needed]
-            self.last = self.passes(nodes).forward(x, False)
+        self.last = self.runner.forward(x, ends)
         self._verify()
         return self.last.values
 
@@ -317,15 +342,15 @@ class Net(Steps):
     # ---- saving ---------------------------------------------------------------------------------
 
     @_on_own_backend
-    @_on_own_backend
     def state(self, copy: bool = True) -> dict[str, np.ndarray]:
-        """All parameters and velocities, on the host: "conv1.w" and "conv1.w:velocity".
+        """All parameters and velocities.
 
-        Without `copy` they may be the net's own arrays, which the next step changes.
+        Args:
+            copy: false: they may be the net's own arrays, which the next step changes.
+
+        Returns: "conv1.w" and "conv1.w:velocity", float32 on the host.
         """
-        if self.partition is None:
-            return weights.state(self.params, copy)
-        return weights.join(self.partition.whole, weights.state(self.params, copy=False), copy)
+        return weights.state(self.splits, copy)
 
     @_on_own_backend
     def load_state(self, state: Mapping[str, Any], strict: bool = True) -> list[str]:
@@ -347,10 +372,7 @@ class Net(Steps):
         problems = weights.misfits(whole, state, strict)
         if all(param.name in state and param.name not in problems for param in whole):
             self.forget_divergence()
-        fitting = {key: state[key] for key in state if key not in problems}
-        if self.partition is not None:
-            fitting = weights.cut(self.partition.whole, fitting)
-        weights.load(self.params, fitting)
+        weights.load(self.splits, {key: state[key] for key in state if key not in problems})
         return list(problems.values())
 
 

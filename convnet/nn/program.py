@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 
-from convnet.nn.trace import Call, Tensor
+from convnet.nn.trace import Call, PythonOp, Tensor
 
 
 class Program:
@@ -58,6 +58,20 @@ class Program:
         writers = self._writers.get(tensor.root, ())
         whole = len(writers) == 1 and tensor.root.kind == "temp"
         return writers[0] if whole and "src_col" not in writers[0].args else None
+
+    def sole_source(self, call: Call, read: Tensor, *ops: str) -> Call | None:
+        """The call of one of these operations, or else of any of the contract, that makes what
+        another reads, and nobody else."""
+        maker = self.only_writer(read)
+        if maker is None or self.only_reader(read) is not call:
+            return None
+        wanted = maker.op.name in ops if ops else not isinstance(maker.op, PythonOp)
+        return maker if wanted else None
+
+    def sole_user(self, written: Tensor, *ops: str) -> Call | None:
+        """The call, of one of these operations, that alone reads a tensor."""
+        reader = self.only_reader(written)
+        return reader if reader is not None and reader.op.name in ops else None
 
     def reads_after(self, tensor: Tensor, call: Call) -> list[Call]:
         """The calls after this one that need the values of a tensor."""

@@ -135,16 +135,14 @@ class Programs:
     def trace_losses(self, x_shape: Sequence[int], train: bool) -> Traced:
         """A forward pass with its losses."""
         traced = self._begin(x_shape)
-        passes = self._passes(traced)
-        self._note(traced, passes.forward(traced.x, train, traced.labels, gradient=False))
+        forward = self._passes(traced).forward(traced.x, train, traced.labels, gradient=False)
+        traced.losses, traced.rank = forward.losses, forward.rank
         return self._end(traced)
 
     def trace_forward(self, x_shape: Sequence[int], names: Sequence[str]) -> Traced:
         """A forward pass in test mode up to some nodes."""
         traced = self._begin(x_shape)
-        needed = set().union(*(graph.ancestors(self.net.all_nodes, name) for name in names))
-        nodes = [node for node in self.net.all_nodes if node.name in needed]
-        forward = self._passes(traced, nodes).forward(traced.x, False)
+        forward = self._passes(traced, self.net.needed_for(names)).forward(traced.x, False)
         traced.outputs = {name: forward.values[name] for name in names}
         return self._end(traced)
 
@@ -176,7 +174,7 @@ class Programs:
 
         passes = self._passes(traced)
         forward = passes.forward(traced.x, True, traced.labels, scale)
-        self._note(traced, forward)
+        traced.losses, traced.rank = forward.losses, forward.rank
         passes.backward(forward, complete)
 
     def _share_aborts(self, trace: Trace) -> None:
@@ -184,9 +182,6 @@ class Programs:
             self.net.partition.links.share_aborts(
                 lambda array, device: trace.held(array, trace.on(device))
             )
-
-    def _note(self, traced: Traced, forward: Forward) -> None:
-        traced.losses, traced.rank = forward.losses, forward.rank
 
     def _end(self, traced: Traced) -> Traced:
         outputs = [*traced.outputs.values(), *(loss for _, loss in traced.losses)]

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from convnet.nn.program import Program
-from convnet.nn.trace import Call, PythonOp
+from convnet.nn.trace import Call
 
 Changes = Mapping[Call, Sequence[Call]]
 Rule = Callable[[Call, Program], Changes | None]
@@ -35,13 +35,10 @@ def copy_elision(call: Call, program: Program) -> Changes | None:
     """t = f(...), y = copy(t)  ->  y = f(...), where nothing else reads t."""
     if call.op.name != "peer_copy" or call["src"].size != call["dst"].size:
         return None
-    source = call["src"]
-    maker = program.only_writer(source)
-    if maker is None or isinstance(maker.op, PythonOp) or maker.device is not call.device:
+    maker = program.sole_source(call, call["src"])
+    if maker is None or maker.device is not call.device:
         return None
-    if program.only_reader(source) is not call:
-        return None
-    name = next(n for n in maker.op.writes if _is(maker[n], source))
+    name = next(n for n in maker.op.writes if _is(maker[n], call["src"]))
     target = call["dst"].root.reshape(maker[name].shape)
     return {call: [], maker: [maker.but(**{name: target})]}
 
@@ -52,10 +49,10 @@ def dropout_mask_joins_relu(call: Call, program: Program) -> Changes | None:
     z is 0 where y was not positive and where it was dropped, so one mask does for both. With the
     inverted dropout what is left is then multiplied by its factor.
     """
-    if not _is_relu(call, "activation_bprop"):
+    if call.op.name != "activation_bprop" or call["kind"] != "relu":
         return None
-    back = program.only_writer(call["dy"])
-    if back is None or back.op.name != "dropout" or program.only_reader(back["y"]) is not call:
+    back = program.sole_source(call, call["dy"], "dropout")
+    if back is None:
         return None
     forward = next(
         (
@@ -80,8 +77,8 @@ def relu_epilogue(call: Call, program: Program) -> Changes | None:
     """y = fprop(x), z = relu(y)  ->  z = fprop(x, relu), where nothing else reads y."""
     if call.op.name not in _FPROPS or call["relu"]:
         return None
-    relu = program.only_reader(call["y"])
-    if relu is None or not _is_relu(relu, "activation_fprop"):
+    relu = program.sole_user(call["y"], "activation_fprop")
+    if relu is None or relu["kind"] != "relu":
         return None
     z = relu["y"].reshape(call["y"].shape)
     return {call: [], relu: [call.but(also=[relu], y=z, relu=True)]}
@@ -91,8 +88,8 @@ def lrn_maxpool_fprop(call: Call, program: Program) -> Changes | None:
     """n = lrn(x), y = maxpool(n)  ->  y = lrn_maxpool(x), where nothing else reads n."""
     if call.op.name != "lrn_fprop":
         return None
-    pool = program.only_reader(call["y"])
-    if pool is None or pool.op.name != "maxpool_fprop" or pool["x"].shape != call["x"].shape:
+    pool = program.sole_user(call["y"], "maxpool_fprop")
+    if pool is None or pool["x"].shape != call["x"].shape:
         return None
     given = _window(pool, "y", "argmax")
     return {call: [], pool: [call.but("lrn_maxpool_fprop", [pool], **given)]}
@@ -102,10 +99,8 @@ def lrn_maxpool_bprop(call: Call, program: Program) -> Changes | None:
     """dn = maxpool_bprop(dy), dx = lrn_bprop(x, dn)  ->  dx = lrn_maxpool_bprop(x, dy)."""
     if call.op.name != "lrn_bprop":
         return None
-    pool = program.only_writer(call["dy"])
-    if pool is None or pool.op.name != "maxpool_bprop" or call["dy"].shape != call["x"].shape:
-        return None
-    if program.only_reader(call["dy"]) is not call:
+    pool = program.sole_source(call, call["dy"], "maxpool_bprop")
+    if pool is None or call["dy"].shape != call["x"].shape:
         return None
     given = _window(pool, "dy", "argmax")
     return {pool: [], call: [call.but("lrn_maxpool_bprop", [pool], relu_mask=False, **given)]}
@@ -114,16 +109,16 @@ def lrn_maxpool_bprop(call: Call, program: Program) -> Changes | None:
 def mask_into_dgrad(call: Call, program: Program) -> Changes | None:
     """d = dgrad(...), dz = relu_bprop(y, d)  ->  dz = dgrad(..., relu_mask=y); the fused backward
     pass of LRN and pool takes the mask where y is what it normalises."""
-    if not _is_relu(call, "activation_bprop"):
+    if call.op.name != "activation_bprop" or call["kind"] != "relu":
         return None
-    below = program.only_writer(call["dy"])
-    if below is None or program.only_reader(call["dy"]) is not call:
+    below = program.sole_source(call, call["dy"], *_DGRADS, "lrn_maxpool_bprop")
+    if below is None:
         return None
-    if below.op.name in _DGRADS and below["relu_mask"] is None:
-        mask = call["saved"].reshape(below["dx"].shape)
-    elif below.op.name == "lrn_maxpool_bprop" and _is(below["x"], call["saved"]):
-        mask = True
+    if below.op.name == "lrn_maxpool_bprop":
+        mask = True if _is(below["x"], call["saved"]) else None
     else:
+        mask = None if below["relu_mask"] is not None else call["saved"].reshape(below["dx"].shape)
+    if mask is None:
         return None
     dx = call["dx"].reshape(below["dx"].shape)
     return {below: [below.but(also=[call], relu_mask=mask, dx=dx)], call: []}
@@ -133,10 +128,8 @@ def dense_dropout(call: Call, program: Program) -> Changes | None:
     """y = dense(x), z = dropout(y)  ->  z = dense_dropout(x), where nothing else reads y."""
     if call.op.name != "dropout":
         return None
-    dense = program.only_writer(call["x"])
-    if dense is None or dense.op.name != "dense_fprop":
-        return None
-    if program.only_reader(call["x"]) is not call:
+    dense = program.sole_source(call, call["x"], "dense_fprop")
+    if dense is None:
         return None
     rule = {name: call[name] for name in (*_MASK, "state")}
     z = call["y"].reshape(dense["y"].shape)
@@ -146,16 +139,15 @@ def dense_dropout(call: Call, program: Program) -> Changes | None:
 def wgrad_sgd(call: Call, program: Program) -> Changes | None:
     """dw = dense_wgrad(x, dy), sgd_update(w, dw)  ->  dense_wgrad_sgd(x, dy, w): the gradient is
     never stored. Where nothing else reads dw; it comes after the last that reads w. Not where
-    devices tell each other to halt before the update: they would be told too late."""
+    devices tell each other to abort before the update: they would be told too late."""
     if call.op.name != "sgd_update" or call["own_rates"] or program.has("peer_halt"):
         return None
     columns = ("w", "velocity", "grad", "lr_mult", "decay_mult", "number")
     changes: dict[Call, list[Call]] = {}
     left: list[int] = []
     for index, grad in enumerate(call["grad"]):
-        wgrad = program.only_writer(grad)
-        fits = wgrad is not None and wgrad.op.name == "dense_wgrad" and _is(wgrad["dw"], grad)
-        if wgrad is None or not fits or program.only_reader(grad) is not call:
+        wgrad = program.sole_source(call, grad, "dense_wgrad")
+        if wgrad is None or not _is(wgrad["dw"], grad):
             left.append(index)
             continue
         own = {name: call[name][index] for name in columns if name != "grad"}
@@ -181,10 +173,6 @@ RULES: tuple[Rule, ...] = (
     dense_dropout,
     wgrad_sgd,
 )
-
-
-def _is_relu(call: Call, op: str) -> bool:
-    return call.op.name == op and call["kind"] == "relu"
 
 
 def _is(one: object, other: object) -> bool:

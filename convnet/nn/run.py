@@ -2,7 +2,7 @@
 
 The first run checks every call. On a host it is noted with its pointers as it is made
 (bindings/recording.h), and later runs make the same calls from C++. On CUDA the second run captures
-graphs, which later runs launch. Calls that are Python functions stand between such pieces.
+graphs, which later runs launch. Calls that are Python functions stand between such segments.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from convnet.nn.plan import Placement, plan
 from convnet.nn.program import Program
 from convnet.nn.trace import WAIT, Call, PythonOp, Tensor, Trace
 
-Piece = Callable[[], None]
+Segment = Callable[[], None]
 
 
 class Runnable:
@@ -41,7 +41,7 @@ class Runnable:
         self.placements: list[Placement] = [plan(program, i) for i in range(len(trace.devices))]
         self._arrays: dict[Tensor, Array] = {}  # of inputs and outputs
         self._given: dict[Tensor, Array] = {}  # inputs that are the caller's own arrays
-        self._pieces: list[Piece] = []
+        self._segments: list[Segment] = []
         self._checked = False  # every call has been made with these pointers
 
     @property
@@ -68,7 +68,7 @@ class Runnable:
 
     def unbind(self) -> None:
         """Forgets the pointers, because memory has moved."""
-        self._pieces, self._checked = [], False
+        self._segments, self._checked = [], False
 
     def fill(self, inputs: Mapping[Tensor, Array]) -> None:
         """Takes the inputs of the next run. They are only read: one that comes in the same array
@@ -91,7 +91,7 @@ class Runnable:
 
         Raises: GraphError where a capture fails; nothing has run then.
         """
-        if self._pieces:
+        if self._segments:
             self._repeat(streams)
         elif self._on_host:
             self._record()
@@ -114,25 +114,25 @@ class Runnable:
             times.append((call, time.perf_counter() - start))
         return times
 
-    # ---- pieces ---------------------------------------------------------------------------------
+    # ---- segments -------------------------------------------------------------------------------
 
     def _repeat(self, streams: Streams | None) -> None:
         if streams is None:
-            for piece in self._pieces:
-                piece()
+            for segment in self._segments:
+                segment()
             return
         with streams.current():
-            for piece in self._pieces:
-                piece()
+            for segment in self._segments:
+                segment()
 
     def _record(self) -> None:
         """Makes the calls, and keeps what makes them again."""
-        pieces: list[Piece] = []
+        segments: list[Segment] = []
         for python, calls in _by_kind(self._calls()):
             if python:
                 for number, call in calls:
-                    pieces.append(self._bound(call))
-                    _named(number, call, pieces[-1])
+                    segments.append(self._bound(call))
+                    _named(number, call, segments[-1])
                 continue
             recording = self.trace.devices[0].real.module.Recording()
             recording.begin()
@@ -141,19 +141,19 @@ class Runnable:
                     _named(number, call, self._bound(call))
             finally:
                 recording.end()
-            pieces.append(recording.run)
-        self._pieces = pieces
+            segments.append(recording.run)
+        self._segments = segments
 
     def _capture(self, streams: Streams) -> None:
         """Captures what lies between calls of Python, and runs all of it."""
-        pieces: list[Piece] = []
+        segments: list[Segment] = []
         with streams.current():
             for python, calls in _by_kind(self._calls()):
                 bound = [self._bound(call) for _, call in calls]
                 new = bound if python else [streams.capture(functools.partial(_all, bound))]
                 _all(new)
-                pieces += new
-        self._pieces = pieces
+                segments += new
+        self._segments = segments
 
     # ---- calls ----------------------------------------------------------------------------------
 
@@ -166,7 +166,7 @@ class Runnable:
     def _on_host(self) -> bool:
         return self.trace.devices[0].real.name != "cuda"
 
-    def _bound(self, call: Call) -> Piece:
+    def _bound(self, call: Call) -> Segment:
         """A call with its arrays, on the streams that are current now."""
         device = call.device.real
         if call.op is WAIT:
@@ -197,12 +197,12 @@ def _by_kind(calls: Sequence[tuple[int, Call]]) -> Any:
     return groupby(calls, lambda pair: isinstance(pair[1].op, PythonOp))
 
 
-def _all(pieces: Sequence[Piece]) -> None:
-    for piece in pieces:
-        piece()
+def _all(segments: Sequence[Segment]) -> None:
+    for segment in segments:
+        segment()
 
 
-def _named(number: int, call: Call, run: Piece) -> None:
+def _named(number: int, call: Call, run: Segment) -> None:
     """Makes a call; what is wrong with it is told with its number and nodes."""
     try:
         run()

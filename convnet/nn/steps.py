@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
-from convnet.layers.graph import Node
-from convnet.layers.layer import Array, Parameter
+from convnet.layers.layer import Array
 from convnet.nn import divergence
 from convnet.nn.divergence import Origin, Watch
-from convnet.nn.eager import Forward, Passes
+from convnet.nn.eager import Eager, Forward
 from convnet.nn.programs import Programs
 from convnet.nn.structure import Structure
 from convnet.optim.sgd import SGD, DivergedError
@@ -28,7 +27,7 @@ class Steps(Structure):
         super().__init__(*args)
         self.diverged: DivergedError | None = None
         self.last = Forward({})
-        self.programs = Programs(self)
+        self.programs, self._eager = Programs(self), Eager(self)
         self._begun: tuple[Array, Array, SGD] | None = None  # the step that was begun last
 
     def write_state(self, sgd: SGD | None = None) -> None:
@@ -36,12 +35,10 @@ class Steps(Structure):
         seed, step = self._random.seed, self._random.step
         self.step_state.write(seed, step, None if sgd is None else sgd.rates)
 
-    def passes(self, nodes: Sequence[Node], watch: Watch | None = None) -> Passes:
-        """What runs nodes one by one, on their devices."""
-        device_of = {} if self.partition is None else self.partition.device_of
-        return Passes(
-            nodes, lambda node: device_of.get(node.name, self.backend).active(), watch=watch
-        )
+    @property
+    def runner(self) -> Programs | Eager:
+        """What runs its passes."""
+        return self.programs if self.trace else self._eager
 
     def on_device(self, x: Array, labels: Array) -> tuple[Array, Array]:
         """x and labels of a batch in the net's memory, if they can be used."""
@@ -67,30 +64,13 @@ class Steps(Structure):
         if self.trace and sgd.traceable:
             self.last = self.programs.train(x, labels, sgd)
             return
-        self.run_gradients(x, labels)
+        self.last = self.runner.gradients(x, labels, None)
         if self.partition is not None:
             self.partition.links.share_aborts()
         self.update(sgd)
         if not self.keep_gradients:
             for param in self.params:
                 param.grad = None
-
-    def run_gradients(self, x: Array, labels: Array, scale: float | None = None) -> None:
-        """The operations of `gradients`, on checked arrays."""
-        if self.trace:
-            self.last = self.programs.gradients(x, labels, scale)
-            return
-        for param in self.params:
-            param.zero_grad()
-
-        def complete(param: Parameter, grad: Array) -> None:
-            param.grad = grad
-            if self.gradient_ready is not None:
-                self.gradient_ready(param)
-
-        passes = self.passes(self.step_nodes)
-        self.last = passes.forward(x, True, labels, scale)
-        passes.backward(self.last, complete)
 
     def update(self, sgd: SGD) -> None:
         """The update at the end of a step. An optimiser of another kind is not asked for one if a
@@ -127,7 +107,7 @@ class Steps(Structure):
         """Runs a batch forward and backward, node by node, and looks at all of it as it is
         computed. No update is made, no gradient kept, and no other process told."""
         watch = self._watch()
-        passes = self.passes(self.step_nodes, watch)
+        passes = self._eager.passes(self.step_nodes, watch)
         passes.backward(passes.forward(x, True, labels), lambda param, grad: None)
         return watch.origin
 

@@ -15,7 +15,7 @@ from convnet.layers.graph import INPUT, Node, input_names
 from convnet.layers.layer import Parameter, Randomness, Shape
 from convnet.layers.loss import Loss
 from convnet.ops.step_state import StepState
-from convnet.parallel.partition import Partition
+from convnet.parallel.partition import Partition, Split
 
 
 class Structure:
@@ -24,6 +24,7 @@ class Structure:
     Attributes:
         all_nodes: of the graph that runs, which over two devices is larger than `nodes`;
         step_nodes: those of them that a training step needs.
+        splits: of each parameter, its shards on the devices.
     """
 
     def __init__(
@@ -54,6 +55,9 @@ class Structure:
         self.partition: Partition | None = None
         self.all_nodes: Sequence[Node] = self.nodes
         self.step_nodes: Sequence[Node] = self.nodes
+        self.splits = {
+            param.name: Split(param.shape, 0, [(param, 0, param.size)]) for param in self.params
+        }
         if len(self.backends) > 1:
             self._divide()
 
@@ -93,7 +97,7 @@ class Structure:
             self.nodes, self.shapes, self.in_shape, self.backends, self._random
         )
         self.all_nodes, self.step_nodes = self.partition.nodes, self.partition.steps
-        self.params = self.partition.params
+        self.params, self.splits = self.partition.params, self.partition.whole
 
     @staticmethod
     def _misfit(node: Node, in_shapes: list[Shape], error: ValueError) -> str:
@@ -150,10 +154,13 @@ class Structure:
         return 2 * self.macs
 
     def parts_of(self, param: Parameter) -> list[Parameter]:
-        """A parameter of one of `nodes` as it is on the devices: itself, or its parts."""
-        if self.partition is None:
-            return [param]
-        return [part for part, _, _ in self.partition.whole[param.name].parts]
+        """A parameter of one of `nodes` as it is on the devices: itself, or its shards."""
+        return [part for part, _, _ in self.splits[param.name].parts]
+
+    def needed_for(self, names: Iterable[str]) -> list[Node]:
+        """Those of `all_nodes` that the outputs of some depend on, themselves included."""
+        needed = set().union(*(graph.ancestors(self.all_nodes, name) for name in names))
+        return [node for node in self.all_nodes if node.name in needed]
 
     def running(self, device: backends.Backend | None = None) -> list[Node]:
         """The nodes that a training step runs: all, or those on one of the devices."""

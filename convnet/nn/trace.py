@@ -38,6 +38,7 @@ class TraceError(TypeError):
     """Something was asked of a tensor that only an array can answer."""
 
 
+@dataclass(eq=False, repr=False)
 class Tensor:
     """An array that does not exist yet: its shape and type are known, its values are not.
 
@@ -50,21 +51,16 @@ class Tensor:
         base: the tensor whose memory this one has in another shape, or None.
     """
 
-    def __init__(
-        self,
-        traced_on: TraceBackend,
-        shape: Sequence[int],
-        dtype: Any,
-        kind: str,
-        array: Array = None,
-        base: Tensor | None = None,
-    ) -> None:
-        self.traced_on = traced_on
-        self.shape: Shape = tuple(int(size) for size in shape)
-        self.dtype = np.dtype(dtype)
-        self.kind = kind
-        self.array = array
-        self.base = base
+    traced_on: TraceBackend
+    shape: Shape
+    dtype: Any
+    kind: str
+    array: Array = None
+    base: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        self.shape = tuple(map(int, self.shape))
+        self.dtype = np.dtype(self.dtype)
 
     @property
     def root(self) -> Tensor:
@@ -241,8 +237,7 @@ class TraceBackend(Backend):
     def wait_for(self, other: Backend) -> None:
         """Notes that this device goes on when the other has done what it was given so far."""
         if other is not self:
-            nodes = (self.trace.node,) if self.trace.node else ()
-            self.trace.calls.append(Call(WAIT, {"other": other}, nodes, self))
+            self.note(WAIT, {"other": other})
 
     def beside(self, device: Backend) -> Backend:
         return self.trace.on(device)
@@ -253,6 +248,11 @@ class TraceBackend(Backend):
         if held is None:
             held = self.trace.zeros[self, shape, dtype] = self._real.zeros(shape, dtype)
         return ops.copy(self.empty(shape, dtype), self.trace.held(held, self))
+
+    def note(self, op: Op, args: dict[str, Value]) -> None:
+        """Appends a call, of the node that is being traced."""
+        nodes = (self.trace.node,) if self.trace.node else ()
+        self.trace.calls.append(Call(op, args, nodes, self))
 
     def note_python(
         self,
@@ -267,8 +267,7 @@ class TraceBackend(Backend):
             function.__name__.strip("_"), (), tuple(reads), tuple(writes), (), effects=effects,
             run=function,
         )  # fmt: skip
-        nodes = (self.trace.node,) if self.trace.node else ()
-        self.trace.calls.append(Call(op, {**reads, **writes, **others}, nodes, self))
+        self.note(op, {**reads, **writes, **others})
 
 
 class _NotingModule:
@@ -286,8 +285,7 @@ class _NotingModule:
             args = dict(zip(op.arguments, values, strict=True))
             for arg in op.arrays:
                 args[arg] = self._tensors(args[arg])
-            trace = self._device.trace
-            trace.calls.append(Call(op, args, (trace.node,) if trace.node else (), self._device))
+            self._device.note(op, args)
 
         return note
 

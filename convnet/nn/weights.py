@@ -14,22 +14,42 @@ from convnet.parallel.partition import Split
 VELOCITY = ":velocity"  # follows the name of the parameter
 
 
-def state(params: Sequence[Parameter], copy: bool = True) -> dict[str, np.ndarray]:
-    """ "conv1.w" and "conv1.w:velocity" of each parameter, on the host.
+def state(splits: Mapping[str, Split], copy: bool = True) -> dict[str, np.ndarray]:
+    """ "conv1.w" and "conv1.w:velocity" of each parameter, on the host, joined from its shards.
 
-    Without `copy`, where they are there already, the arrays themselves: they change with the next
-    step.
+    Without `copy`, what is there already in one piece is not copied: it changes with the next step.
     """
     arrays = {}
-    for param in params:
-        backend = backends.of(param.data)
-        arrays[param.name] = backend.to_host(param.data)
-        arrays[param.name + VELOCITY] = (
-            backend.to_host(param.velocity)
-            if param.has_velocity
-            else np.zeros(param.shape, np.float32)
-        )
-    return {name: np.array(array) for name, array in arrays.items()} if copy else arrays
+    for name, split in splits.items():
+        for suffix in ("", VELOCITY):
+            parts = [(_values(param, suffix), first, last) for param, first, last in split.parts]
+            if len(parts) == 1:
+                arrays[name + suffix] = np.array(parts[0][0]) if copy else parts[0][0]
+                continue
+            array = arrays[name + suffix] = np.empty(split.shape, np.float32)
+            for values, first, last in parts:
+                array[split.index(first, last)] = values
+    return arrays
+
+
+def _values(param: Parameter, suffix: str) -> np.ndarray:
+    if suffix and not param.has_velocity:
+        return np.zeros(param.shape, np.float32)
+    return backends.of(param.data).to_host(param.velocity if suffix else param.data)
+
+
+def load(splits: Mapping[str, Split], arrays: Mapping[str, Any]) -> None:
+    """Puts what there is in such a dict into the shards of parameters; see `Net.load_state`."""
+    for name, split in splits.items():
+        for param, first, last in split.parts if name in arrays else ():
+            where = split.index(first, last) if len(split.parts) > 1 else ...
+            device = backends.of(param.data)
+            with device.active():
+                param.data[...] = device.asarray(arrays[name][where])
+                if name + VELOCITY in arrays:
+                    param.velocity[...] = device.asarray(arrays[name + VELOCITY][where])
+                elif param.has_velocity:
+                    param.velocity.fill(0)
 
 
 def misfits(params: Sequence[Parameter], arrays: Mapping[str, Any], strict: bool) -> dict[str, str]:
@@ -44,21 +64,6 @@ def misfits(params: Sequence[Parameter], arrays: Mapping[str, Any], strict: bool
     if problems and strict:
         raise ValueError(f"the state is not of this net: {_listed(list(problems.values()))}")
     return problems
-
-
-def load(params: Sequence[Parameter], arrays: Mapping[str, Any]) -> None:
-    """Puts what there is in such a dict into parameters; see `Net.load_state`."""
-    for param in params:
-        if param.name not in arrays:
-            continue
-        backend = backends.of(param.data)
-        with backend.active():
-            param.data[...] = backend.asarray(arrays[param.name])
-            key = param.name + VELOCITY
-            if key in arrays:
-                param.velocity[...] = backend.asarray(arrays[key])
-            elif param.has_velocity:
-                param.velocity.fill(0)
 
 
 def _misfits(targets: Mapping[str, Parameter], arrays: Mapping[str, Any]) -> dict[str, str]:
@@ -78,38 +83,3 @@ def _misfits(targets: Mapping[str, Parameter], arrays: Mapping[str, Any]) -> dic
 def _listed(problems: list[str], most: int = 8) -> str:
     rest = f"; and {len(problems) - most} more" if len(problems) > most else ""
     return "; ".join(problems[:most]) + rest
-
-
-# ---- parameters in parts ------------------------------------------------------------------------
-
-
-def join(
-    splits: Mapping[str, Split], parts: Mapping[str, np.ndarray], copy: bool = True
-) -> dict[str, np.ndarray]:
-    """The state of a net on one device from that of the parts of its parameters.
-
-    Without `copy`, what is in one part is not copied.
-    """
-    arrays = {}
-    for name, split in splits.items():
-        for suffix in ("", VELOCITY):
-            if len(split.parts) == 1 and not copy:
-                arrays[name + suffix] = parts[split.parts[0][0].name + suffix]
-                continue
-            array = arrays[name + suffix] = np.empty(split.shape, np.float32)
-            for param, first, last in split.parts:
-                array[split.index(first, last)] = parts[param.name + suffix]
-    return arrays
-
-
-def cut(splits: Mapping[str, Split], arrays: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """The other way round, for those parameters that are there."""
-    return {
-        param.name + suffix: np.ascontiguousarray(
-            np.asarray(arrays[name + suffix])[split.index(first, last)]
-        )
-        for name, split in splits.items()
-        for suffix in ("", VELOCITY)
-        if name + suffix in arrays
-        for param, first, last in split.parts
-    }

@@ -173,7 +173,7 @@ def test_dropout_masks_are_those_of_one_device(backend):
         net.write_state()
         names = ["drop"] if net.partition is None else net.partition.ends("drop")
         with convnet.backend.use(net.backend):
-            values = net.passes(net.step_nodes).forward(net.backend.asarray(x), True).values
+            values = net._eager.passes(net.step_nodes).forward(net.backend.asarray(x), True).values
         parts = [net.backend.to_host(values[name]) for name in names]
         whole[device] = np.concatenate([np.array(part) for part in parts], -1)
     first, second = whole.values()
