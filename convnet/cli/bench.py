@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Callable
 
-from convnet.cli.arguments import Commands, integers, positive
+from convnet.cli.arguments import Commands, chosen, integers, positive
 
 
 def add_commands(commands: Commands) -> None:
@@ -24,24 +25,22 @@ def add_commands(commands: Commands) -> None:
     train.flag("--profile", "show where a step spends its time")
 
 
+def _shown(arguments: argparse.Namespace) -> Callable[[object], None]:
+    """Prints lines of a table as they are ready, but where JSON is wanted."""
+    return (lambda line: None) if arguments.json else (lambda line: print(line, flush=True))
+
+
 def _data(arguments: argparse.Namespace) -> int:
-    from convnet.cli.bench_data import Rate, bench_data
+    from convnet.cli.bench_data import bench_data
     from convnet.config import load_config
 
-    def show(rate: Rate) -> None:
-        if not arguments.json:
-            print(f"{rate.stage:28} {rate.images_per_s:12,.0f} images/s", flush=True)
-
-    cfg = load_config(arguments.config, arguments.overrides)
-    device = arguments.device or "auto"
-    description, rates = bench_data(
-        cfg, device, arguments.data, arguments.workers, arguments.seconds, show
-    )
+    cfg, show = load_config(arguments.config, arguments.overrides), _shown(arguments)
+    options = chosen(arguments, "data", "workers", "seconds")
+    description, rates = bench_data(cfg, arguments.device or "auto", **options, show=show)
+    show(description)
     if arguments.json:
         stages = [vars(rate) for rate in rates]
         print(json.dumps({"data": description, "batch": cfg.train.batch, "stages": stages}))
-    else:
-        print(description)
     return 0
 
 
@@ -50,30 +49,21 @@ def _train(arguments: argparse.Namespace) -> int:
     from convnet.cli.bench_train import StepRate, bench_train, profile, profile_table
     from convnet.config import load_config
 
-    cfg = load_config(arguments.config, arguments.overrides)
-    device, data = arguments.device or "auto", arguments.data
-    if arguments.profile and (len(arguments.batch) > 1 or arguments.threads):
+    cfg, show = load_config(arguments.config, arguments.overrides), _shown(arguments)
+    device, data, batches = arguments.device or "auto", arguments.data, arguments.batch
+    if arguments.profile and (len(batches) > 1 or arguments.threads):
         raise ValueError("--profile: expected one --batch and no --threads")
-    if not arguments.json:
-        print(f"device  {backends.get_all(device)[0].describe()}")
+    show(f"device  {backends.get_all(device)[0].describe()}")
     if arguments.profile:
-        batch = arguments.batch[0] if arguments.batch else cfg.train.batch
+        batch = batches[0] if batches else cfg.train.batch
         lines = profile(cfg, device, data, batch)
-        if arguments.json:
-            print(json.dumps({"batch": batch, "nodes": [vars(line) for line in lines]}))
-        else:
-            print(f"batch   {batch}\n\n{profile_table(lines)}")
-        return 0
-
-    def show(rate: StepRate) -> None:
-        if not arguments.json:
-            print(rate, flush=True)
-
-    if not arguments.json:
-        print(f"\n{StepRate.HEADING}")
-    rates = bench_train(
-        cfg, device, data, arguments.batch, arguments.threads, arguments.seconds, show
-    )
+        show(f"batch   {batch}\n\n{profile_table(lines)}")
+        found = {"batch": batch, "nodes": [vars(line) for line in lines]}
+    else:
+        show(f"\n{StepRate.HEADING}")
+        options = chosen(arguments, "threads", "seconds")
+        rates = bench_train(cfg, device, data, batches, **options, show=show)
+        found = {"steps": [vars(rate) for rate in rates]}
     if arguments.json:
-        print(json.dumps({"steps": [vars(rate) for rate in rates]}))
+        print(json.dumps(found))
     return 0

@@ -32,6 +32,9 @@ class Rate:
     images_per_s: float
     images: int
 
+    def __str__(self) -> str:
+        return f"{self.stage:28} {self.images_per_s:12,.0f} images/s"
+
 
 def bench_data(
     cfg: Config,

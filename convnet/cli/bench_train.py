@@ -121,16 +121,9 @@ def bench_train(
 
 def _rate(net: Net, cfg: Config, batch: int, threads: int, seconds: float) -> StepRate:
     times = _timed(_step(net, cfg, batch)[0], seconds)
-    median = statistics.median(times)
-    return StepRate(
-        batch=batch,
-        threads=threads,
-        steps=len(times),
-        ms=median * 1e3,
-        images_per_s=batch / median,
-        gflops=_flops(net.macs) * batch / median / 1e9,
-        memory=training_memory(net, batch).total,
-    )
+    rate = batch / statistics.median(times)
+    memory, gflops = training_memory(net, batch).total, _flops(net.macs) * rate / 1e9
+    return StepRate(batch, threads, len(times), 1e3 * batch / rate, rate, gflops, memory)
 
 
 def _flops(macs: int) -> int:

@@ -90,8 +90,8 @@ def _pack(arguments: argparse.Namespace) -> int:
             print(f"{shown(out)}: the same command goes on from here", file=sys.stderr)
             raise
     seconds = round(time.monotonic() - start, 1)
-    said = {**vars(report), "dropped_copies": dropped, "seconds": seconds}
-    print(json.dumps(said) if arguments.json else _pack_text(said, shown(out)))
+    facts = {**vars(report), "dropped_copies": dropped, "seconds": seconds}
+    print(json.dumps(facts) if arguments.json else _pack_text(facts, shown(out)))
     return 0
 
 
@@ -118,29 +118,29 @@ def _listed(arguments: argparse.Namespace) -> tuple[Any, Any, Path, int]:
     return parts["train"], parts["val"], out, dropped
 
 
-def _pack_text(said: dict[str, Any], out: str) -> str:
+def _pack_text(report: dict[str, Any], out: str) -> str:
     from convnet.training.progress import duration
 
     lines = [
-        f"{out}: {said['pictures']['train']:,} images for training and"
-        f" {said['pictures']['val']:,} for validation, {said['classes']:,} classes,"
-        f" {said['bytes'] / 1e6:,.1f} MB, {duration(said['seconds'])}"
+        f"{out}: {report['pictures']['train']:,} images for training and"
+        f" {report['pictures']['val']:,} for validation, {report['classes']:,} classes,"
+        f" {report['bytes'] / 1e6:,.1f} MB, {duration(report['seconds'])}"
     ]
-    if said["reused"]:
-        lines.append(f"{said['reused']:,} shards were complete before")
-    if said["dropped_copies"]:
-        lines.append(f"{said['dropped_copies']:,} exact copies left out (--drop-copies)")
-    if said["copies"]:
-        extra = sum(len(group) - 1 for group in said["copies"])
+    if report["reused"]:
+        lines.append(f"{report['reused']:,} shards were complete before")
+    if report["dropped_copies"]:
+        lines.append(f"{report['dropped_copies']:,} exact copies left out (--drop-copies)")
+    if report["copies"]:
+        extra = sum(len(group) - 1 for group in report["copies"])
         lines.append(f"{extra:,} exact copies of another image (listed in packed.json)")
-    if said["across"]:
+    if report["across"]:
         lines.append(
-            f"warning: {said['across']:,} of the validation images are in training, too;"
+            f"warning: {report['across']:,} of the validation images are in training, too;"
             " --drop-copies takes them out of training"
         )
-    lines += [f"left out: {file}: {why}" for file, why in said["bad"][:20]]
-    if len(said["bad"]) > 20:
-        lines.append(f"left out: {len(said['bad']) - 20:,} more (listed in packed.json)")
+    lines += [f"left out: {file}: {why}" for file, why in report["bad"][:20]]
+    if len(report["bad"]) > 20:
+        lines.append(f"left out: {len(report['bad']) - 20:,} more (listed in packed.json)")
     lines.append(f"next: convnet data mean {out}")
     return "\n".join(lines)
 
@@ -159,8 +159,8 @@ def _mean(arguments: argparse.Namespace) -> int:
     mean, values = stats.mean.reshape(-1).tolist(), stats.eigenvalues.tolist()
     if arguments.json:
         vectors = stats.eigenvectors.T.tolist()
-        said = {"pictures": sums.count, "mean": mean, "eigenvalues": values}
-        print(json.dumps({**said, "eigenvectors": vectors}))
+        report = {"pictures": sums.count, "mean": mean, "eigenvalues": values}
+        print(json.dumps({**report, "eigenvectors": vectors}))
         return 0
     print(f"{sums.count:,} images; mean of red, green, blue: {_row(mean, '.2f')} (of 0 .. 255)")
     print("covariance of the colours, intensities 0 .. 1: eigenvalue, eigenvector")

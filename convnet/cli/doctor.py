@@ -14,6 +14,7 @@ from convnet.common import distribution
 from convnet.ops.precision import PRECISIONS
 
 _PACKAGES = ("numpy", "pillow", "safetensors", "rich", "tomli-w")
+_CUPY = backends.CUPY_PACKAGES
 _VARIABLES = ("CONVNET_DATA", "CONVNET_CPU_ISA", "ONEDNN_MAX_CPU_ISA", "CONVNET_WINOGRAD")
 
 
@@ -29,18 +30,15 @@ def examine() -> dict[str, Any]:
     build = _build(problems)
     devices = {"cpu": _cpu(problems)}
     devices |= {name: _device(name, problems) for name in ("cuda", "emulator")}
-    versions = {name: distribution.version(name) for name in (*_PACKAGES, *backends.CUPY_PACKAGES)}
+    versions = {name: distribution.version(name) or "not installed" for name in _PACKAGES}
+    versions |= {name: found for name in _CUPY if (found := distribution.version(name))}
     return {
         "ok": bool(devices["cpu"]["usable"]),
         "problems": problems,
         "versions": {
             "convnet": distribution.VERSION,
             "python": platform.python_version(),
-            **{
-                name: version or "not installed"
-                for name, version in versions.items()
-                if version or name in _PACKAGES
-            },
+            **versions,
             "platform": f"{platform.system()} {platform.machine()}",
         },
         "build": build,
@@ -77,7 +75,7 @@ def _build(problems: list[str]) -> dict[str, Any]:
         )
     if problem := distribution.overlap():
         problems.append(problem)
-    several = [name for name in backends.CUPY_PACKAGES if distribution.version(name)]
+    several = [name for name in _CUPY if distribution.version(name)]
     if len(several) > 1:
         problems.append(f"several CuPy packages are installed: {', '.join(several)}; keep one")
     return found
@@ -143,9 +141,8 @@ def show(report: dict[str, Any]) -> str:
     """The report as text."""
     devices = []
     for name, state in report["backends"].items():
-        devices.append(
-            (name, state["description"] if state["usable"] else f"no: {state['reason']}")
-        )
+        text = state["description"] if state["usable"] else f"no: {state['reason']}"
+        devices.append((name, text))
         devices += [("", device) for device in state.get("devices", [])[1:]]
         devices += [("", f"{key}: {text}") for key, text in state.get("precision", {}).items()]
     auto = "cuda:0" if report["backends"]["cuda"]["usable"] else "cpu"

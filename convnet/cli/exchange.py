@@ -46,9 +46,9 @@ def _cuda_convnet(arguments: argparse.Namespace) -> int:
     found = import_files(definition, arguments.parameters, **options, name=output.stem)
     way = f"convnet train {output}" + (" --device cuda:0,cuda:1" if len(found.gpus) > 1 else "")
     origin = f"# cuda-convnet's {definition.name} and {Path(arguments.parameters).name}; {way}"
-    toml, told = f"{origin}\n{found.toml}".encode(), found.text().encode()
-    replace(output, lambda file: file.write(toml))
-    replace(report, lambda file: file.write(told))
+    toml, text = f"{origin}\n{found.toml}".encode(), found.text().encode()
+    replace(output, toml)
+    replace(report, text)
     print(found.text())
     print(f"wrote {output} and {report}; train it with: {way}")
     return DONE

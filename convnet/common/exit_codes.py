@@ -1,4 +1,4 @@
-"""Exit codes of the `convnet` command, and what an error comes to on its last line.
+"""Exit codes of the `convnet` command, and the one line that an error ends with.
 
 An error class whose message is meant for the user as it stands says so by an attribute `exit_code`;
 ValueErrors and OSErrors are bad input. Anything else is unexpected, and named by its type.

@@ -1,4 +1,4 @@
-"""Files that are whole or not there, and folders that one process has to itself."""
+"""Files that are written as a whole or not at all, and locks of files and folders."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ TEMPORARY = ".tmp"  # ends the names of files that are not complete
 
 
 def replace(path: Path, content: bytes | memoryview | Callable[[Any], object]) -> None:
-    """Writes a file so that there is always a whole one, or none, whenever the process ends.
+    """Writes a file atomically: whenever the process ends, it is the old one or the new one.
 
     Args:
         path: the file.

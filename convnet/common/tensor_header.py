@@ -57,7 +57,7 @@ def read_header(file: BinaryIO) -> tuple[dict[str, str], dict[str, Entry]]:
         "".join([*header, *metadata.values()]).encode()
     except UnicodeEncodeError:  # JSON can hold halves of characters
         raise ValueError("names or metadata that are no text") from None
-    entries = {name: _entry(name, said, 8 + length) for name, said in header.items()}
+    entries = {name: _entry(name, fields, 8 + length) for name, fields in header.items()}
     end = 8 + length
     for entry in sorted(entries.values(), key=lambda entry: (entry.offset, entry.nbytes)):
         if entry.offset != end:
@@ -68,15 +68,15 @@ def read_header(file: BinaryIO) -> tuple[dict[str, str], dict[str, Entry]]:
     return metadata, entries
 
 
-def _entry(name: str, said: Any, start: int) -> Entry:
-    if not isinstance(said, dict) or not {"dtype", "shape", "data_offsets"} <= set(said):
+def _entry(name: str, fields: Any, start: int) -> Entry:
+    if not isinstance(fields, dict) or not {"dtype", "shape", "data_offsets"} <= set(fields):
         raise ValueError(f"{name[:60]!r}: an array without its type, shape and place")
-    shape, place = said["shape"], said["data_offsets"]
-    if said["dtype"] not in DTYPES.values():
+    shape, place = fields["shape"], fields["data_offsets"]
+    if fields["dtype"] not in DTYPES.values():
         raise ValueError(f"{name[:60]!r}: an array of an unknown type")
     if not _are_sizes(shape) or len(shape) > _AXES or not _are_sizes(place) or len(place) != 2:
         raise ValueError(f"{name[:60]!r}: an array whose shape or place is none")
-    entry = Entry(_NUMPY[said["dtype"]], tuple(shape), start + place[0])
+    entry = Entry(_NUMPY[fields["dtype"]], tuple(shape), start + place[0])
     if entry.nbytes != place[1] - place[0]:
         raise ValueError(f"{name[:60]!r}: an array of another size than its shape says")
     return entry

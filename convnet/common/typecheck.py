@@ -8,6 +8,7 @@ the code that receives the value then checks it.
 from __future__ import annotations
 
 import collections.abc
+import contextlib
 import difflib
 import inspect
 import itertools
@@ -19,6 +20,10 @@ from typing import Any, Literal
 
 # What suggestions look at, of files that may hold any number of names of any length.
 _LONGEST, _MOST = 60, 500
+# Kinds of hints.
+_TABLES = (dict, collections.abc.Mapping)
+_UNIONS = (typing.Union, types.UnionType)
+_SEQUENCES = (tuple, list, collections.abc.Sequence)
 
 
 class ConfigError(ValueError):
@@ -67,17 +72,17 @@ def did_you_mean(wrong: str, known: Iterable[str]) -> str:
 
 def describe(hint: Any) -> str:
     """A hint in words: `int | tuple[int, int]` is "an integer or a list of 2 integers"."""
-    origin, args = typing.get_origin(hint), typing.get_args(hint)
-    if origin is Literal:
+    kind, args = typing.get_origin(hint) or hint, typing.get_args(hint)
+    if kind is Literal:
         return "one of " + ", ".join(shown(arg) for arg in args)
-    if origin in (typing.Union, types.UnionType):
+    if kind in _UNIONS:
         return " or ".join(describe(arg) for arg in args if _is_known(arg))
-    if _is_sequence(origin or hint):
+    if kind in _SEQUENCES:
         items = [arg for arg in args if arg is not Ellipsis]
-        count = f"{len(items)} " if origin is tuple and Ellipsis not in args and items else ""
-        kind = {int: "integers", float: "numbers", str: "strings"}
-        return f"a list of {count}{kind.get(items[0] if items else Any, 'values')}"
-    if (origin or hint) in (dict, collections.abc.Mapping):
+        count = f"{len(items)} " if kind is tuple and Ellipsis not in args and items else ""
+        many = {int: "integers", float: "numbers", str: "strings"}
+        return f"a list of {count}{many.get(items[0] if items else Any, 'values')}"
+    if kind in _TABLES:
         return "a table"
     simple = {bool: "true or false", int: "an integer", float: "a number", str: "a string"}
     return simple.get(hint, str(getattr(hint, "__name__", hint)))
@@ -86,12 +91,7 @@ def describe(hint: Any) -> str:
 def _is_known(hint: Any) -> bool:
     """Whether a person can type a value for this hint (not for a function, for example)."""
     kind = typing.get_origin(hint) or hint
-    plain = (bool, int, float, str, dict, collections.abc.Mapping, Literal)
-    return kind in plain or kind in (typing.Union, types.UnionType) or _is_sequence(kind)
-
-
-def _is_sequence(kind: Any) -> bool:
-    return kind in (tuple, list, collections.abc.Sequence)
+    return kind in (bool, int, float, str, Literal, *_TABLES, *_UNIONS, *_SEQUENCES)
 
 
 def convert(value: Any, hint: Any) -> Any:
@@ -104,58 +104,44 @@ def convert(value: Any, hint: Any) -> Any:
     Raises:
         MismatchError: the value does not fit.
     """
-    origin, args = typing.get_origin(hint), typing.get_args(hint)
-    if origin is Literal:
-        if any(value == arg and type(value) is type(arg) for arg in args):
-            return value
-        raise MismatchError(describe(hint))
-    if origin in (typing.Union, types.UnionType):
-        return _convert_union(value, hint, args)
-    if _is_sequence(origin or hint):
-        return _convert_sequence(value, hint, args)
-    if (origin or hint) in (dict, collections.abc.Mapping):
-        if not isinstance(value, collections.abc.Mapping):
-            raise MismatchError(describe(hint))
-        return dict(value)
-    if hint in (bool, int, str) and type(value) is not hint:
-        raise MismatchError(describe(hint))
-    if hint is float:
-        if type(value) not in (int, float):
-            raise MismatchError(describe(hint))
+    kind, args = typing.get_origin(hint) or hint, typing.get_args(hint)
+    wrong = MismatchError(describe(hint))
+    if kind is Literal:
+        if not any(value == arg and type(value) is type(arg) for arg in args):
+            raise wrong
+    elif kind in _UNIONS:
+        known = [member for member in args if _is_known(member)]
+        exact = [member for member in known if type(value) is member]  # 1 stays 1 in int | float
+        for member in exact + (known or list(args)) if value is not None else []:
+            with contextlib.suppress(MismatchError):
+                return convert(value, member)
+        if value is not None or type(None) not in args:
+            raise wrong
+    elif kind in _SEQUENCES:
+        fixed = kind is tuple and Ellipsis not in args and args
+        if not isinstance(value, (list, tuple)) or (fixed and len(value) != len(args)):
+            raise wrong
+        hints = args if fixed else (args[0] if args else Any for _ in value)
         try:
-            number = float(value)
-        except OverflowError:  # a whole number of more than 308 digits
-            number = math.inf
-        if not math.isfinite(number):
-            raise MismatchError("a finite number")
-        return number
-    return value
-
-
-def _convert_union(value: Any, hint: Any, members: tuple[Any, ...]) -> Any:
-    if value is None and type(None) in members:
-        return None
-    known = [member for member in members if _is_known(member)]
-    exact = [member for member in known if type(value) is member]  # 1 stays an int in int | float
-    for member in exact + (known or list(members)):
-        try:
-            return convert(value, member)
+            return tuple(convert(item, each) for item, each in zip(value, hints, strict=True))
         except MismatchError:
-            continue
-    raise MismatchError(describe(hint))
-
-
-def _convert_sequence(value: Any, hint: Any, args: tuple[Any, ...]) -> Any:
-    if not isinstance(value, (list, tuple)):
-        raise MismatchError(describe(hint))
-    fixed = typing.get_origin(hint) is tuple and Ellipsis not in args and args
-    if fixed and len(value) != len(args):
-        raise MismatchError(describe(hint))
-    items: Iterable[Any] = args if fixed else (args[0] if args else Any for _ in value)
-    try:
-        return tuple(convert(item, item_hint) for item, item_hint in zip(value, items, strict=True))
-    except MismatchError:
-        raise MismatchError(describe(hint)) from None
+            raise wrong from None
+    elif kind in _TABLES:
+        if not isinstance(value, collections.abc.Mapping):
+            raise wrong
+        return dict(value)
+    elif kind is float:
+        if type(value) not in (int, float):
+            raise wrong
+        try:
+            value = float(value)
+        except OverflowError:  # a whole number of more than 308 digits
+            value = math.inf
+        if not math.isfinite(value):
+            raise MismatchError("a finite number")
+    elif kind in (bool, int, str) and type(value) is not kind:
+        raise wrong
+    return value
 
 
 def keywords(function: Callable[..., Any]) -> dict[str, tuple[Any, bool]]:

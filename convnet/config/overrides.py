@@ -23,13 +23,13 @@ def override(table: dict[str, Any], text: str) -> None:
         ConfigError: it is not of this form, or leads through something that is no table.
     """
     key, equals, value_text = text.partition("=")
-    told = brief(" ".join(text.split()))
+    given = brief(" ".join(text.split()))
     names = [name.strip() for name in key.split(".")]
     if not equals or not all(names):
-        raise ConfigError(f'--set {told}: expected key=value, for example "sgd.lr=0.1"')
+        raise ConfigError(f'--set {given}: expected key=value, for example "sgd.lr=0.1"')
     if len(names) > PARTS:
         raise ConfigError(
-            f"--set {told}: expected a key of at most {PARTS} parts, got {len(names)}"
+            f"--set {given}: expected a key of at most {PARTS} parts, got {len(names)}"
         )
     try:
         value = from_toml(f"value = {value_text.strip()}")["value"]
@@ -44,13 +44,13 @@ def override(table: dict[str, Any], text: str) -> None:
     for depth, name in enumerate(names[:-1]):
         here = ".".join(names[: depth + 1])
         if isinstance(place, list):
-            place = _list_item(place, name, f"--set {told}")
+            place = _list_item(place, name, f"--set {given}")
         else:
             place = place.setdefault(name, {})
         if not isinstance(place, (dict, list)):
-            raise ConfigError(f"--set {told}: {brief(here)} is a value, not a table")
+            raise ConfigError(f"--set {given}: {brief(here)} is a value, not a table")
     if isinstance(place, list):
-        raise ConfigError(f"--set {told}: set keys of one member, not the member itself")
+        raise ConfigError(f"--set {given}: set keys of one member, not the member itself")
     place[names[-1]] = value
 
 

@@ -287,6 +287,8 @@ def load_config(
             "schedule.kind=..." and "net.model=..." first clear the keys of the kind before.
         saved: a run has written it; old names in it are read without a note.
 
+    Returns: the configuration, with a default for every key that is not given.
+
     Raises:
         ConfigError: the file is missing or not TOML, or a key or a value is wrong.
     """

@@ -52,6 +52,16 @@ class Trained:
     prepare: Preparer
 
 
+def loader_of(
+    net: Trained, images: Dataset, batch: int, warn: Callable[[str], None] = _warn
+) -> Loader:
+    """Batches of images, in order and as the net's training prepared them."""
+    cfg, workers = net.cfg, workers_for(net.cfg, net.prepare.backend)
+    loader = Loader(images, batch, cfg.seed, cfg.augment, net.stats, train=False, workers=workers)
+    loader.fallback, loader.warn = cfg.data.workers == "auto", warn
+    return loader
+
+
 def open_run(run: Run, device: str | None = None, warn: Callable[[str], None] = _warn) -> Trained:
     """Reads a trained net.
 
@@ -109,20 +119,19 @@ def validation_sets(nets: Sequence[Trained], data: Data = None) -> list[Dataset]
     first = nets[0]
     opened: dict[Any, Dataset] = {}
     for net in nets:
-        name = net.checkpoint.path
+        name, here, there = net.checkpoint.path, net.cfg.data, first.cfg.data
         if net.classes != first.classes:
             raise DataError(f"{name}: {_class_difference(net.classes, first)}")
-        here, there = net.cfg.data, first.cfg.data
-        if data is None and (here.source, here.path) != (there.source, there.path):
+        places = [f"{cfg.source} {cfg.path or 'where it is found'}" for cfg in (there, here)]
+        if data is None and places[0] != places[1]:
             raise DataError(
-                f"{name}: expected the data of {first.checkpoint.path}, {there.source} "
-                f"{there.path or 'where it is found'}; got {here.source} "
-                f"{here.path or 'where it is found'}; --data names one set for all"
+                f"{name}: expected the data of {first.checkpoint.path}, {places[0]}; got "
+                f"{places[1]}; --data names one set for all"
             )
         if here not in opened:
             opened[here] = _validation_set(net, data)
         mine, theirs = opened[here].labels, opened[there].labels
-        if len(mine) != len(theirs) or not np.array_equal(mine, theirs):
+        if not np.array_equal(mine, theirs):
             raise DataError(
                 f"{name}: expected the {len(theirs)} validation images of "
                 f"{first.checkpoint.path}, got {len(mine)}, or others"
@@ -140,31 +149,13 @@ def _class_difference(classes: tuple[str, ...], first: Trained) -> str:
 
 
 def _validation_set(net: Trained, data: Data) -> Dataset:
-    _, validation = open_sets(net.cfg, data)
-    if validation.shape != net.image or validation.classes != net.classes:
+    _, found = open_sets(net.cfg, data)
+    if found.shape != net.image or found.classes != net.classes:
         raise DataError(
-            f"{validation.description}: expected images {net.image} of "
-            f"{len(net.classes)} classes as in training, got {validation.shape} of "
-            f"{len(validation.classes)}"
+            f"{found.description}: expected images {net.image} of {len(net.classes)} classes as in "
+            f"training, got {found.shape} of {len(found.classes)}"
         )
-    return validation
-
-
-def loader_of(net: Trained, dataset: Dataset, batch: int, warn: Callable[[str], None]) -> Loader:
-    """The images as this net's training prepared them, in order."""
-    cfg = net.cfg
-    loader = Loader(
-        dataset,
-        batch,
-        cfg.seed,
-        cfg.augment,
-        net.stats,
-        train=False,
-        workers=workers_for(cfg, net.prepare.backend),
-        fallback=cfg.data.workers == "auto",
-    )
-    loader.warn = warn
-    return loader
+    return found
 
 
 def _measure(
@@ -177,7 +168,7 @@ def _measure(
 ) -> list[Metrics]:
     """The metrics of the average of nets and crops, then those of each of several nets."""
     batch = min(len(sets[0]), *(net.cfg.train.batch for net in nets))
-    loaders = [loader_of(net, one, batch, warn) for net, one in zip(nets, sets, strict=True)]
+    loaders = [loader_of(net, images, batch, warn) for net, images in zip(nets, sets, strict=True)]
     if len(nets) == 1 and not ten_crop and not nine_crop:
         return [_measure_centre(nets[0], loaders[0], tables)]
     together, own = Metrics(nets[0].classes), [Metrics(net.classes) for net in nets]
@@ -185,8 +176,8 @@ def _measure(
     for batches in zip(*(loader.epoch(0) for loader in loaders), strict=True):
         labels = batches[0].labels
         total = np.zeros((len(labels), len(together.classes)))
-        for net, images, taken, metrics in zip(nets, batches, crops, own, strict=True):
-            one = probabilities(net.net, net.prepare, images, taken)
+        for net, one_batch, taken, metrics in zip(nets, batches, crops, own, strict=True):
+            one = probabilities(net.net, net.prepare, one_batch, taken)
             metrics.add(one, labels)
             total += one
         together.add(total / len(nets), labels)

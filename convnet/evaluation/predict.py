@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from convnet.data import ArrayDataset, Batch, Loader
+from convnet.data import ArrayDataset, Batch
 from convnet.data.dataset import Images
 from convnet.data.image import read_image
 from convnet.evaluation.crops import crops_of, probabilities
-from convnet.evaluation.evaluate import Trained, _warn, open_run
+from convnet.evaluation.evaluate import Trained, _warn, loader_of, open_run
 
 _BAR = 24  # characters of a probability of 1
 
@@ -69,7 +69,7 @@ def predict(
     for image, row in zip(images, rows, strict=True):
         order = np.argsort(-row, kind="stable")[:top]
         names = tuple(trained.classes[index] for index in order)
-        found.append(Prediction(os.fspath(image), names, tuple(float(row[i]) for i in order)))
+        found.append(Prediction(os.fspath(image), names, tuple(row[order].tolist())))
     return found
 
 
@@ -87,9 +87,8 @@ def batches(trained: Trained, pixels: Images) -> Iterator[Batch]:
     """Images in batches as in the net's training, in order."""
     labels = np.zeros(len(pixels), np.int32)
     images = ArrayDataset(pixels, labels, trained.classes, "images")
-    cfg = trained.cfg
-    batch = min(cfg.train.batch, len(images))
-    return Loader(images, batch, cfg.seed, cfg.augment, trained.stats, train=False).epoch(0)
+    batch = min(trained.cfg.train.batch, len(images))
+    return loader_of(trained, images, batch).epoch(0)
 
 
 def classify(trained: Trained, pixels: Images, ten_crop: bool = False) -> np.ndarray:

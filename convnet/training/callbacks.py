@@ -1,7 +1,7 @@
 """Callbacks: what follows a run, such as its display, TensorBoard, or a user's own code.
 
-A function that takes a record of metrics.jsonl is a callback too. A `Callback` is also told of the
-run's beginning, its steps and its end. Either ends the run by returning True for a record.
+A function that takes a record of metrics.jsonl is a callback too. A `Callback` also gets calls at
+the run's beginning, after steps, and at its end. Either ends the run by returning True.
 """
 
 from __future__ import annotations

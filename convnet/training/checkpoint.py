@@ -307,7 +307,7 @@ class Checkpoints:
         """The newest checkpoint that is whole; None where none was ever written.
 
         Args:
-            warn: told about each damaged one.
+            warn: called with a message for each damaged one.
 
         Raises:
             DamagedCheckpointError: there are some, and every one is damaged.

@@ -55,19 +55,16 @@ def take_weights(net: Net, checkpoint: Checkpoint) -> Taken:
     fits: dict[str, list[Parameter]] = {}
     fresh = []
     for node in net.nodes:
-        params = node.layer.params
-        if params and node.share is None:
-            reason = _misfit(params, there.pop(node.name, None))
-            if reason:
+        if node.layer.params and node.share is None:
+            if reason := _misfit(node.layer.params, there.pop(node.name, None)):
                 fresh.append(f"{node.name} ({reason})")
             else:
-                fits[node.name] = params
+                fits[node.name] = node.layer.params
     if not fits:
         raise CheckpointError(f"{checkpoint.path}: nothing in it fits the net: {', '.join(fresh)}")
-    names = [param.name for params in fits.values() for param in params]
-    net.load_state(
-        {name: np.asarray(checkpoint.arrays[name], np.float32) for name in names}, strict=False
-    )
+    names = (param.name for params in fits.values() for param in params)
+    weights = {name: np.asarray(checkpoint.arrays[name], np.float32) for name in names}
+    net.load_state(weights, strict=False)
     return Taken(checkpoint.path, checkpoint.state["step"], tuple(fits), tuple(fresh), tuple(there))
 
 
@@ -90,10 +87,7 @@ def _misfit(params: list[Parameter], held: dict[str, np.ndarray] | None) -> str:
         if name not in held:
             return f"no {name} there"
         if held[name].shape != param.shape:
-            return f"{name} is {_times(param.shape)} here, {_times(held[name].shape)} there"
+            here, there = ("x".join(map(str, s)) for s in (param.shape, held[name].shape))
+            return f"{name} is {here} here, {there} there"
     more = set(held) - {param.name.rpartition(".")[2] for param in params}
     return f"no {min(more)} here" if more else ""
-
-
-def _times(shape: tuple[int, ...]) -> str:
-    return "x".join(map(str, shape))

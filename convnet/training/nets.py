@@ -9,6 +9,7 @@ from convnet import backend as backends
 from convnet import models
 from convnet.common.typecheck import did_you_mean
 from convnet.config import Config, ConfigError
+from convnet.config.schema import LayerConfig
 from convnet.data.augment import crop_size
 from convnet.layers import LAYER_TYPES, Loss
 from convnet.nn.net import Net, Node
@@ -37,30 +38,20 @@ def build_net(
     """
     in_shape = (*crop_size(image_shape, cfg.augment), image_shape[2])
     backends.get_all(device)  # so that what is wrong with it is not taken for the net's
-    common: dict[str, Any] = {
-        "device": device,
-        "seed": cfg.seed,
-        "precision": cfg.train.precision,
-        "sizes_only": sizes_only,
-    }
+    options: dict[str, Any] = {"device": device, "seed": cfg.seed, "sizes_only": sizes_only}
+    options["precision"] = cfg.train.precision
     try:
         if cfg.net.layers:
-            nodes = [
-                Node(
-                    layer.name, LAYER_TYPES[layer.type](**layer.options), layer.inputs, layer.share
-                )
-                for layer in cfg.net.layers
-            ]
-            net = Net(nodes, in_shape, **common)
+            net = Net([_node(layer) for layer in cfg.net.layers], in_shape, **options)
         else:
+            options |= {} if classes is None else {"classes": classes}
             model = models.MODELS[cfg.net.model]
-            given = {} if classes is None else {"classes": classes}
-            net = model(in_shape=in_shape, **common, **given, **cfg.net.options)
+            net = model(in_shape=in_shape, **options, **cfg.net.options)
     except ValueError as error:
         raise ConfigError(f"{cfg.origin}: net: {error}") from None
     losses = [(node.name, node.layer) for node in net.nodes if isinstance(node.layer, Loss)]
     if not losses:
-        raise ConfigError(f"{cfg.origin}: net: expected a softmax layer at the end, got none")
+        raise ConfigError(f"{cfg.origin}: net: expected a loss at the end of the net, got none")
     for name, layer in losses:
         if layer.classifies and classes is not None and net.shapes[name] != (classes,):
             raise ConfigError(
@@ -70,8 +61,13 @@ def build_net(
     net.keep_gradients = cfg.step.keep_gradients
     net.programs.graph = cfg.step.graph
     _multiply_rates(cfg, net)
-    param_groups(cfg, net)  # so that what is wrong with them is said before training
+    param_groups(cfg, net)  # for its errors, before training
     return net
+
+
+def _node(layer: LayerConfig) -> Node:
+    kind = LAYER_TYPES[layer.type]
+    return Node(layer.name, kind(**layer.options), layer.inputs, layer.share)
 
 
 def param_groups(cfg: Config, net: Net) -> Groups:

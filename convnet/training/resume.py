@@ -1,4 +1,4 @@
-"""The configuration that a resumed run goes on with, and what it may change of the one before.
+"""The configuration that a resumed run continues with, and what may differ from the one before.
 
 A checkpoint holds the configuration that it was trained with. The run's config.toml, `--set` and a
 configuration given anew are compared with it key by key; `decision` says what becomes of another
@@ -26,8 +26,8 @@ class Decision(Enum):
     """What another value means when a run is resumed."""
 
     KEPT = "refused: it would be another run"
-    STEERS = "taken, with a warning: the run goes on otherwise than it was begun"
-    FREE = "taken, and said: it changes nothing that is learned"
+    STEERS = "taken, with a warning: from here on the run differs from the one that was begun"
+    FREE = "taken, and printed: it changes nothing that is learned"
 
 
 # By key, or by table for those keys of it that are not listed. Whatever is not here is kept.

@@ -152,7 +152,7 @@ class RunFolder:
     def _write_config(self) -> None:
         """Writes config.toml, with every default."""
         text = self._config.to_toml()
-        replace(self.path / CONFIG, lambda file: file.write(text.encode()))
+        replace(self.path / CONFIG, text.encode())
 
     def record(self, record: dict[str, Any]) -> None:
         """Adds a line to metrics.jsonl.
@@ -209,7 +209,7 @@ class RunFolder:
             step: the step of the checkpoint.
             epoch_done: the checkpoint was taken after the line of its epoch, if there is one.
             records: how many lines there were then, where that is known.
-            warn: told when there are not as many; the file is then kept beside the new one.
+            warn: called with a message when there are not as many; the file is then kept, too.
         """
         path = self.metrics.path
         last = (step, epoch_done)
@@ -224,9 +224,9 @@ class RunFolder:
                 f"{path}: expected {records} lines up to step {step}, found {len(kept)}: it was "
                 f"changed after the checkpoint; the run goes on with these, {aside.name} keeps all"
             )
-            replace(aside, lambda file: file.write(path.read_bytes()))
+            replace(aside, path.read_bytes())
         text = "".join(json.dumps(record) + "\n" for record in kept)
-        replace(path, lambda file: file.write(text.encode()))
+        replace(path, text.encode())
         self.records = len(kept)
         return kept
 
@@ -287,7 +287,7 @@ def open_checkpoint(path: str | os.PathLike[str], warn: Callable[[str], None]) -
 
     Args:
         path: a run folder (its best checkpoint is used, else the newest) or a checkpoint file.
-        warn: told when a damaged checkpoint is passed over.
+        warn: called with a message when a damaged checkpoint is passed over.
 
     Raises:
         CheckpointError: the file is missing or damaged.
@@ -308,28 +308,22 @@ def open_checkpoint(path: str | os.PathLike[str], warn: Callable[[str], None]) -
 
 
 class NoFolder:
-    """Stands for the run's folder in the ranks that do not write."""
+    """Takes the place of the run's folder in ranks other than 0, which do not write."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.log = self
 
-    def append(self, line: str) -> None:
-        """Rank 0 writes it."""
+    def append(self, _: Any) -> None:
+        """Writes nothing."""
 
-    def record(self, record: dict[str, Any]) -> None:
-        """Rank 0 writes it."""
-
-    def use_config(self, cfg: Any) -> None:
-        """Rank 0 writes it."""
+    record = use_config = append
 
     def save(self, state: dict[str, Any], arrays: dict[str, Any], best: bool) -> Path:
-        """Where rank 0 writes it."""
+        """Where rank 0 writes the checkpoint."""
         return self.path / "checkpoints" / f"step-{state['step']:08d}.safetensors"
 
-    def rewind(
-        self, step: int, epoch_done: bool, records: int | None = None, warn: Any = None
-    ) -> list[dict[str, Any]]:
+    def rewind(self, *_: Any, **options: Any) -> list[dict[str, Any]]:
         """Rank 0 has the records."""
         return []
 

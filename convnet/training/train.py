@@ -319,7 +319,7 @@ class _Job:
     # ---- messages -------------------------------------------------------------------------------
 
     def _report(self, trainer: Trainer, status: str, reason: str) -> None:
-        """Says what the run came to."""
+        """Prints how the run ended."""
         reporter, best = self.reporter, trainer.best
         if not self.ranks.first:
             return

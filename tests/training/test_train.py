@@ -17,11 +17,13 @@ import convnet
 from convnet.config import ConfigError, load_config
 from convnet.data import ArrayDataset, DataError
 from convnet.evaluation.evaluate import evaluate, load
+from convnet.training.callbacks import Callback
 from convnet.training.checkpoint import CheckpointError, read
 from convnet.training.display import StuckHint
 from convnet.training.run_folder import RunError
 from convnet.training.tally import Tally
 from convnet.training.train import TrainResult, train
+from convnet.training.trainer import Trainer
 
 
 @pytest.fixture
@@ -191,6 +193,41 @@ def test_callbacks_see_every_line_and_can_stop(data: Path, tmp_path: Path) -> No
     done = train(resume=tmp_path / "run", device="cpu", quiet=True)
     assert done.status == "done"
     assert tiny.metrics(tmp_path / "run") == tiny.metrics(tmp_path / "whole")
+
+
+def test_a_callback_is_told_of_the_beginning_the_steps_and_the_end(
+    data: Path, tmp_path: Path
+) -> None:
+    class Follower(Callback):
+        def __init__(self) -> None:
+            self.told: list[str] = []
+
+        def begin(self, trainer: Trainer) -> None:
+            self.told.append(f"begin {trainer.net.step}")
+
+        def step(self) -> None:
+            self.told.append("step")
+
+        def __call__(self, record: dict[str, Any]) -> bool:
+            self.told.append(f"{record['kind']} {record['step']}")
+            return bool(record["step"] == 6)
+
+        def end(self) -> None:
+            self.told.append("end")
+
+    follower = Follower()
+    assert quick(data, tmp_path / "run", callbacks=[follower]).status == "stopped"
+    steps = ["step"] * 3
+    assert follower.told == ["begin 0", *steps, "step 3", *steps, "step 6", "end"]
+    train(resume=tmp_path / "run", device="cpu", quiet=True, callbacks=[follower])
+    assert follower.told[9:12] == ["end", "begin 6", "step"]
+
+    def crash(record: dict[str, Any]) -> None:
+        raise RuntimeError("crash")
+
+    with pytest.raises(RuntimeError, match="crash"):
+        quick(data, tmp_path / "other", callbacks=[crash, follower])
+    assert follower.told[-1] == "end"
 
 
 def test_a_run_folder_that_exists_is_refused(data: Path, tmp_path: Path) -> None:
