@@ -229,8 +229,9 @@ def nearest_codes(queries: Codes, codes: Codes, k: int) -> Neighbours:
             bits = _popcount(query[:, None] ^ x).sum(axis=0, dtype=np.uint16)
             limit = nearest.limit[0, 0]
             if len(bits) > k and not np.isfinite(limit):
-                limit = np.partition(bits, k - 1)[k - 1]
+                limit = np.searchsorted(np.cumsum(np.bincount(bits)), k)
             row = np.flatnonzero(bits <= limit)
+            row = row[np.argsort(bits[row], kind="stable")[:k]]
             nearest.add(np.zeros(len(row), np.int64), first + row, bits[row])
     rows = np.concatenate([nearest.rows for nearest in found])
     return Neighbours(rows, np.concatenate([nearest.distances for nearest in found]))
@@ -238,7 +239,9 @@ def nearest_codes(queries: Codes, codes: Codes, k: int) -> Neighbours:
 
 def _words(codes: Codes) -> npt.NDArray[np.uint64]:
     """Bytes as words of 64 bits, filled up with zeros."""
-    return np.pad(codes, ((0, 0), (0, -codes.shape[1] % 8))).view(np.uint64)
+    padded = np.zeros((len(codes), -(-codes.shape[1] // 8) * 8), np.uint8)
+    padded[:, : codes.shape[1]] = codes
+    return padded.view(np.uint64)
 
 
 _BITS = np.array([byte.bit_count() for byte in range(256)], np.uint8)
