@@ -97,9 +97,9 @@ class Dataset(ABC):
     """Labelled images of one size. Read-only; `read` may be called from several threads.
 
     Attributes:
-        labels: int32 [N], 0 .. len(classes) - 1.
+        labels: the class of each image, int32 [N], 0 .. len(classes) - 1.
         classes: the name of each class.
-        shape: (H, W, C) of every image.
+        shape: (H, W, C) of every image; C is 1 (grey) or 3 (red, green, blue).
         description: one line saying what this is and where it comes from.
     """
 
@@ -117,7 +117,17 @@ class Dataset(ABC):
 
     @abstractmethod
     def read(self, indices: npt.NDArray[np.int64] | Sequence[int]) -> Images:
-        """The images at these indices, uint8 [len(indices), H, W, C]; do not write to them."""
+        """The images at these indices.
+
+        Args:
+            indices: numbers of images, 0 .. len(self) - 1, in any order; int64 [N].
+
+        Returns:
+            uint8 [N, H, W, C]; not to be written to.
+
+        Raises:
+            DataError: an image cannot be read; it is named.
+        """
 
 
 class ArrayDataset(Dataset):

@@ -71,7 +71,13 @@ def _formats() -> tuple[str, ...]:
 
 
 def read_image(path: str | Path, size: tuple[int, int], channels: int = 3) -> Images:
-    """Decodes one file, as `decode`, for callers outside the loader's threads.
+    """Decodes one image file.
+
+    Args:
+        path: the file; `~` stands for the home folder.
+        size: (height, width) of the result in pixels. The shorter side is scaled to cover it,
+            keeping the proportions, and the centre is cut out.
+        channels: 3 for red, green and blue; 1 for grey.
 
     Returns:
         uint8 [H, W, channels].

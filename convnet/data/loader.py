@@ -36,10 +36,12 @@ class Batch:
     """Images and how to vary them, on the host; the arguments of `ops.augment`.
 
     Attributes:
-        images: uint8 [N, H, W, C], whole images.
-        labels: int32 [N].
-        offsets, mirror, noise: see `convnet.data.augment.Variation`.
-        indices: int64 [N], where the images are in the data set.
+        images: uint8 [N, H, W, C], whole images, grey levels 0 .. 255.
+        labels: the class of each image, int32 [N].
+        offsets: int32 [N, 2], row and column at which the crop of each image starts.
+        mirror: uint8 [N], 1 where the crop is flipped left to right.
+        noise: float32 [N, C], added to every pixel, in grey levels; None without colour noise.
+        indices: int64 [N], numbers of the images in the data set.
     """
 
     images: Images

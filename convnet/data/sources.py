@@ -33,15 +33,19 @@ _INNER_FOLDERS = {"fashion-mnist": ("", "FashionMNIST/raw"), "mnist": ("", "MNIS
 
 
 def open_data(cfg: DataConfig) -> tuple[Dataset, Dataset]:
-    """Training and validation images (for the published sets: their test images).
+    """Opens the training and the validation images that a configuration asks for.
 
-    They are looked for at `cfg.path` and nowhere else where that is given ("sample" is the packaged
-    sample of Fashion-MNIST); otherwise in
-    $CONVNET_DATA or its sub-folder named after the source, /usr/share/datasets/<source>,
-    ~/.cache/convnet/<source> ($XDG_CACHE_HOME is respected), and, for fashion-mnist, in the sample
-    that comes with the package. The descriptions say which it was.
+    Args:
+        cfg: the [data] table of a configuration. They are looked for at `cfg.path` and nowhere else
+            where that is given ("sample" is the packaged sample of Fashion-MNIST). Otherwise the
+            published sets are looked for in $CONVNET_DATA or its sub-folder named after the source,
+            /usr/share/datasets/<source>, ~/.cache/convnet/<source> ($XDG_CACHE_HOME is respected),
+            and, for fashion-mnist, in the sample that comes with the package. For the source
+            "folder" the path may also be a folder of packed images.
 
-    For the source "folder", `cfg.path` may also be a folder of packed images.
+    Returns:
+        training and validation images; for the published sets, the latter are their test images.
+        The descriptions say where they were found.
 
     Raises:
         DataError: no data there, or damaged data; or `cfg.size` for a set of fixed size.

@@ -45,8 +45,8 @@ def filter_sheet(
     """Filters as an image, those of each tower in a block of their own (paper, figure 3).
 
     Zero is mid-grey, and one scale holds for all filters, so that a faint one has small weights.
-    With one or three channels a filter is one tile, in grey or colour. With another number it is a
-    row of grey tiles, one a channel.
+    With one or three channels a filter is one panel, in grey or colour. With another number it is a
+    row of grey panels, one a channel.
 
     Args:
         w: float32 [K, R, S, C].
@@ -67,17 +67,17 @@ def filter_sheet(
         size = count // towers
         columns = _columns(size)
         rows_a_tower = -(-size // columns)
-        tiles = [
+        panels = [
             list(levels[tower * size : (tower + 1) * size][first : first + columns])
             for tower in range(towers)
             for first in range(0, size, columns)
         ]
     else:
-        tiles = [[one[..., c : c + 1] for c in range(channels)] for one in levels]
+        panels = [[one[..., c : c + 1] for c in range(channels)] for one in levels]
         columns, rows_a_tower = channels, count // towers
     scale = scale or max(1, min(64 // max(height, width), 1600 // (columns * width)))
     gap = max(1, scale // 3)
-    return _sheet(tiles, (height * scale, width * scale), gap, rows_a_tower, 4 * gap + scale)
+    return _sheet(panels, (height * scale, width * scale), gap, rows_a_tower, 4 * gap + scale)
 
 
 def _columns(count: int) -> int:
@@ -89,22 +89,22 @@ def _columns(count: int) -> int:
 
 
 def _sheet(
-    tiles: Sequence[Sequence[Pixels]], size: tuple[int, int], gap: int, block: int, between: int
+    panels: Sequence[Sequence[Pixels]], size: tuple[int, int], gap: int, block: int, between: int
 ) -> Image.Image:
-    """Rows of tiles, scaled to (height, width) without smoothing; every `block` rows a wider gap
+    """Rows of panels, scaled to (height, width) without smoothing; every `block` rows a wider gap
     of `between` pixels."""
     height, width = size
-    columns = max(map(len, tiles))
-    blocks = -(-len(tiles) // block)
+    columns = max(map(len, panels))
+    blocks = -(-len(panels) // block)
     whole = (
         gap + columns * (width + gap),
-        gap + len(tiles) * (height + gap) + (blocks - 1) * (between - gap),
+        gap + len(panels) * (height + gap) + (blocks - 1) * (between - gap),
     )
     sheet = Image.new("RGB", whole, WHITE)
-    for row, line in enumerate(tiles):
+    for row, line in enumerate(panels):
         y = gap + row * (height + gap) + (row // block) * (between - gap)
-        for column, tile in enumerate(line):
-            one = as_image(tile).resize((width, height), Image.Resampling.NEAREST)
+        for column, panel in enumerate(line):
+            one = as_image(panel).resize((width, height), Image.Resampling.NEAREST)
             sheet.paste(one, (gap + column * (width + gap), y))
     return sheet
 
@@ -119,7 +119,7 @@ def as_image(pixels: Pixels) -> Image.Image:
 
 
 @dataclass(frozen=True)
-class Tile:
+class Panel:
     """An image in a row.
 
     Attributes:
@@ -136,13 +136,13 @@ class Tile:
 _SIDE, _FRAME, _GAP, _BEFORE, _TEXT = 112, 3, 8, 28, 11  # pixels
 
 
-def neighbour_rows(rows: Sequence[Sequence[Tile]]) -> Image.Image:
+def neighbour_rows(rows: Sequence[Sequence[Panel]]) -> Image.Image:
     """A row for each query: the query, a gap, its neighbours from the nearest on (paper, figure 4).
 
     Frames are green around images of the query's class and red around those of another.
     """
     font, unicode = _font(_TEXT)
-    lines = max((len(tile.caption) for row in rows for tile in row), default=0)
+    lines = max((len(panel.caption) for row in rows for panel in row), default=0)
     step_x = _SIDE + 2 * _FRAME + _GAP
     step_y = _SIDE + 2 * _FRAME + lines * (_TEXT + 4) + _GAP + 2
     columns = max(map(len, rows))
@@ -150,16 +150,16 @@ def neighbour_rows(rows: Sequence[Sequence[Tile]]) -> Image.Image:
     sheet = Image.new("RGB", size, WHITE)
     draw = ImageDraw.Draw(sheet)
     for i, row in enumerate(rows):
-        for j, tile in enumerate(row):
+        for j, panel in enumerate(row):
             x, y = _GAP + j * step_x + (_BEFORE if j else 0), _GAP + i * step_y
-            colour = {None: PALE, True: RIGHT, False: WRONG}[tile.same]
+            colour = {None: PALE, True: RIGHT, False: WRONG}[panel.same]
             edge = _SIDE + 2 * _FRAME
             draw.rectangle((x, y, x + edge - 1, y + edge - 1), fill=colour)
-            inside = _fitted(tile.pixels)
+            inside = _fitted(panel.pixels)
             at = (x + _FRAME + (_SIDE - inside.width) // 2, y + _FRAME)
             sheet.paste(WHITE, (x + _FRAME, y + _FRAME, x + _FRAME + _SIDE, y + _FRAME + _SIDE))
             sheet.paste(inside, (at[0], at[1] + (_SIDE - inside.height) // 2))
-            for number, text in enumerate(tile.caption):
+            for number, text in enumerate(panel.caption):
                 place = (x + edge / 2, y + edge + 2 + number * (_TEXT + 4))
                 known = text if unicode else text.encode("ascii", "replace").decode()
                 fitted = _cut(known, font, edge)
@@ -168,7 +168,7 @@ def neighbour_rows(rows: Sequence[Sequence[Tile]]) -> Image.Image:
 
 
 def _fitted(pixels: Pixels) -> Image.Image:
-    """An image scaled to fit in the square of a tile; small ones with their pixels as blocks."""
+    """An image scaled to fit in the square of a panel; small ones with their pixels as blocks."""
     image = as_image(pixels)
     factor = _SIDE / max(image.size)
     size = (max(1, round(image.width * factor)), max(1, round(image.height * factor)))

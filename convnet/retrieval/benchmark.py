@@ -111,6 +111,9 @@ def retrieval(
         engine: as for `convnet.retrieval.knn.Euclidean`.
         progress: called with (kinds of search done, in all).
 
+    Returns:
+        a row for each kind of search.
+
     Raises:
         DataError: files that do not belong together, without classes, or damaged; images that are
             gone or have changed.

@@ -138,6 +138,9 @@ def write_features(
         device, warn: as for `convnet.evaluation.evaluate.open_run`.
         progress: called with (images done, images in all).
 
+    Returns:
+        the file, and what was done.
+
     Raises:
         DataError: unsuitable data; or `out` is there, of another net, layer or data.
         CheckpointError, RunError, DeviceError; OSError: it cannot be written.

@@ -23,7 +23,7 @@ from convnet.data import DataError, Dataset
 from convnet.data.dataset import mismatch, shown
 from convnet.evaluation.evaluate import _warn, open_run, validation_sets
 from convnet.interpret.examples import Example, from_files, from_set, large_image
-from convnet.interpret.montage import Tile, neighbour_rows, save_image
+from convnet.interpret.montage import Panel, neighbour_rows, save_image
 from convnet.retrieval import tensor_file
 from convnet.retrieval.features import FORMAT, VERSION, features_of, net_facts
 from convnet.retrieval.hashing import Encoder, HashSettings, learn_codes
@@ -308,6 +308,7 @@ def search(
         data: where the validation images are, if no longer where the run had them.
         device, warn: as for `convnet.evaluation.evaluate.open_run`.
 
+    Returns: for each query, its k neighbours, nearest first.
     Raises: DataError: an index of another net, no query, or an image that cannot be used;
         CheckpointError, RunError, DeviceError.
     """
@@ -369,12 +370,12 @@ def draw(found: Sequence[Found], index: Index, out: Run, data: Run | None = None
     dataset = indexed_images(index, data)
     rows = []
     for one in found:
-        row = [Tile(one.query.shown, (one.query.label or "", "query"))]
+        row = [Panel(one.query.shown, (one.query.label or "", "query"))]
         for number, distance, label in zip(one.numbers, one.distances, one.labels, strict=True):
             same = None if None in (label, one.query.label) else label == one.query.label
             text = distance_text(index, distance)
             title = label or Path(index.name(number)).name
-            row.append(Tile(_image(dataset, number), (title, text), same))
+            row.append(Panel(_image(dataset, number), (title, text), same))
         rows.append(row)
     save_image(neighbour_rows(rows), Path(out))
 

@@ -86,9 +86,9 @@ def test_every_weight_has_its_place_and_colour(rng: np.random.Generator) -> None
         tower, (row, column) = number // 12, divmod(number % 12, 12)
         y = gap + (tower + row) * step_y + tower * (4 * gap + 4 - gap)
         x = gap + column * step_x
-        tile = sheet[y : y + 12, x : x + 8]
+        panel = sheet[y : y + 12, x : x + 8]
         expected = np.rint(127.5 + 127.5 * w[number] / top).repeat(4, 0).repeat(4, 1)
-        np.testing.assert_array_equal(tile, expected)
+        np.testing.assert_array_equal(panel, expected)
     between = sheet[gap + step_y - gap : gap + step_y + 4 * gap + 4 - gap]
     assert (between == 255).all()  # the towers are apart
     assert len(between) == 8
@@ -116,7 +116,7 @@ def test_a_ragged_last_row_stays_in_its_tower() -> None:
     rows = sheet[:, 3, 0]  # through the first filter of each row
     assert [int(value) for value in rows[[2, 7]]] == [255, 255]
     dark = np.flatnonzero((sheet == 0).all(axis=2).any(axis=1))
-    assert len(dark) == 8  # two rows of tiles
+    assert len(dark) == 8  # two rows of panels
     assert (sheet[dark[4] + 1, :4] == 0).any()
 
 
@@ -126,9 +126,9 @@ def test_other_channels_are_tiles_of_their_own(rng: np.random.Generator) -> None
     top = np.abs(w).max()
     for k in range(3):
         for c in range(5):
-            tile = sheet[1 + 3 * k : 3 + 3 * k, 1 + 3 * c : 3 + 3 * c]
+            panel = sheet[1 + 3 * k : 3 + 3 * k, 1 + 3 * c : 3 + 3 * c]
             expected = np.rint(127.5 + 127.5 * w[k, :, :, c] / top)
-            np.testing.assert_array_equal(tile, np.repeat(expected[..., None], 3, 2))
+            np.testing.assert_array_equal(panel, np.repeat(expected[..., None], 3, 2))
 
 
 def test_filters_of_a_run(
@@ -436,10 +436,10 @@ def test_without_matplotlib(
 def test_captions_without_a_font_for_them(monkeypatch: pytest.MonkeyPatch) -> None:
     from convnet.interpret import montage
 
-    tile = montage.Tile(np.zeros((4, 4, 1), np.uint8), ("Größe, 大きさ " + 50 * "x",))
-    known = np.array(neighbour_rows([[tile]]))
+    panel = montage.Panel(np.zeros((4, 4, 1), np.uint8), ("Größe, 大きさ " + 50 * "x",))
+    known = np.array(neighbour_rows([[panel]]))
     monkeypatch.setattr(montage.importlib.util, "find_spec", lambda name: None)
-    other = np.array(neighbour_rows([[tile]]))
+    other = np.array(neighbour_rows([[panel]]))
     assert known.shape == other.shape
     assert (known != other).any()
 

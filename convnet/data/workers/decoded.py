@@ -6,6 +6,7 @@ import copy
 from abc import abstractmethod
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Any, Protocol, Self
 
 import numpy as np
@@ -24,6 +25,7 @@ class Decoder(Protocol):
         """One image, uint8 [H, W, C]; raises DataError."""
 
 
+@dataclass(eq=False, repr=False)
 class DecodedDataset(Dataset):
     """Images decoded by a pool of threads when they are read.
 
@@ -37,26 +39,19 @@ class DecodedDataset(Dataset):
         threads: how many threads decode; 0: one per CPU this process may use.
     """
 
-    def __init__(
-        self,
-        labels: Labels,
-        classes: tuple[str, ...],
-        shape: tuple[int, int, int],
-        description: str,
-        decoder: Decoder,
-        keep: bool = False,
-        threads: int = 0,
-    ) -> None:
-        self.labels = labels
-        self.classes = classes
-        self.shape = shape
-        self.description = description
-        self.decoder = decoder
-        self._threads = threads
+    labels: Labels
+    classes: tuple[str, ...]
+    shape: tuple[int, int, int]
+    description: str
+    decoder: Decoder
+    keep: bool = False
+    threads: int = 0
+
+    def __post_init__(self) -> None:
         self._pool: ThreadPoolExecutor | None = None
         self._kept: Images | None = None
-        self._is_kept = np.zeros(len(self) if keep else 0, bool)
-        if keep:
+        self._is_kept = np.zeros(len(self) if self.keep else 0, bool)
+        if self.keep:
             self._kept = np.empty((len(self), *self.shape), np.uint8)
 
     @abstractmethod
@@ -99,7 +94,7 @@ class DecodedDataset(Dataset):
         if len(indices) == 0:
             return
         if self._pool is None:
-            self._pool = thread_pool(self._threads)
+            self._pool = thread_pool(self.threads)
         for _ in self._pool.map(one, zip(places.tolist(), self.items(indices), strict=True)):
             pass
 

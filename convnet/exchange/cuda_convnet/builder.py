@@ -18,23 +18,24 @@ Shape = tuple[int, ...]
 
 
 @dataclass(frozen=True)
-class Value:
+class Output:
     """What a layer of a definition gives to the layers that take it.
 
     Attributes:
-        node: the node of the net that gives it; empty for labels, and for a softmax that no layer
+        node: name of the node that computes it; empty for labels, and for a softmax that no layer
             has needed yet.
         shape: (H, W, C), or (C,).
         labels: 1 for labels, 2 for labels with a 0 or 1 for each class; else 0.
-        softmax: the scores, where it is their softmax; logistic: likewise.
+        softmax: the logits, where it is their softmax.
+        logistic: likewise, where it is their logistic function.
         name: name of the layer in the definition.
     """
 
     node: str
     shape: Shape
     labels: int = 0
-    softmax: Value | None = None
-    logistic: Value | None = None
+    softmax: Output | None = None
+    logistic: Output | None = None
     name: str = ""
 
 
@@ -56,11 +57,11 @@ class Builder:
         self.definition, self.in_shape, self.classes = definition, in_shape, classes
         self.nodes: list[dict[str, Any]] = []
         self.shapes: dict[str, Shape] = {INPUT: in_shape}
-        self.values: dict[str, Value] = {}
+        self.values: dict[str, Output] = {}
         self.gpus: list[int] = []
         self.taken: set[tuple[str, int]] = set()
         self.owners: dict[tuple[str, int], str] = {}
-        self._made: dict[tuple[str, Any], Value] = {}
+        self._made: dict[tuple[str, Any], Output] = {}
 
     # ---- nodes ----------------------------------------------------------------------------------
 
@@ -74,8 +75,8 @@ class Builder:
         return found
 
     def add(
-        self, section: Section, wish: str, kind: str, inputs: list[Value], **options: Any
-    ) -> Value:
+        self, section: Section, wish: str, kind: str, inputs: list[Output], **options: Any
+    ) -> Output:
         """Adds a node.
 
         Args:
@@ -104,11 +105,11 @@ class Builder:
         table["_inputs"] = sources
         self.nodes.append(table)
         self.shapes[name] = shape
-        return Value(name, shape, name=section.name)
+        return Output(name, shape, name=section.name)
 
     # ---- values ---------------------------------------------------------------------------------
 
-    def inputs(self, section: Section, count: int | None = None) -> list[Value]:
+    def inputs(self, section: Section, count: int | None = None) -> list[Output]:
         """The inputs that a section names.
 
         Raises:
@@ -124,11 +125,11 @@ class Builder:
             raise section.error("inputs", f"expected {count}, got {len(names)}")
         return [self.values[name] for name in names]
 
-    def acts(self, section: Section, count: int | None = None) -> list[Value]:
+    def acts(self, section: Section, count: int | None = None) -> list[Output]:
         """The inputs, as outputs of nodes."""
         return [self.act(section, value) for value in self.inputs(section, count)]
 
-    def act(self, section: Section, value: Value) -> Value:
+    def act(self, section: Section, value: Output) -> Output:
         """A value as the output of a node."""
         if value.labels:
             raise section.error("inputs", f"{value.name} are labels, which only a cost can take")
@@ -137,14 +138,16 @@ class Builder:
         assert value.softmax is not None
         return self._once(section, value.name, "probabilities", value.softmax)
 
-    def _once(self, section: Section, wish: str, kind: str, value: Value, **options: Any) -> Value:
+    def _once(
+        self, section: Section, wish: str, kind: str, value: Output, **options: Any
+    ) -> Output:
         """A node that several layers may want, made when the first does."""
         key = (f"{kind} of {value.node}", tuple(options.items()))
         if key not in self._made:
             self._made[key] = self.add(section, wish, kind, [value], **options)
         return self._made[key]
 
-    def image(self, section: Section, value: Value, channels: int) -> Value:
+    def image(self, section: Section, value: Output, channels: int) -> Output:
         """A value as an image of so many channels."""
         if len(value.shape) == 3 and value.shape[2] == channels:
             return value
@@ -166,13 +169,13 @@ class Builder:
         row = self.row(section, value)
         return self._once(section, f"{value.node}_image", "unflatten_chw", row, channels=channels)
 
-    def row(self, section: Section, value: Value) -> Value:
+    def row(self, section: Section, value: Output) -> Output:
         """A value as one row of numbers, in cuda-convnet's order: plane after plane."""
         if len(value.shape) == 1:
             return value
         return self._once(section, f"{value.node}_planes", "flatten_chw", value)
 
-    def alike(self, section: Section, values: list[Value]) -> list[Value]:
+    def alike(self, section: Section, values: list[Output]) -> list[Output]:
         """Values in one shape, for sums and the like.
 
         Raises:

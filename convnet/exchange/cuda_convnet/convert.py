@@ -17,7 +17,7 @@ from convnet.config.toml_text import to_toml
 from convnet.exchange.cuda_convnet import costs, plain
 from convnet.exchange.cuda_convnet.builder import Builder
 from convnet.exchange.cuda_convnet.definition import Section, read_sections
-from convnet.exchange.cuda_convnet.parametric import Weighted, source_of
+from convnet.exchange.cuda_convnet.parametric import WeightedLayers, source_of
 from convnet.exchange.cuda_convnet.rates import sgd_tables
 from convnet.exchange.cuda_convnet.report import Report
 from convnet.nn.net import Net
@@ -128,7 +128,7 @@ def import_files(
     image, classes, source = _data(layers, source, size, report, str(definition))
     seen = (crop, crop, image[2]) if crop else image
     builder = Builder(layers, seen, classes)
-    weighted = Weighted(builder)
+    weighted = WeightedLayers(builder)
     _translate(builder, weighted, params, Path(parameters), report)
     nodes = builder.used_nodes()
     table = {
@@ -205,7 +205,11 @@ def _outputs(layers: dict[str, Section]) -> int:
 
 
 def _translate(
-    builder: Builder, weighted: Weighted, params: dict[str, Section], path: Path, report: Report
+    builder: Builder,
+    weighted: WeightedLayers,
+    params: dict[str, Section],
+    path: Path,
+    report: Report,
 ) -> None:
     """Adds all layers to the builder, in their order."""
     layers = builder.definition
@@ -245,7 +249,7 @@ def _translate(
 
 
 def _learning(
-    weighted: Weighted, nodes: list[dict[str, Any]], report: Report, origin: str
+    weighted: WeightedLayers, nodes: list[dict[str, Any]], report: Report, origin: str
 ) -> dict[str, Any]:
     """The tables [sgd] and [schedule]; gives the nodes their multipliers."""
     names = {node["name"] for node in nodes}

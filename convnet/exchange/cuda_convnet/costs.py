@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from convnet.exchange.cuda_convnet.builder import Builder, Value
+from convnet.exchange.cuda_convnet.builder import Builder, Output
 from convnet.exchange.cuda_convnet.definition import Section
 
 
-def _coeff(b: Builder, section: Section, params: Section) -> dict[str, Any]:
+def _coeff(section: Section, params: Section) -> dict[str, Any]:
     coeff = params.number("coeff")
     if section.text("children", ""):
         text = "costs are not added up for the record; each counts by itself"
@@ -16,7 +16,7 @@ def _coeff(b: Builder, section: Section, params: Section) -> dict[str, Any]:
     return {} if coeff == 1.0 else {"coeff": coeff}
 
 
-def _labels_and(b: Builder, section: Section, usual: int) -> Value:
+def _labels_and(b: Builder, section: Section, usual: int) -> Output:
     """The second of two inputs, the first of which is the labels."""
     labels, value = b.inputs(section, 2)
     if not labels.labels:
@@ -29,37 +29,36 @@ def _labels_and(b: Builder, section: Section, usual: int) -> Value:
     return value
 
 
-def logreg(b: Builder, section: Section, params: Section) -> Value:
+def logreg(b: Builder, section: Section, params: Section) -> Output:
     """`cost.logreg`, and `cost.ce` and `cost.crossent`, which come to the same for one class."""
     value = _labels_and(b, section, 1 if section.text("type") == "cost.logreg" else 2)
     if params.whole("topk", 1, least=1) not in (1, 5):
         text = "the errors recorded are those of the first and of five guesses"
         params.noted("topk", text)
-    scores = value.softmax
-    if scores is None:
-        text = f"{value.name} is no softmax: its outputs are taken for the scores of one"
+    logits = value.softmax
+    if logits is None:
+        text = f"{value.name} is no softmax: its outputs are taken for the logits of one"
         section.noted("inputs", text)
-        scores = b.row(section, b.act(section, value))
-    return b.add(
-        section, section.name, "softmax_cross_entropy", [scores], **_coeff(b, section, params)
-    )
+        logits = b.row(section, b.act(section, value))
+    options = _coeff(section, params)
+    return b.add(section, section.name, "softmax_cross_entropy", [logits], **options)
 
 
-def bce(b: Builder, section: Section, params: Section) -> Value:
+def bce(b: Builder, section: Section, params: Section) -> Output:
     """`cost.bce` and `cost.dce`: a cross-entropy for each class."""
     value = _labels_and(b, section, 2)
-    options = _coeff(b, section, params)
+    options = _coeff(section, params)
     weight = params.number("posWeight", 1.0)
     options |= {} if weight == 1.0 else {"pos_weight": weight}
     if value.logistic is None:
         text = f"{value.name} is not logistic: its outputs are taken for probabilities"
         section.noted("inputs", text)
         options["scores"] = False
-    scores = value.logistic or b.act(section, value)
-    return b.add(section, section.name, "binary_cross_entropy", [b.row(section, scores)], **options)
+    row = b.row(section, value.logistic or b.act(section, value))
+    return b.add(section, section.name, "binary_cross_entropy", [row], **options)
 
 
-def sum2(b: Builder, section: Section, params: Section) -> Value:
+def sum2(b: Builder, section: Section, params: Section) -> Output:
     """`cost.sum2`: the sum of squares."""
-    options = _coeff(b, section, params)
+    options = _coeff(section, params)
     return b.add(section, section.name, "sumsquares", b.acts(section, 1), **options)

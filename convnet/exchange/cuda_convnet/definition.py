@@ -19,7 +19,7 @@ from convnet.common.reading import Budget, BudgetError, Limit, read_bytes
 from convnet.common.typecheck import ConfigError, brief, did_you_mean
 from convnet.exchange.cuda_convnet.report import Report
 
-Value = TypeVar("Value", int, float, bool)
+Read = TypeVar("Read", int, float, bool)
 
 # All that cuda-convnet ever read, so that one of these is never taken for another misspelt.
 _ALL_KEYS = """
@@ -100,7 +100,7 @@ class Section:
         """The value as a list, cut at commas outside brackets."""
         return _split(self.text(key, default))
 
-    def read(self, key: str, word: str, kind: Callable[[str], Value], expected: str) -> Value:
+    def read(self, key: str, word: str, kind: Callable[[str], Read], expected: str) -> Read:
         """A word of a key's value, as `kind` makes it."""
         try:
             return kind(word)
@@ -232,22 +232,22 @@ def read_sections(path: Path, report: Report) -> dict[str, Section]:
         for name in parser.sections():
             budget.spend(len(parser[name]))
             sections[name] = Section(origin, name, dict(parser.items(name)), spelling, report)
-    except configparser.MissingSectionHeaderError as error:
-        raise ConfigError(
-            f"{origin}: line {error.lineno}: expected a [section] before it, got {error.line!r}"
-        ) from None
-    except configparser.ParsingError as error:
-        line_number = error.errors[0][0]
-        raise ConfigError(
-            f"{origin}: line {line_number}: expected key=value, got"
-            f' "{lines[line_number - 1].strip()[:60]}"'
-        ) from None
-    except configparser.InterpolationError as error:
-        text = " ".join(str(error).split())
-        raise ConfigError(f"{origin}: [{error.section}] {error.option}: {text[:200]}") from None
     except (BudgetError, configparser.Error) as error:
-        raise ConfigError(f"{origin}: {' '.join(str(error).split())[:200]}") from None
+        raise ConfigError(f"{origin}: {_reason(error, lines)}") from None
     return sections
+
+
+def _reason(error: Exception, lines: list[str]) -> str:
+    """What is wrong with a file of these lines, and where."""
+    if isinstance(error, configparser.MissingSectionHeaderError):
+        return f"line {error.lineno}: expected a [section] before it, got {error.line!r}"
+    if isinstance(error, configparser.ParsingError):
+        number = error.errors[0][0]
+        return f'line {number}: expected key=value, got "{lines[number - 1].strip()[:60]}"'
+    text = " ".join(str(error).split())[:200]
+    if isinstance(error, configparser.InterpolationError):
+        return f"[{error.section}] {error.option}: {text}"
+    return text
 
 
 class _Interpolation(configparser.Interpolation):

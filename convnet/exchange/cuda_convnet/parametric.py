@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from convnet.exchange.cuda_convnet.builder import Builder, Value
+from convnet.exchange.cuda_convnet.builder import Builder, Output
 from convnet.exchange.cuda_convnet.definition import Section
 from convnet.exchange.cuda_convnet.rates import Rate, read_rates
 
@@ -31,7 +31,7 @@ _WINDOW = {
 _UNSUPPORTED = ("superEps", "superMom", "wcNormMin", "wcNormMax")  # unless they are 0
 
 
-class Weighted:
+class WeightedLayers:
     """Translates layers with weights.
 
     Args:
@@ -45,7 +45,7 @@ class Weighted:
         self.builder = builder
         self.rates: dict[str, Rate] = {}
 
-    def __call__(self, section: Section, params: Section) -> Value:
+    def __call__(self, section: Section, params: Section) -> Output:
         """Adds the nodes of one layer.
 
         Args:

@@ -8,11 +8,11 @@ from collections.abc import Callable
 from typing import Any
 
 from convnet.common.typecheck import did_you_mean
-from convnet.exchange.cuda_convnet.builder import Builder, Value
+from convnet.exchange.cuda_convnet.builder import Builder, Output
 from convnet.exchange.cuda_convnet.definition import Section
 from convnet.layers.graph import INPUT
 
-Translate = Callable[[Builder, Section, Section], Value]
+Translate = Callable[[Builder, Section, Section], Output]
 
 # cuda-convnet's neurons: our layer, and the names of its arguments.
 _NEURONS: dict[str, tuple[str, tuple[str, ...]]] = {
@@ -32,21 +32,21 @@ _NEURONS: dict[str, tuple[str, tuple[str, ...]]] = {
 }
 
 
-def data(b: Builder, section: Section, _params: Section) -> Value:
+def data(b: Builder, section: Section, _params: Section) -> Output:
     """The images (0), the labels (1), or the labels as a 0 or 1 for each class (2)."""
     index = section.whole("dataIdx", least=0)
     if index in (1, 2):
         for key in ("start", "end"):
             if section.text(key, ""):
                 section.changed(key, "labels are taken whole")
-        return Value("", (1,) if index == 1 else (b.classes,), labels=index, name=section.name)
+        return Output("", (1,) if index == 1 else (b.classes,), labels=index, name=section.name)
     if index != 0:
         raise section.error(
             "dataIdx",
             "expected 0 (images), 1 (labels) or 2 (labels as 0 and 1); data of other kinds "
             f"are not supported; got {index}",
         )
-    whole = Value(INPUT, b.in_shape, name=section.name)
+    whole = Output(INPUT, b.in_shape, name=section.name)
     count = math.prod(b.in_shape)
     start, end = section.whole("start", 0, least=0), section.whole("end", count)
     if not start < end <= count:
@@ -64,7 +64,7 @@ def data(b: Builder, section: Section, _params: Section) -> Value:
 # ---- pools --------------------------------------------------------------------------------------
 
 
-def pool(b: Builder, section: Section, params: Section) -> Value:
+def pool(b: Builder, section: Section, params: Section) -> Output:
     """A pool; where it does not begin at the first pixel or end at the last, with a crop."""
     value = b.image(section, b.acts(section, 1)[0], section.whole("channels", least=1))
     kind = section.text("pool").strip().lower()
@@ -105,7 +105,7 @@ def pool(b: Builder, section: Section, params: Section) -> Value:
 # ---- norms --------------------------------------------------------------------------------------
 
 
-def norm(b: Builder, section: Section, params: Section) -> Value:
+def norm(b: Builder, section: Section, params: Section) -> Output:
     """Normalization within a channel (rnorm, cnorm) or across channels (cmrnorm)."""
     kind = section.text("type")
     section.rename("sizeX", "size")
@@ -135,7 +135,9 @@ def norm(b: Builder, section: Section, params: Section) -> Value:
     return _blocks(b, section, value, size, {**common, "alpha": scale / size, "alpha_mode": "sum"})
 
 
-def _blocks(b: Builder, section: Section, value: Value, size: int, common: dict[str, Any]) -> Value:
+def _blocks(
+    b: Builder, section: Section, value: Output, size: int, common: dict[str, Any]
+) -> Output:
     """Blocks of `size` channels, each normalized by all of itself; the last may be smaller."""
     channels = value.shape[2]
     full = channels // size * size
@@ -155,13 +157,13 @@ def _blocks(b: Builder, section: Section, value: Value, size: int, common: dict[
 # ---- neurons ------------------------------------------------------------------------------------
 
 
-def neuron(b: Builder, section: Section, _params: Section) -> Value:
+def neuron(b: Builder, section: Section, _params: Section) -> Output:
     """A layer that is a neuron."""
     value = b.acts(section, 1)[0]
     return apply_neuron(b, section, value, section.name, section.text("neuron"))
 
 
-def apply_neuron(b: Builder, section: Section, value: Value, wish: str, text: str) -> Value:
+def apply_neuron(b: Builder, section: Section, value: Output, wish: str, text: str) -> Output:
     """The neuron of a layer, as nodes above it."""
     text = text.strip()
     match = re.fullmatch(r"(\w+)\s*(?:\[([^\]]*)\])?", text)
@@ -186,7 +188,7 @@ def apply_neuron(b: Builder, section: Section, value: Value, wish: str, text: st
         inner = b.add(section, f"{wish}/abs", "abs", [inner])
         return b.add(section, wish, "affine", [inner], a=options["a"], b=0.0)
     made = b.add(section, wish, layer, [value], **options)
-    return Value(
+    return Output(
         made.node,
         made.shape,
         name=section.name,
@@ -197,13 +199,13 @@ def apply_neuron(b: Builder, section: Section, value: Value, wish: str, text: st
 # ---- the rest -----------------------------------------------------------------------------------
 
 
-def softmax(b: Builder, section: Section, _params: Section) -> Value:
+def softmax(b: Builder, section: Section, _params: Section) -> Output:
     """A softmax; a node of its own only where something besides its cost takes it."""
     value = b.row(section, b.acts(section, 1)[0])
-    return Value("", value.shape, softmax=value, name=section.name)
+    return Output("", value.shape, softmax=value, name=section.name)
 
 
-def dropout(b: Builder, section: Section, params: Section) -> Value:
+def dropout(b: Builder, section: Section, params: Section) -> Output:
     """`dropout` scales in training, `dropout2` in testing, as the paper does."""
     value = b.acts(section, 1)[0]
     place = params if "keep" in params else section
@@ -218,7 +220,7 @@ def dropout(b: Builder, section: Section, params: Section) -> Value:
     return b.add(section, section.name, "dropout", [value], drop=drop, mode=mode)
 
 
-def eltsum(b: Builder, section: Section, params: Section) -> Value:
+def eltsum(b: Builder, section: Section, params: Section) -> Output:
     """A weighted sum, element by element."""
     values = b.alike(section, b.acts(section))
     place = params if "coeffs" in params else section
@@ -231,7 +233,7 @@ def eltsum(b: Builder, section: Section, params: Section) -> Value:
     return b.add(section, section.name, "sum", values, **options)
 
 
-def eltmax(b: Builder, section: Section, _params: Section) -> Value:
+def eltmax(b: Builder, section: Section, _params: Section) -> Output:
     """The largest, element by element."""
     values = b.alike(section, b.acts(section))
     if len(values) < 2:
@@ -239,7 +241,7 @@ def eltmax(b: Builder, section: Section, _params: Section) -> Value:
     return b.add(section, section.name, "max", values)
 
 
-def concat(b: Builder, section: Section, _params: Section) -> Value:
+def concat(b: Builder, section: Section, _params: Section) -> Output:
     """`concat` and `pass`: one input after the other."""
     values = b.acts(section)
     if len(values) == 1:
@@ -249,7 +251,7 @@ def concat(b: Builder, section: Section, _params: Section) -> Value:
     return b.add(section, section.name, "concat", values)
 
 
-def crop(b: Builder, section: Section, _params: Section) -> Value:
+def crop(b: Builder, section: Section, _params: Section) -> Output:
     """A square cut out of an image."""
     value = b.image(section, b.acts(section, 1)[0], section.whole("channels", least=1))
     left = section.whole("startX", least=0)
