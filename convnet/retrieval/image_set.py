@@ -26,6 +26,7 @@ from convnet.training.datasets import with_path
 
 Part = Literal["train", "val", "all"]
 PARTS: tuple[Part, ...] = ("train", "val", "all")
+SOURCE_KEYS = ("source", "path", "size", "val_fraction", "bad_files")  # of a DataConfig
 _SAMPLE = 64  # images of a set whose pixels are hashed
 
 
@@ -64,13 +65,9 @@ class Source:
     part: Part
 
     def as_dict(self) -> dict[str, Any]:
-        data: dict[str, Any] = {
-            "source": self.cfg.source,
-            "path": self.cfg.path,
-            "size": list(self.cfg.size),
-        }
-        data |= {"val_fraction": self.cfg.val_fraction, "bad_files": self.cfg.bad_files}
-        return {**data, "part": self.part}
+        """JSON values: `SOURCE_KEYS` and the part."""
+        data = {key: getattr(self.cfg, key) for key in SOURCE_KEYS}
+        return {**data, "size": list(self.cfg.size), "part": self.part}
 
 
 def source_for(trained: Trained, data: str | os.PathLike[str] | None, part: Part) -> Source:

@@ -29,6 +29,7 @@ from convnet.retrieval.features import FORMAT, VERSION, features_of, net_facts
 from convnet.retrieval.hashing import Encoder, HashSettings, learn_codes
 from convnet.retrieval.image_set import (
     PARTS,
+    SOURCE_KEYS,
     Joined,
     Source,
     data_facts,
@@ -340,8 +341,7 @@ def indexed_images(index: Index, data: Run | None = None) -> Dataset:
     Raises: DataError: they are not there, or are others.
     """
     said = index.facts["data"]
-    keys = ("source", "path", "size", "val_fraction", "bad_files")
-    where = {key: said[key] for key in keys if key in said}
+    where = {key: said[key] for key in SOURCE_KEYS if key in said}
     if data is not None:
         where["path"] = os.fspath(data)
     cfg = section(DataConfig, where, Place(shown(index.path), "data"))

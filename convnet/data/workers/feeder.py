@@ -99,13 +99,11 @@ class Feeder:
         Raises:
             DataError: an image of this batch cannot be read. WorkerError: workers keep dying.
         """
-        whole = False
         try:
             yield from self._stream(iter(batches))
-            whole = True
-        finally:
-            if not whole:  # jobs under way would write into the ring of the next stream
-                self.close()
+        except BaseException:
+            self.close()  # its jobs would write into the ring of the next stream
+            raise
 
     def _stream(self, batches: Iterator[Indices]) -> Iterator[Images]:
         free = list(range(MEMORY_BATCHES))
