@@ -331,6 +331,28 @@ for batch in loader.epoch():
 """
 
 
+_LEFT = """
+import atexit, sys, time
+from pathlib import Path
+from convnet.config import AugmentConfig
+from convnet.data import Loader
+from convnet.data.folder.image_folder import open_folder
+data = open_folder(Path(sys.argv[1]), (12, 12), cache_bytes=0)[0]
+batches = Loader(data, 2, 1, AugmentConfig(), None, True, workers=2, prefetch=1000).epoch()
+next(batches)
+atexit.register(time.sleep, 1)
+"""
+
+
+def test_a_program_that_ends_within_an_epoch_says_nothing(folder: Path) -> None:
+    """Its workers last until it ends: none is missed, and replaced, in between."""
+    words = [sys.executable, "-P", "-c", _LEFT, str(folder)]
+    done = subprocess.run(
+        words, env=tiny.environment(), capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 @pytest.mark.parametrize("how", ["SIGKILL", "SIGINT", "error"])
 def test_workers_end_with_their_parent(folder: Path, how: str) -> None:
     parent = subprocess.Popen(

@@ -12,15 +12,17 @@ from __future__ import annotations
 import itertools
 import os
 import pickle
+import queue
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import warnings
 import weakref
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from functools import partial
 from multiprocessing.connection import Connection, wait
@@ -74,6 +76,19 @@ class _Worker:
     jobs: deque[_Job] = field(default_factory=deque)
 
 
+_Start = tuple[Future[subprocess.Popen[bytes]], Callable[[], subprocess.Popen[bytes]]]
+
+
+def _start_all(to_start: queue.SimpleQueue[_Start | None]) -> None:
+    """Starts processes until there is None."""
+    while (item := to_start.get()) is not None:
+        made, start = item
+        try:
+            made.set_result(start())
+        except BaseException as error:
+            made.set_exception(error)
+
+
 class Pool:
     """Worker processes for one task. For one thread at a time; close it, or use it with `with`.
 
@@ -102,10 +117,15 @@ class Pool:
         self._todo: deque[_Job] = deque()
         self._workers: list[_Worker] = []
         # A worker is killed when the thread that started it ends (see `worker.main`), and a pool's
-        # caller may be one that only reads one epoch: so a thread of the pool's own starts them.
-        self._starter = ThreadPoolExecutor(1, thread_name_prefix="convnet-workers")
+        # caller may be one that only reads one epoch: so a thread of the pool's own starts them,
+        # which lasts as long as the process (an executor's ends before).
+        self._to_start: queue.SimpleQueue[_Start | None] = queue.SimpleQueue()
+        starter = threading.Thread(
+            target=_start_all, args=(self._to_start,), name="convnet-workers", daemon=True
+        )
+        starter.start()
         self._process = os.getpid()
-        self._end = weakref.finalize(self, _end_all, self._workers, self._starter)
+        self._end = weakref.finalize(self, _end_all, self._workers, self._to_start)
         self.size = workers
         try:
             for _ in range(workers):
@@ -137,15 +157,17 @@ class Pool:
         )
         handles = [theirs.fileno()] + ([] if self._memory is None else [self._memory])
         try:
-            process = self._starter.submit(
-                subprocess.Popen,
-                [sys.executable, "-c", code],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                pass_fds=handles,
-                env={**os.environ, **_ENVIRONMENT},
-                process_group=0,  # a Ctrl-C in the terminal is for the parent alone
-            ).result()
+            options: dict[str, Any] = {
+                "stdin": subprocess.DEVNULL,
+                "stdout": subprocess.DEVNULL,
+                "pass_fds": handles,
+                "env": {**os.environ, **_ENVIRONMENT},
+                "process_group": 0,  # a Ctrl-C in the terminal is for the parent alone
+            }
+            made: Future[subprocess.Popen[bytes]] = Future()
+            popen: Any = partial(subprocess.Popen, [sys.executable, "-c", code], **options)
+            self._to_start.put((made, popen))
+            process = made.result()
         except OSError as error:
             ours.close()
             raise WorkerError(
@@ -317,11 +339,11 @@ def _end(worker: _Worker) -> int:
         return worker.process.wait()
 
 
-def _end_all(workers: list[_Worker], starter: ThreadPoolExecutor) -> None:
+def _end_all(workers: list[_Worker], to_start: queue.SimpleQueue[_Start | None]) -> None:
     for worker in workers:
         worker.connection.close()
         worker.process.kill()
     for worker in workers:
         worker.process.wait()
     workers.clear()
-    starter.shutdown(wait=False)
+    to_start.put(None)
