@@ -8,7 +8,7 @@
 //   kFp32  each operand is high + low, two TF32 numbers that hold 23 of its 24 bits, and a product
 //   is
 //          low high + high low + high high: three mma. Tensor cores round sums towards zero, so
-//          these are short: every 32 k they are added to float32 registers ("drained").
+//          these are short: every 16 k they are added to float32 registers ("drained").
 //
 // Mapping. A block computes kM x kN of C, a warp kWarpM x kWarpN of it in mma of 16 x 8. Steps of
 // 16 k pass through a ring of four stages in shared memory: while one is multiplied, the next three
@@ -198,11 +198,12 @@ __device__ inline void clear(MmaSums<T>& sums) {
 }
 
 // A float as the mma wants it for TF32: rounded to 11 significant bits, halves away from zero, in
-// the bits that the mma does not ignore. cvt.rna.tf32 does the same in three instructions, two of
-// them at half rate. The sum with 0 x keeps NaN, which the first line could make a zero.
+// the bits that the mma does not ignore; denormal numbers are cut off. cvt.rna.tf32 takes three
+// instructions for it, two of them at half rate. Half a unit is 2^-11 of x with no mantissa; added
+// as a number, not to the bits, it leaves infinity and NaN what they are.
 __device__ inline unsigned rounded_to_tf32(unsigned x) {
-  const float rounded = __uint_as_float(x + 0x1000u);
-  return __float_as_uint(rounded + 0.0f * __uint_as_float(x));
+  const float power = __uint_as_float(x & 0xff800000u);
+  return __float_as_uint(__uint_as_float(x) + 0x1p-11f * power);
 }
 
 // A step is two halves of 8 k. first() may use both, second() the later one only: by then the
@@ -272,11 +273,18 @@ struct WarpProduct<T, Math::kBf16> {
   }
 };
 
-// x = high + low to 23 bits, as TF32. NaN and infinity become NaN in `low`, so high_part() need not
-// keep them.
-__device__ inline unsigned high_part(unsigned x) { return x + 0x1000u; }
+// x = high + low to 23 bits, as TF32. Where the sum is not finite, `ones` is NaN: all bits but the
+// sign (on a CPU those of the sum at least). high is then 1.5 to 2, of x's sign, and infinity and
+// NaN are in low alone: an infinite high part would meet the low part of the other operand, which
+// is 0 or of any sign.
+__device__ inline unsigned high_part(unsigned x) {
+  const unsigned sum = x + 0x1000u;
+  const float none = 0.0f * __uint_as_float(sum);
+  const unsigned ones = __float_as_uint(none + __uint_as_float(0x1fffu));
+  return (sum & ~ones) ^ (ones & 0xbfffe000u);
+}
 __device__ inline unsigned low_part(unsigned x) {
-  return __float_as_uint(__uint_as_float(x) - __uint_as_float(high_part(x) & 0xffffe000u));
+  return __float_as_uint(__uint_as_float(x) - __uint_as_float(high_part(x)));
 }
 
 // Sums of 16 k begin with the small products, low high and high low, of both halves: of the six

@@ -154,9 +154,42 @@ def test_not_a_number_stays_one(backend, rng, precision):
         y = once(backend, ops.dense_fprop, damaged, w, precision=precision)
         assert np.isnan(y[3]).all()
         assert np.isfinite(np.delete(y, 3, axis=0)).all()
-    x[3, 5] = np.inf
-    y = once(backend, ops.dense_fprop, x, w, precision=precision)
-    assert not np.isfinite(y[3]).any()
+
+
+def with_infinities(rng, rows: int, columns: int) -> tuple[np.ndarray, np.ndarray]:
+    """Operands of a product with all that an infinity can meet: numbers, 0, itself, its opposite;
+    and numbers so large that a rounding must not make them infinite."""
+    a, b = rng.uniform(-0.9, 0.9, (rows, 64)), rng.uniform(-0.9, 0.9, (columns, 64))
+    a[[3, 4], 5] = np.inf, -np.inf
+    b[[2, 7], 5] = 0, np.inf
+    a[5, [6, 7]] = np.inf, -np.inf
+    a[6, 8] = -np.inf
+    b[9, [8, 9]] = np.inf, 1e-30
+    a[9, 9] = np.inf
+    a[[7, 8], 10] = 3.3e38, -3.3e38
+    return a.astype(np.float32), b.astype(np.float32)
+
+
+def check_infinities(actual: np.ndarray, expected: np.ndarray) -> None:
+    for kind in (np.isnan, np.isposinf, np.isneginf):
+        np.testing.assert_array_equal(kind(actual), kind(expected), kind.__name__)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "tf32", "bf16"])
+def test_infinity_is_as_ieee_754_has_it(backend, rng, precision):
+    """In every pass: infinite, or NaN where it meets 0 or its opposite."""
+    a, b = with_infinities(rng, 70, 40)
+    with np.errstate(invalid="ignore"):
+        expected = np.matmul(a.astype(np.float64), b.astype(np.float64).T)
+    for kind in (np.isnan, np.isposinf, np.isneginf):
+        assert kind(expected).any()
+    transposed = [np.ascontiguousarray(m.T) for m in (a, b)]
+    check_infinities(once(backend, ops.dense_fprop, a, b, precision=precision), expected)
+    check_infinities(
+        once(backend, ops.dense_dgrad, a, transposed[1], precision=precision), expected
+    )
+    dw, _ = once(backend, ops.dense_wgrad, transposed[1], transposed[0], precision=precision)
+    check_infinities(dw, expected)
 
 
 @pytest.mark.parametrize("case", [CONV[1], CONV[3], CONV[7], CONV[13]], ids=str)

@@ -197,3 +197,30 @@ def test_algorithms_of_the_cpu(monkeypatch):
     assert re.match(r"Winograd, F\(\d x \d, 3 x 3\)", ops.conv_kernel("fprop", *shapes, pad=1))
     monkeypatch.setenv("CONVNET_WINOGRAD", "off")
     assert ops.conv_kernel("fprop", *shapes, pad=1) == "direct"
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_infinity_is_as_ieee_754_has_it(kernels_backend, rng, precision):
+    """A window without padding and without a zero: what sees an infinity is infinite, of its sign,
+    and NaN where it sees one of each."""
+    case = ConvCase("no-padding", 2, 12, 14, 16, 32, 5, 3)
+    x, w, dy = (cases.floats(rng, s) for s in (case.x_shape, case.w_shape, case.y_shape))
+    x[0, 3, 4, 5], x[0, 9, 4, 5], x[1, 6, 6, 2] = np.inf, -np.inf, np.inf
+    dy[0, 3, 4, 5], dy[1, 2, 7, 30] = np.inf, -np.inf
+    options = {"precision": precision, **case.options}
+    with np.errstate(invalid="ignore"):
+        expected = [
+            reference.conv_fprop(x, w, None, **case.options),
+            reference.conv_dgrad(dy, w, case.x_shape, **case.options),
+            reference.conv_wgrad(x, dy, case.w_shape, **case.options)[0],
+        ]
+    arrays = [kernels_backend.asarray(a) for a in (x, w, dy)]
+    results = [
+        ops.conv_fprop(arrays[0], arrays[1], **options),
+        ops.conv_dgrad(arrays[2], arrays[1], case.x_shape, **options),
+        ops.conv_wgrad(arrays[0], arrays[2], case.w_shape, **options)[0],
+    ]
+    for actual, right in zip(results, expected, strict=True):
+        host = np.array(kernels_backend.to_host(actual))
+        for kind in (np.isnan, np.isposinf, np.isneginf):
+            np.testing.assert_array_equal(kind(host), kind(right), kind.__name__)
