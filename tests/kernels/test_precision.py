@@ -175,7 +175,7 @@ def check_infinities(actual: np.ndarray, expected: np.ndarray) -> None:
         np.testing.assert_array_equal(kind(actual), kind(expected), kind.__name__)
 
 
-@pytest.mark.parametrize("precision", ["fp32", "tf32", "bf16"])
+@pytest.mark.parametrize("precision", ops.PRECISIONS)
 def test_infinity_is_as_ieee_754_has_it(backend, rng, precision):
     """In every pass: infinite, or NaN where it meets 0 or its opposite."""
     a, b = with_infinities(rng, 70, 40)
