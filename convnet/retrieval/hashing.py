@@ -1,11 +1,12 @@
 """Short binary codes of feature vectors, by an auto-encoder.
 
-    x -> (x - mean) / scale -> dense + relu, ... -> dense a -> logistic -> rounded to 0 or 1
+    x -> (x - mean) / scale -> dense + relu, ... -> dense a -> sigmoid -> rounded to 0 or 1
       -> dense + relu, ... -> dense -> y close to the scaled x
 
-The rounding takes place in the forward pass and is passed over in the backward pass, so that the
-decoder learns from what a code can hold. A bit of a code is whether its a is above the median of
-that a over the data: every bit then divides the images into halves.
+The forward pass rounds; in the backward pass the gradient passes through unchanged (a
+straight-through estimator), so that the decoder learns from what a code can hold. In the final code
+a bit says whether its a is above the median of that a over the data: every bit then divides the
+images into halves.
 
 Sources: paper, section 6.1, proposes such codes; rounding: A. Krizhevsky, G. Hinton, "Using very
 deep autoencoders for content-based image retrieval", ESANN 2011, which is the paper's [14].
@@ -202,7 +203,7 @@ class _AutoEncoder:
         decoder = [Dense(n, relu=True, init="he") for n in up[:-1]]
         decoder.append(Dense(up[-1], init="xavier"))
         self.layers: list[Layer] = [*self.encoder, Sigmoid(), *decoder]
-        self.code = len(self.encoder)  # the place of the logistic layer
+        self.code = len(self.encoder)  # the place of the sigmoid layer
         shape: tuple[int, ...] = (size,)
         params: list[Parameter] = []
         for number, layer in enumerate(self.layers):
@@ -236,7 +237,7 @@ class _AutoEncoder:
             y, kept = layer.fprop(y, True)
             saved.append(kept)
             if number == self.code:
-                y = xp.rint(y)  # passed over in the backward pass
+                y = xp.rint(y)  # the gradient passes through unchanged
         difference = y - x
         dy = difference * np.float32(self.factor / len(x))
         for layer, kept in zip(reversed(self.layers), reversed(saved), strict=True):
