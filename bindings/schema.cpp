@@ -11,6 +11,14 @@ void check_count(const Function& function, std::size_t count, const py::args& va
                        " arguments, got " + std::to_string(values.size()));
 }
 
+// NumPy's type of an output, which is found once: parsing its name takes longer than a small call.
+py::handle dtype_of(const char* name) {
+  static auto* const known = new std::unordered_map<std::string, py::object>;
+  py::object& type = (*known)[name];
+  if (!type) type = py::dtype(name);
+  return type;
+}
+
 }  // namespace
 
 py::object Function::operator()(const py::args& values) const {
@@ -31,7 +39,7 @@ py::tuple Function::infer(const py::args& values) const {
   for (const Call::Output& output : call.outputs()) {
     py::tuple shape(output.dims.size());
     for (std::size_t i = 0; i < output.dims.size(); ++i) shape[i] = output.dims[i];
-    outputs.append(py::make_tuple(output.place, shape, output.type));
+    outputs.append(py::make_tuple(output.place, shape, dtype_of(output.type)));
   }
   return py::make_tuple(outputs, call.scratch());
 }

@@ -37,7 +37,7 @@ def schema() -> list[tuple[str, list[tuple[str, str, str, bool, bool, str]], str
     """For each function below: its name; its arguments as (name, role, type, optional, several,
     the input whose memory it may have); and what it returns, "" for an operation."""
 
-def infer(op: str, /, *arguments: Any) -> tuple[list[tuple[int, tuple[int, ...], str]], int]:
+def infer(op: str, /, *arguments: Any) -> tuple[list[tuple[int, tuple[int, ...], Any]], int]:
     """For an operation with these arguments, without workspace and stream, of which only shapes
     are looked at: the outputs that have yet to be made as (number of the argument, shape, dtype),
     and the bytes of its workspace."""

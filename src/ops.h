@@ -1,7 +1,7 @@
 // The contract: every operation, on raw pointers and a stream.
 //
 // src/cpu/*.cpp implements it for the host, src/kernels/*.cu for CUDA devices (and, through
-// src/emulator/, for tests without one). bindings/module.cpp is compiled once against each.
+// src/emulator/, for tests without one). bindings/ is compiled once against each.
 //
 // Rules for every implementation
 //   - float32 storage; activations NHWC, filters KRSC (C/G deep), outputs NPQK, all contiguous.

@@ -22,7 +22,6 @@ def at_cache_line(
         make: np.empty or np.zeros.
         shape, dtype: of the array.
     """
-    size = math.prod(shape) * np.dtype(dtype).itemsize
-    raw = make(size + CACHE_LINE, np.uint8)
-    skip = -raw.ctypes.data % CACHE_LINE
-    return raw[skip : skip + size].view(dtype).reshape(shape)
+    kind = np.dtype(dtype)
+    raw = make(math.prod(shape) * kind.itemsize + CACHE_LINE, np.uint8)
+    return np.ndarray(shape, kind, raw, -raw.ctypes.data % CACHE_LINE)

@@ -33,7 +33,7 @@ def call(name: str, *values: Any, device: Backend | None = None) -> Any:
     """
     op = operations()[name]
     if device is None:
-        device = device_of(name, *[values[place] for place in op.places])
+        device = device_of(name, *op.arrays_among(values))
     module, given = device.module, list(values)
     if op.scratch or [place for place in op.results if type(given[place]) in _TO_MAKE]:
         outputs, size = module.infer(name, *values)

@@ -7,7 +7,10 @@ step that is traced (:mod:`convnet.nn.trace`) is a list of these.
 from __future__ import annotations
 
 import functools
+import operator
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from convnet import backend as _backend
 
@@ -44,9 +47,9 @@ class Op:
         return (*self.reads, *self.writes, *self.updates)
 
     @functools.cached_property
-    def places(self) -> tuple[int, ...]:
-        """The numbers of the array arguments."""
-        return tuple(self.arguments.index(name) for name in self.arrays)
+    def arrays_among(self) -> Callable[[Sequence[Any]], tuple[Any, ...]]:
+        """Picks the arrays from the arguments in their order."""
+        return operator.itemgetter(*map(self.arguments.index, self.arrays))
 
     @functools.cached_property
     def results(self) -> tuple[int, ...]:
