@@ -11,6 +11,8 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from convnet.common.checks import check_choice
+
 Initializer = Callable[..., np.ndarray]
 
 
@@ -76,6 +78,14 @@ def weights(
 ) -> np.ndarray:
     """Initial weights by name, or from a function of (rng, shape, fan_in, fan_out).
 
+    Args:
+        init: a key of `INITIALIZERS`, or a function.
+        rng: draws them.
+        shape: of the weights.
+        fan_in, fan_out: numbers of inputs of an output, and of outputs of an input.
+        std: of "gaussian" and "uniform".
+
+    Returns: float32 of that shape.
     Raises: ValueError for an unknown name, or a function that returns another shape.
     """
     if callable(init):
@@ -83,8 +93,7 @@ def weights(
         if values.shape != tuple(shape):
             raise ValueError(f"init: expected shape {tuple(shape)}, got {values.shape}")
         return values
-    if init not in INITIALIZERS:
-        raise ValueError(f"init: expected one of {', '.join(INITIALIZERS)}; got {init!r}")
-    if init in ("gaussian", "uniform"):
-        return INITIALIZERS[init](rng, shape, fan_in, fan_out, std=std)
-    return INITIALIZERS[init](rng, shape, fan_in, fan_out)
+    own = {"std": std} if init in ("gaussian", "uniform") else {}
+    return INITIALIZERS[check_choice("init", init, list(INITIALIZERS))](
+        rng, shape, fan_in, fan_out, **own
+    )

@@ -54,11 +54,12 @@ class Parameter:
 
     Args:
         name: "w" or "b" in a layer; a net makes it "conv1.w".
-        data: float32 array.
-        lr_mult: multiplies the learning rate; 0 freezes the parameter.
-        decay_mult: multiplies the weight decay.
+        data: float32, C-contiguous, of the shape that the layer says.
+        lr_mult: multiplies the learning rate, 0 or more; 0 freezes the parameter.
+        decay_mult: multiplies the weight decay, 0 or more.
 
     Attributes:
+        version: how often `data` has been set, which a program has the address of.
         grad: of the last `Net.gradients`, zeros where the parameter is frozen; None after a
             training step, which keeps none (but see `Net.keep_gradients`).
 
@@ -73,7 +74,7 @@ class Parameter:
         self, name: str, data: Array, lr_mult: float = 1.0, decay_mult: float = 1.0
     ) -> None:
         self.name = name
-        self.version = 0  # of `data`, which a program has the address of
+        self.version = 0
         self._data = data
         self.rates = Rates(lr_mult, decay_mult)
         self.grad: Any = None

@@ -36,6 +36,11 @@ def alexnet(
         without: convolutions to leave out, such as ["conv3"] (section 7).
         init, bias: initial weights (N(0, 0.01)), and biases of conv2, 4, 5, fc6 and fc7.
         net_options: device, seed, trace, precision; see `Net`.
+
+    Returns: a `Net` with a loss.
+    Raises: ValueError for sizes that do not fit.
+
+    Source: paper, section 3.5 and figure 2; sections 6 and 7 for the variants.
     """
     k = scaled(filters, width, groups, 5)
     norms, size = (1, 2) if lrn else (), 3 if overlap else 2

@@ -23,6 +23,9 @@ def cifar10_quick(
             hundred steps to start falling; "he" or "xavier" learn at once.
         net_options: device, seed, trace, precision; see `Net`.
 
+    Returns: a `Net` with a loss.
+    Raises: ValueError for sizes that do not fit.
+
     Source: cuda-convnet, layers-80sec.cfg.
     """
     nodes = [

@@ -24,6 +24,9 @@ def fashion_mnist(
         lrn: whether to normalise after the first two convolutions.
         dropout: probability to drop an output of the hidden dense layer; 0 for none.
         net_options: device, seed, trace, precision; see `Net`.
+
+    Returns: a `Net` with a loss.
+    Raises: ValueError for sizes that do not fit.
     """
 
     def norm(name: str) -> list[Node]:

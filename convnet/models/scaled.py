@@ -12,6 +12,12 @@ def scaled(filters: Sequence[int], width: float, groups: int, count: int) -> lis
 
     A width of 1 leaves them as they are.
 
+    Args:
+        filters: of each convolution.
+        width: above 0.
+        groups: at least 1.
+        count: how many numbers there have to be.
+
     Raises: ValueError for a width that is not positive, or another number of them than `count`.
     """
     if len(filters) != count:

@@ -25,6 +25,9 @@ def small(
         hidden: units of the hidden dense layer.
         dropout: probability to drop one of them, and one of its inputs; 0 for none.
         net_options: device, seed, trace, precision; see `Net`.
+
+    Returns: a `Net` with a loss.
+    Raises: ValueError for sizes that do not fit.
     """
 
     def drop(name: str) -> list[Node]:

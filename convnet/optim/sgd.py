@@ -42,11 +42,13 @@ class SGD:
 
     Args:
         params: the parameters to update, from the first layer's on; usually `net.params`.
-        lr: learning rate; may be set at any time.
+        lr: learning rate, 0 or more; may be set at any time.
         momentum: in [0, 1).
         weight_decay: 0 or more.
 
     Raises: ValueError for a value out of range.
+
+    Source: paper, section 5.
     """
 
     def __init__(

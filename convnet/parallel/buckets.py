@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import functools
 import importlib
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 
 from convnet import backend as backends
-from convnet.backend import Backend
+from convnet.backend import Array, Backend
 from convnet.layers.layer import Parameter
 from convnet.parallel.ranks import Ranks
 
@@ -29,8 +30,8 @@ class Bucket:
 
     def start(self, among: Ranks) -> None:
         """Packs the gradients and begins to sum them."""
-        for param, part in self._parts():
-            np.copyto(part, backends.of(param.data).to_host(param.grad).reshape(-1))
+        for param, part in _parts(self.params, self._flat):
+            np.copyto(part, backends.of(param.data).to_host(param.grad))
         self._done = among.start_sum(self._flat)
 
     def poll(self) -> bool:
@@ -42,12 +43,8 @@ class Bucket:
     def finish(self, among: Ranks) -> None:
         """Waits for the sum and puts it into the gradients."""
         among.wait(self.poll, "the sum of gradients")
-        for param, part in self._parts():
-            backends.of(param.data).put(param.grad, part.reshape(param.shape))
-
-    def _parts(self) -> list[tuple[Parameter, np.ndarray]]:
-        ends = np.cumsum([param.size for param in self.params])
-        return list(zip(self.params, np.split(self._flat, ends[:-1]), strict=True))
+        for param, part in _parts(self.params, self._flat):
+            backends.of(param.data).put(param.grad, part)
 
 
 class NcclBucket:
@@ -61,10 +58,8 @@ class NcclBucket:
         """Packs the gradients on the net's stream, then sums them on the other one."""
         nccl = importlib.import_module("cupy.cuda.nccl")
         with self.device.active():
-            at = 0
-            for param in self.params:
-                self._flat[at : at + param.size] = param.grad.reshape(-1)
-                at += param.size
+            for param, part in _parts(self.params, self._flat):
+                part[...] = param.grad
             self.stream.wait_event(self.device.record())
             data, count = self._flat.data.ptr, self._flat.size
             kinds = nccl.NCCL_FLOAT32, nccl.NCCL_SUM
@@ -78,10 +73,14 @@ class NcclBucket:
         """Puts the sums into the gradients, on the net's stream."""
         with self.device.active():
             self.device.current_stream().wait_event(self.device.record(self.stream))
-            at = 0
-            for param in self.params:
-                param.grad[...] = self._flat[at : at + param.size].reshape(param.shape)
-                at += param.size
+            for param, part in _parts(self.params, self._flat):
+                param.grad[...] = part
+
+
+def _parts(params: list[Parameter], flat: Array) -> Iterator[tuple[Parameter, Array]]:
+    """Each parameter, and its part of the bucket in its shape."""
+    for param, end in zip(params, itertools.accumulate(p.size for p in params), strict=True):
+        yield param, flat[end - param.size : end].reshape(param.shape)
 
 
 def communicator(device: Backend, among: Ranks) -> Callable[[list[Parameter]], NcclBucket]:

@@ -15,7 +15,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from types import TracebackType
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar, cast
 
 import numpy as np
 
@@ -141,13 +141,7 @@ class MpiRanks(Ranks):
         near.Free()
 
     def from_first(self, make: Callable[[], T]) -> T:
-        data = pickle.dumps(make()) if self.first else b""
-        size = np.array([len(data)], np.int64)
-        self._end(self.comm.Ibcast(size), "what rank 0 tells")
-        held = np.frombuffer(bytearray(data) if self.first else bytearray(int(size[0])), np.uint8)
-        self._end(self.comm.Ibcast(held), "what rank 0 tells")
-        found: T = pickle.loads(held.tobytes())
-        return found
+        return cast(T, self.each(make() if self.first else None)[0])
 
     def total(self, values: Sequence[float]) -> list[float]:
         sums = np.array(values, np.float64)
@@ -155,10 +149,7 @@ class MpiRanks(Ranks):
         return [float(value) for value in sums]
 
     def any(self, value: bool) -> bool:
-        found = np.array([value], np.int32)
-        request = self.comm.Iallreduce(self._mpi.IN_PLACE, found, self._mpi.MAX)
-        self._end(request, "a question to all")
-        return bool(found[0])
+        return self.total([value])[0] > 0.0
 
     def each(self, value: T) -> list[T]:
         data = np.frombuffer(pickle.dumps(value), np.uint8)

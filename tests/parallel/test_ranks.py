@@ -15,6 +15,7 @@ from nets import chain, data, make, shared, two_losses
 from tiny import command, config, environment, metrics, write_config, write_data
 
 import convnet
+from convnet.common import environment as variables
 from convnet.config import AugmentConfig
 from convnet.data.loader import Loader
 from convnet.optim.sgd import SGD
@@ -322,7 +323,7 @@ def test_a_rank_that_hangs_ends_the_job(one, tmp_path, where, rank):
 def test_a_timeout_that_makes_no_sense(monkeypatch, text):
     monkeypatch.setenv("CONVNET_MPI_TIMEOUT", text)
     with pytest.raises(ValueError, match="CONVNET_MPI_TIMEOUT: expected a number of seconds"):
-        ranks_module._timeout()
+        variables.seconds("CONVNET_MPI_TIMEOUT", 300)
 
 
 @needs_mpi
@@ -338,10 +339,10 @@ def test_an_error_in_one_rank_ends_the_job(one, tmp_path, rank, count):
 
         vary = Loader._vary
 
-        def failing(self, epoch, indices, images):
+        def failing(self, epoch, indices):
             if MPI.COMM_WORLD.rank == {rank} and epoch == 1:
                 raise DataError("image 5: it is not there")
-            return vary(self, epoch, indices, images)
+            return vary(self, epoch, indices)
 
         Loader._vary = failing
         convnet.train({str(one / "tiny.toml")!r}, device="cpu", run_dir={str(tmp_path / "run")!r})
