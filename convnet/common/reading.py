@@ -12,7 +12,6 @@ import errno
 import json
 import os
 import stat
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -160,26 +159,20 @@ def parse_json(text: str | bytes, nan: bool = False) -> Any:
         hooks |= {"parse_float": _json_float, "parse_constant": _json_float}
     try:
         value = json.loads(text, **hooks)
+        too_deep = _deeper(value, _DEPTH)
     except RecursionError:
-        value = _TOO_DEEP
-    level = _containers([value])
-    for _ in range(_DEPTH):
-        if level:
-            level = [
-                inner
-                for one in level
-                for inner in _containers(one.values() if isinstance(one, dict) else one)
-            ]
-    if level or value is _TOO_DEEP:
+        too_deep = True
+    if too_deep:
         raise ValueError(f"JSON nested more than {_DEPTH} deep")
     return value
 
 
-def _containers(values: Iterable[Any]) -> list[dict[str, Any] | list[Any]]:
-    return [one for one in values if isinstance(one, (dict, list))]
-
-
-_TOO_DEEP: Any = object()
+def _deeper(value: Any, depth: int) -> bool:
+    """Whether there are more than `depth` containers within one another."""
+    if not isinstance(value, (dict, list)):
+        return False
+    inner = value.values() if isinstance(value, dict) else value
+    return depth == 0 or any(_deeper(one, depth - 1) for one in inner)
 
 
 def _json_int(digits: str) -> int:

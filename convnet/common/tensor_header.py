@@ -1,4 +1,4 @@
-"""The header of a safetensors file, checked: what lies where, and the text beside it.
+"""The header of a safetensors file: what lies where, and the text beside it.
 
 The format is https://huggingface.co/docs/safetensors: a length, a JSON header, the arrays, one
 after the other without gaps.
@@ -6,14 +6,17 @@ after the other without gaps.
 
 from __future__ import annotations
 
+import json
 import math
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 
+from convnet.common.host_memory import CACHE_LINE
 from convnet.common.reading import Limit, open_file, parse_json
 
 DTYPES = {"float32": "F32", "float64": "F64", "int32": "I32", "int64": "I64", "uint8": "U8"}
@@ -33,6 +36,28 @@ class Entry:
     @property
     def nbytes(self) -> int:
         return math.prod(self.shape) * self.dtype.itemsize
+
+
+def header_of(
+    metadata: Mapping[str, str], arrays: Mapping[str, tuple[str, tuple[int, ...]]]
+) -> tuple[bytes, int]:
+    """The header of a new file, padded so that the arrays begin at a cache line.
+
+    Args:
+        metadata: texts by name.
+        arrays: dtype (a key of `DTYPES`) and shape by name, in the order of the arrays.
+
+    Returns: the first bytes of the file, and how many bytes of arrays follow.
+    """
+    header: dict[str, Any] = {"__metadata__": dict(metadata)}
+    end = 0
+    for name, (dtype, shape) in arrays.items():
+        start, end = end, end + math.prod(shape) * np.dtype(dtype).itemsize
+        place = {"shape": list(shape), "data_offsets": [start, end]}
+        header[name] = {"dtype": DTYPES[dtype], **place}
+    text = json.dumps(header).encode()
+    text += b" " * (-(8 + len(text)) % CACHE_LINE)
+    return len(text).to_bytes(8, "little") + text, end
 
 
 def read_header(file: BinaryIO) -> tuple[dict[str, str], dict[str, Entry]]:

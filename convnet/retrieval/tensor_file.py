@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from convnet.common.reading import open_file, parse_json
-from convnet.common.tensor_header import DTYPES, Entry, read_header
+from convnet.common.tensor_header import Entry, header_of, read_header
 from convnet.data.dataset import DataError, mismatch, readable, shown
 
 DIGEST = "sha256"
@@ -90,29 +89,19 @@ def create(
     Raises: OSError: it cannot be written, for example for lack of space.
     """
     given = dict(arrays or {})
-    header: dict[str, Any] = {"__metadata__": {"convnet": json.dumps(dict(facts), sort_keys=True)}}
-    order = {name: (array.dtype.name, array.shape) for name, array in given.items()}
-    order = {**order, **tensors, DIGEST: ("uint8", (32,))}
-    offset = 0
-    for name in sorted(order, key=lambda name: -np.dtype(order[name][0]).itemsize):  # aligned
-        dtype, shape = order[name]
-        size = int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize
-        header[name] = {
-            "dtype": DTYPES[dtype],
-            "shape": list(shape),
-            "data_offsets": [offset, offset + size],
-        }
-        offset += size
-    head = json.dumps(header).encode()
-    head += b" " * (-(8 + len(head)) % 64)
+    layout = {name: (array.dtype.name, array.shape) for name, array in given.items()}
+    layout |= {**tensors, DIGEST: ("uint8", (32,))}
+    order = sorted(layout, key=lambda name: -np.dtype(layout[name][0]).itemsize)  # aligned
+    text = json.dumps(dict(facts), sort_keys=True)
+    header, size = header_of({"convnet": text}, {name: layout[name] for name in order})
     with path.open("wb") as file:
-        file.write(struct.pack("<Q", len(head)) + head)
+        file.write(header)
         file.flush()
         try:
             if hasattr(os, "posix_fallocate"):  # else a full disk would be a SIGBUS, later
-                os.posix_fallocate(file.fileno(), 0, 8 + len(head) + offset)
+                os.posix_fallocate(file.fileno(), 0, len(header) + size)
             else:
-                file.truncate(8 + len(head) + offset)
+                file.truncate(len(header) + size)
         except OSError as error:
             path.unlink()
             raise OSError(error.errno, os.strerror(error.errno or 0), str(path)) from error

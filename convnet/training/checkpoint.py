@@ -14,7 +14,6 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-import struct
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +23,7 @@ import numpy as np
 
 from convnet.common.files import TEMPORARY, replace, sync_folder
 from convnet.common.reading import parse_json
-from convnet.common.tensor_header import DTYPES, read_tensors
+from convnet.common.tensor_header import header_of, read_tensors
 from convnet.common.typecheck import MismatchError, convert, shown
 from convnet.data import Statistics
 from convnet.nn.net import Net
@@ -129,20 +128,11 @@ def write(path: Path, state: Mapping[str, Any], arrays: Mapping[str, np.ndarray]
     """
     held = {name: np.asarray(arrays[name], order="C") for name in sorted(arrays)}
     text = json.dumps({"format": FORMAT, **state}, allow_nan=False)
-    header: dict[str, Any] = {"__metadata__": {"convnet": text, "sha256": _digest(text, held)}}
-    offset = 0
-    for name, array in held.items():
-        header[name] = {
-            "dtype": DTYPES[array.dtype.name],
-            "shape": list(array.shape),
-            "data_offsets": [offset, offset + array.nbytes],
-        }
-        offset += array.nbytes
-    head = json.dumps(header).encode()
-    head += b" " * (-len(head) % 8)
+    layout = {name: (array.dtype.name, array.shape) for name, array in held.items()}
+    header, _ = header_of({"convnet": text, "sha256": _digest(text, held)}, layout)
 
     def write_all(file: Any) -> None:
-        file.write(struct.pack("<Q", len(head)) + head)
+        file.write(header)
         for array in held.values():
             file.write(_bytes(array))
 

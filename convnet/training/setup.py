@@ -13,6 +13,7 @@ import numpy as np
 
 from convnet import backend as backends
 from convnet.backend import Backend
+from convnet.common.typecheck import shown
 from convnet.config import Config, ConfigError
 from convnet.data import Dataset, Loader, Statistics, statistics
 from convnet.data.workers.pool import auto_workers, usable_cpus
@@ -28,6 +29,7 @@ from convnet.training.datasets import Data, open_sets
 from convnet.training.finetune import Taken, take_weights
 from convnet.training.inputs import Preparer
 from convnet.training.nets import build_net, param_groups
+from convnet.training.resume import differences
 from convnet.training.staging import UPLOADS
 
 _HELD_BATCHES = 6  # of images on the host: four ready, one being read, one in use
@@ -87,25 +89,17 @@ class Parts:
         Raises:
             CheckpointError: the run was begun with other data.
         """
-        for key, now in self.facts().items():
-            then = state[key]
-            if then != now:
-                raise CheckpointError(
-                    f"{path}: the run was begun with other data: {key}: expected {_brief(then)}, "
-                    f"got {_brief(now)}"
-                )
+        facts = self.facts()
+        for key, then, now in differences("", {key: state[key] for key in facts}, facts):
+            raise CheckpointError(
+                f"{path}: the run was begun with other data: {key}: expected {shown(then)}, "
+                f"got {shown(now)}"
+            )
 
 
 def _fact(data: Dataset) -> dict[str, Any]:
     labels = np.ascontiguousarray(data.labels, np.int32)
     return {"pictures": len(data), "labels": hashlib.sha256(labels.tobytes()).hexdigest()[:16]}
-
-
-def _brief(value: Any) -> str:
-    if isinstance(value, dict):
-        return f"{value.get('pictures')} images (labels {value.get('labels')})"
-    text = str(value)
-    return text if len(text) < 100 else text[:97] + "..."
 
 
 def build(

@@ -171,11 +171,9 @@ class _Job:
                 place = "no checkpoint yet: from the start"
             else:
                 trainer.restore(checkpoint)
-                place = (
-                    f"from {checkpoint.path.name}: {trainer.epoch} epochs and "
-                    f"{trainer.step_in_epoch} steps done"
-                )
-            self.reporter.line(f"resume    {place}")
+                done = f"{trainer.epoch} epochs and {trainer.step_in_epoch} steps done"
+                place = f"from {checkpoint.path.name}: {done}"
+            self.reporter.block("resume", place)
             if self.ranks.first:
                 resumed.show(self.reporter, parts.machine(), trainer.finished)
             if not trainer.finished:
@@ -193,12 +191,8 @@ class _Job:
     def _build(self, cfg: Config, checkpoint: Checkpoint | None) -> Parts:
         """Makes the parts of the run and prints what they are."""
         reporter, ranks = self.reporter, self.ranks
-        first, *others = backends.get_all(self.device)
-        reporter.block(
-            "device",
-            f"{first.describe()}{self._why_no_gpu()}",
-            *(other.describe() for other in others),
-        )
+        first, *others = (device.describe() for device in backends.get_all(self.device))
+        reporter.block("device", f"{first}{self._why_no_gpu()}", *others)
         if ranks.size > 1:
             reporter.block("ranks", f"{ranks.size} processes, each with its part of every batch")
         if cfg.train.tensorboard and ranks.first:
@@ -280,7 +274,7 @@ class _Job:
     def _run(self, trainer: Trainer) -> TrainResult:
         reporter, folder, reason = self.reporter, trainer.folder, ""
         reporter.log_to(folder.log.append)
-        reporter.line(f"run       {folder.path}")
+        reporter.block("run", str(folder.path))
         with Signals() as signals:
             reporter.on_hang_up = signals.hang_up
             try:
@@ -292,9 +286,9 @@ class _Job:
                 reporter.line(f"stopped at once; {self._way_back(trainer)}", always=True)
                 raise
             except OSError as error:
-                text = os.strerror(error.errno) if error.errno else error
-                text = f"{text}; {self._way_back(trainer)}"
-                raise OSError(error.errno, text, error.filename) from error
+                reason = os.strerror(error.errno) if error.errno else str(error)
+                reason = f"{reason}; {self._way_back(trainer)}"
+                raise OSError(error.errno, reason, error.filename) from error
             except (LinkError, jobs.RanksError) as error:
                 raise type(error)(f"{error}; {self._way_back(trainer)}") from error
             finally:
