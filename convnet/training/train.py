@@ -269,7 +269,7 @@ class _Job:
             hint = StuckHint(parts.net.classes or 1, self.reporter.line)
             callbacks = [Display(self.reporter), hint, *self.callbacks]
             callbacks += [tensorboard.Board()] if parts.cfg.train.tensorboard else []
-        return Trainer(parts.cfg, parts, folder, self.reporter, callbacks)
+        return Trainer(parts, folder, self.reporter, callbacks)
 
     def _run(self, trainer: Trainer) -> TrainResult:
         reporter, folder, reason = self.reporter, trainer.folder, ""

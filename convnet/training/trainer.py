@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 
 from convnet.common.distribution import VERSION
-from convnet.config import Config
 from convnet.data import DataError
 from convnet.layers.graph import INPUT
 from convnet.optim.sgd import DivergedError
@@ -32,7 +31,7 @@ class Trainer:
     """One run in progress.
 
     Args:
-        cfg, parts: what to train, and the objects made from it.
+        parts: the objects that the run works with.
         folder: where the run is kept.
         reporter: where it is shown.
         callbacks: functions of a record of metrics.jsonl, and `Callback`s.
@@ -45,15 +44,13 @@ class Trainer:
 
     def __init__(
         self,
-        cfg: Config,
         parts: Parts,
         folder: RunFolder | NoFolder,
         reporter: Reporter,
         callbacks: Sequence[Callable[[Record], Any]] = (),
     ) -> None:
-        self.cfg, self.parts, self.folder, self.reporter = cfg, parts, folder, reporter
-        self.callbacks = callbacks
-        self.net = parts.net
+        self.parts, self.folder, self.reporter, self.callbacks = parts, folder, reporter, callbacks
+        self.cfg, self.net = parts.cfg, parts.net
         self.ranks = parts.parallel.among
         self.epoch = self.step_in_epoch = 0
         self.best: Record | None = None
@@ -63,7 +60,7 @@ class Trainer:
         self.epoch_clock, self.window_clock, self.run_clock = Clock(), Clock(), Clock()
         self.validation_seconds = 0.0
         self.stop_asked = False
-        self.lr = cfg.sgd.lr
+        self.lr = parts.cfg.sgd.lr
 
     # ---- state ----------------------------------------------------------------------------------
 
