@@ -27,7 +27,8 @@ from convnet.training.setup import workers_for
 Run = str | os.PathLike[str]
 
 
-def _warn(text: str) -> None:
+def as_warning(text: str) -> None:
+    """Issues a Python warning; commands print lines instead."""
     warnings.warn(text, stacklevel=3)
 
 
@@ -37,7 +38,7 @@ class Trained:
 
     Attributes:
         net, cfg: the net and its configuration; classes: names of its outputs.
-        image: (H, W, C) of the data, before the crop.
+        image_shape: (H, W, C) of the data, before the crop.
         stats: of the training data.
         checkpoint: where the weights are from.
         prepare: makes the net's input of batches.
@@ -46,14 +47,14 @@ class Trained:
     net: Net
     cfg: Config
     classes: tuple[str, ...]
-    image: tuple[int, int, int]
+    image_shape: tuple[int, int, int]
     stats: Statistics
     checkpoint: Checkpoint
     prepare: Preparer
 
 
 def loader_of(
-    net: Trained, images: Dataset, batch: int, warn: Callable[[str], None] = _warn
+    net: Trained, images: Dataset, batch: int, warn: Callable[[str], None] = as_warning
 ) -> Loader:
     """Batches of images, in order and as the net's training prepared them."""
     cfg, workers = net.cfg, workers_for(net.cfg, net.prepare.backend)
@@ -62,7 +63,9 @@ def loader_of(
     return loader
 
 
-def open_run(run: Run, device: str | None = None, warn: Callable[[str], None] = _warn) -> Trained:
+def open_run(
+    run: Run, device: str | None = None, warn: Callable[[str], None] = as_warning
+) -> Trained:
     """Reads a trained net.
 
     Args:
@@ -79,15 +82,15 @@ def open_run(run: Run, device: str | None = None, warn: Callable[[str], None] = 
     backend = backends.get_all(device or "auto")[0]
     if backend.name == "cpu":
         backends.set_threads(cfg.train.threads)
-    classes, image = tuple(state["classes"]), tuple(state["picture"])
+    classes, shape = tuple(state["classes"]), tuple(state["picture"])
     # The configuration may ask for any net: it must fit the weights before memory is taken.
-    sizes = build_net(cfg, image, len(classes), "cpu", sizes_only=True)
+    sizes = build_net(cfg, shape, len(classes), "cpu", sizes_only=True)
     check_weights(sizes, checkpoint)
-    net = build_net(cfg, image, len(classes), device or "auto")
+    net = build_net(cfg, shape, len(classes), device or "auto")
     load_weights(net, checkpoint)
     stats = checkpoint.statistics()
-    prepare = Preparer(backend, stats, cfg, image)
-    return Trained(net, cfg, classes, image, stats, checkpoint, prepare)
+    prepare = Preparer(backend, stats, cfg, shape)
+    return Trained(net, cfg, classes, shape, stats, checkpoint, prepare)
 
 
 def load(run: str | os.PathLike[str], device: str | None = None) -> Net:
@@ -150,10 +153,10 @@ def _class_difference(classes: tuple[str, ...], first: Trained) -> str:
 
 def _validation_set(net: Trained, data: Data) -> Dataset:
     _, found = open_sets(net.cfg, data)
-    if found.shape != net.image or found.classes != net.classes:
+    if found.shape != net.image_shape or found.classes != net.classes:
         raise DataError(
-            f"{found.description}: expected images {net.image} of {len(net.classes)} classes as in "
-            f"training, got {found.shape} of {len(found.classes)}"
+            f"{found.description}: expected images {net.image_shape} of {len(net.classes)} classes "
+            f"as in training, got {found.shape} of {len(found.classes)}"
         )
     return found
 
@@ -172,7 +175,7 @@ def _measure(
     if len(nets) == 1 and not ten_crop and not nine_crop:
         return [_measure_centre(nets[0], loaders[0], tables)]
     together, own = Metrics(nets[0].classes), [Metrics(net.classes) for net in nets]
-    crops = [crops_of(net.image, net.cfg.augment, ten_crop, nine_crop) for net in nets]
+    crops = [crops_of(net.image_shape, net.cfg.augment, ten_crop, nine_crop) for net in nets]
     for batches in zip(*(loader.epoch(0) for loader in loaders), strict=True):
         labels = batches[0].labels
         total = np.zeros((len(labels), len(together.classes)))
@@ -200,7 +203,7 @@ def measure_classes(
     run: Run,
     data: Data = None,
     device: str | None = None,
-    warn: Callable[[str], None] = _warn,
+    warn: Callable[[str], None] = as_warning,
     ten_crop: bool = False,
 ) -> tuple[Metrics, Dataset]:
     """The metrics of one net by class, and its validation data; arguments as for `evaluate`."""
@@ -213,7 +216,7 @@ def evaluate(
     run: Run | Sequence[Run],
     data: Data = None,
     device: str | None = None,
-    warn: Callable[[str], None] = _warn,
+    warn: Callable[[str], None] = as_warning,
     ten_crop: bool = False,
     csv: str | os.PathLike[str] | None = None,
     nine_crop: bool = False,

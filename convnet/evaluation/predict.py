@@ -15,7 +15,7 @@ from convnet.data import ArrayDataset, Batch
 from convnet.data.dataset import Images
 from convnet.data.image import read_image
 from convnet.evaluation.crops import crops_of, probabilities
-from convnet.evaluation.evaluate import Trained, _warn, loader_of, open_run
+from convnet.evaluation.evaluate import Trained, as_warning, loader_of, open_run
 
 _BAR = 24  # characters of a probability of 1
 
@@ -44,7 +44,7 @@ def predict(
     images: Sequence[str | os.PathLike[str]],
     device: str | None = None,
     top: int = 5,
-    warn: Callable[[str], None] = _warn,
+    warn: Callable[[str], None] = as_warning,
     ten_crop: bool = False,
 ) -> list[Prediction]:
     """Names what images show; they are prepared as in training: size, grey or colour, mean.
@@ -79,7 +79,7 @@ def read_images(trained: Trained, images: Sequence[str | os.PathLike[str]]) -> I
     Raises:
         DataError: a file that is not a usable image.
     """
-    height, width, channels = trained.image
+    height, width, channels = trained.image_shape
     return np.stack([read_image(Path(image), (height, width), channels) for image in images])
 
 
@@ -93,7 +93,7 @@ def batches(trained: Trained, pixels: Images) -> Iterator[Batch]:
 
 def classify(trained: Trained, pixels: Images, ten_crop: bool = False) -> np.ndarray:
     """Probabilities of the classes, float64 [N, classes], of images uint8 [N, H, W, C]."""
-    crops = crops_of(trained.image, trained.cfg.augment, ten_crop)
+    crops = crops_of(trained.image_shape, trained.cfg.augment, ten_crop)
     found = (
         probabilities(trained.net, trained.prepare, batch, crops)
         for batch in batches(trained, pixels)

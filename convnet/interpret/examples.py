@@ -56,7 +56,7 @@ def from_files(
             known = ", ".join(trained.classes[:20])
             raise mismatch("labels", f"classes of the net ({known})", f'"{label}"')
     pixels = read_images(trained, images)
-    height, width, channels = trained.image
+    height, width, channels = trained.image_shape
     factor = -(-SHOWN_SIDE // min(height, width)) if min(height, width) > 32 else 1
     examples = []
     for number, (image, one) in enumerate(zip(images, pixels, strict=True)):

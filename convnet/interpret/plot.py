@@ -19,7 +19,7 @@ from convnet.common.typecheck import did_you_mean
 from convnet.config import load_config
 from convnet.data import DataError
 from convnet.data.dataset import mismatch, shown
-from convnet.evaluation.evaluate import _warn, measure_classes, open_run, validation_sets
+from convnet.evaluation.evaluate import as_warning, measure_classes, open_run, validation_sets
 from convnet.evaluation.predict import classify
 from convnet.interpret import charts
 from convnet.interpret.examples import choose, from_files, from_set
@@ -120,7 +120,7 @@ def plot_filters(
     scale: int = 0,
     each: bool = False,
     most: int = 64,
-    warn: Warn = _warn,
+    warn: Warn = as_warning,
 ) -> tuple[Path, str]:
     """The kernels of a layer as one image, towers apart (paper, figure 3).
 
@@ -172,7 +172,7 @@ def plot_predictions(
     ten_crop: bool = False,
     data: Data = None,
     device: str | None = None,
-    warn: Warn = _warn,
+    warn: Warn = as_warning,
 ) -> tuple[Path, str]:
     """Images with the classes that the net finds likeliest, the right one red (paper, figure 4).
 
@@ -248,7 +248,7 @@ def plot_confusion(
     ten_crop: bool = False,
     data: Data = None,
     device: str | None = None,
-    warn: Warn = _warn,
+    warn: Warn = as_warning,
     most: int = 5,
 ) -> tuple[Path, str]:
     """What validation images of each class are taken for.

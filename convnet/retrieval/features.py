@@ -23,7 +23,7 @@ from convnet.common.reading import JSON, parse_json, read_text
 from convnet.common.typecheck import did_you_mean
 from convnet.data import DataError, Dataset
 from convnet.data.dataset import Images, mismatch, shown
-from convnet.evaluation.evaluate import Trained, _warn, loader_of, open_run
+from convnet.evaluation.evaluate import Trained, as_warning, loader_of, open_run
 from convnet.evaluation.predict import batches
 from convnet.layers import Dense, graph
 from convnet.nn.net import Net
@@ -82,14 +82,14 @@ def net_facts(trained: Trained, layer: str) -> dict[str, Any]:
         "mean": cfg.data.mean,
         "scale": cfg.data.scale,
         "crop": list(cfg.augment.crop),
-        "picture": list(trained.image),
+        "picture": list(trained.image_shape),
     }
     digest = hashlib.sha256(json.dumps(how, sort_keys=True, default=str).encode())
     for name, array in sorted(trained.checkpoint.arrays.items()):
         if not name.endswith(":velocity"):
             digest.update(f"\n{name} {array.shape}\n".encode())
             digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
-    return {"sha256": digest.hexdigest(), "layer": layer, "picture": list(trained.image)}
+    return {"sha256": digest.hexdigest(), "layer": layer, "picture": list(trained.image_shape)}
 
 
 # ---- writing -------------------------------------------------------------------------------------
@@ -120,7 +120,7 @@ def write_features(
     layer: str | None = None,
     part: Part = "train",
     device: str | None = None,
-    warn: Callable[[str], None] = _warn,
+    warn: Callable[[str], None] = as_warning,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Written:
     """Writes the output of a layer, in test mode, for every image of a set.
@@ -150,9 +150,9 @@ def write_features(
     layer = checked_layer(trained.net, layer)
     source = source_for(trained, data, part)
     dataset, labelled = open_source(source)
-    if dataset.shape != trained.image:
+    if dataset.shape != trained.image_shape:
         got = dataset.shape
-        raise mismatch(dataset.description, f"images {trained.image} as in training", got)
+        raise mismatch(dataset.description, f"images {trained.image_shape} as in training", got)
     names = image_names(dataset)
     facts = {
         "format": FORMAT,

@@ -74,7 +74,7 @@ def source_for(trained: Trained, data: str | os.PathLike[str] | None, part: Part
     """The images at a path, as this net takes them."""
     cfg = with_path(trained.cfg, data).data
     if cfg.source == "folder":
-        cfg = with_changes(cfg, size=(trained.image[0], trained.image[1]))
+        cfg = with_changes(cfg, size=(trained.image_shape[0], trained.image_shape[1]))
     return Source(cfg, part)
 
 

@@ -21,7 +21,7 @@ from convnet.config import DataConfig
 from convnet.config.reading import Place, section
 from convnet.data import DataError, Dataset
 from convnet.data.dataset import mismatch, shown
-from convnet.evaluation.evaluate import _warn, open_run, validation_sets
+from convnet.evaluation.evaluate import as_warning, open_run, validation_sets
 from convnet.interpret.examples import Example, from_files, from_set, large_image
 from convnet.interpret.montage import Panel, neighbour_rows, save_image
 from convnet.retrieval import tensor_file
@@ -296,7 +296,7 @@ def search(
     k: int = 6,
     data: Run | None = None,
     device: str | None = None,
-    warn: Callable[[str], None] = _warn,
+    warn: Callable[[str], None] = as_warning,
 ) -> list[Found]:
     """The images of an index that are nearest to others in a layer of a net.
 

@@ -298,7 +298,7 @@ def test_predictions_of_a_run(
 def test_images_are_shown_larger_than_the_net_sees_them(colour_run: Path, tmp_path: Path) -> None:
     shutil.copytree(colour_run, tmp_path / "run")
     trained = open_run(colour_run)
-    assert trained.image == (16, 16, 3)
+    assert trained.image_shape == (16, 16, 3)
     plot.plot_predictions(tmp_path / "run", count=3, device="cpu")
     assert (tmp_path / "run" / "predictions.png").is_file()
 
