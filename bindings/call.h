@@ -83,8 +83,7 @@ class Call {
     } else if (mode_ == Mode::kInfer) {
       read_shape(tensor, object, role, optional);
     } else {
-      const ArrayInfo array = array_info(tensor, object);
-      check_array(op, tensor.name.c_str(), array, tensor.element, role != Role::kIn);
+      const ArrayInfo array = checked_array(tensor, object, role != Role::kIn);
       tensor.dims = array.dims;
       tensor.data = array.data;
       check_apart(tensor, role != Role::kIn, in_place);
@@ -153,14 +152,19 @@ class Call {
     if (tensor.to_make) check_countable(op, name, tensor.dims);
   }
 
-  ArrayInfo array_info(const Tensor& tensor, py::handle object) {
+  ArrayInfo checked_array(const Tensor& tensor, py::handle object, bool written) {
     const char* name = tensor.name.c_str();
-    if (backend_memory() == Memory::kHost) return host_array(op, name, object);
+    if (backend_memory() == Memory::kHost) {
+      ArrayInfo array = host_array(op, name, object);
+      check_array(op, name, array, tensor.element, written);
+      return array;
+    }
     if (!is_gpu_array(object)) {
       fail(op, name, "a GPU array (CuPy, PyTorch, JAX and others)", python_type(object),
            "cupy.asarray copies a NumPy array to the GPU");
     }
     ArrayInfo array = gpu_array(op, name, object, tensor.element.size, stream_);
+    check_array(op, name, array, tensor.element, written);
     const bool moved = count(array.dims) > 0 && choose_device(name, memory_device(array.data));
     if (moved && array.has_stream) {  // CuPy names the stream of the device that is current
       array = gpu_array(op, name, object, tensor.element.size, stream_);
