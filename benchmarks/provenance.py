@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import json
 import platform
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -31,3 +33,13 @@ def versions() -> dict[str, str]:
         except ImportError as error:  # CuPy without its libraries, say
             found[name] = f"not importable: {error}".partition("\n")[0]
     return found
+
+
+def read_record(path: Path) -> dict[str, Any]:
+    """A record of results; precisions were called "math" in older ones."""
+    return json.loads(
+        path.read_text(),
+        object_hook=lambda table: {
+            "precision" if key == "math" else key: value for key, value in table.items()
+        },
+    )

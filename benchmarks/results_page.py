@@ -12,7 +12,6 @@ stale page is an error.
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import re
 import sys
@@ -21,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from expected import comparison
+from provenance import read_record
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = ("docs/performance.md", "docs/gpu-results.md", "docs/kernels.md")
@@ -76,7 +76,7 @@ def results(path: str, root: Path, page: str = "") -> str:
     file = root / path
     if not file.is_file():
         raise SystemExit(f"{path}: no such file of results")
-    return record_text(json.loads(file.read_text()), path)
+    return record_text(read_record(file), path)
 
 
 def folder_section(folder: Path) -> str:
@@ -89,7 +89,7 @@ def folder_section(folder: Path) -> str:
     text.append("")
     for file in sorted(folder.glob("*.json")):
         text.append(f"### {file.stem}\n")
-        text.append(record_text(json.loads(file.read_text()), file.name))
+        text.append(record_text(read_record(file), file.name))
     return "\n".join(text)
 
 

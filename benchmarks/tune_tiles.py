@@ -138,7 +138,7 @@ def held(path: Path, record: dict[str, Any]) -> dict[str, dict]:
     """The rows of an earlier run of the same kind, by key. Raises SystemExit for another's file."""
     if not path.exists():
         return {}
-    found = json.loads(path.read_text())
+    found = provenance.read_record(path)
     for name in ("benchmark", "device", "batch"):
         if found.get(name) != record[name]:
             refuse(f"{path}: expected results for {name} {record[name]}, got {found.get(name)}")
@@ -348,7 +348,7 @@ def refuse(text: str) -> NoReturn:
 
 def write(args: argparse.Namespace) -> int:
     """The table from a file of results. Raises SystemExit where those are not of a GPU's."""
-    record = json.loads(args.write.read_text())
+    record = provenance.read_record(args.write)
     if record.get("benchmark") != "tune_tiles":
         refuse(f"{args.write}: expected the JSON of tune_tiles, got {record.get('benchmark')!r}")
     kind, _, name = record["device"].partition(": ")

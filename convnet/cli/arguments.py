@@ -43,14 +43,15 @@ class Parser(argparse.ArgumentParser):
         )
 
     def setting(self, name: str, key: str, kind: Callable[[str], Any]) -> None:
-        """An option with a value that overrides one key of the configuration."""
+        """An option with a value that overrides one key of the configuration, also one that --set
+        names."""
         self.add_argument(
             name,
             action="append",
             default=[],
             type=lambda text: f"{key}={kind(text)}",
             metavar="N",
-            dest="overrides",
+            dest="settings",
             help=f"as --set {key}=N",
         )
 
@@ -135,10 +136,10 @@ def warn(text: str) -> None:
 
 
 def integer(low: int, high: int | None = None) -> Callable[[str], int]:
-    """A whole number from `low` to `high`, or of at most nine digits."""
+    """A whole number from `low` to `high`, or of at most 18 digits."""
 
     def convert(text: str) -> int:
-        value = int(text) if text.isascii() and text.isdecimal() and len(text) < 10 else low - 1
+        value = int(text) if text.isascii() and text.isdecimal() and len(text) < 19 else low - 1
         if not low <= value <= (value if high is None else high):
             limits = f", at least {low};" if high is None else f" from {low} to {high},"
             raise argparse.ArgumentTypeError(f'expected a whole number{limits} got "{text}"')

@@ -88,9 +88,10 @@ def bench_data(
     measure("augment", _prepared(itertools.repeat(batch), prepare))
     for count in [0, *(workers or _powers(auto_workers()))] if decoded else [0]:
         name = f"{count} worker{'s' * (count != 1)}" if count else "this process"
-        with contextlib.closing(loader(count)) as feed:
-            epochs = (feed.epoch(number) for number in itertools.count())
-            batches = itertools.chain.from_iterable(epochs)
+        with (
+            contextlib.closing(loader(count)) as feed,
+            contextlib.closing(_batches(feed)) as batches,
+        ):
             measure(f"all, by {name}", _prepared(batches, prepare), _WARM_UP)
     return train.description, rates
 
@@ -138,6 +139,13 @@ def _reader(decoder: Any) -> Callable[[Any], object]:
     if isinstance(decoder, PackedDecoder):
         return lambda item: decoder.bytes_of(item, "")
     return lambda item: Path(item).read_bytes()
+
+
+def _batches(loader: Loader) -> Generator[Batch]:
+    """The batches of one epoch after the other."""
+    for epoch in itertools.count():
+        with contextlib.closing(loader.epoch(epoch)) as batches:  # type: ignore[type-var]
+            yield from batches
 
 
 def _prepared(batches: Iterable[Batch], prepare: Preparer) -> Generator[int]:

@@ -98,7 +98,8 @@ def _add_train(commands: Commands) -> None:
         "--tensorboard",
         action="append_const",
         const="train.tensorboard=true",
-        dest="overrides",
+        dest="settings",
+        default=[],
         help="as --set train.tensorboard=true",
     )
     train.add_argument("-q", "--quiet", action="store_true", help="print warnings and errors only")
@@ -110,8 +111,9 @@ def _add_train(commands: Commands) -> None:
 def _train(arguments: argparse.Namespace) -> int:
     from convnet.training.train import train
 
-    options = ("cfg", "device", "run_dir", "resume", "init", "data", "overrides", "quiet")
-    result = train(**chosen(arguments, *options))
+    options = ("cfg", "device", "run_dir", "resume", "init", "data", "quiet")
+    overrides = [*arguments.overrides, *arguments.settings]
+    result = train(**chosen(arguments, *options), overrides=overrides)
     if result.status == "interrupted":
         return 128 + result.signal
     return FAILED if result.status == "diverged" else DONE

@@ -55,6 +55,20 @@ def renamed_members(module: str, names: Mapping[str, str]) -> Callable[[str], An
     return get
 
 
+def renamed_attribute(old: str, new: str) -> property:
+    """An attribute of objects under its old name, to be read and set."""
+
+    def get(owner: Any) -> Any:
+        note(f"{type(owner).__name__}.{old}", new)
+        return getattr(owner, new)
+
+    def set_to(owner: Any, value: Any) -> None:
+        note(f"{type(owner).__name__}.{old}", new)
+        setattr(owner, new, value)
+
+    return property(get, set_to)
+
+
 def renamed_keyword(old: str, new: str) -> Callable[[Function], Function]:
     """A decorator: lets a function take a keyword argument also by its old name."""
 

@@ -293,9 +293,10 @@ def load_config(
         ConfigError: the file is missing or not TOML, or a key or a value is wrong.
     """
     table, origin = _read(source)
+    rename(table, origin, saved)
     for text in overrides:
         override(table, text)
-    rename(table, origin, saved)
+        rename(table, origin, saved)
     return _config(table, origin)
 
 

@@ -198,6 +198,9 @@ class Layer:
             note(f"{cls.__name__}.reach", "split_by")
             kinds = {"own": "channel", "groups": "group", "filters": "filter", "joined": "input"}
             cls.split_by = kinds.get(vars(cls)["reach"])
+        if "block" in vars(cls):
+            note(f"{cls.__name__}.block", "shard")
+            cls.shard = vars(cls)["block"]  # type: ignore[method-assign]
 
     def __init__(self) -> None:
         self.version = 0

@@ -8,6 +8,7 @@ import numpy as np
 
 from convnet import ops
 from convnet.common.checks import check_bool, check_choice, check_float
+from convnet.common.deprecated import renamed_attribute
 from convnet.layers import initializers
 from convnet.layers.layer import Array, Gradients, Layer, Parameter, Shape
 
@@ -22,6 +23,8 @@ class ParametricLayer(Layer):
     traced = True
     split_by = "filter"
     precisions: tuple[str, ...] = ops.PRECISIONS  # those there are
+
+    math = renamed_attribute("math", "precision")
 
     def __init__(
         self,

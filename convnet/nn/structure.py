@@ -10,6 +10,7 @@ import numpy as np
 from convnet import backend as backends
 from convnet import ops
 from convnet.common.checks import check_bool, check_choice, check_int
+from convnet.common.deprecated import renamed_attribute
 from convnet.layers import graph
 from convnet.layers.graph import INPUT, Node, input_names
 from convnet.layers.layer import Parameter, Randomness, Shape
@@ -26,6 +27,9 @@ class Structure:
         step_nodes: those of them that a training step needs.
         splits: of each parameter, its shards on the devices.
     """
+
+    math = renamed_attribute("math", "precision")
+    first_case = renamed_attribute("first_case", "first_sample")
 
     def __init__(
         self,

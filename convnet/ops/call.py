@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from convnet import backend as _backend
 from convnet.backend import Array, Backend
 from convnet.ops.schema import operations
@@ -35,7 +37,7 @@ def call(name: str, *values: Any, device: Backend | None = None) -> Any:
     if device is None:
         device = device_of(name, *op.arrays_among(values))
     module, given = device.module, list(values)
-    if op.scratch or [place for place in op.results if type(given[place]) in _TO_MAKE]:
+    if op.scratch or [place for place in op.results if isinstance(given[place], _TO_MAKE)]:
         outputs, size = module.infer(name, *values)
         for place, shape, dtype in outputs:
             given[place] = device.empty(shape, dtype)
@@ -66,4 +68,6 @@ def outputs(name: str, out: Any, *made: Any) -> tuple[Any, ...]:
 
 def given(out: Array | None, shape: Any) -> Any:
     """An output whose shape does not follow from the inputs: ``out``, or its shape."""
-    return shape if out is None else out
+    if out is not None:
+        return out
+    return shape.tolist() if isinstance(shape, np.ndarray) else shape

@@ -174,5 +174,5 @@ def conv_wgrad(
     Returns:
         dw [K, R, S, C/groups], and db [K] or None.
     """
-    dw, db = outputs("conv_wgrad", out, w_shape, bias or None)
+    dw, db = outputs("conv_wgrad", out, given(None, w_shape), True if bias else None)
     return call("conv_wgrad", x, dy, dw, db, stride, pad, rounding, groups, precision)

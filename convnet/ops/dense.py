@@ -136,7 +136,7 @@ def dense_wgrad(
     Returns:
         dw [K, C], and db [K] or None.
     """
-    dw, db = outputs("dense_wgrad", out, None, bias or None)
+    dw, db = outputs("dense_wgrad", out, None, True if bias else None)
     return call("dense_wgrad", x, dy, dw, db, precision)
 
 
@@ -176,5 +176,5 @@ def dense_wgrad_sgd(
         db [K], the gradient of the bias, with which nothing has been done; or None.
     """
     rule = (lr, momentum, weight_decay, lr_mult, decay_mult, number, state)
-    db = out if out is not None else bias or None
+    db = out if out is not None else True if bias else None
     return call("dense_wgrad_sgd", x, dy, w, velocity, db, *rule, precision)

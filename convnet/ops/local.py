@@ -99,5 +99,5 @@ def local_wgrad(
     Returns:
         dw [P, Q, K, R, S, C/groups], and db [P, Q, K] or None.
     """
-    dw, db = outputs("local_wgrad", out, w_shape, bias or None)
+    dw, db = outputs("local_wgrad", out, given(None, w_shape), True if bias else None)
     return call("local_wgrad", x, dy, dw, db, stride, pad, rounding, groups)

@@ -233,8 +233,9 @@ def nearest_codes(queries: Codes, codes: Codes, k: int) -> Neighbours:
             row = np.flatnonzero(bits <= limit)
             row = row[np.argsort(bits[row], kind="stable")[:k]]
             nearest.add(np.zeros(len(row), np.int64), first + row, bits[row])
-    rows = np.concatenate([nearest.rows for nearest in found])
-    return Neighbours(rows, np.concatenate([nearest.distances for nearest in found]))
+    rows = [np.empty((0, k), np.int64), *(nearest.rows for nearest in found)]
+    distances = [np.empty((0, k)), *(nearest.distances for nearest in found)]
+    return Neighbours(np.concatenate(rows), np.concatenate(distances))
 
 
 def _words(codes: Codes) -> npt.NDArray[np.uint64]:

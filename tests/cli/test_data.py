@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -306,6 +307,17 @@ def test_bench_data(
         "all, by 1 worker",
     ]
     assert all(stage["images_per_s"] > 0 and stage["images"] > 0 for stage in said["stages"])
+
+
+def test_bench_ends_an_epoch_before_its_workers(packed: Path) -> None:
+    """The measured time ends within an epoch, which has a thread that reads ahead."""
+    words = [*tiny.command(), "bench", "data", "folder", "--data", str(packed), "--device", "cpu"]
+    words += ["--set", "data.size=[16, 16]", "--set", "augment.crop=[14, 14]"]
+    words += ["--set", "train.batch=2", "--seconds", "0.4", "--workers", "1,2"]
+    done = subprocess.run(
+        words, env=tiny.environment(), capture_output=True, text=True, timeout=60, check=True
+    )
+    assert "died" not in done.stderr
 
 
 def test_bench_of_a_set_in_memory(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

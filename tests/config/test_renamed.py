@@ -57,6 +57,11 @@ def test_math_is_called_precision() -> None:
     for source in (cfg, cfg.to_dict() | {"train": {"precision": "ffma"}}):
         with pytest.warns(RenamedWarning, match=r"configuration: train\.math is called precision"):
             assert load_config(source, ["train.math=bf16"]).train.precision == "bf16"
+    for given, words in (("bf16", []), ("fp32", ["train.math=tf32"])):  # the later one counts
+        source = table | {"train": {"math": given}}
+        with pytest.warns(RenamedWarning):
+            cfg = load_config(source, [*words, "train.precision=ffma"])
+        assert cfg.train.precision == "ffma"
     old = load_config(table | {"train": {"math": "ffma"}}, saved=True)
     assert old.train.precision == "ffma"
     with pytest.raises(ConfigError, match=r"train\.precision: expected one of"):

@@ -312,6 +312,8 @@ def test_results_are_in_order_and_closing_does_not_wait() -> None:
     assert time.monotonic() - start < 2
     with pytest.raises(WorkerError, match="the pool is closed"):
         pool.results()
+    with pytest.raises(WorkerError, match="the pool is closed"):
+        pool._start()
 
 
 _PARENT = """

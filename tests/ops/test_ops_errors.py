@@ -396,3 +396,20 @@ def test_a_failed_call_leaves_the_output_alone(backend):
     with pytest.raises(ValueError, match="softmax_fprop"):
         ops.softmax_fprop(Arrays(backend)(3, 2), out=array)
     np.testing.assert_array_equal(backend.to_host(array), out)
+
+
+class Size(tuple):
+    """As torch.Size."""
+
+
+@pytest.mark.parametrize("shape", [Size, list, np.array])
+def test_a_shape_may_be_any_sequence(backend, shape):
+    z = Arrays(backend)
+    argmax = z(2, 2, 2, 3, dtype=np.uint8)
+    assert ops.maxpool_bprop(z(2, 2, 2, 3), argmax, shape((2, 5, 5, 3)), 3, 2).shape == (2, 5, 5, 3)
+    assert ops.avgpool_bprop(z(2, 2, 2, 3), shape((2, 5, 5, 3)), 3, 2).shape == (2, 5, 5, 3)
+    x, w = z(2, 5, 5, 3), shape((4, 3, 3, 3))
+    assert ops.conv_dgrad(z(2, 3, 3, 4), z(4, 3, 3, 3), shape((2, 5, 5, 3))).shape == x.shape
+    dw, db = ops.conv_wgrad(x, z(2, 3, 3, 4), w, bias=np.True_)
+    assert dw.shape == (4, 3, 3, 3)
+    assert db.shape == (4,)

@@ -156,5 +156,11 @@ def test_math_is_what_precision_was_called() -> None:
     with pytest.warns(RenamedWarning, match="Net: math is called precision now"):
         old = convnet.Net(nodes(), (6, 7, 8), device="cpu", math="bf16")
     assert old.precision == "bf16"
+    with pytest.warns(RenamedWarning, match=r"Dense\.math is called precision now"):
+        layer.math = "tf32"
+    assert layer.precision == "tf32"
+    with pytest.warns(RenamedWarning, match=r"Net\.first_case is called first_sample now"):
+        old.first_case = 4
+    assert old.first_sample == 4
     with pytest.warns(RenamedWarning, match=r"ops\.MATHS is called PRECISIONS now"):
         assert ops.MATHS is ops.PRECISIONS

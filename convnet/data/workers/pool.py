@@ -150,6 +150,8 @@ class Pool:
         return [worker.process.pid for worker in self._workers]
 
     def _start(self) -> None:
+        if not self._end.alive:
+            raise WorkerError("data workers: the pool is closed")
         ours, theirs = socket.socketpair()
         code = (
             f"import sys; sys.path[:] = {sys.path!r}; from convnet.data.workers.worker import main;"
