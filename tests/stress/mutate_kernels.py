@@ -33,7 +33,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "support"))
 
 import pytest
 from mutants import KINDS, Mutant, plant_all
-from paths import ROOT
+from paths import ROOT, SUPPORT
 
 TESTS = ROOT / "tests"
 BUILT = ("CMakeLists.txt", "bindings", "convnet/_build_info.py.in", "src")
@@ -223,7 +223,7 @@ def run_test(item: pytest.Item) -> None:
 
 def known_equivalents() -> dict[tuple[str, str, str, int], str]:
     """The reasons in ``mutants.toml``, by `Mutant.key`."""
-    table = tomllib.loads((TESTS / "mutants.toml").read_text())
+    table = tomllib.loads((SUPPORT / "mutants.toml").read_text())
     return {
         (entry["file"], entry["code"], entry["kind"], nth): entry["reason"]
         for entry in table.get("equivalent", [])

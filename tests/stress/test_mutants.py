@@ -6,9 +6,9 @@ import tomllib
 
 import mutants
 import pytest
-from paths import TESTS
+from paths import ROOT, SUPPORT
 
-KERNELS = TESTS.parent / "src" / "kernels"
+KERNELS = ROOT / "src" / "kernels"
 
 
 @pytest.mark.parametrize(
@@ -76,7 +76,7 @@ def test_every_kernel_and_every_barrier_gets_one(planted):
 
 def test_those_that_nobody_can_see_are_there(planted):
     keys = {mutant.key for mutant in planted}
-    for entry in tomllib.loads((TESTS / "mutants.toml").read_text())["equivalent"]:
+    for entry in tomllib.loads((SUPPORT / "mutants.toml").read_text())["equivalent"]:
         for nth in entry.get("nth", [0]):
             assert (entry["file"], entry["code"], entry["kind"], nth) in keys, entry
         assert entry["reason"]
