@@ -14,9 +14,9 @@ import importlib
 import importlib.util
 import os
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from types import ModuleType
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -24,7 +24,31 @@ from convnet.common import distribution
 from convnet.common.exit_codes import NO_DEVICE
 from convnet.common.host_memory import at_cache_line
 
-Array = Any  # numpy.ndarray, cupy.ndarray, or another library's array on a GPU
+
+class Array(Protocol):
+    """What is asked of an array: of NumPy's, CuPy's, or a tensor of a trace, whose values nobody
+    can ask for. Arrays of other libraries on a GPU become CuPy's where they are given."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+    @property
+    def dtype(self) -> Any: ...
+    @property
+    def ndim(self) -> int: ...
+    @property
+    def size(self) -> int: ...
+    @property
+    def nbytes(self) -> int: ...
+    @property
+    def reshape(self) -> Callable[..., Any]: ...
+
+    def __len__(self) -> int: ...
+    def __getitem__(self, index: Any, /) -> Any: ...
+    def __setitem__(self, index: Any, value: Any, /) -> None: ...
+    def __neg__(self) -> Any: ...
+    def __mul__(self, other: Any, /) -> Any: ...
+    def __gt__(self, other: Any, /) -> Any: ...
+
 
 DLPACK_CPU, DLPACK_CUDA, DLPACK_CUDA_MANAGED = 1, 2, 13  # kinds of devices in DLPack
 CUPY_PACKAGES = ("cupy", "cupy-cuda11x", "cupy-cuda12x", "cupy-cuda13x", "cupy-cuda14x")
@@ -130,7 +154,7 @@ class Backend:
         with self.active():
             return importlib.import_module("cupyx").empty_pinned(shape, dtype)
 
-    def asarray(self, array: Array) -> Array:
+    def asarray(self, array: Any) -> Array:
         """``array`` on this device, C-contiguous; not copied where it is there already."""
         if self.xp is np and not isinstance(array, np.ndarray) and hasattr(array, "get"):
             array = of(array).to_host(array)
@@ -143,14 +167,14 @@ class Backend:
                 array = self.xp.from_dlpack(array)  # PyTorch, JAX and others
             return self.xp.ascontiguousarray(self.xp.asarray(array))
 
-    def to_host(self, array: Array) -> np.ndarray:
+    def to_host(self, array: Any) -> np.ndarray:
         """``array`` as a NumPy array; not copied where it is one already. Waits for a GPU."""
         if isinstance(array, np.ndarray):
             return _plain(array)
         with self.active():
             return array.get()  # on the stream of the current device
 
-    def fetch(self, array: Array) -> np.ndarray:
+    def fetch(self, array: Any) -> np.ndarray:
         """A copy of `array` on the host, which on a GPU is only begun: it is there once an event
         that is recorded now (see `record`) is done."""
         if isinstance(array, np.ndarray):
@@ -158,7 +182,7 @@ class Backend:
         with self.active():
             return array.get(out=self.pinned(array.shape, array.dtype), blocking=False)
 
-    def put(self, array: Array, host: np.ndarray) -> None:
+    def put(self, array: Any, host: Any) -> None:
         """Writes numbers of the host into `array`, in the order of what this device does."""
         if self.xp is np:
             np.copyto(_plain(array), host)
@@ -166,7 +190,7 @@ class Backend:
             with self.active():
                 array.set(host)
 
-    def own(self, array: Array) -> Array:
+    def own(self, array: Any) -> Array:
         """``array``, just made here, marked as memory of this device if that is a logical one."""
         if self.logical:
             array = array.view(HostArray)

@@ -55,7 +55,7 @@ class Tensor:
     shape: Shape
     dtype: Any
     kind: str
-    array: Array = None
+    array: Any = None
     base: Tensor | None = None
 
     def __post_init__(self) -> None:
@@ -106,6 +106,7 @@ class Tensor:
 
     __array__ = __array_ufunc__ = __bool__ = __float__ = __int__ = __index__ = __iter__ = _unknown
     __getitem__ = __setitem__ = __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = _unknown
+    __lt__ = __le__ = __gt__ = __ge__ = _unknown
     __rmul__ = __truediv__ = __rtruediv__ = __neg__ = __dlpack__ = _unknown
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -83,7 +84,7 @@ class AllGather(Layer):
             found.append(dx)
         return found, []
 
-    def _link(self, source: Backend, target: Backend) -> Callable[..., None]:
+    def _link(self, source: Backend, target: Backend) -> Callable[..., Any]:
         """What copies columns, as `Link.copy`; within a device there is nothing to check."""
         if source is not target:
             return self.links.between(source, target).copy

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from convnet import backend as backends
-from convnet.backend import Array, Backend
+from convnet.backend import Backend
 from convnet.layers.layer import Parameter
 from convnet.parallel.ranks import Ranks
 
@@ -52,7 +52,7 @@ class NcclBucket:
 
     def __init__(self, device: Backend, comm: Any, stream: Any, params: list[Parameter]) -> None:
         self.device, self.comm, self.stream, self.params = device, comm, stream, params
-        self._flat = device.empty((sum(param.size for param in params),))
+        self._flat: Any = device.empty((sum(param.size for param in params),))
 
     def start(self, among: Ranks) -> None:
         """Packs the gradients on the net's stream, then sums them on the other one."""
@@ -77,7 +77,7 @@ class NcclBucket:
                 param.grad[...] = part
 
 
-def _parts(params: list[Parameter], flat: Array) -> Iterator[tuple[Parameter, Array]]:
+def _parts(params: list[Parameter], flat: Any) -> Iterator[tuple[Parameter, Any]]:
     """Each parameter, and its part of the bucket in its shape."""
     for param, end in zip(params, itertools.accumulate(p.size for p in params), strict=True):
         yield param, flat[end - param.size : end].reshape(param.shape)

@@ -69,7 +69,7 @@ class HostStaged:
             slot = self._slot(block.shape, self.source.pinned)
             packed.get(out=slot)
         with self.target.active():
-            arrived = self.target.empty(block.shape)
+            arrived: Any = self.target.empty(block.shape)
             arrived.set(slot)
             dst[:, dst_col : dst_col + cols] = arrived
             self.target.current_stream().synchronize()

@@ -89,7 +89,7 @@ class _Slot:
         ]
 
 
-def _part(memory: Array, start: int, like: np.ndarray) -> Array:
+def _part(memory: Array, start: int, like: np.ndarray) -> Any:
     """The bytes of memory from `start` on as an array like another."""
     return memory[start : start + like.nbytes].view(like.dtype).reshape(like.shape)
 
