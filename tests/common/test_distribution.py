@@ -101,9 +101,14 @@ def run_python(tmp_path):
     package = Path(convnet.__file__).parent
     leave = shutil.ignore_patterns("*.so", "__pycache__", "sample")
     shutil.copytree(package, tmp_path / "site" / "convnet", ignore=leave)
+    others = tmp_path / "others"  # what is installed beside convnet, which may be there as well
+    others.mkdir()
+    for path in Path(np.__file__).parents[1].iterdir():
+        if not path.name.startswith("convnet"):
+            (others / path.name).symlink_to(path)
 
     def run(program):
-        places = [str(tmp_path / "site"), str(Path(np.__file__).parents[1])]
+        places = [str(tmp_path / "site"), str(others)]
         program = f"import sys; sys.path[:0] = {places}\n" + textwrap.dedent(program)
         words = [sys.executable, "-I", "-S", "-c", program]
         return subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
