@@ -79,9 +79,16 @@ def test_doctor_calls_it_a_problem(broken, capsys):
 @pytest.mark.parametrize("options", [[], ["--backend", "emulator"]])
 def test_no_test_runs_without_it(tmp_path, options):
     (tmp_path / "broken_emulator.py").write_text(PLUGIN)
-    command = [sys.executable, "-m", "pytest", "-p", "broken_emulator", "-p", "no:cacheprovider"]
+    command = [sys.executable, "-P", "-m", "pytest", "-p", "broken_emulator"]
     result = subprocess.run(
-        [*command, *options, "--collect-only", "tests/kernels/test_softmax.py"],
+        [
+            *command,
+            "-p",
+            "no:cacheprovider",
+            *options,
+            "--collect-only",
+            "tests/kernels/test_softmax.py",
+        ],
         cwd=ROOT,
         env={**os.environ, "PYTHONPATH": str(tmp_path)},
         capture_output=True,
