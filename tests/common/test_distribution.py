@@ -31,6 +31,7 @@ OTHER_S = re.compile(r"\bconvnet(\[[a-z]|[=~<>]=)|\binstall [^\n`|]*(?<![-./\w])
 def test_the_name_is_that_of_the_project():
     assert PROJECT["name"] == convnet.__distribution__ == distribution.DISTRIBUTION
     assert PROJECT["version"] == convnet.__version__
+    assert f"\nversion: {convnet.__version__}\n" in (ROOT / "CITATION.cff").read_text()
     assert PROJECT["scripts"] == {"convnet": "convnet.cli.main:main"}
 
 
