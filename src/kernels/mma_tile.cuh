@@ -276,8 +276,8 @@ struct WarpProduct<T, Math::kBf16> {
 // x = high + low to 23 bits, as TF32. Where the sum is not finite, `ones` is NaN: all bits but the
 // sign (on a CPU those of the sum at least). high is then 1.5 to 2, of x's sign, and infinity and
 // NaN are in low alone: an infinite high part would meet the low part of the other operand, which
-// is 0 or of any sign. 0x1fff is a denormal number: nvcc's -ftz=true, which nothing here sets, would
-// break this.
+// is 0 or of any sign. 0x1fff is a denormal number: nvcc's -ftz=true, which nothing here sets,
+// would break this.
 __device__ inline unsigned high_part(unsigned x) {
   const unsigned sum = x + 0x1000u;
   const float none = 0.0f * __uint_as_float(sum);
