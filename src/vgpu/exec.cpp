@@ -1478,6 +1478,11 @@ Handler handler_of(const Ins& i) {
     case Op::trap:
       return do_trap;
     case Op::nothing:
+    case Op::fence:
+    case Op::wgmma_fence:
+    case Op::wgmma_commit:
+    case Op::wgmma_wait:
+    case Op::setmaxnreg:
     case Op::bra:
     case Op::ret:
     case Op::bar_sync:

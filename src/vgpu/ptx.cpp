@@ -553,9 +553,25 @@ class Decoder {
         return std::atoi(std::string(word()).c_str());
       };
       l.file = integer(), l.line = integer(), l.column = integer();
+      // , function_name $L__info_string0, inlined_at 1 29 3
+      while (take(',')) {
+        const std::string_view attribute = word();
+        if (attribute == "function_name") {
+          l.function = std::string(word());
+          if (take('+')) word();
+        } else if (attribute == "inlined_at") {
+          const int file = integer(), line = integer(), column = integer();
+          for (int k = static_cast<int>(code_->locations.size()) - 1; k >= 0; --k) {
+            const Location& call = code_->locations[k];
+            if (call.file != file || call.line != line || call.column != column) continue;
+            l.inlined_at = k;
+            break;
+          }
+        } else {
+          word();  // is_stmt 0, prologue_end
+        }
+      }
       code_->locations.push_back(l);
-      // , function_name $L__info_string0, inlined_at 1 29 3: the rest of the line
-      at_ = std::min(body().find('\n', at_), body().size());
       return;
     }
     if (name == "pragma") {
@@ -804,7 +820,7 @@ class Decoder {
         i.op = Op::bar_warp;
         i.a = operand(Type::u32);
       } else {
-        i.op = Op::bar_sync;
+        i.op = o.has("arrive") ? Op::bar_arrive : Op::bar_sync;
         i.a = operand(Type::u32);
         if (take(',')) i.b = operand(Type::u32);
       }
@@ -888,8 +904,10 @@ class Decoder {
         i.a = next(Type::u64), i.b = next(Type::pred);
         at_ = body().find(';', at_);
       } else {
-        i.op = Op::nothing;
-        at_ = body().find(';', at_);
+        i.op = o.has("fence")          ? Op::wgmma_fence
+               : o.has("commit_group") ? Op::wgmma_commit
+                                       : Op::wgmma_wait;
+        if (i.op == Op::wgmma_wait) i.imm = static_cast<std::int64_t>(number(Type::u32));
       }
     } else if (f == "cp" && !o.has("bulk")) {
       if (o.has("commit_group") || o.has("wait_group") || o.has("wait_all")) {
@@ -908,8 +926,14 @@ class Decoder {
         i.vector = static_cast<std::uint8_t>(number(Type::u32));
         if (take(',')) i.c = operand(Type::u32);
       }
-    } else if (f == "membar" || f == "fence" || f == "setmaxnreg" || f == "prefetch" ||
-               f == "griddepcontrol") {
+    } else if (f == "membar" || f == "fence") {
+      i.op = Op::fence;
+      i.combine = o.has("proxy") ? 1 : o.has("mbarrier_init") ? 2 : 0;
+    } else if (f == "setmaxnreg") {
+      i.op = Op::setmaxnreg;
+      i.combine = o.has("inc") ? 1 : 0;
+      i.imm = static_cast<std::int64_t>(number(Type::u32));
+    } else if (f == "prefetch" || f == "griddepcontrol") {
       i.op = Op::nothing;
       at_ = body().find(';', at_);
     } else if (f == "atom" || f == "red") {
@@ -1031,6 +1055,13 @@ class Decoder {
       }
     }
     for (const int r : fixed_) from[r] = -1, to[r] = n;  // constants and special registers stay
+    // The registers of a product under way are not free before wgmma.wait_group.
+    for (const Ins& i : ins)
+      if (i.op == Op::wgmma)
+        for (int k = 0; k < i.list_count; ++k) {
+          const int r = code_->lists[i.list + k];
+          if (r >= 0) from[r] = -1, to[r] = n;
+        }
     std::vector<int> order(regs), place(regs, -1);
     for (int r = 0; r < regs; ++r) order[r] = r;
     std::stable_sort(order.begin(), order.end(), [&](int a, int b) { return from[a] < from[b]; });

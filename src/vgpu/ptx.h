@@ -71,7 +71,13 @@ enum class Op : std::uint16_t {
   mbar_wait,
   wgmma,
   tma,
-  bulk
+  bulk,
+  bar_arrive,
+  fence,  // combine: 0 of memory (fence, membar), 1 fence.proxy.async, 2 fence.mbarrier_init
+  wgmma_fence,
+  wgmma_commit,
+  wgmma_wait,  // imm: groups that may stay under way
+  setmaxnreg   // imm: registers; combine: 0 dec, 1 inc
 };
 enum class Type : std::uint8_t {
   none,
@@ -142,8 +148,12 @@ struct Ins {
   int line = 0;  // in the PTX text
 };
 
+// A .loc. Where it is of an inlined function, `function` is the label of its mangled name in
+// .debug_str, and `inlined_at` the index of the .loc of the call, or -1.
 struct Location {
   int file = 0, line = 0, column = 0;
+  std::string function;
+  int inlined_at = -1;
 };
 
 struct Constant {
