@@ -1,5 +1,5 @@
-// What the parts of the virtual GPU share: memory.cpp (device memory), fatbin.cpp (images to PTX
-// text), ptx.cpp (text to kernels), exec.cpp (the interpreter), driver.cpp (the driver API) and
+// What the parts of the virtual GPU share: memory.cpp (device memory), ptx/ (images to decoded
+// kernels), exec.cpp (the interpreter), driver.cpp (the driver API) and
 // proc_address.cpp (cuGetProcAddress).
 #pragma once
 #include <cstdint>
@@ -10,6 +10,8 @@
 #include <string>
 #include <string_view>
 #include <vector>
+
+#include "ptx/module.h"
 
 namespace vgpu {
 
@@ -30,41 +32,7 @@ char* memory_host(std::uint64_t address);              // its bytes, for any add
 char* memory_range(std::uint64_t address, std::uint64_t size);
 std::uint64_t memory_used();
 
-// --- fatbin.cpp
-// The PTX text of an image: PTX itself, a fatbin, or a __fatBinC wrapper. Empty with *error set.
-std::string image_ptx(const void* image, std::string* error);
-
-// --- ptx.cpp, exec.cpp
-struct Param {
-  std::string name;
-  int offset, size;
-};
-struct Code;  // decoded instructions (ptx.h)
-struct Kernel {
-  std::string name;
-  std::string_view body;  // the text between the braces
-  std::vector<Param> params;
-  int param_bytes = 0;
-  int max_threads = 1024;  // .maxntid
-  int static_shared = 0;   // known once decoded
-  int local_bytes = 0;
-  int line = 0;  // of the text
-  std::shared_ptr<Code> code;
-};
-struct Global {
-  std::uint64_t address = 0, size = 0;
-};
-struct PtxModule {
-  std::string text;
-  int target = 0;  // 90 of sm_90a
-  std::map<std::string, Kernel, std::less<>> kernels;
-  std::map<std::string, Global, std::less<>> globals;
-  std::map<int, std::string> files;  // of .file
-  int device = 0;
-};
-std::shared_ptr<PtxModule> ptx_module(std::string text, int device, std::string* error);
-bool ptx_decode(PtxModule& module, Kernel& kernel, std::string* error);  // idempotent
-
+// --- exec.cpp
 struct Launch {
   unsigned grid[3], block[3];
   unsigned cluster[3] = {1, 1, 1};

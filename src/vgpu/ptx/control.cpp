@@ -1,0 +1,74 @@
+// Branches, barriers and what the lanes of a warp do together: PTX ISA, "Control Flow Instructions"
+// and "Parallel Synchronization and Communication Instructions".
+#include "families.h"
+
+namespace vgpu::ptx {
+
+void decode_bra(Statement& s) {
+  s.skip({"uni"});
+  s.branch_target();
+}
+
+// ret, exit and trap. Kernels only: there is nothing to return to.
+void decode_ret(Statement& s) { s.skip({"uni"}); }
+
+// bar.sync a{, threads}; bar.arrive a, threads; barrier.sync.aligned; bar.warp.sync mask
+void decode_bar(Statement& s) {
+  const bool warp = s.has("warp"), arrives = !warp && s.has("arrive");
+  s.need(arrives || s.has("sync"));
+  if (arrives) s.ins.op = Op::bar_arrive;
+  s.skip({"cta", "aligned"});
+  if (warp) s.ins.op = Op::bar_warp;
+  s.ins.a = s.operand(Type::u32);
+  if (!warp && s.take(',')) s.ins.b = s.operand(Type::u32);
+  s.need(!arrives || s.ins.b >= 0);
+}
+
+// shfl.sync d|p, a, b, c, mask
+void decode_shfl(Statement& s) {
+  s.need(s.has("sync"));
+  const int mode = s.one_of({"up", "down", "bfly", "idx"});
+  s.need(mode >= 0);
+  s.ins.combine = static_cast<std::uint8_t>(mode);
+  s.ins.type = s.type({Type::b32});
+  s.list(Type::b32);
+  if (s.take('|'))
+    s.list(Type::pred);
+  else
+    s.list_nothing();
+  s.ins.list_defs = 2;
+  for (int k = 0; k < 4; ++k) {
+    s.comma();
+    s.list(Type::b32);
+  }
+}
+
+// vote.sync.ballot.b32 d, p, mask; vote.sync.any.pred q, p, mask; activemask.b32 d
+void decode_vote(Statement& s) {
+  if (s.ins.op == Op::activemask) {
+    s.ins.type = s.type({Type::b32});
+    s.ins.d = s.operand(Type::b32);
+    return;
+  }
+  s.need(s.has("sync"));
+  const int mode = s.one_of({"ballot", "any", "all"});
+  s.need(mode >= 0);
+  s.ins.combine = static_cast<std::uint8_t>(mode);
+  s.ins.type = s.type({mode == 0 ? Type::b32 : Type::pred});
+  s.ins.d = s.operand(s.ins.type);
+  s.ins.a = s.next(Type::pred);
+  s.ins.b = s.next(Type::u32);
+}
+
+void decode_setmaxnreg(Statement& s) {
+  const int which = s.one_of({"dec", "inc"});
+  s.need(which >= 0 && s.has("sync") && s.has("aligned"));
+  s.ins.combine = static_cast<std::uint8_t>(which);
+  s.type({Type::u32});
+  const std::uint64_t count = s.immediate();
+  if (count < 24 || count > 256 || count % 8)
+    s.fail("setmaxnreg: " + std::to_string(count) + " is no multiple of 8 from 24 to 256");
+  s.ins.imm = static_cast<std::int64_t>(count);
+}
+
+}  // namespace vgpu::ptx
