@@ -1,6 +1,6 @@
-// What the parts of the virtual GPU share: memory.cpp (device memory), ptx/ (images to decoded
-// kernels), exec.cpp (the interpreter), driver.cpp (the driver API) and
-// proc_address.cpp (cuGetProcAddress).
+// What the parts of the virtual GPU share: memory.h (device memory), ptx/ (images to decoded
+// kernels), exec.cpp (the interpreter), and api/ (streams, modules and launches behind the driver
+// and the runtime API).
 #pragma once
 #include <cstdint>
 #include <functional>
@@ -11,26 +11,11 @@
 #include <string_view>
 #include <vector>
 
+#include "memory.h"
 #include "ptx/module.h"
+#include "settings.h"
 
 namespace vgpu {
-
-// --- memory.cpp: device addresses are numbers that the host cannot dereference; the bytes lie
-// kShift above. Each allocation has a red zone behind it.
-struct Allocation {
-  std::uint64_t base = 0, size = 0;
-  int device = 0;
-  bool host = false;  // pinned host memory: the same address on both sides
-};
-std::uint64_t memory_alloc(std::uint64_t size, int device);  // 0 where there is no room
-void memory_add_host(void* base, std::uint64_t size);
-bool memory_free(std::uint64_t address);
-const Allocation* memory_find(std::uint64_t address);  // the allocation that holds it, or null
-char* memory_host(std::uint64_t address);              // its bytes, for any address: no check
-// The bytes of [address, address + size), or null where that is not wholly in one allocation; host
-// addresses that nobody registered are taken as they are.
-char* memory_range(std::uint64_t address, std::uint64_t size);
-std::uint64_t memory_used();
 
 // --- exec.cpp
 struct Launch {
@@ -57,7 +42,5 @@ struct alignas(64) TensorMap {
   std::uint8_t step[5], element, swizzle;
 };
 static_assert(sizeof(TensorMap) == 128);
-
-int env(const char* name, int otherwise);
 
 }  // namespace vgpu

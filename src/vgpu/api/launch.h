@@ -1,0 +1,18 @@
+// Launches of kernels and what a device refuses.
+#pragma once
+#include <cuda.h>
+
+namespace vgpu {
+
+struct LaunchShape {
+  unsigned grid[3], block[3];
+  unsigned cluster[3] = {1, 1, 1};
+  unsigned shared = 0;  // bytes, dynamic
+};
+
+// The arguments are given one by one (params) or as one buffer (extra), as cuLaunchKernel takes
+// them.
+void launch(CUfunction kernel, const LaunchShape& shape, CUstream stream, void** params,
+            void** extra);
+
+}  // namespace vgpu
