@@ -1,0 +1,138 @@
+// ld and st: PTX ISA, "Data Movement and Conversion Instructions: ld, st".
+#include "load_store.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "block.h"
+#include "types.h"
+
+namespace vgpu {
+namespace {
+
+bool is_signed_part(Type t) { return t == Type::s8 || t == Type::s16; }
+s64 read_element(const char* from, Type type) {
+  s64 value = 0;
+  std::memcpy(&value, from, size_of(type));
+  if (type == Type::s8) value = static_cast<s8>(value);
+  if (type == Type::s16) value = static_cast<s16>(value);
+  return value;
+}
+
+// A parameter at a constant address: the same for all lanes.
+void load_parameter(Warp& w, const Ins& i) {
+  const int* const to = list_of(w, i);
+  const unsigned each = size_of(i.type);
+  const char* const from =
+      bytes_at(w, i, Space::param, i.imm, each * i.vector, first_active(w), Access::read);
+  for (int k = 0; k < i.vector; ++k) {
+    if (to[k] < 0) continue;
+    const s64 value = read_element(from + k * each, i.type);
+    if (i.width == 8)
+      write_lanes(w, reg<s64>(w, to[k]), [&](int) { return value; });
+    else if (i.width == 4)
+      write_lanes(w, reg<s32>(w, to[k]), [&](int) { return static_cast<s32>(value); });
+    else
+      write_lanes(w, reg<s16>(w, to[k]), [&](int) { return static_cast<s16>(value); });
+  }
+}
+
+template <typename Memory, typename Register>
+void gather(Warp& w, int to, const u64* from, std::int64_t shift, int offset) {
+  write_lanes(w, reg<Register>(w, to), [&](int l) {
+    Memory value;
+    std::memcpy(&value, reinterpret_cast<const char*>(from[l]) + shift + offset, sizeof value);
+    return static_cast<Register>(value);
+  });
+}
+void gather_elements(Warp& w, const Ins& i, const u64* from) {
+  const int* const to = list_of(w, i);
+  const int each = size_of(i.type);
+  for (int k = 0; k < i.vector; ++k) {
+    if (to[k] < 0) continue;
+    if (each == 4 && i.width == 8)
+      gather<u32, u64>(w, to[k], from, w.host_shift, 4 * k);
+    else if (each == 4)
+      gather<u32, u32>(w, to[k], from, w.host_shift, 4 * k);
+    else if (each == 8)
+      gather<u64, u64>(w, to[k], from, w.host_shift, 8 * k);
+    else if (each == 2)
+      i.width == 2 ? gather<u16, u16>(w, to[k], from, w.host_shift, 2 * k)
+                   : gather<u16, u32>(w, to[k], from, w.host_shift, 2 * k);
+    else
+      i.width == 2 ? gather<u8, u16>(w, to[k], from, w.host_shift, k)
+                   : gather<u8, u32>(w, to[k], from, w.host_shift, k);
+  }
+}
+
+// Whether the active lanes' accesses are aligned and within the allocation that was touched last.
+// Addresses of the others become one of theirs.
+bool within_last_allocation(const Warp& w, u64* a, unsigned size) {
+  u64 least = ~0ull, most = 0, any = 0;
+  if (w.active != kAllLanes) {
+    const u64 other = a[first_active(w)];
+    const s32* const mask = w.active_mask;
+    each_lane([&](int l) { a[l] = mask[l] ? a[l] : other; });
+  }
+  each_lane(
+      [&](int l) { least = std::min(least, a[l]), most = std::max(most, a[l]), any |= a[l]; });
+  return !(any & (size - 1)) && least >= w.allocation_begin && most + size <= w.allocation_end;
+}
+
+}  // namespace
+
+void load(Warp& w, const Ins& i) {
+  if (i.space == Space::param && i.a < 0) return load_parameter(w, i);
+  const int* const to = list_of(w, i);
+  const unsigned each = size_of(i.type), size = each * i.vector;
+  alignas(64) u64 a[kLanes];
+  addresses(w, i, a);
+  if (i.space == Space::global && !is_signed_part(i.type) && (each >= 4 || i.width <= 4) &&
+      within_last_allocation(w, a, size))
+    return gather_elements(w, i, a);
+  each_active_lane(w, [&](int l) {
+    const char* const from = bytes_at(w, i, i.space, a[l], size, l, Access::read);
+    for (int k = 0; k < i.vector; ++k) {
+      if (to[k] < 0) continue;
+      const s64 value = read_element(from + k * each, i.type);
+      std::memcpy(w.registers + to[k] + l * i.width, &value, i.width);
+    }
+  });
+}
+
+void store(Warp& w, const Ins& i) {
+  const int* const from = list_of(w, i);
+  const unsigned each = size_of(i.type), size = each * i.vector;
+  alignas(64) u64 a[kLanes];
+  addresses(w, i, a);
+  const auto write = [&](char* to, int lane) {
+    for (int k = 0; k < i.vector; ++k) {
+      const char* const value = w.registers + from[k] + lane * i.width;
+      if (each == 4)
+        std::memcpy(to + 4 * k, value, 4);
+      else
+        std::memcpy(to + k * each, value, each);
+    }
+  };
+  if (i.space == Space::global && within_last_allocation(w, a, size)) {
+    each_active_lane(w, [&](int l) { write(reinterpret_cast<char*>(a[l]) + w.host_shift, l); });
+    return;
+  }
+  each_active_lane(w,
+                   [&](int l) { write(bytes_at(w, i, i.space, a[l], size, l, Access::write), l); });
+}
+
+Handler load_store_handler(const Ins& i) {
+  switch (i.op) {
+    case Op::ld:
+      if (i.space == Space::shared && size_of(i.type) == 4 && i.width == 4)
+        return i.vector == 1 ? load_shared<1> : i.vector == 2 ? load_shared<2> : load_shared<4>;
+      return load;
+    case Op::st:
+      return store;
+    default:
+      return nullptr;
+  }
+}
+
+}  // namespace vgpu

@@ -1,0 +1,140 @@
+// What an instruction works on: a warp, whose registers hold 32 lanes each, in a block, in a
+// launch.
+#pragma once
+#include <bit>
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "../ptx.h"
+#include "../vgpu.h"
+
+namespace vgpu {
+
+constexpr int kLanes = 32;
+constexpr std::uint32_t kAllLanes = ~0u;
+
+struct Block;
+struct Warp;
+using Handler = void (*)(Warp&, const Ins&);
+
+// A kernel that is being run, the same for all blocks.
+struct Program {
+  PtxModule* module;
+  Kernel* kernel;
+  Code* code;
+  const Launch* launch;
+  std::vector<Handler> handlers;  // one for each instruction
+  bool check_races = true;
+  int dropped_barrier = -1;  // the index of a bar.sync that is left out, to try the checks
+};
+
+// A cp.async instruction under way: its bytes arrive when its group is waited for.
+struct AsyncCopy {
+  std::uint32_t lanes, group;
+  unsigned size;
+  std::uint32_t to[kLanes];
+  char data[kLanes][16];
+};
+
+// Lanes of a diverged warp that are at the same place.
+struct LaneGroup {
+  int pc;
+  std::uint32_t lanes;
+  bool parked;  // at an instruction that needs more lanes than these
+};
+
+struct Warp {
+  // The lanes that execute, as a mask of bits and as 0 or -1 of each.
+  std::uint32_t active = 0;
+  const std::int32_t* active_mask = nullptr;
+  bool all_active = true;  // all lanes that have not exited
+  std::uint32_t live = 0;
+
+  char* registers = nullptr;
+  const Program* program = nullptr;
+  Block* block = nullptr;
+  char* local = nullptr;  // of lane 0; the others' behind it
+  int index = 0;
+  int pc = 0;
+
+  std::vector<LaneGroup> other_groups;
+  bool exited_some = false;  // lanes ended since parked groups were last looked at
+  bool yields = false;       // an mbarrier's phase was not complete: the other warps first
+  int waits_at = -1;         // the barrier
+
+  std::vector<AsyncCopy> copies;
+  std::uint32_t committed[kLanes] = {};  // groups of cp.async
+
+  // The allocation that was touched last, whose bytes lie `host_shift` above its addresses.
+  std::uint64_t allocation_begin = 1, allocation_end = 0;
+  std::int64_t host_shift = 0;
+
+  std::uint64_t steps = 0;
+  alignas(64) std::int32_t group_mask[kLanes], predicated_mask[kLanes];
+};
+
+// The lanes' values of a register.
+template <typename T>
+inline T* reg(const Warp& w, int slot) {
+  return reinterpret_cast<T*>(w.registers + slot);
+}
+// A list of registers: {%f1, %f2}.
+inline const int* list_of(const Warp& w, const Ins& i) { return &w.program->code->lists[i.list]; }
+
+template <typename F>
+inline __attribute__((always_inline)) void each_lane(F f) {
+#pragma GCC ivdep
+  for (int lane = 0; lane < kLanes; ++lane) f(lane);
+}
+template <typename F>
+inline __attribute__((always_inline)) void each_active_lane(const Warp& w, F f) {
+  for (std::uint32_t rest = w.active; rest != 0; rest &= rest - 1) f(std::countr_zero(rest));
+}
+inline int first_active(const Warp& w) { return std::countr_zero(w.active); }
+
+// d[lane] = f(lane) for the active lanes.
+template <typename D, typename F>
+inline __attribute__((always_inline)) void write_lanes(Warp& w, D* d, F f) {
+  if (w.all_active) {
+    each_lane([&](int lane) { d[lane] = f(lane); });
+  } else {
+    const std::int32_t* const mask = w.active_mask;
+    each_lane([&](int lane) { d[lane] = mask[lane] ? f(lane) : d[lane]; });
+  }
+}
+
+inline std::uint32_t bits_of(const std::int32_t* mask) {
+  std::uint32_t bits = 0;
+  each_lane([&](int lane) { bits |= mask[lane] ? 1u << lane : 0u; });
+  return bits;
+}
+inline void set_active(Warp& w, std::uint32_t lanes) {
+  w.active = lanes;
+  w.all_active = lanes == w.live;
+  each_lane([&](int lane) { w.group_mask[lane] = lanes >> lane & 1 ? -1 : 0; });
+  w.active_mask = w.group_mask;
+}
+
+// --- schedule.cpp
+enum class Stop { done, barrier, yield };
+// Runs the warp until it has to wait or has ended.
+Stop run_warp(Warp& w);
+
+// --- dispatch.cpp: the handler of an instruction, or null where there is none. The others are of
+// the files of their names.
+Handler handler_of(const Ins& i);
+Handler arithmetic_handler(const Ins& i);
+Handler bits_handler(const Ins& i);
+Handler compare_handler(const Ins& i);
+Handler convert_handler(const Ins& i);
+Handler load_store_handler(const Ins& i);
+Handler atomic_handler(const Ins& i);
+Handler lanes_handler(const Ins& i);
+Handler tensor_handler(const Ins& i);
+Handler async_copy_handler(const Ins& i);
+Handler mbarrier_handler(const Ins& i);
+Handler bulk_copy_handler(const Ins& i);
+void do_nothing(Warp& w, const Ins& i);
+
+}  // namespace vgpu

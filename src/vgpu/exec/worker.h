@@ -1,0 +1,32 @@
+// A thread of the CPU, which runs blocks one after another.
+#pragma once
+#include <cstdint>
+#include <vector>
+
+#include "block.h"
+#include "warp.h"
+
+namespace vgpu {
+
+class Worker {
+ public:
+  explicit Worker(const Program& program);
+  void run_block(std::uint64_t number);
+  std::uint64_t steps() const;
+
+ private:
+  void set_specials(Warp& w) const;
+  void begin_block(std::uint64_t number);
+  bool run_warps();
+  bool release_barriers();
+  [[noreturn]] void report_deadlock();
+
+  const Program& program_;
+  unsigned threads_;
+  unsigned warps_alive_ = 0;
+  Block block_;
+  std::vector<Warp> warps_;
+  std::vector<char> registers_, local_;
+};
+
+}  // namespace vgpu
