@@ -91,7 +91,6 @@ void decode_neg_abs(Statement& s) {
 // rcp, sqrt, rsqrt: .approx is computed as .rn is.
 void decode_root(Statement& s) {
   s.skip({"approx"});
-  s.ins.ftz = s.has("ftz");
   s.ins.round = s.rounding(kNearest);
   s.ins.type = s.type(kFloats);
   operands(s, 1);
@@ -100,7 +99,6 @@ void decode_root(Statement& s) {
 // ex2, lg2, sin, cos
 void decode_approximate(Statement& s) {
   s.need(s.has("approx"));
-  s.ins.ftz = s.has("ftz");
   s.ins.type = s.type({Type::f32});
   operands(s, 1);
 }

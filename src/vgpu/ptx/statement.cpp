@@ -216,6 +216,8 @@ void Statement::emit(Ins i) {
 }
 
 void Statement::finish() {
+  ins.ftz = has("ftz");
+  need(!ins.ftz || ins.type == Type::f32 || ins.type2 == Type::f32);
   if (!modifiers_.empty()) fail_form();
   text_.expect(';');
   if (dynamic_) names_.immediate_is_dynamic(static_cast<int>(code_.ins.size()));
