@@ -1,0 +1,15 @@
+// What a program that has the virtual GPU within itself (convnet._vgpu) asks of it besides CUDA's
+// API. The program's arrays are host memory: it registers what an operation may touch
+// (memory_register), runs the operation, finishes it and unregisters.
+#pragma once
+#include <string>
+
+#include "memory.h"
+
+namespace vgpu {
+
+// Runs all work of all devices. Returns the text of what failed in it or in a launch since the last
+// call, and forgets that: contexts work again. Empty where nothing failed.
+std::string finish();
+
+}  // namespace vgpu
