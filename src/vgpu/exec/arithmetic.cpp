@@ -1,7 +1,10 @@
 // Arithmetic on integers and floating-point numbers: PTX ISA, "Integer Arithmetic Instructions" and
 // "Floating Point Instructions".
 #include <algorithm>
+#include <bit>
 #include <cmath>
+#include <cstdint>
+#include <limits>
 
 #include "rounding.h"
 #include "types.h"
@@ -68,9 +71,39 @@ constexpr auto remainder = [](auto x, auto y) {
   if (std::is_signed_v<T> && y == static_cast<T>(-1)) return T(0);
   return static_cast<T>(x % y);
 };
-// Of a number and a NaN, the number.
-constexpr auto minimum = [](auto x, auto y) { return x != x ? y : y != y ? x : x < y ? x : y; };
-constexpr auto maximum = [](auto x, auto y) { return x != x ? y : y != y ? x : x > y ? x : y; };
+// Of a number and a NaN, the number; of two NaNs, the canonical one. -0 is below +0.
+template <typename T>
+constexpr T canonical_nan() {
+  if constexpr (sizeof(T) == 4)
+    return std::bit_cast<T>(0x7fffffffu);
+  else
+    return std::bit_cast<T>(0x7fffffffffffffffull);
+}
+constexpr auto minimum = [](auto x, auto y) {
+  using T = decltype(x);
+  if constexpr (std::is_floating_point_v<T>) {
+    if (x == y) return std::signbit(x) ? x : y;
+    return x != x ? (y != y ? canonical_nan<T>() : y) : y != y || x < y ? x : y;
+  } else {
+    return x < y ? x : y;
+  }
+};
+constexpr auto maximum = [](auto x, auto y) {
+  using T = decltype(x);
+  if constexpr (std::is_floating_point_v<T>) {
+    if (x == y) return std::signbit(x) ? y : x;
+    return x != x ? (y != y ? canonical_nan<T>() : y) : y != y || x > y ? x : y;
+  } else {
+    return x > y ? x : y;
+  }
+};
+// .NaN: of a number and a NaN, the NaN.
+constexpr auto minimum_or_nan = [](auto x, auto y) {
+  return x != x || y != y ? canonical_nan<decltype(x)>() : minimum(x, y);
+};
+constexpr auto maximum_or_nan = [](auto x, auto y) {
+  return x != x || y != y ? canonical_nan<decltype(x)>() : maximum(x, y);
+};
 constexpr auto absolute = [](auto x) {
   if constexpr (std::is_floating_point_v<decltype(x)>)
     return std::fabs(x);
@@ -85,6 +118,7 @@ constexpr auto exponential = [](auto x) { return std::exp2(x); };
 constexpr auto logarithm = [](auto x) { return std::log2(x); };
 constexpr auto sine = [](auto x) { return std::sin(x); };
 constexpr auto cosine = [](auto x) { return std::cos(x); };
+constexpr auto hyperbolic_tangent = [](auto x) { return std::tanh(x); };
 
 template <typename T>
 void multiply_wide(Warp& w, const Ins& i) {
@@ -104,28 +138,100 @@ void multiply_add_wide(Warp& w, const Ins& i) {
   });
 }
 
-// .rz, .rm and .rp of float32, by way of double. A double holds a product of two floats exactly;
-// of a sum it may round, which the direction of rounding then does not see.
-void add_directed(Warp& w, const Ins& i) {
-  float* const d = reg<float>(w, i.d);
-  const float *const a = reg<float>(w, i.a), *const b = reg<float>(w, i.b);
-  write_lanes(w, d,
-              [&](int l) { return round_to_float(static_cast<double>(a[l]) + b[l], i.round); });
+// .rz, .rm and .rp
+template <Round how>
+constexpr auto add_directed = [](auto x, auto y) {
+  using T = decltype(x);
+  if constexpr (sizeof(T) == 4) {
+    return sign_of_zero(round_to_float(sticky_sum(x, y), how), x, y, how);
+  } else {
+    const T sum = round_directed(x + y, sum_error(x, y), how);
+    return sign_of_zero(sum, x, y, how);
+  }
+};
+template <Round how>
+constexpr auto subtract_directed = [](auto x, auto y) { return add_directed<how>(x, -y); };
+template <Round how>
+constexpr auto multiply_directed = [](auto x, auto y) {
+  using T = decltype(x);
+  if constexpr (sizeof(T) == 4)
+    return round_to_float(static_cast<double>(x) * y, how);  // which is exact
+  else
+    return round_directed(x * y, std::isfinite(x * y) ? std::fma(x, y, -(x * y)) : T(0), how);
+};
+template <Round how>
+constexpr auto multiply_add_directed = [](float x, float y, float z) {
+  const double product = static_cast<double>(x) * y;
+  const float sum = round_to_float(sticky_sum(product, z), how);
+  return sign_of_zero(sum, std::signbit(product) ? -0.0f : 0.0f, z, how);
+};
+
+// s32 with .sat
+constexpr auto clamped = [](s64 x) {
+  return static_cast<s32>(std::clamp<s64>(x, INT32_MIN, INT32_MAX));
+};
+constexpr auto add_clamped = [](s32 x, s32 y) { return clamped(s64{x} + y); };
+constexpr auto subtract_clamped = [](s32 x, s32 y) { return clamped(s64{x} - y); };
+constexpr auto multiply_high_add_clamped = [](s32 x, s32 y, s32 z) {
+  return clamped((s64{x} * y >> 32) + z);
+};
+
+// .ftz is of operands and results. .sat: to [0, 1], NaN to 0.
+float saturate(float x) { return x > 0 ? std::min(x, 1.0f) : 0.0f; }
+template <auto operation, bool flushes, bool saturates>
+constexpr auto modified = [](auto... x)
+  requires std::is_invocable_v<decltype(operation), decltype(x)...>
+{
+  float result = operation((flushes ? flush(x) : x)...);
+  if (flushes) result = flush(result);
+  return saturates ? saturate(result) : result;
+};
+template <auto operation>
+Handler float_handler(const Ins& i) {
+  if (i.type == Type::f32 && i.ftz)
+    return i.sat ? apply<modified<operation, true, true>, float>
+                 : apply<modified<operation, true, false>, float>;
+  if (i.type == Type::f32 && i.sat) return apply<modified<operation, false, true>, float>;
+  return floats<operation>(i.type);
 }
-void multiply_directed(Warp& w, const Ins& i) {
-  float* const d = reg<float>(w, i.d);
-  const float *const a = reg<float>(w, i.a), *const b = reg<float>(w, i.b);
-  write_lanes(w, d,
-              [&](int l) { return round_to_float(static_cast<double>(a[l]) * b[l], i.round); });
+template <auto operation>
+Handler number_handler(const Ins& i) {
+  const Handler handler = float_handler<operation>(i);
+  return handler ? handler : integers<operation>(i.type);
 }
-void multiply_add_directed(Warp& w, const Ins& i) {
-  float* const d = reg<float>(w, i.d);
-  const float *const a = reg<float>(w, i.a), *const b = reg<float>(w, i.b),
-                     *const c = reg<float>(w, i.c);
-  write_lanes(w, d, [&](int l) {
-    return round_to_float(std::fma(static_cast<double>(a[l]), b[l], static_cast<double>(c[l])),
-                          i.round);
-  });
+
+Handler directed_handler(const Ins& i) {
+  const auto choose = [&]<Round how>() -> Handler {
+    switch (i.op) {
+      case Op::add:
+        return float_handler<add_directed<how>>(i);
+      case Op::sub:
+        return float_handler<subtract_directed<how>>(i);
+      case Op::mul_lo:
+        return float_handler<multiply_directed<how>>(i);
+      case Op::mad_lo:
+      case Op::fma:
+        if (i.type != Type::f32) return nullptr;
+        return float_handler<multiply_add_directed<how>>(i);
+      default:
+        return nullptr;
+    }
+  };
+  if (i.round == Round::rz) return choose.operator()<Round::rz>();
+  if (i.round == Round::rm) return choose.operator()<Round::rm>();
+  return choose.operator()<Round::rp>();
+}
+Handler clamped_handler(const Ins& i) {
+  switch (i.op) {
+    case Op::add:
+      return apply<add_clamped, s32>;
+    case Op::sub:
+      return apply<subtract_clamped, s32>;
+    case Op::mad_hi:
+      return apply<multiply_high_add_clamped, s32>;
+    default:
+      return nullptr;
+  }
 }
 
 Handler wide_handler(const Ins& i) {
@@ -142,58 +248,67 @@ Handler wide_handler(const Ins& i) {
   }
 }
 
+Handler function_handler(const Ins& i) {
+  switch (i.op) {
+    case Op::copysign:
+      return floats<copy_sign>(i.type);
+    case Op::rcp:
+      return float_handler<reciprocal>(i);
+    case Op::sqrt:
+      return float_handler<square_root>(i);
+    case Op::rsqrt:
+      return float_handler<reciprocal_square_root>(i);
+    case Op::ex2:
+      return float_handler<exponential>(i);
+    case Op::lg2:
+      return float_handler<logarithm>(i);
+    case Op::sin:
+      return float_handler<sine>(i);
+    case Op::cos:
+      return float_handler<cosine>(i);
+    case Op::tanh:
+      return float_handler<hyperbolic_tangent>(i);
+    default:
+      return nullptr;
+  }
+}
+
 }  // namespace
 
 Handler arithmetic_handler(const Ins& i) {
-  const bool directed =
-      i.type == Type::f32 && (i.round == Round::rz || i.round == Round::rm || i.round == Round::rp);
+  if (is_directed(i.round)) return directed_handler(i);
+  if (i.sat && i.type == Type::s32) return clamped_handler(i);
   switch (i.op) {
     case Op::add:
-      return directed ? add_directed : numbers<add>(i.type);
+      return number_handler<add>(i);
     case Op::sub:
-      return numbers<subtract>(i.type);
+      return number_handler<subtract>(i);
     case Op::mul_lo:
-      return directed ? multiply_directed : numbers<multiply>(i.type);
+      return number_handler<multiply>(i);
     case Op::mul_hi:
       return integers<multiply_high>(i.type);
     case Op::mad_lo:
     case Op::fma:
-      return directed ? multiply_add_directed : numbers<multiply_add>(i.type);
+      return number_handler<multiply_add>(i);
     case Op::mad_hi:
       return integers<multiply_high_add>(i.type);
     case Op::mul_wide:
     case Op::mad_wide:
       return wide_handler(i);
     case Op::div:
-      return numbers<divide>(i.type);
+      return number_handler<divide>(i);
     case Op::rem:
       return integers<remainder>(i.type);
     case Op::min:
-      return numbers<minimum>(i.type);
+      return i.combine ? float_handler<minimum_or_nan>(i) : number_handler<minimum>(i);
     case Op::max:
-      return numbers<maximum>(i.type);
+      return i.combine ? float_handler<maximum_or_nan>(i) : number_handler<maximum>(i);
     case Op::neg:
-      return numbers<negate>(i.type);
+      return number_handler<negate>(i);
     case Op::abs:
-      return numbers<absolute>(i.type);
-    case Op::copysign:
-      return floats<copy_sign>(i.type);
-    case Op::rcp:
-      return floats<reciprocal>(i.type);
-    case Op::sqrt:
-      return floats<square_root>(i.type);
-    case Op::rsqrt:
-      return floats<reciprocal_square_root>(i.type);
-    case Op::ex2:
-      return floats<exponential>(i.type);
-    case Op::lg2:
-      return floats<logarithm>(i.type);
-    case Op::sin:
-      return floats<sine>(i.type);
-    case Op::cos:
-      return floats<cosine>(i.type);
+      return number_handler<absolute>(i);
     default:
-      return nullptr;
+      return function_handler(i);
   }
 }
 

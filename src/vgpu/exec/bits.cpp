@@ -74,16 +74,65 @@ void count_leading_zeros(Warp& w, const Ins& i) {
   write_lanes(w, reg<u32>(w, i.d), [&](int l) { return static_cast<u32>(std::countl_zero(a[l])); });
 }
 
-// prmt in its default mode: four selectors of a byte of {b, a}, the highest bit of each asking for
-// the byte's sign instead.
+constexpr auto reverse_bits = [](auto x) {
+  decltype(x) reversed = 0;
+  for (std::size_t k = 0; k < 8 * sizeof x; ++k) reversed |= (x >> k & 1) << (8 * sizeof x - 1 - k);
+  return reversed;
+};
+
+// The upper 32 bits of b:a shifted left, or the lower ones of it shifted right.
+void funnel_shift(Warp& w, const Ins& i) {
+  const bool right = i.combine & 1, clamps = i.combine & 2;
+  const u32 *const a = reg<u32>(w, i.a), *const b = reg<u32>(w, i.b), *const c = reg<u32>(w, i.c);
+  write_lanes(w, reg<u32>(w, i.d), [&](int l) {
+    const u64 funnel = a[l] | static_cast<u64>(b[l]) << 32;
+    const u32 amount = clamps ? std::min(c[l], 32u) : c[l] & 31;
+    return static_cast<u32>(right ? funnel >> amount : funnel << amount >> 32);
+  });
+}
+
+void combine_three(Warp& w, const Ins& i) {
+  const u32 *const a = reg<u32>(w, i.a), *const b = reg<u32>(w, i.b), *const c = reg<u32>(w, i.c);
+  write_lanes(w, reg<u32>(w, i.d), [&](int l) {
+    u32 result = 0;
+    for (int row = 0; row < 8; ++row)
+      if (i.imm >> row & 1)
+        result |= (row & 4 ? a[l] : ~a[l]) & (row & 2 ? b[l] : ~b[l]) & (row & 1 ? c[l] : ~c[l]);
+    return result;
+  });
+}
+
+// prmt: the selectors of four bytes of {b, a}. A selector's highest bit asks for the byte's sign
+// instead, which only the default mode makes use of; the others count from the lowest two bits of
+// c.
+u32 byte_selectors(int mode, u32 c) {
+  const u32 at = c & 3;
+  switch (mode) {
+    case 0:
+      return c;
+    case 1:  // f4e: forward
+      return 0x3210 + 0x1111 * at;
+    case 2:  // b4e: backward
+      return at | ((at + 7) & 7) << 4 | ((at + 6) & 7) << 8 | ((at + 5) & 7) << 12;
+    case 3:  // rc8: the byte, four times
+      return 0x1111 * at;
+    case 4:  // ecl: no lower than the byte
+      return at | std::max(at, 1u) << 4 | std::max(at, 2u) << 8 | 3 << 12;
+    case 5:  // ecr: no higher than the byte
+      return std::min(at, 1u) << 4 | std::min(at, 2u) << 8 | at << 12;
+    default:  // rc16: the half, twice
+      return at & 1 ? 0x3232 : 0x1010;
+  }
+}
 void permute_bytes(Warp& w, const Ins& i) {
   u32* const d = reg<u32>(w, i.d);
   const u32 *const a = reg<u32>(w, i.a), *const b = reg<u32>(w, i.b), *const c = reg<u32>(w, i.c);
   write_lanes(w, d, [&](int l) {
     const u64 bytes = a[l] | static_cast<u64>(b[l]) << 32;
+    const u32 selectors = byte_selectors(i.combine, c[l]);
     u32 result = 0;
     for (int k = 0; k < 4; ++k) {
-      const unsigned selector = c[l] >> (4 * k) & 15;
+      const unsigned selector = selectors >> (4 * k) & 15;
       u32 byte = bytes >> (8 * (selector & 7)) & 255;
       if (selector & 8) byte = byte & 128 ? 255 : 0;
       result |= byte << (8 * k);
@@ -141,6 +190,12 @@ Handler bits_handler(const Ins& i) {
       return by_size([](auto t) -> Handler { return count_ones<decltype(t)>; });
     case Op::clz:
       return by_size([](auto t) -> Handler { return count_leading_zeros<decltype(t)>; });
+    case Op::brev:
+      return bits<reverse_bits>(i.type);
+    case Op::shf:
+      return funnel_shift;
+    case Op::lop3:
+      return combine_three;
     case Op::prmt:
       return permute_bytes;
     case Op::pack:

@@ -1,6 +1,8 @@
 // setp, selp and testp: PTX ISA, "Comparison and Selection Instructions". A predicate is 0 or -1.
 #include <cmath>
+#include <limits>
 
+#include "rounding.h"
 #include "types.h"
 
 namespace vgpu {
@@ -43,11 +45,14 @@ bool holds(T x, T y) {
 }
 
 // d = (a ? b) op c, and e = !(a ? b) op c where there is an e.
-template <typename T, Cmp comparison>
+template <typename T, Cmp comparison, bool flushes>
 void set_predicate(Warp& w, const Ins& i) {
   const T *const a = reg<T>(w, i.a), *const b = reg<T>(w, i.b);
   s32* const d = reg<s32>(w, i.d);
-  const auto compare = [&](int l) { return holds<comparison>(a[l], b[l]) ? -1 : 0; };
+  const auto compare = [&](int l) {
+    if constexpr (flushes) return holds<comparison>(flush(a[l]), flush(b[l])) ? -1 : 0;
+    return holds<comparison>(a[l], b[l]) ? -1 : 0;
+  };
   if (!i.combine && i.e < 0) {
     write_lanes(w, d, compare);
     return;
@@ -62,42 +67,42 @@ void set_predicate(Warp& w, const Ins& i) {
   if (i.e >= 0) write_lanes(w, reg<s32>(w, i.e), [&](int l) { return opposite[l]; });
 }
 
-template <typename T>
+template <typename T, bool flushes>
 Handler set_predicate_of(Cmp comparison) {
   switch (comparison) {
     case Cmp::eq:
-      return set_predicate<T, Cmp::eq>;
+      return set_predicate<T, Cmp::eq, flushes>;
     case Cmp::ne:
-      return set_predicate<T, Cmp::ne>;
+      return set_predicate<T, Cmp::ne, flushes>;
     case Cmp::lt:
-      return set_predicate<T, Cmp::lt>;
+      return set_predicate<T, Cmp::lt, flushes>;
     case Cmp::le:
-      return set_predicate<T, Cmp::le>;
+      return set_predicate<T, Cmp::le, flushes>;
     case Cmp::gt:
-      return set_predicate<T, Cmp::gt>;
+      return set_predicate<T, Cmp::gt, flushes>;
     case Cmp::ge:
-      return set_predicate<T, Cmp::ge>;
+      return set_predicate<T, Cmp::ge, flushes>;
     default:
       break;
   }
   if constexpr (std::is_floating_point_v<T>) {
     switch (comparison) {
       case Cmp::equ:
-        return set_predicate<T, Cmp::equ>;
+        return set_predicate<T, Cmp::equ, flushes>;
       case Cmp::neu:
-        return set_predicate<T, Cmp::neu>;
+        return set_predicate<T, Cmp::neu, flushes>;
       case Cmp::ltu:
-        return set_predicate<T, Cmp::ltu>;
+        return set_predicate<T, Cmp::ltu, flushes>;
       case Cmp::leu:
-        return set_predicate<T, Cmp::leu>;
+        return set_predicate<T, Cmp::leu, flushes>;
       case Cmp::gtu:
-        return set_predicate<T, Cmp::gtu>;
+        return set_predicate<T, Cmp::gtu, flushes>;
       case Cmp::geu:
-        return set_predicate<T, Cmp::geu>;
+        return set_predicate<T, Cmp::geu, flushes>;
       case Cmp::num:
-        return set_predicate<T, Cmp::num>;
+        return set_predicate<T, Cmp::num, flushes>;
       case Cmp::nan:
-        return set_predicate<T, Cmp::nan>;
+        return set_predicate<T, Cmp::nan, flushes>;
       default:
         break;
     }
@@ -113,22 +118,35 @@ void select(Warp& w, const Ins& i) {
 }
 
 template <typename T>
+bool has_property(int which, T x) {
+  switch (which) {
+    case 0:
+      return std::isfinite(x);
+    case 1:
+      return std::isnan(x);
+    case 2:
+      return std::isinf(x);
+    case 3:
+      return !std::isnan(x);
+    case 4:
+      return std::isnormal(x);
+    default:
+      return x != 0 && std::fabs(x) < std::numeric_limits<T>::min();
+  }
+}
+template <typename T>
 void test_property(Warp& w, const Ins& i) {
   const T* const a = reg<T>(w, i.a);
-  write_lanes(w, reg<s32>(w, i.d), [&](int l) {
-    const bool holds = i.combine == 1   ? std::isnan(a[l])
-                       : i.combine == 2 ? std::isinf(a[l])
-                                        : std::isfinite(a[l]);
-    return holds ? -1 : 0;
-  });
+  write_lanes(w, reg<s32>(w, i.d), [&](int l) { return has_property(i.combine, a[l]) ? -1 : 0; });
 }
 
 }  // namespace
 
 Handler compare_handler(const Ins& i) {
-  const auto set_predicate = [&](auto t) { return set_predicate_of<decltype(t)>(i.cmp); };
+  const auto set_predicate = [&](auto t) { return set_predicate_of<decltype(t), false>(i.cmp); };
   switch (i.op) {
     case Op::setp: {
+      if (i.ftz) return set_predicate_of<float, true>(i.cmp);
       const Handler handler = for_floats(i.type, set_predicate);
       return handler ? handler : for_integers(i.type, set_predicate);
     }

@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <bit>
 #include <cmath>
+#include <cstdint>
 #include <cstring>
 
 #include "rounding.h"
@@ -10,7 +11,9 @@
 namespace vgpu {
 namespace {
 
-bool is_float(Type t) { return t == Type::f16 || t == Type::f32 || t == Type::f64; }
+bool is_float(Type t) {
+  return t == Type::f16 || t == Type::bf16 || t == Type::tf32 || t == Type::f32 || t == Type::f64;
+}
 bool is_signed(Type t) {
   return t == Type::s8 || t == Type::s16 || t == Type::s32 || t == Type::s64;
 }
@@ -43,8 +46,11 @@ Value read_source(const Warp& w, const Ins& i, int lane) {
     case Type::f16:
       v.real = static_cast<double>(std::bit_cast<_Float16>(reg<u16>(w, i.a)[lane]));
       break;
+    case Type::bf16:
+      v.real = from_bf16(reg<u16>(w, i.a)[lane]);
+      break;
     case Type::f32:
-      v.real = reg<float>(w, i.a)[lane];
+      v.real = i.ftz ? flush(reg<float>(w, i.a)[lane]) : reg<float>(w, i.a)[lane];
       break;
     case Type::f64:
       v.real = reg<double>(w, i.a)[lane];
@@ -71,31 +77,65 @@ double round_to_integer(double x, Round how) {
       return x;
   }
 }
-// From an integer to a float: by way of double it would be rounded twice where it has 64 bits.
-double from_integer(s64 value, const Ins& i) {
-  const bool to_float = i.type == Type::f32;
-  if (i.type2 == Type::u64) {
-    const u64 positive = static_cast<u64>(value);
-    return to_float ? static_cast<float>(positive) : static_cast<double>(positive);
-  }
-  return to_float && size_of(i.type2) == 8 ? static_cast<float>(value) : static_cast<double>(value);
+// From an integer to the float that the rounding asks for. The widest type of the processor holds
+// all 64 bits; by way of double they would be rounded twice.
+template <typename T>
+T from_integer(s64 value, const Ins& i) {
+  const bool positive = i.type2 == Type::u64;
+  const long double exact = positive ? static_cast<long double>(static_cast<u64>(value))
+                                     : static_cast<long double>(value);
+  const T nearest = positive ? static_cast<T>(static_cast<u64>(value)) : static_cast<T>(value);
+  if (!is_directed(i.round)) return nearest;
+  const long double error = exact - static_cast<long double>(nearest);
+  return round_directed(nearest, static_cast<T>(error), i.round);
 }
-// The bits of the result.
-u64 convert(Value v, const Ins& i) {
+// To the type's limits, for .sat between integers.
+s64 limited(s64 value, const Ins& i) {
+  const int bits = 8 * size_of(i.type);
+  if (i.type2 == Type::u64 && value < 0) value = INT64_MAX;  // beyond what follows, but for u64
+  if (is_signed(i.type))
+    return std::clamp<s64>(value, INT64_MIN >> (64 - bits), INT64_MAX >> (64 - bits));
+  if (bits == 64) return std::max<s64>(value, 0);
+  return std::clamp<s64>(value, 0, (s64{1} << bits) - 1);
+}
+u16 to_f16(double x, Round how) {
+  const auto nearest = static_cast<_Float16>(x);
+  u16 bits = std::bit_cast<u16>(nearest);
+  // toward zero: the bits of the number below in magnitude are one less
+  if (how == Round::rz && std::isfinite(x) &&
+      std::fabs(static_cast<double>(nearest)) > std::fabs(x))
+    --bits;
+  return bits;
+}
+Value between_kinds(Value v, const Ins& i) {
   if (is_float(i.type2)) {
     v.real = round_to_integer(v.real, i.round);
     if (i.sat && is_float(i.type))
       v.real = v.real != v.real ? 0.0 : std::min(1.0, std::max(0.0, v.real));
     if (!is_float(i.type)) v.integer = saturated(v.real, 8 * size_of(i.type), is_signed(i.type));
   } else if (is_float(i.type)) {
-    v.real = from_integer(v.integer, i);
+    v.real = i.type == Type::f32 ? from_integer<float>(v.integer, i)
+                                 : from_integer<double>(v.integer, i);
+  } else if (i.sat) {
+    v.integer = limited(v.integer, i);
   }
+  return v;
+}
+// The bits of the result.
+u64 convert(Value v, const Ins& i) {
+  v = between_kinds(v, i);
   switch (i.type) {
     case Type::f16:
-      return std::bit_cast<u16>(static_cast<_Float16>(v.real));
-    case Type::f32:
-      return std::bit_cast<u32>(i.type2 == Type::f64 ? round_to_float(v.real, i.round)
-                                                     : static_cast<float>(v.real));
+      return to_f16(v.real, i.round);
+    case Type::bf16:
+      return to_bf16(static_cast<float>(v.real), i.round);
+    case Type::tf32:
+      return to_tf32(static_cast<float>(v.real));
+    case Type::f32: {
+      const float f =
+          i.type2 == Type::f64 ? round_to_float(v.real, i.round) : static_cast<float>(v.real);
+      return std::bit_cast<u32>(i.ftz ? flush(f) : f);
+    }
     case Type::f64:
       return std::bit_cast<u64>(v.real);
     default:
@@ -117,9 +157,15 @@ void convert_any(Warp& w, const Ins& i) {
     write(u16());
 }
 
-void pack_bf16(Warp& w, const Ins& i) {  // cvt.rn.bf16x2.f32 d, high, low
+// cvt.rn.bf16x2.f32 d, high, low; .relu makes zeros of what is negative.
+template <bool plain>
+void pack_bf16(Warp& w, const Ins& i) {
   const float *const high = reg<float>(w, i.a), *const low = reg<float>(w, i.b);
-  write_lanes(w, reg<u32>(w, i.d), [&](int l) { return to_bf16(high[l]) << 16 | to_bf16(low[l]); });
+  const auto half = [&](float x) {
+    if (plain) return to_bf16(x);
+    return to_bf16(i.combine && x < 0 ? 0.0f : x, i.round);
+  };
+  write_lanes(w, reg<u32>(w, i.d), [&](int l) { return half(high[l]) << 16 | half(low[l]); });
 }
 
 // What C++ does too.
@@ -153,10 +199,10 @@ constexpr auto up = [](float x) { return std::ceil(x); };
 
 Handler convert_handler(const Ins& i) {
   if (i.op != Op::cvt) return nullptr;
-  if (i.vector == 2) return pack_bf16;
+  if (i.vector == 2) return i.combine || i.round == Round::rz ? pack_bf16<false> : pack_bf16<true>;
   const bool as_wide = i.width == size_of(i.type) && i.width2 == size_of(i.type2);
-  const auto integer = [](Type t) { return !is_float(t) && t != Type::bf16 && size_of(t) > 1; };
-  if (i.sat || !as_wide) return convert_any;
+  const auto integer = [](Type t) { return !is_float(t) && size_of(t) > 1; };
+  if (i.sat || i.ftz || !as_wide) return convert_any;
   if (integer(i.type) && integer(i.type2))
     return for_integers(i.type2,
                         [&](auto t) -> Handler { return from_integer_of<decltype(t)>(i.width); });

@@ -1,23 +1,9 @@
 // Which handler for an instruction.
-#include <xmmintrin.h>
-
 #include "fault.h"
 #include "warp.h"
 
 namespace vgpu {
 namespace {
-
-constexpr unsigned kFlushToZero = 0x8040;  // FTZ and DAZ of MXCSR: of results and of operands
-
-// An instruction with .ftz: as without, on a processor that takes subnormal numbers for zeros.
-void flushing(Warp& w, const Ins& i) {
-  Ins plain = i;
-  plain.ftz = false;
-  const unsigned before = _mm_getcsr();
-  _mm_setcsr(before | kFlushToZero);
-  handler_of(plain)(w, plain);
-  _mm_setcsr(before);
-}
 
 void trap(Warp& w, const Ins& i) { fault(w, i, kLaunchFailed, first_active(w), "trap"); }
 
@@ -44,7 +30,7 @@ Handler handler_of(const Ins& i) {
   for (const auto room : {arithmetic_handler, bits_handler, compare_handler, convert_handler,
                           load_store_handler, atomic_handler, lanes_handler, tensor_handler,
                           async_copy_handler, mbarrier_handler, bulk_copy_handler})
-    if (const Handler handler = room(i)) return i.ftz ? flushing : handler;
+    if (const Handler handler = room(i)) return handler;
   return nullptr;
 }
 

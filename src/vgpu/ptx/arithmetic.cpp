@@ -29,21 +29,26 @@ bool directed(Round r) { return r != Round::none && r != Round::rn; }
 
 }  // namespace
 
+// .sat is for float32, to [0, 1], and for s32, to the limits of the type.
 void decode_add(Statement& s) {
   s.ins.round = s.rounding(kAnyRound);
+  s.ins.sat = s.has("sat");
   s.ins.type = s.type(kNumbers);
   s.need(s.ins.round == Round::none || is_float(s.ins.type));
-  s.need(!directed(s.ins.round) || (s.ins.type == Type::f32 && s.ins.op == Op::add));
+  s.need(!s.ins.sat || s.ins.type == Type::f32 || s.ins.type == Type::s32);
   operands(s, 2);
 }
 
 // mul and mad: .lo, .hi and .wide of integers; of floats, mad is fma.
 void decode_mul(Statement& s) {
   const bool mad = s.ins.op == Op::mad_lo;
-  s.ins.round = s.rounding(kNearest);
+  s.ins.round = s.rounding(kAnyRound);
   const int part = s.one_of({"lo", "hi", "wide"});
+  s.ins.sat = s.has("sat");
   const Type t = s.ins.type = s.type(kNumbers);
   s.need((part < 0) == is_float(t) && (s.ins.round == Round::none || is_float(t)));
+  s.need(!mad || !directed(s.ins.round) || t == Type::f32);
+  s.need(!s.ins.sat || t == Type::f32 || (mad && part == 1 && t == Type::s32));
   if (part == 1) s.ins.op = mad ? Op::mad_hi : Op::mul_hi;
   if (part != 2) return operands(s, mad ? 3 : 2);
   s.need(size_of(t) <= 4);
@@ -59,8 +64,9 @@ void decode_mul(Statement& s) {
 
 void decode_fma(Statement& s) {
   s.ins.round = s.rounding(kAnyRound);
+  s.ins.sat = s.has("sat");
   s.ins.type = s.type(kFloats);
-  s.need(!directed(s.ins.round) || s.ins.type == Type::f32);
+  s.need((!directed(s.ins.round) && !s.ins.sat) || s.ins.type == Type::f32);
   operands(s, 3);
 }
 
@@ -79,7 +85,9 @@ void decode_rem(Statement& s) {
 }
 
 void decode_min_max(Statement& s) {
+  s.ins.combine = s.has("NaN");
   s.ins.type = s.type(kNumbers);
+  s.need(!s.ins.combine || s.ins.type == Type::f32);
   operands(s, 2);
 }
 
@@ -96,7 +104,7 @@ void decode_root(Statement& s) {
   operands(s, 1);
 }
 
-// ex2, lg2, sin, cos
+// ex2, lg2, sin, cos, tanh
 void decode_approximate(Statement& s) {
   s.need(s.has("approx"));
   s.ins.type = s.type({Type::f32});
@@ -109,7 +117,7 @@ void decode_copysign(Statement& s) {
 }
 
 void decode_testp(Statement& s) {
-  const int which = s.one_of({"finite", "notanumber", "infinite"});
+  const int which = s.one_of({"finite", "notanumber", "infinite", "number", "normal", "subnormal"});
   s.need(which >= 0);
   s.ins.combine = static_cast<std::uint8_t>(which);
   s.ins.type = s.type(kFloats);

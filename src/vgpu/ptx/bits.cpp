@@ -36,13 +36,38 @@ void decode_bit_field(Statement& s) {
 }
 
 void decode_count(Statement& s) {
-  s.ins.type = s.type({Type::b32});
-  s.ins.d = s.operand(Type::u32);
+  s.ins.type = s.type({Type::b32, Type::b64});
+  s.ins.d = s.operand(s.ins.op == Op::brev ? s.ins.type : Type::u32);
   s.ins.a = s.next(s.ins.type);
+}
+
+// shf.l.wrap.b32 d, a, b, amount: of the 64 bits b:a
+void decode_funnel(Statement& s) {
+  const int right = s.one_of({"l", "r"}), clamps = s.one_of({"wrap", "clamp"});
+  s.need(right >= 0 && clamps >= 0);
+  s.ins.combine = static_cast<std::uint8_t>(right + 2 * clamps);
+  s.ins.type = s.type({Type::b32});
+  s.ins.d = s.operand(Type::b32);
+  s.ins.a = s.next(Type::b32);
+  s.ins.b = s.next(Type::b32);
+  s.ins.c = s.next(Type::u32);
+}
+
+void decode_lop3(Statement& s) {
+  s.ins.type = s.type({Type::b32});
+  s.ins.d = s.operand(Type::b32);
+  s.ins.a = s.next(Type::b32);
+  s.ins.b = s.next(Type::b32);
+  s.ins.c = s.next(Type::b32);
+  s.comma();
+  s.ins.imm = static_cast<std::int64_t>(s.immediate());
+  s.need(s.ins.imm >= 0 && s.ins.imm < 256);
 }
 
 void decode_prmt(Statement& s) {
   s.ins.type = s.type({Type::b32});
+  s.ins.combine =
+      static_cast<std::uint8_t>(s.one_of({"f4e", "b4e", "rc8", "ecl", "ecr", "rc16"}) + 1);
   s.ins.d = s.operand(Type::b32);
   s.ins.a = s.next(Type::b32);
   s.ins.b = s.next(Type::b32);
@@ -85,11 +110,14 @@ void decode_selp(Statement& s) {
 
 namespace {
 
-bool is_float(Type t) { return t == Type::f16 || t == Type::f32 || t == Type::f64; }
+bool is_float(Type t) {
+  return t == Type::f16 || t == Type::bf16 || t == Type::f32 || t == Type::f64;
+}
 
 // Two f32 to a pair of bf16, the first operand in the upper half.
 void decode_cvt_pair(Statement& s) {
-  s.ins.round = s.rounding({Round::rn});
+  s.ins.round = s.rounding({Round::rn, Round::rz});
+  s.ins.combine = s.has("relu");
   s.ins.type = Type::b32;
   s.ins.type2 = s.type({Type::f32});
   s.ins.vector = 2;
@@ -98,22 +126,41 @@ void decode_cvt_pair(Statement& s) {
   s.ins.b = s.next(Type::f32);
 }
 
+// cvt.rna.tf32.f32: 10 bits of the fraction stay, in a register of 32 bits.
+void decode_cvt_tf32(Statement& s) {
+  s.ins.round = s.rounding({Round::rna});
+  s.need(s.ins.round == Round::rna);
+  s.ins.type = Type::tf32;
+  s.ins.type2 = s.type({Type::f32});
+  s.ins.d = s.operand(Type::b32);
+  s.ins.a = s.next(Type::f32);
+  s.ins.width = s.ins.width2 = 4;
+}
+
+// Which roundings a conversion takes: to an integral value, to the precision of a float, or none.
+bool rounding_fits(Type to, Type from, Round round) {
+  const bool integral = round >= Round::rni, rounds = round != Round::none && !integral;
+  if (!is_float(from)) return is_float(to) ? rounds : round == Round::none;
+  if (!is_float(to)) return integral;
+  if (size_of(to) < size_of(from)) return rounds;
+  return to == from ? !rounds : round == Round::none;
+}
+
 }  // namespace
 
 void decode_cvt(Statement& s) {
   if (s.has("bf16x2")) return decode_cvt_pair(s);
+  if (s.has("tf32")) return decode_cvt_tf32(s);
   const Round round = s.ins.round = s.rounding(
       {Round::rn, Round::rz, Round::rm, Round::rp, Round::rni, Round::rzi, Round::rmi, Round::rpi});
   s.ins.sat = s.has("sat");
-  const auto known = {Type::u8,  Type::s8,  Type::u16, Type::s16, Type::u32, Type::s32,
-                      Type::u64, Type::s64, Type::f16, Type::f32, Type::f64};
+  const auto known = {Type::u8,  Type::s8,  Type::u16, Type::s16, Type::u32,  Type::s32,
+                      Type::u64, Type::s64, Type::f16, Type::f32, Type::bf16, Type::f64};
   const Type to = s.ins.type = s.type(known), from = s.ins.type2 = s.type(known);
-  const bool to_integer = round >= Round::rni;
-  s.need(!to_integer || is_float(from));
-  s.need(is_float(to) || !is_float(from) || to_integer);
-  const bool directed = round == Round::rz || round == Round::rm || round == Round::rp;
-  s.need(!directed || (to == Type::f32 && from == Type::f64));
-  s.need(!s.ins.sat || is_float(from));
+  s.need(rounding_fits(to, from, round));
+  s.need(to != Type::bf16 || (from == Type::f32 && round <= Round::rz && !s.ins.sat));
+  s.need(from != Type::bf16 || to == Type::f32);
+  s.need(to != Type::f16 || round <= Round::rz);
   s.ins.d = s.wide_operand(to);
   s.comma();
   s.ins.a = s.wide_operand(from);

@@ -51,7 +51,7 @@ void decode_vote(Statement& s) {
     return;
   }
   s.need(s.has("sync"));
-  const int mode = s.one_of({"ballot", "any", "all"});
+  const int mode = s.one_of({"ballot", "any", "all", "uni"});
   s.need(mode >= 0);
   s.ins.combine = static_cast<std::uint8_t>(mode);
   s.ins.type = s.type({mode == 0 ? Type::b32 : Type::pred});

@@ -32,6 +32,8 @@ void decode_logic(Statement& s);
 void decode_shift(Statement& s);
 void decode_bit_field(Statement& s);
 void decode_count(Statement& s);
+void decode_funnel(Statement& s);
+void decode_lop3(Statement& s);
 void decode_prmt(Statement& s);
 void decode_setp(Statement& s);
 void decode_selp(Statement& s);

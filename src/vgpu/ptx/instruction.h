@@ -80,7 +80,11 @@ enum class Op : std::uint16_t {
   wgmma_fence,
   wgmma_commit,
   wgmma_wait,  // imm: groups that may stay under way
-  setmaxnreg   // imm: registers; combine: 0 dec, 1 inc
+  setmaxnreg,  // imm: registers; combine: 0 dec, 1 inc
+  brev,
+  shf,   // combine: 0 left, 1 right, + 2 where amounts are clamped and not taken modulo 32
+  lop3,  // imm: the table
+  tanh
 };
 enum class Type : std::uint8_t {
   none,
@@ -100,11 +104,12 @@ enum class Type : std::uint8_t {
   u64,
   s64,
   f64,
-  bf16
+  bf16,
+  tf32
 };
 enum class Space : std::uint8_t { generic, global, shared, local, param, constant };
 enum class Cmp : std::uint8_t { eq, ne, lt, le, gt, ge, equ, neu, ltu, leu, gtu, geu, num, nan };
-enum class Round : std::uint8_t { none, rn, rz, rm, rp, rni, rzi, rmi, rpi };
+enum class Round : std::uint8_t { none, rn, rz, rm, rp, rni, rzi, rmi, rpi, rna };
 
 constexpr int size_of(Type t) {
   switch (t) {
@@ -139,8 +144,9 @@ struct Ins {
   Cmp cmp = Cmp::eq;
   Round round = Round::none;
   std::uint8_t vector = 1;
-  std::uint8_t combine =
-      0;  // of setp: 1 and, 2 or, 3 xor; of shfl: 0 up, 1 down, 2 bfly, 3 idx; of atom: which
+  // Which of its kind. setp: 1 and, 2 or, 3 xor; shfl: 0 up, 1 down, 2 bfly, 3 idx; min, max: 1
+  // .NaN; cvt: 1 .relu; others: the number in the list of their decoder.
+  std::uint8_t combine = 0;
   bool ftz = false, sat = false, negated = false, leader = false;
   std::uint8_t width = 0;   // bytes of the register loaded to, stored from or converted to
   std::uint8_t width2 = 0;  // of the register converted from

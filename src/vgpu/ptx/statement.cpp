@@ -63,9 +63,9 @@ Type Statement::type(std::initializer_list<Type> known) {
 }
 
 Round Statement::rounding(std::initializer_list<Round> known) {
-  constexpr Round rounds[] = {Round::rn,  Round::rz,  Round::rm,  Round::rp,
-                              Round::rni, Round::rzi, Round::rmi, Round::rpi};
-  const int which = one_of({"rn", "rz", "rm", "rp", "rni", "rzi", "rmi", "rpi"});
+  constexpr Round rounds[] = {Round::rn,  Round::rz,  Round::rm,  Round::rp, Round::rni,
+                              Round::rzi, Round::rmi, Round::rpi, Round::rna};
+  const int which = one_of({"rn", "rz", "rm", "rp", "rni", "rzi", "rmi", "rpi", "rna"});
   if (which < 0) return Round::none;
   need(std::find(known.begin(), known.end(), rounds[which]) != known.end());
   return rounds[which];
