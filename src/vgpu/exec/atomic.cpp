@@ -34,8 +34,10 @@ T changed(int operation, T old, T b, T c) {
         return old | b;
       case 7:
         return old ^ b;
-      default:
+      case 8:  // inc
         return old >= b ? 0 : old + 1;
+      default:  // dec
+        return old == 0 || old > b ? b : old - 1;
     }
   }
   return b;

@@ -45,15 +45,19 @@ void shuffle(Warp& w, const Ins& i) {
   });
 }
 
+// Among the lanes that each lane's mask names.
 void vote(Warp& w, const Ins& i) {
   const u32 ballot = bits_of(reg<s32>(w, i.a)) & w.active;
+  u32 members[kLanes];
+  std::memcpy(members, reg<u32>(w, i.b), sizeof members);
   if (i.combine == 0) {
-    write_lanes(w, reg<u32>(w, i.d), [&](int) { return ballot; });
+    write_lanes(w, reg<u32>(w, i.d), [&](int l) { return ballot & members[l]; });
     return;
   }
-  const bool any = ballot != 0, all = ballot == w.active;
-  const bool holds = i.combine == 1 ? any : i.combine == 2 ? all : all || !any;
-  write_lanes(w, reg<s32>(w, i.d), [&](int) { return holds ? -1 : 0; });
+  write_lanes(w, reg<s32>(w, i.d), [&](int l) {
+    const bool any = ballot & members[l], all = (ballot & members[l]) == (w.live & members[l]);
+    return (i.combine == 1 ? any : i.combine == 2 ? all : all || !any) ? -1 : 0;
+  });
 }
 
 void active_mask(Warp& w, const Ins& i) {

@@ -10,12 +10,16 @@
 namespace vgpu {
 namespace {
 
-bool is_signed_part(Type t) { return t == Type::s8 || t == Type::s16; }
+// Whether a register that is wider than the element gets the element's sign.
+bool extends_sign(const Ins& i) {
+  return i.type == Type::s8 || i.type == Type::s16 || (i.type == Type::s32 && i.width == 8);
+}
 s64 read_element(const char* from, Type type) {
   s64 value = 0;
   std::memcpy(&value, from, size_of(type));
   if (type == Type::s8) value = static_cast<s8>(value);
   if (type == Type::s16) value = static_cast<s16>(value);
+  if (type == Type::s32) value = static_cast<s32>(value);
   return value;
 }
 
@@ -87,7 +91,7 @@ void load(Warp& w, const Ins& i) {
   const unsigned each = size_of(i.type), size = each * i.vector;
   alignas(64) u64 a[kLanes];
   addresses(w, i, a);
-  if (i.space == Space::global && !is_signed_part(i.type) && (each >= 4 || i.width <= 4) &&
+  if (i.space == Space::global && !extends_sign(i) && (each >= 4 || i.width <= 4) &&
       within_last_allocation(w, a, size))
     return gather_elements(w, i, a);
   each_active_lane(w, [&](int l) {

@@ -70,6 +70,12 @@ void Worker::set_specials(Warp& w) const {
         value = (1u << l) - 1;
       else if (name == "%lanemask_eq")
         value = 1u << l;
+      else if (name == "%lanemask_le")
+        value = (2u << l) - 1;
+      else if (name == "%lanemask_ge")
+        value = ~((1u << l) - 1);
+      else if (name == "%lanemask_gt")
+        value = ~((2u << l) - 1);
       reg<u32>(w, slot)[l] = value;
     }
 }

@@ -109,13 +109,14 @@ void decode_atom(Statement& s) {
   s.ins.space = space(s);
   s.need(s.ins.space == Space::generic || s.ins.space == Space::global ||
          s.ins.space == Space::shared);
-  const int which = s.one_of({"add", "min", "max", "exch", "cas", "and", "or", "xor", "inc"});
+  const int which =
+      s.one_of({"add", "min", "max", "exch", "cas", "and", "or", "xor", "inc", "dec"});
   s.need(which >= 0);
   s.ins.combine = static_cast<std::uint8_t>(which);
   const Type t = s.ins.type = which == 0
                                   ? s.type({Type::u32, Type::s32, Type::u64, Type::f32, Type::f64})
                               : which <= 2 ? s.type({Type::u32, Type::s32, Type::u64, Type::s64})
-                              : which == 8 ? s.type({Type::u32})
+                              : which >= 8 ? s.type({Type::u32})
                                            : s.type({Type::b32, Type::b64});
   if (s.mnemonic() == "atom") {
     s.ins.d = s.operand(t);

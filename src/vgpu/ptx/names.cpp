@@ -25,7 +25,8 @@ bool special_class(std::string_view name, RegClass* c) {
       {"%nctaid.y", RegClass::b32},    {"%nctaid.z", RegClass::b32},
       {"%laneid", RegClass::b32},      {"%warpid", RegClass::b32},
       {"%nwarpid", RegClass::b32},     {"%lanemask_lt", RegClass::b32},
-      {"%lanemask_eq", RegClass::b32},
+      {"%lanemask_eq", RegClass::b32}, {"%lanemask_le", RegClass::b32},
+      {"%lanemask_ge", RegClass::b32}, {"%lanemask_gt", RegClass::b32},
   };
   const auto it = specials.find(name);
   if (it == specials.end()) return false;

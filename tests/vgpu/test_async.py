@@ -1,0 +1,144 @@
+"""mbarriers and bulk copies: PTX ISA, "mbarrier" and "Asynchronous copy"."""
+
+from __future__ import annotations
+
+import ctypes
+
+import numpy as np
+import pytest
+from ptx import Buffer, PtxError, library, run_ptx
+
+BULK = "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes"
+WAIT = """
+wait{n}: mbarrier.try_wait.parity.shared::cta.b64 %p0, [bar], {parity}; @!%p0 bra wait{n};
+"""
+
+
+def test_arrivals_by_every_lane() -> None:
+    body = f"""
+    .shared .align 8 .b8 bar[8]; .shared .align 4 .b8 word[4];
+    setp.eq.u32 %p1, %t, 0; @%p1 mbarrier.init.shared::cta.b64 [bar], 64; bar.sync 0;
+    @%p1 st.shared.u32 [word], 9;
+    mbarrier.arrive.shared::cta.b64 _, [bar];
+    {WAIT.format(n=0, parity=0)}
+    ld.shared.u32 %r0, [word];
+    mul.wide.u32 %l0, %t, 4; add.s64 %l1, %l0, %out0; st.global.u32 [%l1], %r0;
+    """
+    [out] = run_ptx(body, [], [np.zeros(64, np.uint32)], block=64)
+    assert out.tolist() == [9] * 64
+
+
+def test_bulk_copy() -> None:
+    """The phase is complete when the arrival and as many bytes as were expected have come."""
+    body = f"""
+    .shared .align 8 .b8 bar[8]; .shared .align 16 .b8 to[64];
+    mbarrier.init.shared::cta.b64 [bar], 1; fence.mbarrier_init.release.cluster;
+    fence.proxy.async.shared::cta;
+    mbarrier.arrive.expect_tx.shared::cta.b64 _, [bar], 48;
+    mov.u32 %r0, to; mov.u32 %r1, bar;
+    {BULK} [%r0], [%in0], 32, [%r1];
+    {BULK} [%r0+32], [%in0+48], 16, [%r1];
+    {WAIT.format(n=0, parity=0)}
+    ld.shared.v4.u32 {{%r2, %r3, %r4, %r5}}, [to+16]; ld.shared.u32 %r6, [to+44];
+    st.global.v4.u32 [%out0], {{%r2, %r3, %r4, %r5}}; st.global.u32 [%out0+16], %r6;
+    """
+    [out] = run_ptx(body, [np.arange(16, dtype=np.uint32)], [np.zeros(5, np.uint32)], block=1)
+    assert out.tolist() == [4, 5, 6, 7, 15]
+
+
+@pytest.mark.parametrize("size", [8, 24])
+def test_bulk_copies_are_of_16_bytes(size: int) -> None:
+    body = f"""
+    .shared .align 8 .b8 bar[8]; .shared .align 16 .b8 to[64];
+    mbarrier.init.shared::cta.b64 [bar], 1; mov.u32 %r0, to; mov.u32 %r1, bar;
+    mbarrier.arrive.expect_tx.shared::cta.b64 _, [bar], {size};
+    {BULK} [%r0], [%in0], {size}, [%r1];
+    """
+    with pytest.raises(PtxError, match="multiples of 16"):
+        run_ptx(body, [np.zeros(16, np.uint32)], [], block=1)
+
+
+def tensor_map(buffer: Buffer, box: list[int], steps: list[int], swizzle: int) -> bytes:
+    """A map of a C-contiguous array of float32, its fastest dimension first."""
+    sizes = buffer.array.shape[::-1]
+    strides = [4 * int(np.prod(sizes[: k + 1])) for k in range(len(sizes) - 1)] or [0]
+    made = ctypes.create_string_buffer(128)
+    code = library().vgpu_test_tensor_map(
+        made,
+        len(sizes),
+        ctypes.c_uint64(buffer.address),
+        (ctypes.c_uint64 * len(sizes))(*sizes),
+        (ctypes.c_uint64 * len(strides))(*strides),
+        (ctypes.c_uint * len(box))(*box),
+        (ctypes.c_uint * len(steps))(*steps),
+        swizzle,
+    )
+    assert code == 0
+    return made.raw
+
+
+def tma(
+    array: np.ndarray,
+    box: list[int],
+    at: list[int],
+    steps: list[int] | None = None,
+    swizzle: int = 0,
+) -> np.ndarray:
+    """What a bulk tensor copy of a box at these coordinates writes."""
+    buffer = Buffer(array)
+    steps = steps or [1] * len(box)
+    # an element step leaves out elements of the box
+    count = int(np.prod([-(-b // s) for b, s in zip(box, steps, strict=True)]))
+    body = f"""
+    .shared .align 8 .b8 bar[8]; .shared .align 1024 .b8 to[{4 * count}];
+    mbarrier.init.shared::cta.b64 [bar], 1; fence.proxy.async.shared::cta;
+    mov.u32 %r0, to; mov.u32 %r1, bar; mov.b64 %l4, extra; cvta.param.u64 %l4, %l4;
+    mbarrier.arrive.expect_tx.shared::cta.b64 _, [bar], {4 * count};
+    cp.async.bulk.tensor.{len(box)}d.shared::cluster.global.mbarrier::complete_tx::bytes
+      [%r0], [%l4, {{{", ".join(map(str, at))}}}], [%r1];
+    {WAIT.format(n=0, parity=0)}
+    mov.u32 %r2, 0;
+    again: add.u32 %r3, %r0, %r2; ld.shared.f32 %f0, [%r3]; cvt.u64.u32 %l0, %r2;
+    add.s64 %l0, %l0, %out0; st.global.f32 [%l0], %f0; add.u32 %r2, %r2, 4;
+    setp.lt.u32 %p1, %r2, {4 * count}; @%p1 bra again;
+    """
+    try:
+        extra = tensor_map(buffer, box, steps, swizzle)
+        [out] = run_ptx(body, [], [np.full(count, 7, np.float32)], block=1, extra=extra)
+        return out
+    finally:
+        buffer.free()
+
+
+@pytest.mark.parametrize("at", [(0, 0), (4, 1), (-2, -1), (10, 4), (-8, 0), (100, 100)])
+def test_boxes_at_the_borders(at: tuple[int, int]) -> None:
+    """What lies outside of the tensor is zero."""
+    array = np.arange(1, 5 * 12 + 1, dtype=np.float32).reshape(5, 12)
+    box = [8, 3]
+    expected = np.zeros((3, 8), np.float32)
+    for y in range(3):
+        for x in range(8):
+            if 0 <= at[1] + y < 5 and 0 <= at[0] + x < 12:
+                expected[y, x] = array[at[1] + y, at[0] + x]
+    np.testing.assert_array_equal(tma(array, box, list(at)), expected.ravel())
+
+
+def test_a_box_of_four_dimensions() -> None:
+    array = np.arange(2 * 3 * 5 * 4, dtype=np.float32).reshape(2, 3, 5, 4)
+    padded = np.pad(array, ((0, 0), (1, 1), (1, 1), (0, 0)))
+    expected = padded[1:2, 0:2, 0:3]  # from image 1, row -1, column -1
+    np.testing.assert_array_equal(tma(array, [4, 3, 2, 1], [0, -1, -1, 1]), expected.ravel())
+
+
+@pytest.mark.parametrize(("swizzle", "span"), [(1, 32), (2, 64), (3, 128)])
+def test_swizzled_boxes(swizzle: int, span: int) -> None:
+    """Chunks of 16 bytes are exchanged within spans by bits 7 and up of their address: section
+    "Tensor swizzling modes"; spans of 32, 64 and 128 bytes use one, two and three bits."""
+    columns = span // 4
+    array = np.arange(16 * columns, dtype=np.float32).reshape(16, columns)
+    out = tma(array, [columns, 16], [0, 0], swizzle=swizzle)
+    chunks = array.reshape(-1, 4)
+    expected = np.empty_like(chunks)
+    for k, chunk in enumerate(chunks):
+        expected[k ^ (k // 8 % (span // 16))] = chunk
+    np.testing.assert_array_equal(out.reshape(-1, 4), expected)
