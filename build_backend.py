@@ -2,12 +2,14 @@
 
 `CONVNET_CUDA=pypi pip install .` builds the CUDA backend on a machine without a CUDA toolkit: the
 compiler is then one more build requirement, which pip puts into the build's own environment. It
-takes 350 MB there while the build lasts, and nothing of it is needed afterwards.
+takes 350 MB there while the build lasts, and nothing of it is needed afterwards. So does
+`CONVNET_VGPU=on` where there is no nvcc.
 """
 
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Mapping
 
 from scikit_build_core import build as _build
@@ -46,4 +48,7 @@ def get_requires_for_build_editable(config_settings: Settings = None) -> list[st
 
 
 def _nvcc() -> list[str]:
-    return NVCC if os.environ.get("CONVNET_CUDA", "").lower() == "pypi" else []
+    from_pypi = os.environ.get("CONVNET_CUDA", "").lower() == "pypi"
+    for_vgpu = os.environ.get("CONVNET_VGPU", "").lower() in ("on", "1", "true", "yes")
+    found = "CUDACXX" in os.environ or shutil.which("nvcc") is not None
+    return NVCC if from_pypi or (for_vgpu and not found) else []

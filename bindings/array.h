@@ -77,7 +77,7 @@ inline void check_array(const char* op, const char* arg, const ArrayInfo& array,
     fail(op, arg, expected.name, type_name(array.type), "nothing is converted silently");
   }
   if (!array.contiguous) {
-    const bool host = backend_memory() == Memory::kHost;
+    const bool host = backend_memory() != Memory::kDevice;
     fail(op, arg, "a C-contiguous array", "shape " + to_string(array.dims) + " with other strides",
          std::string("use ") + (host ? "numpy" : "cupy") + ".ascontiguousarray");
   }

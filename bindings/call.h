@@ -52,6 +52,19 @@ using NotedState = Array<StepState, Role::kNote, true>;
 
 constexpr auto kStateWords = static_cast<Int>(sizeof(StepState) / sizeof(std::uint32_t));
 
+// Runs an operation, which may reach nothing but `memory` where the backend checks that.
+template <class F>
+void run_on(const std::vector<MemoryRange>& memory, const char* op, F run) {
+  grant_memory(memory);
+  try {
+    run();
+  } catch (...) {
+    revoke_memory(op);
+    throw;
+  }
+  revoke_memory(op);
+}
+
 // Remembers what was read and written, so that an output that overlaps another argument is refused:
 // kernels would read what they have already overwritten. The device that holds the first array is
 // the current one while this object lives; arrays on other devices are refused, except by
@@ -118,12 +131,24 @@ class Call {
   void run(void (*function)(P...), const A&... arguments) {
     if (mode_ == Mode::kInfer) return;
     const std::tuple<std::decay_t<P>...> values{arguments..., stream_};
-    const auto call = [function, values] { std::apply(function, values); };
+    const auto call = [function, values, name = op, memory = memory()] {
+      run_on(memory, name, [&] { std::apply(function, values); });
+    };
     {
       GilRelease release;
       call();
     }
     if (Recording* recording = Recording::active()) recording->note(op, call);
+  }
+
+  // All arrays of the call, for backends that let it reach nothing else.
+  std::vector<MemoryRange> memory() const {
+    std::vector<MemoryRange> ranges;
+    if (backend_memory() != Memory::kGranted) return ranges;
+    for (const Seen& seen : seen_) {
+      ranges.push_back({reinterpret_cast<void*>(seen.begin), seen.end - seen.begin});
+    }
+    return ranges;
   }
 
   bool runs() const { return mode_ == Mode::kRun; }
@@ -154,7 +179,7 @@ class Call {
 
   ArrayInfo checked_array(const Tensor& tensor, py::handle object, bool written) {
     const char* name = tensor.name.c_str();
-    if (backend_memory() == Memory::kHost) {
+    if (backend_memory() != Memory::kDevice) {
       ArrayInfo array = host_array(op, name, object);
       check_array(op, name, array, tensor.element, written);
       return array;

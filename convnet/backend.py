@@ -1,9 +1,9 @@
 """Backends: a compiled module that implements the operations, and the array library it works on.
 
-``cpu`` works on NumPy arrays, ``cuda`` on CuPy arrays; ``emulator`` runs the CUDA kernels on the
-CPU, on NumPy arrays, and exists for tests. Functions of :mod:`convnet.ops` follow the arrays they
-are given; :func:`use` chooses another backend for NumPy arrays. This is the only file that imports
-CuPy.
+``cpu`` works on NumPy arrays, ``cuda`` on CuPy arrays; ``emulator`` and ``vgpu`` run the CUDA
+kernels on the CPU, on NumPy arrays, and exist for tests. Functions of :mod:`convnet.ops` follow the
+arrays they are given; :func:`use` chooses another backend for NumPy arrays. This is the only file
+that imports CuPy.
 """
 
 from __future__ import annotations
@@ -53,8 +53,13 @@ class Array(Protocol):
 DLPACK_CPU, DLPACK_CUDA, DLPACK_CUDA_MANAGED = 1, 2, 13  # kinds of devices in DLPack
 CUPY_PACKAGES = ("cupy", "cupy-cuda11x", "cupy-cuda12x", "cupy-cuda13x", "cupy-cuda14x")
 
-NAMES = ("auto", "cpu", "cuda", "cuda:N", "emulator")
-LOGICAL = 2  # devices that the CPU and the emulator present: cpu:0 and cpu:1
+NAMES = ("auto", "cpu", "cuda", "cuda:N", "emulator", "vgpu")
+# Backends on NumPy arrays that only some builds have: what they are, and how to build them.
+FOR_TESTS = {
+    "emulator": "the emulator; build with CONVNET_EMULATOR=on",
+    "vgpu": "the virtual GPU; build with CONVNET_VGPU=on",
+}
+LOGICAL = 2  # devices that a backend on NumPy arrays presents: cpu:0 and cpu:1
 
 
 class DeviceError(RuntimeError):
@@ -101,7 +106,7 @@ class Backend:
     """One device: its module of operations and its array library.
 
     Attributes:
-        name: ``cpu``, ``cuda`` or ``emulator``.
+        name: ``cpu``, ``cuda``, ``emulator`` or ``vgpu``.
         device: the name it was chosen by, for example ``cuda:1``.
         module: the compiled extension module.
         xp: ``numpy`` or ``cupy``.
@@ -280,7 +285,7 @@ def get(device: str | Backend = "auto") -> Backend:
 
     Args:
         device: ``auto`` (a GPU where there is one, else the CPU), ``cpu``, ``cuda``, ``cuda:N`` or
-            ``emulator``; ``cpu:0``, ``cpu:1``, ``emulator:0`` or ``emulator:1`` for one of two
+            ``emulator`` or ``vgpu``; ``cpu:0``, ``cpu:1``, ``vgpu:0`` and so on for one of two
             logical devices. An explicit name never falls back to another device.
 
     Raises:
@@ -339,7 +344,7 @@ def _open(device: str) -> Backend:
             raise DeviceError(f"device {device!r}: {problem}")
         return Backend("cuda", _module("_cuda"), importlib.import_module("cupy"), int(index))
     logical = index.isdigit() and int(index) < LOGICAL
-    if kind not in ("cpu", "emulator") or (not logical and device != kind):
+    if kind not in ("cpu", *FOR_TESTS) or (not logical and device != kind):
         raise ValueError(
             f"device: expected one of {', '.join(NAMES)}, or two of a kind (cuda:0,cuda:1 or "
             f"cpu:0,cpu:1); got {device!r}"
@@ -348,8 +353,7 @@ def _open(device: str) -> Backend:
         return Backend(kind, _module(f"_{kind}"), np, int(index) if logical else 0, logical)
     except ModuleNotFoundError as error:
         raise DeviceError(
-            "device 'emulator': this installation was built without the emulator; "
-            "build with CONVNET_EMULATOR=on"
+            f"device {kind!r}: this installation was built without {FOR_TESTS[kind]}"
         ) from error
 
 
@@ -426,7 +430,7 @@ def _cuda_build_reason() -> str:
 def use(device: str | Backend) -> Iterator[Backend]:
     """Within the block, NumPy arrays are handled by this backend; its device is the current one.
 
-    >>> with convnet.backend.use("emulator"):
+    >>> with convnet.backend.use("vgpu"):
     ...     y = convnet.ops.relu_fprop(x)
     """
     backend = get(device)

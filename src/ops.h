@@ -14,6 +14,7 @@
 //   - Work is queued on `stream` (the CPU ignores it and returns when done).
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <string>
 #include <vector>
@@ -42,12 +43,13 @@ enum class Math {
 
 // ---- the implementation itself ----------------------------------------------------------------
 
-enum class Memory { kHost, kDevice };
+// kGranted: of the host, and a call reaches only what it was granted (grant_memory).
+enum class Memory { kHost, kDevice, kGranted };
 
 // Called when the module has been loaded. Throws std::invalid_argument where a variable of the
 // environment has a value that means nothing.
 void start_backend();
-const char* backend_name();  // "cpu", "cuda", "emulator"
+const char* backend_name();  // "cpu", "cuda", "emulator", "vgpu"
 Memory backend_memory();     // where array pointers must live
 int device_count();          // 0 where there is no usable device; never throws
 
@@ -60,6 +62,15 @@ int memory_device(const void* data);
 // Lets `stream` begin what comes next only when `other` has done all it was given; host
 // implementations do nothing.
 void wait_for_stream(const char* op, Stream stream, Stream other);
+
+// The memory that operations of this thread may reach until revoke_memory(), which waits for them
+// and throws std::runtime_error with what they did wrong. Of use where memory is kGranted.
+struct MemoryRange {
+  void* data;
+  std::size_t bytes;
+};
+void grant_memory(const std::vector<MemoryRange>& ranges);
+void revoke_memory(const char* op);
 
 // One line naming the device, for example "AMD EPYC, 2 threads, AVX-512".
 std::string device_description(int device);

@@ -1,4 +1,4 @@
-"""The backends that tests run on: `pytest --backend cpu,emulator,cuda`, by default all found."""
+"""The backends that tests run on: `pytest --backend cpu,vgpu,cuda`, by default all found."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 
 import convnet.backend
 
-NAMES = ("cpu", "emulator", "cuda")
+NAMES = ("cpu", "emulator", "vgpu", "cuda")
 BACKENDS = pytest.StashKey[list[str]]()
 
 
@@ -19,7 +19,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--backend",
         default=None,
-        help="comma list of cpu, emulator, cuda (default: every one available here)",
+        help="comma list of cpu, emulator, vgpu, cuda (default: every one available here)",
     )
 
 
@@ -66,7 +66,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out the cases that are too large for the emulator."""
+    """Leave out the cases that are too large for a GPU that is none."""
     large = [item for item in items if too_large(getattr(item, "callspec", None))]
     if large:
         config.hook.pytest_deselected(items=large)
@@ -74,7 +74,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def too_large(callspec: Any) -> bool:
-    if callspec is None or "emulator" not in callspec.params.values():
+    if callspec is None or not {"emulator", "vgpu"} & set(map(str, callspec.params.values())):
         return False
     return not getattr(callspec.params.get("case"), "emulator", True)
 
@@ -105,6 +105,15 @@ def programs(tmp_path_factory):
     from emulator_programs import Programs
 
     return Programs(tmp_path_factory.mktemp("emulator"))
+
+
+@pytest.fixture
+def stand_in() -> convnet.backend.Backend:
+    """A backend that runs the CUDA kernels without a GPU, where one was built."""
+    for name in ("vgpu", "emulator"):
+        if missing(name) is None:
+            return convnet.backend.get(name)
+    pytest.skip("built without the virtual GPU and without the emulator")
 
 
 @pytest.fixture

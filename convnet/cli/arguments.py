@@ -81,7 +81,7 @@ _SHARED: dict[str, dict[str, Any]] = {
     "debug": {"action": "store_true", "help": "show the traceback of an error"},
     "device": {
         "metavar": "D",
-        "help": "auto (default), cpu, cuda, cuda:N or emulator; or two: cuda:0,cuda:1",
+        "help": "auto (default), cpu, cuda, cuda:N or vgpu; or two: cuda:0,cuda:1",
     },
     "engine": {
         "choices": ("numpy", "faiss"),

@@ -29,7 +29,7 @@ def examine() -> dict[str, Any]:
     problems: list[str] = []
     build = _build(problems)
     devices = {"cpu": _cpu(problems)}
-    devices |= {name: _device(name, problems) for name in ("cuda", "emulator")}
+    devices |= {name: _device(name, problems) for name in ("cuda", *backends.FOR_TESTS)}
     versions = {name: distribution.version(name) or "not installed" for name in _PACKAGES}
     versions |= {name: found for name in _CUPY if (found := distribution.version(name))}
     return {

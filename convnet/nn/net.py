@@ -47,7 +47,7 @@ class Net(Steps):
     Args:
         nodes: see `Node`; a loss among them makes the net trainable.
         in_shape: (H, W, C) or (C,) of one input, without the batch.
-        device: "auto", "cpu", "cuda", "cuda:N", "emulator", or a Backend; or two of a kind that
+        device: "auto", "cpu", "cuda", "cuda:N", "vgpu", or a Backend; or two of a kind that
             share the net, as "cuda:0,cuda:1" or "cpu:0,cpu:1" (see `convnet.parallel.partition`).
         seed: 0 or more, of the initial weights and of dropout. Each node draws from a stream of its
             own name, so that adding a node changes no other's weights.

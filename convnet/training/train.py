@@ -85,7 +85,7 @@ def train(
 
     Args:
         cfg: a TOML file, a preset's name, a dict or a Config; may be left out when resuming.
-        device: "auto" (the default), "cpu", "cuda", "cuda:N" or "emulator"; or two of a kind that
+        device: "auto" (the default), "cpu", "cuda", "cuda:N" or "vgpu"; or two of a kind that
             share the net: "cuda:0,cuda:1", "cpu:0,cpu:1".
         epochs: replaces `train.epochs`.
         run_dir: the folder of the run; by default runs/<date>-<time>-<name>.

@@ -99,6 +99,10 @@ const char* backend_name() { return "cpu"; }
 
 Memory backend_memory() { return Memory::kHost; }
 
+void grant_memory(const std::vector<MemoryRange>&) {}
+
+void revoke_memory(const char*) {}
+
 int device_count() { return 1; }
 
 int current_device() { return 0; }

@@ -13,6 +13,10 @@ const char* backend_name() { return "emulator"; }
 
 Memory backend_memory() { return Memory::kHost; }
 
+void grant_memory(const std::vector<MemoryRange>&) {}
+
+void revoke_memory(const char*) {}
+
 int device_count() { return emulator::device_count(); }
 
 // Arrays are NumPy's, which all logical devices share.

@@ -71,6 +71,10 @@ const char* backend_name() { return "cuda"; }
 
 Memory backend_memory() { return Memory::kDevice; }
 
+void grant_memory(const std::vector<MemoryRange>&) {}
+
+void revoke_memory(const char*) {}
+
 int device_count() {
   int count = 0;
   if (cudaGetDeviceCount(&count) == cudaSuccess) return count;

@@ -66,10 +66,6 @@ endforeach()
 list(SORT archs COMPARE NATURAL)
 list(GET archs -1 newest_arch)
 
-# The architectures that CMake tries the compiler with; those of _cuda are set below.
-set(CMAKE_CUDA_ARCHITECTURES ${newest_arch})
-enable_language(CUDA)
-
 convnet_add_backend(_cuda ${kernels})
 set(cuda_architectures ${archs})
 list(TRANSFORM cuda_architectures REPLACE "^90$" "90a")  # wgmma and TMA are of sm_90a alone

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from check import emulator_order, follows, same_bits
+from check import ORDERS, follows, kernel_order, same_bits
 from nets import data, every_graph, make, train
 from tiny import config, write_data
 
@@ -49,21 +49,21 @@ def test_models(model, kernels_backend, rng):
 
 
 def test_the_order_of_threads_does_not_matter(kernels_backend, rng):
-    if kernels_backend.name != "emulator":
-        pytest.skip("only the emulator's order can be chosen")
+    if kernels_backend.name not in ORDERS:
+        pytest.skip("the order of a GPU cannot be chosen")
     build, shape, options = MODELS["alexnet"]
     x, labels = rng.standard_normal((3, *shape)).astype(np.float32), rng.integers(0, 10, 3)
 
-    def weights(order):
-        with emulator_order(order):
-            net = build(shape, 10, device="emulator", seed=3, **options)
-            train(net, x, labels, steps=2)
-            return net.state()
+    def weights():
+        net = build(shape, 10, device=kernels_backend, seed=3, **options)
+        train(net, x, labels, steps=2)
+        return net.state()
 
-    expected = weights("forward")
-    for order in ("reverse", "shuffle:7"):
-        for name, values in weights(order).items():
-            same_bits(values, expected[name])
+    expected = weights()
+    for order in (*ORDERS[kernels_backend.name], "shuffle:7"):
+        with kernel_order(kernels_backend, order):
+            for name, values in weights().items():
+                same_bits(values, expected[name])
 
 
 def test_a_run_of_the_trainer(kernels_backend, tmp_path):

@@ -335,10 +335,9 @@ def reruns(backend: Any, function: Callable) -> Iterator[None]:
         for count in (1, 3):
             with threads(backend, count):
                 yield
-    if backend.name == "emulator":
-        for order in ("reverse", "shuffle:1"):
-            with emulator_order(order):
-                yield
+    for order in ORDERS.get(backend.name, ()):
+        with kernel_order(backend, order):
+            yield
 
 
 @contextmanager
@@ -351,17 +350,22 @@ def threads(backend: Any, count: int) -> Iterator[None]:
         backend.module.set_thread_count(before)
 
 
+ORDERS = {"emulator": ("reverse", "shuffle:1"), "vgpu": ("shuffle:1",)}
+_ORDER = {"emulator": "CONVNET_EMULATOR_ORDER", "vgpu": "VGPU_ORDER"}
+
+
 @contextmanager
-def emulator_order(order: str) -> Iterator[None]:
-    """The order in which the emulator runs the threads of a block."""
-    before = os.environ.get("CONVNET_EMULATOR_ORDER")
-    os.environ["CONVNET_EMULATOR_ORDER"] = order
+def kernel_order(backend: Any, order: str) -> Iterator[None]:
+    """The order in which threads (in the emulator) or warps (on the virtual GPU) run."""
+    variable = _ORDER[backend.name]
+    before = os.environ.get(variable)
+    os.environ[variable] = order
     try:
         yield
     finally:
-        del os.environ["CONVNET_EMULATOR_ORDER"]
+        del os.environ[variable]
         if before is not None:
-            os.environ["CONVNET_EMULATOR_ORDER"] = before
+            os.environ[variable] = before
 
 
 def unaligned(backend: Any, array: np.ndarray) -> Any:

@@ -28,7 +28,7 @@ Scheduler& scheduler() {
 }
 
 Scheduler::Scheduler() {
-  const std::string order = env_text("VGPU_ORDER", "eager");
+  const std::string order = env_text("VGPU_STREAMS", "eager");
   const std::string shuffle = "shuffle:";
   if (order == "eager") {
     order_ = Order::eager;
@@ -36,7 +36,7 @@ Scheduler::Scheduler() {
     order_ = Order::shuffle;
     random_.seed(static_cast<unsigned>(std::atoi(order.c_str() + shuffle.size())));
   } else if (order != "late") {
-    std::fprintf(stderr, "vgpu: VGPU_ORDER=%s: expected late, eager or shuffle:SEED\n",
+    std::fprintf(stderr, "vgpu: VGPU_STREAMS=%s: expected late, eager or shuffle:SEED\n",
                  order.c_str());
     std::exit(2);
   }

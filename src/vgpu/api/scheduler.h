@@ -2,7 +2,7 @@
 //
 // A task is one kernel, copy, fill or host function, or nothing (an event, a join). It may run once
 // the tasks it waits for are done. Nothing else orders tasks, as on a GPU: whoever forgot an event
-// between two streams sees it. When they run is up to VGPU_ORDER:
+// between two streams sees it. When they run is up to VGPU_STREAMS:
 //   late          what nobody waits for does not run; of what may run, the task that was enqueued
 //                 last goes first
 //   shuffle:SEED  of what may run, any; some of it before somebody waits
