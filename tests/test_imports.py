@@ -15,6 +15,7 @@ PACKAGE = ROOT / "convnet"
 ORDER = (
     ("_build_info", "_cpu", "_cuda", "_emulator"),
     ("common",),
+    ("counters",),
     ("backend",),
     ("ops",),
     ("layers",),

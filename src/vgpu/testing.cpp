@@ -5,6 +5,7 @@
 #include <cstdio>
 #include <cstring>
 
+#include "counters/counters.h"
 #include "vgpu.h"
 
 #define EXPORT extern "C" __attribute__((visibility("default")))
@@ -48,6 +49,15 @@ EXPORT int vgpu_test_run(const char* text, const char* name, const unsigned* gri
   std::memcpy(launch.params.data(), params, std::min(params_bytes, launch.params.size()));
   const vgpu::Fault fault = vgpu::exec_launch(*module, kernel->second, launch);
   return report(fault.text, message, message_size, fault.code);
+}
+
+// Counts of the launches since vgpu_test_count(), as JSON; valid until the next call.
+EXPORT void vgpu_test_count() { vgpu::counters_start(); }
+EXPORT const char* vgpu_test_counts() {
+  static std::string text;
+  vgpu::counters_stop();
+  text = vgpu::counters_json();
+  return text.c_str();
 }
 
 // A tensor map of 32-bit floats, as cuTensorMapEncodeTiled makes it.

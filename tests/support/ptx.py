@@ -37,6 +37,7 @@ def library() -> ctypes.CDLL:
         path = convnet._vgpu.__file__
     lib = ctypes.CDLL(path)
     lib.vgpu_test_alloc.restype = ctypes.c_uint64
+    lib.vgpu_test_counts.restype = ctypes.c_char_p
     lib.vgpu_test_alloc.argtypes = [ctypes.c_uint64]
     lib.vgpu_test_free.argtypes = [ctypes.c_uint64]
     lib.vgpu_test_write.argtypes = [ctypes.c_uint64, ctypes.c_void_p, ctypes.c_uint64]

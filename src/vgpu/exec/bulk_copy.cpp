@@ -7,6 +7,7 @@
 #include "load_store.h"
 #include "mbarrier.h"
 #include "types.h"
+#include "vgpu/counters/count.h"
 
 namespace vgpu {
 namespace {
@@ -19,6 +20,7 @@ void copy_bytes(Warp& w, const Ins& i) {
     const u64 from = reg<u64>(w, i.b)[l];
     if ((size | from | to[l]) & 15)
       fault(w, i, kMisaligned, l, "cp.async.bulk: addresses and size must be multiples of 16");
+    BulkCopyCount(w).add(from, size);
     std::memcpy(shared_bytes(w, i, to[l], size, l, Access::write),
                 global_bytes(w, i, from, size, l, "cp.async.bulk"), size);
     complete_bytes(w, i, mbarrier_at(w, i, reg<u32>(w, i.c)[l], l), size, l);
@@ -60,20 +62,22 @@ void copy_box(Warp& w, const Ins& i) {
     const unsigned span = map.swizzle == 0 ? 0 : 16u << map.swizzle;
     if (to[l] & (span ? 8 * span - 1 : 127) & 127)
       fault(w, i, kMisaligned, l, "cp.async.bulk.tensor to " + hex(to[l]));
-    unsigned count = 1;
-    for (unsigned r = 0; r < map.rank; ++r) count *= map.box[r];
-    for (unsigned e = 0; e < count; ++e) {
+    unsigned elements = 1;
+    for (unsigned r = 0; r < map.rank; ++r) elements *= map.box[r];
+    BulkCopyCount count(w);
+    for (unsigned e = 0; e < elements; ++e) {
       u64 at = to[l] + static_cast<u64>(e) * map.element;
       if (span) at ^= (at >> 7 & (span / 16 - 1)) << 4;
       char* const target = shared_bytes(w, i, at, map.element, l, Access::write);
       const u64 from = element_address(w, map, list_of(w, i), e, l);
+      count.add(from, map.element);
       if (from)
         std::memcpy(target, global_bytes(w, i, from, map.element, l, "cp.async.bulk.tensor"),
                     map.element);
       else
         std::memset(target, 0, map.element);
     }
-    complete_bytes(w, i, mbarrier_at(w, i, reg<u32>(w, i.c)[l], l), count * map.element, l);
+    complete_bytes(w, i, mbarrier_at(w, i, reg<u32>(w, i.c)[l], l), elements * map.element, l);
   });
 }
 

@@ -6,10 +6,17 @@
 #include <thread>
 
 #include "fault.h"
+#include "vgpu/counters/count.h"
+#include "vgpu/counters/counters.h"
 #include "worker.h"
 
 namespace vgpu {
 namespace {
+
+void count_and_handle(Warp& w, const Ins& i) {
+  count_instruction(w, i);
+  w.program->uncounted[w.pc](w, i);
+}
 
 // Handlers of all instructions; one without is a fault.
 Program make_program(PtxModule& module, Kernel& kernel, const Launch& launch) {
@@ -25,6 +32,10 @@ Program make_program(PtxModule& module, Kernel& kernel, const Launch& launch) {
       throw KernelFault{kLaunchFailed, "no handler for the instruction at PTX line " +
                                            std::to_string(i.line) + " of " + kernel.name};
     p.handlers.push_back(handler);
+    if (counting()) {
+      p.uncounted.push_back(handler);
+      p.handlers.back() = count_and_handle;
+    }
     if (i.op == Op::bar_sync && i.b >= 0) p.check_races = false;
     if (i.op == Op::bar_warp || i.op == Op::mbar_wait) p.check_races = false;
   }
@@ -41,6 +52,7 @@ void run_blocks(const Program& program, Counts* counts) {
   std::atomic<std::uint64_t> next{0}, steps{0};
   std::mutex mutex;
   KernelFault first{0, ""};
+  LaunchCounts all(program.code->ins.size());
   const auto work = [&] {
     Worker worker(program);
     try {
@@ -51,6 +63,9 @@ void run_blocks(const Program& program, Counts* counts) {
       next = blocks;
     }
     steps += worker.steps();
+    if (!worker.counts()) return;
+    const std::lock_guard lock(mutex);
+    all.merge(*worker.counts());
   };
   const int count = static_cast<int>(std::min<std::uint64_t>(env("VGPU_THREADS", 1), blocks));
   std::vector<std::thread> others;
@@ -59,6 +74,7 @@ void run_blocks(const Program& program, Counts* counts) {
   for (std::thread& t : others) t.join();
   *counts = {blocks, steps};
   if (first.code) throw first;
+  if (!program.uncounted.empty()) counters_add(*program.module, *program.kernel, launch, all);
 }
 
 }  // namespace

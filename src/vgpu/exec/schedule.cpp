@@ -7,6 +7,7 @@
 #include "block.h"
 #include "fault.h"
 #include "types.h"
+#include "vgpu/counters/count.h"
 
 namespace vgpu {
 namespace {
@@ -90,6 +91,7 @@ u32 lanes_needed(const Warp& w, const Ins& i) {
 }
 
 void branch(Warp& w, const Ins& i) {
+  if (w.counts) count_instruction(w, i);
   u32 taken = w.active;
   if (i.pred >= 0) {
     taken = bits_of(reg<s32>(w, i.pred));
@@ -110,6 +112,7 @@ void branch(Warp& w, const Ins& i) {
 
 // Ends the active lanes, of the group's `lanes`; false where the warp has ended.
 bool end_lanes(Warp& w, const Ins& i, u32 lanes) {
+  if (w.counts) count_instruction(w, i);
   const u32 rest = lanes & ~w.active;
   w.live &= ~w.active;
   w.exited_some = true;
@@ -127,6 +130,7 @@ bool end_lanes(Warp& w, const Ins& i, u32 lanes) {
 }
 
 void arrive_at_barrier(Warp& w, const Ins& i) {
+  if (w.counts) count_instruction(w, i);
   const int lane = first_active(w);
   w.waits_at = static_cast<int>(reg<u32>(w, i.a)[lane] & 15);
   w.block->barriers[w.waits_at].expected = i.b < 0 ? 0 : reg<u32>(w, i.b)[lane];

@@ -15,6 +15,7 @@ constexpr int kLanes = 32;
 constexpr std::uint32_t kAllLanes = ~0u;
 
 struct Block;
+struct LaunchCounts;  // counters/counters.h
 struct Warp;
 using Handler = void (*)(Warp&, const Ins&);
 
@@ -24,7 +25,8 @@ struct Program {
   Kernel* kernel;
   Code* code;
   const Launch* launch;
-  std::vector<Handler> handlers;  // one for each instruction
+  std::vector<Handler> handlers;   // one for each instruction
+  std::vector<Handler> uncounted;  // where launches are counted: what a handler then calls
   bool check_races = true;
   int dropped_barrier = -1;  // the index of a bar.sync that is left out, to try the checks
 };
@@ -51,6 +53,7 @@ struct Warp {
   bool all_active = true;  // all lanes that have not exited
   std::uint32_t live = 0;
 
+  LaunchCounts* counts = nullptr;  // null where the launch is not counted
   char* registers = nullptr;
   const Program* program = nullptr;
   Block* block = nullptr;

@@ -16,6 +16,7 @@ Worker::Worker(const Program& program) : program_(program) {
   threads_ = launch.block[0] * launch.block[1] * launch.block[2];
   const unsigned count = (threads_ + kLanes - 1) / kLanes;
   warps_.resize(count);
+  if (counting()) counts_ = std::make_unique<LaunchCounts>(code.ins.size());
   const std::size_t bytes = (code.register_bytes + 63) / 64 * 64;
   registers_.resize(bytes * count + 64);
   const auto start = reinterpret_cast<std::uintptr_t>(registers_.data());
@@ -27,6 +28,7 @@ Worker::Worker(const Program& program) : program_(program) {
     Warp& w = warps_[k];
     w.registers = aligned + bytes * k;
     w.program = &program;
+    w.counts = counts_.get();
     w.block = &block_;
     w.local = local_.data() + local_of_warp * k;
     w.index = static_cast<int>(k);

@@ -1,9 +1,11 @@
 // A thread of the CPU, which runs blocks one after another.
 #pragma once
 #include <cstdint>
+#include <memory>
 #include <vector>
 
 #include "block.h"
+#include "vgpu/counters/counters.h"
 #include "warp.h"
 
 namespace vgpu {
@@ -13,6 +15,7 @@ class Worker {
   explicit Worker(const Program& program);
   void run_block(std::uint64_t number);
   std::uint64_t steps() const;
+  const LaunchCounts* counts() const { return counts_.get(); }  // null where nothing is counted
 
  private:
   void set_specials(Warp& w) const;
@@ -22,6 +25,7 @@ class Worker {
   [[noreturn]] void report_deadlock();
 
   const Program& program_;
+  std::unique_ptr<LaunchCounts> counts_;
   unsigned threads_;
   unsigned warps_alive_ = 0;
   Block block_;

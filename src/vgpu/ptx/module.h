@@ -64,6 +64,9 @@ std::shared_ptr<PtxModule> ptx_module(std::string text, int device, std::string*
 // which says the line of the text, for what this virtual GPU does not know.
 bool ptx_decode(PtxModule& module, Kernel& kernel, std::string* error);
 
+// "convnet::lrn_kernel(...)" of a mangled name; other names as they are.
+std::string demangled(const std::string& name);
+
 // "conv.cu:29" of the module's location number `at`, and, where the code was inlined, the calls
 // that it came by: "device.h:17 (global_thread), inlined at dropout.cu:29".
 std::string ptx_source(const PtxModule& module, const Code& code, int at);

@@ -14,14 +14,11 @@ std::string file_and_line(const PtxModule& module, const Location& l) {
   return (file == module.files.end() ? "?" : file->second) + ":" + std::to_string(l.line);
 }
 
-// "global_thread" of "_ZN7convnet13global_threadEv"
+// "convnet::global_thread" of the label of "_ZN7convnet13global_threadEv"
 std::string function_name(const PtxModule& module, std::string_view label) {
   const auto string = module.debug_strings.find(label);
   if (string == module.debug_strings.end()) return {};
-  int status = 0;
-  char* const readable = abi::__cxa_demangle(string->second.c_str(), nullptr, nullptr, &status);
-  std::string name = status == 0 ? readable : string->second;
-  std::free(readable);
+  const std::string name = demangled(string->second);
   int depth = 0;  // arguments go: from the first '(' outside of template arguments
   for (std::size_t i = 0; i < name.size(); ++i) {
     depth += (name[i] == '<') - (name[i] == '>');
@@ -32,6 +29,14 @@ std::string function_name(const PtxModule& module, std::string_view label) {
 }
 
 }  // namespace
+
+std::string demangled(const std::string& name) {
+  int status = 0;
+  char* const readable = abi::__cxa_demangle(name.c_str(), nullptr, nullptr, &status);
+  std::string result = status == 0 ? readable : name;
+  std::free(readable);
+  return result;
+}
 
 std::string ptx_source(const PtxModule& module, const Code& code, int at) {
   if (at < 0 || at >= static_cast<int>(code.locations.size())) return "?";

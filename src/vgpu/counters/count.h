@@ -1,0 +1,27 @@
+// The hooks of the interpreter: what it calls for each instruction where a launch is counted.
+#pragma once
+#include <cstdint>
+
+#include "vgpu/exec/warp.h"
+
+namespace vgpu {
+
+// The instruction at w.pc, for its active lanes, before it is executed.
+void count_instruction(Warp& w, const Ins& i);
+// A bulk copy that the instruction at w.pc starts: its elements, in the order of their coordinates,
+// are counted as runs of addresses that follow each other.
+class BulkCopyCount {
+ public:
+  explicit BulkCopyCount(Warp& w) : warp_(w) {}
+  ~BulkCopyCount() { end_run(); }
+  // An element from global memory to shared memory; from 0 where it is filled with zeros.
+  void add(std::uint64_t from, std::uint64_t bytes);
+
+ private:
+  void end_run();
+
+  Warp& warp_;
+  std::uint64_t from_ = 0, bytes_ = 0;
+};
+
+}  // namespace vgpu
