@@ -1,7 +1,7 @@
 """CIFAR-10 and CIFAR-100, in the Python (pickle) and the binary version, unpacked or as .tar.gz.
 
 Each image is 3072 bytes: 1024 red, then green, then blue, each row by row. CIFAR-100 is read with
-its 100 fine labels. Pickles are read by `safepickle`: a hostile file can at worst be refused.
+its 100 fine labels. Pickles are read by `safe_pickle`: a hostile file can at worst be refused.
 Source: https://www.cs.toronto.edu/~kriz/cifar.html
 """
 

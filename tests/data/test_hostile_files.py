@@ -81,9 +81,9 @@ def _collisions() -> bytes:
 
 
 PICKLES = {
-    "a key that crashes": (_nested(200_000), "expected what describes an array"),
+    "a key that crashes": (_nested(200_000), "expected keys of text, got a tuple"),
     "a key that hashes for ever": (
-        b"\x80\x02})" + b"q\0h\0\x86" * 60 + b"K\x01s.", "expected what describes an array"
+        b"\x80\x02})" + b"q\0h\0\x86" * 60 + b"K\x01s.", "expected keys of text"
     ),
     "twelve bytes of 4 GiB": (b"\x80\x05\x96" + struct.pack("<Q", 4 * GIB) + b".", "ends early"),
     "a key of many digits": (
@@ -101,7 +101,11 @@ PICKLES = {
         + b"h\0h\1R" * 2000 + b".",
         "bytes of encoded text",
     ),
-    "lists in lists": (b"\x80\x02]" + b"]" * 1000 + b"a" * 1000 + b".", "lists of numbers"),
+    "lists in lists": (
+        b"\x80\x02}U\1a]" + b"]" * 100_000 + b"a" * 100_000 + b"s.", "lists of numbers, got a list"
+    ),
+    "a list in itself": (b"\x80\x02}U\1a]q\0h\0as.", "lists of numbers, got a list"),
+    "tuples in tuples": (b"\x80\x02}U\1a)" + b"\x85" * 200_000 + b"s.", "got a tuple"),
     "a million lists": (b"\x80\x02" + b"]" * 1_100_000 + b".", "operations in a pickle"),
 }  # fmt: skip
 
