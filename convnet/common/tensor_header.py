@@ -6,6 +6,7 @@ after the other without gaps.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
@@ -23,6 +24,7 @@ DTYPES = {"float32": "F32", "float64": "F64", "int32": "I32", "int64": "I64", "u
 _NUMPY = {name: np.dtype(dtype) for dtype, name in DTYPES.items()}
 _HEADER = Limit(100_000_000, "bytes in the header")  # that of the format
 _AXES = 8
+_HASHED = 1 << 24  # bytes at a time: arrays may be mapped files
 
 
 @dataclass(frozen=True)
@@ -105,6 +107,18 @@ def _entry(name: str, fields: Any, start: int) -> Entry:
     if entry.nbytes != place[1] - place[0]:
         raise ValueError(f"{name[:60]!r}: an array of another size than its shape says")
     return entry
+
+
+def sha256_of(text: str, arrays: Mapping[str, np.ndarray]) -> bytes:
+    """SHA-256 over a text and contiguous arrays, in the order of their names."""
+    digest = hashlib.sha256(text.encode())
+    for name in sorted(arrays):
+        array = arrays[name]
+        digest.update(f"\n{name} {array.dtype.name} {array.shape}\n".encode())
+        flat = array.reshape(-1).view(np.uint8)
+        for start in range(0, flat.size, _HASHED):
+            digest.update(flat[start : start + _HASHED].data)
+    return digest.digest()
 
 
 def _are_sizes(value: Any) -> bool:

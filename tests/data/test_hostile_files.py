@@ -35,6 +35,7 @@ from paths import TESTS
 from PIL import Image
 
 from convnet.common.reading import BudgetError, Limit, open_file, parse_json, read_bytes
+from convnet.common.tensor_header import sha256_of
 from convnet.config import ConfigError, load_config
 from convnet.config.overrides import override
 from convnet.data import DataError, cifar10, idx
@@ -359,7 +360,7 @@ def write_checkpoint(path: Path, text: str) -> None:
     content = path.read_bytes()
     length = int.from_bytes(content[:8], "little")
     header = json.loads(content[8 : 8 + length])
-    header["__metadata__"] = {"convnet": text, "sha256": checkpoint._digest(text, arrays)}
+    header["__metadata__"] = {"convnet": text, "sha256": sha256_of(text, arrays).hex()}
     head = json.dumps(header).encode()
     path.write_bytes(struct.pack("<Q", len(head)) + head + content[8 + length :])
 
