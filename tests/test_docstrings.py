@@ -53,6 +53,8 @@ def _members(place: ModuleType) -> Iterator[tuple[str, Any]]:
 def _methods(where: str, owner: type) -> Iterator[tuple[str, Any]]:
     """Public methods that say something of their own; others are as in the base class."""
     for name, member in vars(owner).items():
+        if name in getattr(owner, "__dataclass_fields__", {}):
+            continue  # the default of a field
         if isinstance(member, classmethod | staticmethod):
             member = member.__func__
         inherited = any(hasattr(base, name) for base in owner.__mro__[1:])

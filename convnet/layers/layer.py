@@ -283,7 +283,13 @@ class Layer:
         return part
 
     def share(self, other: Layer) -> None:
-        """Makes this layer use the parameters of another of the same shapes, after `setup`."""
+        """Makes this layer use the parameters of another, after `setup`.
+
+        Args:
+            other: a layer with parameters of the same names and shapes.
+
+        Raises: ValueError: they are others, or there are none.
+        """
         mine = [(p.name, p.shape) for p in self.params]
         theirs = [(p.name.rpartition(".")[2], p.shape) for p in other.params]
         if mine != theirs or not mine:

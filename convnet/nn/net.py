@@ -89,7 +89,8 @@ class Net(Steps):
     # ---- what the net is ------------------------------------------------------------------------
 
     def memory_bytes(self, batch: int) -> int:
-        """Bytes that training takes on all devices together; see `convnet.nn.memory`.
+        """The memory that training takes on all devices together, in bytes; see
+        `convnet.nn.memory`.
 
         Args:
             batch: samples a step.
@@ -141,7 +142,13 @@ class Net(Steps):
     @_on_own_backend
     def start_step(self, x: Array, labels: Array, sgd: SGD) -> None:
         """As `train_step`, without waiting for a GPU: what comes of it `finish_steps` finds, and
-        the loss `convnet.nn.step_results`. Args and Raises: those of `train_step`."""
+        the loss `convnet.nn.step_results`.
+
+        Args:
+            x, labels, sgd: as in `train_step`.
+
+        Raises: as `train_step`.
+        """
         self.run_step(x, labels, sgd)
         self.step += 1
 
@@ -161,7 +168,13 @@ class Net(Steps):
 
     def wait_for(self, event: Any) -> None:
         """Waits for an event of the net's device: for ever on one that is alone, and where a net is
-        on several, as long as its links do. Raises: LinkError."""
+        on several, as long as its links do.
+
+        Args:
+            event: what `Backend.record` has returned; None: nothing is waited for.
+
+        Raises: LinkError.
+        """
         if self.partition is None or event is None:
             self.backend.wait(event)
         else:
@@ -185,7 +198,13 @@ class Net(Steps):
 
     @_on_own_backend
     def start_gradients(self, x: Array, labels: Array, scale: float | None = None) -> None:
-        """As `gradients`, without waiting for a GPU that is alone."""
+        """As `gradients`, without waiting for a GPU that is alone.
+
+        Args:
+            x, labels, scale: as in `gradients`.
+
+        Raises: as `gradients`.
+        """
         x, labels = self.on_device(x, labels)
         self.write_state()
         self.last = self.runner.gradients(x, labels, scale)
