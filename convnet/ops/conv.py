@@ -129,7 +129,7 @@ def conv_fprop(
         groups: divides both C and K; group g of the filters sees group g of the channels.
         rounding: ``"floor"`` or ``"ceil"``; ceil makes 224, 11, stride 4 give 55.
         relu: return max(0, y).
-        precision: in which products are formed; see :mod:`convnet.ops`.
+        precision: the multiply precision; see :mod:`convnet.ops`.
         out: [N, P, Q, K], written and returned.
 
     Returns:
@@ -164,7 +164,7 @@ def conv_dgrad(
         stride, pad, groups, rounding: as in `conv_fprop`.
         relu_mask: [N, H, W, C], or None. Where it is <= 0, dx becomes 0: the backward pass of the
             ReLU that x came out of, for free.
-        precision: in which products are formed; see :mod:`convnet.ops`.
+        precision: the multiply precision; see :mod:`convnet.ops`.
         out: [N, H, W, C].
 
     Returns:
@@ -196,7 +196,7 @@ def conv_wgrad(
         w_shape: (K, R, S, C/groups).
         stride, pad, groups, rounding: as in `conv_fprop`.
         bias: whether db is wanted.
-        precision: in which products are formed; see :mod:`convnet.ops`.
+        precision: the multiply precision; see :mod:`convnet.ops`.
         out: (dw, db), written and returned; db may be None.
 
     Returns:

@@ -66,7 +66,7 @@ def dense_fprop(
         w: [K, C].
         b: [K], or None.
         relu: return max(0, y).
-        precision: in which products are formed; see :mod:`convnet.ops`.
+        precision: the multiply precision; see :mod:`convnet.ops`.
         out: [N, K].
 
     Returns:
@@ -124,7 +124,7 @@ def dense_dgrad(
         dy: [N, K].
         w: [K, C].
         relu_mask: [N, C], or None; dx becomes 0 where it is <= 0.
-        precision: in which products are formed; see :mod:`convnet.ops`.
+        precision: the multiply precision; see :mod:`convnet.ops`.
         out: [N, C].
 
     Returns:
@@ -148,7 +148,7 @@ def dense_wgrad(
         x: [N, C].
         dy: [N, K].
         bias: whether db is wanted.
-        precision: in which products are formed; see :mod:`convnet.ops`.
+        precision: the multiply precision; see :mod:`convnet.ops`.
         out: (dw, db), written and returned; db may be None.
 
     Returns:
@@ -187,7 +187,7 @@ def dense_wgrad_sgd(
         lr, momentum, weight_decay, lr_mult, decay_mult, state: as for `sgd_update`; number: by
             which w is noted in the state.
         bias: whether db is wanted.
-        precision: in which products are formed; see :mod:`convnet.ops`.
+        precision: the multiply precision; see :mod:`convnet.ops`.
         out: db [K].
 
     Returns:
