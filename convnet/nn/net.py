@@ -16,12 +16,11 @@ from convnet.layers.graph import Node
 from convnet.layers.layer import Array
 from convnet.layers.loss import UNRANKED
 from convnet.nn import weights
-from convnet.nn.divergence import Origin
 from convnet.nn.eager import mean_loss
 from convnet.nn.inputs import checked_labels, checked_x
 from convnet.nn.memory import training_memory
 from convnet.nn.program_table import program_table
-from convnet.nn.steps import Steps
+from convnet.nn.steps import Origins, Steps, alone
 from convnet.nn.summary import summary_table
 from convnet.optim.sgd import SGD
 
@@ -135,7 +134,8 @@ class Net(Steps):
                 weights have been loaded (`load_state`).
         """
         self.run_step(x, labels, sgd)
-        self.finish_steps()
+        self._verify()
+        self.check_updates()
         self.step += 1
         return self._mean_loss()
 
@@ -153,9 +153,7 @@ class Net(Steps):
         self.step += 1
 
     @_on_own_backend
-    def finish_steps(
-        self, each: Callable[[Origin | None], list[Origin | None]] = lambda origin: [origin]
-    ) -> None:
+    def finish_steps(self, each: Origins = alone) -> None:
         """Waits for the steps that were started.
 
         Args:
