@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from convnet.common.reading import open_file, parse_json
+from convnet.common.reading import parse_json
 from convnet.common.tensor_header import Entry, header_of, read_header, sha256_of
 from convnet.data.dataset import DataError, mismatch, readable, shown
 
@@ -109,8 +109,8 @@ def open_tensors(path: Path, write: bool = False) -> TensorFile:
     Raises: DataError: missing, truncated, or not one of these files.
     """
     try:
-        with readable(path), open_file(path) as file:
-            metadata, entries = read_header(file)
+        with readable(path):
+            metadata, entries = read_header(path)
             facts = parse_json(metadata["convnet"]) if "convnet" in metadata else None
             arrays = {name: _mapped(path, entry, write) for name, entry in entries.items()}
     except DataError:

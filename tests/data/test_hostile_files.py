@@ -391,7 +391,7 @@ def test_names_that_are_half_a_character(tmp_path: Path) -> None:
     arrays = {"\ud800": {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]}}
     metadata = {"__metadata__": {"convnet": "{}", "sha256": ""}}
     path.write_bytes(mutate.safetensors(json.dumps({**metadata, **arrays}), b""))
-    refused("damaged checkpoint .names or metadata that are no text", checkpoint.read, path)
+    refused("damaged checkpoint .*invalid JSON in header", checkpoint.read, path)
 
 
 def test_a_state_without_what_is_needed(tmp_path: Path) -> None:
