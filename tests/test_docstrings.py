@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 import convnet
+from convnet import backend
 from convnet.config import schema
 from convnet.evaluation import evaluate, predict
 from convnet.layers import initializers
@@ -31,11 +32,22 @@ PLACES = (
     lr_schedule,
     schema,
 )
-ALSO = (evaluate.evaluate, evaluate.load, predict.predict, predict.Prediction)
+ALSO = (
+    backend.cuda_problem,
+    backend.get,
+    backend.get_all,
+    backend.of,
+    backend.set_threads,
+    backend.use,
+    evaluate.evaluate,
+    evaluate.load,
+    predict.predict,
+    predict.Prediction,
+)
 
 _SECTION = re.compile(r"^ *(Args|Attributes|Returns|Raises|Yields):", re.MULTILINE)
 # Sentences that are what is returned: "The mean loss of ...".
-_RESULT = re.compile(r"(The|A|An|Whether|What|Where|Which|How) ")
+_RESULT = re.compile(r"(The|A|An|Whether|What|Where|Which|Why|How) ")
 
 
 def _members(place: ModuleType) -> Iterator[tuple[str, Any]]:
