@@ -1,4 +1,4 @@
-"""Lines of Python in each room of the package that are neither blank, comment nor docstring.
+"""Lines of Python in each subpackage that are neither blank, comment nor docstring.
 
 python .ci/lines.py [convnet]
 """
@@ -28,13 +28,13 @@ def count(text: str) -> int:
 
 
 def main(root: Path) -> None:
-    """Prints a line for each room, and the sum."""
-    rooms: collections.Counter[str] = collections.Counter()
+    """Prints a line for each subpackage, and the sum."""
+    found: collections.Counter[str] = collections.Counter()
     for path in root.rglob("*.py"):
-        rooms[path.relative_to(root).parts[0]] += count(path.read_text())
-    for room, lines in sorted(rooms.items()):
-        print(f"{lines:7,}  {room}")
-    print(f"{rooms.total():7,}  {root.name}")
+        found[path.relative_to(root).parts[0]] += count(path.read_text())
+    for name, lines in sorted(found.items()):
+        print(f"{lines:7,}  {name}")
+    print(f"{found.total():7,}  {root.name}")
 
 
 if __name__ == "__main__":

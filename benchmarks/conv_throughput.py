@@ -1,7 +1,7 @@
 """How fast each convolution is: against the machine's limits and against PyTorch.
 
     python benchmarks/conv_throughput.py                     # the paper's convolutions, batch 128
-    python benchmarks/conv_throughput.py --net fashion-mnist --picture 28,28,1
+    python benchmarks/conv_throughput.py --net fashion-mnist --image 28,28,1
     python benchmarks/conv_throughput.py --shape 128,13,13,256,384,3,3 --pad 1
     python benchmarks/conv_throughput.py --ops lrn,maxpool,lrn_maxpool,dense
     python benchmarks/conv_throughput.py --precision fp32,tf32,bf16
@@ -107,7 +107,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--device", default="auto")
     parser.add_argument("--threads", type=int, default=0, help="0: all cores")
     parser.add_argument("--json", type=Path)
-    parser.add_argument("--plot", type=Path, help="a picture, needs matplotlib")
+    parser.add_argument("--plot", type=Path, help="write a plot to this file; needs matplotlib")
     args = parser.parse_args()
     for text, choices in ((args.ops, KINDS), (args.passes, PASSES), (args.precision, PRECISIONS)):
         for name in filter(None, text.split(",")):
@@ -119,7 +119,7 @@ def arguments() -> argparse.Namespace:
 def add_work_arguments(parser: argparse.ArgumentParser) -> None:
     """What is measured: for `works`, which also takes --ops, --precision and --passes."""
     parser.add_argument("--net", default="alexnet", help="a preset whose layers are measured")
-    parser.add_argument("--picture", default="224,224,3", help="H,W,C of its input")
+    parser.add_argument("--image", "--picture", default="224,224,3", help="H,W,C of its input")
     parser.add_argument("--shape", help="instead of a net: N,H,W,C,K,R,S of one convolution")
     parser.add_argument("--stride", type=int, default=1, help="of --shape")
     parser.add_argument("--pad", type=int, default=0, help="of --shape")
@@ -137,8 +137,8 @@ def works(args: argparse.Namespace, backend: Backend) -> list[Work]:
         sizes = numbers(args.shape, 7, "--shape")
         found = of_shape(backend, sizes, args.stride, args.pad, args.groups, args.precision)
     else:
-        picture = numbers(args.picture, 3, "--picture")
-        net = build_net(load_config(args.net), picture, 1000, "cpu")
+        image = numbers(args.image, 3, "--image")
+        net = build_net(load_config(args.net), image, 1000, "cpu")
         found = of_net(backend, net, args.batch, args.ops.split(","), args.precision)
     passes = args.passes.split(",") if args.passes else PASSES
     return [work for work in found if work.step in passes]

@@ -215,7 +215,7 @@ step() {
     step_part step-fashion-mnist 400 --precision tf32,bf16 && step_part step-compiled 400 --peers compile
     return
   fi
-  local precision status=() net=(alexnet --picture "224,224,3" --classes 1000)
+  local precision status=() net=(alexnet --image "224,224,3" --classes 1000)
   for precision in fp32 tf32 bf16; do
     step_part "step-alexnet-$precision" 240 "${net[@]}" --precision $precision; status+=($?)
   done
@@ -248,7 +248,7 @@ fashion() {
   part fashion 300 "$python" -P -m convnet train fashion-mnist --run-dir "$state/fashion" "${size[@]}"
 }
 
-# The paper's net on made-up pictures: some steps of the real size, with a loss that must fall.
+# The paper's net on made-up images: some steps of the real size, with a loss that must fall.
 alexnet() {
   if [ $dry = 1 ]; then echo "alexnet: too large for the emulator"; return; fi
   part alexnet 240 "$python" experiments/alexnet_steps.py --device "$device" --steps 40

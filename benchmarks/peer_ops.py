@@ -115,7 +115,7 @@ def _lrn(work: Work, ready: Ready, layout: torch.memory_format) -> Callable[[], 
     options, groups = work.options, work.options["groups"]
     x, dy = ready.inputs["x"], ready.inputs["dy"]
     n, h, w, c = x.shape
-    # PyTorch knows no groups. Either layout can show each group as a picture of its own for free.
+    # PyTorch knows no groups. Either layout can show each group as an image of its own for free.
     if layout is torch.channels_last:
         views = [array.reshape(n, h, w * groups, c // groups) for array in (x, dy)]
     else:
@@ -125,22 +125,22 @@ def _lrn(work: Work, ready: Ready, layout: torch.memory_format) -> Callable[[], 
             .reshape(n * groups, h, w, c // groups)
             for array in (x, dy)
         ]
-    picture, gradient = (tensor(view, layout) for view in views)
+    image, gradient = (tensor(view, layout) for view in views)
     # PyTorch divides alpha by n.
     alpha = options["alpha"] * (options["n"] if options["alpha_mode"] == "sum" else 1)
     args = (options["n"], alpha, options["beta"], options["k"])
     return _passes(
-        work, picture, gradient, lambda value: functional.local_response_norm(value, *args)
+        work, image, gradient, lambda value: functional.local_response_norm(value, *args)
     )
 
 
 def _maxpool(work: Work, ready: Ready, layout: torch.memory_format) -> Callable[[], object]:
-    picture, gradient = (tensor(ready.inputs[name], layout) for name in ("x", "dy"))
+    image, gradient = (tensor(ready.inputs[name], layout) for name in ("x", "dy"))
     o = work.options
     args = {"kernel_size": o["size"], "stride": o["stride"], "padding": o["pad"]}
     return _passes(
         work,
-        picture,
+        image,
         gradient,
         lambda value: functional.max_pool2d(value, **args, ceil_mode=o["ceil"]),
     )
@@ -148,7 +148,7 @@ def _maxpool(work: Work, ready: Ready, layout: torch.memory_format) -> Callable[
 
 def _lrn_maxpool(work: Work, ready: Ready, layout: torch.memory_format) -> Callable[[], object]:
     """ReLU, LRN without groups (a little less work) and pool, as the layers of a net."""
-    picture, gradient = (tensor(ready.inputs[name], layout) for name in ("x", "dy"))
+    image, gradient = (tensor(ready.inputs[name], layout) for name in ("x", "dy"))
     o = work.options
     alpha = o["alpha"] * (o["n"] if o["alpha_mode"] == "sum" else 1)
     norm = (o["n"], alpha, o["beta"], o["k"])
@@ -160,7 +160,7 @@ def _lrn_maxpool(work: Work, ready: Ready, layout: torch.memory_format) -> Calla
         value = functional.local_response_norm(value, *norm)
         return functional.max_pool2d(value, **pool, ceil_mode=o["ceil"])
 
-    return _passes(work, picture, gradient, layers)
+    return _passes(work, image, gradient, layers)
 
 
 def _passes(

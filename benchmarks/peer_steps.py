@@ -83,7 +83,7 @@ def peer(
 
     Args:
         name: one of `names`.
-        batch: pictures [N, H, W, C] and labels [N], on the host.
+        batch: images [N, H, W, C] and labels [N], on the host.
         precision: convnet's.
         sgd: learning rate, momentum, weight decay.
 
@@ -133,14 +133,14 @@ def _first_line(error: Exception) -> str:
 
 
 def precise(precision: str, device: torch.device) -> contextlib.AbstractContextManager[Any]:
-    """Where products are formed as `precision` says."""
+    """Multiplies in this precision within the block."""
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16")
 
 
 def check(
     name: str, net: Net, x: np.ndarray, model: nn.Module, images: torch.Tensor, precision: str
 ) -> None:
-    """Eight pictures through both nets, in test mode."""
+    """Eight images through both nets, in test mode."""
     model.eval()
     with torch.no_grad(), precise(precision, images.device):
         found = torch.softmax(model(images[:8]), 1).float().cpu().numpy()
@@ -157,12 +157,12 @@ def _loss(model: nn.Module, images: torch.Tensor, targets: torch.Tensor, precisi
         return float(nn.functional.cross_entropy(model(images), targets))
 
 
-def _check_loss(name: str, first: object, expected: float, model: nn.Module, cases: int) -> None:
-    """The loss of a compiled step. With dropout, whose masks are others, a case's differs by about
-    a third, and the mean of them by as much over the root of their number."""
+def _check_loss(name: str, first: object, expected: float, model: nn.Module, count: int) -> None:
+    """Checks the loss of a compiled step. With dropout, whose masks are others, that of a sample
+    differs by about a third, and their mean by as much over the root of their number."""
     assert isinstance(first, float)
     drops = any(isinstance(module, nn.Dropout) for module in model.modules())
-    if not abs(first - expected) < 0.02 * abs(expected) + drops / cases**0.5:
+    if not abs(first - expected) < 0.02 * abs(expected) + drops / count**0.5:
         raise PeerError(f"its first loss is {first:.4f}, that of eager PyTorch {expected:.4f}")
     print(f"check   {name}: first loss {first:.4f}, eager {expected:.4f}", file=sys.stderr)
 

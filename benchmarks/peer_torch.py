@@ -42,7 +42,7 @@ class PaperDropout(nn.Dropout):
 
 class GroupedNorm(nn.LocalResponseNorm):
     """Response normalization within groups of channels, which PyTorch does not know: each group is
-    shown to it as a picture of its own (NCHW) or beside the others (NHWC), without a copy."""
+    shown to it as an image of its own (NCHW) or beside the others (NHWC), without a copy."""
 
     def __init__(self, groups: int, *options: float) -> None:
         super().__init__(*options)
@@ -143,7 +143,7 @@ def _conv(layer: layers.Conv, shape: tuple[int, ...]) -> list[nn.Module]:
 def _dense(layer: layers.Dense, shape: tuple[int, ...]) -> list[nn.Module]:
     weight = _host(layer.w.data)
     units = weight.shape[0]
-    if len(shape) == 3:  # our pictures are flattened as (H, W, C), PyTorch's as (C, H, W)
+    if len(shape) == 3:  # our images are flattened as (H, W, C), PyTorch's as (C, H, W)
         weight = weight.reshape(units, *shape).transpose(0, 3, 1, 2).reshape(units, -1)
     dense = nn.Linear(weight.shape[1], units, bias=layer.bias)
     dense.weight.data = torch.from_numpy(weight.copy())

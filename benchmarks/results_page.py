@@ -31,7 +31,7 @@ LOGS = ("smoke", "tests", "memcheck", "racecheck", "initcheck", "fashion", "alex
 COMMANDS = {
     "conv_throughput": "python benchmarks/conv_throughput.py --ops {ops} --rounds {rounds} "
     "--batch {batch}",
-    "train_throughput": "python benchmarks/train_throughput.py {preset} --picture {size} "
+    "train_throughput": "python benchmarks/train_throughput.py {preset} --image {size} "
     "--classes {classes} --rounds {rounds} --batch {batch}",
     "tune_tiles": "python benchmarks/tune_tiles.py --rounds {rounds} --batch {batch}",
 }
@@ -106,7 +106,7 @@ def record_text(record: dict[str, Any], path: str) -> str:
     if kind not in TABLES:
         raise SystemExit(f"{path}: expected the JSON of one of {', '.join(TABLES)}, got {kind!r}")
     versions = ", ".join(f"{name} {version}" for name, version in record["versions"].items())
-    size = ",".join(map(str, record.get("picture", ())))
+    size = ",".join(map(str, record.get("image", record.get("picture", ()))))
     command = COMMANDS[kind].format(**record, size=size)
     command += "".join(f" --set {text}" for text in record.get("set", ()))
     precisions = list(

@@ -15,7 +15,7 @@ COLOURS = {"fprop": "tab:blue", "dgrad": "tab:orange", "wgrad": "tab:green"}
 
 
 def draw(rows: list[dict[str, Any]], machine: Limits, device: str, path: Path) -> None:
-    """Writes the picture; rows that compute nothing (pools, norms) are not in it."""
+    """Writes the plot; rows that compute nothing (pools, norms) are not in it."""
     try:
         require("matplotlib", "plot", "--plot")
     except ConfigError as error:

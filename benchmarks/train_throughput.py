@@ -69,7 +69,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument("preset", nargs="?", default="fashion-mnist")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
     parser.add_argument("--batch", type=int, default=128)
-    parser.add_argument("--picture", type=_sizes, default=(28, 28, 1), help="H,W,C of the data")
+    parser.add_argument(
+        "--image", "--picture", type=_sizes, default=(28, 28, 1), help="H,W,C of the data"
+    )
     parser.add_argument("--classes", type=int, default=10)
     parser.add_argument(
         "--precision",
@@ -125,7 +127,7 @@ def measured(
 ) -> dict[str, Any]:
     """The table of one precision, printed and as a record."""
     precision = cfg.train.precision
-    net = build_net(cfg, args.picture, args.classes, backend.device)
+    net = build_net(cfg, args.image, args.classes, backend.device)
     batch = make_batch(args, net)
     print(
         f"\nnet     {args.preset}, {net.parameter_count:,} parameters, "
@@ -200,7 +202,7 @@ def peak_memory(name: str, args: argparse.Namespace, cfg: Config, backend: Backe
     if name != "convnet":
         import peer_steps
     before = _resident("VmRSS")
-    net = build_net(cfg, args.picture, args.classes, backend.device)
+    net = build_net(cfg, args.image, args.classes, backend.device)
     batch = make_batch(args, net)
     if name == "convnet":
         step = own_contender(net, batch, args, cfg, backend)
@@ -285,7 +287,7 @@ def record(runs: list[dict], args: argparse.Namespace, backend: Backend) -> dict
     return {
         "benchmark": "train_throughput",
         "preset": args.preset,
-        "picture": list(args.picture),
+        "image": list(args.image),
         "classes": args.classes,
         "set": args.set,
         "peers": args.peers or "",

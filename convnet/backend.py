@@ -383,7 +383,10 @@ def _module(name: str) -> ModuleType:
 
 
 def cuda_problem(index: int = 0) -> str | None:
-    """Why CUDA device ``index`` cannot be used and what to do, or None where it can.
+    """Why a CUDA device cannot be used and what to do, or None where it can.
+
+    Args:
+        index: number of the device, from 0.
 
     Raises:
         BrokenBackendError: there is a CUDA backend, but it cannot be imported.
@@ -432,6 +435,15 @@ def use(device: str | Backend) -> Iterator[Backend]:
 
     >>> with convnet.backend.use("vgpu"):
     ...     y = convnet.ops.relu_fprop(x)
+
+    Args:
+        device: as for `get`.
+
+    Yields:
+        The backend.
+
+    Raises:
+        ValueError, DeviceError: as `get`.
     """
     backend = get(device)
     token = _chosen.set(backend)
@@ -443,7 +455,10 @@ def use(device: str | Backend) -> Iterator[Backend]:
 
 
 def of(*arrays: Array) -> Backend:
-    """The backend of these arrays: that of :func:`use`, else the one that holds them.
+    """The backend of some arrays: that of :func:`use`, else the one that holds them.
+
+    Args:
+        arrays: NumPy's, CuPy's, or another library's on a GPU; None is passed over.
 
     Raises:
         ValueError: arrays on different devices, or something that is no array.
@@ -486,7 +501,10 @@ def _of_one(array: Array) -> Backend:
 
 
 def set_threads(threads: int) -> None:
-    """Use this many threads on the CPU; 0 means all cores this process may run on.
+    """Sets how many threads operations use on the CPU.
+
+    Args:
+        threads: 0 to 1024; 0 means all cores this process may run on.
 
     Raises:
         ValueError: a negative number, or more than 1024.

@@ -1,17 +1,17 @@
 """What each part of the paper's net is worth: sections 3.3, 3.4, 4.1, 4.2 and 7.
 
     python experiments/ablations.py                                       # Fashion-MNIST
-    python experiments/ablations.py --source cifar10 --data DIR --pictures 0
+    python experiments/ablations.py --source cifar10 --data DIR --images 0
     python experiments/ablations.py --source folder --data DIR --only whole,no-colour-noise
-    python experiments/ablations.py --source folder --data ILSVRC --net alexnet --pictures 0 \\
+    python experiments/ablations.py --source folder --data ILSVRC --net alexnet --images 0 \\
         --epochs 90 --batch 128 --lr 0.01                                 # where there is time
     python experiments/ablations.py --report                              # from the results file
 
 The whole net is AlexNet made small, with all its parts: five convolutions, response normalization
 and overlapping pools where AlexNet has them, two hidden dense layers with dropout, random crops,
-mirrors and, on colour pictures, colour noise. Each other variant lacks one of them, and is trained
+mirrors and, on colour images, colour noise. Each other variant lacks one of them, and is trained
 with the same rates, schedule and seeds. Test errors are those of the centre crop with the weights
-of the last step; training errors are measured in the same way, on some of the training pictures.
+of the last step; training errors are measured in the same way, on some of the training images.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from drawing import Row, rows
-from options import data_table, ended, open_pictures, parser, results_path, stride_for, title_of
+from options import data_table, ended, open_images, parser, results_path, stride_for, title_of
 from series import Results, Series, SeriesError, Sets
 from tables import Measured, difference, markdown, measured, put_into
 
@@ -40,7 +40,7 @@ class Variant:
         label: what it is, in a table.
         net: options of the net that differ.
         augment: keys of the `augment` table that differ; "crop" None stands for the centre alone.
-        colour: it makes sense on colour pictures only.
+        colour: it makes sense on colour images only.
     """
 
     section: str
@@ -86,7 +86,7 @@ def small_alexnet(
     """AlexNet with a sixth of its filters and small windows, as [[net.layers]].
 
     The options are those of `convnet.models.alexnet`. Pools of 3/2 and 2/2 give the same sizes.
-    The pictures are divided by 64, so the paper's alpha, made for values of up to 255, is
+    The images are divided by 64, so the paper's alpha, made for values of up to 255, is
     multiplied by 64 squared.
     """
     stride = stride_for(shape)
@@ -221,7 +221,7 @@ def compared(test: Measured, base: Measured) -> list[str]:
     return [f"{apart.mean:+.2f}" + (f" ± {apart.spread:.2f}" if apart.count > 1 else ""), reading]
 
 
-def picture(results: Results) -> str:
+def plot(results: Results) -> str:
     """The test error of every run, by variant."""
     found = []
     for name, variant in VARIANTS.items():
@@ -251,12 +251,12 @@ def wanted(only: str | None, channels: int) -> list[str]:
         if name not in VARIANTS:
             raise ValueError(f'--only: unknown variant "{name}"{did_you_mean(name, VARIANTS)}')
         if name not in fitting:
-            raise ValueError(f"--only: {name}: expected pictures in colour, got {channels} channel")
+            raise ValueError(f"--only: {name}: expected images in colour, got {channels} channel")
     return [name for name in VARIANTS if name in names or name == "whole"]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    options = parser(__doc__, "ablations", epochs=50, batch=32, pictures=1000, sample=500)
+    options = parser(__doc__, "ablations", epochs=50, batch=32, images=1000, sample=500)
     options.add_argument("--lr", type=float, default=0.05, help="at first; falls as a cosine")
     options.add_argument("--net", default="small", help='"small", or a preset of AlexNet')
     options.add_argument("--only", metavar="NAME,...", help=f"of: {', '.join(VARIANTS)}")
@@ -265,7 +265,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.report:
         results = Results(path)
     else:
-        sets = open_pictures(arguments, base_table(arguments)["data"])
+        sets = open_images(arguments, base_table(arguments)["data"])
         names = wanted(arguments.only, sets.train.shape[2])
         keys = ("source", "net", "epochs", "batch", "lr", "overrides")
         common = {key: getattr(arguments, key) for key in keys}
@@ -274,8 +274,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         with Series(results, folder, arguments.device, arguments.threads) as series:
             Ablations(arguments, series, sets).run(names)
     print(f"\n{table(results)}")
-    if arguments.picture:
-        arguments.picture.write_text(picture(results), encoding="utf-8")
+    if arguments.plot:
+        arguments.plot.write_text(plot(results), encoding="utf-8")
     if arguments.document:
         put_into(arguments.document, path.stem, table(results))
     return 0

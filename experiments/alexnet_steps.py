@@ -1,8 +1,8 @@
-"""Steps of the whole of AlexNet, 60,965,224 parameters at batch 128, on one batch of pictures.
+"""Steps of the whole of AlexNet, 60,965,224 parameters at batch 128, on one batch of images.
 
     python experiments/alexnet_steps.py [--steps 20] [--data FOLDER] [--device cpu] [--set K=V]
 
-The pictures are the first of a shuffled folder of class folders, or of the packaged sample of
+The images are the first of a shuffled folder of class folders, or of the packaged sample of
 Fashion-MNIST, scaled to 256 x 256; net, update and preparation (random crops, mirrors, colour
 noise, minus the mean image) are those of the preset `alexnet`, with its 1,000 outputs. The batch
 stays the same from step to step, dropout's masks do not. The loss begins at ln(1000) = 6.91 and
@@ -28,8 +28,8 @@ from convnet.training.nets import build_net
 from convnet.training.update_ratios import update_ratios
 
 
-def pictures(cfg: Config, folder: str | None) -> Dataset:
-    """The pictures to take a batch of, 256 x 256 in colour."""
+def images(cfg: Config, folder: str | None) -> Dataset:
+    """The images to take a batch of, 256 x 256 in colour."""
     height, width = cfg.data.size
     if folder:
         return open_data(DataConfig(source="folder", path=folder, size=cfg.data.size))[0]
@@ -53,7 +53,7 @@ def main() -> int:
     arguments = parser.parse_args()
 
     cfg = load_config("alexnet", arguments.overrides)
-    data = pictures(cfg, arguments.data)
+    data = images(cfg, arguments.data)
     stats = statistics(data, cfg.data.mean)
     net = build_net(cfg, data.shape, 1000, arguments.device)
     prepare = Preparer(net.backend, stats, cfg, data.shape)

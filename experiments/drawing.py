@@ -1,4 +1,4 @@
-"""Two kinds of SVG pictures, without a plotting library: curves, and values in rows."""
+"""Two kinds of SVG plots, without a plotting library: curves, and values in rows."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Row:
 def curves(
     title: str, found: Sequence[Curve], x_label: str, y_label: str, level: float | None = None
 ) -> str:
-    """A picture of curves; both axes start at 0. `level` is a horizontal line."""
+    """A plot of curves; both axes start at 0. `level` is a horizontal line."""
     points = [point for curve in found for point in curve.points]
     last = max(x for x, _ in points)
     x_ticks = [tick for tick in ticks(0.0, last) if tick <= last]
@@ -81,7 +81,7 @@ def curves(
 
 
 def rows(title: str, found: Sequence[Row], x_label: str) -> str:
-    """A picture of rows of values; a vertical line marks the mean of the first."""
+    """A plot of rows of values; a vertical line marks the mean of the first."""
     left, step, right = 270, 26, WIDTH - RIGHT
     height = TOP + step * len(found) + BOTTOM
     values = [value for row in found for value in row.values]

@@ -1,11 +1,11 @@
-"""Real pictures in eight classes, for trying things out: Debian's drawings, fetched and packed.
+"""Real images in eight classes, for trying things out: Debian's drawings, fetched and packed.
 
 The package `openclipart-png` (131 MB) holds public-domain drawings of the Open Clip Art Library as
 PNG files, about 1,900 of them in eight folders that name objects. Nearly all have an alpha channel,
 many are exact copies of others (a drawing may lie in several folders), and a few have more than a
 hundred million pixels. `apt-get download` and `dpkg-deb -x` need no root and install nothing.
 
-    python experiments/openclipart.py FOLDER             # makes FOLDER/pictures and FOLDER/packed
+    python experiments/openclipart.py FOLDER             # makes FOLDER/images and FOLDER/packed
     python experiments/openclipart.py FOLDER --train     # and trains a small AlexNet on them
     convnet train folder --data FOLDER/packed            # or another net
 """
@@ -39,7 +39,7 @@ CLASSES = (
     "transportation",
 )
 
-# The preset alexnet-half, made for 1,500 pictures and a few minutes on a CPU: smaller pictures and
+# The preset alexnet-half, made for 1,500 images and a few minutes on a CPU: smaller images and
 # dense layers, and weights and rates with which a deep net learns at once (docs/alexnet.md).
 SMALL = (
     "data.size=[104,104]",
@@ -70,26 +70,26 @@ def fetch(folder: Path) -> Path:
     return tree / INSIDE
 
 
-def link_classes(tree: Path, pictures: Path) -> None:
+def link_classes(tree: Path, images: Path) -> None:
     """Makes a folder with the eight class folders, as links into the tree."""
-    pictures.mkdir(exist_ok=True)
+    images.mkdir(exist_ok=True)
     for name in CLASSES:
-        link = pictures / name
+        link = images / name
         if not link.is_symlink():
-            link.symlink_to(os.path.relpath(tree / name, pictures))
+            link.symlink_to(os.path.relpath(tree / name, images))
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("folder", type=Path, help="where to put everything; about 250 MB")
-    parser.add_argument("--size", default="256", help="side of the packed pictures")
+    parser.add_argument("--size", default="256", help="side of the packed images")
     parser.add_argument("--packed", type=Path, help="default: FOLDER/packed")
     parser.add_argument("--train", action="store_true", help="train a small AlexNet on the CPU")
     arguments = parser.parse_args()
-    pictures = arguments.folder / "pictures"
+    images = arguments.folder / "images"
     packed = arguments.packed or arguments.folder / "packed"
     try:
-        link_classes(fetch(arguments.folder), pictures)
+        link_classes(fetch(arguments.folder), images)
     except FileNotFoundError as error:
         print(f"{error.filename}: not found; this needs Debian's apt and dpkg", file=sys.stderr)
         return 2
@@ -100,7 +100,7 @@ def main() -> int:
         print(f"{packed}: packed already")
     else:
         words = ["--size", arguments.size, "--val-fraction", "0.2", "--bad-files", "skip"]
-        code = command(["data", "pack", str(pictures), str(packed), *words])
+        code = command(["data", "pack", str(images), str(packed), *words])
         code = code or command(["data", "mean", str(packed)])
         if code:
             return code
@@ -117,7 +117,7 @@ def train(packed: Path) -> None:
     majority = 100.0 * np.bincount(labels).max() / len(labels)
     if result.final is not None:
         print(
-            f"held-out pictures: {result.final['val_top1']:.1f} % right; "
+            f"held-out images: {result.final['val_top1']:.1f} % right; "
             f"naming the largest class for each would be right for {majority:.1f} %"
         )
 

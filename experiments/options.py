@@ -26,7 +26,7 @@ SOURCES = {
     "cifar100": "CIFAR-100",
     "folder": "a folder",
 }
-SIDE = 64  # of the pictures of a folder
+SIDE = 64  # of the images of a folder
 
 
 class Parser(argparse.ArgumentParser):
@@ -37,17 +37,18 @@ class Parser(argparse.ArgumentParser):
 
 
 def parser(
-    doc: str | None, study: str, epochs: int, batch: int, pictures: int, sample: int
+    doc: str | None, study: str, epochs: int, batch: int, images: int, sample: int
 ) -> Parser:
     """The options of every experiment; `study` names its results files, the others are defaults."""
     made = Parser(description=(doc or "").partition("\n")[0])
     add = made.add_argument
     add("--source", choices=list(SOURCES), default="fashion-mnist", help="kind of data")
     add("--data", metavar="PATH", default="", help="where they are (see docs/configs.md)")
-    add("--size", type=positive, metavar="N", help="folders: side of the pictures")
-    add("--pictures", type=natural, metavar="N", help=f"to train on (up to {pictures}); 0: all")
+    add("--size", type=positive, metavar="N", help="folders: side of the images")
+    text = f"to train on (up to {images}); 0: all"
+    add("--images", "--pictures", type=natural, metavar="N", help=text)
     add("--sample", type=natural, metavar="N", help=f"of them, for training error (up to {sample})")
-    add("--test-pictures", type=natural, default=0, metavar="N", help="0: all")
+    add("--test-images", "--test-pictures", type=natural, default=0, metavar="N", help="0: all")
     add("--epochs", type=positive, default=epochs)
     add("--batch", type=positive, default=batch)
     add("--seeds", type=positive, default=3, help="how many runs of each kind")
@@ -56,10 +57,10 @@ def parser(
     add("--threads", type=natural, default=0, help="0: all cores")
     add("--results", type=Path, metavar="FILE", help=f"default: results/{study}-SOURCE.jsonl")
     add("--runs", type=Path, default=Path("runs/experiments"), help="for checkpoints")
-    add("--report", action="store_true", help="train nothing: table and picture of --results")
-    add("--picture", type=Path, metavar="SVG", help="where to draw the result")
+    add("--report", action="store_true", help="train nothing: table and plot of --results")
+    add("--plot", "--picture", type=Path, metavar="SVG", help="where to draw the result")
     add("--document", type=Path, metavar="MD", help="a document to put the table into")
-    made.set_defaults(study=study, most=(pictures, sample))
+    made.set_defaults(study=study, most=(images, sample))
     return made
 
 
@@ -95,26 +96,26 @@ def data_table(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def title_of(results: Results) -> str:
     """The data of a results file, as they are called in titles."""
-    pictures = str(results.settings["train"]).partition(" ")[0]
-    return f"{int(pictures):,} pictures of {SOURCES[results.settings['source']]}"
+    images = str(results.settings["train"]).partition(" ")[0]
+    return f"{int(images):,} images of {SOURCES[results.settings['source']]}"
 
 
 def stride_for(shape: Sequence[int]) -> int:
-    """The stride of the first convolution: 1 for pictures below 48 pixels, 2 below 128, else 4."""
+    """The stride of the first convolution: 1 for images below 48 pixels, 2 below 128, else 4."""
     return 1 if shape[0] < 48 else 2 if shape[0] < 128 else 4
 
 
-def open_pictures(arguments: argparse.Namespace, data: dict[str, Any]) -> Sets:
-    """The pictures of a series.
+def open_images(arguments: argparse.Namespace, data: dict[str, Any]) -> Sets:
+    """The images of a series.
 
     Raises:
         DataError: there are none, or fewer than asked for.
     """
     cfg = load_config({"data": data, "net": {"model": "small"}})
     whole, held_out = open_sets(cfg)
-    train = Part(whole, _chosen(arguments.pictures, len(whole), arguments.most[0], "--pictures"))
+    train = Part(whole, _chosen(arguments.images, len(whole), arguments.most[0], "--images"))
     sample = Part(train, _chosen(arguments.sample, len(train), arguments.most[1], "--sample"))
-    test = Part(held_out, chosen(arguments.test_pictures, len(held_out), "--test-pictures"))
+    test = Part(held_out, chosen(arguments.test_images, len(held_out), "--test-images"))
     return Sets(train, sample, test)
 
 

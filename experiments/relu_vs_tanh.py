@@ -2,9 +2,9 @@
 
     python experiments/relu_vs_tanh.py                                   # Fashion-MNIST
     python experiments/relu_vs_tanh.py --weights own                     # other initial weights
-    python experiments/relu_vs_tanh.py --source cifar10 --data DIR --target 25 --pictures 0
+    python experiments/relu_vs_tanh.py --source cifar10 --data DIR --target 25 --images 0
     python experiments/relu_vs_tanh.py --source folder --data DIR --size 64 --target 50
-    python experiments/relu_vs_tanh.py --report --picture FILE           # from the results file
+    python experiments/relu_vs_tanh.py --report --plot FILE           # from the results file
 
 Four layers, as in the paper: three convolutions with pools and a dense layer; no regularization, a
 constant learning rate. For each kind of neuron by itself the learning rate is searched with which a
@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from drawing import Curve, curves
-from options import data_table, ended, open_pictures, parser, results_path, stride_for, title_of
+from options import data_table, ended, open_images, parser, results_path, stride_for, title_of
 from series import Record, Results, Series, SeriesError, Sets
 from tables import markdown, measured, put_into
 
@@ -34,7 +34,7 @@ from convnet.config import Config, load_config
 # By the name of the layer type: initial weights of the scale at which it starts well.
 NEURONS = {"relu": "he", "tanh": "xavier"}
 # Standard deviations of cuda-convnet's net of four layers for CIFAR-10 (layers-18pct.cfg), of which
-# the first is for pictures of 0 .. 255; here they are divided by 64.
+# the first is for images of 0 .. 255; here they are divided by 64.
 STD_2012 = (0.0001 * 64, 0.01, 0.01, 0.01)
 TITLES = {"relu": "ReLU", "tanh": "tanh"}
 SEARCH_SEED = 1000  # of the search; the runs that are reported have seeds 1, 2, ...
@@ -221,7 +221,7 @@ def searched(results: Results) -> str:
     return markdown(["neuron", "learning rate", "epochs to the target"], found)
 
 
-def picture(results: Results) -> str:
+def plot(results: Results) -> str:
     """The figure: a line for the mean of each kind of neuron, faint ones for each run."""
     found = []
     for colour, (neuron, title) in enumerate(TITLES.items()):
@@ -245,7 +245,7 @@ def picture(results: Results) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    options = parser(__doc__, "relu-vs-tanh", epochs=16, batch=32, pictures=6000, sample=1000)
+    options = parser(__doc__, "relu-vs-tanh", epochs=16, batch=32, images=6000, sample=1000)
     options.add_argument("--target", type=float, default=10.0, help="training error in per cent")
     options.add_argument("--weights", choices=("2012", "own"), default="2012", help="initial ones")
     arguments = options.parse_args(argv)
@@ -257,7 +257,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.report:
         results = Results(path)
     else:
-        sets = open_pictures(arguments, data_table(arguments))
+        sets = open_images(arguments, data_table(arguments))
         results = Results(path, {**settings(arguments), **sets.facts()})
         if arguments.target >= chance(results.settings):
             raise ValueError(
@@ -268,15 +268,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         with Series(results, folder, arguments.device, arguments.threads) as series:
             Figure(arguments, series, sets).run()
     print(f"\n{searched(results)}\n\n{table(results)}")
-    if arguments.picture:
-        arguments.picture.write_text(picture(results), encoding="utf-8")
+    if arguments.plot:
+        arguments.plot.write_text(plot(results), encoding="utf-8")
     if arguments.document:
         put_into(arguments.document, path.stem, table(results))
     return 0
 
 
 def settings(arguments: argparse.Namespace) -> dict[str, Any]:
-    """What the results file says of the series, besides the pictures."""
+    """What the results file says of the series, besides the images."""
     names = ("source", "target", "epochs", "batch", "weights", "overrides")
     return {name: getattr(arguments, name) for name in names}
 

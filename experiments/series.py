@@ -46,13 +46,13 @@ class Stopped(Exception):  # noqa: N818 - no error: the user's wish
 
 @dataclass(frozen=True)
 class Sets:
-    """The pictures of a series.
+    """The images of a series.
 
     Attributes:
-        train: the training pictures.
+        train: the training images.
         sample: some of them, on which the training error is measured as the test error is: in test
-            mode, the centre of each picture.
-        test: the validation or test pictures.
+            mode, the centre of each image.
+        test: the validation or test images.
     """
 
     train: Part
@@ -60,7 +60,7 @@ class Sets:
     test: Part
 
     def centred(self, crop: tuple[int, int]) -> Sets:
-        """The same pictures, of which only the centre is left."""
+        """The same images, of which only the centre is left."""
         train, sample, test = (
             Part(each, crop=crop) for each in (self.train, self.sample, self.test)
         )
@@ -171,7 +171,7 @@ class Series:
         Args:
             name: of the run, in the file and for its folder.
             config: as for `convnet.training.train`.
-            sets: its pictures.
+            sets: its images.
             stop: told of each epoch as it stands in the record; true ends the run. It depends on
                 nothing else, so that a run that was killed stops where it would have stopped.
             ten_crop: measure the test error over the paper's ten crops too.

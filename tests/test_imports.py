@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "convnet"
 
-# A room may import from the rooms on the lines above its own, and from itself.
+# A subpackage may import from those on the lines above its own, and from itself.
 ORDER = (
     ("_build_info", "_cpu", "_cuda", "_emulator"),
     ("common",),
@@ -32,7 +32,7 @@ ORDER = (
     ("cli",),
     ("__main__",),
 )
-LEVEL = {room: level for level, rooms in enumerate(ORDER) for room in rooms}
+LEVEL = {subpackage: level for level, names in enumerate(ORDER) for subpackage in names}
 MODULES = {
     ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
     for path in sorted(PACKAGE.rglob("*.py"))
@@ -57,12 +57,12 @@ def imported(path: Path) -> set[str]:
 IMPORTS = {module: imported(path) for module, path in MODULES.items()}
 
 
-def room(module: str) -> str:
+def subpackage(module: str) -> str:
     return module.split(".")[1]
 
 
 def test_every_room_has_its_place_and_its_sentence():
-    assert {room(module) for module in MODULES if module != "convnet"} <= set(LEVEL)
+    assert {subpackage(module) for module in MODULES if module != "convnet"} <= set(LEVEL)
     for module, path in MODULES.items():
         if path.name == "__init__.py":
             assert ast.get_docstring(ast.parse(path.read_text())), f"{module} says nothing"
@@ -70,11 +70,11 @@ def test_every_room_has_its_place_and_its_sentence():
 
 @pytest.mark.parametrize("module", sorted(set(MODULES) - {"convnet"}))
 def test_imports_go_one_way(module):
-    own = LEVEL[room(module)]
+    own = LEVEL[subpackage(module)]
     for other in IMPORTS[module]:
         assert other != "convnet", f"{module} imports the whole package"
-        below = LEVEL[room(other)] < own
-        assert below or room(other) == room(module), f"{module} imports {other}"
+        below = LEVEL[subpackage(other)] < own
+        assert below or subpackage(other) == subpackage(module), f"{module} imports {other}"
 
 
 def test_there_are_no_circles():

@@ -8,6 +8,7 @@ from pathlib import Path
 from convnet.cli.arguments import Commands, chosen, integer
 from convnet.common.exit_codes import DONE
 from convnet.common.files import replace
+from convnet.data.sources import PUBLISHED
 
 
 def add_commands(commands: Commands) -> None:
@@ -22,9 +23,8 @@ def add_commands(commands: Commands) -> None:
     cuda.argument("parameters", "PARAMS", "layer parameter file")
     cuda.out("FILE", "configuration to write (default: DEF's name.toml)")
     cuda.flag("--force", "write over a file that is there")
-    known = ("cifar10", "cifar100", "mnist", "fashion-mnist", "folder")
     text = "the data (default: by channels and classes)"
-    cuda.add_argument("--source", default="", choices=known, help=text)
+    cuda.add_argument("--source", default="", choices=(*PUBLISHED, "folder"), help=text)
     cuda.option("--size", "N", "height and width of the images of a folder", integer(1), 256)
     cuda.option("--crop", "N", "train on crops NxN, and mirror them", integer(1), 0)
     cuda.option("--batch", "N", "images per step", integer(1), 128)

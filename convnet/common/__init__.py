@@ -1,1 +1,1 @@
-"""What every room uses: files and readers within limits, exit codes, checks of values, text."""
+"""What all subpackages use: files and readers within limits, exit codes, checks of values, text."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import errno
 import json
+import math
 import os
 import stat
 from dataclasses import dataclass
@@ -195,13 +196,12 @@ def _json_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def load_npy(path: Path, dtype: npt.DTypeLike, mapped: bool = False) -> npt.NDArray[Any]:
-    """The array in a .npy file.
+def map_npy(path: Path, dtype: npt.DTypeLike) -> npt.NDArray[Any]:
+    """The array in a .npy file, mapped into memory to be read.
 
     Args:
         path: the file.
         dtype: that it must have.
-        mapped: map it, read-only, instead of reading it.
 
     Raises:
         OSError: as `open_handle`. ValueError: damaged, or of another type.
@@ -217,11 +217,7 @@ def load_npy(path: Path, dtype: npt.DTypeLike, mapped: bool = False) -> npt.NDAr
             raise ValueError(f"a damaged .npy header ({type(error).__name__})") from None
         if found != dtype or fortran or any(size < 0 for size in shape):
             raise ValueError(f"an array of {found}")
-        start, count = file.tell(), 1
-        for size in shape:
-            count *= size
+        start, count = file.tell(), math.prod(shape)
         if start + count * found.itemsize != os.fstat(file.fileno()).st_size:
             raise ValueError(f"an array of shape {list(shape)} in a file of another size")
-        if mapped and count:
-            return np.memmap(file, found, "r", start, shape)
-        return np.frombuffer(file.read(), found).reshape(shape)
+        return np.memmap(file, found, "r", start, shape) if count else np.empty(shape, found)

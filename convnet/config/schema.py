@@ -221,7 +221,10 @@ class Config:
     origin: str = field(default="configuration", compare=False)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain dicts, lists and values: what `load_config` reads back to an equal Config."""
+        """The configuration as plain values.
+
+        Returns: dicts, lists and values, which `load_config` reads back to an equal Config.
+        """
         table = {item.name: getattr(self, item.name) for item in dataclasses.fields(self)}
         del table["origin"]
         return {key: _plain(value) for key, value in table.items()}

@@ -1,7 +1,7 @@
 """CIFAR-10 and CIFAR-100, in the Python (pickle) and the binary version, unpacked or as .tar.gz.
 
 Each image is 3072 bytes: 1024 red, then green, then blue, each row by row. CIFAR-100 is read with
-its 100 fine labels. Pickles are read by `safepickle`: a hostile file can at worst be refused.
+its 100 fine labels. Pickles are read by `safe_pickle`: a hostile file can at worst be refused.
 Source: https://www.cs.toronto.edu/~kriz/cifar.html
 """
 
@@ -43,7 +43,6 @@ class _Version(NamedTuple):
 
     Attributes:
         folder: name of the unpacked folder.
-        archive: name of the .tar.gz file.
         train, test: names of the files with training and test images.
         names: the file with the names of the classes; may be absent.
         keys: in a pickle, those of the labels and of the names of the classes; None: no pickles.
@@ -51,37 +50,30 @@ class _Version(NamedTuple):
     """
 
     folder: str
-    archive: str
     train: tuple[str, ...]
     test: str
     names: str
     keys: tuple[str, str] | None = None
     label_bytes: int = 1
 
+    @property
+    def archive(self) -> str:
+        """The name of the .tar.gz file."""
+        name = self.folder.replace("-batches-py", "-python").replace("-batches-bin", "-binary")
+        return f"{name}.tar.gz"
+
 
 _FIVE = tuple(f"data_batch_{i}" for i in range(1, 6))
 _FIVE_BIN = tuple(f"{name}.bin" for name in _FIVE)
 _KEYS_10, _KEYS_100 = ("labels", "label_names"), ("fine_labels", "fine_label_names")
-_PY_10, _BIN_10 = ("cifar-10-batches-py", "cifar-10-batches-bin")
 _VERSIONS: dict[str, tuple[_Version, ...]] = {
     "cifar10": (
-        _Version(_PY_10, "cifar-10-python.tar.gz", _FIVE, "test_batch", "batches.meta", _KEYS_10),
-        _Version(
-            _BIN_10, "cifar-10-binary.tar.gz", _FIVE_BIN, "test_batch.bin", "batches.meta.txt"
-        ),
+        _Version("cifar-10-batches-py", _FIVE, "test_batch", "batches.meta", _KEYS_10),
+        _Version("cifar-10-batches-bin", _FIVE_BIN, "test_batch.bin", "batches.meta.txt"),
     ),
     "cifar100": (
-        _Version(
-            "cifar-100-python", "cifar-100-python.tar.gz", ("train",), "test", "meta", _KEYS_100
-        ),
-        _Version(
-            folder="cifar-100-binary",
-            archive="cifar-100-binary.tar.gz",
-            train=("train.bin",),
-            test="test.bin",
-            names="fine_label_names.txt",
-            label_bytes=2,
-        ),
+        _Version("cifar-100-python", ("train",), "test", "meta", _KEYS_100),
+        _Version("cifar-100-binary", ("train.bin",), "test.bin", "fine_label_names.txt", None, 2),
     ),
 }
 

@@ -16,6 +16,8 @@ from convnet.data.sums import Sums
 Images = npt.NDArray[np.uint8]
 Labels = npt.NDArray[np.int32]
 
+_LONG = 1000  # characters of a path that a message shows whole
+
 
 class DataError(ValueError):
     """Data that is missing, damaged or does not fit; one line: the thing, expected, got."""
@@ -41,7 +43,10 @@ def mismatch(where: str | os.PathLike[str], expected: str, got: object) -> DataE
     Args:
         where: a file, or another name of what is wrong.
     """
-    return DataError(f"{shown(where)}: expected {expected}, got {got}")
+    name = shown(where)
+    if len(name) > _LONG:  # a file may name anything as the place of its data
+        name = f"{name[: _LONG // 2]}...{name[-_LONG // 4 :]}"
+    return DataError(f"{name}: expected {expected}, got {got}")
 
 
 @contextlib.contextmanager

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
 from convnet.common.reading import open_file
 from convnet.data.dataset import DataError, Images, expanded, shown
@@ -42,6 +42,7 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+_SIDEWAYS = [_UPRIGHT[orientation] for orientation in (5, 6, 7, 8)]
 _EMPTY = "an empty file"
 _BITS = "8 or 16 bits a channel"
 _TAIL = 1024  # bytes at the end of a file in which its end mark is looked for
@@ -281,22 +282,8 @@ def _fit(
 ) -> Image.Image:
     """Scales and crops in one step, so that a very long image never grows in between."""
     height, width = size
-    sideways = upright is not None and upright in (
-        Image.Transpose.TRANSPOSE,
-        Image.Transpose.TRANSVERSE,
-        Image.Transpose.ROTATE_90,
-        Image.Transpose.ROTATE_270,
-    )
-    target_w, target_h = (height, width) if sideways else (width, height)
-    scale = max(target_w / image.width, target_h / image.height)
-    crop_w = min(image.width, target_w / scale)
-    crop_h = min(image.height, target_h / scale)
-    left, top = (image.width - crop_w) / 2, (image.height - crop_h) / 2
-    right, bottom = min(image.width, left + crop_w), min(image.height, top + crop_h)
-    if image.size != (target_w, target_h):
-        image = image.resize(
-            (target_w, target_h), Image.Resampling.BILINEAR, (left, top, right, bottom)
-        )
+    target = (height, width) if upright in _SIDEWAYS else (width, height)
+    image = ImageOps.fit(image, target, Image.Resampling.BILINEAR)
     if image.mode == "RGBA":
         white = Image.new("RGBA", image.size, (255, 255, 255, 255))
         image = Image.alpha_composite(white, image)

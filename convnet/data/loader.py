@@ -141,13 +141,21 @@ class Loader:
         return self.wait_seconds / self.total_seconds if self.total_seconds > 0 else 0.0
 
     def order(self, epoch: int) -> Indices:
-        """The images in the order in which this epoch shows them, int64 [len(dataset)]."""
+        """The images in the order in which an epoch shows them, int64 [len(dataset)].
+
+        Args:
+            epoch: its number, from 0.
+        """
         if self.train:
             return epoch_order(self.seed, epoch, len(self.dataset))
         return np.arange(len(self.dataset), dtype=np.int64)
 
     def epoch(self, epoch: int = 0, start_step: int = 0) -> Iterator[Batch]:
-        """The batches of an epoch from step `start_step` on.
+        """The batches of an epoch.
+
+        Args:
+            epoch: its number, from 0.
+            start_step: the first step that is wanted, 0 .. steps_per_epoch.
 
         They are read by a thread that lives as long as the iterator: until it is exhausted, closed,
         or dropped. An error while reading is raised here, at the batch it concerns. A process that

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 from convnet.config import DataConfig
 from convnet.data import cifar10, idx
@@ -21,15 +22,33 @@ PACKAGED = "sample"  # as a path: the sample of Fashion-MNIST that comes with th
 SAMPLE_FOLDER = Path(__file__).parent / "sample"
 _SYSTEM_FOLDER = Path("/usr/share/datasets")
 
-_TITLES = {
-    "fashion-mnist": "Fashion-MNIST",
-    "mnist": "MNIST",
-    "cifar10": "CIFAR-10",
-    "cifar100": "CIFAR-100",
+
+class Published(NamedTuple):
+    """A published set.
+
+    Attributes:
+        title: its name.
+        shape: (H, W, C) of its images.
+        classes: how many it has.
+        names: of the classes, for sets in IDX files; CIFAR's files have them.
+        torchvision: where torchvision leaves IDX files inside its own folder.
+    """
+
+    title: str
+    shape: tuple[int, int, int]
+    classes: int
+    names: tuple[str, ...] = ()
+    torchvision: str = ""
+
+
+PUBLISHED = {
+    "cifar10": Published("CIFAR-10", (32, 32, 3), 10),
+    "cifar100": Published("CIFAR-100", (32, 32, 3), 100),
+    "mnist": Published("MNIST", (28, 28, 1), 10, idx.DIGITS, "MNIST/raw"),
+    "fashion-mnist": Published(
+        "Fashion-MNIST", (28, 28, 1), 10, idx.FASHION_CLASSES, "FashionMNIST/raw"
+    ),
 }
-_CLASSES = {"fashion-mnist": idx.FASHION_CLASSES, "mnist": idx.DIGITS}
-# Where torchvision leaves the files inside its own folder.
-_INNER_FOLDERS = {"fashion-mnist": ("", "FashionMNIST/raw"), "mnist": ("", "MNIST/raw")}
 
 
 def open_data(cfg: DataConfig) -> tuple[Dataset, Dataset]:
@@ -73,8 +92,8 @@ def open_data(cfg: DataConfig) -> tuple[Dataset, Dataset]:
     if cfg.source == "fashion-mnist":
         return _checked_size(cfg, _open_sample())
     raise DataError(
-        f"{_TITLES[cfg.source]}: expected {_file_names(cfg.source)} at data.path (--data) or in one"
-        f" of {', '.join(tried)}; got none"
+        f"{PUBLISHED[cfg.source].title}: expected {_file_names(cfg.source)} at data.path (--data)"
+        f" or in one of {', '.join(tried)}; got none"
     )
 
 
@@ -107,7 +126,7 @@ def _places(cfg: DataConfig) -> Iterator[Path]:
 
 def _file_names(source: str) -> str:
     """What to look for, as said in messages."""
-    if source in _CLASSES:
+    if PUBLISHED[source].names:
         return (
             "train-images-idx3-ubyte, train-labels-idx1-ubyte, t10k-images-idx3-ubyte and"
             " t10k-labels-idx1-ubyte (or .gz)"
@@ -117,15 +136,15 @@ def _file_names(source: str) -> str:
 
 def _open_at(source: str, place: Path) -> tuple[Dataset, Dataset] | None:
     """The set at this place, or None where nothing of it is there."""
+    published = PUBLISHED[source]
     with readable(place, "a readable folder"):
-        if source not in _CLASSES:
+        if not published.names:
             found = cifar10.find_set(source, place)
-            return None if found is None else cifar10.open_set(found, _TITLES[source])
-        for inner in _INNER_FOLDERS[source]:
-            files = idx.find_files(place / inner)
-            if files is not None:
-                title = f"{_TITLES[source]} from {shown(place / inner)}"
-                return idx.open_set(files, _CLASSES[source], title)
+            return None if found is None else cifar10.open_set(found, published.title)
+        for folder in (place, place / published.torchvision):
+            if (files := idx.find_files(folder)) is not None:
+                title = f"{published.title} from {shown(folder)}"
+                return idx.open_set(files, published.names, title)
     return None
 
 
@@ -147,9 +166,7 @@ def _open_sample() -> tuple[Dataset, Dataset]:
 def _checked_size(cfg: DataConfig, found: tuple[Dataset, Dataset]) -> tuple[Dataset, Dataset]:
     height, width, _ = found[0].shape
     if tuple(cfg.size) not in ((0, 0), (height, width)):
-        raise mismatch(
-            "data.size",
-            f"[0, 0] or [{height}, {width}], the size of every image of {_TITLES[cfg.source]}",
-            f"{list(cfg.size)}; only folders of images are scaled",
-        )
+        of = f"the size of every image of {PUBLISHED[cfg.source].title}"
+        got = f"{list(cfg.size)}; only folders of images are scaled"
+        raise mismatch("data.size", f"[0, 0] or [{height}, {width}], {of}", got)
     return found

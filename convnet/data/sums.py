@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-_BLOCK = 1 << 16  # pixels whose products are formed at a time: they fit in the cache
+_BLOCK = 1 << 16  # pixels whose products are summed at a time: they fit in the cache
 
 
 @dataclass(frozen=True)

@@ -264,15 +264,15 @@ def plot_confusion(
     Raises: CheckpointError, RunError, DataError, DeviceError; ConfigError: no matplotlib.
     """
     path = _chart_place(run, "confusion.png", out)
-    scores, validation = measure_classes(run, data, device, warn, ten_crop)
-    title = f"{shown(Path(run).absolute().name)}: {scores.means()['top1']:.2f} % right"
-    charts.save_chart(charts.confusion_chart(scores.confusion, scores.classes, title), path)
-    lines = [f"{len(validation)} images, {scores.means()['top1']:.2f} % right"]
-    wrong: Any = scores.confusion.copy()
+    metrics, validation = measure_classes(run, data, device, warn, ten_crop)
+    title = f"{shown(Path(run).absolute().name)}: {metrics.means()['top1']:.2f} % right"
+    charts.save_chart(charts.confusion_chart(metrics.confusion, metrics.classes, title), path)
+    lines = [f"{len(validation)} images, {metrics.means()['top1']:.2f} % right"]
+    wrong: Any = metrics.confusion.copy()
     np.fill_diagonal(wrong, 0)
     for flat in np.argsort(-wrong, axis=None, kind="stable")[:most]:
-        row, column = divmod(int(flat), len(scores.classes))
+        row, column = divmod(int(flat), len(metrics.classes))
         if wrong[row, column]:
-            pair = f"{scores.classes[row]} taken for {scores.classes[column]}"
+            pair = f"{metrics.classes[row]} taken for {metrics.classes[column]}"
             lines.append(f"  {pair}: {wrong[row, column]}")
     return path, "\n".join(lines)

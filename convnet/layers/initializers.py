@@ -19,7 +19,14 @@ Initializer = Callable[..., np.ndarray]
 def gaussian(
     rng: np.random.Generator, shape: Sequence[int], fan_in: int, fan_out: int, std: float = 0.01
 ) -> np.ndarray:
-    """Normal with mean 0. Source: paper, section 5, which uses a standard deviation of 0.01."""
+    """The normal distribution with mean 0.
+
+    Args:
+        rng, shape, fan_in, fan_out: as in `weights`.
+        std: the standard deviation.
+
+    Source: paper, section 5, which uses 0.01.
+    """
     values = rng.standard_normal(tuple(shape), dtype=np.float32)
     values *= np.float32(std)
     return values
@@ -28,7 +35,12 @@ def gaussian(
 def uniform(
     rng: np.random.Generator, shape: Sequence[int], fan_in: int, fan_out: int, std: float = 0.01
 ) -> np.ndarray:
-    """Uniform between -std sqrt(3) and std sqrt(3), so that `std` is the standard deviation."""
+    """The uniform distribution between -std sqrt(3) and std sqrt(3).
+
+    Args:
+        rng, shape, fan_in, fan_out: as in `weights`.
+        std: its standard deviation.
+    """
     values = rng.random(tuple(shape), dtype=np.float32)
     values -= np.float32(0.5)
     values *= np.float32(2.0 * math.sqrt(3.0) * std)
@@ -36,7 +48,10 @@ def uniform(
 
 
 def xavier(rng: np.random.Generator, shape: Sequence[int], fan_in: int, fan_out: int) -> np.ndarray:
-    """Uniform with variance 2 / (fan_in + fan_out).
+    """The uniform distribution with mean 0 and variance 2 / (fan_in + fan_out).
+
+    Args:
+        rng, shape, fan_in, fan_out: as in `weights`.
 
     Source: Glorot and Bengio, "Understanding the difficulty of training deep feedforward neural
     networks", AISTATS 2010, equation 16.
@@ -45,7 +60,11 @@ def xavier(rng: np.random.Generator, shape: Sequence[int], fan_in: int, fan_out:
 
 
 def he(rng: np.random.Generator, shape: Sequence[int], fan_in: int, fan_out: int) -> np.ndarray:
-    """Normal with variance 2 / fan_in, which keeps the scale of activations through ReLUs.
+    """The normal distribution with mean 0 and variance 2 / fan_in, which keeps the scale of
+    activations through ReLUs.
+
+    Args:
+        rng, shape, fan_in, fan_out: as in `weights`.
 
     Source: He et al., "Delving deep into rectifiers", ICCV 2015, equation 10.
     """
@@ -55,7 +74,12 @@ def he(rng: np.random.Generator, shape: Sequence[int], fan_in: int, fan_out: int
 def constant(
     rng: np.random.Generator, shape: Sequence[int], fan_in: int, fan_out: int, value: float = 0.0
 ) -> np.ndarray:
-    """The same value everywhere."""
+    """The same value everywhere.
+
+    Args:
+        rng, shape, fan_in, fan_out: as in `weights`.
+        value: which.
+    """
     return np.full(tuple(shape), value, dtype=np.float32)
 
 

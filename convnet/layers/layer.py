@@ -32,14 +32,33 @@ Gradients = Sequence[Array | None]  # of a layer's parameters, in their order
 
 
 @dataclass
+class Changes:
+    """What has been set of a net that its programs depend on; its layers and parameters share it.
+
+    Attributes:
+        settings: how many attributes of layers and arrays of parameters.
+        rates: how many multipliers, learning rates and momenta of parameters.
+    """
+
+    settings: int = 0
+    rates: int = 0
+
+
+@dataclass
 class Rates:
     """The multipliers of a parameter, which its shards on two devices share; and its own learning
-    rate and momentum, where it has them in place of the optimiser's."""
+    rate and momentum, where it has them in place of the optimiser's. `changes`: of its net."""
 
     lr_mult: float
     decay_mult: float
     lr: float | None = None
     momentum: float | None = None
+
+    changes = Changes()  # of nobody, until a net gives its own
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        object.__setattr__(self, name, value)
+        self.changes.rates += 1
 
 
 def _shared(name: str) -> Any:
@@ -59,7 +78,6 @@ class Parameter:
         decay_mult: multiplies the weight decay, 0 or more.
 
     Attributes:
-        version: how often `data` has been set, which a program has the address of.
         grad: of the last `Net.gradients`, zeros where the parameter is frozen; None after a
             training step, which keeps none (but see `Net.keep_gradients`).
 
@@ -74,7 +92,6 @@ class Parameter:
         self, name: str, data: Array, lr_mult: float = 1.0, decay_mult: float = 1.0
     ) -> None:
         self.name = name
-        self.version = 0
         self._data = data
         self.rates = Rates(lr_mult, decay_mult)
         self.grad: Any = None
@@ -83,13 +100,13 @@ class Parameter:
 
     @property
     def data(self) -> Array:
-        """The values."""
+        """The values; programs have the address of the array."""
         return self._data
 
     @data.setter
     def data(self, data: Array) -> None:
-        self.version += 1
         self._data = data
+        self.rates.changes.settings += 1
 
     @property
     def frozen(self) -> bool:
@@ -181,13 +198,15 @@ class Layer:
         sizes_only: `setup` makes parameters that have a shape and take no memory; set by a net.
         net_precision: of products, where the layer has no `precision` of its own; set by a net.
         in_shape, out_shape: without the batch; set by `setup`.
-        version: how often an attribute has been set; programs that were made before are not used.
+        changes: of its net, set by it: that an attribute has been set, after which programs that
+            were made before are not used.
     """
 
     multi_input = False
     traced = False
     split_by: str | None = None
     channel_axis = 0
+    changes = Changes()  # of nobody
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
@@ -203,7 +222,6 @@ class Layer:
             cls.shard = vars(cls)["block"]  # type: ignore[method-assign]
 
     def __init__(self) -> None:
-        self.version = 0
         self.params: list[Parameter] = []
         self.in_shape: Shape = ()
         self.out_shape: Shape = ()
@@ -214,7 +232,7 @@ class Layer:
 
     def __setattr__(self, name: str, value: Any) -> None:
         object.__setattr__(self, name, value)
-        object.__setattr__(self, "version", getattr(self, "version", 0) + 1)
+        self.changes.settings += 1
 
     def setup(self, in_shape: Any, rng: np.random.Generator) -> Shape:
         """Checks the sizes and makes the parameters.
@@ -283,7 +301,13 @@ class Layer:
         return part
 
     def share(self, other: Layer) -> None:
-        """Makes this layer use the parameters of another of the same shapes, after `setup`."""
+        """Makes this layer use the parameters of another, after `setup`.
+
+        Args:
+            other: a layer with parameters of the same names and shapes.
+
+        Raises: ValueError: they are others, or there are none.
+        """
         mine = [(p.name, p.shape) for p in self.params]
         theirs = [(p.name.rpartition(".")[2], p.shape) for p in other.params]
         if mine != theirs or not mine:

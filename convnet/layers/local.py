@@ -10,8 +10,13 @@ from convnet.layers.layer import Array, Shape
 class Local(Conv):
     """As `Conv`, with filters and biases of its own at every output position.
 
-    w is [P, Q, K, R, S, C / groups] and b is [P, Q, K]. Arguments are those of `Conv`; products
-    are formed in float32 only, so `precision` is "fp32" or "ffma", whatever that of the net is.
+    w is [P, Q, K, R, S, C / groups] and b is [P, Q, K]. It multiplies in float32 only, whatever
+    the precision of the net is.
+
+    Args:
+        filters, size, stride, pad, groups, rounding, bias, relu: as in `Conv`.
+        init, std, bias_init, w_lr, w_decay, b_lr, b_decay: as in `Conv`.
+        precision: "fp32" or "ffma", or None.
 
     Source: paper, footnote 3; cuda-convnet's `local` layer.
     """

@@ -118,7 +118,10 @@ class ContrastNorm(MapNorm):
     is the mean of x over the window of j.
 
     The gradient is that of the equation, through the means too; cuda-convnet took the means for
-    constants. Arguments are those of `MapNorm`.
+    constants.
+
+    Args:
+        n, alpha, k, beta, alpha_mode: as in `MapNorm`.
 
     Source: cuda-convnet's `cnorm` layer.
     """

@@ -17,7 +17,11 @@ class ParametricLayer(Layer):
     """y = op(x, w) + b, then max(0, y) if there is a ReLU.
 
     A subclass makes its parameters by `_make` and calls its three operations, for `_fprop`,
-    `_dgrad` and `_wgrad`. Arguments are those of `Conv`.
+    `_dgrad` and `_wgrad`.
+
+    Args:
+        bias, relu, init, std, bias_init, precision: as in `Conv`.
+        multipliers: `w_lr`, `w_decay`, `b_lr` and `b_decay` of `Conv`.
     """
 
     traced = True

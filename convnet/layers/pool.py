@@ -14,14 +14,7 @@ from convnet.layers.layer import Array, Gradients, Layer, Shape, image_shape, wi
 
 
 class _Pool(Layer):
-    """Windows over the image, each channel on its own.
-
-    Args:
-        size: window height and width; one number or two; of max pools at most 256 elements.
-        stride: steps between windows; smaller than `size`, windows overlap (paper, section 3.4).
-        pad: rows and columns around the image that windows may cover and that hold nothing.
-        rounding: "ceil" lets the last window overhang the image, and clips it; "floor" drops it.
-    """
+    """Windows over the image, each channel on its own; arguments are those of `MaxPool`."""
 
     kind = ""
     traced = True
@@ -55,6 +48,12 @@ class _Pool(Layer):
 class MaxPool(_Pool):
     """y[n,p,q,c] = the largest x in window (p, q); the gradient goes to the first largest.
 
+    Args:
+        size: window height and width; one number or two; at most 256 elements.
+        stride: steps between windows; smaller than `size`, windows overlap (paper, section 3.4).
+        pad: rows and columns around the image that windows may cover and that hold nothing.
+        rounding: "ceil" lets the last window overhang the image, and clips it; "floor" drops it.
+
     Source: paper, section 3.4.
     """
 
@@ -76,7 +75,11 @@ class MaxPool(_Pool):
 
 
 class AvgPool(_Pool):
-    """y[n,p,q,c] = the mean of x over window (p, q), clipped to the image."""
+    """y[n,p,q,c] = the mean of x over window (p, q), clipped to the image.
+
+    Args:
+        size, stride, pad, rounding: as in `MaxPool`; windows may have any number of elements.
+    """
 
     kind = "average"
 
@@ -90,7 +93,12 @@ class AvgPool(_Pool):
 class SumPool(AvgPool):
     """y[n,p,q,c] = the sum of x over window (p, q), clipped to the image.
 
-    An average pool times the number of pixels in each window. Source: cuda-convnet, `sum=1`.
+    An average pool times the number of pixels in each window.
+
+    Args:
+        size, stride, pad, rounding: as in `AvgPool`.
+
+    Source: cuda-convnet, `sum=1`.
     """
 
     traced = False
@@ -127,6 +135,10 @@ class MaxAbsPool(MaxPool):
     """y[n,p,q,c] = the x in window (p, q) that is furthest from 0; the gradient goes to it.
 
     A max pool of x and one of -x, of which each y takes the larger, x where they are equal.
+
+    Args:
+        size, stride, pad, rounding: as in `MaxPool`.
+
     Source: cuda-convnet, `pool=maxabs`.
     """
 

@@ -46,11 +46,12 @@ def checked_labels(labels: Any, count: int, classes: int, backend: Backend) -> A
             f"got {labels.dtype} of shape {tuple(labels.shape)}"
         )
     if isinstance(labels, np.ndarray):
-        wrong = np.flatnonzero((labels < 0) | (labels >= classes))
-        if wrong.size:
+        wrong = (labels < 0) | (labels >= classes)
+        if wrong.any():
+            first = wrong.argmax()
             raise ValueError(
-                f"labels[{wrong[0]}]: expected 0 to {classes - 1} for {classes} classes, "
-                f"got {labels[wrong[0]]}"
+                f"labels[{first}]: expected 0 to {classes - 1} for {classes} classes, "
+                f"got {labels[first]}"
             )
     return labels.astype(np.int32, copy=False)
 

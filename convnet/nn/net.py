@@ -16,12 +16,11 @@ from convnet.layers.graph import Node
 from convnet.layers.layer import Array
 from convnet.layers.loss import UNRANKED
 from convnet.nn import weights
-from convnet.nn.divergence import Origin
 from convnet.nn.eager import mean_loss
 from convnet.nn.inputs import checked_labels, checked_x
 from convnet.nn.memory import training_memory
 from convnet.nn.program_table import program_table
-from convnet.nn.steps import Steps
+from convnet.nn.steps import Origins, Steps, alone
 from convnet.nn.summary import summary_table
 from convnet.optim.sgd import SGD
 
@@ -89,7 +88,8 @@ class Net(Steps):
     # ---- what the net is ------------------------------------------------------------------------
 
     def memory_bytes(self, batch: int) -> int:
-        """Bytes that training takes on all devices together; see `convnet.nn.memory`.
+        """The memory that training takes on all devices together, in bytes; see
+        `convnet.nn.memory`.
 
         Args:
             batch: samples a step.
@@ -134,21 +134,26 @@ class Net(Steps):
                 weights have been loaded (`load_state`).
         """
         self.run_step(x, labels, sgd)
-        self.finish_steps()
+        self._verify()
+        self.check_updates()
         self.step += 1
         return self._mean_loss()
 
     @_on_own_backend
     def start_step(self, x: Array, labels: Array, sgd: SGD) -> None:
         """As `train_step`, without waiting for a GPU: what comes of it `finish_steps` finds, and
-        the loss `convnet.nn.step_results`. Args and Raises: those of `train_step`."""
+        the loss `convnet.nn.step_results`.
+
+        Args:
+            x, labels, sgd: as in `train_step`.
+
+        Raises: as `train_step`.
+        """
         self.run_step(x, labels, sgd)
         self.step += 1
 
     @_on_own_backend
-    def finish_steps(
-        self, each: Callable[[Origin | None], list[Origin | None]] = lambda origin: [origin]
-    ) -> None:
+    def finish_steps(self, each: Origins = alone) -> None:
         """Waits for the steps that were started.
 
         Args:
@@ -161,7 +166,13 @@ class Net(Steps):
 
     def wait_for(self, event: Any) -> None:
         """Waits for an event of the net's device: for ever on one that is alone, and where a net is
-        on several, as long as its links do. Raises: LinkError."""
+        on several, as long as its links do.
+
+        Args:
+            event: what `Backend.record` has returned; None: nothing is waited for.
+
+        Raises: LinkError.
+        """
         if self.partition is None or event is None:
             self.backend.wait(event)
         else:
@@ -185,7 +196,13 @@ class Net(Steps):
 
     @_on_own_backend
     def start_gradients(self, x: Array, labels: Array, scale: float | None = None) -> None:
-        """As `gradients`, without waiting for a GPU that is alone."""
+        """As `gradients`, without waiting for a GPU that is alone.
+
+        Args:
+            x, labels, scale: as in `gradients`.
+
+        Raises: as `gradients`.
+        """
         x, labels = self.on_device(x, labels)
         self.write_state()
         self.last = self.runner.gradients(x, labels, scale)

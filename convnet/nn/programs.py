@@ -67,6 +67,8 @@ class Programs:
         self._kept: OrderedDict[Any, tuple[Traced, Runnable]] = OrderedDict()
         self._blocks: list[Array] = []
         self._streams: Streams | None = None
+        self._multipliers: tuple[tuple[float, float], ...] = ()
+        self._multipliers_at = -1  # how many rates had been set when they were read
         self.graph = "auto"
         self.warn: Callable[[str], None] = lambda text: warnings.warn(text, GraphWarning, 5)
 
@@ -218,10 +220,11 @@ class Programs:
 
     def _settings(self) -> tuple[Any, ...]:
         """What a program depends on, besides the pass and the shape of the batch."""
-        net = self.net
-        layers = tuple(node.layer.version for node in (*net.nodes, *net.all_nodes))
-        params = tuple((p.version, p.lr_mult, p.decay_mult) for p in net.params)
-        return net.first_sample, net.backend.threads, layers, params
+        net, changes = self.net, self.net.changes
+        if self._multipliers_at != changes.rates:
+            self._multipliers = tuple((p.lr_mult, p.decay_mult) for p in net.params)
+            self._multipliers_at = changes.rates
+        return net.first_sample, net.backend.threads, changes.settings, self._multipliers
 
     def _run_one(self, runnable: Runnable) -> None:
         try:

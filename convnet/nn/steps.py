@@ -13,6 +13,13 @@ from convnet.nn.programs import Programs
 from convnet.nn.structure import Structure
 from convnet.optim.sgd import SGD, DivergedError
 
+Origins = Callable[[Origin | None], list[Origin | None]]
+
+
+def alone(origin: Origin | None) -> list[Origin | None]:
+    """What all processes say, where there is one."""
+    return [origin]
+
 
 class Steps(Structure):
     """What of `Net` makes a training step of its passes.
@@ -82,7 +89,7 @@ class Steps(Structure):
                 return
         sgd.update(self.step_state)
 
-    def check_updates(self, each: Callable[[Origin | None], list[Origin | None]]) -> None:
+    def check_updates(self, each: Origins = alone) -> None:
         """Looks whether the updates of all steps so far were finite; waits for the devices.
 
         Args:
@@ -91,9 +98,10 @@ class Steps(Structure):
         Raises: DivergedError, the same in all of them. It says where the NaN began if the last
             batch tells; on a GPU there may have been others since.
         """
-        number, step = self.step_state.diverged, self.step_state.diverged_step
+        number = self.step_state.diverged
         if not number or self._begun is None:
             return
+        step = self.step_state.diverged_step
         x, labels, sgd = self._begun
         origins = [origin for origin in each(self.find_origin(x, labels)) if origin]
         what = sgd.params[number - 1].name

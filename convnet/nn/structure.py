@@ -13,7 +13,7 @@ from convnet.common.checks import check_bool, check_choice, check_int
 from convnet.common.deprecated import renamed_attribute
 from convnet.layers import graph
 from convnet.layers.graph import INPUT, Node, input_names
-from convnet.layers.layer import Parameter, Randomness, Shape
+from convnet.layers.layer import Changes, Parameter, Randomness, Shape
 from convnet.layers.loss import Loss
 from convnet.ops.step_state import StepState
 from convnet.parallel.partition import Partition, Split
@@ -26,6 +26,8 @@ class Structure:
         all_nodes: of the graph that runs, which over two devices is larger than `nodes`;
         step_nodes: those of them that a training step needs.
         splits: of each parameter, its shards on the devices.
+        classes: how many classes its losses tell apart; None where none of them does.
+        changes: what has been set of its layers and parameters, which programs depend on.
     """
 
     math = renamed_attribute("math", "precision")
@@ -64,6 +66,12 @@ class Structure:
         }
         if len(self.backends) > 1:
             self._divide()
+        self.classes = min((self.shapes[node.name][0] for node in self._classifiers), default=None)
+        self.changes = Changes()
+        for node in (*self.nodes, *self.all_nodes):
+            node.layer.changes = self.changes
+        for param in self.params:
+            param.rates.changes = self.changes
 
     def _set_up(self) -> None:
         """Infers shapes and makes the parameters, node by node."""
@@ -137,11 +145,6 @@ class Structure:
     @first_sample.setter
     def first_sample(self, sample: int) -> None:
         self._random.first_sample = check_int("first_sample", sample, 0)
-
-    @property
-    def classes(self) -> int | None:
-        """How many classes its losses tell apart; None where none of them does."""
-        return min((self.shapes[node.name][0] for node in self._classifiers), default=None)
 
     @property
     def parameter_count(self) -> int:

@@ -53,54 +53,129 @@ def activation_bprop(
 
 
 def relu_fprop(x: Array, *, out: Array | None = None) -> Array:
-    """max(0, x) (paper, section 3.1); ``out`` may be x."""
+    """max(0, x) (paper, section 3.1).
+
+    Args:
+        x, out: as in `activation_fprop`.
+
+    Returns:
+        y, of the shape of x.
+    """
     return activation_fprop("relu", x, out=out)
 
 
 def relu_bprop(y: Array, dy: Array, *, out: Array | None = None) -> Array:
-    """dy where y > 0, else 0; ``out`` may be dy."""
+    """dy where y > 0, else 0.
+
+    Args:
+        y: what :func:`relu_fprop` returned.
+        dy, out: as in `activation_bprop`.
+
+    Returns:
+        dx, of the shape of dy.
+    """
     return activation_bprop("relu", y, dy, out=out)
 
 
 def tanh_fprop(x: Array, a: float = 1.0, b: float = 1.0, *, out: Array | None = None) -> Array:
-    """a tanh(b x); ``out`` may be x."""
+    """a tanh(b x).
+
+    Args:
+        x, a, b, out: as in `activation_fprop`.
+
+    Returns:
+        y, of the shape of x.
+    """
     return activation_fprop("tanh", x, a, b, out=out)
 
 
 def tanh_bprop(
     y: Array, dy: Array, a: float = 1.0, b: float = 1.0, *, out: Array | None = None
 ) -> Array:
-    """Gradient of :func:`tanh_fprop` from its output."""
+    """Gradient of :func:`tanh_fprop`.
+
+    Args:
+        y: what :func:`tanh_fprop` returned.
+        dy, a, b, out: as in `activation_bprop`.
+
+    Returns:
+        dx, of the shape of dy.
+    """
     return activation_bprop("tanh", y, dy, a, b, out=out)
 
 
 def logistic_fprop(x: Array, *, out: Array | None = None) -> Array:
-    """1 / (1 + e^-x); ``out`` may be x."""
+    """1 / (1 + e^-x).
+
+    Args:
+        x, out: as in `activation_fprop`.
+
+    Returns:
+        y, of the shape of x.
+    """
     return activation_fprop("logistic", x, out=out)
 
 
 def logistic_bprop(y: Array, dy: Array, *, out: Array | None = None) -> Array:
-    """Gradient of :func:`logistic_fprop` from its output."""
+    """Gradient of :func:`logistic_fprop`.
+
+    Args:
+        y: what :func:`logistic_fprop` returned.
+        dy, out: as in `activation_bprop`.
+
+    Returns:
+        dx, of the shape of dy.
+    """
     return activation_bprop("logistic", y, dy, out=out)
 
 
 def abs_fprop(x: Array, *, out: Array | None = None) -> Array:
-    """|x|."""
+    """|x|.
+
+    Args:
+        x, out: as in `activation_fprop`.
+
+    Returns:
+        y, of the shape of x.
+    """
     return activation_fprop("abs", x, out=out)
 
 
 def abs_bprop(x: Array, dy: Array, *, out: Array | None = None) -> Array:
-    """Gradient of :func:`abs_fprop` from its input; 0 at 0."""
+    """Gradient of :func:`abs_fprop`; 0 at 0.
+
+    Args:
+        x: the input of :func:`abs_fprop`.
+        dy, out: as in `activation_bprop`.
+
+    Returns:
+        dx, of the shape of dy.
+    """
     return activation_bprop("abs", x, dy, out=out)
 
 
 def softrelu_fprop(x: Array, *, out: Array | None = None) -> Array:
-    """log(1 + e^x)."""
+    """log(1 + e^x).
+
+    Args:
+        x, out: as in `activation_fprop`.
+
+    Returns:
+        y, of the shape of x.
+    """
     return activation_fprop("softrelu", x, out=out)
 
 
 def softrelu_bprop(x: Array, dy: Array, *, out: Array | None = None) -> Array:
-    """Gradient of :func:`softrelu_fprop` from its input."""
+    """Gradient of :func:`softrelu_fprop`.
+
+    Args:
+        x: the input of :func:`softrelu_fprop`.
+        dy, out: as in `activation_bprop`.
+
+    Returns:
+        dx, of the shape of dy.
+    """
     return activation_bprop("softrelu", x, dy, out=out)
 
 

@@ -19,7 +19,19 @@ def conv_output_shape(
     groups: int = 1,
     rounding: str = "floor",
 ) -> Shape:
-    """Shape [N, P, Q, K] of a convolution of x [N, H, W, C] with w [K, R, S, C/groups]."""
+    """The shape of the output of a convolution.
+
+    Args:
+        x_shape: (N, H, W, C).
+        w_shape: (K, R, S, C/groups).
+        stride, pad, groups, rounding: as in `conv_fprop`.
+
+    Returns:
+        (N, P, Q, K).
+
+    Raises:
+        ValueError: an argument does not fit; the message names it.
+    """
     module = _backend.get("cpu").module
     return module.conv_output_shape(x_shape, w_shape, stride, pad, rounding, groups)
 
@@ -36,8 +48,17 @@ def conv_workspace(
     dgrad: bool = True,
     precision: str = "fp32",
 ) -> int:
-    """The most scratch memory that a pass of this convolution takes, in bytes, on the backend that
-    is in use; `dgrad`: whether the gradient of x counts."""
+    """The most scratch memory that a pass of a convolution takes, in bytes, on the backend that is
+    in use.
+
+    Args:
+        x_shape, w_shape: as in `conv_output_shape`.
+        stride, pad, groups, rounding, precision: as in `conv_fprop`.
+        dgrad: whether the gradient of x counts.
+
+    Raises:
+        ValueError: an argument does not fit; the message names it.
+    """
     module, given = (
         _backend.of().module,
         (x_shape, w_shape, stride, pad, rounding, groups, precision),
@@ -67,6 +88,11 @@ def conv_kernel(
 
     CONVNET_WGMMA and CONVNET_WINOGRAD (auto, off, always) overrule the choice; see docs/kernels.md
     and docs/performance.md.
+
+    Args:
+        pass_name: "fprop", "dgrad" or "wgrad".
+        x_shape, w_shape: as in `conv_output_shape`.
+        stride, pad, groups, rounding, precision: as in `conv_fprop`.
 
     Raises:
         ValueError: an argument does not fit; the message names it.
@@ -103,7 +129,7 @@ def conv_fprop(
         groups: divides both C and K; group g of the filters sees group g of the channels.
         rounding: ``"floor"`` or ``"ceil"``; ceil makes 224, 11, stride 4 give 55.
         relu: return max(0, y).
-        precision: in which products are formed; see :mod:`convnet.ops`.
+        precision: the multiply precision; see :mod:`convnet.ops`.
         out: [N, P, Q, K], written and returned.
 
     Returns:
@@ -135,9 +161,10 @@ def conv_dgrad(
         dy: [N, P, Q, K].
         w: [K, R, S, C/groups].
         x_shape: (N, H, W, C).
+        stride, pad, groups, rounding: as in `conv_fprop`.
         relu_mask: [N, H, W, C], or None. Where it is <= 0, dx becomes 0: the backward pass of the
             ReLU that x came out of, for free.
-        precision: in which products are formed; see :mod:`convnet.ops`.
+        precision: the multiply precision; see :mod:`convnet.ops`.
         out: [N, H, W, C].
 
     Returns:
@@ -167,8 +194,9 @@ def conv_wgrad(
         x: [N, H, W, C].
         dy: [N, P, Q, K].
         w_shape: (K, R, S, C/groups).
+        stride, pad, groups, rounding: as in `conv_fprop`.
         bias: whether db is wanted.
-        precision: in which products are formed; see :mod:`convnet.ops`.
+        precision: the multiply precision; see :mod:`convnet.ops`.
         out: (dw, db), written and returned; db may be None.
 
     Returns:

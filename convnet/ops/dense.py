@@ -14,8 +14,17 @@ from convnet.ops.call import call, outputs
 def dense_workspace(
     x_shape: Sequence[int], w_shape: Sequence[int], *, dgrad: bool = True, precision: str = "fp32"
 ) -> int:
-    """The most scratch memory that a pass over x [N, C] and w [K, C] takes, in bytes, on the
-    backend that is in use; `dgrad`: whether the gradient of x counts."""
+    """The most scratch memory that a pass takes, in bytes, on the backend that is in use.
+
+    Args:
+        x_shape: (N, C).
+        w_shape: (K, C).
+        dgrad: whether the gradient of x counts.
+        precision: as in `dense_fprop`.
+
+    Raises:
+        ValueError: an argument does not fit; the message names it.
+    """
     module = _backend.of().module
     passes = ("fprop", "dgrad", "wgrad") if dgrad else ("fprop", "wgrad")
     return max(module.dense_workspace(each, x_shape, w_shape, precision) for each in passes)
@@ -25,9 +34,18 @@ def dense_workspace(
 def dense_kernel(
     pass_name: str, x_shape: Sequence[int], w_shape: Sequence[int], *, precision: str = "fp32"
 ) -> str:
-    """The kernel that "fprop", "dgrad" or "wgrad" of x [N, C] and w [K, C] takes on the backend
-    that is in use: such as "mma.sync, 128x64, 3 splits", "matmul" or "matmul, bf16"; see
-    :func:`convnet.ops.conv_kernel`."""
+    """The kernel that a pass takes on the backend that is in use: such as "mma.sync, 128x64, 3
+    splits", "matmul" or "matmul, bf16"; see :func:`convnet.ops.conv_kernel`.
+
+    Args:
+        pass_name: "fprop", "dgrad" or "wgrad".
+        x_shape: (N, C).
+        w_shape: (K, C).
+        precision: as in `dense_fprop`.
+
+    Raises:
+        ValueError: an argument does not fit; the message names it.
+    """
     return _backend.of().module.dense_kernel(pass_name, x_shape, w_shape, precision)
 
 
@@ -48,7 +66,7 @@ def dense_fprop(
         w: [K, C].
         b: [K], or None.
         relu: return max(0, y).
-        precision: in which products are formed; see :mod:`convnet.ops`.
+        precision: the multiply precision; see :mod:`convnet.ops`.
         out: [N, K].
 
     Returns:
@@ -106,7 +124,7 @@ def dense_dgrad(
         dy: [N, K].
         w: [K, C].
         relu_mask: [N, C], or None; dx becomes 0 where it is <= 0.
-        precision: in which products are formed; see :mod:`convnet.ops`.
+        precision: the multiply precision; see :mod:`convnet.ops`.
         out: [N, C].
 
     Returns:
@@ -130,7 +148,7 @@ def dense_wgrad(
         x: [N, C].
         dy: [N, K].
         bias: whether db is wanted.
-        precision: in which products are formed; see :mod:`convnet.ops`.
+        precision: the multiply precision; see :mod:`convnet.ops`.
         out: (dw, db), written and returned; db may be None.
 
     Returns:
@@ -169,7 +187,7 @@ def dense_wgrad_sgd(
         lr, momentum, weight_decay, lr_mult, decay_mult, state: as for `sgd_update`; number: by
             which w is noted in the state.
         bias: whether db is wanted.
-        precision: in which products are formed; see :mod:`convnet.ops`.
+        precision: the multiply precision; see :mod:`convnet.ops`.
         out: db [K].
 
     Returns:

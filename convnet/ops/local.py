@@ -18,7 +18,19 @@ def local_output_shape(
     groups: int = 1,
     rounding: str = "floor",
 ) -> Shape:
-    """Shape [N, P, Q, K] for x [N, H, W, C] and w [P, Q, K, R, S, C/groups]."""
+    """The shape of the output of a locally connected layer.
+
+    Args:
+        x_shape: (N, H, W, C).
+        w_shape: (P, Q, K, R, S, C/groups).
+        stride, pad, groups, rounding: as in `conv_fprop`.
+
+    Returns:
+        (N, P, Q, K).
+
+    Raises:
+        ValueError: an argument does not fit; the message names it.
+    """
     module = _backend.get("cpu").module
     return module.local_output_shape(x_shape, w_shape, stride, pad, rounding, groups)
 

@@ -31,10 +31,16 @@ def peer_copy(
 
 
 def copy(dst: Array, src: Array) -> Array:
-    """Copy all of src into dst, an array of the same shape on the same device.
+    """Copy all of src into dst.
+
+    Args:
+        dst, src: of the same shape, on the same device.
 
     Returns:
         dst.
+
+    Raises:
+        ValueError: their shapes differ, or they are on different backends.
     """
     device_of("copy", dst, src)
     shape = getattr(src, "shape", ())
@@ -49,7 +55,14 @@ def copy(dst: Array, src: Array) -> Array:
 def peer_add(
     dst: Array, src: Array, *, dst_col: int = 0, src_col: int = 0, cols: int | None = None
 ) -> Array:
-    """As :func:`peer_copy`, adding to what is in dst."""
+    """As :func:`peer_copy`, adding to what is in dst.
+
+    Args:
+        dst, src, dst_col, src_col, cols: as in `peer_copy`.
+
+    Returns:
+        dst.
+    """
     return _peer("peer_add", dst, src, dst_col, src_col, cols, True)
 
 
@@ -71,6 +84,9 @@ def peer_stamp(
         count: uint32 [1] on the source.
         stamp: uint32 [2] on the target.
         target: the device it goes to.
+
+    Raises:
+        ValueError: an argument does not fit; the message names it.
     """
     if not isinstance(target, Backend):
         raise ValueError(f"peer_stamp: target: expected a backend, got {type(target).__name__}")

@@ -12,7 +12,18 @@ from convnet.ops.call import Pair, Shape, call, given, outputs
 def pool_output_shape(
     x_shape: Sequence[int], size: Pair, stride: Pair, pad: Pair = 0, rounding: str = "ceil"
 ) -> Shape:
-    """Shape [N, P, Q, C] of a pool over x [N, H, W, C]."""
+    """The shape of the output of a pool.
+
+    Args:
+        x_shape: (N, H, W, C).
+        size, stride, pad, rounding: as in `maxpool_fprop`.
+
+    Returns:
+        (N, P, Q, C).
+
+    Raises:
+        ValueError: an argument does not fit; the message names it.
+    """
     return _backend.get("cpu").module.pool_output_shape(x_shape, size, stride, pad, rounding)
 
 

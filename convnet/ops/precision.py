@@ -10,6 +10,9 @@ PRECISIONS = ("fp32", "ffma", "tf32", "bf16")
 def precision_description(precision: str) -> str:
     """What a precision comes to on the device that is in use, such as "TF32 on tensor cores".
 
+    Args:
+        precision: one of `PRECISIONS`.
+
     Raises:
         ValueError: there is no such precision.
     """

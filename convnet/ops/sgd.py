@@ -36,6 +36,9 @@ def sgd_update(
         numbers: by which the tensors are noted, from 1; of several the greatest is. By default
             their places.
         own_rates: lr, momentum and weight decay are those given although there is a state.
+
+    Raises:
+        ValueError: an argument does not fit; the message names it.
     """
     op = "sgd_update"
     if not isinstance(tensors, Iterable) or getattr(tensors, "shape", None) is not None:

@@ -62,7 +62,7 @@ class StepState:
         words[:3] = seed & 0xFFFFFFFF, seed >> 32, step
         if rates is not None:
             words[3:6].view(np.float32)[:] = rates
-        if not np.array_equal(words, self._words):
+        if words.tobytes() != self._words.tobytes():
             self._words = words
             for device, held in self._on.items():
                 device.put(held[:_HALT], words)

@@ -38,16 +38,31 @@ class Schedule:
         self.base = check_float("lr", base, 0.0)
 
     def lr(self, step: int, total_steps: int) -> float:
-        """The learning rate of one step."""
+        """The learning rate of one step.
+
+        Args:
+            step: its number, from 0.
+            total_steps: steps of the whole run.
+        """
         rate = self.rate(step, total_steps)
         return rate if step >= self.warmup_steps else (step + 1) / self.warmup_steps * rate
 
     def rate(self, step: int, total_steps: int) -> float:
-        """The same without the warm-up."""
+        """The same without the warm-up.
+
+        Args:
+            step, total_steps: as in `lr`.
+        """
         return self.base
 
     def observe(self, val_error: float) -> str | None:
-        """Takes the validation error at the end of an epoch; returns a message when it acts."""
+        """Takes the result of an epoch into account.
+
+        Args:
+            val_error: the validation error at the end of the epoch, in per cent.
+
+        Returns: a message where the schedule changes the rate or ends the run, else None.
+        """
         return None
 
     def state(self) -> dict[str, Any]:
@@ -56,6 +71,9 @@ class Schedule:
 
     def load(self, state: dict[str, Any]) -> None:
         """Goes on from a `state()` of the same kind of schedule.
+
+        Args:
+            state: what that returned.
 
         Raises: ValueError naming the keys that do not fit.
         """
@@ -66,7 +84,11 @@ class Schedule:
 
 
 class Constant(Schedule):
-    """lr = base."""
+    """lr = base.
+
+    Args:
+        base: the learning rate, 0 or more.
+    """
 
 
 class Step(Schedule):
@@ -77,6 +99,8 @@ class Step(Schedule):
         steps: the steps at which it drops, increasing.
         every: or, the number of steps between drops.
         factor: what it is divided by; 1 or more.
+
+    Raises: ValueError: both of steps and every, or neither; steps that do not increase.
     """
 
     def __init__(
@@ -97,12 +121,7 @@ class Step(Schedule):
 
 
 class _Falling(Schedule):
-    """Base of the schedules that end at base / target_factor.
-
-    Args:
-        base: the rate at first.
-        target_factor: what it has been divided by at the end; above 0.
-    """
+    """Base of the schedules that end at base / target_factor; arguments are those of `Linear`."""
 
     spans_run = True
 
@@ -114,6 +133,10 @@ class _Falling(Schedule):
 class Linear(_Falling):
     """lr = base (1 - p) + p base / target_factor, where p is the fraction of training done.
 
+    Args:
+        base: the rate at first.
+        target_factor: what it has been divided by at the end; above 0.
+
     Source: cuda-convnet, `linear[base;tgtFactor]`.
     """
 
@@ -124,6 +147,9 @@ class Linear(_Falling):
 
 class Exp(_Falling):
     """lr = base * target_factor^-p, where p is the fraction of training done.
+
+    Args:
+        base, target_factor: as in `Linear`.
 
     Source: cuda-convnet, `exp[base;tgtFactor]`.
     """

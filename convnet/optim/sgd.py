@@ -78,8 +78,10 @@ class SGD:
     def traceable(self) -> bool:
         """Whether an update is the operation of the contract with the rates of the step, which a
         program can contain: not where a parameter has rates of its own, nor another rule."""
-        own = any(p.rates.lr is not None or p.rates.momentum is not None for p in self.params)
-        return self.usual and not own
+        for param in self.params:
+            if param.rates.lr is not None or param.rates.momentum is not None:
+                return False
+        return self.usual
 
     def update(self, state: StepState | None = None) -> None:
         """One step: changes `data` and `velocity` of every parameter by its `grad`.

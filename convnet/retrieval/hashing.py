@@ -15,7 +15,7 @@ deep autoencoders for content-based image retrieval", ESANN 2011, which is the p
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,8 +25,10 @@ import numpy.typing as npt
 from convnet import backend as backends
 from convnet.data.augment import epoch_order
 from convnet.data.dataset import DataError, mismatch
-from convnet.layers import Dense, Sigmoid
-from convnet.layers.layer import Layer, Parameter
+from convnet.layers import Dense, Sigmoid, Sum, SumSquares
+from convnet.layers.graph import INPUT, Node
+from convnet.layers.layer import Array, Gradients, Layer
+from convnet.nn.net import Net
 from convnet.optim.sgd import SGD, DivergedError
 
 Vectors = npt.NDArray[np.float32]
@@ -149,23 +151,26 @@ def learn_codes(
     mean, scale = _moments(x)
     if not 0 < scale < math.inf:
         raise DataError("hash: expected features that differ, got the same ones for all images")
-    with backends.use(device) as backend:
-        trainer = _AutoEncoder(x.shape[1], settings, backend)
-        loss = math.nan
-        for epoch in range(settings.epochs):
-            batches = _batches(x, mean, scale, settings, epoch)
-            try:
-                loss = trainer.epoch(batches, count // settings.batch)
-            except DivergedError:
-                loss = math.nan
-            if not math.isfinite(loss):
-                raise DataError(
-                    f"hash: the loss is {loss} in epoch {epoch + 1}; try a smaller --lr (it was"
-                    f" {settings.lr:g})"
-                )
-            progress(epoch + 1, settings.epochs)
-        layers = trainer.encoder_weights()
-    encoder = Encoder(mean, scale, layers, np.zeros(settings.bits, np.float32))
+    net = _auto_encoder(x.shape[1], settings, device)
+    sgd = SGD(net.params, settings.lr, momentum=0.9, weight_decay=0.0)
+    labels, steps = np.zeros(settings.batch, np.int32), count // settings.batch
+    loss = math.nan
+    for epoch in range(settings.epochs):
+        total = 0.0
+        try:
+            for batch in _batches(x, mean, scale, settings, epoch):
+                sgd.lr = _rate(settings.lr, net.step, steps * settings.epochs)
+                total += net.train_step(batch, labels, sgd)
+        except DivergedError:
+            total = math.nan
+        loss = total / steps / math.sqrt(x.shape[1])  # of a number of a sample
+        if not math.isfinite(loss):
+            raise DataError(
+                f"hash: the loss is {loss} in epoch {epoch + 1}; try a smaller --lr (it was"
+                f" {settings.lr:g})"
+            )
+        progress(epoch + 1, settings.epochs)
+    encoder = Encoder(mean, scale, _encoder_weights(net), np.zeros(settings.bits, np.float32))
     some = x[:: -(-count // _MEDIAN_ROWS)]
     encoder.threshold = np.median(encoder.activations(some), axis=0).astype(np.float32)
     return Learned(encoder, loss)
@@ -190,66 +195,46 @@ def _batches(
         yield (x[order[start : start + settings.batch]] - mean) / np.float32(scale)
 
 
-class _AutoEncoder:
-    """The layers, forward and backward, with the code in the middle."""
+class _Rounded(Layer):
+    """y = x rounded to a whole number; the gradient passes through unchanged."""
 
-    def __init__(self, size: int, settings: HashSettings, backend: backends.Backend) -> None:
-        self.backend, self.settings = backend, settings
-        hidden = settings.sizes(size)
-        down: Sequence[int] = (*hidden, settings.bits)
-        up: Sequence[int] = (*reversed(hidden), size)
-        self.encoder = [Dense(n, relu=True, init="he") for n in down[:-1]]
-        self.encoder.append(Dense(down[-1], init="xavier"))
-        decoder = [Dense(n, relu=True, init="he") for n in up[:-1]]
-        decoder.append(Dense(up[-1], init="xavier"))
-        self.layers: list[Layer] = [*self.encoder, Sigmoid(), *decoder]
-        self.code = len(self.encoder)  # the place of the sigmoid layer
-        shape: tuple[int, ...] = (size,)
-        params: list[Parameter] = []
-        for number, layer in enumerate(self.layers):
-            shape = layer.setup(shape, np.random.default_rng([settings.seed, number]))
-            for param in layer.params:
-                param.data = backend.asarray(param.data)
-            params += layer.params
-        self.encoder[0].need_dx = False
-        # Sums over D outputs have gradients that grow with its root.
-        self.factor = 2.0 / math.sqrt(size)
-        self.sgd = SGD(params, settings.lr, momentum=0.9, weight_decay=0.0)
-        self.step = 0
+    def fprop(self, x: Array, train: bool) -> tuple[Array, None]:
+        return backends.of(x).xp.rint(x), None
 
-    def epoch(self, batches: Iterator[Vectors], steps: int) -> float:
-        """Learns from all batches; the mean square of what they differ from their decoded codes."""
-        total = 0.0
-        for batch in batches:
-            self.sgd.lr = self._rate(steps * self.settings.epochs)
-            total += self._learn(self.backend.asarray(batch))
-            self.step += 1
-        return total / steps
+    def bprop(self, saved: None, dy: Array) -> tuple[Array, Gradients]:
+        return dy, []
 
-    def _rate(self, steps: int) -> float:
-        rise = min(1.0, (self.step + 1) / _WARM_UP)
-        return self.settings.lr * rise * 0.5 * (1 + math.cos(math.pi * self.step / steps))
 
-    def _learn(self, x: Any) -> float:
-        xp = self.backend.xp
-        y, saved = x, []
-        for number, layer in enumerate(self.layers):
-            y, kept = layer.fprop(y, True)
-            saved.append(kept)
-            if number == self.code:
-                y = xp.rint(y)  # the gradient passes through unchanged
-        difference = y - x
-        dy = difference * np.float32(self.factor / len(x))
-        for layer, kept in zip(reversed(self.layers), reversed(saved), strict=True):
-            dy, gradients = layer.bprop(kept, dy)
-            for param, gradient in zip(layer.params, gradients, strict=True):
-                param.grad = gradient
-        self.sgd.update()
-        return float(xp.square(difference).mean(dtype=np.float64))
+def _auto_encoder(size: int, settings: HashSettings, device: str) -> Net:
+    """The net, with the code in the middle; its loss is sum (y - x)^2 / sqrt(size), since gradients
+    of sums over `size` outputs grow with its root."""
+    hidden = settings.sizes(size)
+    nodes = [_dense(f"down{number}", units) for number, units in enumerate(hidden)]
+    nodes += [
+        _dense("bits", settings.bits, last=True),
+        Node("code", Sigmoid()),
+        Node("rounded", _Rounded()),
+    ]
+    nodes += [_dense(f"up{number}", units) for number, units in enumerate(reversed(hidden))]
+    nodes += [
+        _dense("decoded", size, last=True),
+        Node("difference", Sum((1.0, -1.0)), ("decoded", INPUT)),
+        Node("loss", SumSquares(1.0 / math.sqrt(size))),
+    ]
+    return Net(nodes, (size,), device, settings.seed)
 
-    def encoder_weights(self) -> list[tuple[Vectors, Vectors]]:
-        to_host = self.backend.to_host
-        return [
-            (np.array(to_host(layer.params[0].data)), np.array(to_host(layer.params[1].data)))
-            for layer in self.encoder
-        ]
+
+def _dense(name: str, units: int, last: bool = False) -> Node:
+    return Node(name, Dense(units, relu=not last, init="xavier" if last else "he"))
+
+
+def _rate(lr: float, step: int, steps: int) -> float:
+    return lr * min(1.0, (step + 1) / _WARM_UP) * 0.5 * (1 + math.cos(math.pi * step / steps))
+
+
+def _encoder_weights(net: Net) -> list[tuple[Vectors, Vectors]]:
+    """(w, b) of the dense layers up to the code."""
+    names = [node.name for node in net.nodes]
+    state = net.state()
+    layers = names[: names.index("code")]
+    return [(state[f"{name}.w"], state[f"{name}.b"]) for name in layers]

@@ -16,9 +16,8 @@ from convnet.common.reading import LINES, read_text
 from convnet.config import DataConfig
 from convnet.data import Dataset, open_data
 from convnet.data.dataset import Images, check_labels, expanded
-from convnet.data.folder.class_folders import sub_folders
+from convnet.data.folder.class_folders import list_flat, sub_folders
 from convnet.data.folder.image_folder import FolderDataset
-from convnet.data.folder.label_file import list_flat
 from convnet.data.packed.dataset import PackedDataset
 from convnet.data.packed.manifest import is_packed
 from convnet.evaluation.evaluate import Trained
@@ -88,7 +87,7 @@ def open_source(source: Source) -> tuple[Dataset, bool]:
         root = expanded(source.cfg.path)
         if not is_packed(root):
             folders, counts = sub_folders(root)
-            if not folders and counts.images:
+            if not folders and counts["images"]:
                 return FolderDataset(list_flat(root), source.cfg.size), False
     train, val = open_data(source.cfg)
     if source.part == "all":

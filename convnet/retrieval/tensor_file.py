@@ -7,7 +7,6 @@ facts and of all other arrays; it is zero while the file is being written.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Mapping
@@ -17,12 +16,11 @@ from typing import Any
 
 import numpy as np
 
-from convnet.common.reading import open_file, parse_json
-from convnet.common.tensor_header import Entry, header_of, read_header
+from convnet.common.reading import parse_json
+from convnet.common.tensor_header import Entry, header_of, read_header, sha256_of
 from convnet.data.dataset import DataError, mismatch, readable, shown
 
 DIGEST = "sha256"
-_CHUNK = 1 << 24  # bytes hashed at a time
 
 
 @dataclass
@@ -47,15 +45,8 @@ class TensorFile:
 
     def digest(self) -> bytes:
         """SHA-256 over the facts and all arrays but the digest itself."""
-        digest = hashlib.sha256(json.dumps(self.facts, sort_keys=True).encode())
-        for name in sorted(self.arrays):
-            if name != DIGEST:
-                array = self.arrays[name]
-                digest.update(f"\n{name} {array.dtype.name} {array.shape}\n".encode())
-                flat = array.reshape(-1).view(np.uint8)
-                for start in range(0, flat.size, _CHUNK):
-                    digest.update(flat[start : start + _CHUNK].data)
-        return digest.digest()
+        arrays = {name: array for name, array in self.arrays.items() if name != DIGEST}
+        return sha256_of(json.dumps(self.facts, sort_keys=True), arrays)
 
     def seal(self) -> None:
         """Stores the digest: nothing may be written after this."""
@@ -118,8 +109,8 @@ def open_tensors(path: Path, write: bool = False) -> TensorFile:
     Raises: DataError: missing, truncated, or not one of these files.
     """
     try:
-        with readable(path), open_file(path) as file:
-            metadata, entries = read_header(file)
+        with readable(path):
+            metadata, entries = read_header(path)
             facts = parse_json(metadata["convnet"]) if "convnet" in metadata else None
             arrays = {name: _mapped(path, entry, write) for name, entry in entries.items()}
     except DataError:

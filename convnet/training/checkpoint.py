@@ -11,7 +11,6 @@ https://huggingface.co/docs/safetensors: a length, a JSON header, the arrays.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from collections.abc import Callable, Mapping
@@ -23,7 +22,7 @@ import numpy as np
 
 from convnet.common.files import TEMPORARY, replace, sync_folder
 from convnet.common.reading import parse_json
-from convnet.common.tensor_header import header_of, read_tensors
+from convnet.common.tensor_header import header_of, read_tensors, sha256_of
 from convnet.common.typecheck import MismatchError, convert, shown
 from convnet.data import Statistics
 from convnet.nn.net import Net
@@ -129,28 +128,14 @@ def write(path: Path, state: Mapping[str, Any], arrays: Mapping[str, np.ndarray]
     held = {name: np.asarray(arrays[name], order="C") for name in sorted(arrays)}
     text = json.dumps({"format": FORMAT, **state}, allow_nan=False)
     layout = {name: (array.dtype.name, array.shape) for name, array in held.items()}
-    header, _ = header_of({"convnet": text, "sha256": _digest(text, held)}, layout)
+    header, _ = header_of({"convnet": text, "sha256": sha256_of(text, held).hex()}, layout)
 
     def write_all(file: Any) -> None:
         file.write(header)
         for array in held.values():
-            file.write(_bytes(array))
+            file.write(array.reshape(-1).view(np.uint8).data)
 
     replace(path, write_all)
-
-
-def _bytes(array: np.ndarray) -> memoryview:
-    """The memory of a contiguous array, as bytes."""
-    return array.reshape(-1).view(np.uint8).data
-
-
-def _digest(text: str, arrays: Mapping[str, np.ndarray]) -> str:
-    digest = hashlib.sha256(text.encode())
-    for name in sorted(arrays):
-        array = arrays[name]
-        digest.update(f"\n{name} {array.dtype.name} {array.shape}\n".encode())
-        digest.update(_bytes(array))
-    return digest.hexdigest()
 
 
 def read(path: Path) -> Checkpoint:
@@ -179,7 +164,7 @@ def _read(path: Path) -> Checkpoint:
     metadata, arrays = read_tensors(path)
     if not {"convnet", "sha256"} <= set(metadata):
         raise ValueError(_NOT_OURS)
-    if _digest(metadata["convnet"], arrays) != metadata["sha256"]:
+    if sha256_of(metadata["convnet"], arrays).hex() != metadata["sha256"]:
         raise ValueError("its checksum does not match")
     state = parse_json(metadata["convnet"])
     if not isinstance(state, dict) or type(state.get("format")) is not int:

@@ -11,6 +11,7 @@ from convnet.common.typecheck import did_you_mean
 from convnet.config import Config, ConfigError
 from convnet.config.schema import LayerConfig
 from convnet.data.augment import crop_size
+from convnet.data.sources import PUBLISHED
 from convnet.layers import LAYER_TYPES, Loss
 from convnet.nn.net import Net, Node
 from convnet.optim.param_groups import Groups
@@ -95,15 +96,6 @@ def _multiply_rates(cfg: Config, net: Net) -> None:
             param.lr_mult *= factor
 
 
-# (H, W, C) and the number of classes of the published sets, for looking at nets without data.
-_PUBLISHED: dict[str, tuple[Shape, int]] = {
-    "fashion-mnist": ((28, 28, 1), 10),
-    "mnist": ((28, 28, 1), 10),
-    "cifar10": ((32, 32, 3), 10),
-    "cifar100": ((32, 32, 3), 100),
-}
-
-
 def net_of(cfg: Config, device: str, data: Data = None, sizes_only: bool = False) -> Net:
     """The net of a configuration; data are only read where that is needed to know its shape.
 
@@ -112,8 +104,8 @@ def net_of(cfg: Config, device: str, data: Data = None, sizes_only: bool = False
     Raises:
         ConfigError, DataError, DeviceError.
     """
-    if cfg.data.source in _PUBLISHED:
-        return build_net(cfg, *_PUBLISHED[cfg.data.source], device, sizes_only)
+    if known := PUBLISHED.get(cfg.data.source):
+        return build_net(cfg, known.shape, known.classes, device, sizes_only)
     named = data or cfg.data.path or os.environ.get("CONVNET_DATA")
     if not named and all(cfg.data.size):
         return build_net(cfg, (*cfg.data.size, 3), None, device, sizes_only)

@@ -204,7 +204,7 @@ def test_turns_are_graphs_of_all_or_of_none(driver, monkeypatch, tmp_path, capsy
 
 
 def test_layers_that_move_memory_on_cuda(driver, without_torch, monkeypatch, capsys):
-    words = ("--net", "fashion-mnist", "--picture", "16,16,1", "--batch", "2", "--rounds", "1")
+    words = ("--net", "fashion-mnist", "--image", "16,16,1", "--batch", "2", "--rounds", "1")
     words += ("--ops", "maxpool,dense", "--device", "cuda:0")
     run(monkeypatch, conv_throughput.main, *words)
     said = capsys.readouterr().out
@@ -232,7 +232,7 @@ def test_a_wrong_result_is_not_timed(emulator, monkeypatch):
     [
         ("1,9,8,6,8,3,3", "--pad", "1", "--groups", "2"),
         ("2,11,13,3,5,4,3", "--stride", "3"),
-        ("1,5,5,4,4,3,3", "--pad", "4"),  # windows beyond the picture
+        ("1,5,5,4,4,3,3", "--pad", "4"),  # windows beyond the image
         ("2,7,9,4,4,2,5", "--stride", "4", "--pad", "2"),
     ],
     ids=str,

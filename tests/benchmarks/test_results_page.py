@@ -76,7 +76,7 @@ def test_modes_of_math_are_a_column_where_there_are_several(tmp_path):
 def test_a_table_of_steps(tmp_path):
     (tmp_path / "step.json").write_text(json.dumps(STEP))
     text = results_page.filled(page("step.json"), tmp_path)
-    assert "alexnet --picture 224,224,3 --classes 1000 --rounds 3 --batch 64 --set net.opt" in text
+    assert "alexnet --image 224,224,3 --classes 1000 --rounds 3 --batch 64 --set net.opt" in text
     assert "| PyTorch NHWC | 20.0 | 19.0 - 21.0 | 3,200 |  | 2.00x |" in text
     assert "| convnet | 10.0 | 9.0 - 11.0 | 6,400 | 100 | 1.00x |" in text
 

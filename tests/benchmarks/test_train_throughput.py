@@ -11,7 +11,7 @@ import pytest
 import train_throughput
 from benchmarking import run
 
-NET = ("fashion-mnist", "--picture", "8,8,1", "--batch", "4", "--rounds", "1")
+NET = ("fashion-mnist", "--image", "8,8,1", "--batch", "4", "--rounds", "1")
 
 
 class PeerError(RuntimeError):

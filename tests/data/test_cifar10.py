@@ -146,9 +146,12 @@ class Evil:
 
 BAD_PICKLES: dict[str, tuple[bytes, str]] = {
     "empty": (b"", "got an empty file"),
-    "no pickle": (b"\x89PNG....", "operation 0x50 at byte 1"),
-    "truncated": (python2_pickle(whole())[:-200], r"sound pickle file.*it ends early"),
-    "deep": (b"\x80\x02" + b"(" * 100_000 + b"t" * 99_999 + b".", "no containers within"),
+    "no pickle": (b"\x89PNG....", "the operation 0x50"),
+    "truncated": (python2_pickle(whole())[:-200], "sound pickle file, got one that ends early"),
+    "deep": (
+        b"\x80\x02" + b"(" * 100_000 + b"t" * 99_999 + b".",
+        "expected a dictionary, got tuple",
+    ),
     "memo": (b"\x80\x02}r\xff\xff\xff\x7f.", "got the number 2147483647"),
     "not a dictionary": (pickle.dumps([1, 2]), "expected a dictionary, got list"),
     "no labels": (pickle.dumps({"data": rows(0)}), "expected the key 'labels', got data"),
@@ -161,10 +164,7 @@ BAD_PICKLES: dict[str, tuple[bytes, str]] = {
     "narrow": (pickle.dumps(whole() | {"data": rows(0)[:, 1:].copy()}), r"uint8 \[N, 3072\], got"),
     "wide": (pickle.dumps(whole() | {"data": rows(0).astype(np.int32)}), r"got int32 \[3, 3072\]"),
     "floats": (pickle.dumps(whole() | {"data": np.zeros((3, 3072))}), "array of whole numbers"),
-    "objects": (
-        pickle.dumps(whole() | {"data": np.array([[None]])}),
-        "what describes an array, got a tuple of a list",
-    ),
+    "objects": (pickle.dumps(whole() | {"data": np.array([[None]])}), "got another type"),
     "lying shape": (
         python2_pickle(whole()).replace(old_int(3) + old_int(3072), old_int(4) + old_int(3072)),
         r"expected 12288 bytes for an array of shape \[4, 3072\], got 9216 bytes",

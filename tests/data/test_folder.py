@@ -53,9 +53,11 @@ def test_lists_images_by_class_and_path(tmp_path: Path) -> None:
     assert listing.files == ("a/x.jpeg", "b/10.PNG", "b/2.png", "b/deep/er/1.jpg")
     assert listing.labels.tolist() == [0, 1, 1, 1]
     assert listing.labels.dtype == np.int32
-    assert listing.hidden == 3  # .hidden, .DS_Store, .thumbs
-    assert listing.other == 2  # notes.txt, README
-    assert listing.stray == 1
+    assert listing.passed_over == {
+        "hidden": 3,  # .hidden, .DS_Store, .thumbs
+        "not images": 2,  # notes.txt, README
+        "in no class folder": 1,
+    }
 
 
 def test_linked_class_folders_are_followed(tmp_path: Path) -> None:
@@ -119,7 +121,7 @@ def test_parts_without_classes_are_not_taken_for_classes(tmp_path: Path) -> None
     tree(tmp_path / "test", count=2)
     train, val = open_folder(tmp_path)
     assert (len(train), len(val)) == (8, 4)
-    assert train.description.endswith("; passed over: 8 images in no class folder")
+    assert train.description.endswith("; passed over: 8 in no class folder")
 
 
 def test_refuses_validation_that_does_not_fit(tmp_path: Path) -> None:

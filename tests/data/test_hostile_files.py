@@ -35,6 +35,7 @@ from paths import TESTS
 from PIL import Image
 
 from convnet.common.reading import BudgetError, Limit, open_file, parse_json, read_bytes
+from convnet.common.tensor_header import sha256_of
 from convnet.config import ConfigError, load_config
 from convnet.config.overrides import override
 from convnet.data import DataError, cifar10, idx
@@ -81,9 +82,9 @@ def _collisions() -> bytes:
 
 
 PICKLES = {
-    "a key that crashes": (_nested(200_000), "expected what describes an array"),
+    "a key that crashes": (_nested(200_000), "expected keys of text, got a tuple"),
     "a key that hashes for ever": (
-        b"\x80\x02})" + b"q\0h\0\x86" * 60 + b"K\x01s.", "expected what describes an array"
+        b"\x80\x02})" + b"q\0h\0\x86" * 60 + b"K\x01s.", "expected keys of text"
     ),
     "twelve bytes of 4 GiB": (b"\x80\x05\x96" + struct.pack("<Q", 4 * GIB) + b".", "ends early"),
     "a key of many digits": (
@@ -101,7 +102,11 @@ PICKLES = {
         + b"h\0h\1R" * 2000 + b".",
         "bytes of encoded text",
     ),
-    "lists in lists": (b"\x80\x02]" + b"]" * 1000 + b"a" * 1000 + b".", "lists of numbers"),
+    "lists in lists": (
+        b"\x80\x02}U\1a]" + b"]" * 100_000 + b"a" * 100_000 + b"s.", "lists of numbers, got a list"
+    ),
+    "a list in itself": (b"\x80\x02}U\1a]q\0h\0as.", "lists of numbers, got a list"),
+    "tuples in tuples": (b"\x80\x02}U\1a)" + b"\x85" * 200_000 + b"s.", "got a tuple"),
     "a million lists": (b"\x80\x02" + b"]" * 1_100_000 + b".", "operations in a pickle"),
 }  # fmt: skip
 
@@ -355,7 +360,7 @@ def write_checkpoint(path: Path, text: str) -> None:
     content = path.read_bytes()
     length = int.from_bytes(content[:8], "little")
     header = json.loads(content[8 : 8 + length])
-    header["__metadata__"] = {"convnet": text, "sha256": checkpoint._digest(text, arrays)}
+    header["__metadata__"] = {"convnet": text, "sha256": sha256_of(text, arrays).hex()}
     head = json.dumps(header).encode()
     path.write_bytes(struct.pack("<Q", len(head)) + head + content[8 + length :])
 
@@ -386,7 +391,7 @@ def test_names_that_are_half_a_character(tmp_path: Path) -> None:
     arrays = {"\ud800": {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]}}
     metadata = {"__metadata__": {"convnet": "{}", "sha256": ""}}
     path.write_bytes(mutate.safetensors(json.dumps({**metadata, **arrays}), b""))
-    refused("damaged checkpoint .names or metadata that are no text", checkpoint.read, path)
+    refused("damaged checkpoint .*invalid JSON in header", checkpoint.read, path)
 
 
 def test_a_state_without_what_is_needed(tmp_path: Path) -> None:

@@ -210,3 +210,9 @@ def test_importing_data_needs_no_images() -> None:
         check=False,
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_an_endless_path_is_cut_in_the_message(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"^aaa.*a\.\.\.a.*: expected") as error:
+        open_data(DataConfig(source="mnist", path="a" * 100_000))
+    assert len(str(error.value)) < 2000

@@ -1,4 +1,4 @@
-"""The scripts in experiments/: what they measure and draw, and that the tables and pictures in
+"""The scripts in experiments/: what they measure and draw, and that the tables and plots in
 docs/ are those of the results files."""
 
 from __future__ import annotations
@@ -108,7 +108,7 @@ def test_a_worse_epoch_before_the_target_does_not_count() -> None:
     assert found == pytest.approx(2.0 + 20.0 / 30.0)
 
 
-# ---- pictures -----------------------------------------------------------------------------------
+# ---- images -------------------------------------------------------------------------------------
 
 
 def test_part_of_a_set() -> None:
@@ -122,13 +122,13 @@ def test_part_of_a_set() -> None:
         Part(whole, crop=(5, 2))
 
 
-def test_chosen_pictures() -> None:
-    found = chosen(10, 100, "--pictures")
+def test_chosen_images() -> None:
+    found = chosen(10, 100, "--images")
     assert len(set(found.tolist())) == 10
     assert found.tolist() == sorted(found.tolist())
-    assert found.tolist() == chosen(10, 100, "--pictures").tolist()
+    assert found.tolist() == chosen(10, 100, "--images").tolist()
     assert found.tolist() != list(range(10))
-    assert chosen(0, 7, "--pictures").tolist() == list(range(7))
+    assert chosen(0, 7, "--images").tolist() == list(range(7))
     with pytest.raises(DataError, match=r"--sample: expected at most 7, .* got 8"):
         chosen(8, 7, "--sample")
 
@@ -160,7 +160,7 @@ def test_rows_have_a_dot_for_each_value() -> None:
 
 
 def test_figure_from_end_to_end(data: Path, tmp_path: Path, capsys: Any) -> None:
-    given = words(data, tmp_path, "--target", "60", "--picture", str(tmp_path / "figure.svg"))
+    given = words(data, tmp_path, "--target", "60", "--plot", str(tmp_path / "figure.svg"))
     assert relu_vs_tanh.main(given) == 0
     printed = capsys.readouterr().out
     held = lines(tmp_path / "results.jsonl")
@@ -250,7 +250,7 @@ def test_four_layers(shape: tuple[int, ...], stride: int) -> None:
 
 
 def test_ablations_from_end_to_end(data: Path, tmp_path: Path, capsys: Any) -> None:
-    given = words(data, tmp_path, "--epochs", "1", "--picture", str(tmp_path / "table.svg"))
+    given = words(data, tmp_path, "--epochs", "1", "--plot", str(tmp_path / "table.svg"))
     assert ablations.main([*given, "--only", "no-lrn,no-crops"]) == 0
     names = [run["run"] for run in lines(tmp_path / "results.jsonl")[1:]]
     assert names == [f"{name}-seed{n}" for n in (1, 2) for name in ("whole", "no-lrn", "no-crops")]
@@ -292,7 +292,7 @@ def test_each_variant_differs_in_its_part_only() -> None:
     assert plan.centre.train.shape == (56, 56, 3)
 
 
-def test_which_pictures_a_variant_sees() -> None:
+def test_which_images_a_variant_sees() -> None:
     """Without random crops training and test see the centre; ten crops are only for the whole."""
     plan = planned("folder", (64, 64, 3))
     seen: dict[str, Any] = {}
@@ -335,7 +335,7 @@ def test_ablations_of_the_paper_s_net() -> None:
     assert made["no-crops"].augment.mirror
 
 
-def test_variants_that_fit_the_pictures() -> None:
+def test_variants_that_fit_the_images() -> None:
     assert "no-colour-noise" not in ablations.wanted(None, 1)
     assert "no-colour-noise" in ablations.wanted(None, 3)
     assert ablations.wanted("no-conv1,no-lrn", 1) == ["whole", "no-lrn", "no-conv1"]
@@ -357,8 +357,8 @@ def test_a_run_that_diverged_counts_as_guessing(tmp_path: Path) -> None:
 # ---- other data ---------------------------------------------------------------------------------
 
 
-def test_pictures_in_colour_from_folders(tmp_path: Path, capsys: Any) -> None:
-    folders = trees.class_folders(tmp_path / "pictures")
+def test_images_in_colour_from_folders(tmp_path: Path, capsys: Any) -> None:
+    folders = trees.class_folders(tmp_path / "images")
     given = ["--source", "folder", "--data", str(folders), "--size", "32", "--batch", "8"]
     given += ["--epochs", "1", "--seeds", "1", "--threads", "1", "--runs", str(tmp_path / "runs")]
     given += ["--results", str(tmp_path / "results.jsonl"), "--device", "cpu"]
@@ -391,4 +391,4 @@ def test_tables_in_the_documents_are_those_of_the_results(path: Path) -> None:
     study = relu_vs_tanh if path.name.startswith("relu") else ablations
     assert study.table(results) in text
     picture = ROOT / "docs" / f"{path.stem}.svg"
-    assert picture.read_text(encoding="utf-8") == study.picture(results)
+    assert picture.read_text(encoding="utf-8") == study.plot(results)

@@ -119,8 +119,8 @@ def _sets(data: Path) -> list[Any]:
     ("given", "message"),
     [
         (["--only", "no-lnr"], 'unknown variant "no-lnr"; did you mean "no-lrn"?'),
-        (["--only", "no-colour-noise"], "expected pictures in colour, got 1 channel"),
-        (["--pictures", "999"], "--pictures: expected at most 160"),
+        (["--only", "no-colour-noise"], "expected images in colour, got 1 channel"),
+        (["--images", "999"], "--images: expected at most 160"),
         (["--sample", "999"], "--sample: expected at most 160"),
         (["--net", "fashion-mnist"], 'expected "small" or a preset of the model "alexnet"'),
         (["--net", "alexnte"], 'did you mean "alexnet"?'),

@@ -21,6 +21,7 @@ from two_devices import (
 
 import convnet
 from convnet import models
+from convnet.cli.main import main
 from convnet.layers import SoftmaxCrossEntropy, Sum
 from convnet.nn import memory
 from convnet.nn.memory import Memory, checked, device_memory, training_memory
@@ -206,14 +207,14 @@ def test_the_memory_of_a_run_on_two_devices(tmp_path, monkeypatch, capsys):
     words = ["train", str(config), "--device", TWO, "--run-dir", str(tmp_path / "run")]
     words += ["--epochs", "1"]
     monkeypatch.setattr(memory, "available", lambda backend: 2**31)
-    assert convnet.cli.main.main([*words, "--set", "net.layers.conv1.filters=1500000"]) == 2
+    assert main([*words, "--set", "net.layers.conv1.filters=1500000"]) == 2
     assert re.search(
         r"tiny.toml: training at batch 16: needs [\d,]+ MiB \(parameters .*\), "
         r"and cpu:0 and cpu:1 have 2,048 MiB free; try a smaller train.batch, net or image\n",
         capsys.readouterr().err,
     )
     assert not (tmp_path / "run").exists()
-    assert convnet.cli.main.main(words) == 0
+    assert main(words) == 0
     lines = capsys.readouterr().out.splitlines()
     at = next(number for number, line in enumerate(lines) if line.startswith("memory"))
     assert lines[at].endswith(") to train at batch 16; 2,048 MiB are free")

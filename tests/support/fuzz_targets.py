@@ -25,6 +25,7 @@ import trees
 from mutate import damaged, damaged_json
 from mutate import safetensors as as_safetensors
 
+from convnet.common.tensor_header import sha256_of
 from convnet.config import ConfigError, load_config, presets
 from convnet.config.overrides import override
 from convnet.config.toml_text import to_toml
@@ -333,7 +334,7 @@ def _state_of(rng: random.Random, valid: checkpoint.Checkpoint) -> bytes:
         arrays[name] = rng.choice(
             (arrays[name][:1], arrays[name].reshape(-1), np.zeros(3, np.int32))
         )
-    metadata = {"convnet": text, "sha256": checkpoint._digest(text, arrays)}
+    metadata = {"convnet": text, "sha256": sha256_of(text, arrays).hex()}
     return safetensors.numpy.save(arrays, metadata)
 
 

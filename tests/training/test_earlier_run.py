@@ -1,7 +1,7 @@
 """A run that an earlier version began: it loads, it is measured as it was, and it trains on.
 
 `earlier_run/` is the folder of a run that was stopped in its fifth epoch of six, as version 0.1.0
-wrote it before its modules had rooms; the log is left out. The data are those of `tiny.py`.
+wrote it before it had subpackages; the log is left out. The data are those of `tiny.py`.
 """
 
 from __future__ import annotations

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from convnet.data.dataset import DataError, mismatch, shown
-from convnet.data.folder.class_folders import Listing, content_hash
-from convnet.data.folder.copies import digests_of, groups_of_copies
+from convnet.data.folder.class_folders import Listing, content_hash, passed_over
+from convnet.data.folder.copies import groups_of_copies
 from convnet.data.image import check_file, decode
 from convnet.data.packed.dataset import open_packed, shard_name
 from convnet.data.packed.manifest import read_manifest
@@ -150,7 +150,7 @@ def check(
     if sizes:
         sizes.sort(key=math.prod)
         report.sizes = [sizes[at] for at in (0, len(sizes) // 2, -1)]
-    for group in groups_of_copies(digests_of(digests)):
+    for group in groups_of_copies(digests):
         report.copies.append([names[index] for index in group])
         found = [places[index] for index in group]
         report.copies_across_parts += len({part for part, _, _ in found}) > 1
@@ -158,13 +158,8 @@ def check(
     for part, listing in parts.items():
         counts = np.bincount(listing.labels, minlength=len(listing.classes))
         report.classes[part] = dict(zip(listing.classes, counts.tolist(), strict=True))
-    for kind, what in _PASSED_OVER.items():
-        if passed := sum(getattr(listing, kind) for listing in parts.values()):
-            report.passed_over[what] = passed
+    report.passed_over = passed_over(parts.values())
     return report
-
-
-_PASSED_OVER = {"hidden": "hidden", "other": "not images", "stray": "in no class folder"}
 
 
 def _name(path: Path, root: Path) -> str:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -18,6 +19,8 @@ from convnet.data.dataset import Labels, check_labels, mismatch, readable, shown
 from convnet.data.image import EXTENSIONS, quiet_pillow
 
 _CHUNK = 64  # files a thread takes at a time
+# Kinds of files; the last: images that lie in none of the class folders.
+_IMAGES, _HIDDEN, _OTHER, _STRAY = "images", "hidden", "not images", "in no class folder"
 
 T = TypeVar("T")
 
@@ -30,17 +33,15 @@ class Listing:
         root: the folder that holds the class folders.
         files: paths relative to root.
         labels: the class of each file, int32 [N].
-        hidden, other, stray: how many hidden files, files that are no images, and images beside
-            the class folders were passed over.
+        passed_over: how many files were left out, by what they are: "hidden", "not images", "in no
+            class folder".
     """
 
     root: Path
     classes: tuple[str, ...]
     files: tuple[str, ...]
     labels: Labels
-    hidden: int = 0
-    other: int = 0
-    stray: int = 0
+    passed_over: Counter[str] = field(default_factory=Counter)
 
     def path(self, index: int) -> Path:
         return self.root / self.files[index]
@@ -68,67 +69,65 @@ def list_classes(root: Path, classes: Sequence[str] | None = None) -> Listing:
         DataError: no such folder, no sub-folders, a class without images, or an unexpected class.
     """
     name = shown(root)
-    folders, counts = sub_folders(root)
+    folders, passed_over = sub_folders(root)
+    stray = passed_over.pop(_IMAGES, 0)
     if not folders:
-        got = f"none ({counts.images} images directly in it)" if counts.images else "none"
+        got = f"none ({stray} images directly in it)" if stray else "none"
         raise mismatch(name, "one sub-folder of images per class", got)
     if classes is None:
         classes = sorted(folders)
     elif strange := sorted(folders - set(classes)):
         expected = "only classes that training has too"
         raise mismatch(name, expected, f"the folder {shown(strange[0])}")
+    passed_over[_STRAY] = stray
     files: list[str] = []
     labels: list[int] = []
-    stray = counts.images
     for label, folder in enumerate(classes):
-        found = _images_below(root, folder, counts) if folder in folders else []
+        found = _images_below(root, folder, passed_over) if folder in folders else []
         files += found
         labels += [label] * len(found)
-    return Listing(
-        root,
-        tuple(classes),
-        tuple(files),
-        check_labels(np.asarray(labels, np.int32), len(classes), name),
-        counts.hidden,
-        counts.other,
-        stray,
+    checked = check_labels(np.asarray(labels, np.int32), len(classes), name)
+    return Listing(root, tuple(classes), tuple(files), checked, passed_over)
+
+
+def list_flat(root: Path) -> Listing:
+    """The images directly in a folder, by name, as one class.
+
+    Raises:
+        DataError: there are none.
+    """
+    _, passed_over = sub_folders(root)
+    passed_over.pop(_IMAGES, 0)
+    names = sorted(
+        entry.name for entry in root.iterdir() if _kind(entry.name) == _IMAGES and entry.is_file()
     )
+    if not names:
+        raise mismatch(root, "images directly in this folder", "none")
+    labels = np.zeros(len(names), np.int32)
+    return Listing(root, ("unlabelled",), tuple(names), labels, passed_over)
 
 
-@dataclass
-class _Counts:
-    images: int = 0
-    hidden: int = 0
-    other: int = 0
-
-    def add(self, file: str) -> bool:
-        """Counts a file; True where it is an image."""
-        if file.startswith("."):
-            self.hidden += 1
-        elif Path(file).suffix.lower() not in EXTENSIONS:
-            self.other += 1
-        else:
-            self.images += 1
-            return True
-        return False
+def _kind(file: str) -> str:
+    if file.startswith("."):
+        return _HIDDEN
+    return _IMAGES if Path(file).suffix.lower() in EXTENSIONS else _OTHER
 
 
-def sub_folders(root: Path) -> tuple[set[str], _Counts]:
-    """The folders directly in root, and the kinds of files beside them."""
-    counts = _Counts()
+def sub_folders(root: Path) -> tuple[set[str], Counter[str]]:
+    """The folders directly in root, and how many files of each kind lie beside them: "images",
+    "hidden", "not images"."""
+    counts: Counter[str] = Counter()
     folders: set[str] = set()
     with readable(root, "a folder of images"), os.scandir(root) as entries:
         for entry in entries:
-            if not entry.is_dir():
-                counts.add(entry.name)
-            elif entry.name.startswith("."):
-                counts.hidden += 1
-            else:
+            if entry.is_dir() and not entry.name.startswith("."):
                 folders.add(entry.name)
+            else:
+                counts[_kind(entry.name)] += 1
     return folders, counts
 
 
-def _images_below(root: Path, folder: str, counts: _Counts) -> list[str]:
+def _images_below(root: Path, folder: str, passed_over: Counter[str]) -> list[str]:
     """Paths relative to root of the images below one class folder, sorted."""
     found: list[str] = []
 
@@ -136,11 +135,19 @@ def _images_below(root: Path, folder: str, counts: _Counts) -> list[str]:
         raise mismatch(error.filename, "a folder of images", error.strerror) from None
 
     for base, below, files in os.walk(root / folder, onerror=fail):
-        counts.hidden += sum(name.startswith(".") for name in below)
+        passed_over[_HIDDEN] += sum(name.startswith(".") for name in below)
         below[:] = sorted(name for name in below if not name.startswith("."))
         relative = Path(base).relative_to(root)
-        found += [str(relative / file) for file in sorted(files) if counts.add(file)]
+        kinds = {file: _kind(file) for file in sorted(files)}
+        found += [str(relative / file) for file, kind in kinds.items() if kind == _IMAGES]
+        passed_over.update(kind for kind in kinds.values() if kind != _IMAGES)
     return found
+
+
+def passed_over(parts: Iterable[Listing]) -> dict[str, int]:
+    """How many files were left out of several listings, by what they are."""
+    total = sum((listing.passed_over for listing in parts), Counter[str]())
+    return {kind: total[kind] for kind in (_HIDDEN, _OTHER, _STRAY) if total[kind]}
 
 
 def require_all_classes(listing: Listing) -> None:

@@ -18,6 +18,7 @@ from convnet.data.dataset import DataError, Images, expanded, mismatch, shown
 from convnet.data.folder.class_folders import (
     Listing,
     in_threads,
+    passed_over,
     require_all_classes,
     split_by_content,
 )
@@ -107,11 +108,7 @@ def open_folder(
     if min(size) < 1 and max(size) != 0:
         raise mismatch("data.size", "a height and a width, or [0, 0]", list(size))
     parts = find_listings(root)
-    passed_over = ", ".join(
-        f"{count:,} {what}"
-        for kind, what in _PASSED_OVER.items()
-        if (count := sum(getattr(listing, kind) for listing in parts.values()))
-    )
+    left_out = passed_over(parts.values())
     size, parts, bad = _check_files(parts, size, bad_files, threads)
     copies = 0
     if "all" in parts:
@@ -126,8 +123,9 @@ def open_folder(
         notes.append(f"{copies:,} exact copies, none on the other side of the split")
     if bad:
         notes.append(f"{len(bad):,} bad files left out, the first {bad[0]}")
-    if passed_over:
-        notes.append(f"passed over: {passed_over}")
+    if left_out:
+        kinds = (f"{count:,} {kind}" for kind, count in left_out.items())
+        notes.append(f"passed over: {', '.join(kinds)}")
     keep = (len(train.files) + len(val.files)) * size[0] * size[1] * 3 <= cache_bytes
     train_text, val_text = (
         "; ".join([f"images in {shown(root)}: {len(part.files):,} {what}", *notes])
@@ -137,9 +135,6 @@ def open_folder(
         FolderDataset(train, size, train_text, keep, threads),
         FolderDataset(val, size, val_text, keep, threads),
     )
-
-
-_PASSED_OVER = {"hidden": "hidden", "other": "not images", "stray": "images in no class folder"}
 
 
 def _check_files(

@@ -16,8 +16,7 @@ import numpy as np
 
 from convnet.common.reading import LINES, read_text
 from convnet.data.dataset import DataError, mismatch, readable, shown
-from convnet.data.folder.class_folders import Listing, sub_folders
-from convnet.data.image import EXTENSIONS
+from convnet.data.folder.class_folders import Listing, list_flat
 
 
 def list_labelled(
@@ -55,24 +54,6 @@ def list_labelled(
             )
         labels[row] = number_of[line]
     return replace(flat, classes=tuple(classes), labels=labels)
-
-
-def list_flat(root: Path) -> Listing:
-    """The images directly in a folder, by name, as one class.
-
-    Raises:
-        DataError: there are none.
-    """
-    _, counts = sub_folders(root)
-    names = sorted(
-        entry.name
-        for entry in root.iterdir()
-        if entry.suffix.lower() in EXTENSIONS and not entry.name.startswith(".") and entry.is_file()
-    )
-    if not names:
-        raise mismatch(root, "images directly in this folder", "none")
-    labels = np.zeros(len(names), np.int32)
-    return Listing(root, ("unlabelled",), tuple(names), labels, counts.hidden, counts.other)
 
 
 def _lines(path: Path) -> list[str]:

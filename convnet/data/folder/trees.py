@@ -12,10 +12,11 @@ from convnet.data.folder.class_folders import (
     content_hash,
     in_threads,
     list_classes,
+    list_flat,
     require_all_classes,
     sub_folders,
 )
-from convnet.data.folder.label_file import list_flat, list_labelled
+from convnet.data.folder.label_file import list_labelled
 
 _VALIDATION_NAMES = ("val", "valid", "validation", "test")
 
@@ -33,7 +34,7 @@ def find_parts(root: Path) -> tuple[Path, Path | None]:
     val = next((name for name in _VALIDATION_NAMES if name in folders), None)
     if val is not None and (inner or folders <= {"train", *_VALIDATION_NAMES}):
         return root / "train", root / val
-    if inner and not counts.images:
+    if inner and not counts["images"]:
         return root / "train", None
     return root, None
 
@@ -69,10 +70,10 @@ def find_listings(
     if val_labels is not None:
         return {"train": train, "val": list_labelled(val_root, val_labels, train.classes, synsets)}
     folders, counts = sub_folders(val_root)
-    if counts.images and not folders:
+    if counts["images"] and not folders:
         if unlabelled:
             return {"train": train, "val": list_flat(val_root)}
-        got = f"{counts.images:,} images; convnet data pack --val-labels takes the file with"
+        got = f"{counts['images']:,} images; convnet data pack --val-labels takes the file with"
         raise mismatch(val_root, "class folders", f"{got} their labels, one a line")
     found = list_classes(val_root, train.classes)
     if not found.files:

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from convnet.common.reading import load_npy, open_handle
+from convnet.common.reading import map_npy, open_handle
 from convnet.data.dataset import DataError, Images, check_labels, mismatch, readable, shown
 from convnet.data.folder.class_folders import content_hash
 from convnet.data.image import decode
@@ -210,7 +210,7 @@ def _index(root: Path, part: str, said: Part) -> npt.NDArray[np.void]:
     """The mapped index of a part, held against its checksum and the shards that are there."""
     path = root / f"{part}.index.npy"
     with readable(path, content="an index of images"):
-        index = load_npy(path, INDEX, mapped=True)
+        index = map_npy(path, INDEX)
     if index.shape != (said.images,):
         raise mismatch(path, f"an index of {said.images} images", list(index.shape))
     if said.index is not None and content_hash(path).hex() != said.index:

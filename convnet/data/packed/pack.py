@@ -26,11 +26,11 @@ from convnet.common.files import replace
 from convnet.data.augment import epoch_order
 from convnet.data.dataset import DataError, mismatch, shown
 from convnet.data.folder.class_folders import Listing, content_hash
-from convnet.data.folder.copies import Digests, groups_of_copies
+from convnet.data.folder.copies import groups_of_copies
 from convnet.data.image import decode
 from convnet.data.packed.dataset import INDEX, member_name, ppm_head
 from convnet.data.packed.manifest import VERSION, digest_of
-from convnet.data.packed.shards import Output
+from convnet.data.packed.shards import NOTES, Output
 from convnet.data.workers.pool import each, warn_plainly
 
 _REPORTED = 16  # images between two calls of `progress`
@@ -82,12 +82,11 @@ class PackReport:
 # ---- in the workers ------------------------------------------------------------------------------
 
 
-def _packed(settings: PackSettings, path: Path) -> tuple[bytes, bytes, str]:
+def _packed(settings: PackSettings, path: Path) -> tuple[str, bytes, str]:
     """The hash of a file, the packed image, and why there is none."""
-    name = shown(path)
-    digest = bytes(16)
+    name, digest = shown(path), ""
     try:
-        digest = content_hash(path)
+        digest = content_hash(path).hex()
         return digest, encode(decode(path, name, settings.size), settings), ""
     except DataError as error:
         if settings.bad_files == "error":
@@ -173,7 +172,7 @@ def pack(
 
 def _digest(settings: PackSettings, *listings: Listing) -> str:
     """Of everything that decides what comes out, but for the content of the files."""
-    digest = hashlib.blake2b(repr((VERSION, settings)).encode(), digest_size=16)
+    digest = hashlib.blake2b(repr((VERSION, NOTES, settings)).encode(), digest_size=16)
     for listing in listings:
         digest.update(repr((listing.classes, len(listing.files))).encode())
         digest.update(np.ascontiguousarray(listing.labels).tobytes())
@@ -194,16 +193,16 @@ def _finish(
 ) -> None:
     """Writes the indices, lists and the manifest."""
     parts: dict[str, Any] = {}
-    digests: list[Digests] = []
+    digests: list[str] = []
     for part, listing in listings.items():
-        rows, told = [np.empty(0, INDEX)], []
+        rows, told = [], []
         for shard in (shard for shard in shards if shard.part == part):
-            notes, index, hashes = output.notes(part, shard.number)
+            notes = output.notes(part, shard.number)
             report.bad += [(shown(listing.files[key]), why) for key, why in notes.pop("bad")]
-            rows.append(index)
-            digests.append(hashes)
+            rows += [tuple(row) for row in notes.pop("rows")]
+            digests += notes.pop("digests")
             told.append(notes)
-        index = np.concatenate(rows)
+        index = np.array(rows, INDEX)
         _check_classes(listing, part, index)
         content = io.BytesIO()
         np.save(content, index)
@@ -213,7 +212,7 @@ def _finish(
         parts[part] = {"pictures": len(index), "index": checksum, "shards": told}
         report.pictures[part] = len(index)
         report.bytes += sum(shard["bytes"] for shard in told)
-    report.copies, report.across = _copies(listings, np.concatenate(digests))
+    report.copies, report.across = _copies(listings, digests)
     output.finish(
         {
             "size": list(settings.size),
@@ -245,7 +244,7 @@ def _list(listing: Listing, index: npt.NDArray[np.void]) -> bytes:
     ).encode()
 
 
-def _copies(listings: dict[str, Listing], digests: Digests) -> tuple[list[list[str]], int]:
+def _copies(listings: dict[str, Listing], digests: list[str]) -> tuple[list[list[str]], int]:
     """Groups of files with the same content, and how many of validation are in training too."""
     train, files = len(listings["train"].files), listings["train"].files + listings["val"].files
     groups = groups_of_copies(digests)

@@ -12,20 +12,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
 from convnet.common.files import lock, replace
-from convnet.common.reading import JSON, load_npy, parse_json, read_text
+from convnet.common.reading import JSON, parse_json, read_text
 from convnet.data.dataset import DataError, mismatch, shown
-from convnet.data.folder.copies import Digests, digests_of
-from convnet.data.packed.dataset import INDEX, shard_name
+from convnet.data.packed.dataset import shard_name
 from convnet.data.packed.manifest import MANIFEST, manifest_text
 
 WORK = ".packing"  # the folder inside the result for what is not complete
+NOTES = 2  # version of the notes that an unfinished packing goes on from
 _BLOCK = 512  # of a tar file
-
-Rows = npt.NDArray[np.void]
 
 
 class ShardWriter:
@@ -44,7 +39,7 @@ class ShardWriter:
         self._digest = hashlib.blake2b(digest_size=16)
         self._offset = 0
         self._rows: list[tuple[int, int, int, int, int]] = []
-        self._digests: list[bytes] = []
+        self._digests: list[str] = []
         self._bad: list[tuple[int, str]] = []
 
     def __enter__(self) -> ShardWriter:
@@ -53,14 +48,14 @@ class ShardWriter:
     def __exit__(self, *_: object) -> None:
         self._file.close()
 
-    def add(self, key: int, name: str, label: int, digest: bytes, content: bytes) -> None:
+    def add(self, key: int, name: str, label: int, digest: str, content: bytes) -> None:
         """An image and its label; `digest` is that of the file it was made from."""
         self._digests.append(digest)
         self._rows.append((key, self._offset + _BLOCK, len(content), self._number, label))
         self._member(name, content)
         self._member(f"{name.partition('.')[0]}.cls", b"%d" % label)
 
-    def add_bad(self, key: int, digest: bytes, why: str) -> None:
+    def add_bad(self, key: int, digest: str, why: str) -> None:
         """An image that is left out."""
         self._digests.append(digest)
         self._bad.append((key, why))
@@ -91,12 +86,8 @@ class ShardWriter:
             self._file.flush()
             os.fsync(self._file.fileno())
         notes = {"bytes": self._offset, "blake2b": self._digest.hexdigest(), "bad": self._bad}
-        rows = np.array(self._rows, INDEX)
-        digests = digests_of(self._digests)
-        place = self._out / WORK / self._name
-        replace(place.with_suffix(".json"), json.dumps(notes).encode())
-        replace(place.with_suffix(".npy"), lambda file: np.save(file, rows))
-        replace(place.with_suffix(".digests.npy"), lambda file: np.save(file, digests))
+        notes |= {"rows": self._rows, "digests": self._digests}
+        replace(self._out / WORK / f"{self._name}.json", json.dumps(notes).encode())
         self._path.replace(self._out / self._name)
 
 
@@ -154,17 +145,16 @@ class Output:
     def shard(self, part: str, number: int) -> ShardWriter:
         return ShardWriter(self.out, part, number)
 
-    def notes(self, part: str, number: int) -> tuple[dict[str, Any], Rows, Digests]:
-        """Of a complete shard: "bytes", "blake2b", "bad"; the index; the hashes of the files."""
-        place = self.work / shard_name(part, number)
+    def notes(self, part: str, number: int) -> dict[str, Any]:
+        """Of a complete shard: "bytes", "blake2b"; "bad", the keys of images that were left out,
+        and why; "rows", of the index; "digests", the hash of each file."""
+        place = self.work / f"{shard_name(part, number)}.json"
         try:
-            notes = parse_json(read_text(place.with_suffix(".json"), JSON))
-            rows = load_npy(place.with_suffix(".npy"), INDEX)
-            digests = load_npy(place.with_suffix(".digests.npy"), np.uint64)
-        except ValueError as error:
+            notes = parse_json(read_text(place, JSON))
+            return {key: notes[key] for key in ("bytes", "blake2b", "bad", "rows", "digests")}
+        except (ValueError, KeyError, TypeError) as error:
             got = f"damaged ones ({error}); remove {shown(self.out)} and pack again"
             raise mismatch(place, "notes of a packing that was interrupted", got) from None
-        return notes, rows, digests
 
     def finish(self, manifest: dict[str, Any]) -> None:
         """Writes the manifest, and removes what was needed to go on."""

@@ -14,6 +14,7 @@ from typing import Any
 from convnet.common.typecheck import ConfigError, did_you_mean
 from convnet.config import Config, load_config
 from convnet.config.toml_text import to_toml
+from convnet.data.sources import PUBLISHED
 from convnet.exchange.cuda_convnet import costs, plain
 from convnet.exchange.cuda_convnet.builder import Builder
 from convnet.exchange.cuda_convnet.definition import Section, read_sections
@@ -49,14 +50,6 @@ _TYPES: dict[str, plain.Translate] = {
 }
 TYPES = (*_WEIGHTED, *_TYPES)
 _OLD_KEYS = {"numFilters": "filters", "numOutputs": "outputs", "subsX": "sizeX"}
-
-# (H, W, C) and the classes of the sets that have a name.
-_SETS: dict[str, tuple[Shape, int]] = {
-    "cifar10": ((32, 32, 3), 10),
-    "cifar100": ((32, 32, 3), 100),
-    "mnist": ((28, 28, 1), 10),
-    "fashion-mnist": ((28, 28, 1), 10),
-}
 
 
 @dataclass(frozen=True)
@@ -168,12 +161,12 @@ def _data(
     classes = _outputs(layers)
     channels = _channels(layers)
     if not source:
-        fits = [n for n, (shape, k) in _SETS.items() if (shape[2], k) == (channels, classes)]
+        fits = [n for n, s in PUBLISHED.items() if (s.shape[2], s.classes) == (channels, classes)]
         source = fits[0] if fits else "folder"
         text = f"{channels} channels and {classes} classes: data.source = {source}; see --source"
         report.noted(origin, "", "", text)
-    if source in _SETS:
-        return *_SETS[source], source
+    if known := PUBLISHED.get(source):
+        return known.shape, known.classes, source
     return (size, size, 3), classes, source
 
 

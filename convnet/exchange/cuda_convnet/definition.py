@@ -265,30 +265,23 @@ class _Interpolation(configparser.Interpolation):
     def _expanded(
         self, section: str, option: str, value: str, values: Mapping[str, str], depth: int
     ) -> str:
-        if "%" not in value:
-            self._written.spend(len(value))
-            return value
-        if depth > configparser.MAX_INTERPOLATION_DEPTH:
+        if depth > configparser.MAX_INTERPOLATION_DEPTH and "%" in value:
             raise configparser.InterpolationDepthError(option, section, value[:60])
-        parts, at = [], 0
-        for match in _REFERENCE.finditer(value):
-            parts.append(value[at : match.start()])
-            self._written.spend(len(parts[-1]) + 1)
-            at = match.end()
+
+        def expansion(match: re.Match[str]) -> str:
             if match[0] == "%%":
-                parts.append("%")
-            elif not match["key"]:
+                return "%"
+            if not match["key"]:
                 text = f"'%' must be followed by '%' or '(', found: {value[match.start() :][:60]!r}"
                 raise configparser.InterpolationSyntaxError(option, section, text)
-            else:
-                key = match["key"].lower()
-                if key not in values:
-                    raise configparser.InterpolationMissingOptionError(
-                        option, section, value[:60], key
-                    )
-                parts.append(self._expanded(section, option, values[key], values, depth + 1))
-        self._written.spend(len(value) - at)
-        return "".join([*parts, value[at:]])
+            key = match["key"].lower()
+            if key not in values:
+                raise configparser.InterpolationMissingOptionError(option, section, value[:60], key)
+            return self._expanded(section, option, values[key], values, depth + 1)
+
+        found = _REFERENCE.sub(expansion, value)
+        self._written.spend(1 + len(found))
+        return found
 
 
 def _decoded(path: Path) -> str:

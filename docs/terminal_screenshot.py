@@ -1,4 +1,6 @@
-"""A picture of a command's output in a terminal: python docs/terminal_picture.py OUT.svg COMMAND...
+"""An image of a command's output in a terminal.
+
+    python docs/terminal_screenshot.py OUT.svg COMMAND...
 
 The command runs with plain (not animated) output; its lines are drawn as they came, long runs
 shortened in the middle.
@@ -28,10 +30,10 @@ def main() -> None:
     console.print(Text("$ " + shlex.join(command), style="bold green"))
     for line in lines:
         console.print(Text(line))
-    picture = console.export_svg(title="convnet")
-    # rich's stylesheet names fonts on a server; a picture in a repository needs no network.
-    picture = re.sub(r"@font-face \{.*?\}\s*", "", picture, flags=re.DOTALL)
-    out.write_text(picture)
+    image = console.export_svg(title="convnet")
+    # rich's stylesheet names fonts on a server; an image in a repository needs no network.
+    image = re.sub(r"@font-face \{.*?\}\s*", "", image, flags=re.DOTALL)
+    out.write_text(image)
 
 
 if __name__ == "__main__":

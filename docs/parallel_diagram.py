@@ -1,6 +1,6 @@
 """Draws docs/parallel.svg: the paper's net over two devices, from what the partition says.
 
-python docs/parallel_picture.py
+python docs/parallel_diagram.py
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ SHOWN = ("input", "conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7", "fc
 
 
 def main() -> None:
-    Path(__file__).with_name("parallel.svg").write_text(picture(), encoding="utf-8")
+    Path(__file__).with_name("parallel.svg").write_text(diagram(), encoding="utf-8")
 
 
-def picture() -> str:
-    """The picture as SVG."""
+def diagram() -> str:
+    """The diagram as SVG."""
     net = models.alexnet(device="cpu:0,cpu:1", sizes_only=True)
     assert net.partition is not None
     partition = net.partition
@@ -58,7 +58,7 @@ font-family="sans-serif" font-size="13">
 <text x="{LEFT + BOX / 2}" y="30" class="mid" font-size="15">first device</text>
 <text x="{RIGHT + BOX / 2}" y="30" class="mid" font-size="15">second device</text>
 <text x="{WIDTH - 12}" y="22" class="note" text-anchor="end">crosses in a step</text>
-<text x="{WIDTH - 12}" y="38" class="note" text-anchor="end">of 128 pictures</text>
+<text x="{WIDTH - 12}" y="38" class="note" text-anchor="end">of 128 images</text>
 {chr(10).join(lines)}
 </svg>
 """
