@@ -5,6 +5,7 @@
     python benchmarks/conv_throughput.py --shape 128,13,13,256,384,3,3 --pad 1
     python benchmarks/conv_throughput.py --ops lrn,maxpool,lrn_maxpool,dense
     python benchmarks/conv_throughput.py --precision fp32,tf32,bf16
+    python benchmarks/conv_throughput.py --device vgpu --counters --batch 2 --gpu h200
 
 Each pass of each layer is first checked against float64 at a sample of its results, then timed in
 turns with PyTorch's two memory layouts (where PyTorch is installed; `cudnn.benchmark` is on). The
@@ -14,6 +15,11 @@ of a copy, both measured in the same run (limits.py). A turn is some calls one a
 GPU those of products are CUDA graphs, PyTorch's too, so that nothing of Python's is measured. The
 first layer's dgrad is left out, as training does not need it. `--json FILE` keeps the figures,
 `--plot FILE` draws a roofline.
+
+With `--counters`, on the virtual GPU, nothing is timed: each pass runs once and what its kernels do
+is counted, exactly (convnet.counters); `--gpu` adds the bound that follows for a GPU, `--lines` the
+lines of the source that cost most, `--against DIR` what differs from another build (of `pip install
+--target DIR`). Take a small batch: a convolution of batch 128 takes minutes.
 """
 
 from __future__ import annotations
@@ -23,6 +29,7 @@ import importlib.util
 import json
 import math
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -38,6 +45,9 @@ import convnet
 from convnet import ops
 from convnet.backend import Backend
 from convnet.config import load_config
+from convnet.counters.counts import counted
+from convnet.counters.report import Report, run_build
+from convnet.counters.roofline import gpu_names
 from convnet.training.nets import build_net
 
 
@@ -47,7 +57,10 @@ def main() -> None:
     if backend.name == "cpu":
         convnet.backend.set_threads(args.threads)
     with convnet.backend.use(backend):  # NumPy arrays are the CPU's, unless it is said
-        run(args, backend)
+        if args.counters:
+            count(args, backend)
+        else:
+            run(args, backend)
 
 
 def run(args: argparse.Namespace, backend: Backend) -> None:
@@ -80,6 +93,42 @@ def run(args: argparse.Namespace, backend: Backend) -> None:
         draw(rows, machines[args.precision[0]], backend.describe(), args.plot)
 
 
+def count(args: argparse.Namespace, backend: Backend) -> None:
+    """What `--counters` shows instead of times."""
+    args.precision = modes(args.precision)
+    report = Report(args.gpu, args.lines, print)
+    for work in works(args, backend):
+        ready = work.prepare()
+        ready.check()  # which runs it: what is made once is made
+        with counted(backend.module) as kernels:
+            ready.run()
+        name = f"{work.name} {work.step} {work.precision}"
+        report.add(name, kernels, shape=work.text, kernel=kernel(work))
+    report.close()
+    record = {"benchmark": "conv_throughput --counters", "device": backend.describe()}
+    record |= {"commit": provenance.commit(), "batch": args.batch, "gpu": args.gpu}
+    if args.json:
+        args.json.parent.mkdir(parents=True, exist_ok=True)
+        args.json.write_text(json.dumps(record | {"rows": report.rows}, indent=2) + "\n")
+    if args.against:
+        report.compare(rows_of(args.against))
+
+
+def rows_of(build: Path) -> list[dict]:
+    """The same, by another build of the package."""
+    options = iter(sys.argv[1:])
+    command = [str(Path(__file__).resolve())]
+    for option in options:  # as given, but for the files
+        if option in ("--against", "--json"):
+            next(options)
+        elif not option.startswith(("--against=", "--json=")):
+            command.append(option)
+    with tempfile.TemporaryDirectory() as scratch:
+        output = Path(scratch) / "rows.json"
+        run_build(build, [*command, "--json", str(output)])
+        return json.loads(output.read_text())["rows"]
+
+
 def modes(wanted: str) -> list[str]:
     """Those of the precisions that are something of their own on the device in use."""
     found = []
@@ -108,6 +157,10 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=0, help="0: all cores")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--plot", type=Path, help="write a plot to this file; needs matplotlib")
+    parser.add_argument("--counters", action="store_true", help="count instead of timing (vgpu)")
+    parser.add_argument("--gpu", choices=gpu_names(), help="with --counters: the bound on this GPU")
+    parser.add_argument("--lines", type=int, default=0, help="with --counters: lines to show")
+    parser.add_argument("--against", type=Path, metavar="DIR", help="with --counters: a build")
     args = parser.parse_args()
     for text, choices in ((args.ops, KINDS), (args.passes, PASSES), (args.precision, PRECISIONS)):
         for name in filter(None, text.split(",")):

@@ -8,6 +8,18 @@ from typing import Any
 
 import numpy as np
 
+from convnet.backend import Backend
+
+
+def placed(backend: Backend, array: np.ndarray) -> Any:
+    """The array on the device; on the host, from a cache line on, as memory of a GPU is: which
+    sectors a kernel touches depends on it."""
+    if backend.xp is not np:
+        return backend.asarray(array)
+    copy = backend.empty(array.shape, array.dtype)
+    copy[...] = array
+    return copy
+
 
 @dataclass
 class Ready:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from work import Ready, Work
+from work import Ready, Work, placed
 
 from convnet import layers, ops
 from convnet.backend import Backend
@@ -23,7 +23,7 @@ def lrn_works(
         def make() -> Ready:
             rng = np.random.default_rng(0)
             host = {key: rng.standard_normal(x_shape, dtype=np.float32) for key in ("x", "dy")}
-            x, dy = (backend.asarray(host[key]) for key in ("x", "dy"))
+            x, dy = (placed(backend, host[key]) for key in ("x", "dy"))
             out = backend.empty(x_shape)
 
             def queue() -> None:
@@ -92,10 +92,10 @@ def maxpool_works(
         def make() -> Ready:
             rng = np.random.default_rng(0)
             x_host = rng.standard_normal(x_shape, dtype=np.float32)
-            x = backend.asarray(x_host)
+            x = placed(backend, x_host)
             y, argmax = ops.maxpool_fprop(x, *window)
             dy_host = rng.standard_normal(y.shape, dtype=np.float32)
-            dy, dx = backend.asarray(dy_host), backend.empty(x_shape)
+            dy, dx = placed(backend, dy_host), backend.empty(x_shape)
 
             def queue() -> None:
                 if step == "fprop":
@@ -145,10 +145,10 @@ def lrn_maxpool_works(
         def make() -> Ready:
             rng = np.random.default_rng(0)
             x_host = np.maximum(rng.standard_normal(x_shape, dtype=np.float32), 0)
-            x = backend.asarray(x_host)
+            x = placed(backend, x_host)
             y, argmax = ops.lrn_maxpool_fprop(x, *window, **terms)
             dy_host = rng.standard_normal(y.shape, dtype=np.float32)
-            dy, dx = backend.asarray(dy_host), backend.empty(x_shape)
+            dy, dx = placed(backend, dy_host), backend.empty(x_shape)
 
             def queue() -> None:
                 if step == "fprop":

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-from work import Ready, Work
+from work import Ready, Work, placed
 
 from convnet import ops
 from convnet.backend import Backend
@@ -70,7 +70,7 @@ def _ready(
     backend: Backend, kind: str, step: str, shapes: Shapes, options: dict[str, Any], precision: str
 ) -> Ready:
     host = _numbers((*shapes.items(), ("b", shapes["w"][:1])))
-    x, w, b, dy = (backend.asarray(host[name]) for name in ("x", "w", "b", "y"))
+    x, w, b, dy = (placed(backend, host[name]) for name in ("x", "w", "b", "y"))
     call = getattr(ops, f"{kind}_{step}")
     result: Any = backend.empty(shapes[RESULT[step]])
     out: Any = result

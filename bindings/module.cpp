@@ -1,6 +1,9 @@
 // The Python module, compiled once for each backend: the functions of the schema, and what there is
 // besides. convnet.ops is the public layer above it.
 #include "schema.h"
+#ifdef CONVNET_VGPU_BUILD
+#include "vgpu/embedded.h"
+#endif
 
 #ifndef CONVNET_MODULE
 #error "define CONVNET_MODULE as the module's name, for example _cpu"
@@ -52,6 +55,17 @@ void bind_backend(py::module_& m) {
   m.def("set_thread_count", &set_thread_count, py::arg("threads"));
 }
 
+// What the virtual GPU alone can do: count what kernels do (convnet.counters).
+void bind_counters([[maybe_unused]] py::module_& m) {
+#ifdef CONVNET_VGPU_BUILD
+  m.def("counters_start", &vgpu::counters_start);
+  m.def("counters", [] {
+    vgpu::counters_stop();
+    return vgpu::counters_json();
+  });
+#endif
+}
+
 }  // namespace
 }  // namespace convnet
 
@@ -62,4 +76,5 @@ PYBIND11_MODULE(CONVNET_MODULE, m) {
   bind_schema(m);
   bind_recording(m);
   bind_backend(m);
+  bind_counters(m);
 }

@@ -1,12 +1,13 @@
-"""The commands `convnet bench data` and `convnet bench train`."""
+"""The commands `convnet bench data`, `convnet bench train` and `convnet bench conv`."""
 
 from __future__ import annotations
 
 import argparse
 import json
 from collections.abc import Callable
+from pathlib import Path
 
-from convnet.cli.arguments import Commands, chosen, integers, positive
+from convnet.cli.arguments import Commands, chosen, integer, integers, positive
 
 
 def add_commands(commands: Commands) -> None:
@@ -23,6 +24,17 @@ def add_commands(commands: Commands) -> None:
     train.option("--batch", "N,N", "batch sizes to try", counts, ())
     train.option("--threads", "N,N", "numbers of threads to try (cpu)", counts, ())
     train.flag("--profile", "show where a step spends its time")
+    conv = group.add("conv", _conv, "Count what each convolution does, on the virtual GPU.")
+    conv.argument("config", "CFG|PRESET", "configuration file, or one of convnet presets")
+    conv.shared("set", "json")
+    conv.flag("--counters", "count; times are those of benchmarks/conv_throughput.py")
+    conv.option("--picture", "H,W,C", "size of the net's input", counts, (224, 224, 3))
+    conv.option("--batch", "N", "images", integer(1, 65536), 1)
+    conv.option("--passes", "P,P", "some of fprop, dgrad, wgrad", str, "fprop,dgrad,wgrad")
+    conv.option("--precision", "P", "fp32, ffma, tf32 or bf16", str, "fp32")
+    conv.option("--gpu", "G", "show the bound on the time on this GPU, such as h200")
+    conv.option("--lines", "N", "lines of each kernel to show", integer(0, 1000), 0)
+    conv.option("--against", "DIR", "compare with another build: the folder with its convnet")
 
 
 def _shown(arguments: argparse.Namespace) -> Callable[[object], None]:
@@ -66,4 +78,38 @@ def _train(arguments: argparse.Namespace) -> int:
         found = {"steps": [vars(rate) for rate in rates]}
     if arguments.json:
         print(json.dumps(found))
+    return 0
+
+
+def _conv(arguments: argparse.Namespace) -> int:
+    from convnet.cli.bench_conv import PASSES, count_convs
+    from convnet.config import load_config
+    from convnet.counters.report import Report, run_build
+    from convnet.counters.roofline import gpu_names
+
+    if not arguments.counters:
+        raise ValueError("expected --counters; times are those of benchmarks/conv_throughput.py")
+    picture = arguments.picture
+    if len(picture) != 3:
+        raise ValueError(f"--picture: expected H,W,C, got {picture}")
+    passes = arguments.passes.split(",")
+    if not set(passes) <= set(PASSES):
+        raise ValueError(f"--passes: expected some of {', '.join(PASSES)}, got {arguments.passes}")
+    if arguments.gpu not in (None, *gpu_names()):
+        raise ValueError(f"--gpu: expected one of {', '.join(gpu_names())}, got {arguments.gpu}")
+    cfg = load_config(arguments.config, arguments.overrides)
+    report = Report(arguments.gpu, arguments.lines, _shown(arguments))
+    options = chosen(arguments, "batch", "precision")
+    count_convs(cfg, (picture[0], picture[1], picture[2]), passes=passes, report=report, **options)
+    report.close()
+    if arguments.json:
+        print(json.dumps({"rows": report.rows}))
+    if arguments.against:
+        command = ["-m", "convnet", "bench", "conv", arguments.config, "--counters", "--json"]
+        command += [f"--set={override}" for override in arguments.overrides]
+        command += ["--passes", arguments.passes, "--precision", arguments.precision]
+        command += ["--batch", str(arguments.batch)]
+        command += ["--picture", ",".join(map(str, picture))]
+        before = json.loads(run_build(Path(arguments.against), command))["rows"]
+        report.compare(before)
     return 0

@@ -3,11 +3,9 @@ build's."""
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -69,28 +67,27 @@ class Report:
             self.show(f"{name}: only there")
 
 
-def rows_of_build(folder: Path, command: Sequence[str]) -> list[dict[str, Any]]:
-    """Runs a command that writes a report, with another build of the package.
+def run_build(folder: Path, command: Sequence[str]) -> str:
+    """Runs Python with another build of the package: what it printed.
 
     Args:
-        folder: holds that build's ``convnet`` folder, with its ``_vgpu``.
-        command: arguments of Python; ``--json FILE`` is added.
+        folder: holds that build's ``convnet`` folder, with its ``_vgpu``: what
+            ``pip install --target FOLDER`` writes.
+        command: arguments of Python.
 
     Raises:
         ValueError: there is no such build in the folder, or the command fails.
     """
-    if not list((folder / "convnet").glob("_vgpu*")):
+    package = folder / "convnet"
+    if not (package / "__init__.py").exists() or not list(package.glob("_vgpu*")):
         raise ValueError(f"--against: expected a folder with convnet/_vgpu, got {str(folder)!r}")
-    with tempfile.TemporaryDirectory() as scratch:
-        output = Path(scratch) / "report.json"
-        environment = os.environ | {"PYTHONPATH": str(folder.resolve())}
-        run = subprocess.run(
-            [sys.executable, *command, "--json", str(output)],
-            env=environment,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        if run.returncode:
-            raise ValueError(f"--against: {str(folder)!r}: {run.stderr.strip()[-500:]}")
-        return list(json.loads(output.read_text())["rows"])
+    run = subprocess.run(
+        [sys.executable, *command],
+        env=os.environ | {"PYTHONPATH": str(folder.resolve())},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if run.returncode:
+        raise ValueError(f"--against: {str(folder)!r}: {run.stderr.strip()[-500:]}")
+    return run.stdout

@@ -42,6 +42,13 @@ def _against(kernel: dict[str, Any], metric: str) -> str:
     return f"{kernel[metric]} {kernel[metric] / ideal:.2f}x"
 
 
+def short_source(source: str) -> str:
+    """``mma_tile.cuh:152 < mma_gather.cuh:75 < mma_fprop.cu:72`` of a line and the calls that it
+    was inlined by: files without their folders, and no names of functions."""
+    places = [place.partition(" (")[0] for place in source.split(", inlined at ")]
+    return " < ".join(place.rpartition("/")[2] for place in places)
+
+
 def lines_table(kernel: dict[str, Any], most: int = 8) -> list[str]:
     """The lines of a kernel that cost the most wavefronts and sectors beyond the ideal, then the
     most instructions."""
@@ -54,7 +61,7 @@ def lines_table(kernel: dict[str, Any], most: int = 8) -> list[str]:
     rows = sorted(kernel["lines"], key=waste, reverse=True)[:most]
     return [
         f"  {line['warp_instructions']:12} instructions{_against(line, 'shared_wavefronts'):>18}"
-        f" wavefronts{_against(line, 'global_sectors'):>18} sectors  {line['source']}"
+        f" wavefronts{_against(line, 'global_sectors'):>18} sectors  {short_source(line['source'])}"
         for line in rows
     ]
 

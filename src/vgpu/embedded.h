@@ -4,6 +4,7 @@
 #pragma once
 #include <string>
 
+#include "counters/report.h"
 #include "memory.h"
 
 namespace vgpu {

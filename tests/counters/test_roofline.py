@@ -9,7 +9,7 @@ import pytest
 from convnet.counters.counts import METRICS, counted, total
 from convnet.counters.report import Report
 from convnet.counters.roofline import bound, gpu_names, leaves_out
-from convnet.counters.table import comparison_line, kernel_line, short_name
+from convnet.counters.table import comparison_line, kernel_line, short_name, short_source
 
 H200_CLOCKS = 132 * 1.98e9  # of all SMs, a second
 
@@ -85,6 +85,12 @@ def test_a_module_without_counters_is_refused() -> None:
 )
 def test_short_names(name: str, short: str) -> None:
     assert short_name(name) == short
+
+
+def test_short_sources() -> None:
+    source = "/a/device.h:7 (void f<1, (g)0>), inlined at b/tile.cuh:3 (h), inlined at k.cu:9"
+    assert short_source(source) == "device.h:7 < tile.cuh:3 < k.cu:9"
+    assert short_source("?") == "?"
 
 
 def test_rows_and_comparison() -> None:

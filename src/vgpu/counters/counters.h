@@ -8,6 +8,7 @@
 #include <unordered_map>
 #include <vector>
 
+#include "vgpu/counters/report.h"
 #include "vgpu/ptx/instruction.h"
 #include "vgpu/ptx/module.h"
 #include "vgpu/vgpu.h"
@@ -52,15 +53,8 @@ struct LaunchCounts {
   void merge(const LaunchCounts& other);
 };
 
-bool counting();
-void counters_start();  // forgets what was counted; from now on, launches are counted
-void counters_stop();
-
 // Adds a launch that has ended, if there was counting.
 void counters_add(const PtxModule& module, const Kernel& kernel, const Launch& launch,
                   const LaunchCounts& counts);
-
-// All that was counted, as JSON: a list of kernels, by name. See docs/virtual-gpu.md.
-std::string counters_json();
 
 }  // namespace vgpu
