@@ -41,6 +41,7 @@ INTEGER = [
     Form("setp.eq.s32", "pred s32 s32", [(1, 1, 1), (1, 2, 0)]),
     Form("setp.ne.b32", "pred b32 b32", [(1, 1, 0), (1, 2, 1)]),
     Form("setp.lt.s32", "pred s32 s32", [(-1, 1, 1), (1, -1, 0), (1, 1, 0)]),
+    Form("setp.ne.s32", "pred s32 s32", [(1, 1, 0), (-1, 1, 1)]),
     Form("setp.lt.u32", "pred u32 u32", [(0xFFFFFFFF, 1, 0), (1, 0xFFFFFFFF, 1)]),
     Form("setp.le.s32", "pred s32 s32", [(-1, 1, 1), (1, 1, 1), (1, -1, 0)]),
     Form("setp.le.u32", "pred u32 u32", [(0xFFFFFFFF, 1, 0), (1, 1, 1)]),

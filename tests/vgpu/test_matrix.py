@@ -181,18 +181,9 @@ def swizzled(b: np.ndarray, mode: int) -> bytes:
     return bytes(out)
 
 
-@pytest.mark.parametrize("mode", SPANS, ids=lambda m: f"swizzle{SPANS[m]}")
-@pytest.mark.parametrize("kind", ["tf32", "bf16"])
-@pytest.mark.parametrize("n", [8, 48])
-def test_wgmma(kind: str, n: int, mode: int) -> None:
-    """D [64, n] = A [64, k] B [k, n], A in registers as of an mma of 16 rows for each warp; D's
-    fragments of section "Register Fragments for wgmma.mma_async.m64nNk8"."""
-    step, size = (8, 4) if kind == "tf32" else (16, 2)
-    k = step * (1 if mode in (0, 3) else SPANS[mode] // 32)
-    a, b = integers(64, k), integers(k, n)
-    stored = b.T if kind == "tf32" else bf16(b.T).astype(np.uint16)
-    shared = np.frombuffer(swizzled(np.ascontiguousarray(stored), mode), np.uint32)
-    steps = k // step
+def a_fragments(a: np.ndarray, kind: str, step: int) -> np.ndarray:
+    """A [64, k] as registers: of each of the 128 threads, four for every `step` columns."""
+    steps = a.shape[1] // step
     fragments = np.zeros((128, 4 * steps), np.uint32)
     for thread in range(128):
         warp, lane = divmod(thread, 32)
@@ -207,6 +198,22 @@ def test_wgmma(kind: str, n: int, mode: int) -> None:
                     column = 2 * t + (8 if i >= 2 else 0)
                     value = int(bf16(part[row, column])) | int(bf16(part[row, column + 1])) << 16
                 fragments[thread, 4 * s + i] = value
+    return fragments
+
+
+@pytest.mark.parametrize("mode", SPANS, ids=lambda m: f"swizzle{SPANS[m]}")
+@pytest.mark.parametrize("kind", ["tf32", "bf16"])
+@pytest.mark.parametrize("n", [8, 48, 64, 96, 128, 256])
+def test_wgmma(kind: str, n: int, mode: int) -> None:
+    """D [64, n] = A [64, k] B [k, n], A in registers as of an mma of 16 rows for each warp; D's
+    fragments of section "Register Fragments for wgmma.mma_async.m64nNk8"."""
+    step, size = (8, 4) if kind == "tf32" else (16, 2)
+    k = step * (1 if mode in (0, 3) else SPANS[mode] // 32)
+    a, b = integers(64, k), integers(k, n)
+    stored = b.T if kind == "tf32" else bf16(b.T).astype(np.uint16)
+    shared = np.frombuffer(swizzled(np.ascontiguousarray(stored), mode), np.uint32)
+    steps = k // step
+    fragments = a_fragments(a, kind, step)
     # lead: between core matrices along k (no swizzle); stride: between groups of 8 rows
     lead = 128 if mode == 0 else 16
     stride = 128 * (k * size // 16) if mode == 0 else 8 * SPANS[mode]

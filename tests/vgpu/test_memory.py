@@ -61,6 +61,43 @@ def test_vector_stores() -> None:
     assert out.tolist() == [1, 2, 3, 4, 0xFFFFFFFF, 0, 4, 1]
 
 
+ELEMENTS = ["u8", "u16", "u32", "f32", "u64", "v2.u8", "v2.u16", "v2.u32", "v2.f32", "v4.u8"]
+ELEMENTS += ["v4.u16", "v4.u32", "v4.f32", "v2.f64", "v4.b32"]
+
+
+@pytest.mark.parametrize("space", ["global", "global.nc", "shared", "generic", "local", "param"])
+@pytest.mark.parametrize("element", ELEMENTS)
+def test_accesses_of_every_size_and_space(element: str, space: str) -> None:
+    """Bytes come back as they were: loaded from the space, and stored to it before where it can be
+    written."""
+    *vector, kind = element.split(".")
+    count = int(vector[0][1]) if vector else 1
+    size = count * int(kind[1:]) // 8
+    source = np.arange(101, 117, dtype=np.uint8)
+    bits = max(16, int(kind[1:]))
+    names = [f"%v{k}" for k in range(count)]
+    registers = names[0] if count == 1 else "{" + ", ".join(names) + "}"
+    declare = f".reg .b{bits} {', '.join(names)};"
+    load, store = f".{space}.{element} {registers}, ", f".{space}.{element} "
+    into = f"ld.global.{element} {registers}, [%in0];"
+    clear = "".join(f"mov.b{bits} {name}, 0;" for name in names)
+    out = f"st.global.{element} [%out0], {registers};"
+    if space in ("shared", "local"):
+        body = f".{space} .align 16 .b8 place[16]; mov.u64 %l3, place; {into} st{store}[%l3], "
+        body += f"{registers}; {clear} ld{load}[%l3]; {out}"
+    elif space == "param":
+        body = f"ld{load}[extra]; {out}"
+    elif space == "generic":
+        body = f"cvta.to.global.u64 %l3, %in0; ld.{element} {registers}, [%l3];"
+        body += f"st.{element} [%out0], {registers};"
+    else:
+        body = f"ld{load}[%in0]; {out}"
+    [got] = run_ptx(
+        declare + body, [source], [np.zeros(16, np.uint8)], block=1, extra=bytes(source)
+    )
+    assert got.tolist() == [*source[:size].tolist(), *[0] * (16 - size)]
+
+
 @pytest.mark.parametrize(
     ("kind", "register", "expected"),
     [

@@ -160,6 +160,27 @@ def test_barriers_by_number() -> None:
     assert lanes(body, block=96) == [77] * 64 + [0] * 32
 
 
+def test_bar_warp_sync() -> None:
+    """Lanes of a warp that have parted see what the others wrote before it."""
+    body = """
+    .shared .align 4 .b8 words[128];
+    shl.b32 %r1, %t, 2; mov.u32 %r2, words; add.u32 %r1, %r1, %r2; setp.lt.u32 %p0, %t, 16;
+    @%p0 bra low; add.u32 %r3, %t, 100; st.shared.u32 [%r1], %r3; bra.uni meet;
+    low: st.shared.u32 [%r1], %t;
+    meet: bar.warp.sync -1; xor.b32 %r4, %t, 31; shl.b32 %r4, %r4, 2; add.u32 %r4, %r4, %r2;
+    ld.shared.u32 %r0, [%r4];
+    """
+    assert lanes(body) == [*range(131, 115, -1), *range(15, -1, -1)]
+
+
+def test_setmaxnreg_moves_registers() -> None:
+    """Nothing to see of it; an impossible number of registers is refused."""
+    assert lanes("setmaxnreg.dec.sync.aligned.u32 24; mov.u32 %r0, 1;", block=128)[:2] == [1, 1]
+    assert lanes("setmaxnreg.inc.sync.aligned.u32 240; mov.u32 %r0, 1;", block=128)[:2] == [1, 1]
+    with pytest.raises(PtxError, match="no multiple of 8 from 24 to 256"):
+        lanes("setmaxnreg.inc.sync.aligned.u32 20;")
+
+
 def test_a_barrier_that_not_all_reach() -> None:
     with pytest.raises(PtxError, match="deadlock"):
         lanes("setp.lt.u32 %p0, %t, 32; @%p0 bar.sync 1, 64; mov.u32 %r0, 0;", block=64)

@@ -21,6 +21,7 @@ Statement::Statement(Lexer& text, Names& names, Code& code)
   }
   mnemonic_ = modifiers_.front();
   modifiers_.erase(modifiers_.begin());
+  ins.ftz = has("ftz");
 }
 
 void Statement::fail_form() const {
@@ -99,7 +100,10 @@ int Statement::operand(Type type) {
   return number;
 }
 
+void Statement::all_modifiers_read() const { need(modifiers_.empty()); }
+
 int Statement::wide_operand(Type type) {
+  all_modifiers_read();
   if (text_.at_number()) return names_.constant(text_.number(type), class_of(type));
   if (text_.take('!')) return negation();
   const std::string_view name = text_.word(".");
@@ -122,11 +126,13 @@ int Statement::next(Type type) {
 }
 
 std::uint64_t Statement::immediate() {
+  all_modifiers_read();
   if (!text_.at_number()) fail("expected an immediate");
   return text_.number(Type::s64);
 }
 
 Statement::Address Statement::read_address() {
+  all_modifiers_read();
   Address a;
   text_.expect('[');
   if (text_.at_number()) {
@@ -216,9 +222,8 @@ void Statement::emit(Ins i) {
 }
 
 void Statement::finish() {
-  ins.ftz = has("ftz");
   need(!ins.ftz || ins.type == Type::f32 || ins.type2 == Type::f32);
-  if (!modifiers_.empty()) fail_form();
+  all_modifiers_read();
   text_.expect(';');
   if (dynamic_) names_.immediate_is_dynamic(static_cast<int>(code_.ins.size()));
   emit(ins);

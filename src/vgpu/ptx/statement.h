@@ -69,6 +69,7 @@ class Statement {
   Address read_address();
   int negation();
   void emit(Ins i);
+  void all_modifiers_read() const;
 
   Lexer& text_;
   Names& names_;
