@@ -1,4 +1,4 @@
-#include "memory.h"
+#include "vgpu/memory.h"
 
 #include <sys/mman.h>
 
@@ -6,6 +6,8 @@
 #include <cstring>
 #include <map>
 #include <mutex>
+
+#include "vgpu/host_access.h"
 
 namespace vgpu {
 
@@ -37,7 +39,10 @@ struct Heap {
   std::uint64_t shift = reserve(PROT_READ | PROT_WRITE) - base;
   std::uint64_t used = 0;
 
-  Heap() { holes[base] = kRoom; }
+  Heap() {
+    holes[base] = kRoom;
+    explain_host_accesses();
+  }
 
   char* bytes(std::uint64_t address) const { return reinterpret_cast<char*>(address + shift); }
 

@@ -6,6 +6,7 @@
 #include <cstring>
 
 #include "counters/counters.h"
+#include "embedded.h"
 #include "vgpu.h"
 
 #define EXPORT extern "C" __attribute__((visibility("default")))
@@ -72,4 +73,15 @@ EXPORT int vgpu_test_tensor_map(void* map, unsigned rank, std::uint64_t address,
       CU_TENSOR_MAP_L2_PROMOTION_NONE, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
   if (code == CUDA_SUCCESS) std::memcpy(map, &made, sizeof made);
   return code;
+}
+
+// An array of the host as device memory, as convnet._vgpu has them.
+EXPORT void vgpu_test_register(const void* base, std::uint64_t bytes) {
+  vgpu::memory_register(base, bytes);
+}
+EXPORT void vgpu_test_unregister(const void* base, std::uint64_t bytes) {
+  vgpu::memory_unregister(base, bytes);
+}
+EXPORT void vgpu_test_finish(char* message, std::size_t message_size) {
+  report(vgpu::finish(), message, message_size, 0);
 }

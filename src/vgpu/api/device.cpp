@@ -123,6 +123,12 @@ int device_attribute(CUdevice_attribute attribute, int device) {
 
 std::string device_name() { return "vgpu sm_" + std::to_string(limits().capability); }
 
+std::string capability_text() {
+  const int capability = limits().capability;
+  return "compute capability " + std::to_string(capability / 10) + "." +
+         std::to_string(capability % 10);
+}
+
 std::string pci_bus_id(int device) {
   char text[32];
   std::snprintf(text, sizeof text, "0000:%02x:00.0", device + 1);

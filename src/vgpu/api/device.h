@@ -36,6 +36,7 @@ void require_device(int device);
 
 int device_attribute(CUdevice_attribute attribute, int device);  // 0 for what is not known
 std::string device_name();
+std::string capability_text();  // "compute capability 9.0"
 std::string pci_bus_id(int device);
 int device_of_pci_bus_id(const char* text);
 

@@ -155,8 +155,8 @@ CUresult cuLaunchKernel(CUfunction function, unsigned grid_x, unsigned grid_y, u
                         unsigned block_x, unsigned block_y, unsigned block_z, unsigned shared,
                         CUstream stream, void** params, void** extra) {
   return call(__func__, [&] {
-    launch(function, {{grid_x, grid_y, grid_z}, {block_x, block_y, block_z}, {1, 1, 1}, shared},
-           stream, params, extra);
+    launch(function, {{grid_x, grid_y, grid_z}, {block_x, block_y, block_z}, shared}, stream,
+           params, extra);
   });
 }
 CUresult cuLaunchCooperativeKernel(CUfunction function, unsigned grid_x, unsigned grid_y,
@@ -171,10 +171,10 @@ CUresult cuLaunchKernelEx(const CUlaunchConfig* c, CUfunction function, void** p
   return call(__func__, [&] {
     LaunchShape shape{{c->gridDimX, c->gridDimY, c->gridDimZ},
                       {c->blockDimX, c->blockDimY, c->blockDimZ},
-                      {1, 1, 1},
                       c->sharedMemBytes};
     for (unsigned i = 0; i < c->numAttrs; ++i) {
       if (c->attrs[i].id != CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION) continue;
+      shape.has_cluster = true;
       const auto& cluster = c->attrs[i].value.clusterDim;
       shape.cluster[0] = cluster.x, shape.cluster[1] = cluster.y, shape.cluster[2] = cluster.z;
     }

@@ -52,6 +52,7 @@ constexpr ErrorName kNames[] = {
      "dependency created on uncaptured work in another stream"},
     {906, "CUDA_ERROR_STREAM_CAPTURE_IMPLICIT", "cudaErrorStreamCaptureImplicit",
      "operation would make the legacy stream depend on a capturing blocking stream"},
+    {912, "CUDA_ERROR_INVALID_CLUSTER_SIZE", "cudaErrorInvalidClusterSize", "invalid cluster size"},
     {907, "CUDA_ERROR_CAPTURED_EVENT", "cudaErrorCapturedEvent",
      "operation not permitted on an event last recorded in a capturing stream"},
 };

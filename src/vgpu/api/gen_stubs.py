@@ -1,4 +1,4 @@
-"""Generates C for libcuda.so.1 and libcudart.so.13 from the toolkit's public headers.
+"""Generates C for libcuda.so.1, which has the runtime API too, from the toolkit's public headers.
 
     python gen_stubs.py INCLUDE_FOLDER OUTPUT_FOLDER
 
@@ -22,7 +22,7 @@ PER_THREAD = re.compile(r"_pt[sd][sz]$")  # variants for programs whose default 
 def declarations(include: Path, headers: list[str], pattern: str) -> set[str]:
     """The names that a pattern finds in preprocessed headers."""
     text = subprocess.run(
-        ["g++", "-E", "-P", "-x", "c++", "-D__CUDA_API_VERSION_INTERNAL", "-I", include, "-"],
+        ["c++", "-E", "-P", "-x", "c++", "-D__CUDA_API_VERSION_INTERNAL", "-I", include, "-"],
         input="".join(f"#include <{header}>\n" for header in headers),
         capture_output=True,
         text=True,

@@ -12,30 +12,95 @@ namespace vgpu {
 
 namespace {
 
-[[noreturn]] void refuse(const Function& f, const char* what, unsigned long asked,
-                         unsigned long limit) {
-  fail(CUDA_ERROR_INVALID_VALUE, "launch of " + f.kernel->name + " refused: " + what + ": " +
-                                     std::to_string(asked) + ", limit " + std::to_string(limit));
+std::string text(const unsigned* size) {
+  return "(" + std::to_string(size[0]) + ", " + std::to_string(size[1]) + ", " +
+         std::to_string(size[2]) + ")";
 }
 
-void check_dimensions(const Function& f, const LaunchShape& shape) {
-  for (int i = 0; i < 3; ++i) {
-    if (shape.block[i] == 0 || shape.block[i] > kMaxBlock[i])
-      refuse(f, "block dimension", shape.block[i], kMaxBlock[i]);
-    if (shape.grid[i] == 0 || shape.grid[i] > kMaxGrid[i])
-      refuse(f, "grid dimension", shape.grid[i], kMaxGrid[i]);
-  }
+[[noreturn]] void refuse(const Function& f, const std::string& why, CUresult code) {
+  fail(code, "launch of " + readable_name(*f.kernel) + " refused: " + why);
+}
+
+// That a size in three dimensions is within limits.
+void check_size(const Function& f, const char* what, const unsigned* size, const unsigned* most) {
+  for (int i = 0; i < 3; ++i)
+    if (size[i] == 0 || size[i] > most[i])
+      refuse(f,
+             std::string(what) + " of " + text(size) + "; from (1, 1, 1) to " + text(most) +
+                 " is possible",
+             CUDA_ERROR_INVALID_VALUE);
+}
+
+void check_block(const Function& f, const LaunchShape& shape) {
+  check_size(f, "a block", shape.block, kMaxBlock);
+  check_size(f, "a grid", shape.grid, kMaxGrid);
   const unsigned long threads = 1ul * shape.block[0] * shape.block[1] * shape.block[2];
-  if (threads > kMaxThreads) refuse(f, "threads of a block", threads, kMaxThreads);
-  const auto bound = static_cast<unsigned long>(f.kernel->max_threads);
-  if (threads > bound) refuse(f, "threads of a block, .maxntid", threads, bound);
+  const std::string asked =
+      "a block of " + text(shape.block) + ", " + std::to_string(threads) + " threads; ";
+  if (threads > kMaxThreads)
+    refuse(f, asked + "at most " + std::to_string(kMaxThreads) + " are possible",
+           CUDA_ERROR_INVALID_VALUE);
+  if (threads > static_cast<unsigned long>(f.kernel->max_threads))
+    refuse(f,
+           asked + "the kernel was compiled for at most " + std::to_string(f.kernel->max_threads) +
+               " (__launch_bounds__)",
+           CUDA_ERROR_INVALID_VALUE);
+  const int* const required = f.kernel->required_block;
+  for (int i = 0; i < 3 && required[0] != 0; ++i)
+    if (shape.block[i] != static_cast<unsigned>(required[i]))
+      refuse(f,
+             asked + "the kernel was compiled for (" + std::to_string(required[0]) + ", " +
+                 std::to_string(required[1]) + ", " + std::to_string(required[2]) + ") (.reqntid)",
+             CUDA_ERROR_INVALID_VALUE);
 }
 
 void check_shared(const Function& f, const LaunchShape& shape) {
-  const long room = shared_room(f);
-  if (static_cast<long>(shape.shared) > room)
-    refuse(f, "dynamic shared memory beside the static (cudaFuncSetAttribute?)", shape.shared,
-           static_cast<unsigned long>(std::max(room, 0l)));
+  const long fixed = f.kernel->static_shared, sum = fixed + static_cast<long>(shape.shared);
+  const std::string asked = std::to_string(fixed) + " static and " + std::to_string(shape.shared) +
+                            " dynamic bytes of shared memory; ";
+  if (sum > limits().shared_per_block)
+    refuse(f,
+           asked + "a block has at most " + std::to_string(limits().shared_per_block) + " on " +
+               capability_text(),
+           CUDA_ERROR_INVALID_VALUE);
+  if (static_cast<long>(shape.shared) <= shared_room(f)) return;
+  if (f.opted_in)
+    refuse(f,
+           asked + "cudaFuncAttributeMaxDynamicSharedMemorySize allowed " +
+               std::to_string(f.max_dynamic) + " dynamic ones",
+           CUDA_ERROR_INVALID_VALUE);
+  refuse(f,
+         asked + "without cudaFuncAttributeMaxDynamicSharedMemorySize at most " +
+             std::to_string(kSharedWithoutOptIn) + " in all",
+         CUDA_ERROR_INVALID_VALUE);
+}
+
+// The cluster of a launch: the one that it names, or the kernel's own.
+void check_cluster(const Function& f, LaunchShape* shape) {
+  unsigned* const cluster = shape->cluster;
+  const int* const required = f.kernel->required_cluster;
+  for (int i = 0; i < 3 && required[0] != 0; ++i) {
+    if (shape->has_cluster && cluster[i] != static_cast<unsigned>(required[i]))
+      refuse(f, "clusters of " + text(cluster) + "; the kernel was compiled for another size",
+             CUDA_ERROR_INVALID_CLUSTER_SIZE);
+    cluster[i] = static_cast<unsigned>(required[i]);
+  }
+  if (!shape->has_cluster && required[0] == 0) return;
+  const std::string asked = "clusters of " + text(cluster) + "; ";
+  const Limits& l = limits();
+  if (l.cluster_blocks == 0)
+    refuse(f, asked + capability_text() + " has none", CUDA_ERROR_INVALID_CLUSTER_SIZE);
+  const unsigned long blocks = 1ul * cluster[0] * cluster[1] * cluster[2];
+  const int most = f.non_portable_cluster ? l.cluster_blocks_allowed : l.cluster_blocks;
+  if (blocks == 0 || blocks > static_cast<unsigned long>(most))
+    refuse(f,
+           asked + "at most " + std::to_string(most) + " blocks are possible" +
+               (f.non_portable_cluster ? "" : " without NonPortableClusterSizeAllowed"),
+           CUDA_ERROR_INVALID_CLUSTER_SIZE);
+  for (int i = 0; i < 3; ++i)
+    if (shape->grid[i] % cluster[i] != 0)
+      refuse(f, asked + "they do not divide the grid of " + text(shape->grid),
+             CUDA_ERROR_INVALID_CLUSTER_SIZE);
 }
 
 std::vector<char> packed(const Kernel& kernel, void** params, void** extra) {
@@ -57,18 +122,19 @@ std::vector<char> packed(const Kernel& kernel, void** params, void** extra) {
 
 }  // namespace
 
-void launch(CUfunction handle, const LaunchShape& shape, CUstream stream, void** params,
-            void** extra) {
+void launch(CUfunction handle, LaunchShape shape, CUstream stream, void** params, void** extra) {
   const Context& context = require_context();
   const Function& f = resolve(handle);
   const Context* const owner = stream_of(stream).context;
   if (owner != &context)
-    fail(CUDA_ERROR_INVALID_HANDLE, "launch of " + f.kernel->name + " into a stream of device " +
-                                        std::to_string(owner->device) + ", current is " +
-                                        std::to_string(context.device));
+    refuse(f,
+           "the stream is of device " + std::to_string(owner->device) + "; current is " +
+               std::to_string(context.device),
+           CUDA_ERROR_INVALID_HANDLE);
   decode(f);
-  check_dimensions(f, shape);
+  check_block(f, shape);
   check_shared(f, shape);
+  check_cluster(f, &shape);
 
   auto job = std::make_shared<Launch>();
   std::copy(shape.grid, shape.grid + 3, job->grid);

@@ -1,5 +1,8 @@
 #include "vgpu/api/module.h"
 
+#include <cxxabi.h>
+
+#include <cstdlib>
 #include <fstream>
 #include <set>
 #include <sstream>
@@ -99,6 +102,13 @@ void decode(const Function& function) {
     fail(CUDA_ERROR_INVALID_PTX, function.kernel->name + ": " + error);
 }
 
+std::string readable_name(const Kernel& kernel) {
+  int status = 0;
+  const std::unique_ptr<char, void (*)(void*)> text(
+      abi::__cxa_demangle(kernel.name.c_str(), nullptr, nullptr, &status), std::free);
+  return status == 0 ? text.get() : kernel.name;
+}
+
 long shared_room(const Function& function) {
   return function.opted_in ? function.max_dynamic
                            : kSharedWithoutOptIn - function.kernel->static_shared;
@@ -141,7 +151,8 @@ void set_attribute(Function& function, CUfunction_attribute attribute, int value
         fail(CUDA_ERROR_INVALID_VALUE, function.kernel->name + ": " + std::to_string(value) +
                                            " bytes of dynamic shared memory asked for, beside " +
                                            std::to_string(function.kernel->static_shared) +
-                                           " static ones at most " + std::to_string(most));
+                                           " static ones at most " + std::to_string(most) + " on " +
+                                           capability_text());
       function.max_dynamic = value;
       function.opted_in = true;
       break;

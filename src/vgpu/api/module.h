@@ -59,6 +59,7 @@ void decode(const Function& function);
 int attribute(const Function& function, CUfunction_attribute attribute);
 void set_attribute(Function& function, CUfunction_attribute attribute, int value);
 void set_attribute(CUkern_st& kernel, CUfunction_attribute attribute, int value);
-long shared_room(const Function& function);  // for dynamic shared memory, in bytes
+std::string readable_name(const Kernel& kernel);  // void scale<float>(float*)
+long shared_room(const Function& function);       // for dynamic shared memory, in bytes
 
 }  // namespace vgpu

@@ -28,7 +28,7 @@ Scheduler& scheduler() {
 }
 
 Scheduler::Scheduler() {
-  const std::string order = env_text("VGPU_STREAMS", "eager");
+  const std::string order = env_text("VGPU_STREAMS", "late");
   const std::string shuffle = "shuffle:";
   if (order == "eager") {
     order_ = Order::eager;

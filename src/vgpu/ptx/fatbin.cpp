@@ -5,9 +5,13 @@
 // the size that the payload has once decompressed.
 #include <dlfcn.h>
 
+#include <algorithm>
 #include <cstdio>
+#include <cstdlib>
 #include <cstring>
 #include <string>
+#include <string_view>
+#include <vector>
 
 #include "../vgpu.h"
 #include "module.h"
@@ -91,19 +95,21 @@ void log(const Entry& e) {
       static_cast<unsigned long long>(e.uncompressed));
 }
 
-// The PTX for the newest architecture up to `capability`, or null.
-const Entry* newest_ptx(const FatHeader* fat, unsigned capability) {
+// The PTX entries, the newest architecture first.
+std::vector<const Entry*> ptx_entries(const FatHeader* fat) {
   const bool logs = env("VGPU_LOG", 0) > 0;
-  const Entry* best = nullptr;
+  std::vector<const Entry*> found;
   const char* p = reinterpret_cast<const char*>(fat) + fat->header_size;
   const char* const end = p + fat->size;
   while (p + sizeof(Entry) <= end) {
     const auto* e = reinterpret_cast<const Entry*>(p);
     if (logs) log(*e);
-    if (e->kind == kPtx && e->sm <= capability && (!best || e->sm > best->sm)) best = e;
+    if (e->kind == kPtx) found.push_back(e);
     p += e->header_size + e->size;
   }
-  return best;
+  std::stable_sort(found.begin(), found.end(),
+                   [](const Entry* a, const Entry* b) { return a->sm > b->sm; });
+  return found;
 }
 
 std::string entry_text(const Entry& e, std::string* error) {
@@ -122,21 +128,47 @@ std::string entry_text(const Entry& e, std::string* error) {
   return text;
 }
 
+// "sm_90a" of the text's .target; empty without one.
+std::string_view target_of(std::string_view text) {
+  const std::size_t at = text.find(".target");
+  if (at == text.npos) return {};
+  const std::size_t from = text.find("sm_", at);
+  if (from == text.npos) return {};
+  return text.substr(from, text.find_first_of(" ,;\t\r\n", from) - from);
+}
+
+// Whether a device takes code for the target: sm_90 from 9.0 on, sm_100f on 10.x, sm_90a on 9.0.
+bool runs_on(std::string_view target, int capability) {
+  if (target.empty()) return true;
+  const int sm = std::atoi(target.data() + 3);
+  if (target.back() == 'a') return sm == capability;
+  if (target.back() == 'f') return sm / 10 == capability / 10 && sm <= capability;
+  return sm <= capability;
+}
+
 }  // namespace
 
 std::string image_ptx(const void* image, std::string* error) {
   if (static_cast<const Wrapper*>(image)->magic == kWrapperMagic)
     image = static_cast<const Wrapper*>(image)->data;
+  const int capability = env("VGPU_CC", 90);
   const auto* const fat = static_cast<const FatHeader*>(image);
-  if (fat->magic != kFatMagic) {
-    if (std::memcmp(image, "\177ELF", 4) != 0) return static_cast<const char*>(image);
-    *error = "a cubin without PTX";
-    return {};
+  std::string targets;
+  if (fat->magic == kFatMagic) {
+    for (const Entry* const e : ptx_entries(fat)) {
+      std::string text = entry_text(*e, error);
+      const std::string_view target = target_of(text);
+      if (!error->empty() || runs_on(target, capability)) return text;
+      targets += std::string(targets.empty() ? "" : ", ") + std::string(target);
+    }
+  } else if (std::memcmp(image, "\177ELF", 4) != 0) {
+    std::string text = static_cast<const char*>(image);
+    targets = target_of(text);
+    if (runs_on(targets, capability)) return text;
   }
-  const unsigned capability = env("VGPU_CC", 90);
-  if (const Entry* const e = newest_ptx(fat, capability)) return entry_text(*e, error);
-  *error = "no PTX in the fatbin for compute capability " + std::to_string(capability / 10) + "." +
-           std::to_string(capability % 10) + " or less";
+  *error = (targets.empty() ? "no PTX, only machine code" : "PTX for " + targets + " only") +
+           ", and the device has compute capability " + std::to_string(capability / 10) + "." +
+           std::to_string(capability % 10);
   return {};
 }
 

@@ -104,22 +104,31 @@ class ModuleReader {
     }
   }
 
+  // .maxntid 256, 1, 1 and the like: PTX ISA, "Performance-Tuning Directives" and "Cluster
+  // Dimension Directives".
+  void performance_directive(Kernel& k) {
+    const std::string_view directive = text_.word();
+    int size[3] = {1, 1, 1}, n = 0;
+    if (text_.at_number()) do
+        size[n++ % 3] = static_cast<int>(text_.integer());
+      while (text_.take(','));
+    if (directive == "maxntid" || directive == "reqntid") {
+      k.max_threads = size[0] * size[1] * size[2];
+      if (directive == "reqntid") std::copy(size, size + 3, k.required_block);
+    } else if (directive == "reqnctapercluster") {
+      std::copy(size, size + 3, k.required_cluster);
+    } else if (directive != "minnctapersm" && directive != "maxnctapersm" &&
+               directive != "maxnreg" && directive != "pragma" && directive != "explicitcluster" &&
+               directive != "maxclusterrank") {
+      text_.fail("directive ." + std::string(directive) + " of a kernel");
+    }
+  }
+
   void entry() {
     Kernel k;
     k.name = std::string(text_.word());
     if (text_.take('(')) parameters(k);
-    while (text_.take('.')) {
-      const std::string_view attribute = text_.word();
-      long product = 1;
-      if (text_.at_number()) do
-          product *= text_.integer();
-        while (text_.take(','));
-      if (attribute == "maxntid" || attribute == "reqntid")
-        k.max_threads = static_cast<int>(product);
-      else if (attribute != "minnctapersm" && attribute != "maxnctapersm" &&
-               attribute != "maxnreg" && attribute != "pragma")
-        text_.fail("attribute ." + std::string(attribute) + " of a kernel");
-    }
+    while (text_.take('.')) performance_directive(k);
     if (text_.take(';')) return;  // a declaration
     text_.peek();
     k.line = text_.line();

@@ -26,8 +26,10 @@ struct Kernel {
   std::string_view body;  // the text between the braces
   std::vector<Param> params;
   int param_bytes = 0;
-  int max_threads = 1024;  // of a block: .maxntid or .reqntid
-  int static_shared = 0;   // known once decoded
+  int max_threads = 1024;        // of a block: .maxntid or .reqntid
+  int required_block[3] = {};    // .reqntid: the dimensions, exactly; zeros without
+  int required_cluster[3] = {};  // .reqnctapercluster; zeros without
+  int static_shared = 0;         // known once decoded
   int local_bytes = 0;
   int line = 0;  // of the text, where the body begins
   std::shared_ptr<Code> code;

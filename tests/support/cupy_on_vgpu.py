@@ -1,0 +1,159 @@
+"""Runs pytest --backend cuda with the real CuPy, on a machine without a GPU.
+
+    python tests/support/cupy_on_vgpu.py [--folder FOLDER] [--devices N] [PYTEST ARGUMENTS]
+
+CuPy talks to the virtual GPU's libcuda.so.1 and libcudart.so.13, and so does convnet._cuda, whose
+kernels are the PTX that nvcc made. Nothing is installed: CuPy, NVRTC and what builds CuPy's module
+are downloaded with pip into the folder (1 GB), once, and put on PYTHONPATH.
+
+CuPy's wheel is linked with NVIDIA's own runtime library, which runs over NVIDIA's driver only. One
+of its modules calls it: cupy_backends.cuda.api.runtime. That one is built from CuPy's source
+against the virtual GPU's library, and imported instead (cupy_vgpu/sitecustomize.py).
+
+What of CuPy is missing then: cuBLAS, cuRAND, cuFFT and the like, CUB, memory pools of the driver
+(cudaMallocAsync), managed memory.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import os
+import subprocess
+import sys
+import sysconfig
+import tarfile
+from pathlib import Path
+
+CUPY = "14.2.0"
+PACKAGES = [f"cupy-cuda13x=={CUPY}", "cuda-pathfinder", "nvidia-cuda-nvrtc>=13,<14"]
+BUILDERS = ["cython>=3.1,<4", "setuptools>=77"]
+SUFFIX = sysconfig.get_config_var("EXT_SUFFIX")
+HERE = Path(__file__).resolve().parent
+
+
+def pip(*arguments: str | Path, **environment: str) -> None:
+    subprocess.run(
+        [sys.executable, "-m", "pip", *arguments, "-q", "--disable-pip-version-check"],
+        check=True,
+        env=os.environ | environment,
+    )
+
+
+def download(folder: Path) -> None:
+    """CuPy, NVRTC and the builders into folder/site, CuPy's source into folder/source."""
+    done = folder / f"downloaded-{CUPY}"
+    if done.exists():
+        return
+    site = folder / "site"
+    pip("install", "--target", site, "--upgrade", "--no-deps", *PACKAGES, *BUILDERS)
+    # pip asks the source for its metadata; built for its documentation, it wants no toolkit.
+    pip(
+        "download",
+        "--no-binary=:all:",
+        "--no-deps",
+        "--no-build-isolation",
+        f"cupy=={CUPY}",
+        "--dest",
+        folder,
+        READTHEDOCS="True",
+        PYTHONPATH=str(site),
+    )
+    with tarfile.open(folder / f"cupy-{CUPY}.tar.gz") as source:
+        source.extractall(folder / "source", filter="data")
+    done.touch()
+
+
+def build_runtime(folder: Path, libraries: Path, include: Path) -> Path:
+    """CuPy's module of the runtime API, linked with the virtual GPU's library."""
+    made = folder / f"runtime-{CUPY}{SUFFIX}"
+    if made.exists():
+        return made
+    source = folder / "source" / f"cupy-{CUPY}"
+    code = source / "cupy_backends/cuda/api/runtime.cpp"
+    settings = {
+        "CUPY_CUDA_VERSION": 13000,
+        "CUPY_HIP_VERSION": 0,
+        "CUPY_USE_CUDA_PYTHON": False,
+        "CUPY_CUFFT_STATIC": False,
+        "CUPY_DTYPE": False,
+        "CYTHON_VERSION": "3",
+    }
+    subprocess.run(
+        [
+            sys.executable,
+            *("-m", "cython", "-3", "--cplus", "-X", "always_allow_keywords=True"),
+            *(part for name, value in settings.items() for part in ("-E", f"{name}={value}")),
+            *(code.with_suffix(".pyx"), "-o", code),
+        ],
+        check=True,
+        cwd=source,
+        env=os.environ | {"PYTHONPATH": str(folder / "site")},
+        stderr=subprocess.DEVNULL,  # what later versions of Cython will not take
+    )
+    folders = [include, "cupy/_core/include", "cupy_backends", ".", sysconfig.get_path("include")]
+    subprocess.run(
+        [
+            *("c++", "-shared", "-fPIC", "-O1", "-w", "-D_FORCE_INLINES=1"),
+            *(f"-I{each}" for each in folders),
+            *(code, "-o", made, f"-L{libraries}", "-lcudart"),
+        ],
+        check=True,
+        cwd=source,
+    )
+    return made
+
+
+def environment(folder: Path, libraries: Path, toolkit: Path, devices: int) -> dict[str, str]:
+    """The environment in which convnet and CuPy run on the virtual GPU."""
+    modules = {
+        "cupy_backends.cuda.api.runtime": build_runtime(folder, libraries, toolkit / "include"),
+        "convnet._cuda": libraries / f"_cuda{SUFFIX}",
+    }
+    nvrtc = folder / "site/nvidia/cu13/lib"
+    found = os.environ.get("LD_LIBRARY_PATH")
+    return os.environ | {
+        "CUDA_PATH": str(toolkit),
+        "LD_LIBRARY_PATH": ":".join(map(str, filter(None, [libraries, nvrtc, found]))),
+        "PYTHONPATH": f"{HERE / 'cupy_vgpu'}:{folder / 'site'}",
+        "VGPU_MODULES": "\n".join(f"{name}={file}" for name, file in modules.items()),
+        "VGPU_DEVICES": str(devices),
+        "CUPY_COMPILE_WITH_PTX": "1",
+        "CUPY_CACHE_IN_MEMORY": "1",
+        "CUPY_ACCELERATORS": "",  # CUB's kernels ask for what is not there
+    }
+
+
+def libraries_folder() -> Path:
+    """Where the build has put the libraries of the virtual GPU and a convnet._cuda for them."""
+    found = importlib.util.find_spec("convnet._vgpu")
+    if found is None or found.origin is None:
+        raise SystemExit("convnet._vgpu is missing: build with CONVNET_VGPU=on")
+    return Path(found.origin).parent / "vgpu"
+
+
+def toolkit_folder() -> Path:
+    """The CUDA toolkit whose headers CuPy's kernels are compiled with."""
+    from convnet import _build_info
+
+    return Path(_build_info.CUDA_TOOLKIT)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--folder", type=Path, default=Path("build/cupy"))
+    parser.add_argument("--libraries", type=Path, default=None)
+    parser.add_argument("--toolkit", type=Path, default=None)
+    parser.add_argument("--devices", type=int, default=2)
+    options, rest = parser.parse_known_args()
+    folder = options.folder.resolve()
+    folder.mkdir(parents=True, exist_ok=True)
+    libraries = (options.libraries or libraries_folder()).resolve()
+    download(folder)
+    variables = environment(folder, libraries, options.toolkit or toolkit_folder(), options.devices)
+    command = [sys.executable, "-m", "pytest", "--backend", "cuda", *rest]
+    return subprocess.run(command, env=variables).returncode
+
+
+if __name__ == "__main__":
+    sys.exit(main())
