@@ -2,9 +2,10 @@
 
     python tests/support/cupy_on_vgpu.py [--folder FOLDER] [--devices N] [PYTEST ARGUMENTS]
 
-CuPy talks to the virtual GPU's libcuda.so.1 and libcudart.so.13, and so does convnet._cuda, whose
-kernels are the PTX that nvcc made. Nothing is installed: CuPy, NVRTC and what builds CuPy's module
-are downloaded with pip into the folder (1 GB), once, and put on PYTHONPATH.
+CuPy talks to the virtual GPU's libcuda.so.1, and so does a convnet._cuda whose kernels are the PTX
+that nvcc made: build with CONVNET_VGPU=on and CONVNET_VGPU_LIBRARY=on. Nothing is installed: CuPy,
+NVRTC and what builds CuPy's module are downloaded with pip into the folder (1 GB), once, and put on
+PYTHONPATH.
 
 CuPy's wheel is linked with NVIDIA's own runtime library, which runs over NVIDIA's driver only. One
 of its modules calls it: cupy_backends.cuda.api.runtime. That one is built from CuPy's source
@@ -19,6 +20,8 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import os
+import re
+import shutil
 import subprocess
 import sys
 import sysconfig
@@ -26,8 +29,8 @@ import tarfile
 from pathlib import Path
 
 CUPY = "14.2.0"
-PACKAGES = [f"cupy-cuda13x=={CUPY}", "cuda-pathfinder", "nvidia-cuda-nvrtc>=13,<14"]
-BUILDERS = ["cython>=3.1,<4", "setuptools>=77"]
+PACKAGES = [f"cupy-cuda13x=={CUPY}", "cuda-pathfinder==1.9.1", "nvidia-cuda-nvrtc==13.5.37"]
+BUILDERS = ["cython==3.3.1", "setuptools==84.2.1"]
 SUFFIX = sysconfig.get_config_var("EXT_SUFFIX")
 HERE = Path(__file__).resolve().parent
 
@@ -96,7 +99,7 @@ def build_runtime(folder: Path, libraries: Path, include: Path) -> Path:
         [
             *("c++", "-shared", "-fPIC", "-O1", "-w", "-D_FORCE_INLINES=1"),
             *(f"-I{each}" for each in folders),
-            *(code, "-o", made, f"-L{libraries}", "-lcudart"),
+            *(code, "-o", made, str(libraries / "libcuda.so.1")),
         ],
         check=True,
         cwd=source,
@@ -128,15 +131,21 @@ def libraries_folder() -> Path:
     """Where the build has put the libraries of the virtual GPU and a convnet._cuda for them."""
     found = importlib.util.find_spec("convnet._vgpu")
     if found is None or found.origin is None:
-        raise SystemExit("convnet._vgpu is missing: build with CONVNET_VGPU=on")
+        raise SystemExit(
+            "convnet._vgpu is missing: build with CONVNET_VGPU=on CONVNET_VGPU_LIBRARY=on"
+        )
     return Path(found.origin).parent / "vgpu"
 
 
 def toolkit_folder() -> Path:
-    """The CUDA toolkit whose headers CuPy's kernels are compiled with."""
-    from convnet import _build_info
-
-    return Path(_build_info.CUDA_TOOLKIT)
+    """The CUDA toolkit of the nvcc on the PATH: its headers are what CuPy's kernels include."""
+    nvcc = shutil.which("nvcc")
+    if nvcc is None:
+        raise SystemExit("no nvcc on the PATH: name a toolkit with --toolkit")
+    done = subprocess.run(
+        [nvcc, "--dryrun", "-E", "-x", "cu", os.devnull], capture_output=True, text=True, check=True
+    )
+    return Path(re.search(r"(?m)^#\$ TOP=(.*)$", done.stderr).group(1)).resolve()  # type: ignore[union-attr]
 
 
 def main() -> int:

@@ -262,7 +262,13 @@ def test_an_error_appears_when_the_work_runs_and_stays() -> None:
     assert outcome.value == ["", *["ILLEGAL_ADDRESS"] * 4]
     assert "write of 4 bytes" in outcome.messages
     assert "in no allocation" in outcome.messages
-    assert run_program(failing, streams="late", sticky=0).value == ["", "ILLEGAL_ADDRESS", "", "", ""]
+    assert run_program(failing, streams="late", sticky=0).value == [
+        "",
+        "ILLEGAL_ADDRESS",
+        "",
+        "",
+        "",
+    ]
 
 
 def elapsed() -> list[Any]:
