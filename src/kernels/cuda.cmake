@@ -6,8 +6,7 @@
 #
 # The newest of them is also stored as PTX, which the driver compiles for GPUs that come later.
 
-set(CONVNET_CUDA_ARCHS "$ENV{CONVNET_CUDA_ARCHS}" CACHE STRING
-    "GPU architectures: numbers, native or all")
+convnet_option(CONVNET_CUDA_ARCHS "GPU architectures: numbers, native or all")
 
 execute_process(COMMAND ${CMAKE_CUDA_COMPILER} --list-gpu-arch
                 OUTPUT_VARIABLE known_archs ERROR_VARIABLE nvcc_error RESULT_VARIABLE nvcc_result)
