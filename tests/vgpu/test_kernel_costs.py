@@ -1,0 +1,109 @@
+"""What docs/kernels.md says of the kernels' accesses, counted: no bank met twice, whole sectors."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+import convnet.backend
+from convnet import ops
+from convnet.backend import Backend
+from convnet.counters.counts import counted
+
+
+@pytest.fixture
+def gpu() -> Iterator[Backend]:
+    pytest.importorskip("convnet._vgpu")
+    with convnet.backend.use("vgpu") as backend:
+        yield backend
+
+
+def kernels_of(gpu: Backend, call: Any) -> dict[str, dict[str, Any]]:
+    """Counters by the kernel's name without arguments."""
+    with counted(gpu.module) as kernels:
+        call()
+    return {
+        kernel["kernel"].partition("_kernel")[0].rpartition(":")[2]: kernel for kernel in kernels
+    }
+
+
+def ratio(kernel: dict[str, Any], metric: str) -> float:
+    return float(kernel[metric] / kernel[f"{metric}_ideal"])
+
+
+X, W = (2, 13, 13, 64), (64, 3, 3, 64)
+
+
+def convolution(gpu: Backend, step: str, precision: str) -> Any:
+    """A pass of a 3 x 3 convolution of 64 channels to 64, on zeros."""
+    x, w, b, y = gpu.zeros(X), gpu.zeros(W), gpu.zeros(W[:1]), gpu.zeros((*X[:3], W[0]))
+    options: dict[str, Any] = {"pad": (1, 1), "precision": precision}
+    if step == "fprop":
+        return lambda: ops.conv_fprop(x, w, b, out=y, **options)
+    if step == "dgrad":
+        return lambda: ops.conv_dgrad(y, w, X, out=x, **options)
+    return lambda: ops.conv_wgrad(x, y, W, out=(w, b), **options)
+
+
+@pytest.mark.parametrize("step", ["fprop", "dgrad", "wgrad"])
+def test_simt_tiles_meet_no_bank_twice_and_move_whole_sectors(gpu: Backend, step: str) -> None:
+    kernel = kernels_of(gpu, convolution(gpu, step, "ffma"))[f"conv_{step}"]
+    assert ratio(kernel, "shared_wavefronts") == 1.0
+    assert ratio(kernel, "global_sectors") < 1.02
+
+
+@pytest.mark.parametrize("precision", ["fp32", "tf32", "bf16"])
+@pytest.mark.parametrize("step", ["fprop", "dgrad", "wgrad"])
+def test_tensor_core_tiles_meet_no_bank_twice(gpu: Backend, step: str, precision: str) -> None:
+    """Results are stored 16 bytes at a time, half a sector: up to 1.25 times the sectors here."""
+    kernel = kernels_of(gpu, convolution(gpu, step, precision))[f"mma_{step}"]
+    assert ratio(kernel, "shared_wavefronts") == 1.0
+    assert ratio(kernel, "global_sectors") < 1.3
+    # 3xTF32 is three products; tiles reach over the edges of the result
+    products = {"fp32": 3, "tf32": 1, "bf16": 1}[precision]
+    flops = kernel["tf32_flops"] + kernel["bf16_flops"]
+    least = products * 2 * 2 * 13 * 13 * 64 * 64 * 9
+    assert least <= flops < 1.6 * least
+
+
+@pytest.mark.parametrize(
+    ("step", "limit"),
+    [("fprop", 1.6), ("dgrad", 1.6), ("wgrad", 2.2)],
+)
+def test_hopper_kernels_meet_banks_as_often_as_is_known(
+    gpu: Backend, step: str, limit: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where eight pixels of a slab lie on two lines, and where wgrad reads pairs of channels."""
+    monkeypatch.setenv("CONVNET_WGMMA", "always")
+    name = "wgmma_wgrad" if step == "wgrad" else "wgmma_conv"
+    kernel = kernels_of(gpu, convolution(gpu, step, "tf32"))[name]
+    assert 1.0 < ratio(kernel, "shared_wavefronts") < limit
+
+
+def test_memory_bound_kernels_move_whole_sectors(gpu: Backend) -> None:
+    """Lanes of LRN's that only lend to their neighbours shift the others against sectors."""
+    x, y = gpu.zeros((2, 12, 12, 96)), gpu.empty((2, 12, 12, 96))
+    for name, call in (
+        ("lrn_fprop_warp", lambda: ops.lrn_fprop(x, out=y)),
+        ("lrn_bprop_warp", lambda: ops.lrn_bprop(x, x, out=y)),
+    ):
+        assert ratio(kernels_of(gpu, call)[name], "global_sectors") < 1.25
+    [relu] = kernels_of(gpu, lambda: ops.relu_fprop(x, out=y)).values()
+    assert ratio(relu, "global_sectors") == 1
+    # each element is read and written once
+    assert relu["dram_read_bytes"] == relu["dram_write_bytes"] == x.nbytes
+
+
+def test_counts_of_an_operation_do_not_move(gpu: Backend) -> None:
+    calls = [convolution(gpu, "wgrad", "fp32") for _ in range(2)]
+    assert kernels_of(gpu, calls[0]) == kernels_of(gpu, calls[1])
+
+
+def test_zeros_begin_at_cache_lines(gpu: Backend) -> None:
+    """Which sectors are touched depends on it."""
+    for shape in ((3,), (5, 7), (2, 13, 13, 64)):
+        assert gpu.zeros(shape).ctypes.data % 64 == 0
+        assert gpu.empty(shape, np.float32).ctypes.data % 64 == 0
