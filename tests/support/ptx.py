@@ -69,8 +69,9 @@ def run_text(
     grid: Sequence[int] = (1, 1, 1),
     block: Sequence[int] = (32, 1, 1),
     shared: int = 0,
+    kernel: str = "test",
 ) -> None:
-    """Runs the kernel ``test`` of a module.
+    """Runs a kernel of a module.
 
     Raises:
         PtxError: the text is refused, or the kernel does something that it must not.
@@ -78,7 +79,7 @@ def run_text(
     message = ctypes.create_string_buffer(4096)
     code = library().vgpu_test_run(
         text.encode(),
-        b"test",
+        kernel.encode(),
         (ctypes.c_uint * 3)(*grid),
         (ctypes.c_uint * 3)(*block),
         ctypes.c_uint(shared),

@@ -150,7 +150,7 @@ def test_shared_memory() -> None:
     mov.u32 %r0, fixed; shl.b32 %r1, %t, 2; add.u32 %r0, %r0, %r1;
     st.shared.u32 [%r0], %t; bar.sync 0;
     mov.u32 %r2, dynamic; sub.u32 %r3, 124, %r1; st.shared.u32 [dynamic], %r2;
-    mov.u32 %r4, fixed; add.u32 %r4, %r4, %r3; ld.shared.u32 %r5, [%r4];
+    bar.warp.sync -1; mov.u32 %r4, fixed; add.u32 %r4, %r4, %r3; ld.shared.u32 %r5, [%r4];
     cvt.u64.u32 %l3, %r4; cvta.shared.u64 %l3, %l3; ld.u32 %r6, [%l3];
     {ADDRESSES} st.global.u32 [%l1], %r5; st.global.u32 [%l1+128], %r6;
     ld.shared.u32 %r7, [dynamic]; st.global.u32 [%out1], %r7;
@@ -278,7 +278,7 @@ def test_cp_async_takes_offsets() -> None:
         ("ld.global.u32 %r0, [%in0+2];", "is not a multiple of 4"),
         ("ld.global.v4.u32 {%r0, %r1, %r2, %r3}, [%in0+8];", "is not a multiple of 16"),
         ("st.global.u32 [%in0+64], %t;", "write of 4 bytes"),
-        ("st.shared.u32 [%t], %t;", "shared write"),
+        ("st.shared.u32 [%t], %t;", "write of 4 bytes of shared memory"),
     ],
 )
 def test_accesses_outside_are_reported(body: str, message: str) -> None:

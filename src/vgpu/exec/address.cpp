@@ -91,7 +91,7 @@ char* bytes_at(Warp& w, const Ins& i, Space space, u64 address, unsigned size, i
       return w.local + static_cast<std::size_t>(lane) * local_bytes + address;
     }
     default:
-      return global_bytes(w, i, address, size, lane, access == Access::write ? "write" : "read");
+      return global_bytes(w, i, address, size, lane, access == Access::read ? "read" : "write");
   }
 }
 

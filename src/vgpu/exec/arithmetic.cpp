@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <limits>
 
+#include "fault.h"
 #include "rounding.h"
 #include "types.h"
 
@@ -53,8 +54,8 @@ constexpr auto multiply_high = [](auto x, auto y) {
 constexpr auto multiply_high_add = [](auto x, auto y, auto z) {
   return wrapping(multiply_high(x, y)) + wrapping(z);
 };
-// What a division by zero gives the manual leaves open: all ones, as GPUs do. The most negative
-// number by -1 wraps.
+// The most negative number by -1 wraps. A division by zero is reported by divide_checked(), but
+// lanes that are not active may divide by anything.
 constexpr auto divide = [](auto x, auto y) {
   using T = decltype(x);
   if constexpr (std::is_floating_point_v<T>) {
@@ -234,6 +235,22 @@ Handler clamped_handler(const Ins& i) {
   }
 }
 
+// Machine-dependent results, says the manual: nobody wants them.
+template <auto operation, typename T>
+void divide_checked(Warp& w, const Ins& i) {
+  const T* const b = reg<T>(w, i.b);
+  u32 zero = 0;
+  each_lane([&](int l) { zero |= b[l] == 0 ? 1u << l : 0u; });
+  if (zero & w.active)
+    fault(w, i, kLaunchFailed, std::countr_zero(zero & w.active), "integer division by zero");
+  apply<operation, T>(w, i);
+}
+template <auto operation>
+Handler division(Type type) {
+  return for_integers(type,
+                      [](auto t) -> Handler { return divide_checked<operation, decltype(t)>; });
+}
+
 Handler wide_handler(const Ins& i) {
   const bool adds = i.op == Op::mad_wide;
   switch (i.type) {
@@ -296,9 +313,10 @@ Handler arithmetic_handler(const Ins& i) {
     case Op::mad_wide:
       return wide_handler(i);
     case Op::div:
-      return number_handler<divide>(i);
+      if (const Handler handler = float_handler<divide>(i)) return handler;
+      return division<divide>(i.type);
     case Op::rem:
-      return integers<remainder>(i.type);
+      return division<remainder>(i.type);
     case Op::min:
       return i.combine ? float_handler<minimum_or_nan>(i) : number_handler<minimum>(i);
     case Op::max:

@@ -1,5 +1,6 @@
 // cp.async: PTX ISA, "Data Movement and Conversion Instructions: Asynchronous copy". The bytes
-// arrive as late as they may: when their group is waited for.
+// arrive as late as they may: when the thread that copied waits for their group. Until then nobody
+// may look; afterwards it is as if that thread had written them.
 #include <algorithm>
 #include <cstring>
 
@@ -18,19 +19,22 @@ void start_copy(Warp& w, const Ins& i) {
   const unsigned size = i.vector;
   SharedMemory& m = w.block->shared;
   AsyncCopy& copy = w.copies.emplace_back();
-  copy.lanes = w.active, copy.size = size, copy.group = w.committed[first_active(w)];
+  copy.lanes = w.active, copy.size = size, copy.pc = w.pc;
   each_active_lane(w, [&](int l) {
     const unsigned take = i.c < 0 ? size : std::min(size, reg<u32>(w, i.c)[l]);
-    if (w.committed[l] != copy.group)
-      fault(w, i, kLaunchFailed, l,
-            "cp.async: lanes of a warp with different groups are not supported");
-    bytes_at(w, i, Space::shared, to[l], size, l, Access::write);
-    for (unsigned at = static_cast<unsigned>(to[l]); at < to[l] + size; at += 4)
-      m.writes[at / 4] = kUnderWay << 8 | (w.index + 1);
+    if (to[l] & (size - 1))
+      fault(w, i, kMisaligned, l,
+            "cp.async to address " + hex(to[l]) + ", no multiple of " + std::to_string(size));
+    if (from[l] & (size - 1))
+      fault(w, i, kMisaligned, l,
+            "cp.async from address " + hex(from[l]) + ", no multiple of " + std::to_string(size));
+    copy.group[l] = w.committed[l];
     copy.to[l] = static_cast<u32>(to[l]);
     std::memset(copy.data[l], 0, sizeof copy.data[l]);
-    if (from[l] & (size - 1)) fault(w, i, kMisaligned, l, "cp.async from " + hex(from[l]));
     if (take) std::memcpy(copy.data[l], global_bytes(w, i, from[l], take, l, "cp.async"), take);
+    char* const target = shared_bytes(w, i, to[l], size, l, Access::store);
+    note_write(m, copy.to[l], copy.to[l] + size, kUnderWay, w.index, w.pc);
+    std::memset(target, 0xff, size);
   });
 }
 
@@ -38,23 +42,24 @@ void commit_group(Warp& w, const Ins&) {
   each_lane([&](int l) { w.committed[l] += w.active >> l & 1; });
 }
 
-void arrive(Warp& w, const AsyncCopy& copy) {
+void arrive(Warp& w, const AsyncCopy& copy, int lane) {
   SharedMemory& m = w.block->shared;
-  for (u32 rest = copy.lanes; rest != 0; rest &= rest - 1) {
-    const int l = std::countr_zero(rest);
-    std::memcpy(m.bytes.data() + copy.to[l], copy.data[l], copy.size);
-    for (unsigned at = copy.to[l]; at < copy.to[l] + copy.size; at += 4)
-      m.writes[at / 4] = m.epoch << 8 | (w.index + 1);
-  }
+  std::memcpy(m.bytes.data() + copy.to[lane], copy.data[lane], copy.size);
+  note_write(m, copy.to[lane], copy.to[lane] + copy.size, stamp_of(w.block->clock.now, lane),
+             w.index, copy.pc);
 }
 // imm: how many of the newest groups may stay under way.
 void wait_group(Warp& w, const Ins& i) {
   if (i.combine) commit_group(w, i);  // wait_all
-  const s64 oldest = static_cast<s64>(w.committed[first_active(w)]) - i.imm;
-  std::erase_if(w.copies, [&](const AsyncCopy& copy) {
-    if (static_cast<s64>(copy.group) >= oldest || (copy.lanes & ~w.active)) return false;
-    arrive(w, copy);
-    return true;
+  w.block->clock.last[w.index] = w.block->clock.now;
+  std::erase_if(w.copies, [&](AsyncCopy& copy) {
+    each_active_lane(w, [&](int l) {
+      const s64 left = static_cast<s64>(w.committed[l]) - copy.group[l];  // 1: the newest
+      if (!(copy.lanes >> l & 1) || left <= i.imm) return;
+      arrive(w, copy, l);
+      copy.lanes &= ~(1u << l);
+    });
+    return copy.lanes == 0;
   });
 }
 

@@ -49,7 +49,7 @@ void change(Warp& w, const Ins& i) {
   addresses(w, i, a);
   const std::lock_guard lock(atomics);
   each_active_lane(w, [&](int l) {
-    T* const at = reinterpret_cast<T*>(bytes_at(w, i, i.space, a[l], sizeof(T), l, Access::write));
+    T* const at = reinterpret_cast<T*>(bytes_at(w, i, i.space, a[l], sizeof(T), l, Access::atomic));
     const T old = *at;
     *at = changed(i.combine, old, reg<T>(w, i.b)[l], i.c < 0 ? T() : reg<T>(w, i.c)[l]);
     if (i.d >= 0) reg<T>(w, i.d)[l] = old;

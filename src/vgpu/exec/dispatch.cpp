@@ -5,6 +5,13 @@
 namespace vgpu {
 namespace {
 
+// Of memory there is one order here, so only those matter that concern the asynchronous proxy.
+void fence(Warp& w, const Ins& i) {
+  if (i.combine == 1) fence_proxies(w, w.active);
+}
+void synchronize_warp(Warp& w, const Ins& i) {
+  synchronize_lanes(w, reg<std::uint32_t>(w, i.a)[first_active(w)] & w.live);
+}
 void trap(Warp& w, const Ins& i) { fault(w, i, kLaunchFailed, first_active(w), "trap"); }
 
 }  // namespace
@@ -14,14 +21,16 @@ void do_nothing(Warp&, const Ins&) {}
 Handler handler_of(const Ins& i) {
   switch (i.op) {
     case Op::nothing:
-    case Op::fence:
     case Op::setmaxnreg:
     case Op::bra:  // this one and those below: in run_warp()
     case Op::ret:
     case Op::bar_sync:
     case Op::bar_arrive:
-    case Op::bar_warp:
       return do_nothing;
+    case Op::bar_warp:
+      return synchronize_warp;
+    case Op::fence:
+      return fence;
     case Op::trap:
       return trap;
     default:
@@ -29,7 +38,7 @@ Handler handler_of(const Ins& i) {
   }
   for (const auto room : {arithmetic_handler, bits_handler, compare_handler, convert_handler,
                           load_store_handler, atomic_handler, lanes_handler, tensor_handler,
-                          async_copy_handler, mbarrier_handler, bulk_copy_handler})
+                          async_copy_handler, mbarrier_handler, bulk_copy_handler, wgmma_handler})
     if (const Handler handler = room(i)) return handler;
   return nullptr;
 }

@@ -12,22 +12,35 @@ std::string hex(std::uint64_t value) {
   return text;
 }
 
+namespace {
+
+std::string triple(unsigned x, unsigned y, unsigned z) {
+  return "(" + std::to_string(x) + ", " + std::to_string(y) + ", " + std::to_string(z) + ")";
+}
+
+}  // namespace
+
+std::string thread_name(const Warp& w, int warp, int lane) {
+  const unsigned* const b = w.program->launch->block;
+  const unsigned thread = warp * kLanes + lane;
+  return "thread " + triple(thread % b[0], thread / b[0] % b[1], thread / b[0] / b[1]);
+}
+
+std::string place_of(const Warp& w, int pc) {
+  const Program& p = *w.program;
+  const Ins& i = p.code->ins[pc];
+  const std::string source = ptx_source(*p.module, *p.code, i.loc);
+  return source == "?" ? "PTX line " + std::to_string(i.line) : source;
+}
+
 void fault(const Warp& w, const Ins& i, int code, int lane, const std::string& what) {
   const Program& p = *w.program;
-  char text[1024];
-  const unsigned thread = w.index * kLanes + lane;
-  const unsigned* b = p.launch->block;
-  const Location at = i.loc >= 0 && i.loc < static_cast<int>(p.code->locations.size())
-                          ? p.code->locations[i.loc]
-                          : Location{};
-  const auto file = p.module->files.find(at.file);
-  std::snprintf(text, sizeof text,
-                "%s, thread (%u, %u, %u) of block (%u, %u, %u), %s:%d, PTX line %d, kernel %s",
-                what.c_str(), thread % b[0], thread / b[0] % b[1], thread / b[0] / b[1],
-                w.block->id[0], w.block->id[1], w.block->id[2],
-                file == p.module->files.end() ? "?" : file->second.c_str(), at.line, i.line,
-                p.kernel->name.c_str());
-  throw KernelFault{code, text};
+  const unsigned* const id = w.block->id;
+  const std::string source = ptx_source(*p.module, *p.code, i.loc);
+  throw KernelFault{code, what + "; " + thread_name(w, w.index, lane) + " of block " +
+                              triple(id[0], id[1], id[2]) + (source == "?" ? "" : " at " + source) +
+                              ", PTX line " + std::to_string(i.line) + ", kernel " +
+                              p.kernel->name};
 }
 
 }  // namespace vgpu

@@ -16,5 +16,9 @@ struct KernelFault {
 [[noreturn]] void fault(const Warp& w, const Ins& i, int code, int lane, const std::string& what);
 
 std::string hex(std::uint64_t value);
+// "thread (3, 0, 0)"
+std::string thread_name(const Warp& w, int warp, int lane);
+// "conv.cu:29" of an instruction, with the calls it was inlined by.
+std::string place_of(const Warp& w, int pc);
 
 }  // namespace vgpu

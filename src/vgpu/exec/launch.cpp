@@ -3,6 +3,7 @@
 #include <chrono>
 #include <cstdio>
 #include <mutex>
+#include <numeric>
 #include <thread>
 
 #include "fault.h"
@@ -21,6 +22,7 @@ void count_and_handle(Warp& w, const Ins& i) {
 // Handlers of all instructions; one without is a fault.
 Program make_program(PtxModule& module, Kernel& kernel, const Launch& launch) {
   Program p;
+  p.order = order_of(env_text("VGPU_ORDER", "forward"));
   p.module = &module, p.kernel = &kernel, p.code = kernel.code.get(), p.launch = &launch;
   int barriers = 0, waits = 0;
   for (const Ins& i : p.code->ins) {
@@ -36,8 +38,6 @@ Program make_program(PtxModule& module, Kernel& kernel, const Launch& launch) {
       p.uncounted.push_back(handler);
       p.handlers.back() = count_and_handle;
     }
-    if (i.op == Op::bar_sync && i.b >= 0) p.check_races = false;
-    if (i.op == Op::bar_warp || i.op == Op::mbar_wait) p.check_races = false;
   }
   return p;
 }
@@ -49,6 +49,9 @@ void run_blocks(const Program& program, Counts* counts) {
   const Launch& launch = *program.launch;
   const std::uint64_t blocks =
       static_cast<std::uint64_t>(launch.grid[0]) * launch.grid[1] * launch.grid[2];
+  std::vector<std::uint64_t> numbers(blocks);
+  std::iota(numbers.begin(), numbers.end(), 0);
+  Random(program.order).shuffle(&numbers);
   std::atomic<std::uint64_t> next{0}, steps{0};
   std::mutex mutex;
   KernelFault first{0, ""};
@@ -56,7 +59,7 @@ void run_blocks(const Program& program, Counts* counts) {
   const auto work = [&] {
     Worker worker(program);
     try {
-      for (std::uint64_t b; (b = next++) < blocks;) worker.run_block(b);
+      for (std::uint64_t b; (b = next++) < blocks;) worker.run_block(numbers[b]);
     } catch (const KernelFault& found) {
       const std::lock_guard lock(mutex);
       if (!first.code) first = found;

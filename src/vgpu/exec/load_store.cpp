@@ -122,8 +122,17 @@ void store(Warp& w, const Ins& i) {
     each_active_lane(w, [&](int l) { write(reinterpret_cast<char*>(a[l]) + w.host_shift, l); });
     return;
   }
+  char* to[kLanes];
   each_active_lane(w,
-                   [&](int l) { write(bytes_at(w, i, i.space, a[l], size, l, Access::write), l); });
+                   [&](int l) { to[l] = bytes_at(w, i, i.space, a[l], size, l, Access::store); });
+  SharedMemory& m = w.block->shared;
+  each_active_lane(w, [&](int l) {
+    write(to[l], l);
+    const auto offset = to[l] - m.bytes.data();  // a generic address may be of shared memory
+    if (offset >= 0 && offset < static_cast<std::ptrdiff_t>(m.bytes.size()))
+      note_write(m, static_cast<unsigned>(offset), static_cast<unsigned>(offset) + size,
+                 stamp_of(w.block->clock.now, l), w.index, w.pc);
+  });
 }
 
 Handler load_store_handler(const Ins& i) {
@@ -133,6 +142,8 @@ Handler load_store_handler(const Ins& i) {
         return i.vector == 1 ? load_shared<1> : i.vector == 2 ? load_shared<2> : load_shared<4>;
       return load;
     case Op::st:
+      if (i.space == Space::shared && size_of(i.type) == 4 && i.width == 4)
+        return i.vector == 1 ? store_shared<1> : i.vector == 2 ? store_shared<2> : store_shared<4>;
       return store;
     default:
       return nullptr;

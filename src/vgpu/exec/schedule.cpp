@@ -4,6 +4,8 @@
 // that is furthest behind runs, and groups that meet are merged. An instruction that names lanes
 // (bar.sync, shfl.sync, mma.sync) parks its group until they are there; if they cannot come, that
 // is reported.
+#include <algorithm>
+
 #include "block.h"
 #include "fault.h"
 #include "types.h"
@@ -60,27 +62,86 @@ bool resume_another(Warp& w) {
   merge_groups(w);
   return true;
 }
+// A group waits for an mbarrier: another one of the warp may be who completes its phase.
+void rotate_groups(Warp& w) {
+  const int next = furthest_behind(w);
+  if (next < 0) return;
+  const LaneGroup g = w.other_groups[next];
+  w.other_groups.erase(w.other_groups.begin() + next);
+  w.other_groups.push_back({w.pc, w.active, false});
+  w.pc = g.pc;
+  set_active(w, g.lanes);
+}
+
+const char* name_of(Op op) {
+  switch (op) {
+    case Op::bar_sync:
+      return "bar.sync";
+    case Op::bar_arrive:
+      return "bar.arrive";
+    case Op::bar_warp:
+      return "bar.warp.sync";
+    case Op::shfl:
+      return "shfl.sync";
+    case Op::vote:
+      return "vote.sync";
+    case Op::mma:
+      return "mma.sync";
+    case Op::ldmatrix:
+      return "ldmatrix.sync";
+    default:
+      return "wgmma";
+  }
+}
+// Lanes wait for others, which have come to something else or have ended.
+[[noreturn]] void report_missing_lanes(const Warp& w, const Ins& i, u32 here, u32 needed) {
+  std::string text = std::string("divergent warp: lanes ") + hex(here) + " are in " +
+                     name_of(i.op) + " here, which needs lanes " + hex(needed);
+  for (const LaneGroup& g : w.other_groups) {
+    if (g.pc == w.pc || !(g.lanes & needed)) continue;
+    text += "; lanes " + hex(g.lanes) + " wait in " + name_of(w.program->code->ins[g.pc].op) +
+            " at " + place_of(w, g.pc);
+  }
+  if (const u32 ended = needed & ~w.live) text += "; lanes " + hex(ended) + " have ended";
+  fault(w, i, kLaunchFailed, std::countr_zero(here), text);
+}
 // Whether the lanes that a warp-wide instruction needs are here; parks the group if not.
 bool gathered(Warp& w, const Ins& i, u32 needed) {
   if ((w.active & needed) == needed) return true;
+  const int pc = w.pc;
   const u32 here = w.active | take_groups_here(w);
   set_active(w, here);
   if ((here & needed) == needed) return true;
   w.other_groups.push_back({w.pc, here, true});
   if (resume_another(w)) return false;
-  fault(w, i, kLaunchFailed, std::countr_zero(here),
-        "a warp-wide instruction reached by lanes " + hex(here) + " only; it needs " + hex(needed));
+  w.pc = pc;
+  report_missing_lanes(w, i, here, needed);
 }
 
 // The lanes that have to be there before an instruction is executed; 0 where that does not matter.
 u32 lanes_needed(const Warp& w, const Ins& i) {
+  const auto members = [&](int slot) {  // lanes may have masks of their own
+    const u32* const masks = reg<u32>(w, slot);
+    u32 all = 0;
+    each_active_lane(w, [&](int l) {
+      all |= masks[l];
+      if (!(masks[l] >> l & 1))
+        fault(w, i, kLaunchFailed, l,
+              std::string(name_of(i.op)) + ": the mask " + hex(masks[l]) +
+                  " does not name the calling lane");
+    });
+    return all;
+  };
   switch (i.op) {
     case Op::bar_sync:
+    case Op::bar_arrive:
       return w.live;
     case Op::bar_warp:
-      return reg<u32>(w, i.a)[first_active(w)] & w.live;
+      return members(i.a) & w.live;
     case Op::shfl:
-      return reg<u32>(w, list_of(w, i)[5])[first_active(w)] & w.live;
+      return members(list_of(w, i)[5]) & w.live;
+    case Op::vote:
+      return members(i.b) & w.live;
     case Op::mma:
     case Op::ldmatrix:
     case Op::wgmma:
@@ -123,17 +184,57 @@ bool end_lanes(Warp& w, const Ins& i, u32 lanes) {
   }
   if (w.live == 0) return false;
   if (!resume_another(w))
-    fault(
-        w, i, kLaunchFailed, std::countr_zero(w.live),
-        "the lanes " + hex(w.live) + " wait at a warp-wide instruction for lanes that have exited");
+    fault(w, i, kLaunchFailed, std::countr_zero(w.live),
+          "the lanes " + hex(w.live) + " wait for lanes that have ended");
   return true;
 }
 
+// __syncthreads() by some threads of a block, while others have ended.
+void check_all_live(const Warp& w, const Ins& i) {
+  const unsigned lanes = std::min<unsigned>(kLanes, w.block->threads - kLanes * w.index);
+  const u32 all = lanes == kLanes ? kAllLanes : (1u << lanes) - 1;
+  if (w.live == all) return;
+  fault(w, i, kLaunchFailed, first_active(w),
+        "divergent barriers: this thread waits in bar.sync, " +
+            thread_name(w, w.index, std::countr_zero(all & ~w.live)) + " has ended");
+}
+
+void complete_barrier(Warp& w, u32 id) {
+  Barrier& b = w.block->barriers[id];
+  for (int k = 0; k < w.block->warp_count; ++k) {
+    Warp& waiting = w.block->warps[k];
+    if (waiting.waits_at != static_cast<int>(id)) continue;
+    waiting.waits_at = -1;
+    acquire(waiting, waiting.live, b.knowledge);
+  }
+  w.block->progressed = true;
+  b = {};
+}
+
+// bar.sync and bar.arrive. The lanes of the warp are all here.
 void arrive_at_barrier(Warp& w, const Ins& i) {
   if (w.counts) count_instruction(w, i);
   const int lane = first_active(w);
-  w.waits_at = static_cast<int>(reg<u32>(w, i.a)[lane] & 15);
-  w.block->barriers[w.waits_at].expected = i.b < 0 ? 0 : reg<u32>(w, i.b)[lane];
+  const u32 id = reg<u32>(w, i.a)[lane], expected = i.b < 0 ? 0 : reg<u32>(w, i.b)[lane];
+  if (id > 15 || expected % kLanes)
+    fault(w, i, kLaunchFailed, lane,
+          "barrier " + std::to_string(id) + " with " + std::to_string(expected) +
+              " threads: there are 16 barriers, for multiples of 32 threads");
+  Barrier& b = w.block->barriers[id];
+  if (b.arrived == 0) b.pc = w.pc, b.first_warp = w.index, b.expected = expected;
+  const auto meets = [&](const std::string& how) {
+    fault(w, i, kLaunchFailed, lane,
+          "divergent barriers: barrier " + std::to_string(id) + " here" + how + ", and warp " +
+              std::to_string(b.first_warp) + " waits at it at " + place_of(w, b.pc));
+  };
+  if (b.expected != expected) meets(" with another number of threads");
+  if (expected == 0 && b.pc != w.pc) meets("");
+  if (expected == 0) check_all_live(w, i);
+  synchronize_lanes(w, w.live);
+  release(w, w.live, &b.knowledge);
+  b.arrived += kLanes;
+  if (i.op == Op::bar_sync) w.waits_at = static_cast<int>(id);
+  if (b.arrived == (expected ? expected : kLanes * w.block->warp_count)) complete_barrier(w, id);
 }
 
 // Restricts the active lanes to those whose predicate holds; false where none is left.
@@ -144,6 +245,34 @@ bool apply_predicate(Warp& w, const Ins& i) {
   const u32 lanes = bits_of(w.predicated_mask);
   if (lanes == 0) return false;
   if (lanes != w.active) w.active = lanes, w.all_active = false, w.active_mask = w.predicated_mask;
+  return true;
+}
+
+// An instruction that needs lanes which are not all active: those whose predicate does not hold go
+// on without it, as a group of their own.
+void leave_others(Warp& w, u32 group) {
+  const u32 rest = group & ~w.active, here = w.active;
+  w.other_groups.push_back({w.pc + 1, rest, false});
+  set_active(w, here);
+}
+
+// Executes the instruction at w.pc for the active lanes, of the group's `group`; false where they
+// have to wait.
+bool execute(Warp& w, const Ins& i, Handler handler, u32 group) {
+  const bool predicated = w.active != group;
+  if (const u32 needed = lanes_needed(w, i); needed && (w.active & needed) != needed) {
+    if (predicated) leave_others(w, group);
+    if (!gathered(w, i, needed)) return false;
+    return execute(w, i, handler, w.active);
+  }
+  if (w.products_under_way) check_registers_of_products(w, i);
+  const bool barrier = i.op == Op::bar_sync || i.op == Op::bar_arrive;
+  if (barrier && w.pc != w.program->dropped_barrier)
+    arrive_at_barrier(w, i);
+  else
+    handler(w, i);
+  if (predicated) w.active = group, w.all_active = group == w.live, w.active_mask = w.group_mask;
+  ++w.pc;
   return true;
 }
 
@@ -162,27 +291,19 @@ Stop run_warp(Warp& w) {
       continue;
     }
     const u32 group = w.active;
-    const bool all_active = w.all_active;
     if (i.pred >= 0 && !apply_predicate(w, i)) {
       ++w.pc;
       continue;
     }
-    const bool predicated = w.active != group;
     if (i.op == Op::ret) {
       if (end_lanes(w, i, group)) continue;
       return Stop::done;
     }
-    if (const u32 needed = lanes_needed(w, i); needed && !gathered(w, i, needed)) continue;
-    if (i.op == Op::bar_sync && w.pc != p.dropped_barrier) {
-      arrive_at_barrier(w, i);
-      ++w.pc;
-      return Stop::barrier;
-    }
-    handlers[w.pc](w, i);
-    if (predicated) w.active = group, w.all_active = all_active, w.active_mask = w.group_mask;
-    ++w.pc;
+    if (!execute(w, i, handlers[w.pc], group)) continue;
+    if (w.waits_at >= 0) return Stop::barrier;
     if (w.yields) {
       w.yields = false;
+      rotate_groups(w);
       return Stop::yield;
     }
   }

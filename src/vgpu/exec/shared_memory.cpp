@@ -1,103 +1,153 @@
+// Races: two accesses of a word, one of them a write, that no barrier puts in order.
 #include "shared_memory.h"
 
 #include <algorithm>
+#include <cstring>
 
 #include "block.h"
 #include "fault.h"
-#include "load_store.h"
 #include "types.h"
 
 namespace vgpu {
+
+void SharedMemory::resize(std::size_t size, unsigned warps) {
+  words = (size + 3) / 4 + 4;
+  bytes.resize(4 * words);
+  written.resize(words);
+  writer.resize(words);
+  writer_pc.resize(words);
+  read.resize(words);
+  read_by.resize(words * warps);
+}
+
+void SharedMemory::forget() {
+  std::fill(written.begin(), written.end(), 0);
+  std::fill(read.begin(), read.end(), 0);
+  std::fill(read_by.begin(), read_by.end(), 0);
+}
+
 namespace {
 
-std::string race(std::uint64_t address, const std::string& rest) {
-  return "race in shared memory at " + std::to_string(address) + ": " + rest;
-}
-
-void check_read(Warp& w, const Ins& i, unsigned at, int lane) {
-  SharedMemory& m = w.block->shared;
-  const u32 me = w.index + 1, now = m.epoch, wrote = m.writes[at / 4];
-  if (wrote >> 8 < m.first_epoch)
-    fault(w, i, kLaunchFailed, lane,
-          "shared memory read before it was written, at " + std::to_string(at));
-  if (wrote >> 8 == now && (wrote & 255) != me && w.program->check_races)
-    fault(w, i, kLaunchFailed, lane,
-          race(at, "read by warp " + std::to_string(me - 1) + ", written by warp " +
-                       std::to_string((wrote & 255) - 1) + " since the last barrier"));
-  u32& did_read = m.reads[at / 4];
-  did_read = now << 8 | (did_read >> 8 == now && (did_read & 255) != me ? 255 : me);
-}
-void check_write(Warp& w, const Ins& i, unsigned at, int lane) {
-  SharedMemory& m = w.block->shared;
-  const u32 me = w.index + 1, now = m.epoch, wrote = m.writes[at / 4], did_read = m.reads[at / 4];
-  if (w.program->check_races) {
-    if (wrote >> 8 == now && (wrote & 255) != me)
-      fault(w, i, kLaunchFailed, lane,
-            race(at, "written by warps " + std::to_string(me - 1) + " and " +
-                         std::to_string((wrote & 255) - 1) + " without a barrier between"));
-    if (did_read >> 8 == now && (did_read & 255) != me)
-      fault(w, i, kLaunchFailed, lane,
-            race(at, "written by warp " + std::to_string(me - 1) +
-                         ", read by another since the last barrier"));
-  }
-  m.writes[at / 4] = now << 8 | me;
+// Which of the bytes of a word are in [begin, end).
+unsigned bytes_of_word(unsigned word, unsigned begin, unsigned end) {
+  const unsigned from = std::max(begin, 4 * word) - 4 * word,
+                 to = std::min(end, 4 * word + 4) - 4 * word;
+  return ((1u << to) - 1) & ~((1u << from) - 1);
 }
 
 }  // namespace
 
-char* shared_bytes(Warp& w, const Ins& i, std::uint64_t address, unsigned size, int lane,
-                   Access access) {
-  SharedMemory& m = w.block->shared;
-  const bool writes = access == Access::write;
-  if (address + size > m.bytes.size())
-    fault(w, i, kIllegalAddress, lane,
-          std::string(writes ? "shared write" : "shared read") + " of " + std::to_string(size) +
-              " bytes at " + std::to_string(address) + " of " + std::to_string(m.bytes.size()));
-  for (unsigned at = address & ~3u; at < address + size; at += 4) {
-    const u32 wrote = m.writes[at / 4];
-    if (wrote >> 8 == kUnderWay)
-      fault(w, i, kLaunchFailed, lane,
-            "shared memory at " + std::to_string(at) + " " + (writes ? "written" : "read") +
-                " while a cp.async of warp " + std::to_string((wrote & 255) - 1) +
-                " to it has not been waited for");
-    writes ? check_write(w, i, at, lane) : check_read(w, i, at, lane);
+void note_write(SharedMemory& m, unsigned begin, unsigned end, u32 stamp, int column, int pc) {
+  for (unsigned word = begin / 4; word < (end + 3) / 4; ++word) {
+    m.written[word] = stamp;
+    m.writer[word] = static_cast<u16>(column | bytes_of_word(word, begin, end) << 8);
+    m.writer_pc[word] = pc;
   }
-  return m.bytes.data() + address;
 }
 
-template <int words>
-void load_shared(Warp& w, const Ins& i) {
-  SharedMemory& m = w.block->shared;
-  alignas(64) u32 a[kLanes];
-  shared_addresses(w, i, a);
-  u32 most = 0, any = 0;
-  for (int l = 0; l < kLanes; ++l) most = std::max(most, a[l]), any |= a[l];
-  // What is wrong is looked at again, lane by lane, for the message.
-  if (most + 4 * words > m.bytes.size() || any & (4 * words - 1)) return load(w, i);
-  const u32 me = w.index + 1, now = m.epoch, first = m.first_epoch;
-  const u32* const writes = m.writes.data();
-  u32* const reads = m.reads.data();
-  const bool races = w.program->check_races;
-  u32 bad = 0;
-  for (int k = 0; k < words; ++k)
-    for (int l = 0; l < kLanes; ++l) {
-      const u32 t = writes[a[l] / 4 + k];
-      bad |= (t >> 8 < first) | (t >> 8 > now) | (races & (t >> 8 == now) & ((t & 255) != me));
-    }
-  if (bad) return load(w, i);
-  if (races)
-    for (int k = 0; k < words; ++k)
-      for (int l = 0; l < kLanes; ++l) {
-        u32& t = reads[a[l] / 4 + k];
-        t = now << 8 | ((t >> 8 == now) & ((t & 255) != me) ? 255 : me);
-      }
-  const int* const to = list_of(w, i);
-  const auto* const from = reinterpret_cast<const u32*>(m.bytes.data());
-  for (int k = 0; k < words; ++k)
-    if (to[k] >= 0) write_lanes(w, reg<u32>(w, to[k]), [&](int l) { return from[a[l] / 4 + k]; });
+namespace {
+
+// Who made an access, for a message.
+std::string agent(const Warp& w, int column, int lane, int pc) {
+  const std::string at = pc >= 0 ? " at " + place_of(w, pc) : "";
+  if (column >= kFirstProductColumn)
+    return "the wgmma of warp " + std::to_string(column - kFirstProductColumn) + at;
+  if (column >= kFirstCopyColumn) return "the copy" + at;
+  return thread_name(w, column, lane) + at;
 }
-template void load_shared<1>(Warp&, const Ins&);
-template void load_shared<2>(Warp&, const Ins&);
-template void load_shared<4>(Warp&, const Ins&);
+[[noreturn]] void race(const Warp& w, const Ins& i, unsigned address, int lane, const char* what,
+                       const std::string& other) {
+  fault(w, i, kLaunchFailed, lane,
+        "race in shared memory at byte " + std::to_string(address) + ": " + what + " " + other +
+            ", with no barrier between");
+}
+void check_arrived(const Warp& w, const Ins& i, unsigned address, int lane, const char* access) {
+  const SharedMemory& m = w.block->shared;
+  if (m.written[address / 4] != kUnderWay) return;
+  const int column = m.writer[address / 4] & 255;
+  const std::string copy = column < kWarpColumns
+                               ? "the cp.async of warp " + std::to_string(column) + " at "
+                               : std::string("the bulk copy at ");
+  fault(w, i, kLaunchFailed, lane,
+        std::string("shared memory at byte ") + std::to_string(address) + " is " + access +
+            " while " + copy + place_of(w, m.writer_pc[address / 4]) +
+            " to it is under way: it has not been waited for");
+}
+
+}  // namespace
+
+void check_read(Warp& w, const Ins& i, unsigned address, unsigned mask, int lane) {
+  SharedMemory& m = w.block->shared;
+  const unsigned word = address / 4;
+  const u32 stamp = m.written[word];
+  check_arrived(w, i, address, lane, "read");
+  if (tick_of(stamp) < w.block->clock.first)
+    fault(w, i, kLaunchFailed, lane,
+          "shared memory at byte " + std::to_string(address) + " is read before it was written");
+  const int column = m.writer[word] & 255;
+  if (tick_of(stamp) > w.order.floor && (m.writer[word] >> 8 & mask) &&
+      !knows(w, lane, column, lane_of(stamp), tick_of(stamp)))
+    race(w, i, address, lane, "read here, written by",
+         agent(w, column, lane_of(stamp), m.writer_pc[word]));
+}
+
+namespace {
+
+// Reads of a part of a word by some and writes of another by others are no race; as it is not
+// noted which part was read, writes of a part pass.
+void check_no_reader(Warp& w, const Ins& i, unsigned address, int lane) {
+  SharedMemory& m = w.block->shared;
+  const unsigned word = address / 4;
+  if (m.read[word] <= w.order.floor) return;
+  for (int v = 0; v < w.block->warp_count; ++v) {
+    const u32 stamp = m.reads_of(v)[word];
+    if (tick_of(stamp) > w.order.floor && !knows(w, lane, v, lane_of(stamp), tick_of(stamp)))
+      race(w, i, address, lane, "written here, read by", agent(w, v, lane_of(stamp), -1));
+  }
+}
+
+}  // namespace
+
+void check_write(Warp& w, const Ins& i, unsigned address, unsigned mask, int lane, bool atomic) {
+  SharedMemory& m = w.block->shared;
+  const unsigned word = address / 4;
+  const u32 stamp = m.written[word];
+  check_arrived(w, i, address, lane, "written");
+  const int column = m.writer[word] & 255;
+  if (tick_of(stamp) > w.order.floor && (m.writer[word] >> 8 & mask) &&
+      !(atomic && is_atomic(stamp)) && !knows(w, lane, column, lane_of(stamp), tick_of(stamp)))
+    race(w, i, address, lane, "written here, and by",
+         agent(w, column, lane_of(stamp), m.writer_pc[word]));
+  if (mask == 15) check_no_reader(w, i, address, lane);
+}
+
+char* shared_bytes(Warp& w, const Ins& i, u64 address, unsigned size, int lane, Access access) {
+  SharedMemory& m = w.block->shared;
+  const bool reads = access == Access::read || access == Access::look;
+  if (address + size > w.block->shared_size)
+    fault(w, i, kIllegalAddress, lane,
+          std::string(reads ? "read" : "write") + " of " + std::to_string(size) +
+              " bytes of shared memory at byte " + std::to_string(address) + "; the block has " +
+              std::to_string(w.block->shared_size));
+  const unsigned begin = static_cast<unsigned>(address), end = begin + size;
+  if (!reads) check_operands_of_products(w, i, begin, end, lane);
+  BlockClock& clock = w.block->clock;
+  for (unsigned word = begin / 4; word < (end + 3) / 4; ++word) {
+    const unsigned mask = bytes_of_word(word, begin, end);
+    if (reads)
+      check_read(w, i, 4 * word, mask, lane);
+    else
+      check_write(w, i, 4 * word, mask, lane, access == Access::atomic);
+    if (access == Access::read) {
+      m.read[word] = clock.now;
+      m.reads_of(w.index)[word] = stamp_of(clock.now, lane);
+    }
+  }
+  if (access != Access::look) clock.last[w.index] = clock.now;
+  if (access == Access::write || access == Access::atomic)
+    note_write(m, begin, end, stamp_of(clock.now, lane) | (access == Access::atomic ? kAtomic : 0),
+               w.index, w.pc);
+  return m.bytes.data() + address;
+}
 
 }  // namespace vgpu

@@ -3,35 +3,62 @@
 #include <cstdint>
 #include <vector>
 
+#include "order.h"
 #include "warp.h"
 
 namespace vgpu {
 
-// The epoch of words that a cp.async under way will write.
-constexpr std::uint32_t kUnderWay = 0xffffff;
+// look, store: a read or a write that is noted later, or elsewhere. Lanes of one instruction may
+// write the same value to the same place, and the reads of a wgmma end when it is waited for.
+enum class Access { read, look, store, write, atomic };
+
+// A tick and the lane, packed, and whether the access was an atomic.
+constexpr std::uint32_t kAtomic = 32;
+constexpr std::uint32_t stamp_of(Tick tick, int lane) {
+  return tick << 6 | static_cast<unsigned>(lane);
+}
+constexpr Tick tick_of(std::uint32_t stamp) { return stamp >> 6; }
+constexpr int lane_of(std::uint32_t stamp) { return static_cast<int>(stamp & 31); }
+constexpr bool is_atomic(std::uint32_t stamp) { return stamp & kAtomic; }
+constexpr std::uint32_t kUnderWay = ~0u;    // an asynchronous copy will write the word
+constexpr Tick kLastTick = (1u << 26) - 2;  // a worker begins anew long before
 
 struct SharedMemory {
   std::vector<char> bytes;
-  // Of each word: epoch << 8 | warp + 1 of the last write and the last read; 255 where several
-  // warps read. An epoch is an interval between barriers; a word is unwritten where its epoch is
-  // before the block's first.
-  std::vector<std::uint32_t> writes, reads;
-  std::uint32_t epoch = 1, first_epoch = 1;
 
-  void resize(std::size_t size) {
-    bytes.resize(size);
-    writes.resize(size / 4 + 2);
-    reads.resize(size / 4 + 2);
-  }
+  // Of each word: the stamp of its last write; by which column, with the bytes of the word it wrote
+  // above; and at which instruction.
+  std::vector<std::uint32_t> written;
+  std::vector<std::uint16_t> writer;
+  std::vector<std::int32_t> writer_pc;
+  // The tick of the last read, and the stamp of each warp's last read: a warp's words lie together.
+  std::vector<std::uint32_t> read, read_by;
+  std::size_t words = 0;
+
+  void resize(std::size_t size, unsigned warps);
+  void forget();  // who wrote and read: ticks begin anew
+
+  std::uint32_t* reads_of(int warp) { return read_by.data() + words * warp; }
 };
 
-enum class Access { read, write };
-// The bytes of [address, address + size), after the checks of an access by this lane.
+// The bytes of [address, address + size), after the checks of an access by this lane; these note
+// the access.
 char* shared_bytes(Warp& w, const Ins& i, std::uint64_t address, unsigned size, int lane,
                    Access access);
 
-// ld.shared of 1, 2 or 4 words: the checks of all lanes at once.
+// The same for a word, whose address is a multiple of 4, of which the lane touches the bytes in
+// `mask`. Nothing is noted.
+void check_read(Warp& w, const Ins& i, unsigned address, unsigned mask, int lane);
+void check_write(Warp& w, const Ins& i, unsigned address, unsigned mask, int lane, bool atomic);
+
+// Notes a write of [begin, end).
+void note_write(SharedMemory& m, unsigned begin, unsigned end, std::uint32_t stamp, int column,
+                int pc);
+
+// ld.shared and st.shared of 1, 2 or 4 words: the checks of all lanes at once.
 template <int words>
 void load_shared(Warp& w, const Ins& i);
+template <int words>
+void store_shared(Warp& w, const Ins& i);
 
 }  // namespace vgpu

@@ -8,6 +8,8 @@
 
 #include "../ptx.h"
 #include "../vgpu.h"
+#include "order.h"
+#include "random.h"
 
 namespace vgpu {
 
@@ -27,15 +29,16 @@ struct Program {
   const Launch* launch;
   std::vector<Handler> handlers;   // one for each instruction
   std::vector<Handler> uncounted;  // where launches are counted: what a handler then calls
-  bool check_races = true;
-  int dropped_barrier = -1;  // the index of a bar.sync that is left out, to try the checks
+  Order order;                     // of blocks and warps
+  int dropped_barrier = -1;        // the index of a bar.sync that is left out, to try the checks
 };
 
 // A cp.async instruction under way: its bytes arrive when its group is waited for.
 struct AsyncCopy {
-  std::uint32_t lanes, group;
+  std::uint32_t lanes;  // whose bytes have not arrived
   unsigned size;
-  std::uint32_t to[kLanes];
+  int pc;
+  std::uint32_t group[kLanes], to[kLanes];
   char data[kLanes][16];
 };
 
@@ -68,6 +71,17 @@ struct Warp {
 
   std::vector<AsyncCopy> copies;
   std::uint32_t committed[kLanes] = {};  // groups of cp.async
+
+  // Of wgmma: groups committed, products not waited for, and whether wgmma.fence was executed since
+  // the last wait. What a product under way does with a register is in `product_registers`, by its
+  // place in the file / 64.
+  std::uint32_t product_groups = 0;
+  int products_under_way = 0;
+  bool product_fence = false;
+  enum class Use : std::uint8_t { none, operand, sum };
+  std::vector<Use> product_registers;
+
+  WarpOrder order;
 
   // The allocation that was touched last, whose bytes lie `host_shift` above its addresses.
   std::uint64_t allocation_begin = 1, allocation_end = 0;
@@ -138,6 +152,7 @@ Handler tensor_handler(const Ins& i);
 Handler async_copy_handler(const Ins& i);
 Handler mbarrier_handler(const Ins& i);
 Handler bulk_copy_handler(const Ins& i);
+Handler wgmma_handler(const Ins& i);
 void do_nothing(Warp& w, const Ins& i);
 
 }  // namespace vgpu

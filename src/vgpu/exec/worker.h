@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "block.h"
+#include "random.h"
 #include "vgpu/counters/counters.h"
 #include "warp.h"
 
@@ -20,14 +21,17 @@ class Worker {
  private:
   void set_specials(Warp& w) const;
   void begin_block(std::uint64_t number);
+  void end_warp(const Warp& w);
   bool run_warps();
-  bool release_barriers();
+  std::string waits_where(const Warp& w) const;
   [[noreturn]] void report_deadlock();
 
   const Program& program_;
   std::unique_ptr<LaunchCounts> counts_;
   unsigned threads_;
   unsigned warps_alive_ = 0;
+  Random random_;
+  std::vector<int> order_;  // of the warps
   Block block_;
   std::vector<Warp> warps_;
   std::vector<char> registers_, local_;

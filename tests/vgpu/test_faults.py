@@ -1,0 +1,244 @@
+"""Wrong kernels are found, each with its message, place and thread; right ones beside them pass.
+
+The kernels are those of ``faults.cu``, compiled to PTX by the nvcc that made ``convnet._vgpu``.
+"""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+import pytest
+
+from kernels import ORDERS, Kernels, is_at
+
+X = np.arange(1, 65, dtype=np.float32)
+
+
+@pytest.fixture(scope="module")
+def kernels() -> Kernels:
+    return Kernels("faults.cu")
+
+
+def message(kernels: Kernels, name: str, **launch: int) -> str:
+    """Of a run of 64 threads that must fail."""
+    return kernels.message(name, launch.pop("x", X), np.zeros(64, np.float32), **launch)
+
+
+RIGHT = {
+    "right_barrier": X[::-1] + 2,
+    "right_syncwarp": X.reshape(-1, 2)[:, ::-1].ravel() + 2,
+    "right_same_value": np.full(64, 1.0),
+    "right_bytes": X,
+    "right_atomics": np.tile(X.reshape(-1, 4).sum(0), 16),
+    "right_named_barriers": np.r_[X[:32][::-1] + 2, np.zeros(32)],
+    "right_elected_arrival": np.r_[X[:32][::-1], np.zeros(32)],
+    "right_async": X + X[::-1],
+    "copy_over_right": X[::-1] + X,
+}
+
+
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("name", RIGHT)
+def test_right_kernel_passes_in_every_order(kernels: Kernels, name: str, order: str) -> None:
+    y = kernels.run(name, X, np.zeros(64, np.float32), order=order)
+    np.testing.assert_array_equal(y, RIGHT[name])
+
+
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize(
+    ("name", "what"),
+    [
+        ("missing_barrier", "race .*: (read here, written|written here, read) by thread"),
+        ("missing_second_barrier", "race .*: (written here, read|read here, written) by thread"),
+        ("missing_syncwarp", "race .*: read here, written by thread"),
+        ("missing_second_syncwarp", "race .*: written here, read by thread"),
+        ("partial_syncwarp", "race .*: read here, written by thread"),
+        ("same_word", "race .* writes another value to it in the same instruction"),
+        ("atomic_without_barrier", "race .*: read here, written by thread"),
+        ("named_barrier_missing", "race .* by thread|deadlock"),
+        ("elected_wait", "race .*: read here, written by thread"),
+        (
+            "async_without_barrier",
+            "race .*: read here, written by thread|.* before it was written|.* under way",
+        ),
+    ],
+)
+def test_race(kernels: Kernels, name: str, what: str, order: str) -> None:
+    found = message(kernels, name, order=order)
+    assert re.match(what, found)
+    assert is_at(found, kernels, name)
+    assert re.search(r"thread \(\d+, 0, 0\) of block \(0, 0, 0\)", found)
+
+
+def test_race_past_an_arrival_for_others(kernels: Kernels) -> None:
+    found = message(kernels, "bad_elected_arrival")
+    assert re.match("race .*: read here, written by thread", found)
+    assert is_at(found, kernels, "elected_arrival")
+
+
+@pytest.mark.parametrize("name", ["async_without_wait", "async_wait_too_few"])
+def test_copy_that_was_not_waited_for(kernels: Kernels, name: str) -> None:
+    found = message(kernels, name)
+    assert re.match(r"shared memory at byte \d+ is read while the cp.async of warp . at", found)
+    assert is_at(found, kernels, name)
+
+
+def test_unwritten_shared_memory(kernels: Kernels) -> None:
+    found = message(kernels, "unwritten_shared")
+    assert found.startswith("shared memory at byte 256 is read before it was written")
+    assert "thread (63, 0, 0)" in found
+    assert is_at(found, kernels, "unwritten_shared")
+
+
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize(
+    ("name", "what"),
+    [
+        ("exit_before_barrier", "divergent barriers: this thread waits in bar.sync, .* has ended"),
+        ("two_barriers", "divergent barriers: barrier 0 here, and warp . waits at it at"),
+        ("uneven_loop", "deadlock: .*waiting in bar.sync 0 at|divergent barriers"),
+        (
+            "shuffle_in_branch",
+            "divergent warp: lanes 0xa+ are in bar.sync here.* lanes 0x5+ wait in shfl.sync",
+        ),
+        ("different_operations", "divergent warp: lanes .* wait in (vote|shfl).sync at"),
+        ("mask_without_self", "shfl.sync: the mask 0xfffe does not name the calling lane"),
+        ("shuffle_from_the_dead", "shfl.sync from lane 16, which does not take part"),
+        ("mma_in_part", "divergent warp: lanes 0xff are in mma.sync .* have ended"),
+        (
+            "named_barriers_crossed",
+            "deadlock: warp 0 is waiting in bar.sync 1 at .*; warp 1 is waiting in bar.sync 2 at",
+        ),
+    ],
+)
+def test_threads_that_do_not_meet(kernels: Kernels, name: str, what: str, order: str) -> None:
+    found = message(kernels, name, order=order)
+    assert re.match(what, found)
+    assert is_at(found, kernels, name)
+
+
+@pytest.mark.parametrize(
+    ("name", "what", "thread"),
+    [
+        ("shared_write_overrun", "write of 4 bytes of shared memory at byte 256", 63),
+        ("global_overrun", "write of 4 bytes at 0x.*, 256 bytes into an allocation of 256", 63),
+        ("global_read_overrun", "read of 4 bytes at 0x.*, 256 bytes into an allocation of", 63),
+        ("far_overrun", "read of 4 bytes at 0x", 0),
+        ("null_pointer", "write of 4 bytes at 0", 3),
+        ("misaligned", "address .* is not a multiple of 16", 1),
+        ("misaligned_async", "cp.async to address .*, no multiple of 16", 1),
+        ("divide", "integer division by zero", 0),
+    ],
+)
+def test_fault(kernels: Kernels, name: str, what: str, thread: int) -> None:
+    found = message(kernels, name)
+    assert re.match(what, found)
+    assert f"thread ({thread}, 0, 0) of block (0, 0, 0)" in found
+    assert is_at(found, kernels, name)
+    assert f"kernel {name}" in found
+
+
+def test_overrun_of_dynamic_shared_memory(kernels: Kernels) -> None:
+    found = message(kernels, "shared_read_overrun", shared=256)
+    assert found.startswith("read of 4 bytes of shared memory at byte 256; the block has 256")
+    assert is_at(found, kernels, "shared_read_overrun")
+
+
+def test_place_of_an_inlined_function(kernels: Kernels) -> None:
+    found = message(kernels, "far_overrun")
+    inner, outer = found.split(" (element), inlined at ")
+    assert is_at(inner, kernels, "inlined")
+    assert is_at(outer, kernels, "far_overrun")
+
+
+def test_trap(kernels: Kernels) -> None:
+    found = message(kernels, "trap_in_one", grid=3)
+    assert found.startswith("trap")
+    assert "thread (5, 0, 0) of block (2, 0, 0)" in found
+    assert is_at(found, kernels, "trap_in_one")
+
+
+STEPS = np.arange(6 * 128, dtype=np.float32) % 7
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_pipeline_of_bulk_copies(kernels: Kernels, order: str) -> None:
+    y = kernels.run("pipeline_right", STEPS, np.zeros(128, np.float32), block=160, order=order)
+    expected = np.zeros(128, np.float32)
+    for step in STEPS.reshape(6, 128):
+        expected = 2 * expected + step[::-1]
+    np.testing.assert_array_equal(y, expected)
+
+
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize(
+    ("fault", "line", "what"),
+    [
+        ("no_init", None, "the mbarrier was not initialized"),
+        ("no_full", "stage", "shared memory at byte .* (under way|before it was written)|race"),
+        (
+            "no_empty",
+            "copy",
+            "race .*read by thread|shared memory .* written while|mbarrier.arrive: more",
+        ),
+        (
+            "never_arrives",
+            None,
+            "deadlock: warp 0, 1, 2, 3 is waiting for an mbarrier's phase, which nobody",
+        ),
+        ("too_many_bytes", "copy", "a copy of 512 bytes, but its mbarrier expects only 256"),
+        ("too_often", "too_often", "mbarrier.arrive: more arrivals than the 1 that the barrier"),
+        ("not_waited", "copy", "the block ends with a copy to shared memory that nobody has"),
+    ],
+)
+def test_broken_pipeline(
+    kernels: Kernels, fault: str, line: str | None, what: str, order: str
+) -> None:
+    found = kernels.message(
+        f"pipeline_{fault}", STEPS, np.zeros(128, np.float32), block=160, order=order
+    )
+    assert re.match(what, found)
+    if line is not None:
+        assert is_at(found, kernels, line)
+
+
+def test_ordinary_writes_before_a_bulk_copy(kernels: Kernels) -> None:
+    found = message(kernels, "copy_over_without_fence")
+    assert re.match("an asynchronous copy writes to byte .* with no fence.proxy.async since", found)
+    assert is_at(found, kernels, "copy_over")
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_wgmma(kernels: Kernels, order: str) -> None:
+    x = X % 5
+    y = kernels.run("wgmma_right", x, np.zeros(128, np.float32), block=128, order=order)
+    # a[0] to a[3] of each lane are 0 to 3: rows g are 0 for k < 4 and 2 above, rows g + 8 1 and 3
+    b = x.reshape(8, 8)  # [n][k]; the swizzle of 32 bytes exchanges the halves of rows 4 to 7
+    b = np.concatenate([b[:4], np.roll(b[4:], 4, axis=1)])
+    low, high = b[:, :4].sum(1), b[:, 4:].sum(1)
+    sums = 2 * high + (low + 3 * high) + 2  # of column n, in rows g and g + 8
+    expected = np.tile(sums.reshape(4, 2).sum(1), 32)
+    np.testing.assert_array_equal(y, expected)
+
+
+@pytest.mark.parametrize(
+    ("fault", "line", "what"),
+    [
+        ("no_fence", "wgmma", "wgmma.mma_async without a wgmma.fence"),
+        ("no_wait", "wgmma", "the warp ends with a wgmma that was not waited for"),
+        ("no_proxy_fence", "wgmma", "wgmma reads byte 0 .* with no fence.proxy.async since"),
+        ("reads_early", "reads_early", "reads a sum of a wgmma under way"),
+        ("reused", "reused", "writes to an operand of a wgmma under way"),
+        ("overwritten", "overwritten", "race .* written here, (while it is )?read by the wgmma"),
+    ],
+)
+def test_broken_wgmma(kernels: Kernels, fault: str, line: str, what: str) -> None:
+    found = kernels.message(f"wgmma_{fault}", X, np.zeros(128, np.float32), block=128)
+    assert re.match(what, found)
+    assert is_at(found, kernels, line)
+
+
+def test_unknown_order(kernels: Kernels) -> None:
+    found = message(kernels, "right_barrier", order="sideways")
+    assert 'expected forward, reverse or shuffle:SEED, got "sideways"' in found
