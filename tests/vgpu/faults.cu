@@ -152,6 +152,17 @@ KERNEL right_bytes(const float* x, float* y) {
   bytes[threadIdx.x] = static_cast<unsigned char>(x[threadIdx.x]);
   y[threadIdx.x] = bytes[threadIdx.x];
 }
+// Some lanes of a warp, each by itself.
+KERNEL right_branch(const float* x, float* y) {
+  __shared__ float tile[kThreads];
+  const unsigned t = threadIdx.x;
+  if (t % 32 < 20) {
+    for (int round = 0; round < 2; ++round) {
+      tile[t] = x[t] + static_cast<float>(round);
+      y[t] = tile[t];
+    }
+  }
+}
 KERNEL right_atomics(const float* x, float* y) {
   __shared__ unsigned sums[4];
   if (threadIdx.x < 4) sums[threadIdx.x] = 0;

@@ -30,6 +30,7 @@ RIGHT = {
     "right_syncwarp": X.reshape(-1, 2)[:, ::-1].ravel() + 2,
     "right_same_value": np.full(64, 1.0),
     "right_bytes": X,
+    "right_branch": np.where(np.arange(64) % 32 < 20, X + 1, 0),
     "right_atomics": np.tile(X.reshape(-1, 4).sum(0), 16),
     "right_named_barriers": np.r_[X[:32][::-1] + 2, np.zeros(32)],
     "right_elected_arrival": np.r_[X[:32][::-1], np.zeros(32)],

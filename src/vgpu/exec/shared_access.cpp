@@ -58,11 +58,16 @@ void load_shared(Warp& w, const Ins& i) {
   u32 *const read = m.read.data(), *const mine = m.reads_of(w.index);
   const u32 now = clock.now;
   clock.last[w.index] = now;
-  for (int k = 0; k < words; ++k)
-    for (int l = 0; l < kLanes; ++l) {
+  const auto note = [&](int l) {
+    for (int k = 0; k < words; ++k) {
       read[a[l] + k] = now;
       mine[a[l] + k] = stamp_of(now, l);
     }
+  };
+  if (w.active == kAllLanes)
+    for (int l = 0; l < kLanes; ++l) note(l);
+  else
+    each_active_lane(w, note);
   const int* const to = list_of(w, i);
   const auto* const from = reinterpret_cast<const u32*>(m.bytes.data());
   for (int k = 0; k < words; ++k)
