@@ -209,7 +209,13 @@ class Backend:
     def wait_for(self, other: Backend) -> None:
         """Let this device's stream begin what comes next only when ``other``'s is done."""
         if self.xp is not np and other is not self:
-            self.current_stream().wait_event(other.record())
+            self.wait_event(other.record())
+
+    def wait_event(self, event: Any) -> None:
+        """Let this GPU's stream begin what comes next only after an event. The default stream has
+        the same address on every GPU, which means that of the current one."""
+        with self.active():
+            self.current_stream().wait_event(event)
 
     def record(self, stream: Any = None) -> Any:
         """An event: that a stream of this GPU, its current one by default, is done with what it has

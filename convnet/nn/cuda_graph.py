@@ -41,7 +41,7 @@ class Streams:
                     stack.enter_context(stream)  # not use(): a `with` inside would end that
             yield
         for device, stream in zip(self.devices, self._streams, strict=True):
-            device.current_stream().wait_event(device.record(stream))
+            device.wait_event(device.record(stream))
 
     def capture(self, make: Callable[[], None]) -> Callable[[], None]:
         """The launch of a graph of what `make` gives these streams, which does not run now.
