@@ -283,7 +283,7 @@ def change_dropout(net: Net) -> None:
 
 
 def replace_data(net: Net) -> None:
-    net.params[4].data = net.backend.asarray(np.array(net.params[4].data) * 2)
+    net.params[4].data = net.backend.asarray(net.backend.to_host(net.params[4].data) * 2)
 
 
 def write_data(net: Net) -> None:
