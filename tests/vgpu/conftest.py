@@ -15,9 +15,10 @@ def pytest_ignore_collect() -> bool | None:
     return True
 
 
+KEPT = ("VGPU_LIBRARY", "VGPU_CC")  # the device is chosen once a process
+
+
 @pytest.fixture(autouse=True)
 def _plain_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in [
-        name for name in os.environ if name.startswith("VGPU_") and name != "VGPU_LIBRARY"
-    ]:
+    for name in [name for name in os.environ if name.startswith("VGPU_") and name not in KEPT]:
         monkeypatch.delenv(name)
