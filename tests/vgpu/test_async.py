@@ -14,6 +14,21 @@ wait{n}: mbarrier.try_wait.parity.shared::cta.b64 %p0, [bar], {parity}; @!%p0 br
 """
 
 
+def test_phases_of_an_mbarrier() -> None:
+    """Of an mbarrier that counts to two: the phase before the first counts as complete, so waiting
+    for parity 1 succeeds at once and for parity 0 after two arrivals; then it begins anew."""
+    test = "mbarrier.test_wait.parity.shared::cta.b64 %p0, [bar], {p}; selp.u32 %r1, 1, 0, %p0;"
+    steps = ["", "A", "A", "A", "A"]
+    body = ".shared .align 8 .b8 bar[8]; mbarrier.init.shared::cta.b64 [bar], 2;"
+    for n, step in enumerate(steps):
+        if step:
+            body += "mbarrier.arrive.shared::cta.b64 _, [bar];"
+        for p in (0, 1):
+            body += test.format(p=p) + f"st.global.u32 [%out0+{8 * n + 4 * p}], %r1;"
+    [out] = run_ptx(body, [], [np.zeros((len(steps), 2), np.uint32)], block=1)
+    assert out.tolist() == [[0, 1], [0, 1], [1, 0], [1, 0], [0, 1]]
+
+
 def test_arrivals_by_every_lane() -> None:
     body = f"""
     .shared .align 8 .b8 bar[8]; .shared .align 4 .b8 word[4];

@@ -181,6 +181,18 @@ def test_setmaxnreg_moves_registers() -> None:
         lanes("setmaxnreg.inc.sync.aligned.u32 20;")
 
 
+def test_bar_arrive_does_not_wait() -> None:
+    """The first warp arrives and goes on; the second waits for it."""
+    body = """
+    .shared .align 4 .b8 word[4];
+    mov.u32 %r0, 0; setp.ge.u32 %p0, %t, 32; @%p0 bra second;
+    st.shared.u32 [word], 5; bar.arrive 1, 64; bra.uni done;
+    second: bar.sync 1, 64; ld.shared.u32 %r0, [word];
+    done:
+    """
+    assert lanes(body, block=64) == [0] * 32 + [5] * 32
+
+
 def test_a_barrier_that_not_all_reach() -> None:
     with pytest.raises(PtxError, match="deadlock"):
         lanes("setp.lt.u32 %p0, %t, 32; @%p0 bar.sync 1, 64; mov.u32 %r0, 0;", block=64)

@@ -17,6 +17,7 @@ Worker::Worker(const Program& program) : program_(program), random_(program.orde
   threads_ = launch.block[0] * launch.block[1] * launch.block[2];
   const unsigned count = (threads_ + kLanes - 1) / kLanes;
   warps_.resize(count);
+  polled_.resize(count);
   order_.resize(count);
   std::iota(order_.begin(), order_.end(), 0);
   if (counting()) counts_ = std::make_unique<LaunchCounts>(code.ins.size());
@@ -91,6 +92,7 @@ void Worker::set_specials(Warp& w) const {
 
 void Worker::begin_block(std::uint64_t number) {
   random_.begin(number);
+  for (std::set<int>& places : polled_) places.clear();
   const unsigned* const grid = program_.launch->grid;
   block_.id[0] = static_cast<unsigned>(number % grid[0]);
   block_.id[1] = static_cast<unsigned>(number / grid[0] % grid[1]);
@@ -135,6 +137,10 @@ void Worker::end_warp(const Warp& w) {
             "the warp ends with a wgmma that was not waited for");
 }
 
+// A warp that finds a phase incomplete may do something else: it hangs when it asks again and again
+// at the same places while nobody gets on.
+bool Worker::polls_here_first(const Warp& w) { return polled_[w.index].insert(w.pc).second; }
+
 bool Worker::run_warps() {
   bool progress = false;
   random_.shuffle(&order_);
@@ -143,7 +149,9 @@ bool Worker::run_warps() {
     if (w.live == 0 || w.waits_at >= 0) continue;
     block_.progressed = false;
     const Stop stop = run_warp(w);
-    if (stop != Stop::yield || block_.progressed) progress = true;
+    if (stop != Stop::yield || block_.progressed || polls_here_first(w)) progress = true;
+    if (block_.progressed)
+      for (std::set<int>& places : polled_) places.clear();
     if (stop == Stop::done) end_warp(w);
   }
   return progress;

@@ -2,6 +2,7 @@
 #pragma once
 #include <cstdint>
 #include <memory>
+#include <set>
 #include <vector>
 
 #include "block.h"
@@ -23,6 +24,7 @@ class Worker {
   void begin_block(std::uint64_t number);
   void end_warp(const Warp& w);
   bool run_warps();
+  bool polls_here_first(const Warp& w);
   std::string waits_where(const Warp& w) const;
   [[noreturn]] void report_deadlock();
 
@@ -34,6 +36,7 @@ class Worker {
   std::vector<int> order_;  // of the warps
   Block block_;
   std::vector<Warp> warps_;
+  std::vector<std::set<int>> polled_;  // of each warp, since the last progress: places
   std::vector<char> registers_, local_;
 };
 
