@@ -204,13 +204,18 @@ std::shared_ptr<const ConvPlan> prepared_plan(const ConvShape& shape, Math math,
   return conv_plan(shape, Pass::kFprop, math, bias, relu, true);
 }
 
-FpropBytes fprop_bytes(const ConvShape& shape, const Method& method) {
-  if (method.algorithm == Algorithm::kWinograd) return winograd_fprop_bytes(shape);
-  if (method.algorithm == Algorithm::kSpaceToDepth) return space_to_depth_fprop_bytes(shape);
+// Where it is not direct.
+FpropBytes fprop_bytes(const ConvShape& shape, Algorithm algorithm) {
+  return algorithm == Algorithm::kWinograd ? winograd_fprop_bytes(shape)
+                                           : space_to_depth_fprop_bytes(shape);
+}
+
+// Of prepared filters.
+std::int64_t prepared_bytes(const ConvShape& shape, const Method& method) {
+  if (method.algorithm != Algorithm::kDirect) return fprop_bytes(shape, method.algorithm).filters;
   const auto plan = prepared_plan(shape, method.math);
   const bool same = plan->given == plan->krsc;
-  return {same ? 0 : static_cast<std::int64_t>(plan->given.get_size()), 0,
-          direct_workspace(shape, Pass::kFprop, method.math, true)};
+  return same ? 0 : static_cast<std::int64_t>(plan->given.get_size());
 }
 
 }  // namespace
@@ -227,17 +232,20 @@ std::int64_t conv_workspace(const ConvShape& shape, Pass pass, Math math) {
   if (method.algorithm == Algorithm::kDirect) {
     return direct_workspace(shape, pass, method.math, false);
   }
-  if (pass == Pass::kFprop) return fprop_bytes(shape, method).together();
+  if (pass == Pass::kFprop) return fprop_bytes(shape, method.algorithm).together();
   return method.algorithm == Algorithm::kWinograd ? winograd_workspace(shape, pass)
                                                   : space_to_depth_workspace(shape, pass);
 }
 
 std::int64_t conv_prepared(const ConvShape& shape, Math math) {
-  return fprop_bytes(shape, method_for(shape, Pass::kFprop, math)).filters;
+  return prepared_bytes(shape, method_for(shape, Pass::kFprop, math));
 }
 
 std::int64_t conv_prepared_workspace(const ConvShape& shape, Math math) {
-  return fprop_bytes(shape, method_for(shape, Pass::kFprop, math)).multiply;
+  const Method method = method_for(shape, Pass::kFprop, math);
+  return method.algorithm == Algorithm::kDirect
+             ? direct_workspace(shape, Pass::kFprop, method.math, true)
+             : fprop_bytes(shape, method.algorithm).multiply;
 }
 
 void conv_prepare(const ConvShape& shape, Math math, const float* w, Workspace prepared,
@@ -258,8 +266,7 @@ void conv_prepare(const ConvShape& shape, Math math, const float* w, Workspace p
 void conv_fprop_prepared(const ConvShape& shape, Math math, const float* x, Workspace prepared,
                          const float* b, bool relu, float* y, Workspace workspace, Stream) {
   const Method method = method_for(shape, Pass::kFprop, math);
-  check_dims("conv_fprop_prepared", "prepared", {prepared.bytes},
-             {fprop_bytes(shape, method).filters});
+  check_dims("conv_fprop_prepared", "prepared", {prepared.bytes}, {prepared_bytes(shape, method)});
   if (method.algorithm == Algorithm::kWinograd) {
     return winograd_fprop(shape, x, prepared, b, relu, y, workspace);
   }
@@ -278,7 +285,7 @@ void conv_fprop(const ConvShape& shape, Math math, const float* x, const float* 
     return direct_fprop(*plan, x, w, b, y, workspace);
   }
   Scratch scratch("conv_fprop", workspace);
-  const std::int64_t bytes = fprop_bytes(shape, method).filters;
+  const std::int64_t bytes = prepared_bytes(shape, method);
   const Workspace prepared{scratch.take(bytes), bytes};
   conv_prepare(shape, math, w, prepared, scratch.rest(), stream);
   conv_fprop_prepared(shape, math, x, prepared, b, relu, y, scratch.rest(), stream);
