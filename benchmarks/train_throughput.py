@@ -9,7 +9,9 @@ momentum and weight decay); the outputs are compared first. Contenders take turn
 and medians are compared, with the fastest of PyTorch's: eager and compiled, each in two memory
 layouts (`peer_steps.py`). The precisions come one after the other, PyTorch in the precision of
 convnet's. A contender that does not compile is a row that says so; the time it takes to compile is
-printed, and is not in the steps. `--json FILE` keeps the figures with the versions and the machine.
+printed, and is not in the steps. With `--infer` they give probabilities: convnet by
+`net.inference`, whose filters are prepared once, and besides by `net.predict`. `--json FILE` keeps
+the figures with the versions and the machine.
 """
 
 from __future__ import annotations
@@ -34,6 +36,7 @@ from convnet.config import Config, load_config
 from convnet.training.nets import build_net
 
 KINDS = ("eager", "compile")
+OWN = ("convnet", "convnet predict")  # the second with --infer
 
 
 def main() -> None:
@@ -145,8 +148,9 @@ def measured(
             continue
         contenders[name] = peer.run
         rows[name] = {} if peer.compile_s is None else {"compile_s": peer.compile_s}
-    contenders["convnet"] = own_contender(net, batch, args, cfg, backend)
-    rows["convnet"] = {}
+    for name in OWN if args.infer else OWN[:1]:
+        contenders[name] = own_contender(name, net, batch, args, cfg, backend)
+        rows[name] = {}
     for name, seconds in interleaved(contenders, args.rounds).items():
         rows[name] |= figures(seconds, args, net)
         if args.memory:
@@ -170,9 +174,17 @@ def make_batch(args: argparse.Namespace, net: convnet.Net) -> tuple[np.ndarray, 
 
 
 def own_contender(
-    net: convnet.Net, batch: tuple, args: argparse.Namespace, cfg: Config, backend: Backend
+    name: str,
+    net: convnet.Net,
+    batch: tuple,
+    args: argparse.Namespace,
+    cfg: Config,
+    backend: Backend,
 ) -> Callable[[], object]:
     x, labels = map(backend.asarray, batch)
+    if args.infer and name == "convnet":
+        infer = net.inference(len(x))
+        return lambda: infer(x)
     if args.infer:
         return lambda: net.predict(x, batch=len(x))
     sgd = convnet.SGD(net.params, *rates(cfg))
@@ -199,13 +211,13 @@ def peak_memory(name: str, args: argparse.Namespace, cfg: Config, backend: Backe
 
     On the CPU what Linux has resident; on a GPU what was taken of its memory.
     """
-    if name != "convnet":
+    if name not in OWN:
         import peer_steps
     before = _resident("VmRSS")
     net = build_net(cfg, args.image, args.classes, backend.device)
     batch = make_batch(args, net)
-    if name == "convnet":
-        step = own_contender(net, batch, args, cfg, backend)
+    if name in OWN:
+        step = own_contender(name, net, batch, args, cfg, backend)
     else:
         step = peer_steps.peer(name, net, batch, cfg.train.precision, rates(cfg), args.infer).run
         del net
@@ -272,7 +284,7 @@ def table(rows: dict[str, dict[str, Any]], args: argparse.Namespace) -> None:
 def verdict(run: dict[str, Any]) -> str:
     """The ratio to the fastest of PyTorch's contenders, or that there is none."""
     rows = run["results"]
-    peers = {name: r["ms"] for name, r in rows.items() if name != "convnet" and "ms" in r}
+    peers = {name: r["ms"] for name, r in rows.items() if name not in OWN and "ms" in r}
     if not peers:
         return f"{run['precision']}: nothing to compare with"
     best = min(peers, key=peers.__getitem__)

@@ -14,6 +14,8 @@ Int columns(const std::optional<Int>& cols, const Dims& dims, Int first) {
 
 // ---- products ----------------------------------------------------------------------------------
 
+constexpr const char* kAsTheyLie = "some that conv_fprop takes as they lie";
+
 void add_conv(Schema& schema) {
   schema.op("conv_fprop", "x w b y " WINDOW "groups relu precision workspace",
             [](Call& call, In<float> x, In<float> w, MaybeIn<float> b, Out<float> y,
@@ -24,6 +26,30 @@ void add_conv(Schema& schema) {
               const Workspace space = scratch.of(conv_workspace(s, Pass::kFprop, math));
               call.run(conv_fprop, s, math, x, w, b, relu, y, space);
             });
+  schema.op("conv_prepare", "w prepared x_shape " WINDOW "groups precision workspace",
+            [](Call& call, In<float> w, Out<std::uint8_t> prepared, Dims x_shape,
+               WindowArguments window, Int groups, Math math, Scratch scratch) {
+              const ConvShape s = conv_shape(call.op, x_shape, w.dims, window, groups);
+              const Int bytes = conv_prepared(s, math);
+              if (bytes == 0) fail(call.op, "w", "filters that are prepared", kAsTheyLie);
+              call.expect(prepared, {bytes});
+              const Workspace space = scratch.of(conv_workspace(s, Pass::kFprop, math));
+              call.run(conv_prepare, s, math, w, Workspace{prepared.data, bytes}, space);
+            });
+  schema.op(
+      "conv_fprop_prepared", "x prepared b y w_shape " WINDOW "groups relu precision workspace",
+      [](Call& call, In<float> x, In<std::uint8_t> prepared, MaybeIn<float> b, Out<float> y,
+         Dims w_shape, WindowArguments window, Int groups, bool relu, Math math, Scratch scratch) {
+        const ConvShape s = conv_shape(call.op, x.dims, w_shape, window, groups);
+        const Int bytes = conv_prepared(s, math);
+        if (bytes == 0) fail(call.op, "w_shape", "filters that are prepared", kAsTheyLie);
+        call.expect(prepared, {bytes}, "prepare the filters for this shape of x");
+        call.expect(b, {s.k});
+        call.expect(y, y_dims(s));
+        const Workspace filters{prepared.data, bytes};
+        const Workspace space = scratch.of(conv_prepared_workspace(s, math));
+        call.run(conv_fprop_prepared, s, math, x, filters, b, relu, y, space);
+      });
   schema.op("conv_dgrad", "dy w relu_mask dx " WINDOW "groups precision workspace",
             [](Call& call, In<float> dy, In<float> w, MaybeIn<float> relu_mask, Out<float> dx,
                WindowArguments window, Int groups, Math math, Scratch scratch) {

@@ -55,6 +55,35 @@ def conv_fprop(
     stream: int,
     /,
 ) -> None: ...
+def conv_prepare(
+    w: _Array,
+    prepared: _Array,
+    x_shape: Sequence[int],
+    stride: int | tuple[int, int],
+    pad: int | tuple[int, int],
+    rounding: str,
+    groups: int,
+    precision: str,
+    workspace: _Array | None,
+    stream: int,
+    /,
+) -> None: ...
+def conv_fprop_prepared(
+    x: _Array,
+    prepared: _Array,
+    b: _Array | None,
+    y: _Array,
+    w_shape: Sequence[int],
+    stride: int | tuple[int, int],
+    pad: int | tuple[int, int],
+    rounding: str,
+    groups: int,
+    relu: bool,
+    precision: str,
+    workspace: _Array | None,
+    stream: int,
+    /,
+) -> None: ...
 def conv_dgrad(
     dy: _Array,
     w: _Array,
@@ -428,6 +457,16 @@ def pool_output_shape(
 ) -> tuple[int, ...]: ...
 def conv_workspace(
     pass_name: str,
+    x_shape: Sequence[int],
+    w_shape: Sequence[int],
+    stride: int | tuple[int, int],
+    pad: int | tuple[int, int],
+    rounding: str,
+    groups: int,
+    precision: str,
+    /,
+) -> int: ...
+def conv_prepared(
     x_shape: Sequence[int],
     w_shape: Sequence[int],
     stride: int | tuple[int, int],

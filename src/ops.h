@@ -128,6 +128,20 @@ std::string conv_kernel(const ConvShape& shape, Pass pass, Math math);
 void conv_fprop(const ConvShape& shape, Math math, const float* x, const float* w, const float* b,
                 bool relu, float* y, Workspace workspace, Stream stream);
 
+// Filters in the form in which conv_fprop multiplies them: transformed, split or in another order.
+// It makes them of w in its workspace each time; where w stays, they can be made once. How many
+// bytes they take, for the current device, whatever the number of its threads; 0 where conv_fprop
+// takes w as it lies, and there is nothing to prepare.
+std::int64_t conv_prepared(const ConvShape& shape, Math math);
+// `prepared` of that size is written. It takes the workspace of conv_fprop.
+void conv_prepare(const ConvShape& shape, Math math, const float* w, Workspace prepared,
+                  Workspace workspace, Stream stream);
+std::int64_t conv_prepared_workspace(const ConvShape& shape, Math math);
+// conv_fprop of the w that was prepared for the same shape and math; the same bits. In memory of a
+// device x and `prepared` are aligned to 16 bytes.
+void conv_fprop_prepared(const ConvShape& shape, Math math, const float* x, Workspace prepared,
+                         const float* b, bool relu, float* y, Workspace workspace, Stream stream);
+
 // relu_mask [N, H, W, C] may be null; else dx is zeroed where relu_mask <= 0, which is the backward
 // pass of a ReLU whose output is x.
 void conv_dgrad(const ConvShape& shape, Math math, const float* dy, const float* w,

@@ -31,23 +31,24 @@ PathLike = str | os.PathLike[str]
 # ---- regular files -------------------------------------------------------------------------------
 
 
-def open_handle(path: PathLike, flags: int = os.O_RDONLY) -> int:
+def open_handle(path: PathLike, flags: int = os.O_RDONLY, folder: int | None = None) -> int:
     """The handle of a regular file.
 
     Args:
         path: the file, or a link to it.
         flags: as for `os.open`.
+        folder: a handle of the folder that the path starts from.
 
     Raises:
         OSError: it cannot be opened, or is a folder, a named pipe, a socket or a device.
     """
     try:
         # Before it is opened, too: opening a device can already do something.
-        _require_regular(Path(path).stat().st_mode, path)
+        _require_regular(os.stat(path, dir_fd=folder).st_mode, path)
     except FileNotFoundError:
         if not flags & os.O_CREAT:
             raise
-    handle = os.open(path, flags | _NONBLOCK | _CLOEXEC, 0o666)
+    handle = os.open(path, flags | _NONBLOCK | _CLOEXEC, 0o666, dir_fd=folder)
     try:
         _require_regular(os.fstat(handle).st_mode, path)  # it may have been replaced since
     except OSError:

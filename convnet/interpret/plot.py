@@ -29,7 +29,7 @@ from convnet.nn.net import Net, Node
 from convnet.training.checkpoint import Checkpoint
 from convnet.training.datasets import Data
 from convnet.training.nets import build_net
-from convnet.training.run_folder import RunError, open_checkpoint, read_metrics
+from convnet.training.run_folder import METRICS, RunError, open_checkpoint, read_metrics
 
 Run = str | os.PathLike[str]
 Warn = Callable[[str], None]
@@ -234,7 +234,7 @@ def plot_curves(run: Run, out: Run | None = None) -> tuple[Path, str]:
     path, folder = _chart_place(run, "curves.png", out), Path(run)
     if not folder.is_dir():
         raise RunError(f"{shown(folder)}: expected the folder of a run")
-    records = read_metrics(folder / "metrics.jsonl")
+    records = read_metrics(folder / METRICS)
     if not records:
         raise RunError(f"{shown(folder)}: no metrics in this folder yet (metrics.jsonl)")
     charts.save_chart(charts.curves_chart(records, shown(folder.absolute().name)), path)

@@ -11,13 +11,13 @@ import numpy as np
 from convnet import backend as backends
 from convnet.common.checks import check_bool, check_int
 from convnet.common.deprecated import renamed_keyword
-from convnet.common.typecheck import did_you_mean
 from convnet.layers.graph import Node
 from convnet.layers.layer import Array
 from convnet.layers.loss import UNRANKED
 from convnet.nn import weights
 from convnet.nn.eager import mean_loss
-from convnet.nn.inputs import checked_labels, checked_x
+from convnet.nn.inference import Inference
+from convnet.nn.inputs import checked_x
 from convnet.nn.memory import training_memory
 from convnet.nn.program_table import program_table
 from convnet.nn.steps import Origins, Steps, alone
@@ -83,7 +83,6 @@ class Net(Steps):
         on = backends.get_all(device if devices is None else devices)
         super().__init__(nodes, in_shape, on, seed, sizes_only, precision)
         self.trace = check_bool("trace", trace)
-        self._recent: tuple[Array, Array] | None = None  # the last batch
 
     # ---- what the net is ------------------------------------------------------------------------
 
@@ -283,8 +282,7 @@ class Net(Steps):
         its last loss, or else its last output.
         Raises: ValueError: x does not fit.
         """
-        last = [self.nodes[-1], *self._losses, *self._classifiers][-1]
-        return self.forward(x, last.name, batch)
+        return self.forward(x, self.result, batch)
 
     @_on_own_backend
     def forward(self, x: Array, until: str, batch: int = 256) -> np.ndarray:
@@ -297,8 +295,7 @@ class Net(Steps):
         Returns: float32 [N, ...] on the host.
         Raises: ValueError: x does not fit, or there is no such node.
         """
-        if until not in self._by_name:
-            raise ValueError(f"unknown node {until!r}{did_you_mean(until, self._by_name)}")
+        until = self.known(until)
         x = checked_x(x, self.in_shape, self.backend)
         output = np.empty((len(x), *self.shapes[until]), np.float32)
         for part in _parts(len(x), batch):
@@ -316,22 +313,22 @@ class Net(Steps):
         self._verify()
         return self.last.values
 
-    # ---- checks of what is fed in ---------------------------------------------------------------
+    def inference(self, batch: int, until: str | None = None) -> Inference:
+        """A snapshot for inference: `predict` with a copy of the weights as they are now, prepared
+        once for a batch size: filters transformed, blocked or split as the products want them.
 
-    def _checked(self, x: Array, labels: Array) -> tuple[Array, Array]:
-        """x and labels, wherever they are, if they can be used."""
-        if not self._losses:
-            raise ValueError(
-                "the net has no loss; end it with a SoftmaxCrossEntropy layer to train it"
-            )
-        x = checked_x(x, self.in_shape, self.backend)
-        return x, checked_labels(labels, len(x), self.classes or UNRANKED, self.backend)
+            infer = net.inference(batch=1)
+            probs = infer(x)
 
-    def on_device(self, x: Array, labels: Array) -> tuple[Array, Array]:
-        """x and labels of a batch in the net's memory, if they can be used."""
-        x, labels = map(self.backend.asarray, self._checked(x, labels))
-        self._recent = x, labels
-        return x, labels
+        Args:
+            batch: samples a run.
+            until: the name of the node whose output is wanted; by default that of `predict`.
+
+        Returns: a function of x [N, *in_shape] that returns float32 [N, ...] on the host; see
+        `convnet.nn.inference`.
+        Raises: ValueError: there is no such node.
+        """
+        return Inference(self, batch, self.known(until or self.result))
 
     @_on_own_backend
     def check_finite(self, x: Array | None = None, labels: Array | None = None) -> str | None:

@@ -81,6 +81,16 @@ class Program:
         """Whether any call is of this operation."""
         return any(call.op.name == op for call in self.calls)
 
+    @property
+    def roots_read(self) -> set[Tensor]:
+        """The memory that the calls read."""
+        return {tensor.root for call in self.calls for tensor in call.reads}
+
+    @property
+    def constants(self) -> set[Tensor]:
+        """What of that was made before the first run."""
+        return {root for root in self.roots_read if root.kind == "constant"}
+
     def __contains__(self, call: Call) -> bool:
         return call in self._place
 
@@ -105,6 +115,21 @@ class Program:
         if len(kept) != len(self.calls):
             self.calls = kept[::-1]
             self._forget()
+
+    def take_constant(self, constants: Iterable[Tensor]) -> Program:
+        """Takes out the calls that only read these tensors and one another's results: those give
+        the same in every run. Returns them as a program; its outputs are what others need."""
+        known = set(constants)
+        taken: list[Call] = []
+        for call in self.calls:
+            wholly = all(self.only_writer(tensor) is call for tensor in call.writes)
+            reads = {tensor.root for tensor in call.reads}
+            if wholly and reads and reads <= known and not isinstance(call.op, PythonOp):
+                taken.append(call)
+                known |= {tensor.root for tensor in call.writes}
+        self.replace(dict.fromkeys(taken, ()))
+        made = {tensor.root for call in taken for tensor in call.writes}
+        return Program(taken, [root for root in made if self.readers(root) or root in self.outputs])
 
     def _forget(self) -> None:
         for name in ("_readers", "_writers", "_place"):

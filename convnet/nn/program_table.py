@@ -19,23 +19,26 @@ def flops(call: Call) -> int:
     family, _, rest = call.op.name.partition("_")
     if family not in _PRODUCTS:
         return 0
-    side = {"f": "y", "d": "dy", "w": "dy"}[rest[0]]
-    pixels = call[side]
-    weights = call["dw" if "dw" in call.args else "w"]
+    if rest == "prepare":
+        return 0
+    pixels = call["y" if rest[0] == "f" else "dy"]
+    shape = call.args.get("w_shape") or call["dw" if "dw" in call.args else "w"].shape
     if family == "local":  # filters of its own at each place
-        return 2 * pixels.shape[0] * weights.size
-    return 2 * pixels.size // pixels.shape[-1] * weights.size
+        return 2 * pixels.shape[0] * math.prod(shape)
+    return 2 * pixels.size // pixels.shape[-1] * math.prod(shape)
 
 
-def program_table(program: Program, trace: Trace) -> str:
+def program_table(program: Program, trace: Trace, constant: Program | None = None) -> str:
     """One line a call: its number, operation, nodes, what it writes (shape and bytes), FLOPs, and
     the offset in the block of its device, in KiB; then what the block takes.
 
-    "out" is an output of the program or an input, "state" what lasts from step to step.
+    "out" is an output of the program or an input, "state" what lasts from step to step; "constant"
+    what the calls of `constant` have made once, which come first.
     """
     places = [plan(program, number) for number in range(len(trace.devices))]
     rows: list[tuple[str, ...]] = [("#", "call", "nodes", "writes", "KiB", "MFLOP", "at KiB")]
-    for number, call in enumerate(program.calls):
+    once = [] if constant is None else constant.calls
+    for number, call in enumerate([*once, *program.calls]):
         if call.op is WAIT:
             rows.append((str(number), f"wait for {call['other'].device}", "", "", "", "", ""))
             continue
@@ -61,6 +64,9 @@ def program_table(program: Program, trace: Trace) -> str:
             f"{device.device}: a block of {place.size / 2**20:,.1f} MiB; alive at once are at most "
             f"{least / 2**20:,.1f}{f', in {where}' if where is not None else ''}"
         )
+        if constant is not None:
+            held = sum(root.nbytes for root in program.constants if root.traced_on is device)
+            lines[-1] += f"; constants of {held / 2**20:,.1f} MiB"
     return aligned(rows, left=4) + "\n" + "\n".join(lines)
 
 
@@ -72,8 +78,8 @@ def _shapes(tensors: Sequence[Tensor]) -> str:
 
 def _where(tensor: Tensor, places: Sequence[Placement], trace: Trace) -> str:
     root = tensor.root
-    if root.kind == "state":
-        return "state"
+    if root.kind in ("state", "constant"):
+        return root.kind
     number = trace.devices.index(root.traced_on)
     offset = places[number].offset.get(root)
     return "out" if offset is None else f"{math.floor(offset / 1024):,}"

@@ -211,7 +211,7 @@ class Programs:
         traced, runnable = self._kept[key]
         self._hand_out_gradients(traced)
         runnable.fill({traced.x: x} if labels is None else {traced.x: x, traced.labels: labels})
-        self._run_one(runnable)
+        self.run_one(runnable)
         return Forward(
             {name: runnable.array(tensor) for name, tensor in traced.outputs.items()},
             losses=[(coeff, runnable.array(loss)) for coeff, loss in traced.losses],
@@ -226,7 +226,8 @@ class Programs:
             self._multipliers_at = changes.rates
         return net.first_sample, net.backend.threads, changes.settings, self._multipliers
 
-    def _run_one(self, runnable: Runnable) -> None:
+    def run_one(self, runnable: Runnable) -> None:
+        """Runs a program, on GPUs as graphs where it can be captured."""
         try:
             runnable.run(self._graph_streams())
         except GraphError as error:

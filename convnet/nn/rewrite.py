@@ -8,8 +8,10 @@ have done. No layer knows of them, and each can be left out without changing a r
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
+from convnet import ops
 from convnet.nn.program import Program
 from convnet.nn.trace import Call
 
@@ -161,6 +163,23 @@ def wgrad_sgd(call: Call, program: Program) -> Changes | None:
     rest: dict[str, Any] = {name: [call[name][index] for index in left] for name in columns}
     changes[call] = [call.but(**rest)] if left else []
     return changes
+
+
+def prepared_filters(call: Call, program: Program) -> Changes | None:
+    """y = conv(x, w)  ->  p = conv_prepare(w), y = conv_prepared(x, p), where w is a parameter and
+    the device prepares its filters: the first of them can then be made once, for `Inference`."""
+    if call.op.name != "conv_fprop" or call["w"].root.kind != "state":
+        return None
+    x, w, device = call["x"], call["w"], call.device
+    options = {name: call[name] for name in ("stride", "pad", "rounding", "groups", "precision")}
+    with device.real.active():
+        if not device.module.conv_prepared(x.shape, w.shape, *options.values()):
+            return None
+        with device.trace.apart() as calls:
+            prepared = ops.conv_prepare(w, x.shape, **options)
+            rest = {"relu": call["relu"], "out": call["y"], **options}
+            ops.conv_fprop_prepared(x, prepared, w.shape, call["b"], **rest)
+    return {call: [replace(new, nodes=call.nodes) for new in calls]}
 
 
 RULES: tuple[Rule, ...] = (

@@ -52,7 +52,7 @@ class Runnable:
     def array(self, tensor: Tensor) -> Array:
         """The memory of a tensor."""
         root = tensor.root
-        if root.kind == "state":
+        if root.kind in ("state", "constant"):
             found = root.array
         elif root in self._given:
             found = self._given[root]

@@ -6,9 +6,11 @@ from collections.abc import Callable
 from typing import Any
 
 from convnet.layers.layer import Array
+from convnet.layers.loss import UNRANKED
 from convnet.nn import divergence
 from convnet.nn.divergence import Origin, Watch
 from convnet.nn.eager import Eager, Forward
+from convnet.nn.inputs import checked_labels, checked_x
 from convnet.nn.programs import Programs
 from convnet.nn.structure import Structure
 from convnet.optim.sgd import SGD, DivergedError
@@ -35,6 +37,7 @@ class Steps(Structure):
         self.diverged: DivergedError | None = None
         self.last = Forward({})
         self.programs, self._eager = Programs(self), Eager(self)
+        self._recent: tuple[Array, Array] | None = None  # the last batch
         self._begun: tuple[Array, Array, SGD] | None = None  # the step that was begun last
 
     def write_state(self, sgd: SGD | None = None) -> None:
@@ -47,9 +50,20 @@ class Steps(Structure):
         """What runs its passes."""
         return self.programs if self.trace else self._eager
 
+    def _checked(self, x: Array, labels: Array) -> tuple[Array, Array]:
+        """x and labels, wherever they are, if they can be used."""
+        if not self._losses:
+            raise ValueError(
+                "the net has no loss; end it with a SoftmaxCrossEntropy layer to train it"
+            )
+        x = checked_x(x, self.in_shape, self.backend)
+        return x, checked_labels(labels, len(x), self.classes or UNRANKED, self.backend)
+
     def on_device(self, x: Array, labels: Array) -> tuple[Array, Array]:
         """x and labels of a batch in the net's memory, if they can be used."""
-        raise NotImplementedError
+        x, labels = map(self.backend.asarray, self._checked(x, labels))
+        self._recent = x, labels
+        return x, labels
 
     def begin_step(self, x: Array, labels: Array, sgd: SGD) -> tuple[Array, Array]:
         """Gives the devices what is this step's own, and returns its batch there. Raises:

@@ -11,6 +11,7 @@ from convnet import backend as backends
 from convnet import ops
 from convnet.common.checks import check_bool, check_choice, check_int
 from convnet.common.deprecated import renamed_attribute
+from convnet.common.typecheck import did_you_mean
 from convnet.layers import graph
 from convnet.layers.graph import INPUT, Node, input_names
 from convnet.layers.layer import Changes, Parameter, Randomness, Shape
@@ -145,6 +146,17 @@ class Structure:
     @first_sample.setter
     def first_sample(self, sample: int) -> None:
         self._random.first_sample = check_int("first_sample", sample, 0)
+
+    @property
+    def result(self) -> str:
+        """The node whose output is the net's: its last classifier, loss or node."""
+        return [self.nodes[-1], *self._losses, *self._classifiers][-1].name
+
+    def known(self, node: str) -> str:
+        """The name of a node. Raises: ValueError: there is none of this name."""
+        if node not in self._by_name:
+            raise ValueError(f"unknown node {node!r}{did_you_mean(node, self._by_name)}")
+        return node
 
     @property
     def parameter_count(self) -> int:

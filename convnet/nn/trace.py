@@ -47,7 +47,8 @@ class Tensor:
             backend.
         kind: "temp" is written within the step and lies where the planner puts it; "input" is
             given to each run; "state" exists already (`array`): weights, velocities, rates;
-            "scratch" is the workspace of one call.
+            "constant" was made before the first run and stays (`array`); "scratch" is the
+            workspace of one call.
         base: the tensor whose memory this one has in another shape, or None.
     """
 
@@ -199,6 +200,15 @@ class Trace:
             held = Tensor(device, array.shape, array.dtype, "state", array=array)
             self._held[id(array)] = held
         return self._held[id(array)]
+
+    @contextlib.contextmanager
+    def apart(self) -> Iterator[list[Call]]:
+        """Within the block, calls are noted in the list that it is given, and not in `calls`."""
+        before, self.calls = self.calls, []
+        try:
+            yield self.calls
+        finally:
+            self.calls = before
 
     @contextlib.contextmanager
     def at(self, node: str) -> Iterator[None]:

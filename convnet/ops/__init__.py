@@ -48,8 +48,11 @@ from convnet.ops.augment import augment
 from convnet.ops.conv import (
     conv_dgrad,
     conv_fprop,
+    conv_fprop_prepared,
     conv_kernel,
     conv_output_shape,
+    conv_prepare,
+    conv_prepared,
     conv_wgrad,
     conv_workspace,
 )
@@ -95,8 +98,11 @@ __all__ = [
     "avgpool_fprop",
     "conv_dgrad",
     "conv_fprop",
+    "conv_fprop_prepared",
     "conv_kernel",
     "conv_output_shape",
+    "conv_prepare",
+    "conv_prepared",
     "conv_wgrad",
     "conv_workspace",
     "copy",

@@ -141,6 +141,96 @@ def conv_fprop(
     return call("conv_fprop", x, w, b, out, stride, pad, rounding, groups, relu, precision)
 
 
+def conv_prepared(
+    x_shape: Sequence[int],
+    w_shape: Sequence[int],
+    *,
+    stride: Pair = 1,
+    pad: Pair = 0,
+    groups: int = 1,
+    rounding: str = "floor",
+    precision: str = "fp32",
+) -> int:
+    """How much memory the filters that :func:`conv_prepare` makes take.
+
+    Args:
+        x_shape: (N, H, W, C).
+        w_shape: (K, R, S, C/groups).
+        stride, pad, groups, rounding, precision: as for `conv_fprop`.
+
+    Returns:
+        Bytes on the backend that is in use, the same for any number of threads; 0 where
+        `conv_fprop` takes w as it lies, and there is nothing to prepare.
+    """
+    module = _backend.of().module
+    return module.conv_prepared(x_shape, w_shape, stride, pad, rounding, groups, precision)
+
+
+def conv_prepare(
+    w: Array,
+    x_shape: Sequence[int],
+    *,
+    stride: Pair = 1,
+    pad: Pair = 0,
+    groups: int = 1,
+    rounding: str = "floor",
+    precision: str = "fp32",
+    out: Array | None = None,
+) -> Array:
+    """Filters in the form in which :func:`conv_fprop` multiplies them: transformed for Winograd's
+    algorithm, blocked, or split for tensor cores. `conv_fprop` makes them of w each time; where w
+    stays the same, they can be made once.
+
+    Args:
+        w: [K, R, S, C/groups].
+        x_shape: (N, H, W, C) of the x that they will meet.
+        stride, pad, groups, rounding, precision: as for `conv_fprop`, and as they will be there.
+        out: uint8 of :func:`conv_prepared` bytes, written and returned.
+
+    Returns:
+        The prepared filters, uint8, for :func:`conv_fprop_prepared` on this device. They depend on
+        the settings (CONVNET_WINOGRAD, CONVNET_WGMMA, the table of tiles) under which they were
+        made.
+
+    Raises:
+        ValueError: an argument does not fit, or there is nothing to prepare.
+    """
+    return call("conv_prepare", w, out, x_shape, stride, pad, rounding, groups, precision)
+
+
+def conv_fprop_prepared(
+    x: Array,
+    prepared: Array,
+    w_shape: Sequence[int],
+    b: Array | None = None,
+    *,
+    stride: Pair = 1,
+    pad: Pair = 0,
+    groups: int = 1,
+    rounding: str = "floor",
+    relu: bool = False,
+    precision: str = "fp32",
+    out: Array | None = None,
+) -> Array:
+    """:func:`conv_fprop` of filters that :func:`conv_prepare` has made; the same bits.
+
+    Args:
+        x: [N, H, W, C].
+        prepared: uint8, made for the shape of x and the same options. On a GPU both begin at
+            multiples of 16 bytes.
+        w_shape: (K, R, S, C/groups).
+        b, stride, pad, groups, rounding, relu, precision, out: as for `conv_fprop`.
+
+    Returns:
+        y [N, P, Q, K].
+
+    Raises:
+        ValueError: an argument does not fit; the message names it.
+    """
+    options = stride, pad, rounding, groups, relu, precision
+    return call("conv_fprop_prepared", x, prepared, b, out, w_shape, *options)
+
+
 @renamed_keyword("math", "precision")
 def conv_dgrad(
     dy: Array,

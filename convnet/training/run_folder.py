@@ -14,66 +14,20 @@ import itertools
 import json
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from convnet.common.files import is_open, lock, replace
 from convnet.common.reading import LINES, open_handle, parse_json, read_bytes
 from convnet.config import Config, load_config
 from convnet.training.checkpoint import Checkpoint, Checkpoints, read
 
-CONFIG = "config.toml"
+CONFIG, METRICS, LOG = "config.toml", "metrics.jsonl", "log.txt"
 
 
 class RunError(ValueError):
     """A run folder that cannot be used as asked."""
-
-
-class LineFile:
-    """A text file that lines are appended to, each written at once and unbuffered. Where somebody
-    has replaced or removed the file, the next line goes into the one that is there then.
-
-    Args:
-        path: of the file.
-        folder: a handle of its folder; nothing is written into another one of that name.
-    """
-
-    def __init__(self, path: Path, folder: int) -> None:
-        self.path = path
-        self._folder = folder
-        self._handle = self._open()
-
-    def _open(self) -> int:
-        return open_handle(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-
-    def append(self, line: str) -> None:
-        """Writes the line and a newline.
-
-        Raises:
-            OSError: it cannot be written; the path is in the error.
-        """
-        data = (line + "\n").encode(errors="backslashreplace")
-        try:
-            there = is_open(self._folder, self.path.parent)
-            if there and not is_open(self._handle, self.path):
-                handle = self._open()
-                os.close(self._handle)
-                self._handle = handle
-            while data:
-                data = data[os.write(self._handle, data) :]
-        except OSError as error:
-            raise OSError(error.errno, os.strerror(error.errno or 0), str(self.path)) from error
-
-    def sync(self) -> None:
-        """Waits until what was written is on the disk."""
-        os.fsync(self._handle)
-
-    def close(self) -> None:
-        """Closes the file; may be called again."""
-        if self._handle >= 0:
-            os.close(self._handle)
-            self._handle = -1
 
 
 class RunFolder:
@@ -94,8 +48,8 @@ class RunFolder:
             os.close(self._lock)
             raise
         self.checkpoints.tidy()
-        self.metrics = LineFile(path / "metrics.jsonl", self._lock)
-        self.log = LineFile(path / "log.txt", self._lock)
+        with self._opened(METRICS), self._opened(LOG):
+            pass
 
     @classmethod
     def create(cls, path: str | os.PathLike[str] | None, cfg: Config) -> RunFolder:
@@ -162,8 +116,28 @@ class RunFolder:
             OSError: it cannot be written.
         """
         self.check_there()
-        self.metrics.append(json.dumps(record))
+        self.append(METRICS, json.dumps(record))
         self.records += 1
+
+    def log(self, line: str) -> None:
+        """Adds a line to log.txt. Raises: OSError: it cannot be written."""
+        self.append(LOG, line)
+
+    def append(self, name: str, line: str) -> None:
+        """Adds a line to a file of the folder. Raises: OSError: it cannot be written."""
+        with self._opened(name) as file:
+            file.write((line + "\n").encode(errors="backslashreplace"))
+
+    @contextlib.contextmanager
+    def _opened(self, name: str) -> Iterator[BinaryIO]:
+        """A file to append to: the one that has this name now, in this folder wherever it is."""
+        try:
+            handle = open_handle(name, os.O_WRONLY | os.O_CREAT | os.O_APPEND, self._lock)
+            with os.fdopen(handle, "ab") as file:
+                yield file
+        except OSError as error:
+            reason = error.strerror or str(error)
+            raise OSError(error.errno, reason, str(self.path / name)) from error
 
     def save(self, state: dict[str, Any], arrays: dict[str, Any], best: bool) -> Path:
         """Writes a checkpoint, the metrics before it; returns its path. A config.toml that somebody
@@ -172,7 +146,8 @@ class RunFolder:
         Raises: as `record`.
         """
         self.check_there()
-        self.metrics.sync()
+        with self._opened(METRICS) as metrics:
+            os.fsync(metrics.fileno())
         if not (self.path / CONFIG).exists():
             self._write_config()
         return self.checkpoints.save({**state, "records": self.records}, arrays, best)
@@ -211,7 +186,7 @@ class RunFolder:
             records: how many lines there were then, where that is known.
             warn: called with a message when there are not as many; the file is then kept, too.
         """
-        path = self.metrics.path
+        path = self.path / METRICS
         last = (step, epoch_done)
         kept = [
             record
@@ -231,9 +206,7 @@ class RunFolder:
         return kept
 
     def close(self) -> None:
-        """Closes the files and lets others open the folder."""
-        self.metrics.close()
-        self.log.close()
+        """Lets others open the folder."""
         if self._lock >= 0:
             os.close(self._lock)
             self._lock = -1
@@ -312,12 +285,11 @@ class NoFolder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.log = self
 
-    def append(self, _: Any) -> None:
+    def log(self, _: Any) -> None:
         """Writes nothing."""
 
-    record = use_config = append
+    record = use_config = log
 
     def save(self, state: dict[str, Any], arrays: dict[str, Any], best: bool) -> Path:
         """Where rank 0 writes the checkpoint."""

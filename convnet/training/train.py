@@ -273,7 +273,7 @@ class _Job:
 
     def _run(self, trainer: Trainer) -> TrainResult:
         reporter, folder, reason = self.reporter, trainer.folder, ""
-        reporter.log_to(folder.log.append)
+        reporter.log_to(folder.log)
         reporter.block("run", str(folder.path))
         with Signals() as signals:
             reporter.on_hang_up = signals.hang_up

@@ -6,9 +6,10 @@
 //   dgrad  dx = dy * flipped w
 //   wgrad  dw = x * dy,  db = sum of dy
 //
-// Activations are used as they lie. Filters are KRSC here and blocked inside oneDNN, so each call
-// reorders them (K R S C / G numbers: little next to the convolution) into the workspace. `ceil`
-// rounding needs no special case: the overhang is right padding, which oneDNN reads as zeros.
+// Activations are used as they lie. Filters are KRSC here and transformed or blocked for the
+// product, so each call makes them anew in the workspace (K R S C / G numbers: little next to the
+// convolution of a batch), unless they were prepared. `ceil` rounding needs no special case: the
+// overhang is right padding, which oneDNN reads as zeros.
 #include "onednn.h"
 #include "reduced.h"
 #include "space_to_depth.h"
@@ -22,9 +23,11 @@ using Tag = memory::format_tag;
 
 struct ConvPlan {
   dnnl::primitive conv;
-  dnnl::reorder reorder;  // KRSC -> oneDNN's layout (fprop, dgrad) or back (wgrad)
+  dnnl::reorder reorder;  // given -> oneDNN's layout (fprop, dgrad) or back (wgrad)
   bool reordered = false;
-  memory::desc x, y, krsc, w, b, scratchpad;
+  memory::desc x, y, w, b, scratchpad;
+  memory::desc krsc, given;    // filters as they lie in a net, and as this plan is given them
+  dnnl::reorder prepare;       // krsc -> given, of a plan for prepared filters
   std::string implementation;  // oneDNN's name of it
 };
 
@@ -56,9 +59,23 @@ ConvGeometry geometry(const ConvShape& s) {
   return g;
 }
 
+dnnl::convolution_forward::primitive_desc forward_desc(const ConvGeometry& g, Math math, bool bias,
+                                                       bool relu) {
+  return dnnl::convolution_forward::primitive_desc(
+      cpu_engine(), dnnl::prop_kind::forward_training, dnnl::algorithm::convolution_direct, g.x,
+      g.w_any, bias ? g.b : memory::desc(), g.y, g.strides, g.pad_l, g.pad_r,
+      user_scratchpad(math, relu));
+}
+
+// That of filters that are prepared: what oneDNN chooses for one thread, and with all that a layer
+// has. Where it chooses otherwise for more threads the filters are reordered.
+memory::desc prepared_layout(const ConvGeometry& g, Math math) {
+  const OneThread alone;
+  return forward_desc(g, math, true, true).weights_desc();
+}
+
 std::shared_ptr<const ConvPlan> make_plan(const ConvShape& s, Pass pass, Math math, bool bias,
-                                          bool relu) {
-  using dnnl::prop_kind;
+                                          bool relu, bool prepared) {
   const auto algorithm = dnnl::algorithm::convolution_direct;
   const ConvGeometry g = geometry(s);
   const memory::desc none, b = bias ? g.b : none;
@@ -66,11 +83,10 @@ std::shared_ptr<const ConvPlan> make_plan(const ConvShape& s, Pass pass, Math ma
   plan->x = g.x;
   plan->y = g.y;
   plan->krsc = g.krsc;
+  plan->given = prepared ? prepared_layout(g, math) : g.krsc;
   plan->b = g.b;
   // The backward passes want the forward one as a hint.
-  const dnnl::convolution_forward::primitive_desc forward(
-      cpu_engine(), prop_kind::forward_training, algorithm, g.x, g.w_any, b, g.y, g.strides,
-      g.pad_l, g.pad_r, user_scratchpad(math, relu && pass == Pass::kFprop));
+  const auto forward = forward_desc(g, math, bias, relu && pass == Pass::kFprop);
   if (pass == Pass::kFprop) {
     plan->conv = dnnl::convolution_forward(forward);
     plan->w = forward.weights_desc();
@@ -93,30 +109,33 @@ std::shared_ptr<const ConvPlan> make_plan(const ConvShape& s, Pass pass, Math ma
     plan->scratchpad = backward.scratchpad_desc();
     plan->implementation = backward.impl_info_str();
   }
-  plan->reordered = plan->w != plan->krsc;
-  if (plan->reordered) {
-    const bool back = pass == Pass::kWgrad;
-    plan->reorder = dnnl::reorder(dnnl::reorder::primitive_desc(
-        cpu_engine(), back ? plan->w : plan->krsc, cpu_engine(), back ? plan->krsc : plan->w));
-  }
+  const auto reorder = [](const memory::desc& from, const memory::desc& to) {
+    return dnnl::reorder(dnnl::reorder::primitive_desc(cpu_engine(), from, cpu_engine(), to));
+  };
+  plan->reordered = plan->w != plan->given;
+  if (plan->reordered && pass == Pass::kWgrad) plan->reorder = reorder(plan->w, plan->given);
+  if (plan->reordered && pass != Pass::kWgrad) plan->reorder = reorder(plan->given, plan->w);
+  if (plan->given != plan->krsc) plan->prepare = reorder(plan->krsc, plan->given);
   return plan;
 }
 
 std::shared_ptr<const ConvPlan> conv_plan(const ConvShape& s, Pass pass, Math math, bool bias,
-                                          bool relu) {
+                                          bool relu, bool prepared = false) {
   static PlanCache<ConvPlan> cache;
-  return cache.get({static_cast<int>(pass), static_cast<int>(math), bias, relu, s.n, s.h, s.w, s.c,
-                    s.k, s.r, s.s, s.p, s.q, s.groups, s.stride_h, s.stride_w, s.pad_h, s.pad_w},
-                   [&] { return make_plan(s, pass, math, bias, relu); });
+  return cache.get(
+      {static_cast<int>(pass), static_cast<int>(math), bias, relu, prepared, s.n, s.h, s.w, s.c,
+       s.k, s.r, s.s, s.p, s.q, s.groups, s.stride_h, s.stride_w, s.pad_h, s.pad_w},
+      [&] { return make_plan(s, pass, math, bias, relu, prepared); });
 }
 
 // The plans that a pass may be asked for; oneDNN may choose differently with a bias and a ReLU.
-std::vector<std::shared_ptr<const ConvPlan>> conv_plans(const ConvShape& s, Pass pass, Math math) {
+std::vector<std::shared_ptr<const ConvPlan>> conv_plans(const ConvShape& s, Pass pass, Math math,
+                                                        bool prepared = false) {
   std::vector<std::shared_ptr<const ConvPlan>> plans;
   for (const bool bias : {false, true}) {
     for (const bool relu : {false, true}) {
       if ((bias && pass == Pass::kDgrad) || (relu && pass != Pass::kFprop)) continue;
-      plans.push_back(conv_plan(s, pass, math, bias, relu));
+      plans.push_back(conv_plan(s, pass, math, bias, relu, prepared));
     }
   }
   return plans;
@@ -149,12 +168,54 @@ Method method_for(const ConvShape& shape, Pass pass, Math math) {
 }
 
 // The filters in the layout the primitive wants.
-memory reordered_filters(const ConvPlan& plan, const float* w, Scratch& scratch) {
-  memory krsc = memory_at(plan.krsc, w);
-  if (!plan.reordered) return krsc;
+memory reordered_filters(const ConvPlan& plan, const void* w, Scratch& scratch) {
+  memory given = memory_at(plan.given, w);
+  if (!plan.reordered) return given;
   memory blocked = memory_at(plan.w, scratch.take(plan.w.get_size()));
-  plan.reorder.execute(cpu_stream(), krsc, blocked);
+  plan.reorder.execute(cpu_stream(), given, blocked);
   return blocked;
+}
+
+std::int64_t direct_workspace(const ConvShape& shape, Pass pass, Math math, bool prepared) {
+  std::int64_t bytes = 0;
+  for (const auto& plan : conv_plans(shape, pass, math, prepared)) {
+    bytes = std::max(bytes, (plan->reordered ? Scratch::padded(plan->w.get_size()) : 0) +
+                                Scratch::padded(plan->scratchpad.get_size()));
+  }
+  return bytes;
+}
+
+void direct_fprop(const ConvPlan& plan, const float* x, const void* filters, const float* b,
+                  float* y, Workspace workspace) {
+  Scratch scratch("conv_fprop", workspace);
+  std::unordered_map<int, memory> args{
+      {DNNL_ARG_SRC, memory_at(plan.x, x)},
+      {DNNL_ARG_WEIGHTS, reordered_filters(plan, filters, scratch)},
+      {DNNL_ARG_DST, memory_at(plan.y, y)},
+      {DNNL_ARG_SCRATCHPAD, memory_at(plan.scratchpad, scratch.take(plan.scratchpad.get_size()))}};
+  if (b != nullptr) args.emplace(DNNL_ARG_BIAS, memory_at(plan.b, b));
+  plan.conv.execute(cpu_stream(), args);
+  cpu_stream().wait();
+}
+
+// A direct convolution of prepared filters.
+std::shared_ptr<const ConvPlan> prepared_plan(const ConvShape& shape, Math math, bool bias = true,
+                                              bool relu = true) {
+  return conv_plan(shape, Pass::kFprop, math, bias, relu, true);
+}
+
+// Where it is not direct.
+FpropBytes fprop_bytes(const ConvShape& shape, Algorithm algorithm) {
+  return algorithm == Algorithm::kWinograd ? winograd_fprop_bytes(shape)
+                                           : space_to_depth_fprop_bytes(shape);
+}
+
+// Of prepared filters.
+std::int64_t prepared_bytes(const ConvShape& shape, const Method& method) {
+  if (method.algorithm != Algorithm::kDirect) return fprop_bytes(shape, method.algorithm).filters;
+  const auto plan = prepared_plan(shape, method.math);
+  const bool same = plan->given == plan->krsc;
+  return same ? 0 : static_cast<std::int64_t>(plan->given.get_size());
 }
 
 }  // namespace
@@ -168,36 +229,66 @@ std::string conv_kernel(const ConvShape& shape, Pass pass, Math math) {
 
 std::int64_t conv_workspace(const ConvShape& shape, Pass pass, Math math) {
   const Method method = method_for(shape, pass, math);
-  if (method.algorithm == Algorithm::kWinograd) return winograd_workspace(shape, pass);
-  if (method.algorithm == Algorithm::kSpaceToDepth) return space_to_depth_workspace(shape, pass);
-  std::int64_t bytes = 0;
-  for (const auto& plan : conv_plans(shape, pass, method.math)) {
-    bytes = std::max(bytes, (plan->reordered ? Scratch::padded(plan->w.get_size()) : 0) +
-                                Scratch::padded(plan->scratchpad.get_size()));
+  if (method.algorithm == Algorithm::kDirect) {
+    return direct_workspace(shape, pass, method.math, false);
   }
-  return bytes;
+  if (pass == Pass::kFprop) return fprop_bytes(shape, method.algorithm).together();
+  return method.algorithm == Algorithm::kWinograd ? winograd_workspace(shape, pass)
+                                                  : space_to_depth_workspace(shape, pass);
+}
+
+std::int64_t conv_prepared(const ConvShape& shape, Math math) {
+  return prepared_bytes(shape, method_for(shape, Pass::kFprop, math));
+}
+
+std::int64_t conv_prepared_workspace(const ConvShape& shape, Math math) {
+  const Method method = method_for(shape, Pass::kFprop, math);
+  return method.algorithm == Algorithm::kDirect
+             ? direct_workspace(shape, Pass::kFprop, method.math, true)
+             : fprop_bytes(shape, method.algorithm).multiply;
+}
+
+void conv_prepare(const ConvShape& shape, Math math, const float* w, Workspace prepared,
+                  Workspace workspace, Stream) {
+  const Method method = method_for(shape, Pass::kFprop, math);
+  if (method.algorithm == Algorithm::kWinograd) {
+    return winograd_prepare(shape, w, prepared, workspace);
+  }
+  if (method.algorithm == Algorithm::kSpaceToDepth) {
+    return space_to_depth_prepare(shape, w, prepared, workspace);
+  }
+  const auto plan = prepared_plan(shape, method.math);
+  memory krsc = memory_at(plan->krsc, w), given = memory_at(plan->given, prepared.data);
+  plan->prepare.execute(cpu_stream(), krsc, given);
+  cpu_stream().wait();
+}
+
+void conv_fprop_prepared(const ConvShape& shape, Math math, const float* x, Workspace prepared,
+                         const float* b, bool relu, float* y, Workspace workspace, Stream) {
+  const Method method = method_for(shape, Pass::kFprop, math);
+  check_dims("conv_fprop_prepared", "prepared", {prepared.bytes}, {prepared_bytes(shape, method)});
+  if (method.algorithm == Algorithm::kWinograd) {
+    return winograd_fprop(shape, x, prepared, b, relu, y, workspace);
+  }
+  if (method.algorithm == Algorithm::kSpaceToDepth) {
+    return space_to_depth_fprop(shape, x, prepared, b, relu, y, workspace);
+  }
+  const auto plan = prepared_plan(shape, method.math, b != nullptr, relu);
+  direct_fprop(*plan, x, prepared.data, b, y, workspace);
 }
 
 void conv_fprop(const ConvShape& shape, Math math, const float* x, const float* w, const float* b,
-                bool relu, float* y, Workspace workspace, Stream) {
+                bool relu, float* y, Workspace workspace, Stream stream) {
   const Method method = method_for(shape, Pass::kFprop, math);
-  if (method.algorithm == Algorithm::kWinograd) {
-    return winograd_fprop(shape, x, w, b, relu, y, workspace);
+  if (method.algorithm == Algorithm::kDirect) {
+    const auto plan = conv_plan(shape, Pass::kFprop, method.math, b != nullptr, relu);
+    return direct_fprop(*plan, x, w, b, y, workspace);
   }
-  if (method.algorithm == Algorithm::kSpaceToDepth) {
-    return space_to_depth_fprop(shape, x, w, b, relu, y, workspace);
-  }
-  const auto plan = conv_plan(shape, Pass::kFprop, method.math, b != nullptr, relu);
   Scratch scratch("conv_fprop", workspace);
-  std::unordered_map<int, memory> args{
-      {DNNL_ARG_SRC, memory_at(plan->x, x)},
-      {DNNL_ARG_WEIGHTS, reordered_filters(*plan, w, scratch)},
-      {DNNL_ARG_DST, memory_at(plan->y, y)},
-      {DNNL_ARG_SCRATCHPAD,
-       memory_at(plan->scratchpad, scratch.take(plan->scratchpad.get_size()))}};
-  if (b != nullptr) args.emplace(DNNL_ARG_BIAS, memory_at(plan->b, b));
-  plan->conv.execute(cpu_stream(), args);
-  cpu_stream().wait();
+  const std::int64_t bytes = prepared_bytes(shape, method);
+  const Workspace prepared{scratch.take(bytes), bytes};
+  conv_prepare(shape, math, w, prepared, scratch.rest(), stream);
+  conv_fprop_prepared(shape, math, x, prepared, b, relu, y, scratch.rest(), stream);
 }
 
 void conv_dgrad(const ConvShape& shape, Math math, const float* dy, const float* w,

@@ -6,7 +6,8 @@
 //
 // All matrices are used as they lie, so nothing is reordered. Both are oneDNN's matmul: forward, on
 // the transposed view of w, it is twice as fast as its inner product on w as it lies (4096 x 9216,
-// batch 128), except for a few rows, where that reads w once and wins. In lower precision
+// batch 128), except for a few rows, where that reads w once and wins, if oneDNN has it (below
+// AVX-512 for a single row only; its reference takes a hundred times as long). In lower precision
 // (reduced.h) there is matmul only, for w as it lies.
 #include "dense_wgrad.h"
 #include "product.h"
@@ -20,10 +21,6 @@ using Tag = memory::format_tag;
 
 constexpr int kFewRows = 3;
 
-bool by_inner_product(const DenseShape& s, Pass pass) {
-  return pass == Pass::kFprop && s.n <= kFewRows;
-}
-
 // to = from * w + b
 Product make_product(const DenseShape& s, Pass pass, Math math, bool bias, bool relu) {
   const auto f32 = memory::data_type::f32;
@@ -31,9 +28,10 @@ Product make_product(const DenseShape& s, Pass pass, Math math, bool bias, bool 
   const memory::dim in = forward ? s.c : s.k, out = forward ? s.k : s.c;
   const memory::desc from({s.n, in}, f32, Tag::ab), to({s.n, out}, f32, Tag::ab), none;
   const auto attr = user_scratchpad(math, relu);
-  if (by_inner_product(s, pass)) {
-    const memory::desc b({out}, f32, Tag::x);
-    return Product::inner_product(from, {{out, in}, f32, Tag::ab}, bias ? b : none, to, attr);
+  if (forward && s.n <= kFewRows) {
+    const memory::desc b({out}, f32, Tag::x), w({out, in}, f32, Tag::ab);
+    const Product product = Product::inner_product(from, w, bias ? b : none, to, attr);
+    if (product.implementation().find("ref") == std::string::npos) return product;
   }
   const memory::desc b({1, out}, f32, Tag::ab);
   const memory::desc w({in, out}, f32, forward ? Tag::ba : Tag::ab);
@@ -76,9 +74,9 @@ Math taken(const DenseShape& s, Pass pass, Math math) {
 }  // namespace
 
 std::string dense_kernel(const DenseShape& shape, Pass pass, Math math) {
-  if (by_inner_product(shape, pass)) return kernel_name("inner product", taken(shape, pass, math));
-  return kernel_name(
-      "matmul", pass == Pass::kWgrad ? dense_wgrad_math(shape, math) : taken(shape, pass, math));
+  if (pass == Pass::kWgrad) return kernel_name("matmul", dense_wgrad_math(shape, math));
+  const Math by = taken(shape, pass, math);
+  return kernel_name(dense_product(shape, pass, by, false, false)->name(), by);
 }
 
 std::int64_t dense_workspace(const DenseShape& shape, Pass pass, Math math) {

@@ -46,9 +46,12 @@ std::int64_t piece_of_side(std::int64_t length, std::int64_t other, std::int64_t
 
 memory::desc piece_of(const Operand& operand, std::int64_t length) {
   if (operand.cut == Operand::kWhole || operand.desc.is_zero()) return operand.desc;
-  memory::dims dims = operand.desc.get_dims();
+  memory::dims dims = operand.desc.get_dims(), strides = operand.desc.get_strides();
   dims[operand.cut] = length;
-  return memory::desc(dims, operand.desc.get_data_type(), operand.desc.get_strides());
+  // Of a single row this means nothing; but oneDNN takes a row for one that lies apart, and has
+  // only its reference for an inner product that writes such.
+  if (dims.size() == 2 && dims[0] == 1) strides[0] = dims[1];
+  return memory::desc(dims, operand.desc.get_data_type(), strides);
 }
 
 }  // namespace
@@ -81,6 +84,7 @@ Product Product::inner_product(const memory::desc& a, const memory::desc& w,
   const memory::dims size = c.get_dims();
   const double work = 1.0 * size[0] * size[1] * a.get_dims()[1];
   Product product;
+  product.name_ = "inner product";
   product.cut(Kind::kInnerProduct, {{{a, Operand::kWhole}, {w, 0}, {bias, 0}, {c, 1}}},
               piece_of(size[1], kColumnStep, work), attr);
   return product;

@@ -33,6 +33,7 @@ class Product {
                                const dnnl::memory::desc& bias, const dnnl::memory::desc& c,
                                const dnnl::primitive_attr& attr);
 
+  const char* name() const { return name_; }  // "matmul" or "inner product"
   const std::string& implementation() const { return parts_[0].implementation; }  // oneDNN's name
   std::int64_t workspace() const;                                                 // in bytes
 
@@ -57,6 +58,7 @@ class Product {
   void run_part(const Part& part, const std::array<const float*, 4>& arrays,
                 void* scratchpad) const;
 
+  const char* name_ = "matmul";
   std::vector<Part> parts_;  // the whole; or all pieces but the last, and the last
   std::int64_t pieces_ = 1;
   bool is_cut_ = false;

@@ -111,14 +111,29 @@ std::int64_t space_to_depth_workspace(const ConvShape& s, Pass pass) {
          Scratch::padded(bytes(filter_blocks(s).count())) + winograd_workspace(unstrided(s), pass);
 }
 
-void space_to_depth_fprop(const ConvShape& s, const float* x, const float* w, const float* b,
+FpropBytes space_to_depth_fprop_bytes(const ConvShape& s) {
+  FpropBytes sizes = winograd_fprop_bytes(unstrided(s));
+  sizes.prepare += Scratch::padded(bytes(filter_blocks(s).count()));
+  sizes.multiply += Scratch::padded(bytes(picture_blocks(s).count()));
+  return sizes;
+}
+
+void space_to_depth_prepare(const ConvShape& s, const float* w, Workspace prepared,
+                            Workspace workspace) {
+  Scratch scratch("conv_prepare", workspace);
+  const Blocks filters = filter_blocks(s);
+  float* w_blocks = take(scratch, filters);
+  to_blocks(filters, w, w_blocks);
+  winograd_prepare(unstrided(s), w_blocks, prepared, scratch.rest());
+}
+
+void space_to_depth_fprop(const ConvShape& s, const float* x, Workspace prepared, const float* b,
                           bool relu, float* y, Workspace workspace) {
   Scratch scratch("conv_fprop", workspace);
-  const Blocks pictures = picture_blocks(s), filters = filter_blocks(s);
-  float *x_blocks = take(scratch, pictures), *w_blocks = take(scratch, filters);
+  const Blocks pictures = picture_blocks(s);
+  float* x_blocks = take(scratch, pictures);
   to_blocks(pictures, x, x_blocks);
-  to_blocks(filters, w, w_blocks);
-  winograd_fprop(unstrided(s), x_blocks, w_blocks, b, relu, y, scratch.rest());
+  winograd_fprop(unstrided(s), x_blocks, prepared, b, relu, y, scratch.rest());
 }
 
 void space_to_depth_dgrad(const ConvShape& s, const float* dy, const float* w,

@@ -3,20 +3,23 @@
 // then one of 3 x 3 x 48 at stride 1, with zeros where the filter was not 12 wide, and Winograd's
 // algorithm serves it.
 //
-// conv.cpp asks `space_to_depth_suits`; the functions are as conv_fprop and so on in ops.h.
+// conv.cpp asks `space_to_depth_suits`; the functions are as those of winograd.h.
 #pragma once
 
-#include "ops.h"
+#include "winograd.h"
 
 namespace convnet {
 
 // Whether this convolution is cheaper so than directly, which costs `direct` multiplications.
 bool space_to_depth_suits(const ConvShape& shape, Pass pass, double direct);
 
-std::int64_t space_to_depth_workspace(const ConvShape& shape, Pass pass);
+std::int64_t space_to_depth_workspace(const ConvShape& shape, Pass pass);  // of dgrad and wgrad
+FpropBytes space_to_depth_fprop_bytes(const ConvShape& shape);
 
-void space_to_depth_fprop(const ConvShape& shape, const float* x, const float* w, const float* b,
-                          bool relu, float* y, Workspace workspace);
+void space_to_depth_prepare(const ConvShape& shape, const float* w, Workspace prepared,
+                            Workspace workspace);
+void space_to_depth_fprop(const ConvShape& shape, const float* x, Workspace prepared,
+                          const float* b, bool relu, float* y, Workspace workspace);
 void space_to_depth_dgrad(const ConvShape& shape, const float* dy, const float* w,
                           const float* relu_mask, float* dx, Workspace workspace);
 void space_to_depth_wgrad(const ConvShape& shape, const float* x, const float* dy, float* dw,

@@ -221,36 +221,50 @@ constexpr int kFiltersAtOnce = 8;
 // ---- fprop and dgrad
 // -------------------------------------------------------------------------------
 
-// The transformed filters of every group, as the matrix product wants them.
-std::vector<memory> transformed_filters(const Plan& plan, const float* w, bool turned,
-                                        Scratch& scratch) {
-  const int c = turned ? plan.out : plan.in, k = turned ? plan.in : plan.out;
-  const std::int64_t size = std::int64_t{plan.numbers} * c * k;
-  float* made = static_cast<float*>(scratch.take(floats(size)));
+// Of the transformed filters of all groups, and of the workspace to make them.
+std::int64_t filter_bytes(const Plan& plan) {
+  return plan.groups * static_cast<std::int64_t>(plan.right.get_size());
+}
+std::int64_t filter_workspace(const Plan& plan) {
+  return plan.reordered ? Scratch::padded(plan.right_as_made.get_size()) : 0;
+}
+
+// Where the transformed filters of each group lie, as the matrix product wants them.
+std::vector<memory> filters_in(const Plan& plan, void* filters) {
   std::vector<memory> results;
   for (int g = 0; g < plan.groups; ++g) {
-    const Input from = filters(plan, w, g * k, c, turned);
-    parallel_chunks(k, kFiltersAtOnce, [&](std::int64_t begin, std::int64_t count) {
-      vectorized<scatter>(plan.sort.algorithm, Role::kFilter, from, begin, static_cast<int>(count),
-                          {made + begin * c, std::int64_t{c} * k, c});
-    });
-    const memory as_made = memory_at(plan.right_as_made, made);
-    memory result = as_made;
-    if (plan.reordered) {
-      result = memory_at(plan.right, scratch.take(plan.right.get_size()));
-      memory source = as_made;
-      plan.reorder.execute(cpu_stream(), source, result);
-      cpu_stream().wait();
-    } else if (g + 1 < plan.groups) {
-      made = static_cast<float*>(scratch.take(floats(size)));
-    }
-    results.push_back(result);
+    const std::size_t skip = g * plan.right.get_size();
+    results.push_back(memory_at(plan.right, static_cast<char*>(filters) + skip));
   }
   return results;
 }
 
+void transform_filters(const Plan& plan, const float* w, bool turned,
+                       const std::vector<memory>& results, Scratch scratch) {
+  const int c = turned ? plan.out : plan.in, k = turned ? plan.in : plan.out;
+  void* const own = plan.reordered ? scratch.take(plan.right_as_made.get_size()) : nullptr;
+  for (int g = 0; g < plan.groups; ++g) {
+    const Input from = filters(plan, w, g * k, c, turned);
+    float* made = static_cast<float*>(plan.reordered ? own : results[g].get_data_handle());
+    parallel_chunks(k, kFiltersAtOnce, [&](std::int64_t begin, std::int64_t count) {
+      vectorized<scatter>(plan.sort.algorithm, Role::kFilter, from, begin, static_cast<int>(count),
+                          {made + begin * c, std::int64_t{c} * k, c});
+    });
+    if (!plan.reordered) continue;
+    memory source = memory_at(plan.right_as_made, made), result = results[g];
+    plan.reorder.execute(cpu_stream(), source, result);
+    cpu_stream().wait();
+  }
+}
+
+std::int64_t correlate_workspace(const Plan& plan) {
+  return thread_count() *
+         (Scratch::padded(plan.left.get_size()) + Scratch::padded(plan.result.get_size()) +
+          Scratch::padded(plan.scratchpad.get_size()));
+}
+
 void correlate(const Plan& plan, const std::vector<memory>& right, const Input& from,
-               const Picture<float>& to, const Epilogue& epilogue, Scratch& scratch) {
+               const Picture<float>& to, const Epilogue& epilogue, Scratch scratch) {
   const std::int64_t blocks = ceil_div(plan.tiles, plan.block);
   struct Buffers {
     float *left, *result;
@@ -359,32 +373,41 @@ std::string winograd_name(const ConvShape& shape, Pass pass) {
 std::int64_t winograd_workspace(const ConvShape& s, Pass pass) {
   const auto plan = winograd_plan(s, pass);
   const auto size = [](std::size_t bytes) { return Scratch::padded(bytes); };
-  const std::int64_t buffers = size(plan->left.get_size()) + size(plan->result.get_size());
-  if (pass == Pass::kWgrad) {
-    const std::int64_t pieces = ceil_div(std::int64_t{s.n} * s.p * s.q, kRowsAtOnce);
-    return buffers + size(plan->right.get_size()) + size(floats(pieces * s.k)) +
-           plan->wgrad->workspace();
+  if (pass == Pass::kDgrad) {
+    return size(filter_bytes(*plan)) +
+           std::max(filter_workspace(*plan), correlate_workspace(*plan));
   }
-  const std::int64_t made = size(floats(std::int64_t{plan->numbers} * plan->in * plan->out));
-  return thread_count() * (buffers + size(plan->scratchpad.get_size())) +
-         (plan->reordered ? made : 0) +
-         plan->groups * (plan->reordered ? size(plan->right.get_size()) : made);
+  const std::int64_t pieces = ceil_div(std::int64_t{s.n} * s.p * s.q, kRowsAtOnce);
+  return size(plan->left.get_size()) + size(plan->right.get_size()) +
+         size(plan->result.get_size()) + size(floats(pieces * s.k)) + plan->wgrad->workspace();
 }
 
-void winograd_fprop(const ConvShape& s, const float* x, const float* w, const float* b, bool relu,
-                    float* y, Workspace workspace) {
+FpropBytes winograd_fprop_bytes(const ConvShape& s) {
   const auto plan = winograd_plan(s, Pass::kFprop);
-  Scratch scratch("conv_fprop", workspace);
-  const auto right = transformed_filters(*plan, w, false, scratch);
+  return {filter_bytes(*plan), filter_workspace(*plan), correlate_workspace(*plan)};
+}
+
+void winograd_prepare(const ConvShape& s, const float* w, Workspace prepared, Workspace workspace) {
+  const auto plan = winograd_plan(s, Pass::kFprop);
+  const auto right = filters_in(*plan, prepared.data);
+  transform_filters(*plan, w, false, right, Scratch("conv_prepare", workspace));
+}
+
+void winograd_fprop(const ConvShape& s, const float* x, Workspace prepared, const float* b,
+                    bool relu, float* y, Workspace workspace) {
+  const auto plan = winograd_plan(s, Pass::kFprop);
+  const auto right = filters_in(*plan, prepared.data);
   correlate(*plan, right, picture(*plan, x, s.h, s.w, s.c, s.pad_h, s.pad_w),
-            picture(*plan, y, s.p, s.q, s.k, 0, 0), {b, relu, nullptr}, scratch);
+            picture(*plan, y, s.p, s.q, s.k, 0, 0), {b, relu, nullptr},
+            Scratch("conv_fprop", workspace));
 }
 
 void winograd_dgrad(const ConvShape& s, const float* dy, const float* w, const float* relu_mask,
                     float* dx, Workspace workspace) {
   const auto plan = winograd_plan(s, Pass::kDgrad);
   Scratch scratch("conv_dgrad", workspace);
-  const auto right = transformed_filters(*plan, w, true, scratch);
+  const auto right = filters_in(*plan, scratch.take(filter_bytes(*plan)));
+  transform_filters(*plan, w, true, right, scratch);
   const int pad_h = s.r - 1 - s.pad_h, pad_w = s.s - 1 - s.pad_w;
   correlate(*plan, right, picture(*plan, dy, s.p, s.q, s.k, pad_h, pad_w),
             picture(*plan, dx, s.h, s.w, s.c, 0, 0), {nullptr, false, relu_mask}, scratch);

@@ -16,11 +16,21 @@ double direct_cost(const ConvShape& shape);
 // a form at all; other values but "auto" are refused.
 bool winograd_suits(const ConvShape& shape, Pass pass, double otherwise);
 
-std::string winograd_name(const ConvShape& shape, Pass pass);  // of one that suits
-std::int64_t winograd_workspace(const ConvShape& shape, Pass pass);
+std::string winograd_name(const ConvShape& shape, Pass pass);        // of one that suits
+std::int64_t winograd_workspace(const ConvShape& shape, Pass pass);  // of dgrad and wgrad
 
-// As conv_fprop, conv_dgrad and conv_wgrad in ops.h.
-void winograd_fprop(const ConvShape& shape, const float* x, const float* w, const float* b,
+// What fprop takes of memory, in bytes: prepared filters, and the workspaces to make them and to
+// multiply them.
+struct FpropBytes {
+  std::int64_t filters, prepare, multiply;
+  std::int64_t together() const { return Scratch::padded(filters) + std::max(prepare, multiply); }
+};
+FpropBytes winograd_fprop_bytes(const ConvShape& shape);
+
+// As conv_prepare, conv_fprop_prepared, conv_dgrad and conv_wgrad in ops.h.
+void winograd_prepare(const ConvShape& shape, const float* w, Workspace prepared,
+                      Workspace workspace);
+void winograd_fprop(const ConvShape& shape, const float* x, Workspace prepared, const float* b,
                     bool relu, float* y, Workspace workspace);
 void winograd_dgrad(const ConvShape& shape, const float* dy, const float* w, const float* relu_mask,
                     float* dx, Workspace workspace);

@@ -130,8 +130,8 @@ void run(OpName op, const DgradParameters& parameters, const float* dy, const fl
 void conv_dgrad_as(OpName op, const ConvShape& shape, Math math, const float* dy, const float* w,
                    const float* relu_mask, float* dx, Workspace workspace, Stream stream) {
   if (wgmma_takes(op, shape, Pass::kDgrad, math, dy)) {
-    wgmma_conv(op, shape, Pass::kDgrad, math, dy, w, {nullptr, relu_mask, false}, dx, workspace,
-               stream);
+    const auto* filters = wgmma_filters(op, shape, Pass::kDgrad, math, w, workspace, stream);
+    wgmma_conv(op, shape, Pass::kDgrad, math, dy, filters, {nullptr, relu_mask, false}, dx, stream);
     return;
   }
   if (mma_serves(shape, Pass::kDgrad, math) && device_has_mma(op)) {

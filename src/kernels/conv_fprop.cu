@@ -108,17 +108,24 @@ void run(OpName op, const FpropParameters& parameters, const float* x, const flo
          parameters, x, w, y);
 }
 
+void check_aligned(OpName op, const char* argument, const void* data) {
+  if (reinterpret_cast<std::uintptr_t>(data) % 16 == 0) return;
+  fail(op.name, argument, "memory aligned to 16 bytes", "memory that is not");
+}
+
 }  // namespace
 
 void conv_fprop_as(OpName op, const ConvShape& shape, Math math, const float* x, const float* w,
                    const float* b, bool relu, float* y, Workspace workspace, Stream stream,
                    const DropoutRule* rule) {
   if (rule == nullptr && wgmma_takes(op, shape, Pass::kFprop, math, x)) {
-    wgmma_conv(op, shape, Pass::kFprop, math, x, w, {b, nullptr, relu}, y, workspace, stream);
+    const auto* filters = wgmma_filters(op, shape, Pass::kFprop, math, w, workspace, stream);
+    wgmma_conv(op, shape, Pass::kFprop, math, x, filters, {b, nullptr, relu}, y, stream);
     return;
   }
   if (mma_serves(shape, Pass::kFprop, math) && device_has_mma(op)) {
-    mma_fprop(op, shape, math, x, w, b, relu, y, workspace, stream, rule);
+    const float* filters = mma_filters(op, shape, w, &workspace, stream);
+    mma_fprop(op, shape, math, x, filters, b, relu, y, workspace, stream, rule);
     return;
   }
   const unsigned group_c = shape.c / shape.groups, group_k = shape.k / shape.groups;
@@ -161,6 +168,47 @@ void conv_fprop_as(OpName op, const ConvShape& shape, Math math, const float* x,
                         stream);
   } else if (partials != nullptr) {
     sum_splits(op, partials, plan.splits, plan.outputs, shape.k, epilogue, y, stream);
+  }
+}
+
+std::int64_t conv_prepared(const ConvShape& shape, Math math) {
+  const OpName op = "conv_prepared";
+  if (wgmma_takes(op, shape, Pass::kFprop, math, nullptr)) {
+    return wgmma_plan(shape, Pass::kFprop, math).filter_bytes;
+  }
+  const bool by_mma = mma_serves(shape, Pass::kFprop, math) && device_has_mma(op);
+  return by_mma ? 4 * filled_floats(shape) : 0;
+}
+
+std::int64_t conv_prepared_workspace(const ConvShape& shape, Math math) {
+  if (wgmma_takes("conv_prepared_workspace", shape, Pass::kFprop, math, nullptr)) return 0;
+  const std::int64_t floats = mma_plan(shape, Pass::kFprop, math).workspace_floats();
+  return floats == 0 ? 0 : floats * 4 + 16;
+}
+
+void conv_prepare(const ConvShape& shape, Math math, const float* w, Workspace prepared, Workspace,
+                  Stream stream) {
+  const OpName op = "conv_prepare";
+  check_aligned(op, "prepared", prepared.data);
+  if (wgmma_takes(op, shape, Pass::kFprop, math, nullptr)) {
+    wgmma_filters(op, shape, Pass::kFprop, math, w, prepared, stream);
+  } else {
+    mma_filters(op, shape, w, &prepared, stream);
+  }
+}
+
+void conv_fprop_prepared(const ConvShape& shape, Math math, const float* x, Workspace prepared,
+                         const float* b, bool relu, float* y, Workspace workspace, Stream stream) {
+  const OpName op = "conv_fprop_prepared";
+  check_dims(op.name, "prepared", {prepared.bytes}, {conv_prepared(shape, math)});
+  check_aligned(op, "x", x);
+  check_aligned(op, "prepared", prepared.data);
+  if (wgmma_takes(op, shape, Pass::kFprop, math, x)) {
+    const auto* filters = static_cast<const unsigned char*>(prepared.data);
+    wgmma_conv(op, shape, Pass::kFprop, math, x, filters, {b, nullptr, relu}, y, stream);
+  } else {
+    const auto* filters = static_cast<const float*>(prepared.data);
+    mma_fprop(op, shape, math, x, filters, b, relu, y, workspace, stream);
   }
 }
 

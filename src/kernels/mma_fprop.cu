@@ -6,8 +6,8 @@
 //
 // Tensors: x [N,H,W,C], w [K,R,S,C/G], b [K] or null: read. y [N,P,Q,K]: written.
 // Mapping, splits and ragged edges as in conv_fprop.cu, with the tiles of mma_plan.cuh. Three
-// channels with stride 4 (conv1) are taken by columns (mma_plan.cuh), with a copy of w in the
-// workspace whose rows are filled up. 16-byte copies need C/G to be a multiple of 4, or columns,
+// channels with stride 4 (conv1) are taken by columns (mma_plan.cuh), with a copy of w whose rows
+// are filled up: mma_filters(). 16-byte copies need C/G to be a multiple of 4, or columns,
 // and aligned arrays. Cost: 2 N P Q K R S C/G flops; from L2 each block reads (kM + kN) R S C/G
 // floats.
 #include "dropout.cuh"
@@ -142,12 +142,25 @@ void run_with(Call& call, bool vector) {
 
 }  // namespace
 
-void mma_fprop(OpName op, const ConvShape& shape, Math math, const float* x, const float* w,
+const float* mma_filters(OpName op, const ConvShape& shape, const float* w, Workspace* workspace,
+                         Stream stream) {
+  const std::int64_t count = filled_floats(shape);
+  if (count == 0) return w;
+  float* filled = partials_in(op, count, *workspace);
+  launch(op, fill_rows_kernel, blocks_for(count), dim3(kBlockThreads), 0, stream, w,
+         static_cast<unsigned>(count), static_cast<unsigned>(shape.s * shape.c),
+         Divider(as_columns(shape).s), filled);
+  auto* const end = static_cast<char*>(workspace->data) + workspace->bytes;
+  *workspace = {filled + count, end - reinterpret_cast<char*>(filled + count)};
+  return filled;
+}
+
+void mma_fprop(OpName op, const ConvShape& shape, Math math, const float* x, const float* filters,
                const float* b, bool relu, float* y, Workspace workspace, Stream stream,
                const DropoutRule* rule) {
   const ConvShape columns = as_columns(shape);
   const unsigned group_c = columns.c / columns.groups, group_k = shape.k / shape.groups;
-  Call call{op, {}, mma_plan(shape, Pass::kFprop, math), x, w, y, stream};
+  Call call{op, {}, mma_plan(shape, Pass::kFprop, math), x, filters, y, stream};
   FpropParameters& parameters = call.parameters;
   parameters.shape = columns;
   parameters.taps.height = columns.h;
@@ -157,15 +170,7 @@ void mma_fprop(OpName op, const ConvShape& shape, Math math, const float* x, con
   parameters.order = k_order(group_c, columns.r * columns.s);
   parameters.taps.by_width = Divider(columns.s);
 
-  const std::int64_t filled = filled_floats(shape);
-  float* space = partials_in(op, filled + call.plan.workspace_floats(), workspace);
-  if (filled > 0) {
-    launch(op, fill_rows_kernel, blocks_for(filled), dim3(kBlockThreads), 0, stream, w,
-           static_cast<unsigned>(filled), static_cast<unsigned>(shape.s * shape.c),
-           Divider(columns.s), space);
-    call.w = space;
-  }
-  float* partials = call.plan.splits == 1 ? nullptr : space + filled;
+  float* partials = partials_in(op, call.plan.workspace_floats(), workspace);
   const Epilogue epilogue{b, nullptr, relu};
   const DropoutDraw draw = rule == nullptr ? DropoutDraw{} : dropout_draw(*rule);
   if (partials == nullptr) {
@@ -174,7 +179,7 @@ void mma_fprop(OpName op, const ConvShape& shape, Math math, const float* x, con
   }
   if (partials != nullptr) call.y = partials;
   const bool fours = group_c % 4 == 0 || by_columns(shape);
-  const bool vector = fours && aligned16(x) && aligned16(call.w);
+  const bool vector = fours && aligned16(x) && aligned16(filters);
   parameters.vector_out = group_k % 4 == 0 && aligned16(call.y);
 
   with_math(math, [&](auto mode) { run_with<decltype(mode)::value>(call, vector); });

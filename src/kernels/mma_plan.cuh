@@ -104,8 +104,12 @@ __device__ inline Steps mma_split_steps(const Plan& plan, unsigned split, unsign
 bool by_columns(const ConvShape& shape);
 // The convolution of that picture; `s` is filled up. The same where !by_columns().
 ConvShape as_columns(const ConvShape& shape);
-// What fprop needs in the workspace for filters with filled-up rows: 0 where not by_columns().
+// What fprop needs for filters with filled-up rows: 0 where not by_columns().
 std::int64_t filled_floats(const ConvShape& shape);
+// The filters that mma_fprop() takes: w, or where by_columns() copies with filled-up rows, made at
+// the beginning of the workspace, of which the rest is left. In mma_fprop.cu.
+const float* mma_filters(OpName op, const ConvShape& shape, const float* w, Workspace* workspace,
+                         Stream stream);
 
 // Calls run(mode), where decltype(mode)::value is `math` as a constant.
 template <class Run>
@@ -122,7 +126,7 @@ void with_math(Math math, const Run& run) {
 // ---- launchers ---------------------------------------------------------------------------------
 // As conv_fprop_as() and its like, for what mma_serves(). In mma_*.cu.
 
-void mma_fprop(OpName op, const ConvShape& shape, Math math, const float* x, const float* w,
+void mma_fprop(OpName op, const ConvShape& shape, Math math, const float* x, const float* filters,
                const float* b, bool relu, float* y, Workspace workspace, Stream stream,
                const DropoutRule* rule = nullptr);
 void mma_dgrad(OpName op, const ConvShape& shape, Math math, const float* dy, const float* w,

@@ -5,9 +5,9 @@
 //   around, then masked C[m, j] = sum_i A[m, i] B[j, i]:   m = (n,p,q),  j = filter of the group,
 //   i = (c,r,s)
 //
-// Tensors: x [N,H,W,C], w [K,R,S,C/G], b [K] or null: read. y [N,P,Q,K]: written. In dgrad dy is x
-// and dx is y, with the mask in b's place (Epilogue). The workspace holds the filters in the order
-// in which they are read.
+// Tensors: x [N,H,W,C], filters, b [K] or null: read. y [N,P,Q,K]: written. In dgrad dy is x
+// and dx is y, with the mask in b's place (Epilogue). `filters` are those of wgmma_filters.cu, in
+// the order in which they are read.
 //
 // Mapping. A block computes tiles of kM pixels x kN filters, one after the other: blocks are as
 // many as multiprocessors. For each sixteen channels it holds a *slab*: all pixels that the filters
@@ -280,8 +280,7 @@ void run_with(const Call& call, int filters) {
 }  // namespace
 
 void wgmma_conv(OpName op, const ConvShape& shape, Pass pass, Math math, const float* image,
-                const float* w, const Epilogue& epilogue, float* out, Workspace workspace,
-                Stream stream) {
+                const unsigned char* filters, const Epilogue& epilogue, float* out, Stream stream) {
   const ConvShape s = as_forward(shape, pass);
   const WgmmaPlan plan = wgmma_plan(shape, pass, math);
   WgmmaParameters parameters{};
@@ -299,8 +298,6 @@ void wgmma_conv(OpName op, const ConvShape& shape, Pass pass, Math math, const f
   parameters.slab_bytes = plan.slab_bytes();
   parameters.epilogue = epilogue;
   parameters.vector_out = parameters.group_k % 4 == 0 && aligned16(out);
-  const unsigned char* filters =
-      wgmma_filters(op, s, plan, math, pass == Pass::kDgrad, w, workspace, stream);
   const Call call{op, parameters, image, s, filters, out, stream};
   with_math(math, [&](auto mode) {
     constexpr Math kMath = decltype(mode)::value;

@@ -3,10 +3,10 @@
 //   filled[group, tile, chunk, tap] = a stage of its ring: [part][j][16 k]
 //
 // Tensors: w [K,R,S,C/G] read, of the convolution or, in dgrad, of the one whose gradient this is;
-// `filled`, in the workspace, written. The parts of fp32 are high and low, else there is one.
-// Row j of a stage is column MmaAlongK::row(j) of the tile, such that a lane's sums lie in fours;
-// of bfloat16, k is permuted as in WarpProduct<Math::kBf16>; and rows are swizzled. Mapping: a
-// thread makes an element. Cost: memory, 8 to 12 bytes an element: 2 to 3 us for the largest of
+// `filled`, in the workspace or prepared, written. The parts of fp32 are high and low, else there
+// is one. Row j of a stage is column MmaAlongK::row(j) of the tile, such that a lane's sums lie in
+// fours; of bfloat16, k is permuted as in WarpProduct<Math::kBf16>; and rows are swizzled. Mapping:
+// a thread makes an element. Cost: memory, 8 to 12 bytes an element: 2 to 3 us for the largest of
 // AlexNet's (computed).
 #include "divider.cuh"
 #include "mma_plan.cuh"
@@ -66,9 +66,10 @@ __global__ void __launch_bounds__(kBlockThreads)
 
 }  // namespace
 
-const unsigned char* wgmma_filters(OpName op, const ConvShape& s, const WgmmaPlan& plan, Math math,
-                                   bool turned, const float* w, Workspace workspace,
-                                   Stream stream) {
+const unsigned char* wgmma_filters(OpName op, const ConvShape& shape, Pass pass, Math math,
+                                   const float* w, Workspace workspace, Stream stream) {
+  const ConvShape s = as_forward(shape, pass);
+  const WgmmaPlan plan = wgmma_plan(shape, pass, math);
   FilterParameters parameters{};
   parameters.columns = static_cast<unsigned>(plan.filters);
   parameters.taps = static_cast<unsigned>(s.r * s.s);
@@ -76,7 +77,7 @@ const unsigned char* wgmma_filters(OpName op, const ConvShape& s, const WgmmaPla
   parameters.group_k = static_cast<unsigned>(s.k / s.groups);
   parameters.count = plan.tiles_n * static_cast<unsigned>(plan.filters) * parameters.taps *
                      static_cast<unsigned>(s.c);
-  parameters.turned = turned;
+  parameters.turned = pass == Pass::kDgrad;
   parameters.by_columns = Divider(plan.filters);
   parameters.by_taps = Divider(parameters.taps);
   parameters.by_chunks = Divider(parameters.group_c / kSlabK);

@@ -60,14 +60,12 @@ WgmmaPlan wgmma_plan(const ConvShape& shape, Pass pass, Math math);
 WgmmaWgradPlan wgmma_wgrad_plan(const ConvShape& shape, Math math);
 std::int64_t wgmma_workspace_floats(const ConvShape& shape, Pass pass, Math math);
 
-// fprop and dgrad: `image` is x or dy, `out` y or dx. In wgmma_conv.cu.
+// fprop and dgrad of wgmma_filters(): `image` is x or dy, `out` y or dx. In wgmma_conv.cu.
 void wgmma_conv(OpName op, const ConvShape& shape, Pass pass, Math math, const float* image,
-                const float* w, const Epilogue& epilogue, float* out, Workspace workspace,
-                Stream stream);
-// The filters of as_forward()'s convolution, `turned` for dgrad, in the workspace. In
-// wgmma_filters.cu.
-const unsigned char* wgmma_filters(OpName op, const ConvShape& s, const WgmmaPlan& plan, Math math,
-                                   bool turned, const float* w, Workspace workspace, Stream stream);
+                const unsigned char* filters, const Epilogue& epilogue, float* out, Stream stream);
+// The filters that it takes, made in the workspace. In wgmma_filters.cu.
+const unsigned char* wgmma_filters(OpName op, const ConvShape& shape, Pass pass, Math math,
+                                   const float* w, Workspace workspace, Stream stream);
 // In wgmma_wgrad.cu. db may be null.
 void wgmma_wgrad(OpName op, const ConvShape& shape, Math math, const float* x, const float* dy,
                  float* dw, float* db, Workspace workspace, Stream stream);

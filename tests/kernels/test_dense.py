@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import time
+
 import cases
 import check
 import pytest
 import reference
 from cases import DenseCase
 
+import convnet.backend
 from convnet import ops
 
 every_case = pytest.mark.parametrize("case", cases.DENSE, ids=str)
@@ -31,6 +34,23 @@ def test_passes_are_exact_on_integers(backend, rng, case):
     expected_dw, expected_db = reference.dense_wgrad(x, dy)
     check.equal(dw, expected_dw)
     check.equal(db, expected_db)
+
+
+@pytest.mark.parametrize("rows", [1, 2, 3])
+def test_few_rows_take_no_longer_than_more(rng, rows):
+    """oneDNN's reference, its last resort, takes a hundred times as long."""
+    w = cases.floats(rng, (4096, 2048))
+
+    def fastest(count):
+        x, times = cases.floats(rng, (count, 2048)), []
+        for _ in range(3):
+            start = time.process_time()
+            ops.dense_fprop(x, w)
+            times.append(time.process_time() - start)
+        return min(times)
+
+    with convnet.backend.use("cpu"):
+        assert fastest(rows) < 8 * fastest(8)
 
 
 @every_case

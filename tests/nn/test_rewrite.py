@@ -100,6 +100,38 @@ def images(rng: Any) -> dict[str, np.ndarray]:
 # ---- forward ------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("relu", [False, True])
+def test_prepared_filters(backend: Any, rng: Any, monkeypatch: Any, relu: bool) -> None:
+    monkeypatch.setenv("CONVNET_WGMMA", "always")
+    arrays = {"x": draw(rng, 2, 9, 9, 16), "w": draw(rng, 6, 3, 3, 16), "wb": draw(rng, 6)}
+
+    def step(t: Any) -> list[Any]:
+        return [ops.conv_fprop(t["x"], t["w"], t["wb"], pad=1, relu=relu)]
+
+    check(
+        Step(backend, step, **arrays),
+        rules.prepared_filters,
+        ["conv_fprop"],
+        ["conv_prepare", "conv_fprop_prepared"],
+    )
+
+
+@pytest.mark.parametrize("why", ["given to each run", "as they lie"])
+def test_prepared_filters_are_not_for(
+    kernels_backend: Any, rng: Any, monkeypatch: Any, why: str
+) -> None:
+    monkeypatch.setenv("CONVNET_WGMMA", "always")
+
+    def step(t: Any) -> list[Any]:
+        return [ops.conv_fprop(t["x"], t[name], pad=1)]
+
+    name, channels = ("filters", 16) if why == "given to each run" else ("w", 8)
+    arrays = {"x": draw(rng, 2, 9, 9, channels), name: draw(rng, 6, 3, 3, channels)}
+    made = Step(kernels_backend, step, **arrays)
+    names = made.traced()[0]
+    check(made, rules.prepared_filters, names, names)
+
+
 def test_relu_epilogue(backend: Any, images: Any) -> None:
     def step(t: Any) -> list[Any]:
         return [ops.relu_fprop(ops.conv_fprop(t["x"], t["w"], t["wb"]))]

@@ -56,11 +56,16 @@ def valid_ops() -> list[Call]:
     images = array(2, 6, 6, 3, dtype=np.uint8)
     offsets, mirror = array(2, 2, dtype=np.int32), array(2, dtype=np.uint8)
     shapes = image.shape, filters.shape
+    prepared = np.zeros(ops.conv_prepared(*shapes, **conv), np.uint8)
     calls: list[tuple[str, tuple, dict]] = [
         ("conv_output_shape", shapes, conv),
         ("conv_workspace", shapes, conv | {"dgrad": False}),
         ("conv_kernel", ("wgrad", *shapes), conv | {"precision": "tf32"}),
         ("conv_fprop", (image, filters, array(6)), conv | {"relu": True, "out": maps}),
+        ("conv_prepared", shapes, conv | {"precision": "bf16"}),
+        ("conv_prepare", (filters, image.shape), conv | {"out": prepared}),
+        ("conv_fprop_prepared", (image, prepared, filters.shape, array(6)),
+         conv | {"relu": True, "out": maps}),
         ("conv_dgrad", (maps, filters, image.shape), conv | {"relu_mask": image}),
         ("conv_wgrad", (image, maps, filters.shape), conv | {"bias": True}),
         ("local_output_shape", (image.shape, own.shape), conv),

@@ -25,7 +25,7 @@ U = 2.0**-24
 TINY = float(np.finfo(np.float32).tiny)  # below it, results may be flushed to zero
 
 # oneDNN may divide these sums by the number of threads: they repeat their bits for one count only.
-VARIES_WITH_THREADS = {"conv_fprop", "conv_dgrad", "conv_wgrad"}
+VARIES_WITH_THREADS = {"conv_fprop", "conv_fprop_prepared", "conv_dgrad", "conv_wgrad"}
 
 
 # ---- comparisons ----------------------------------------------------------------------------

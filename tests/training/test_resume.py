@@ -32,7 +32,13 @@ from convnet.training.checkpoint import (
     write,
 )
 from convnet.training.resume import Decision, decision
-from convnet.training.run_folder import RunError, RunFolder, open_checkpoint, read_metrics
+from convnet.training.run_folder import (
+    METRICS,
+    RunError,
+    RunFolder,
+    open_checkpoint,
+    read_metrics,
+)
 from convnet.training.train import TrainResult, train
 from convnet.training.trainer import Trainer
 
@@ -338,8 +344,8 @@ def test_killed_before_the_first_checkpoint(data: Path, tmp_path: Path, whole: P
     """What a run leaves that dies in its first steps: no checkpoint, and half a line."""
     run_dir = tmp_path / "run"
     folder = RunFolder.create(run_dir, load_config(config(data)))
-    folder.metrics.append('{"kind": "step", "epoch": 1, "step": 3}')
-    folder.metrics.append('{"kind": "st')
+    folder.append(METRICS, '{"kind": "step", "epoch": 1, "step": 3}')
+    folder.append(METRICS, '{"kind": "st')
     (run_dir / "checkpoints").mkdir()
     (run_dir / "checkpoints" / "step-00000004.safetensors.tmp").write_bytes(b"half")
     folder.close()

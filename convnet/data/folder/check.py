@@ -12,8 +12,12 @@ from typing import Any
 import numpy as np
 
 from convnet.data.dataset import DataError, mismatch, shown
-from convnet.data.folder.class_folders import Listing, content_hash, passed_over
-from convnet.data.folder.copies import groups_of_copies
+from convnet.data.folder.class_folders import (
+    Listing,
+    content_hash,
+    groups_of_copies,
+    passed_over,
+)
 from convnet.data.image import check_file, decode
 from convnet.data.packed.dataset import open_packed, shard_name
 from convnet.data.packed.manifest import read_manifest

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -173,6 +173,22 @@ def content_hash(path: Path) -> bytes:
         while chunk := file.read(1 << 20):
             digest.update(chunk)
     return digest.digest()
+
+
+def groups_of_copies(hashes: Iterable[Hashable]) -> list[list[int]]:
+    """The files with the same content: groups of two and more, by the first of them.
+
+    Args:
+        hashes: of the files; an empty one stands for a file that could not be read.
+
+    Returns:
+        For each group its numbers among the hashes, ascending.
+    """
+    rows: dict[Hashable, list[int]] = {}
+    for row, digest in enumerate(hashes):
+        if digest:
+            rows.setdefault(digest, []).append(row)
+    return [group for group in rows.values() if len(group) > 1]
 
 
 def split_by_content(

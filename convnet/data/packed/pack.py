@@ -25,8 +25,7 @@ from PIL import Image
 from convnet.common.files import replace
 from convnet.data.augment import epoch_order
 from convnet.data.dataset import DataError, mismatch, shown
-from convnet.data.folder.class_folders import Listing, content_hash
-from convnet.data.folder.copies import groups_of_copies
+from convnet.data.folder.class_folders import Listing, content_hash, groups_of_copies
 from convnet.data.image import decode
 from convnet.data.packed.dataset import INDEX, member_name, ppm_head
 from convnet.data.packed.manifest import VERSION, digest_of
