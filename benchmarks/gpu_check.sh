@@ -6,7 +6,7 @@
 #   benchmarks/gpu_check.sh                     # all steps; what was done before is not repeated
 #   benchmarks/gpu_check.sh --minutes 9         # ends in that time; call again to go on
 #   benchmarks/gpu_check.sh build tests         # only these
-#   benchmarks/gpu_check.sh --dry-run           # rehearses in the emulator, with small sizes
+#   benchmarks/gpu_check.sh --dry-run           # rehearses on the virtual GPU, with small sizes
 #
 # --out DIR      where results go (default build/gpu-check/results): a log for each step and JSON.
 #                DIR.tgz holds all of it in one file
@@ -50,7 +50,7 @@ while [ $# -gt 0 ]; do
     --out) out=$(realpath -m "$2"); shift 2 ;;
     --wheels) wheels=$(realpath "$2"); shift 2 ;;
     --minutes) minutes=$2; shift 2 ;;
-    --dry-run) dry=1 device=emulator state=$PWD/build/gpu-check-dry; shift ;;
+    --dry-run) dry=1 device=vgpu state=$PWD/build/gpu-check-dry; shift ;;
     -*) usage "unknown option $1" ;;
     *)
       [[ " ${STEPS[*]} " == *" $1 "* ]] || usage "expected one of ${STEPS[*]}, got $1"
@@ -114,9 +114,9 @@ build() {
   if [ -n "$wheels" ]; then
     "$python" -m pip install -q --no-index --no-deps "$wheels"/*.whl || return
   fi
-  local cuda=on emulator=off
-  [ $dry = 0 ] || { cuda=off emulator=on; }
-  part build 480 env CONVNET_CUDA=$cuda CONVNET_EMULATOR=$emulator CMAKE_BUILD_PARALLEL_LEVEL="$(nproc)" \
+  local cuda=on vgpu=off
+  [ $dry = 0 ] || { cuda=off vgpu=on; }
+  part build 480 env CONVNET_CUDA=$cuda CONVNET_VGPU=$vgpu CMAKE_BUILD_PARALLEL_LEVEL="$(nproc)" \
     "$python" -m pip install --no-build-isolation --no-deps . || return
   (cd "$state" && "$python" -P -m convnet doctor) | tee "$out/doctor.log"
 }
@@ -137,12 +137,13 @@ smoke() {
 }
 
 # What Hopper's kernels are built of, one by one: a mistake in one of these would make a kernel hang,
-# and not say where.
+# and not say where. A rehearsal compiles it.
 hopper() {
-  nvidia-smi --query-gpu=compute_cap --format=csv,noheader 2>/dev/null | grep -q "^9\.0" || return 0
   local case status=()
-  part hopper-build 120 nvcc -std=c++17 -gencode arch=compute_90a,code=sm_90a -Isrc -Itests/emulator \
-    -o "$state/hopper" tests/emulator/hopper.cu src/kernels/tensor_map.cu || return
+  [ $dry = 1 ] || nvidia-smi --query-gpu=compute_cap --format=csv,noheader 2>/dev/null | grep -q "^9\.0" || return 0
+  part hopper-build 120 nvcc -std=c++17 -gencode arch=compute_90a,code=sm_90a -Isrc -o "$state/hopper" \
+    tests/kernels/device/sm90.cu src/kernels/tensor_map.cu src/kernels/launch_limits.cu || return
+  [ $dry = 0 ] || return 0
   for case in pixel_rows pixel_rows_swizzled pipeline wgmma_tf32 wgmma_bf16 wgmma_wide_rows; do
     part "hopper-$case" 20 bash -c "\"\$1\" $case | tee /dev/stderr | grep -q ^returned" - "$state/hopper"
     status+=($?)
@@ -242,7 +243,7 @@ tune() {
 
 fashion() {
   local size=(--device "$device")
-  # An epoch is minutes in the emulator.
+  # An epoch takes far too long on the virtual GPU.
   [ $dry = 0 ] || size=(--device cpu --epochs 1 --data sample --set train.batch=700)
   rm -rf "$state/fashion"
   part fashion 300 "$python" -P -m convnet train fashion-mnist --run-dir "$state/fashion" "${size[@]}"
@@ -250,7 +251,7 @@ fashion() {
 
 # The paper's net on made-up images: some steps of the real size, with a loss that must fall.
 alexnet() {
-  if [ $dry = 1 ]; then echo "alexnet: too large for the emulator"; return; fi
+  if [ $dry = 1 ]; then echo "alexnet: too large for the virtual GPU"; return; fi
   part alexnet 240 "$python" experiments/alexnet_steps.py --device "$device" --steps 40
 }
 

@@ -20,7 +20,7 @@ from convnet.backend import Backend
 
 COPY_BYTES = 256 << 20  # far more than any cache holds
 SQUARE, BATCH = 3072, 2048  # of the matrix product
-TINY = 64  # the emulator rehearses: bytes and sides that many times smaller
+TINY = 64  # the virtual GPU rehearses: bytes and sides that many times smaller
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Limits:
 def measure(backend: Backend, rounds: int = 5, precision: str = "fp32") -> Limits:
     """The limits of this device, now: of several ways to do it, the fastest median, and of a
     matrix product in `precision`."""
-    scale = TINY if backend.name == "emulator" else 1
+    scale = TINY if backend.name == "vgpu" else 1
     copied, square, batch = COPY_BYTES // scale, SQUARE // scale, BATCH // scale
     copies = interleaved(_copies(backend, copied), rounds)
     fastest_copy = min(statistics.median(seconds) for seconds in copies.values())

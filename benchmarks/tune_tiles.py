@@ -61,7 +61,7 @@ def main(argv: list[str] | None = None) -> int:
         return write(args)
     backend = convnet.backend.get(args.device)
     if backend.name == "cpu":
-        refuse("the cpu backend has no tiles; expected --device cuda or emulator")
+        refuse("the cpu backend has no tiles; expected --device cuda or vgpu")
     before = os.environ.get(SWITCH)
     try:
         with convnet.backend.use(backend):

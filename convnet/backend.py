@@ -1,7 +1,7 @@
 """Backends: a compiled module that implements the operations, and the array library it works on.
 
-``cpu`` works on NumPy arrays, ``cuda`` on CuPy arrays; ``emulator`` and ``vgpu`` run the CUDA
-kernels on the CPU, on NumPy arrays, and exist for tests. Functions of :mod:`convnet.ops` follow the
+``cpu`` works on NumPy arrays, ``cuda`` on CuPy arrays; ``vgpu`` runs the CUDA kernels on
+the CPU, on NumPy arrays, and exists for tests. Functions of :mod:`convnet.ops` follow the
 arrays they are given; :func:`use` chooses another backend for NumPy arrays. This is the only file
 that imports CuPy.
 """
@@ -53,10 +53,9 @@ class Array(Protocol):
 DLPACK_CPU, DLPACK_CUDA, DLPACK_CUDA_MANAGED = 1, 2, 13  # kinds of devices in DLPack
 CUPY_PACKAGES = ("cupy", "cupy-cuda11x", "cupy-cuda12x", "cupy-cuda13x", "cupy-cuda14x")
 
-NAMES = ("auto", "cpu", "cuda", "cuda:N", "emulator", "vgpu")
+NAMES = ("auto", "cpu", "cuda", "cuda:N", "vgpu")
 # Backends on NumPy arrays that only some builds have: what they are, and how to build them.
 FOR_TESTS = {
-    "emulator": "the emulator; build with CONVNET_EMULATOR=on",
     "vgpu": "the virtual GPU; build with CONVNET_VGPU=on",
 }
 LOGICAL = 2  # devices that a backend on NumPy arrays presents: cpu:0 and cpu:1
@@ -106,7 +105,7 @@ class Backend:
     """One device: its module of operations and its array library.
 
     Attributes:
-        name: ``cpu``, ``cuda``, ``emulator`` or ``vgpu``.
+        name: ``cpu``, ``cuda`` or ``vgpu``.
         device: the name it was chosen by, for example ``cuda:1``.
         module: the compiled extension module.
         xp: ``numpy`` or ``cupy``.
@@ -291,7 +290,7 @@ def get(device: str | Backend = "auto") -> Backend:
 
     Args:
         device: ``auto`` (a GPU where there is one, else the CPU), ``cpu``, ``cuda``, ``cuda:N`` or
-            ``emulator`` or ``vgpu``; ``cpu:0``, ``cpu:1``, ``vgpu:0`` and so on for one of two
+            ``vgpu``; ``cpu:0``, ``cpu:1``, ``vgpu:0`` and so on for one of two
             logical devices. An explicit name never falls back to another device.
 
     Raises:

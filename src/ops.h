@@ -1,7 +1,7 @@
 // The contract: every operation, on raw pointers and a stream.
 //
-// src/cpu/*.cpp implements it for the host, src/kernels/*.cu for CUDA devices (and, through
-// src/emulator/, for tests without one). bindings/ is compiled once against each.
+// src/cpu/*.cpp implements it for the host, src/kernels/*.cu for CUDA devices (and, on the virtual
+// GPU of src/vgpu, for tests without one). bindings/ is compiled once against each.
 //
 // Rules for every implementation
 //   - float32 storage; activations NHWC, filters KRSC (C/G deep), outputs NPQK, all contiguous.
@@ -49,7 +49,7 @@ enum class Memory { kHost, kDevice, kGranted };
 // Called when the module has been loaded. Throws std::invalid_argument where a variable of the
 // environment has a value that means nothing.
 void start_backend();
-const char* backend_name();  // "cpu", "cuda", "emulator", "vgpu"
+const char* backend_name();  // "cpu", "cuda", "vgpu"
 Memory backend_memory();     // where array pointers must live
 int device_count();          // 0 where there is no usable device; never throws
 

@@ -11,7 +11,7 @@ import pytest
 
 import convnet.backend
 
-NAMES = ("cpu", "emulator", "vgpu", "cuda")
+NAMES = ("cpu", "vgpu", "cuda")
 BACKENDS = pytest.StashKey[list[str]]()
 
 
@@ -19,7 +19,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--backend",
         default=None,
-        help="comma list of cpu, emulator, vgpu, cuda (default: every one available here)",
+        help="comma list of cpu, vgpu, cuda (default: every one available here)",
     )
 
 
@@ -74,9 +74,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def too_large(callspec: Any) -> bool:
-    if callspec is None or not {"emulator", "vgpu"} & set(map(str, callspec.params.values())):
+    if callspec is None or "vgpu" not in map(str, callspec.params.values()):
         return False
-    return not getattr(callspec.params.get("case"), "emulator", True)
+    return not getattr(callspec.params.get("case"), "small", True)
 
 
 @pytest.fixture
@@ -94,32 +94,15 @@ def rng(request: pytest.FixtureRequest) -> np.random.Generator:
 
 @pytest.fixture
 def kernels_backend(request: pytest.FixtureRequest) -> Iterator[convnet.backend.Backend]:
-    """As `backend`, where it runs the CUDA kernels: on a GPU or in the emulator."""
+    """As `backend`, where it runs the CUDA kernels: on a GPU or a virtual one."""
     with convnet.backend.use(request.param):
         yield convnet.backend.get(request.param)
 
 
-@pytest.fixture(scope="session")
-def programs(tmp_path_factory):
-    """The programs of ``emulator/``, compiled once for all tests of the emulator."""
-    from emulator_programs import Programs
-
-    return Programs(tmp_path_factory.mktemp("emulator"))
-
-
 @pytest.fixture
-def stand_in() -> convnet.backend.Backend:
-    """A backend that runs the CUDA kernels without a GPU, where one was built."""
-    for name in ("vgpu", "emulator"):
-        if missing(name) is None:
-            return convnet.backend.get(name)
-    pytest.skip("built without the virtual GPU and without the emulator")
-
-
-@pytest.fixture
-def emulator() -> convnet.backend.Backend:
-    """The backend that stands in for a GPU."""
+def vgpu() -> convnet.backend.Backend:
+    """The virtual GPU, which runs the CUDA kernels without a GPU, where it was built."""
     try:
-        return convnet.backend.get("emulator")
+        return convnet.backend.get("vgpu")
     except convnet.backend.DeviceError as error:
         pytest.skip(str(error))

@@ -13,7 +13,7 @@ PACKAGE = ROOT / "convnet"
 
 # A subpackage may import from those on the lines above its own, and from itself.
 ORDER = (
-    ("_build_info", "_cpu", "_cuda", "_emulator"),
+    ("_build_info", "_cpu", "_cuda", "_vgpu"),
     ("common",),
     ("counters",),
     ("backend",),

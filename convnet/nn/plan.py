@@ -16,12 +16,7 @@ from dataclasses import dataclass
 from convnet.nn.program import Program
 from convnet.nn.trace import Call, Tensor
 
-ALIGNMENT = {
-    "cpu": 64,
-    "emulator": 64,
-    "vgpu": 64,
-    "cuda": 256,
-}  # bytes: a cache line, a transaction
+ALIGNMENT = {"cpu": 64, "vgpu": 64, "cuda": 256}  # bytes: a cache line, a transaction
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,8 @@
 // a diverging run shows; the order of operands in the comparisons is what keeps it.
 #include <type_traits>
 
-#include "device.h"
+#include "device/launch.h"
+#include "device/vectors.h"
 #include "floats.cuh"
 #include "ops.h"
 #include "warp.cuh"

@@ -12,7 +12,8 @@
 //           place is inside is decided in arithmetic modulo 2^32, where no sum passes for another.
 // Limits:   4 bytes written and 1 read an element, and the mean, which stays in the L2 cache; about
 //           35 instructions an element, which is about as long as the memory takes.
-#include "device.h"
+#include "device/launch.h"
+#include "device/vectors.h"
 #include "divider.cuh"
 #include "ops.h"
 #include "warp.cuh"

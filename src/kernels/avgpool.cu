@@ -7,7 +7,8 @@
 //           of one input, and both passes gather, in row-major order. One channel where C is not a
 //           multiple of four or an array not aligned. No shared memory, no barriers.
 // Limits:   memory: each input and each output passes once; what overlaps comes from the caches.
-#include "device.h"
+#include "device/launch.h"
+#include "device/vectors.h"
 #include "floats.cuh"
 #include "ops.h"
 #include "pool.cuh"

@@ -1,7 +1,7 @@
 // What this backend is and what it runs on.
 #include <string>
 
-#include "device.h"
+#include "device/launch.h"
 #include "ops.h"
 
 namespace convnet {

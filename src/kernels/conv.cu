@@ -9,6 +9,7 @@
 // kBlocks tiles, 17 MB, and mostly still in L2.
 #include "conv.cuh"
 
+#include "device/launch.h"
 #include "divider.cuh"
 #include "dropout.cuh"
 #include "mma_plan.cuh"

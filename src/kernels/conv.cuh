@@ -5,7 +5,7 @@
 // number of splits included, and a workspace can be asked for before there is any array.
 #pragma once
 
-#include "device.h"
+#include "device/launch.h"
 #include "epilogue.cuh"
 #include "ops.h"
 

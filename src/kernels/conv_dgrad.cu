@@ -21,6 +21,8 @@
 // Ragged edges: all as in conv_fprop.cu. Pixels that no window saw, and classes without a tap, get
 // 0. 128-bit loads need C/G and K/G to be multiples of 4 and aligned arrays. Cost: 2 N P Q K R S
 // C/G flops, less what falls beyond the image, plus ragged tiles of each class.
+#include "device/launch.h"
+#include "device/vectors.h"
 #include "dgrad.cuh"
 #include "mma_plan.cuh"
 #include "wgmma_plan.cuh"

@@ -14,6 +14,8 @@
 // do; 128-bit loads need C/G to be a multiple of 4 and aligned arrays. Cost: 2 N P Q K R S C/G
 // flops; x is read about K/G / tile columns times, mostly from L2.
 #include "conv.cuh"
+#include "device/launch.h"
+#include "device/vectors.h"
 #include "dropout.cuh"
 #include "gather.cuh"
 #include "mma_plan.cuh"

@@ -15,6 +15,8 @@
 // S C/G flops. x is read about R S times, mostly from L2 and the splits' share of it; the workspace
 // is written and read once.
 #include "conv.cuh"
+#include "device/launch.h"
+#include "device/vectors.h"
 #include "divider.cuh"
 #include "mma_plan.cuh"
 #include "wgmma_plan.cuh"

@@ -12,6 +12,8 @@
 // of sgd.cu, so that all bits are those of the two operations. 128-bit accesses need C and K to be
 // multiples of 4 and aligned arrays. Cost: 2 N C K flops; 8 bytes read and 8 written for a weight,
 // where the two operations read 12 and write 12.
+#include "device/launch.h"
+#include "device/vectors.h"
 #include "divider.cuh"
 #include "mma_plan.cuh"
 #include "warp.cuh"

@@ -6,7 +6,9 @@
 // n / d = (n + n * multiplier / 2^32) / 2^shift. The sum fits in 32 bits here, as n is below 2^31.
 #pragma once
 
-#include "device.h"
+#include <cuda_runtime.h>
+
+#include <cstdint>
 
 namespace convnet {
 

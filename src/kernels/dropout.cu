@@ -10,7 +10,8 @@
 //           addresses are aligned to 16 bytes. No shared memory, no barriers.
 // Limits:   8 bytes an element. Philox costs 10 rounds of two 32 x 32 -> 64-bit multiplications and
 //           six other operations, about 30 instructions an element: below the time of the memory.
-#include "device.h"
+#include "device/launch.h"
+#include "device/vectors.h"
 #include "divider.cuh"
 #include "dropout.cuh"
 #include "warp.cuh"

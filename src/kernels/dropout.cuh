@@ -1,7 +1,7 @@
 // What dropout keeps, by position: for dropout.cu and for the epilogues of dense layers.
 #pragma once
 
-#include "device.h"
+#include "device/vectors.h"
 #include "floats.cuh"
 #include "ops.h"
 #include "philox.h"

@@ -6,7 +6,8 @@
 // do the same to a sum, so a result does not depend on where it was finished.
 #pragma once
 
-#include "device.h"
+#include "device/launch.h"
+#include "device/vectors.h"
 #include "tile.cuh"
 
 namespace convnet {

@@ -2,7 +2,7 @@
 // aligned to 16 bytes (one 128-bit access, a quarter of the index arithmetic), else one.
 #pragma once
 
-#include "device.h"
+#include "device/vectors.h"
 
 namespace convnet {
 

@@ -7,7 +7,7 @@
 #include <mutex>
 #include <utility>
 
-#include "device.h"
+#include "device/launch.h"
 
 namespace convnet {
 namespace {

@@ -6,7 +6,6 @@
 // and the tiles of all of them make up one grid. tile.cuh says how a block computes a tile.
 #pragma once
 
-#include "device.h"
 #include "divider.cuh"
 #include "epilogue.cuh"
 #include "gather.cuh"

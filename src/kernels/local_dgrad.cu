@@ -11,7 +11,8 @@
 // Edges:    reads beyond the image and beyond a size are zeros. 128-bit loads where C/G and K/G
 //           are multiples of four and arrays are aligned to 16 bytes.
 // Limits:   2 N P Q K R S C/G operations; w is read once for 64 images.
-#include "device.h"
+#include "device/launch.h"
+#include "device/vectors.h"
 #include "local.cuh"
 #include "ops.h"
 #include "window.cuh"

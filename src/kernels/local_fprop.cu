@@ -11,7 +11,8 @@
 //           multiple of four and arrays are aligned to 16 bytes.
 // Limits:   2 N P Q K R S C/G operations. Every filter is read once for 64 images: with fewer, the
 //           memory for w limits.
-#include "device.h"
+#include "device/launch.h"
+#include "device/vectors.h"
 #include "local.cuh"
 #include "ops.h"
 

@@ -21,6 +21,8 @@
 // Limits:   8 bytes an element forward and 12 backward, and for beta = 3/4 about 37 and 53
 //           instructions: by warps, limited by memory. By blocks n (backward 3 n) reads an element
 //           from the cache come on top. Another beta costs a powf().
+#include "device/launch.h"
+#include "device/vectors.h"
 #include "lrn.cuh"
 
 namespace convnet {

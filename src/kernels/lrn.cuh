@@ -5,7 +5,7 @@
 // whether it would can depend on the code around it.
 #pragma once
 
-#include "device.h"
+#include "device/fast_math.h"
 #include "divider.cuh"
 #include "floats.cuh"
 #include "ops.h"
@@ -198,8 +198,8 @@ __device__ inline Powers<1> powers_at(const Rows& rows, const float* x, unsigned
 template <class Gradient>
 __device__ inline void lrn_bprop_tile(const Rows& rows, const float* x, const Gradient& dy,
                                       bool relu_mask, float* dx) {
-  CONVNET_SHARED(terms, float[kPiece]);
-  CONVNET_SHARED(directs, float[kPiece]);
+  __shared__ __align__(16) float terms[kPiece];
+  __shared__ __align__(16) float directs[kPiece];
   const unsigned tile = blockIdx.x * kTile;
   const unsigned tile_end = min(tile + kTile, rows.count);
   const auto right = static_cast<unsigned>(rows.right), left = static_cast<unsigned>(rows.left);

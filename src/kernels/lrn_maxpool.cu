@@ -19,6 +19,8 @@
 // Limits:   at 3/2, 4 bytes read and 1.25 written an element forward, 5.25 and 4 backward; apart
 //           13.25 and 17.25, and 12 for the mask. Rows and columns of z that two tiles share are
 //           made twice: for the paper's norm1, 58 rows and 56 columns for 55.
+#include "device/launch.h"
+#include "device/vectors.h"
 #include "lrn.cuh"
 #include "maxpool.cuh"
 
@@ -142,7 +144,7 @@ template <int kWindow>
 __global__ void __launch_bounds__(kBlockThreads)
     lrn_maxpool_fprop_kernel(Roll roll, const float* __restrict__ x, float* __restrict__ y,
                              std::uint8_t* __restrict__ argmax) {
-  CONVNET_DYNAMIC_SHARED(ring, float);
+  extern __shared__ __align__(128) float ring[];
   const RollTile tile = tile_of(roll);
   const PoolShape& shape = roll.shape;
   int next = 0;  // rows before it have been made, or are not needed

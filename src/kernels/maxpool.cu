@@ -15,6 +15,7 @@
 // Limits:   forward 4 bytes read an input, 5 written an output; backward 5 read an output, 4
 //           written an input. Overlapping windows (3/2: 2.25 reads of an input, up to 4 of an
 //           output) read again from the L1 and L2 caches.
+#include "device/launch.h"
 #include "maxpool.cuh"
 #include "warp.cuh"
 

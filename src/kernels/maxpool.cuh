@@ -1,7 +1,7 @@
 // What maxpool.cu and lrn_maxpool.cu share: the winner of a window, and the gather of gradients.
 #pragma once
 
-#include "device.h"
+#include "device/vectors.h"
 #include "floats.cuh"
 #include "ops.h"
 #include "pool.cuh"

@@ -8,6 +8,9 @@
 // mma_plan.cuh. The filters are read across, as they lie: their part of a stage is laid out along
 // channels. 16-byte copies need C/G and K/G to be multiples of 4 and aligned arrays. Cost: 2 N P Q
 // K R S C/G flops, less what falls beyond the image, plus ragged tiles of each class.
+#include "device/launch.h"
+#include "device/mma.h"
+#include "device/vectors.h"
 #include "dgrad.cuh"
 #include "mma_gather.cuh"
 #include "mma_plan.cuh"
@@ -101,7 +104,7 @@ __global__ void __launch_bounds__(T::kThreads, T::kBlocks)
     Filters filters(w + group * group_k * (s.r * s.s * group_c), s, taps, parameters.order, v, h,
                     first_channel);
 
-    CONVNET_SHARED(kept, ResultPlace);
+    __shared__ __align__(16) ResultPlace kept;
     if (threadIdx.x == 0) kept = {v, h, group, first_row, first_channel, place.split};
     __syncthreads();
     WarpProduct<T, kMath> product;

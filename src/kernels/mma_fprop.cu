@@ -10,6 +10,9 @@
 // are filled up: mma_filters(). 16-byte copies need C/G to be a multiple of 4, or columns,
 // and aligned arrays. Cost: 2 N P Q K R S C/G flops; from L2 each block reads (kM + kN) R S C/G
 // floats.
+#include "device/launch.h"
+#include "device/mma.h"
+#include "device/vectors.h"
 #include "dropout.cuh"
 #include "mma_gather.cuh"
 #include "mma_plan.cuh"
@@ -61,7 +64,7 @@ __global__ void __launch_bounds__(T::kThreads, T::kBlocks)
     Filters filters(w + place.product * group_k * length, first_filter, group_k, s.c / s.groups,
                     length, parameters.order);
 
-    CONVNET_SHARED(kept, ResultPlace);
+    __shared__ __align__(16) ResultPlace kept;
     if (threadIdx.x == 0) {
       kept = {first_row, first_filter, place.product * group_k, place.split};
     }

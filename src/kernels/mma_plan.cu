@@ -1,6 +1,7 @@
 // The choice among tensor-core kernels, on the host.
 #include "mma_plan.cuh"
 
+#include "device/launch.h"
 #include "mma_tuned.cuh"
 
 namespace convnet {

@@ -5,6 +5,7 @@
 #include <type_traits>
 
 #include "conv.cuh"
+#include "device/launch.h"
 #include "mma_tile.cuh"
 
 namespace convnet {

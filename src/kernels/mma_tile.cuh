@@ -30,7 +30,9 @@
 // so that a lane's sums lie in fours along a row of C: eights() below says where.
 #pragma once
 
-#include "device.h"
+#include "device/async_copy.h"
+#include "device/mma.h"
+#include "device/vectors.h"
 #include "epilogue.cuh"
 #include "ops.h"
 
@@ -369,16 +371,17 @@ struct OnlyMma {
 template <class T, class CopyA, class CopyB, class Product, class Also>
 __device__ inline void mma_multiply(CopyA& a, CopyB& b, unsigned begin, unsigned end,
                                     Product& product, Also& also) {
-  CONVNET_DYNAMIC_SHARED(shared, float);
+  extern __shared__ __align__(128) unsigned char shared[];
+  float* const ring = reinterpret_cast<float*>(shared);
   product.begin();
   if (begin == end) return;  // all threads of the block do
   const auto copy = [&](unsigned slot, unsigned step) {
-    float* stage = shared + slot * T::kStageFloats;
+    float* stage = ring + slot * T::kStageFloats;
     a.copy(stage, step * kMmaK);
     b.copy(stage + T::kM * kMmaK, step * kMmaK);
   };
   const auto load = [&](unsigned slot, int half, Operands<T>& operands) {
-    const float* stage = shared + slot * T::kStageFloats;
+    const float* stage = ring + slot * T::kStageFloats;
     CopyA::Layout::load(stage, T::warp_row(), half, operands.a);
     CopyB::Layout::load(stage + T::kM * kMmaK, T::warp_column(), half, operands.b);
   };
@@ -397,7 +400,7 @@ __device__ inline void mma_multiply(CopyA& a, CopyB& b, unsigned begin, unsigned
     cp_async_commit();
     load(slot, 1, second);  // after the addresses of the copies have given up their registers
     product.first(first, second);
-    also(shared + slot * T::kStageFloats);
+    also(ring + slot * T::kStageFloats);
     // The next step has arrived when all groups but the newest kStages - 2 have.
     cp_async_wait<kStages - 2>();
     __syncthreads();

@@ -11,6 +11,9 @@
 // (mma_plan.cuh); what stands for the filled-up columns of a filter is not stored. 16-byte copies
 // need K/G and, unless by columns, C/G to be multiples of 4, and aligned arrays. Cost: 2 N P Q K R
 // S C/G flops; the workspace is written and read once.
+#include "device/launch.h"
+#include "device/mma.h"
+#include "device/vectors.h"
 #include "mma_gather.cuh"
 #include "mma_plan.cuh"
 #include "mma_wgrad.cuh"
@@ -118,7 +121,7 @@ __global__ void __launch_bounds__(T::kThreads, T::kBlocks)
     Gradients gradients(dy + place.product * group_k, s.k, pixels, first_filter, group_k);
     Inputs inputs(x + place.product * group_c, parameters.windows, pixels, first_column);
 
-    CONVNET_SHARED(kept, ResultPlace);
+    __shared__ __align__(16) ResultPlace kept;
     if (threadIdx.x == 0) {
       kept = {place.product * group_k, first_filter, first_column, place.split};
     }

@@ -1,5 +1,8 @@
 // Fully connected layers on tensor cores: the gradient of the weights, and their update by it. What
 // dense_wgrad_sgd.cu says holds here, with the plan, the tiles and the sums of mma_wgrad.cu.
+#include "device/launch.h"
+#include "device/mma.h"
+#include "device/vectors.h"
 #include "mma_plan.cuh"
 #include "mma_wgrad.cuh"
 #include "wgrad_sgd.cuh"
@@ -25,7 +28,7 @@ __global__ void __launch_bounds__(T::kThreads, T::kBlocks)
     Gradients gradients(dy, k, n, first_row, k);
     Inputs inputs(x, c, n, first_column, c);
 
-    CONVNET_SHARED(kept, TilePlace);
+    __shared__ __align__(16) TilePlace kept;
     if (threadIdx.x == 0) kept = {first_row, first_column, place.split};
     __syncthreads();
     WarpProduct<T, kMath> product;

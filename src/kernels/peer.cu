@@ -12,7 +12,8 @@
 //           way from the current device to the other. Data is ready for the other device's streams
 //           after an event recorded on `stream`, which is the caller's to record and wait for.
 // Limits:   the link (NVLink, PCIe) in peer_copy and peer_add; memory on one device.
-#include "device.h"
+#include "device/launch.h"
+#include "device/vectors.h"
 #include "divider.cuh"
 #include "floats.cuh"
 #include "ops.h"

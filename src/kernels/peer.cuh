@@ -1,7 +1,7 @@
 // What operations between devices share.
 #pragma once
 
-#include "device.h"
+#include "device/launch.h"
 
 namespace convnet {
 

@@ -1,7 +1,6 @@
 // From thread numbers to places in x and y: shared by maxpool.cu and avgpool.cu.
 #pragma once
 
-#include "device.h"
 #include "divider.cuh"
 #include "ops.h"
 #include "window.cuh"

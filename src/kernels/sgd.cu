@@ -11,7 +11,8 @@
 //           and a host array may be gone before the kernel runs. They hold kTableSize tensors (the
 //           paper's net has 16); more take a launch for every kTableSize.
 // Limits:   12 bytes read and 8 written per parameter, 5 operations: limited by memory.
-#include "device.h"
+#include "device/launch.h"
+#include "device/vectors.h"
 #include "floats.cuh"
 #include "ops.h"
 #include "update.cuh"

@@ -16,7 +16,7 @@
 //
 // The other classes are summed without the label's, so that a loss and a gradient near zero keep
 // their digits: both depend on the others alone. A NaN is lost in the maximum and found by the sum.
-#include "device.h"
+#include "device/launch.h"
 #include "ops.h"
 #include "warp.cuh"
 
@@ -57,7 +57,7 @@ template <int kWarps>
 __global__ void __launch_bounds__(kBlockThreads)
     softmax_fprop_kernel(SoftmaxShape shape, const float* __restrict__ logits,
                          float* __restrict__ probs) {
-  CONVNET_SHARED(partial, float[kWideWarps]);
+  __shared__ __align__(16) float partial[kWideWarps];
   const Team<kWarps> team(partial);
   if (team.row >= shape.n) return;  // whole warps, and never part of a team of several
   const float* x = logits + std::int64_t{team.row} * shape.classes;
@@ -89,7 +89,7 @@ __global__ void __launch_bounds__(kBlockThreads)
                         const std::int32_t* __restrict__ labels, float scale,
                         float* __restrict__ loss, float* __restrict__ dlogits,
                         std::int32_t* __restrict__ rank) {
-  CONVNET_SHARED(partial, float[kWideWarps]);
+  __shared__ __align__(16) float partial[kWideWarps];
   const Team<kWarps> team(partial);
   if (team.row >= shape.n) return;  // as above
   const int classes = shape.classes, label = labels[team.row];

@@ -12,7 +12,7 @@
 //           memory, peer_halt loads a word of it; the launchers open the way. The order between
 //           devices is that of events, which are the caller's.
 // Limits:   memory: 4 bytes an element, read once.
-#include "device.h"
+#include "device/launch.h"
 #include "divider.cuh"
 #include "ops.h"
 #include "peer.cuh"
@@ -32,7 +32,7 @@ struct Block {
 
 __global__ void __launch_bounds__(kBlockThreads)
     peer_sum_kernel(Block block, const unsigned* src, unsigned* sums) {
-  CONVNET_SHARED(partial, unsigned[kWarps]);
+  __shared__ __align__(16) unsigned partial[kWarps];
   unsigned sum = 0;
   for (unsigned i = global_thread(); i < block.count; i += gridDim.x * kBlockThreads) {
     unsigned row = i;
@@ -45,7 +45,7 @@ __global__ void __launch_bounds__(kBlockThreads)
 
 // The sum of all blocks' sums, in every thread of a block.
 __device__ unsigned total(const unsigned* sums, unsigned count) {
-  CONVNET_SHARED(partial, unsigned[kWarps]);
+  __shared__ __align__(16) unsigned partial[kWarps];
   return block_reduce<kWarps>(threadIdx.x < count ? sums[threadIdx.x] : 0u, partial, Add());
 }
 

@@ -1,14 +1,15 @@
-// Tensor maps for device_hopper.h, on the host: the driver encodes them.
+// Tensor maps for device/sm90.h, on the host: the driver encodes them.
 #include <cstring>
 
-#include "device_hopper.h"
+#include "device/launch.h"
+#include "device/sm90.h"
+#include "device/vectors.h"
 
 namespace convnet {
 namespace {
 
 constexpr int kChannels = 16;  // of a box: a row of 64 bytes in shared memory
 
-#ifndef CONVNET_EMULATOR
 using Encode = decltype(&cuTensorMapEncodeTiled);
 
 // The driver's function. Found at run time, as libcuda is not linked with: where there is no GPU,
@@ -32,7 +33,6 @@ Encode encode_function(OpName op) {
   }
   return reinterpret_cast<Encode>(function);
 }
-#endif
 
 }  // namespace
 
@@ -42,14 +42,6 @@ TensorMap pixel_row_map(OpName op, const float* x, int n, int h, int w, int c, i
     throw std::runtime_error(std::string(op.name) + ": no tensor map for " + std::to_string(c) +
                              " channels and boxes of " + std::to_string(pixels) + " pixels");
   }
-#ifdef CONVNET_EMULATOR
-  const std::int64_t pixel = 4 * std::int64_t{c};
-  return TensorMap{reinterpret_cast<const char*>(x),
-                   {c, w, h, n},
-                   {4, pixel, pixel * w, pixel * w * h},
-                   {kChannels, pixels, 1, 1},
-                   swizzled};
-#else
   const cuuint64_t sizes[4] = {static_cast<cuuint64_t>(c), static_cast<cuuint64_t>(w),
                                static_cast<cuuint64_t>(h), static_cast<cuuint64_t>(n)};
   const cuuint64_t strides[3] = {4 * sizes[0], 4 * sizes[0] * sizes[1],
@@ -67,7 +59,6 @@ TensorMap pixel_row_map(OpName op, const float* x, int n, int h, int w, int c, i
                              std::to_string(static_cast<int>(result)));
   }
   return map;
-#endif
 }
 
 }  // namespace convnet

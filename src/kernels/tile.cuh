@@ -20,7 +20,7 @@
 // of k, whatever the tile.
 #pragma once
 
-#include "device.h"
+#include "device/vectors.h"
 
 namespace convnet {
 
@@ -179,7 +179,7 @@ struct OnlyMultiply {
 template <class T, class SourceA, class SourceB, class Also>
 __device__ inline void multiply(SourceA& a, SourceB& b, unsigned begin, unsigned end,
                                 float (&sum)[T::kThreadM][T::kThreadN], Also& also) {
-  CONVNET_SHARED(stages, Stage<T>[2]);
+  __shared__ __align__(16) Stage<T> stages[2];
 #pragma unroll
   for (int i = 0; i < T::kThreadM; ++i) {
 #pragma unroll

@@ -1,7 +1,6 @@
 // The update rule of sgd.cu for one value, for every kernel that applies it.
 #pragma once
 
-#include "device.h"
 #include "ops.h"
 
 namespace convnet {

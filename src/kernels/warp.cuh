@@ -1,11 +1,14 @@
 // What the 32 lanes of a warp do together, and the sizes of launches.
 #pragma once
 
-#include "device.h"
+#include <cuda_runtime.h>
+
+#include <cstdint>
 
 namespace convnet {
 
 constexpr int kWarpLanes = 32;
+constexpr unsigned kFullWarp = 0xffffffffu;
 constexpr int kBlockThreads = 256;  // of the kernels that have no reason for another number
 
 // Blocks of `per_block` that cover `count`; count is below 2^31.

@@ -1,7 +1,7 @@
 // What the Hopper kernels share: slabs of pixels in shared memory, and rings of stages.
 #pragma once
 
-#include "device_hopper.h"
+#include "device/sm90.h"
 #include "wgmma_plan.cuh"
 
 namespace convnet {
@@ -50,7 +50,7 @@ __device__ inline void release(Mbarrier* empty) {
 
 // The dynamic array from its first byte at a multiple of 1024 on.
 __device__ inline unsigned char* aligned_shared() {
-  CONVNET_DYNAMIC_SHARED(shared, unsigned char);
+  extern __shared__ __align__(128) unsigned char shared[];
   return shared + (1024 - shared_address(shared) % 1024) % 1024;
 }
 

@@ -27,6 +27,10 @@
 // channels in sixteens, in each over taps: the bits depend on math alone, not on the tile. Which
 // shapes it takes: wgmma_plan.cuh. Cost: 2 N P Q K R S C/G flops; for a tile and 16 channels a slab
 // is fetched (in AlexNet 1.6 to 2.6 times its pixels) and 16 kN R S filter elements.
+#include "device/launch.h"
+#include "device/mma.h"
+#include "device/sm90.h"
+#include "device/vectors.h"
 #include "divider.cuh"
 #include "mma_plan.cuh"
 #include "warp.cuh"
@@ -218,7 +222,7 @@ __global__ void __launch_bounds__(T::kThreads, 1)
     wgmma_conv_kernel(const WgmmaParameters parameters, const __grid_constant__ TensorMap image,
                       const unsigned char* filters, float* y) {
   if constexpr (kCompiledForHopper) {
-    CONVNET_SHARED(barriers, Barriers<T::kStages>);
+    __shared__ __align__(16) Barriers<T::kStages> barriers;
     unsigned char* const shared = aligned_shared();
     if (threadIdx.x == 0) {
       barriers.init(1, 1);

@@ -8,6 +8,8 @@
 // fours; of bfloat16, k is permuted as in WarpProduct<Math::kBf16>; and rows are swizzled. Mapping:
 // a thread makes an element. Cost: memory, 8 to 12 bytes an element: 2 to 3 us for the largest of
 // AlexNet's (computed).
+#include "device/launch.h"
+#include "device/mma.h"
 #include "divider.cuh"
 #include "mma_plan.cuh"
 #include "warp.cuh"

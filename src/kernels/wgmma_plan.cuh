@@ -6,6 +6,7 @@
 #pragma once
 
 #include "conv.cuh"
+#include "device/launch.h"
 
 namespace convnet {
 

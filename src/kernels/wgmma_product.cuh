@@ -2,7 +2,8 @@
 // each way to form products. T is a WgmmaTile.
 #pragma once
 
-#include "device_hopper.h"
+#include "device/mma.h"
+#include "device/sm90.h"
 #include "mma_tile.cuh"
 
 namespace convnet {

@@ -24,6 +24,10 @@
 // are in the workspace and added in order. Cost: 2 N P Q K R S C/G flops; for 64 filters and the
 // sixteens of a tile, 64 floats of dy a pixel and a slab of x (in AlexNet 1.6 to 2 times its
 // pixels).
+#include "device/launch.h"
+#include "device/mma.h"
+#include "device/sm90.h"
+#include "device/vectors.h"
 #include "mma_tile.cuh"
 #include "warp.cuh"
 #include "wgmma.cuh"
@@ -308,7 +312,7 @@ __global__ void __launch_bounds__(kConsumers + kProducers, 1)
     wgmma_wgrad_kernel(const WgradParameters parameters, const __grid_constant__ TensorMap image,
                        const float* dy, float* dw, float* db_sums) {
   if constexpr (kCompiledForHopper) {
-    CONVNET_SHARED(barriers, WgradBarriers);
+    __shared__ __align__(16) WgradBarriers barriers;
     if (threadIdx.x == 0) {
       barriers.init(kProducers, kProducers);
       mbarrier_init_done();

@@ -1,7 +1,6 @@
 // What kernels for gradients of weights by FFMA share: conv_wgrad.cu and dense_wgrad_sgd.cu.
 #pragma once
 
-#include "device.h"
 #include "tile.cuh"
 
 namespace convnet {

@@ -3,6 +3,8 @@
 #pragma once
 
 #include "conv.cuh"
+#include "device/launch.h"
+#include "device/vectors.h"
 #include "update.cuh"
 
 namespace convnet {

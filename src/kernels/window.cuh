@@ -1,7 +1,6 @@
 // Where windows lie along one axis of the image: for pools and locally connected layers.
 #pragma once
 
-#include "device.h"
 #include "divider.cuh"
 
 namespace convnet {

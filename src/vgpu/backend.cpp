@@ -1,7 +1,7 @@
 // What convnet._vgpu is: the CUDA kernels on the virtual GPU, working on arrays of the host.
 //
 // An operation is granted the memory of its arrays, which is device memory while it runs: a kernel
-// that reaches anything else is stopped. All logical devices (vgpu:0, vgpu:1) are one virtual GPU.
+// that reaches anything else is stopped. All logical devices (vgpu:0, vgpu:1) work on device 0.
 #include <cuda_runtime_api.h>
 
 #include <algorithm>
@@ -26,7 +26,15 @@ void check(cudaError_t error, const char* op, const char* what) {
 
 }  // namespace
 
-void start_backend() {}
+// The virtual GPU has as many devices as there are logical ones, so that these may name each other.
+void start_backend() {
+  constexpr char kVariable[] = "VGPU_DEVICES";
+  const bool asked = std::getenv(kVariable) != nullptr;
+  if (!asked) setenv(kVariable, std::to_string(device_count()).c_str(), 1);
+  int devices = 0;
+  check(cudaGetDeviceCount(&devices), "start_backend", "cudaGetDeviceCount");  // reads it, once
+  if (!asked) unsetenv(kVariable);
+}
 
 const char* backend_name() { return "vgpu"; }
 

@@ -61,7 +61,7 @@ def test_the_order_of_threads_does_not_matter(kernels_backend, rng):
 
     expected = weights()
     for order in (*ORDERS[kernels_backend.name], "shuffle:7"):
-        with kernel_order(kernels_backend, order):
+        with kernel_order(order):
             for name, values in weights().items():
                 same_bits(values, expected[name])
 

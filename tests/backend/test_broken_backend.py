@@ -16,14 +16,14 @@ from convnet.cli.main import main
 
 SYMBOL = "undefined symbol: __tsan_read4"
 
-# A module for pytest's -p, after which the emulator is there and cannot be loaded.
+# A module for pytest's -p, after which the virtual GPU is there and cannot be loaded.
 PLUGIN = f"""
 import importlib.machinery, sys
 
 class Broken:
     @staticmethod
     def find_spec(name, path=None, target=None):
-        if name == "convnet._emulator":
+        if name == "convnet._vgpu":
             return importlib.machinery.ModuleSpec(name, Broken)
 
     @staticmethod
@@ -57,7 +57,7 @@ def broken(monkeypatch):
 
 @pytest.mark.parametrize(
     ("module", "device"),
-    [("_cpu", "cpu"), ("_emulator", "emulator"), ("_cuda", "cuda"), ("_cuda", "auto")],
+    [("_cpu", "cpu"), ("_vgpu", "vgpu"), ("_cuda", "cuda"), ("_cuda", "auto")],
 )
 def test_the_device_says_what_is_wrong(broken, module, device):
     broken(module)
@@ -69,17 +69,17 @@ def test_the_device_says_what_is_wrong(broken, module, device):
 
 
 def test_doctor_calls_it_a_problem(broken, capsys):
-    broken("_emulator")
+    broken("_vgpu")
     main(["doctor"])
-    assert f"problem: emulator: convnet._emulator was built, but cannot be imported: {SYMBOL}" in (
+    assert f"problem: vgpu: convnet._vgpu was built, but cannot be imported: {SYMBOL}" in (
         capsys.readouterr().out
     )
 
 
-@pytest.mark.parametrize("options", [[], ["--backend", "emulator"]])
+@pytest.mark.parametrize("options", [[], ["--backend", "vgpu"]])
 def test_no_test_runs_without_it(tmp_path, options):
-    (tmp_path / "broken_emulator.py").write_text(PLUGIN)
-    command = [sys.executable, "-P", "-m", "pytest", "-p", "broken_emulator"]
+    (tmp_path / "broken_vgpu.py").write_text(PLUGIN)
+    command = [sys.executable, "-P", "-m", "pytest", "-p", "broken_vgpu"]
     result = subprocess.run(
         [
             *command,
@@ -95,4 +95,4 @@ def test_no_test_runs_without_it(tmp_path, options):
         text=True,
     )
     assert result.returncode == pytest.ExitCode.USAGE_ERROR
-    assert f"convnet._emulator was built, but cannot be imported: {SYMBOL}" in result.stderr
+    assert f"convnet._vgpu was built, but cannot be imported: {SYMBOL}" in result.stderr

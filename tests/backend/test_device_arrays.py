@@ -1,7 +1,7 @@
 """Layers, nets and the trainer touch arrays of a device only as they would touch CuPy's.
 
-CuPy cannot run without a GPU, so the emulator's arrays are wrapped here in a type that has the few
-methods of CuPy's that convnet may use, and that NumPy can neither read nor convert.
+CuPy cannot run without a GPU, so the virtual GPU's arrays are wrapped here in a type that has the
+few methods of CuPy's that convnet may use, and that NumPy can neither read nor convert.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ each_device = pytest.mark.parametrize("index", [0, 1], ids=["cuda:0", "cuda:1"])
 
 @each_device
 @every_graph
-def test_a_net(graph, index, emulator, monkeypatch, rng):
+def test_a_net(graph, index, vgpu, monkeypatch, rng):
     x, labels = data(rng)
 
     def results(device):
@@ -34,8 +34,8 @@ def test_a_net(graph, index, emulator, monkeypatch, rng):
         assert net.check_finite() is None
         return losses, loss, ranks, net.predict(x), net.forward(x, until=first), net.state()
 
-    expected = results("emulator")
-    found = results(become_device(monkeypatch, emulator, index))
+    expected = results("vgpu")
+    found = results(become_device(monkeypatch, vgpu, index))
     *arrays, state = found
     for array, other in zip(arrays, expected, strict=False):
         np.testing.assert_array_equal(array, other)
@@ -45,7 +45,7 @@ def test_a_net(graph, index, emulator, monkeypatch, rng):
 
 
 @each_device
-def test_a_run_of_the_trainer_and_its_resume(index, emulator, monkeypatch, tmp_path):
+def test_a_run_of_the_trainer_and_its_resume(index, vgpu, monkeypatch, tmp_path):
     folder = write_data(tmp_path / "data")
 
     def losses(device):
@@ -53,15 +53,15 @@ def test_a_run_of_the_trainer_and_its_resume(index, emulator, monkeypatch, tmp_p
         again = convnet.train(resume=result.run_dir, device=device, epochs=4)
         return [record["loss"] for record in (*result.history, *again.history)]
 
-    expected = losses("emulator")
-    device = become_device(monkeypatch, emulator, index).device
+    expected = losses("vgpu")
+    device = become_device(monkeypatch, vgpu, index).device
     assert losses(device) == expected
     net = convnet.load(tmp_path / device, device=device)
     assert net.predict(np.zeros((1, 8, 8, 1), "f4")).any()
 
 
 @each_device
-def test_another_run_s_weights_and_ten_crops(index, emulator, monkeypatch, tmp_path):
+def test_another_run_s_weights_and_ten_crops(index, vgpu, monkeypatch, tmp_path):
     folder = write_data(tmp_path / "data")
     cfg = config(folder, augment={"crop": [6, 6]}, train={"epochs": 1})
     cfg["net"]["lr_mult"] = {"conv1": 0.0}
@@ -73,13 +73,13 @@ def test_another_run_s_weights_and_ten_crops(index, emulator, monkeypatch, tmp_p
         found = convnet.evaluation.evaluate.evaluate(runs, device=device, ten_crop=True)
         return [found["loss"], result.final["val_loss"], result.final["update_ratio"]]
 
-    expected = figures("emulator")
-    device = become_device(monkeypatch, emulator, index).device
+    expected = figures("vgpu")
+    device = become_device(monkeypatch, vgpu, index).device
     assert figures(device) == expected
 
 
 @each_device
-def test_gradients(index, emulator, monkeypatch, rng):
-    net = make(GRAPHS[0], become_device(monkeypatch, emulator, index), seed=3)
+def test_gradients(index, vgpu, monkeypatch, rng):
+    net = make(GRAPHS[0], become_device(monkeypatch, vgpu, index), seed=3)
     x, labels = data(rng)
     assert all(row.ok for row in gradcheck(net, x, labels, samples=2))

@@ -17,14 +17,14 @@ def quick_limits(monkeypatch):
 
 
 @pytest.fixture
-def driver(monkeypatch, emulator):
+def driver(monkeypatch, vgpu):
     """From now on "cuda" is the stand-in, with what the benchmarks use of CuPy besides."""
     monkeypatch.setattr(XP, "__name__", "cupy", raising=False)
     product = lambda a, b, out: np.matmul(a.host, b.host, out=out.host)  # noqa: E731
     monkeypatch.setattr(XP, "matmul", product, raising=False)
     transposed = property(lambda self: DeviceArray(self.host.T))
     monkeypatch.setattr(DeviceArray, "T", transposed, raising=False)
-    return become_device(monkeypatch, emulator).module.driver
+    return become_device(monkeypatch, vgpu).module.driver
 
 
 @pytest.fixture

@@ -1,6 +1,6 @@
 """The benchmarks: what they measure, what they keep, and that they would run on a GPU.
 
-Figures mean nothing here. "cuda" is the emulator behind arrays and streams like CuPy's
+Figures mean nothing here. "cuda" is the virtual GPU behind arrays and streams like CuPy's
 (test_device_arrays.py), so that what CuPy would refuse is refused.
 """
 
@@ -61,21 +61,21 @@ def test_tiles_are_tuned_with_graphs(driver, tmp_path, capsys, monkeypatch, brok
     assert driver.idle
 
 
-def test_tuning_goes_on_where_it_was(emulator, tmp_path, capsys):
+def test_tuning_goes_on_where_it_was(vgpu, tmp_path, capsys):
     path = tmp_path / "tiles.json"
     words = ("--precision", "bf16", "--passes", "dgrad,wgrad")
-    assert tune("emulator", path, *words, "--minutes", "1e-9") == tune_tiles.UNFINISHED
-    assert tune("emulator", path, *words) == 0
+    assert tune("vgpu", path, *words, "--minutes", "1e-9") == tune_tiles.UNFINISHED
+    assert tune("vgpu", path, *words) == 0
     first = json.loads(path.read_text())
     assert [row["pass"] for row in first["rows"]] == ["dgrad", "wgrad"]
-    assert tune("emulator", path, *words, "--minutes", "1e-9") == 0  # there is nothing left to do
-    assert tune("emulator", path, "--precision", "bf16") == 0
+    assert tune("vgpu", path, *words, "--minutes", "1e-9") == 0  # there is nothing left to do
+    assert tune("vgpu", path, "--precision", "bf16") == 0
     again = json.loads(path.read_text())["rows"]
     assert len(again) == 3
     assert all(row in again for row in first["rows"])
     path.write_text(json.dumps({**first, "device": "cuda:0: another GPU"}))
     with pytest.raises(SystemExit) as refused:
-        tune("emulator", path, *words)
+        tune("vgpu", path, *words)
     assert refused.value.code == 2
     assert "got cuda:0: another GPU" in capsys.readouterr().err
 
@@ -132,10 +132,10 @@ def test_rows_that_choose_between_kernels(tmp_path):
     assert written(tmp_path, record(best=mma["rule"], mma=same, gain=1.0), "--least", "1") == []
 
 
-def test_times_of_the_emulator_do_not_get_into_the_source_tree(tmp_path, capsys):
+def test_times_of_the_virtual_gpu_do_not_get_into_the_source_tree(tmp_path, capsys):
     before = tiles_table.TABLE.read_text()
     path = tmp_path / "tiles.json"
-    path.write_text(json.dumps({**record(), "device": "emulator: a CPU"}))
+    path.write_text(json.dumps({**record(), "device": "vgpu: a CPU"}))
     with pytest.raises(SystemExit) as refused:
         tune_tiles.main(["--write", str(path)])
     assert refused.value.code == 2
@@ -212,7 +212,7 @@ def test_layers_that_move_memory_on_cuda(driver, without_torch, monkeypatch, cap
     assert "fp32 all" not in said  # without peers there are no ratios
 
 
-def test_a_wrong_result_is_not_timed(emulator, monkeypatch):
+def test_a_wrong_result_is_not_timed(vgpu, monkeypatch):
     from convnet import ops
 
     true = ops.conv_dgrad
@@ -224,7 +224,7 @@ def test_a_wrong_result_is_not_timed(emulator, monkeypatch):
 
     monkeypatch.setattr(ops, "conv_dgrad", wrong)
     with pytest.raises(SystemExit, match=r"dgrad \(fp32\) is wrong by .*nothing was timed"):
-        run(monkeypatch, conv_throughput.main, "--device", "emulator", *SHAPE)
+        run(monkeypatch, conv_throughput.main, "--device", "vgpu", *SHAPE)
 
 
 @pytest.mark.parametrize(

@@ -211,7 +211,7 @@ def test_presets(capsys: pytest.CaptureFixture[str]) -> None:
 def test_doctor(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["doctor"]) == 0
     out = capsys.readouterr().out
-    for word in ("python", "numpy", "cpu: ", "cuda", "emulator", "fashion-mnist", "auto"):
+    for word in ("python", "numpy", "cpu: ", "cuda", "vgpu", "fashion-mnist", "auto"):
         assert word in out
     assert main(["doctor", "--json"]) == 0
     report = json.loads(capsys.readouterr().out)

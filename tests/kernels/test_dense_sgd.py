@@ -23,7 +23,7 @@ CASES = (
     DenseCase("medium-for-180", 40, 68, 180),
     DenseCase("splits", 600, 40, 36),
     DenseCase("odd-splits", 300, 35, 21),
-    DenseCase("several-tiles", 9, 2300, 530, emulator=False),
+    DenseCase("several-tiles", 9, 2300, 530, small=False),
 )
 FC = next(case for case in CASES if case.name == "fc")
 SOME = [FC, CASES[-3], CASES[3]]

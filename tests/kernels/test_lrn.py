@@ -15,7 +15,7 @@ import reference
 from convnet import ops
 
 every_case = pytest.mark.parametrize("case", cases.LRN, ids=str)
-small_cases = pytest.mark.parametrize("case", [c for c in cases.LRN if c.emulator], ids=str)
+small_cases = pytest.mark.parametrize("case", [c for c in cases.LRN if c.small], ids=str)
 
 
 def bprop_magnitude(x, dy, **options):

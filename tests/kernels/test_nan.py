@@ -14,7 +14,7 @@ import reference
 
 from convnet import ops
 
-SOME_CONV = [case for case in cases.CONV if case.emulator][::3]
+SOME_CONV = [case for case in cases.CONV if case.small][::3]
 SOME_LOCAL = cases.LOCAL[::4]
 PRECISIONS = pytest.mark.parametrize("precision", ops.PRECISIONS)
 
@@ -168,7 +168,7 @@ def test_dense(backend, rng, case, precision):
     )
 
 
-@pytest.mark.parametrize("case", [case for case in cases.POOL if case.emulator], ids=str)
+@pytest.mark.parametrize("case", [case for case in cases.POOL if case.small], ids=str)
 def test_pools(backend, rng, case):
     """Where windows skip an element it reaches nothing, so it is planted where one looks."""
     x, dy = draw(rng, case.x_shape, case.y_shape)
@@ -202,7 +202,7 @@ def test_pools(backend, rng, case):
     )
 
 
-@pytest.mark.parametrize("case", [case for case in cases.LRN if case.emulator], ids=str)
+@pytest.mark.parametrize("case", [case for case in cases.LRN if case.small], ids=str)
 def test_lrn(backend, rng, case):
     x, dy = draw(rng, case.x_shape, case.x_shape)
     comes_out(

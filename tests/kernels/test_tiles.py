@@ -174,7 +174,7 @@ def test_rows_that_cannot_be(module, row, problem):
 
 
 def test_a_row_chooses_between_wgmma_and_mma(kernels_backend, module, monkeypatch):
-    """Where there are both: in the emulator, and on Hopper."""
+    """Where there are both: on Hopper, virtual or not."""
     case = ConvCase("two-waves", 70, 16, 16, 16, 16, 3, 3, pad=(1, 1))  # 140 tiles
 
     def bits() -> np.ndarray:
@@ -212,7 +212,7 @@ def test_the_cpu_has_no_tiles():
         backend.get("cpu").module.set_tile_choices([])
 
 
-@pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++")
+@pytest.mark.skipif(shutil.which("nvcc") is None, reason="needs nvcc")
 def test_what_tune_tiles_writes_is_a_table(tmp_path, monkeypatch):
     """mma_tuned.cu takes the file, and finds its rows."""
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
@@ -227,16 +227,17 @@ def test_what_tune_tiles_writes_is_a_table(tmp_path, monkeypatch):
     assert tiles_table.read_table(tmp_path / "mma_tuned.inc") == rows
     kernels = ROOT / "src" / "kernels"
     (tmp_path / "mma_tuned.cu").write_text((kernels / "mma_tuned.cu").read_text())
-    (tmp_path / "main.cpp").write_text(MAIN)
+    (tmp_path / "main.cu").write_text(MAIN)
     command = [
-        "g++",
+        "nvcc",
         "-std=c++17",
         "-O0",
-        "-DCONVNET_EMULATOR",
         f"-I{kernels}",
         f"-I{ROOT / 'src'}",
+        "main.cu",
+        "-o",
+        "main",
     ]
-    command += ["-Wno-unknown-pragmas", "-x", "c++", "main.cpp", "-o", "main"]
     subprocess.run(command, cwd=tmp_path, check=True, env={**os.environ, "LC_ALL": "C"})
     said = subprocess.run([tmp_path / "main"], check=True, capture_output=True, text=True).stdout
     assert said.split() == ["1", "0", "1", "2", "1", "4", "7", "0", "0"], said

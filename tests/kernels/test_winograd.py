@@ -38,8 +38,8 @@ STRIDED = (
 WITH_FORM = [case for case in (*cases.CONV, *STRIDED) if has_form(case)]
 every_case = pytest.mark.parametrize("case", WITH_FORM, ids=str)
 
-PAYS = ConvCase("3x3-96-channels", 32, 13, 13, 96, 96, 3, 3, pad=(1, 1), emulator=False)
-PAYS_STRIDED = ConvCase("conv1", 16, 127, 127, 3, 96, 11, 11, (4, 4), emulator=False)
+PAYS = ConvCase("3x3-96-channels", 32, 13, 13, 96, 96, 3, 3, pad=(1, 1), small=False)
+PAYS_STRIDED = ConvCase("conv1", 16, 127, 127, 3, 96, 11, 11, (4, 4), small=False)
 DOES_NOT_PAY = next(case for case in cases.CONV if case.name == "3x3-same")
 
 

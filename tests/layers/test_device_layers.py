@@ -92,7 +92,7 @@ def unsure() -> list[Node]:
 @pytest.mark.usefixtures("cupy_like")
 @pytest.mark.parametrize("graph", [mixed, auto_encoder, unsure])
 def test_they_compute_the_same_on_the_device(
-    graph: Any, emulator: Any, monkeypatch: pytest.MonkeyPatch, rng: Any
+    graph: Any, vgpu: Any, monkeypatch: pytest.MonkeyPatch, rng: Any
 ) -> None:
     x, labels = batch(rng)
 
@@ -102,8 +102,8 @@ def test_they_compute_the_same_on_the_device(
         losses = [net.train_step(x, labels, sgd) for _ in range(2)]
         return losses, net.last_rank, *net.evaluate(x, labels), net.predict(x), net.state()
 
-    *expected, state = results("emulator")
-    become_device(monkeypatch, emulator)
+    *expected, state = results("vgpu")
+    become_device(monkeypatch, vgpu)
     *found, on_device = results("cuda")
     for array, other in zip(found, expected, strict=True):
         np.testing.assert_array_equal(array, other)

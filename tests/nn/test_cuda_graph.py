@@ -21,9 +21,9 @@ from convnet.parallel.p2p import LinkError
 
 
 @pytest.fixture
-def driver(monkeypatch: pytest.MonkeyPatch, emulator: Backend) -> Driver:
+def driver(monkeypatch: pytest.MonkeyPatch, vgpu: Backend) -> Driver:
     """From now on "cuda" is the stand-in."""
-    return become_device(monkeypatch, emulator).module.driver
+    return become_device(monkeypatch, vgpu).module.driver
 
 
 def losses(device: str, graph: Any, steps: int = 7, **options: Any) -> tuple[Any, Any]:
@@ -47,7 +47,7 @@ def test_a_graph_computes_what_a_host_does(graph, driver, monkeypatch):
     assert driver.idle
     state = net.state()
     monkeypatch.undo()
-    expected, plain = losses("emulator", graph)
+    expected, plain = losses("vgpu", graph)
     assert found == expected
     for name, array in plain.state().items():
         np.testing.assert_array_equal(array, state[name])
@@ -60,7 +60,7 @@ def test_a_capture_that_fails(driver, monkeypatch):
     assert net.programs.describe() == "operation by operation"
     assert driver.idle
     monkeypatch.undo()
-    assert found == losses("emulator", chain)[0]
+    assert found == losses("vgpu", chain)[0]
 
 
 def test_force(driver):
@@ -103,7 +103,7 @@ def test_calls_of_python_stand_between_graphs(driver, monkeypatch):
     found, _ = losses("cuda", noisy)
     assert [graph.launches for graph in driver.graphs] == [5, 5, 5]
     monkeypatch.undo()
-    assert found == losses("emulator", noisy)[0]
+    assert found == losses("vgpu", noisy)[0]
 
 
 class Sneaky(Noisy):
@@ -122,10 +122,10 @@ def test_the_stand_in_notices_what_is_no_operation(driver):
 
 
 @pytest.fixture
-def pair(monkeypatch: pytest.MonkeyPatch, emulator: Backend) -> Driver:
+def pair(monkeypatch: pytest.MonkeyPatch, vgpu: Backend) -> Driver:
     """From now on "cuda:0" and "cuda:1" are stand-ins, whose arrays do not mix."""
     devices = [
-        Backend("cuda", Module(emulator.module), XP, index)  # type: ignore[arg-type]
+        Backend("cuda", Module(vgpu.module), XP, index)  # type: ignore[arg-type]
         for index in (0, 1)
     ]
     driver = install(monkeypatch, devices, XP, DeviceArray)
@@ -154,7 +154,7 @@ def test_two_devices_in_one_graph(graph, pair, monkeypatch):
     assert pair.idle
     state = net.state()
     monkeypatch.undo()
-    expected, plain = losses("emulator:0,emulator:1", graph)
+    expected, plain = losses("vgpu:0,vgpu:1", graph)
     assert found == expected
     for name, array in plain.state().items():
         np.testing.assert_array_equal(array, state[name])
@@ -195,4 +195,4 @@ def test_through_the_host(pair, monkeypatch):
     monkeypatch.setenv("CONVNET_P2P", "off")
     found, _ = losses("cuda:0,cuda:1", chain)
     monkeypatch.undo()
-    assert found == losses("emulator:0,emulator:1", chain)[0]
+    assert found == losses("vgpu:0,vgpu:1", chain)[0]

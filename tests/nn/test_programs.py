@@ -75,7 +75,7 @@ class Pair:
 
 def two_devices() -> Any:
     try:
-        return convnet.backend.get_all("emulator:0,emulator:1")
+        return convnet.backend.get_all("vgpu:0,vgpu:1")
     except convnet.DeviceError as error:
         pytest.skip(str(error))
 
@@ -94,9 +94,9 @@ def test_steps(backend: Any, rng: Any, monkeypatch: Any, graph: Any) -> None:
 
 
 @every_graph
-@pytest.mark.parametrize("kind", ["emulator", "cpu"])
+@pytest.mark.parametrize("kind", ["vgpu", "cpu"])
 def test_two_devices(rng: Any, monkeypatch: Any, graph: Any, kind: str) -> None:
-    devices = two_devices() if kind == "emulator" else ["cpu:0", "cpu:1"]
+    devices = two_devices() if kind == "vgpu" else ["cpu:0", "cpu:1"]
     pair = Pair(graph, devices)
     for _ in range(3):
         pair.step(*data(rng))

@@ -14,7 +14,6 @@ from convnet.parallel.p2p import Checksums, Link, LinkError, Links, LinkWarning
 from convnet.parallel.transports import Direct, HostStaged
 
 DEVICES = "cpu:0,cpu:1"
-EMULATED = "emulator:0,emulator:1"
 
 
 @pytest.fixture

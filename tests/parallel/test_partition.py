@@ -94,7 +94,7 @@ def test_forward_agrees(graph, backend, rng):
     x, labels = data(rng)
     for node in one.nodes:
         found, expected = both.forward(x, node.name), one.forward(x, node.name)
-        if backend.name == "emulator":
+        if backend.name == "vgpu":
             np.testing.assert_array_equal(found, expected, err_msg=node.name)
         else:
             np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6, err_msg=node.name)
@@ -129,7 +129,7 @@ def test_alexnet_in_small(backend, rng):
     x = rng.standard_normal((count, *one.in_shape)).astype(np.float32)
     labels = rng.integers(0, 7, count)
     np.testing.assert_allclose(both.predict(x), one.predict(x), rtol=1e-5)
-    if backend.name == "emulator":
+    if backend.name == "vgpu":
         np.testing.assert_array_equal(both.predict(x), one.predict(x))
     one.gradients(x, labels)
     both.gradients(x, labels)
@@ -405,7 +405,7 @@ def test_a_resumed_run_on_two_devices_is_the_same_to_the_bit(tmp_path):
     ("device", "code", "message"),
     [
         ("cpu:0,cpu:1,cpu:0", 2, "expected one device, or two of a kind; got 3"),
-        ("cpu:0,emulator:1", 2, "expected two devices of one kind"),
+        ("cpu:0,vgpu:1", 2, "expected two devices of one kind"),
         ("cuda:0,cuda:99", 3, "device 'cuda:"),
     ],
 )

@@ -6,11 +6,12 @@
     python tests/stress/mutate_kernels.py --tests tests/kernels/test_lrn.py lrn.cuh
     python tests/stress/mutate_kernels.py --list tile.cuh        # what would be planted
 
-A copy of the sources gets all faults at once, each asleep until its number is chosen, and is built
-once, with the emulator. The tests are collected once and run without a fault, which shows which
-pass by which fault. Then each fault is woken in a process of its own, which runs the tests that
-pass by it, the quickest first, until one fails. A fault that no test sees, and that is not in
-``mutants.toml`` with the reason why nobody could see it, makes the exit code 1.
+A copy of the sources gets all faults of those files at once, each asleep until its number is
+chosen, and is built once for the virtual GPU, which takes nvcc and some minutes. The tests are
+collected once and run without a fault, which shows which pass by which fault. Then each fault is
+woken in a process of its own, which runs the tests that pass by it, the quickest first, until one
+fails. A fault that no test sees, and that is not in ``mutants.toml`` with the reason why nobody
+could see it, makes the exit code 1.
 """
 
 from __future__ import annotations
@@ -26,8 +27,10 @@ import subprocess
 import sys
 import time
 import tomllib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "support"))
 
@@ -38,26 +41,48 @@ from paths import ROOT, SUPPORT
 TESTS = ROOT / "tests"
 BUILT = ("CMakeLists.txt", "bindings", "convnet/_build_info.py.in", "src")
 
-# What mutant(number) is in the copy: whether that fault is awake. It notes who asks.
+# What mutant(number) is in the copy, in kernels and around them: whether that fault is awake. It
+# notes who asks. The state lies at an address that every file knows and every kernel may read.
+ADDRESS = "0x5d0000000000ull"
 HEADER = """
-extern "C" __attribute__((visibility("default"))) int convnet_mutant;
-extern "C" __attribute__((visibility("default"))) unsigned char convnet_mutants_passed[];
+#pragma once
+struct MutantState {
+  int awake;
+  unsigned char passed[%(size)d];
+};
+#ifdef __CUDACC__
+__host__ __device__
+#endif
 inline int mutant(int number) {
-  if (convnet_mutants_passed[number] == 0) convnet_mutants_passed[number] = 1;
-  return convnet_mutant == number;
+  MutantState* state = reinterpret_cast<MutantState*>(%(address)s);
+  if (state->passed[number] == 0) state->passed[number] = 1;
+  return state->awake == number;
 }
 """
 STATE = """
-__attribute__((visibility("default"))) int convnet_mutant = 0;
-__attribute__((visibility("default"))) unsigned char convnet_mutants_passed[%d] = {};
+#include <sys/mman.h>
+#include <cstdlib>
+#include "../../mutants.h"
+#include "vgpu/memory.h"
+static MutantState* make_state() {
+  void* at = reinterpret_cast<void*>(%(address)s);
+  if (mmap(at, sizeof(MutantState), PROT_READ | PROT_WRITE,
+           MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0) != at) std::abort();
+  vgpu::memory_register(at, sizeof(MutantState));
+  return static_cast<MutantState*>(at);
+}
+extern "C" __attribute__((visibility("default"))) MutantState* convnet_mutants() {
+  static MutantState* const state = make_state();
+  return state;
+}
 """
 
 
 # ---- the copy that is tested -------------------------------------------------------------------
 
 
-def copy_sources(copy: Path) -> list[Mutant]:
-    """The sources with every fault in them; returns the faults."""
+def copy_sources(copy: Path, files: Sequence[str]) -> list[Mutant]:
+    """The sources with every fault of these files in them; returns the faults."""
     shutil.rmtree(copy, ignore_errors=True)
     for name in BUILT:
         source, target = ROOT / name, copy / name
@@ -66,38 +91,49 @@ def copy_sources(copy: Path) -> list[Mutant]:
             shutil.copytree(source, target)
         else:
             shutil.copy2(source, target)
-    mutants = plant_all(copy / "src" / "kernels")
-    (copy / "src" / "emulator" / "mutants.cpp").write_text(STATE % (1 + len(mutants)))
-    (copy / "mutants.h").write_text(HEADER)
+    mutants = plant_all(copy / "src" / "kernels", files)
+    (copy / "src" / "vgpu" / "mutants.cpp").write_text(STATE % {"address": ADDRESS})
+    size = state_size(mutants)
+    (copy / "mutants.h").write_text(HEADER % {"size": size, "address": ADDRESS})
     return mutants
+
+
+def state_size(mutants: list[Mutant]) -> int:
+    return 1 + max((mutant.number for mutant in mutants), default=0)
 
 
 def build(copy: Path, folder: Path) -> None:
     pybind11 = [sys.executable, "-m", "pybind11", "--cmakedir"]
     options = {
-        "CMAKE_CXX_FLAGS": f"-include {copy / 'mutants.h'} -w",
-        "CMAKE_CXX_FLAGS_RELEASE": "-O1",  # a minute or two less to wait
-        "CONVNET_EMULATOR": "on",
+        "CMAKE_CUDA_FLAGS": f"-include {copy / 'mutants.h'} -w",
+        "CONVNET_VGPU": "on",
         "CONVNET_CUDA": "off",
         "Python_EXECUTABLE": sys.executable,
         "pybind11_DIR": subprocess.check_output(pybind11, text=True).strip(),
     }
     configure = ["cmake", "-G", "Ninja", "-S", str(copy), "-B", str(folder)]
     subprocess.run([*configure, *(f"-D{k}={v}" for k, v in options.items())], check=True)
-    subprocess.run(["cmake", "--build", str(folder), "--target", "_emulator"], check=True)
+    subprocess.run(["cmake", "--build", str(folder), "--target", "_vgpu"], check=True)
 
 
-def load(folder: Path) -> ctypes.CDLL:
-    """Makes what was built `convnet._emulator`; returns the same as a library."""
-    (path,) = folder.rglob("_emulator*.so")
-    name = "convnet._emulator"
+def load(folder: Path, size: int) -> ctypes.Structure:
+    """Makes what was built `convnet._vgpu`; returns the state that mutant() reads."""
+    (path,) = folder.rglob("_vgpu*.so")
+    name = "convnet._vgpu"
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     sys.modules[name] = module
-    return ctypes.CDLL(str(path))
+
+    class State(ctypes.Structure):
+        _fields_ = (("awake", ctypes.c_int), ("passed", ctypes.c_ubyte * size))
+
+    library = ctypes.CDLL(str(path))
+    library.convnet_mutants.restype = ctypes.POINTER(State)
+    state: ctypes.Structure = library.convnet_mutants().contents
+    return state
 
 
 # ---- the tests ---------------------------------------------------------------------------------
@@ -118,15 +154,14 @@ class Result:
 class Mutation:
     """A plugin of pytest: the collected tests run once without a fault, then for each mutant.
 
-    Args: chosen: the mutants; count: of all in the library; seconds: of tests a mutant, at most.
+    Args: chosen: the mutants; seconds: of tests a mutant, at most.
     """
 
     def __init__(
-        self, chosen: list[Mutant], count: int, library: ctypes.CDLL, seconds: float, jobs: int
+        self, chosen: list[Mutant], state: ctypes.Structure, seconds: float, jobs: int
     ) -> None:
         self.chosen, self.seconds, self.jobs = chosen, seconds, jobs
-        self.awake = ctypes.c_int.in_dll(library, "convnet_mutant")
-        self.passed = (ctypes.c_ubyte * (1 + count)).in_dll(library, "convnet_mutants_passed")
+        self.state: Any = state
         self.equivalent = known_equivalents()
         self.failure: str | None = None
         self.results: list[Result] = []
@@ -163,14 +198,14 @@ class Mutation:
         seconds: dict[str, float] = {}
         passing: dict[int, list[str]] = collections.defaultdict(list)
         for name, item in self.items.items():
-            ctypes.memset(self.passed, 0, ctypes.sizeof(self.passed))
+            ctypes.memset(self.state.passed, 0, ctypes.sizeof(self.state.passed))
             start = time.perf_counter()
             run_test(item)
             seconds[name] = time.perf_counter() - start
             if self.failure:
                 raise pytest.UsageError(f"{self.failure} fails without any fault")
             for mutant in self.chosen:
-                if self.passed[mutant.number]:
+                if self.state.passed[mutant.number]:
                     passing[mutant.number].append(name)
         print(f"\n{len(seconds)} tests pass without a fault, in {sum(seconds.values()):.0f} s")
         for number, names in passing.items():
@@ -189,7 +224,7 @@ class Mutation:
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, 1)
         os.dup2(nowhere, 2)
-        self.awake.value = mutant.number
+        self.state.awake = mutant.number
         for name in tests:
             os.write(write, f"{name}\n".encode())
             run_test(self.items[name])
@@ -258,7 +293,7 @@ def main() -> int:
     parser.add_argument("--list", action="store_true", help="only say what would be planted")
     options = parser.parse_args()
     kinds = options.kinds.split(",")
-    mutants = copy_sources(options.work / "copy")
+    mutants = copy_sources(options.work / "copy", options.files)
     chosen = [
         mutant
         for mutant in mutants
@@ -270,10 +305,10 @@ def main() -> int:
         print("\n".join(map(str, chosen)))
         return 0
     build(options.work / "copy", options.work / "build")
-    library = load(options.work / "build")
-    mutation = Mutation(chosen, len(mutants), library, options.seconds, options.jobs)
+    state = load(options.work / "build", state_size(mutants))
+    mutation = Mutation(chosen, state, options.seconds, options.jobs)
     code = pytest.main(
-        [*(options.tests or [str(TESTS / "kernels")]), "--backend", "emulator", "-q", "-s",
+        [*(options.tests or [str(TESTS / "kernels")]), "--backend", "vgpu", "-q", "-s",
          "--no-header", "--no-summary", "-p", "no:cacheprovider", "-p", "no:faulthandler"],
         plugins=[mutation],
     )  # fmt: skip

@@ -63,7 +63,7 @@ def planted(tmp_path_factory):
 
 def test_every_kernel_and_every_barrier_gets_one(planted):
     kernels = {p.name for p in KERNELS.glob("*.cu") if "__global__" in p.read_text()}
-    kernels.remove("backend.cu")  # not in the emulator
+    kernels.remove("backend.cu")  # not of the virtual GPU
     assert kernels <= {mutant.file for mutant in planted}
     barriers = [mutant for mutant in planted if mutant.kind == "barrier"]
     statements = sum(

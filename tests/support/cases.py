@@ -1,6 +1,6 @@
 """The problems that tests and benchmarks run: one table per operation, every row with a name.
 
-Rows with `emulator=False` are too large for the CUDA emulator; the tests leave them out there. The
+Rows with `small=False` are too large for the virtual GPU; the tests leave them out there. The
 `ALEXNET_*` tables are the layers of the paper at its batch of 128, for benchmarks.
 """
 
@@ -31,7 +31,7 @@ class ConvCase:
     pad: Pair = (0, 0)
     groups: int = 1
     rounding: str = "floor"
-    emulator: bool = True
+    small: bool = True
 
     def __str__(self) -> str:
         return self.name
@@ -90,7 +90,7 @@ class PoolCase:
     stride: Pair
     pad: Pair = (0, 0)
     rounding: str = "ceil"
-    emulator: bool = True
+    small: bool = True
 
     def __str__(self) -> str:
         return self.name
@@ -122,7 +122,7 @@ class LrnCase:
     beta: float = 0.75
     groups: int = 1
     alpha_mode: str = "sum"
-    emulator: bool = True
+    small: bool = True
 
     def __str__(self) -> str:
         return self.name
@@ -147,7 +147,7 @@ class DenseCase:
     n: int
     c: int
     k: int
-    emulator: bool = True
+    small: bool = True
 
     def __str__(self) -> str:
         return self.name
@@ -190,12 +190,12 @@ CONV = (
     ConvCase("conv1-small", 2, 24, 24, 3, 8, 11, 11, stride=(4, 4), rounding="ceil"),
     ConvCase("ragged-tiles", 3, 9, 7, 20, 70, 3, 3, pad=(1, 1)),
     ConvCase("ragged-tiles-groups", 2, 7, 9, 36, 70, 3, 3, pad=(1, 1), groups=2),
-    ConvCase("several-tiles", 5, 15, 13, 33, 130, 3, 3, pad=(1, 1), emulator=False),
-    ConvCase("conv1-224", 1, 224, 224, 3, 2, 11, 11, (4, 4), rounding="ceil", emulator=False),
+    ConvCase("several-tiles", 5, 15, 13, 33, 130, 3, 3, pad=(1, 1), small=False),
+    ConvCase("conv1-224", 1, 224, 224, 3, 2, 11, 11, (4, 4), rounding="ceil", small=False),
 )
 
 # Locally connected layers have filters for every position: the same geometry, small images.
-LOCAL = tuple(case for case in CONV if case.emulator and math.prod(case.local_w_shape) < 200_000)
+LOCAL = tuple(case for case in CONV if case.small and math.prod(case.local_w_shape) < 200_000)
 
 DENSE = (
     DenseCase("one", 1, 1, 1),
@@ -204,7 +204,7 @@ DENSE = (
     DenseCase("ten-classes", 33, 70, 10),
     DenseCase("ragged-tiles", 65, 33, 129),
     DenseCase("one-image-wide", 1, 300, 77),
-    DenseCase("large", 128, 800, 257, emulator=False),
+    DenseCase("large", 128, 800, 257, small=False),
 )
 
 POOL = (
@@ -230,7 +230,7 @@ POOL = (
     PoolCase("3x3-fours", 2, 7, 8, 8, (3, 3), (2, 2), (1, 1)),
     PoolCase("2x2-fours", 2, 5, 6, 12, (2, 2), (2, 2)),
     PoolCase("2x3-fours", 2, 6, 7, 20, (2, 3), (1, 2), (0, 1)),
-    PoolCase("several-blocks", 9, 27, 25, 34, (3, 3), (2, 2), emulator=False),
+    PoolCase("several-blocks", 9, 27, 25, 34, (3, 3), (2, 2), small=False),
 )
 
 LRN = (
@@ -259,30 +259,30 @@ LRN = (
     LrnCase("window-of-3-fours", (2, 3, 4, 24), n=3, groups=2),
     LrnCase("several-blocks-of-fours", (2, 9, 7, 24), groups=2),
     LrnCase("wide-window-many-channels", (2, 1500), n=1201, alpha=0.01),
-    LrnCase("several-blocks", (3, 27, 25, 48), groups=2, emulator=False),
+    LrnCase("several-blocks", (3, 27, 25, 48), groups=2, small=False),
 )
 
 # The paper's net, layer by layer: batch 128, 224 x 224 images; `ceil` gives conv1 55 positions.
 ALEXNET_CONV = (
-    ConvCase("conv1", 128, 224, 224, 3, 96, 11, 11, (4, 4), rounding="ceil", emulator=False),
-    ConvCase("conv2", 128, 27, 27, 96, 256, 5, 5, pad=(2, 2), groups=2, emulator=False),
-    ConvCase("conv3", 128, 13, 13, 256, 384, 3, 3, pad=(1, 1), emulator=False),
-    ConvCase("conv4", 128, 13, 13, 384, 384, 3, 3, pad=(1, 1), groups=2, emulator=False),
-    ConvCase("conv5", 128, 13, 13, 384, 256, 3, 3, pad=(1, 1), groups=2, emulator=False),
+    ConvCase("conv1", 128, 224, 224, 3, 96, 11, 11, (4, 4), rounding="ceil", small=False),
+    ConvCase("conv2", 128, 27, 27, 96, 256, 5, 5, pad=(2, 2), groups=2, small=False),
+    ConvCase("conv3", 128, 13, 13, 256, 384, 3, 3, pad=(1, 1), small=False),
+    ConvCase("conv4", 128, 13, 13, 384, 384, 3, 3, pad=(1, 1), groups=2, small=False),
+    ConvCase("conv5", 128, 13, 13, 384, 256, 3, 3, pad=(1, 1), groups=2, small=False),
 )
 ALEXNET_POOL = (
-    PoolCase("pool1", 128, 55, 55, 96, (3, 3), (2, 2), emulator=False),
-    PoolCase("pool2", 128, 27, 27, 256, (3, 3), (2, 2), emulator=False),
-    PoolCase("pool5", 128, 13, 13, 256, (3, 3), (2, 2), emulator=False),
+    PoolCase("pool1", 128, 55, 55, 96, (3, 3), (2, 2), small=False),
+    PoolCase("pool2", 128, 27, 27, 256, (3, 3), (2, 2), small=False),
+    PoolCase("pool5", 128, 13, 13, 256, (3, 3), (2, 2), small=False),
 )
 ALEXNET_LRN = (
-    LrnCase("norm1", (128, 55, 55, 96), k=2.0, alpha=1e-4, groups=2, emulator=False),
-    LrnCase("norm2", (128, 27, 27, 256), k=2.0, alpha=1e-4, groups=2, emulator=False),
+    LrnCase("norm1", (128, 55, 55, 96), k=2.0, alpha=1e-4, groups=2, small=False),
+    LrnCase("norm2", (128, 27, 27, 256), k=2.0, alpha=1e-4, groups=2, small=False),
 )
 ALEXNET_DENSE = (
-    DenseCase("fc6", 128, 9216, 4096, emulator=False),
-    DenseCase("fc7", 128, 4096, 4096, emulator=False),
-    DenseCase("fc8", 128, 4096, 1000, emulator=False),
+    DenseCase("fc6", 128, 9216, 4096, small=False),
+    DenseCase("fc7", 128, 4096, 4096, small=False),
+    DenseCase("fc8", 128, 4096, 1000, small=False),
 )
 
 

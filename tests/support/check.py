@@ -8,9 +8,7 @@ with the reference on absolute values). A wrong index or a dropped term is wrong
 
 from __future__ import annotations
 
-import ctypes
 import itertools
-import mmap
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -144,9 +142,6 @@ def _bits(array: np.ndarray) -> np.ndarray:
 # What surrounds arrays. A NaN shows in whatever it is added to; a number beyond all others shows
 # where numbers are only compared, and a NaN would lose.
 FILLERS = ("nan", "high", "low")
-# And what no element shows, as it is read and not used: a page there that nobody may touch. The
-# emulator makes an error of the fault.
-FENCES = ("before", "after")
 
 
 class Guarded:
@@ -202,30 +197,6 @@ class Guarded:
         return np.array(self.backend.to_host(self.array))
 
 
-class Fenced:
-    """As Guarded, an array of the host that begins or ends at a page that nobody may touch.
-
-    It ends there but for what its first element needs to be aligned to 16 bytes.
-    """
-
-    PAGE = mmap.PAGESIZE
-    libc = ctypes.CDLL(None, use_errno=True)
-
-    def __init__(self, shape: tuple[int, ...], dtype: np.dtype, fence: str) -> None:
-        size = int(np.prod(shape)) * dtype.itemsize
-        room = -(-size // self.PAGE) * self.PAGE
-        memory = np.frombuffer(mmap.mmap(-1, room + 2 * self.PAGE), np.uint8)
-        for page in (0, self.PAGE + room):
-            address = ctypes.c_void_p(memory.ctypes.data + page)
-            assert self.libc.mprotect(address, ctypes.c_size_t(self.PAGE), 0) == 0
-        start = self.PAGE if fence == "before" else self.PAGE + room - (-(-size // 16) * 16)
-        self.array = memory[start : start + size].view(dtype).reshape(shape)
-        self.array[...] = Guarded.value(dtype, "nan", 0)
-
-    def check(self) -> np.ndarray:
-        return self.array.copy()
-
-
 def call(backend: Any, function: Callable, *args: Any, **kwargs: Any) -> Any:
     """Call one of convnet.ops on host arrays; return host arrays.
 
@@ -234,10 +205,9 @@ def call(backend: Any, function: Callable, *args: Any, **kwargs: Any) -> Any:
     alone; and the same call gives the same bits, with other thread counts or schedules too.
     """
     plain = _plain_call(backend, function, args, kwargs)
-    emulated = backend.name == "emulator"
-    kinds = itertools.cycle(FILLERS + FENCES if emulated else FILLERS)
-    for _ in itertools.chain([None] * (1 + emulated), reruns(backend, function)):
-        around = Surroundings(backend, next(kinds))
+    fillers = itertools.cycle(FILLERS)
+    for _ in itertools.chain([None], reruns(backend, function)):
+        around = Surroundings(backend, next(fillers))
         for result, expected in zip(around.call(function, args, kwargs, plain), plain, strict=True):
             if expected is not None:
                 same_bits(result, expected)
@@ -271,22 +241,22 @@ def _plain_call(backend: Any, function: Callable, args: tuple, kwargs: dict) -> 
 
 
 class Surroundings:
-    """The arrays of one call and its workspace, each among fillers of its own or at a fence.
+    """The arrays of one call and its workspace, each among fillers of its own.
 
     Args: unaligned: the number of an array that begins one element past an aligned address.
     """
 
-    def __init__(self, backend: Any, kind: str, unaligned: int | None = None) -> None:
-        self.backend, self.kind, self.unaligned = backend, kind, unaligned
+    def __init__(self, backend: Any, filler: str, unaligned: int | None = None) -> None:
+        self.backend, self.filler, self.unaligned = backend, filler, unaligned
         self.arrays = 0
-        self.inputs: list[tuple[np.ndarray, Guarded | Fenced]] = []
+        self.inputs: list[tuple[np.ndarray, Guarded]] = []
 
     def call(self, function: Callable, args: tuple, kwargs: dict, plain: tuple) -> tuple:
         """Its results on the host, which are of the kinds of `plain`."""
         args, kwargs = tuple(map(self._input, args)), {k: self._input(v) for k, v in kwargs.items()}
         outputs = [r if r is None else self._place(r.shape, r.dtype) for r in plain]
         outs = tuple(guard if guard is None else guard.array for guard in outputs)
-        with guarded_workspace(self.backend, "nan" if self.kind in FENCES else self.kind):
+        with guarded_workspace(self.backend, self.filler):
             function(*args, **kwargs, out=outs if len(outs) > 1 else outs[0])
         for before, guard in self.inputs:
             same_bits(guard.check(), before)
@@ -300,11 +270,9 @@ class Surroundings:
         self.inputs.append((value, guard))
         return guard.array
 
-    def _place(self, shape: tuple[int, ...], dtype: np.dtype) -> Guarded | Fenced:
+    def _place(self, shape: tuple[int, ...], dtype: np.dtype) -> Guarded:
         self.arrays += 1
-        if self.kind in FENCES:
-            return Fenced(shape, dtype, self.kind)
-        return Guarded(self.backend, shape, dtype, self.kind, self.arrays - 1 == self.unaligned)
+        return Guarded(self.backend, shape, dtype, self.filler, self.arrays - 1 == self.unaligned)
 
 
 @contextmanager
@@ -336,7 +304,7 @@ def reruns(backend: Any, function: Callable) -> Iterator[None]:
             with threads(backend, count):
                 yield
     for order in ORDERS.get(backend.name, ()):
-        with kernel_order(backend, order):
+        with kernel_order(order):
             yield
 
 
@@ -350,22 +318,20 @@ def threads(backend: Any, count: int) -> Iterator[None]:
         backend.module.set_thread_count(before)
 
 
-ORDERS = {"emulator": ("reverse", "shuffle:1"), "vgpu": ("shuffle:1",)}
-_ORDER = {"emulator": "CONVNET_EMULATOR_ORDER", "vgpu": "VGPU_ORDER"}
+ORDERS = {"vgpu": ("shuffle:1",)}
 
 
 @contextmanager
-def kernel_order(backend: Any, order: str) -> Iterator[None]:
-    """The order in which threads (in the emulator) or warps (on the virtual GPU) run."""
-    variable = _ORDER[backend.name]
-    before = os.environ.get(variable)
-    os.environ[variable] = order
+def kernel_order(order: str) -> Iterator[None]:
+    """The order in which blocks and warps run on the virtual GPU."""
+    before = os.environ.get("VGPU_ORDER")
+    os.environ["VGPU_ORDER"] = order
     try:
         yield
     finally:
-        del os.environ[variable]
+        del os.environ["VGPU_ORDER"]
         if before is not None:
-            os.environ[variable] = before
+            os.environ["VGPU_ORDER"] = before
 
 
 def unaligned(backend: Any, array: np.ndarray) -> Any:
@@ -384,7 +350,8 @@ def state_of(backend: Any, halt: int = 0, seed: int = 0, step: int = 0, **rates:
 
 
 # The relative error of a result, and the least: a device that claims TF32 must not do something
-# else. GPU literature and the emulator agree on 2.9e-4 and 2.3e-3 for normally distributed numbers.
+# else. GPU literature and the virtual GPU agree on 2.9e-4 and 2.3e-3 for normally distributed
+# numbers.
 REDUCED_ERRORS = {"tf32": (2.6e-4, 3.4e-4), "bf16": (2.0e-3, 2.8e-3)}
 
 

@@ -1,4 +1,4 @@
-"""A stand-in for CuPy: the emulator's arrays in a type that NumPy can neither read nor convert."""
+"""A stand-in for CuPy: the virtual GPU's arrays in a type out of NumPy's reach."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ def bare(value: Any) -> Any:
 
 
 class Module:
-    """The emulator's operations, on DeviceArrays only."""
+    """The virtual GPU's operations, on DeviceArrays only."""
 
     def __init__(self, module: types.ModuleType) -> None:
         self.module = module
@@ -138,10 +138,10 @@ XP = types.SimpleNamespace(
 )
 
 
-def become_device(monkeypatch: pytest.MonkeyPatch, emulator: Backend, index: int = 0) -> Backend:
-    """From now on all arrays are DeviceArrays, and "cuda:index" is the emulator working on them;
+def become_device(monkeypatch: pytest.MonkeyPatch, vgpu: Backend, index: int = 0) -> Backend:
+    """From now on all arrays are DeviceArrays, and "cuda:index" is the virtual GPU working on them;
     the current device is 0."""
-    backend = Backend("cuda", Module(emulator.module), XP, index)  # type: ignore[arg-type]
+    backend = Backend("cuda", Module(vgpu.module), XP, index)  # type: ignore[arg-type]
     fake_cuda.install(monkeypatch, [backend], XP, DeviceArray)
 
     def of(*arrays: Any) -> Backend:

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import collections
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -76,11 +76,12 @@ CONSTANT = {
 }
 
 
-def plant_all(folder: Path) -> list[Mutant]:
-    """Plants faults in every kernel file of this folder."""
+def plant_all(folder: Path, files: Collection[str] = ()) -> list[Mutant]:
+    """Plants faults in these kernel files of the folder, by default in every one. A fault has the
+    same number either way."""
     mutants: list[Mutant] = []
     for path in sorted([*folder.glob("*.cu"), *folder.glob("*.cuh")]):
-        if path.name == "backend.cu":  # not in the emulator
+        if path.name == "backend.cu":  # not of the virtual GPU
             continue
         planted = []
         lines = path.read_text().splitlines()
@@ -91,8 +92,9 @@ def plant_all(folder: Path) -> list[Mutant]:
             if not constant:
                 code = plant(code, path.name, number, mutants)
             planted.append(code + slashes + comment)
-        path.write_text("\n".join(planted) + "\n")
-    return mutants
+        if not files or path.name in files:
+            path.write_text("\n".join(planted) + "\n")
+    return [mutant for mutant in mutants if not files or mutant.file in files]
 
 
 def plant(code: str, file: str, line: int, mutants: list[Mutant]) -> str:

@@ -22,8 +22,8 @@ from convnet.training.staging import Uploads, fill
 
 
 @pytest.fixture
-def device(monkeypatch: pytest.MonkeyPatch, emulator: Backend) -> Backend:
-    return become_device(monkeypatch, emulator)
+def device(monkeypatch: pytest.MonkeyPatch, vgpu: Backend) -> Backend:
+    return become_device(monkeypatch, vgpu)
 
 
 def batches(count: int) -> Iterator[list[Any]]:
@@ -107,7 +107,7 @@ def test_results_of_a_gpu_are_told_later_and_are_the_same(device, monkeypatch):
     found = [*itertools.chain(*told), *parallel.results()]
     assert not list(parallel.results())
     monkeypatch.undo()
-    _, at_once = steps("emulator", 8)
+    _, at_once = steps("vgpu", 8)
     expected = [result for (result,) in at_once]
     assert [(one.step, one.loss) for one in found] == [(one.step, one.loss) for one in expected]
     for one, other in zip(found, expected, strict=True):

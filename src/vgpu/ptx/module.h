@@ -70,7 +70,7 @@ bool ptx_decode(PtxModule& module, Kernel& kernel, std::string* error);
 std::string demangled(const std::string& name);
 
 // "conv.cu:29" of the module's location number `at`, and, where the code was inlined, the calls
-// that it came by: "device.h:17 (global_thread), inlined at dropout.cu:29".
+// that it came by: "warp.cuh:17 (global_thread), inlined at dropout.cu:29".
 std::string ptx_source(const PtxModule& module, const Code& code, int at);
 
 }  // namespace vgpu

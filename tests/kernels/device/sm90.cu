@@ -1,41 +1,28 @@
-// Hopper's operations: right kernels, and broken ones whose fault the emulator must name.
-// See tests/emulator/test_hopper.py. On a GPU:
-//   nvcc -std=c++17 -gencode arch=compute_90a,code=sm_90a -Isrc -o hopper
-//     tests/emulator/hopper.cu src/kernels/tensor_map.cu && ./hopper wgmma_tf32
-#include "device_hopper.h"
+// The functions of src/kernels/device/sm90.h, each in a small kernel with a result that is known:
+// for GPUs, where a mistake in one of them would make a large kernel hang. benchmarks/gpu_check.sh
+// runs it; by hand:
+//   nvcc -std=c++17 -gencode arch=compute_90a,code=sm_90a -Isrc -o sm90
+//   tests/kernels/device/sm90.cu
+//     src/kernels/tensor_map.cu src/kernels/launch_limits.cu && ./sm90 wgmma_tf32
 #include "harness.h"
+#include "kernels/device/launch.h"
+#include "kernels/device/mma.h"
+#include "kernels/device/sm90.h"
 
 using namespace convnet;
 
 namespace {
 
-enum class Fault {
-  kNone,
-  kNoInit,
-  kNoFull,
-  kNoEmpty,
-  kNeverArrives,
-  kTooManyBytes,
-  kTooOften,
-  kNotWaited,
-  kNoWait,
-  kNoFence,
-  kOverwritten,
-  kReused,
-};
-
 // ---- a ring of two stages: thread 128 fills them, 128 others add up what comes -----------------
 
 constexpr int kConsumers = 128, kSteps = 6, kRing = 2;
 
-template <Fault fault>
 __global__ void pipeline_kernel(const float* x, float* y) {
   if constexpr (kCompiledForHopper) {
-    CONVNET_SHARED(stages, float[kRing][kConsumers]);
-    CONVNET_SHARED(full, Mbarrier[kRing]);
-    CONVNET_SHARED(empty, Mbarrier[kRing]);
+    __shared__ __align__(16) float stages[kRing][kConsumers];
+    __shared__ Mbarrier full[kRing], empty[kRing];
     const int thread = static_cast<int>(threadIdx.x);
-    if (thread == 0 && fault != Fault::kNoInit) {
+    if (thread == 0) {
       for (int i = 0; i < kRing; ++i) {
         mbarrier_init(&full[i], 1);
         mbarrier_init(&empty[i], kConsumers);
@@ -46,43 +33,36 @@ __global__ void pipeline_kernel(const float* x, float* y) {
     if (thread == kConsumers) {
       for (int step = 0; step < kSteps; ++step) {
         const int slot = step % kRing;
-        if (fault != Fault::kNoEmpty) {
-          mbarrier_wait(&empty[slot], (step / kRing & 1) ^ 1);  // MARK: never_arrives
-        }
+        mbarrier_wait(&empty[slot], (step / kRing & 1) ^ 1);
         const unsigned bytes = kConsumers * sizeof(float);
-        mbarrier_arrive_expect(&full[slot], fault == Fault::kTooManyBytes ? bytes / 2 : bytes);
-        if (fault == Fault::kTooOften) mbarrier_arrive(&full[slot]);         // MARK: too_often
-        bulk_copy(stages[slot], x + step * kConsumers, bytes, &full[slot]);  // MARK: copy
+        mbarrier_arrive_expect(&full[slot], bytes);
+        bulk_copy(stages[slot], x + step * kConsumers, bytes, &full[slot]);
       }
     } else if (thread < kConsumers) {
       float sum = 0.0f;
-      const int steps = fault == Fault::kNotWaited ? kSteps - 1 : kSteps;
-      for (int step = 0; step < steps; ++step) {
+      for (int step = 0; step < kSteps; ++step) {
         const int slot = step % kRing;
-        if (fault != Fault::kNoFull) mbarrier_wait(&full[slot], step / kRing & 1);  // MARK: wait
+        mbarrier_wait(&full[slot], step / kRing & 1);
         sum = 2.0f * sum + stages[slot][kConsumers - 1 - thread];
-        if (fault != Fault::kNeverArrives) mbarrier_arrive(&empty[slot]);
+        mbarrier_arrive(&empty[slot]);
       }
       y[thread] = sum;
     }
   }
 }
 
-template <Fault fault>
 Bits pipeline() {
   const Bits x = whole_numbers(kSteps * kConsumers, 3);
   const OnDevice<float> device_x(x), device_y(Bits(kConsumers, 0.0f));
-  launch("broken_op", pipeline_kernel<fault>, dim3(2), dim3(kConsumers + 32), 0, nullptr,
-         device_x.data(), device_y.data());
-  if (fault == Fault::kNone) {
-    Bits expected(kConsumers, 0.0f);
-    for (int step = 0; step < kSteps; ++step) {
-      for (int i = 0; i < kConsumers; ++i) {
-        expected[i] = 2.0f * expected[i] + x[step * kConsumers + kConsumers - 1 - i];
-      }
+  launch("pipeline", pipeline_kernel, dim3(2), dim3(kConsumers + 32), 0, nullptr, device_x.data(),
+         device_y.data());
+  Bits expected(kConsumers, 0.0f);
+  for (int step = 0; step < kSteps; ++step) {
+    for (int i = 0; i < kConsumers; ++i) {
+      expected[i] = 2.0f * expected[i] + x[step * kConsumers + kConsumers - 1 - i];
     }
-    expect(device_y.values() == expected, "pipeline");
   }
+  expect(device_y.values() == expected, "pipeline");
   return device_y.values();
 }
 
@@ -91,11 +71,11 @@ Bits pipeline() {
 constexpr int kDepth = 16;
 
 // Both orders of k are those of the instruction: 8 k at a time of TF32, 16 of bfloat16.
-template <int kColumns, int kSpan, bool kBf16, Fault fault>
+template <int kColumns, int kSpan, bool kBf16>
 __global__ void wgmma_kernel(const float* a, const unsigned char* b, float* d) {
   if constexpr (kCompiledForHopper) {
-    CONVNET_DYNAMIC_SHARED(raw, unsigned char);
-    CONVNET_SHARED(arrived, Mbarrier);
+    extern __shared__ __align__(128) unsigned char raw[];
+    __shared__ Mbarrier arrived;
     unsigned char* const shared = raw + (1024 - shared_address(raw) % 1024) % 1024;
     const int thread = static_cast<int>(threadIdx.x), lane = thread % 32;
     const int row = thread / 32 * 16 + lane / 4, place = lane % 4;
@@ -124,23 +104,16 @@ __global__ void wgmma_kernel(const float* a, const unsigned char* b, float* d) {
     }
     const std::uint64_t descriptor = wgmma_descriptor<kSpan>(shared);
     keep_in_place(sums);
-    if (fault != Fault::kNoFence) wgmma_fence();
+    wgmma_fence();
     if constexpr (kBf16) {
       wgmma_bf16<true>(sums, operands[0], descriptor);
     } else {
-      wgmma_tf32<true>(sums, operands[0], descriptor);      // MARK: wgmma
+      wgmma_tf32<true>(sums, operands[0], descriptor);
       wgmma_tf32<true>(sums, operands[1], descriptor + 2);  // 32 bytes, in sixteens
     }
     wgmma_commit();
-    if (fault == Fault::kReused) operands[0][thread % 4] = 0;
-    if (fault == Fault::kOverwritten) {
-      if (thread == 0) mbarrier_arrive_expect(&arrived, 32);
-      if (thread == 0) bulk_copy(shared, b, 32, &arrived);
-      __syncthreads();
-    }
-    if (fault != Fault::kNoWait) wgmma_wait<0>();
+    wgmma_wait<0>();
     keep_in_place(sums);
-    if (fault == Fault::kOverwritten) mbarrier_wait(&arrived, 1);
     for (int j = 0; j < kColumns / 8; ++j) {
       for (int l = 0; l < 4; ++l) {
         d[(row + l / 2 * 8) * kColumns + 8 * j + 2 * place + l % 2] = sums[j][l];
@@ -166,15 +139,14 @@ std::vector<unsigned char> swizzled(const Bits& b, int columns, int span, bool b
   return bytes;
 }
 
-template <int kColumns, int kSpan, bool kBf16, Fault fault = Fault::kNone>
+template <int kColumns, int kSpan, bool kBf16>
 Bits product() {
   const Bits a = whole_numbers(64 * kDepth, 5), b = whole_numbers(kColumns * kDepth, 6);
   const OnDevice<float> device_a(a), device_d(Bits(64 * kColumns, 0.0f));
   const OnDevice<unsigned char> device_b(swizzled(b, kColumns, kSpan, kBf16));
-  launch("broken_op", wgmma_kernel<kColumns, kSpan, kBf16, fault>, dim3(1), dim3(128),
-         1024 + kColumns * kSpan, nullptr, device_a.data(), device_b.data(), device_d.data());
+  launch("wgmma", wgmma_kernel<kColumns, kSpan, kBf16>, dim3(1), dim3(128), 1024 + kColumns * kSpan,
+         nullptr, device_a.data(), device_b.data(), device_d.data());
   const Bits d = device_d.values();
-  if (fault != Fault::kNone) return d;
   for (int row = 0; row < 64; ++row) {
     for (int column = 0; column < kColumns; ++column) {
       float sum = 1.0f;
@@ -201,8 +173,8 @@ constexpr int kN = 2, kH = 3, kW = 5, kC = 32, kPixels = 16;
 __global__ void pixel_row_kernel(const __grid_constant__ TensorMap map, bool swizzled, int n,
                                  int row, int channel, float* y) {
   if constexpr (kCompiledForHopper) {
-    CONVNET_DYNAMIC_SHARED(raw, unsigned char);
-    CONVNET_SHARED(arrived, Mbarrier);
+    extern __shared__ __align__(128) unsigned char raw[];
+    __shared__ Mbarrier arrived;
     unsigned char* const shared = raw + (1024 - shared_address(raw) % 1024) % 1024;
     if (threadIdx.x == 0) {
       mbarrier_init(&arrived, 1);
@@ -247,7 +219,7 @@ Bits pixel_rows(bool swizzled) {
 
 Bits impossible_map() {
   const OnDevice<float> x(Bits(64, 0.0f));
-  pixel_row_map("broken_op", x.data() + 1, 1, 1, 2, 16, 16, true);
+  pixel_row_map("impossible_map", x.data() + 1, 1, 1, 2, 16, 16, true);
   return {};
 }
 
@@ -255,21 +227,10 @@ Bits impossible_map() {
 
 int main(int argc, char** argv) {
   const Cases cases = {
-      {"pipeline", pipeline<Fault::kNone>},
-      {"no_init", pipeline<Fault::kNoInit>},
-      {"no_full", pipeline<Fault::kNoFull>},
-      {"no_empty", pipeline<Fault::kNoEmpty>},
-      {"never_arrives", pipeline<Fault::kNeverArrives>},
-      {"too_many_bytes", pipeline<Fault::kTooManyBytes>},
-      {"too_often", pipeline<Fault::kTooOften>},
-      {"not_waited", pipeline<Fault::kNotWaited>},
+      {"pipeline", pipeline},
       {"wgmma_tf32", products<64, false>},
       {"wgmma_bf16", products<32, true>},
       {"wgmma_wide_rows", product<64, 128, true>},
-      {"no_fence", product<64, 64, false, Fault::kNoFence>},
-      {"no_wait", product<64, 64, false, Fault::kNoWait>},
-      {"overwritten", product<64, 64, false, Fault::kOverwritten>},
-      {"reused", product<64, 64, false, Fault::kReused>},
       {"pixel_rows", [] { return pixel_rows(false); }},
       {"pixel_rows_swizzled", [] { return pixel_rows(true); }},
       {"impossible_map", impossible_map},

@@ -1,8 +1,6 @@
-// Operations of Hopper GPUs: the third part of device.h. Included where they are used.
-//
-// Each is one PTX instruction, or a few, of sm_90a, with a portable body for the emulator (declared
-// in emulator/hopper.h), derived from the PTX ISA manual: "mbarrier", "Asynchronous copy: bulk and
-// tensor", "Asynchronous warpgroup level matrix instructions". On other devices they trap.
+// Operations of Hopper GPUs. Each is one PTX instruction, or a few, of sm_90a; on other devices
+// they trap. The PTX ISA manual describes them under "mbarrier", "Asynchronous copy: bulk and
+// tensor" and "Asynchronous warpgroup level matrix instructions".
 //
 // How they work together. A producer thread says how many bytes a barrier is to wait for and starts
 // copies to shared memory, which are done by a unit of their own; the last byte completes the
@@ -10,35 +8,25 @@
 // producer waits before it writes to the same place again.
 #pragma once
 
-#include "device.h"
-
-#ifdef CONVNET_EMULATOR
-#include "emulator/hopper.h"
-#else
 #include <cuda.h>
-#endif
+
+#include <cstdint>
+
+#include "launch.h"
 
 namespace convnet {
 
 // Whether what is being compiled may use them: a kernel that does is empty where it may not.
-#if defined(CONVNET_EMULATOR) || defined(__CUDA_ARCH_FEAT_SM90_ALL)
-constexpr bool kCompiledForHopper = true;
-#else
-constexpr bool kCompiledForHopper = false;
-#endif
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
 #define CONVNET_HOPPER_PTX 1
 #else
 #define CONVNET_HOPPER_PTX 0
 #endif
+constexpr bool kCompiledForHopper = CONVNET_HOPPER_PTX;
 
 // The address in the shared window, which swizzles and descriptors go by.
-__device__ inline unsigned shared_address(const void* pointer CONVNET_CALLER) {
-#ifdef CONVNET_EMULATOR
-  return emulator::window_address(pointer, where);
-#else
+__device__ inline unsigned shared_address(const void* pointer) {
   return static_cast<unsigned>(__cvta_generic_to_shared(pointer));
-#endif
 }
 
 // ---- barriers in shared memory -----------------------------------------------------------------
@@ -48,10 +36,8 @@ __device__ inline unsigned shared_address(const void* pointer CONVNET_CALLER) {
 
 using Mbarrier = std::uint64_t;
 
-__device__ inline void mbarrier_init(Mbarrier* barrier, unsigned count CONVNET_CALLER) {
-#if defined(CONVNET_EMULATOR)
-  emulator::mbarrier_init(barrier, count, where);
-#elif CONVNET_HOPPER_PTX
+__device__ inline void mbarrier_init(Mbarrier* barrier, unsigned count) {
+#if CONVNET_HOPPER_PTX
   asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(shared_address(barrier)), "r"(count)
                : "memory");
 #else
@@ -67,10 +53,8 @@ __device__ inline void mbarrier_init_done() {
 #endif
 }
 
-__device__ inline void mbarrier_arrive(Mbarrier* barrier CONVNET_CALLER) {
-#if defined(CONVNET_EMULATOR)
-  emulator::mbarrier_arrive(barrier, 0, where);
-#elif CONVNET_HOPPER_PTX
+__device__ inline void mbarrier_arrive(Mbarrier* barrier) {
+#if CONVNET_HOPPER_PTX
   asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(shared_address(barrier))
                : "memory");
 #else
@@ -79,10 +63,8 @@ __device__ inline void mbarrier_arrive(Mbarrier* barrier CONVNET_CALLER) {
 }
 
 // Arrives, and lets the phase wait for so many bytes besides.
-__device__ inline void mbarrier_arrive_expect(Mbarrier* barrier, unsigned bytes CONVNET_CALLER) {
-#if defined(CONVNET_EMULATOR)
-  emulator::mbarrier_arrive(barrier, bytes, where);
-#elif CONVNET_HOPPER_PTX
+__device__ inline void mbarrier_arrive_expect(Mbarrier* barrier, unsigned bytes) {
+#if CONVNET_HOPPER_PTX
   asm volatile(
       "mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(shared_address(barrier)),
       "r"(bytes)
@@ -93,10 +75,8 @@ __device__ inline void mbarrier_arrive_expect(Mbarrier* barrier, unsigned bytes 
 }
 
 // Returns when the phase of that parity is complete.
-__device__ inline void mbarrier_wait(Mbarrier* barrier, unsigned parity CONVNET_CALLER) {
-#if defined(CONVNET_EMULATOR)
-  emulator::mbarrier_wait(barrier, parity, where);
-#elif CONVNET_HOPPER_PTX
+__device__ inline void mbarrier_wait(Mbarrier* barrier, unsigned parity) {
+#if CONVNET_HOPPER_PTX
   unsigned complete;
   do {
     asm volatile(
@@ -118,10 +98,8 @@ __device__ inline void mbarrier_wait(Mbarrier* barrier, unsigned parity CONVNET_
 
 // Copies `bytes` (a multiple of 16, as both addresses are), and lets `barrier` know.
 __device__ inline void bulk_copy(void* shared_destination, const void* source, unsigned bytes,
-                                 Mbarrier* barrier CONVNET_CALLER) {
-#if defined(CONVNET_EMULATOR)
-  emulator::bulk_copy(shared_destination, source, bytes, barrier, where);
-#elif CONVNET_HOPPER_PTX
+                                 Mbarrier* barrier) {
+#if CONVNET_HOPPER_PTX
   asm volatile(
       "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::
           "r"(shared_address(shared_destination)),
@@ -135,12 +113,7 @@ __device__ inline void bulk_copy(void* shared_destination, const void* source, u
 // A float tensor of four dimensions, the last one contiguous, and the box of it that is copied at
 // once. In shared memory the box has rows of 64 bytes. Where it is swizzled, their four pieces of
 // 16 bytes are permuted: piece i of the row at address a is at i ^ (a / 128 mod 4).
-#ifdef CONVNET_EMULATOR
-using TensorMap = emulator::TensorMap;
-#define __grid_constant__
-#else
 using TensorMap = CUtensorMap;
-#endif
 
 // The map of x [N,H,W,C] for boxes of `pixels` successive pixels of a row with 16 channels each. x
 // is aligned to 16 bytes, C a multiple of 4, pixels at most 256. Throws std::runtime_error.
@@ -150,12 +123,8 @@ TensorMap pixel_row_map(OpName op, const float* x, int n, int h, int w, int c, i
 // Copies the box that begins at x[n, row, column, channel]: what lies outside x is zero. The
 // destination is aligned to 512 bytes.
 __device__ inline void pixel_row_copy(void* shared_destination, const TensorMap& map, int n,
-                                      int row, int column, int channel,
-                                      Mbarrier* barrier CONVNET_CALLER) {
-#if defined(CONVNET_EMULATOR)
-  const int at[4] = {channel, column, row, n};
-  emulator::tensor_copy(shared_destination, map, at, barrier, where);
-#elif CONVNET_HOPPER_PTX
+                                      int row, int column, int channel, Mbarrier* barrier) {
+#if CONVNET_HOPPER_PTX
   asm volatile(
       "cp.async.bulk.tensor.4d.shared::cluster.global.mbarrier::complete_tx::bytes "
       "[%0], [%1, {%2, %3, %4, %5}], [%6];" ::"r"(shared_address(shared_destination)),
@@ -192,39 +161,31 @@ __device__ inline void take_registers() {
 
 // ---- wgmma -------------------------------------------------------------------------------------
 // D += A B by a warpgroup, four warps: warp i has rows 16 i ... 16 i + 15 of D, 64 x n, and of A,
-// 64 x 32 bytes, in its registers, as in mma.m16n8k8 and .m16n8k16 (device_mma.h): d[j] is columns
+// 64 x 32 bytes, in its registers, as in mma.m16n8k8 and .m16n8k16 (mma.h): d[j] is columns
 // 8 j ... 8 j + 7. B, n x 32 bytes, is in shared memory. The product is under way until
 // wgmma_wait(); till then none of its registers may be touched, nor B.
 
 // B lies in rows of kSpan (32, 64 or 128) bytes, the pieces of 16 bytes permuted: in eight rows,
 // which are aligned to 8 kSpan, piece i of row r is at i ^ (kSpan r / 128 mod kSpan / 16).
 template <int kSpan>
-__device__ inline std::uint64_t wgmma_descriptor(const void* shared CONVNET_CALLER) {
+__device__ inline std::uint64_t wgmma_descriptor(const void* shared) {
   static_assert(kSpan == 32 || kSpan == 64 || kSpan == 128, "a swizzle spans 32, 64 or 128 bytes");
   constexpr std::uint64_t kMode = kSpan == 128 ? 1 : kSpan == 64 ? 2 : 3;
-#ifdef CONVNET_EMULATOR
-  const unsigned address = shared_address(shared, where);
-#else
   const unsigned address = shared_address(shared);
-#endif
   constexpr std::uint64_t kRest = kMode << 62 | std::uint64_t{8 * kSpan / 16} << 32 | 1ull << 16;
   return kRest | (address & 0x3ffffu) >> 4;
 }
 
 // The registers may be used by the next wgmma: after the last ordinary write to them.
-__device__ inline void wgmma_fence(CONVNET_ONLY_CALLER) {
-#if defined(CONVNET_EMULATOR)
-  emulator::wgmma_fence(where);
-#elif CONVNET_HOPPER_PTX
+__device__ inline void wgmma_fence() {
+#if CONVNET_HOPPER_PTX
   asm volatile("wgmma.fence.sync.aligned;" ::: "memory");
 #else
   __trap();
 #endif
 }
-__device__ inline void wgmma_commit(CONVNET_ONLY_CALLER) {
-#if defined(CONVNET_EMULATOR)
-  emulator::wgmma_commit(where);
-#elif CONVNET_HOPPER_PTX
+__device__ inline void wgmma_commit() {
+#if CONVNET_HOPPER_PTX
   asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
 #else
   __trap();
@@ -232,10 +193,8 @@ __device__ inline void wgmma_commit(CONVNET_ONLY_CALLER) {
 }
 // Waits for all committed groups but the newest `groups_left`.
 template <int groups_left>
-__device__ inline void wgmma_wait(CONVNET_ONLY_CALLER) {
-#if defined(CONVNET_EMULATOR)
-  emulator::wgmma_wait(groups_left, where);
-#elif CONVNET_HOPPER_PTX
+__device__ inline void wgmma_wait() {
+#if CONVNET_HOPPER_PTX
   asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(groups_left) : "memory");
 #else
   __trap();
@@ -315,10 +274,8 @@ __device__ inline void keep_in_place(unsigned (&a)[4]) {
 // 8 k of TF32; the low 13 bits of all operands are ignored. Where not `kAccumulate`, D = A B.
 template <bool kAccumulate, int kEights>
 __device__ inline void wgmma_tf32(float (&d)[kEights][4], const unsigned (&a_)[4],
-                                  std::uint64_t b_ CONVNET_CALLER) {
-#if defined(CONVNET_EMULATOR)
-  emulator::wgmma(emulator::WgmmaType::kTf32, &d[0][0], kEights, a_, b_, kAccumulate, where);
-#elif CONVNET_HOPPER_PTX
+                                  std::uint64_t b_) {
+#if CONVNET_HOPPER_PTX
   CONVNET_WGMMA_ALL(8, "tf32.tf32", "")
 #else
   __trap();
@@ -328,10 +285,8 @@ __device__ inline void wgmma_tf32(float (&d)[kEights][4], const unsigned (&a_)[4
 // 16 k of bfloat16.
 template <bool kAccumulate, int kEights>
 __device__ inline void wgmma_bf16(float (&d)[kEights][4], const unsigned (&a_)[4],
-                                  std::uint64_t b_ CONVNET_CALLER) {
-#if defined(CONVNET_EMULATOR)
-  emulator::wgmma(emulator::WgmmaType::kBf16, &d[0][0], kEights, a_, b_, kAccumulate, where);
-#elif CONVNET_HOPPER_PTX
+                                  std::uint64_t b_) {
+#if CONVNET_HOPPER_PTX
   CONVNET_WGMMA_ALL(16, "bf16.bf16", ", 0")
 #else
   __trap();

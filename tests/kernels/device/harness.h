@@ -3,6 +3,8 @@
 //   threw MESSAGE              the error of the launch.
 #pragma once
 
+#include <cuda_runtime.h>
+
 #include <cstdint>
 #include <cstdio>
 #include <cstring>
@@ -12,8 +14,6 @@
 #include <stdexcept>
 #include <string>
 #include <vector>
-
-#include "device.h"
 
 using Bits = std::vector<float>;
 using Cases = std::map<std::string, std::function<Bits()>>;
