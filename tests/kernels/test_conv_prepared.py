@@ -60,10 +60,10 @@ def test_the_bits_of_conv_fprop(backend, rng, monkeypatch, case, precision, how)
     [
         ("cpu", WIDE, "fp32", "direct"),
         ("cpu", WIDE, "ffma", "direct"),
-        ("emulator", COLUMNS, "fp32", "mma.sync"),
-        ("emulator", COLUMNS, "ffma", "FFMA"),
-        ("emulator", WIDE, "tf32", "wgmma"),
-        ("emulator", WIDE, "bf16", "wgmma"),
+        ("vgpu", COLUMNS, "fp32", "mma.sync"),
+        ("vgpu", COLUMNS, "ffma", "FFMA"),
+        ("vgpu", WIDE, "tf32", "wgmma"),
+        ("vgpu", WIDE, "bf16", "wgmma"),
     ],
 )
 def test_what_is_prepared(monkeypatch, name, case, precision, kernel):

@@ -17,7 +17,7 @@ from convnet.nn.inference import Inference
 from convnet.nn.net import Net, Node
 from convnet.optim.sgd import SGD
 
-PREPARED = {"cpu": {"CONVNET_WINOGRAD": "always"}, "emulator": {"CONVNET_WGMMA": "always"}}
+PREPARED = {"cpu": {"CONVNET_WINOGRAD": "always"}, "vgpu": {"CONVNET_WGMMA": "always"}}
 
 
 @pytest.fixture(params=["as usual", "prepared"])
@@ -60,7 +60,7 @@ def test_precisions(backend: Any, rng: Any, precision: str) -> None:
 
 
 @every_graph
-@pytest.mark.parametrize("kind", ["cpu", "emulator"])
+@pytest.mark.parametrize("kind", ["cpu", "vgpu"])
 def test_two_devices(rng: Any, monkeypatch: pytest.MonkeyPatch, graph: Any, kind: str) -> None:
     try:
         devices = convnet.backend.get_all(f"{kind}:0,{kind}:1")
