@@ -9,8 +9,9 @@
 
 namespace vgpu {
 
-// Runs all work of all devices. Returns the text of what failed in it or in a launch since the last
-// call, and forgets that: contexts work again. Empty where nothing failed.
+// Runs all work of all devices. Returns the text of what failed while it ran, and forgets that:
+// contexts work again. Empty where nothing failed. What a call refused, such as a launch beyond the
+// device's limits, it has told its caller, and stderr why.
 std::string finish();
 
 }  // namespace vgpu

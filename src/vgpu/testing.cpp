@@ -5,9 +5,9 @@
 #include <cstdio>
 #include <cstring>
 
-#include "counters/counters.h"
 #include "embedded.h"
-#include "vgpu.h"
+#include "vgpu/counters/counters.h"
+#include "vgpu/vgpu.h"
 
 #define EXPORT extern "C" __attribute__((visibility("default")))
 

@@ -125,6 +125,21 @@ def afterwards() -> list[str]:
     return [first[:4], move(View(y), View(x)), str(y[0])]
 
 
+def refused() -> list[str]:
+    """A launch that is refused, then work that is right."""
+    use_device()
+    x, y = np.ones(4, np.uint32), np.zeros(4, np.uint32)
+    register(x), register(y)
+    error = error_of(lambda: launch(Module().function("move"), block=(2048, 1, 1)))
+    return [error, move(View(y), View(x)), str(y[0])]
+
+
+def test_what_a_call_refused_is_not_said_again() -> None:
+    outcome = run_program(refused)
+    assert outcome.value == ["INVALID_VALUE", "", "1"]
+    assert "launch of move refused: a block of (2048, 1, 1)" in outcome.messages
+
+
 def test_what_failed_is_forgotten_once_it_was_said() -> None:
     assert run_program(afterwards).value == ["read", "", "1"]
 

@@ -280,3 +280,21 @@ def test_nothing_is_counted_unless_asked_for() -> None:
     library().vgpu_test_counts()
     run_ptx("", [], [])
     assert json.loads(library().vgpu_test_counts()) == []
+
+
+def test_bulk_copies() -> None:
+    """Bytes from global to shared memory: 32 of one sector, and 16 in the middle of two."""
+    copy = "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes"
+    body = f"""
+    .shared .align 8 .b8 bar[8]; .shared .align 16 .b8 to[64];
+    mbarrier.init.shared::cta.b64 [bar], 1; fence.proxy.async.shared::cta;
+    mbarrier.arrive.expect_tx.shared::cta.b64 _, [bar], 64;
+    mov.u32 %r0, to; mov.u32 %r1, bar;
+    {copy} [%r0], [%in0], 32, [%r1]; {copy} [%r0+32], [%in0+48], 32, [%r1];
+    wait: mbarrier.try_wait.parity.shared::cta.b64 %p0, [bar], 0; @!%p0 bra wait;
+    """
+    counts = count(body, block=1)
+    assert counts["instructions"]["async_copy"] == 2
+    assert (counts["global_bytes"], counts["shared_bytes"]) == (64, 64)
+    assert (counts["global_sectors"], counts["global_sectors_ideal"]) == (3, 2)
+    assert counts["dram_read_bytes"] == 3 * 32

@@ -6,16 +6,6 @@
 
 namespace vgpu {
 
-namespace {
-
-std::mutex message_mutex;
-std::string& last_message() {
-  static auto* const text = new std::string;
-  return *text;
-}
-
-}  // namespace
-
 std::mutex& api_mutex() {
   static auto* const mutex = new std::mutex;  // never destroyed: programs free things at exit
   return *mutex;
@@ -25,16 +15,7 @@ void log_call(const char* name) {
   if (log_level() > 0) std::fprintf(stderr, "vgpu: %s\n", name);
 }
 
-void note_message(const std::string& text) {
-  std::fprintf(stderr, "vgpu: %s\n", text.c_str());
-  const std::lock_guard lock(message_mutex);
-  last_message() = text;
-}
-
-std::string take_message() {
-  const std::lock_guard lock(message_mutex);
-  return std::exchange(last_message(), {});
-}
+void note_message(const std::string& text) { std::fprintf(stderr, "vgpu: %s\n", text.c_str()); }
 
 CUresult report(const char* name, const Failure& failure) {
   if (!failure.text.empty()) note_message(failure.text);

@@ -13,9 +13,7 @@ void log_call(const char* name);
 // Prints the text of a failure that the program would otherwise see as a number only.
 CUresult report(const char* name, const Failure& failure);
 
-// The text of the last failure that had one, in any thread; then forgotten.
-std::string take_message();
-void note_message(const std::string& text);  // prints it, too
+void note_message(const std::string& text);  // prints it
 
 template <typename F>
 CUresult call(const char* name, F&& body) {

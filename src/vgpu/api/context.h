@@ -3,6 +3,7 @@
 #include <cuda.h>
 
 #include <set>
+#include <string>
 
 #include "vgpu/api/failure.h"
 #include "vgpu/api/scheduler.h"
@@ -13,8 +14,9 @@ struct CUctx_st {
   unsigned flags = 0;
   std::set<int> peers;            // devices whose memory this one's kernels may touch
   CUresult error = CUDA_SUCCESS;  // of a kernel or copy that failed when it ran
-  vgpu::TaskRef legacy;           // what the legacy stream did last
-  int blocking_captures = 0;      // streams under capture that the legacy stream waits for
+  std::string error_text;
+  vgpu::TaskRef legacy;       // what the legacy stream did last
+  int blocking_captures = 0;  // streams under capture that the legacy stream waits for
 
   unsigned reachable() const;  // a bit for each device whose memory kernels may touch
 };

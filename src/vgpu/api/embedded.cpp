@@ -7,18 +7,18 @@
 namespace vgpu {
 
 std::string finish() {
-  bool failed = false;
+  std::string text;
   const CUresult result = call(__func__, [&] {
     for (int device = 0; device < device_count(); ++device) {
       Context& context = *primary_context(device);
       scheduler().finish_all(&context);
-      failed = failed || context.error != CUDA_SUCCESS;
+      if (context.error == CUDA_SUCCESS) continue;
+      if (text.empty()) text = context.error_text;
       context.error = CUDA_SUCCESS;
     }
   });
-  const std::string text = take_message();
-  if (!text.empty() || (!failed && result == CUDA_SUCCESS)) return text;
-  return "an operation of the virtual GPU failed";
+  if (result != CUDA_SUCCESS && text.empty()) text = "the virtual GPU cannot finish its work";
+  return text;
 }
 
 }  // namespace vgpu

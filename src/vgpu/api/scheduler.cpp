@@ -125,6 +125,7 @@ void Scheduler::run(const TaskRef& task) {
     } catch (const Failure& failure) {
       if (!failure.text.empty()) note_message(failure.text);
       task->context->error = failure.code;
+      task->context->error_text = failure.text;
     }
     busy_ = false;
     idle_.notify_all();

@@ -1,4 +1,4 @@
-#include "access.h"
+#include "vgpu/counters/access.h"
 
 #include <algorithm>
 #include <array>

@@ -1,9 +1,9 @@
-#include "count.h"
+#include "vgpu/counters/count.h"
 
 #include <bit>
 
-#include "access.h"
-#include "counters.h"
+#include "vgpu/counters/access.h"
+#include "vgpu/counters/counters.h"
 #include "vgpu/exec/load_store.h"
 #include "vgpu/exec/types.h"
 

@@ -1,12 +1,12 @@
-#include "counters.h"
+#include "vgpu/counters/counters.h"
 
 #include <array>
 #include <bit>
 #include <map>
 #include <mutex>
 
-#include "json.h"
-#include "kinds.h"
+#include "vgpu/counters/json.h"
+#include "vgpu/counters/kinds.h"
 #include "vgpu/settings.h"
 
 namespace vgpu {

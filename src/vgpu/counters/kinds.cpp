@@ -1,4 +1,4 @@
-#include "kinds.h"
+#include "vgpu/counters/kinds.h"
 
 namespace vgpu {
 namespace {

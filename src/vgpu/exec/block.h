@@ -5,6 +5,7 @@
 
 #include "mbarrier.h"
 #include "order.h"
+#include "random.h"
 #include "shared_memory.h"
 #include "wgmma.h"
 
@@ -25,6 +26,7 @@ struct Block {
   unsigned threads = 0;
   int warp_count = 0;
   Warp* warps = nullptr;
+  Random* random = nullptr;
   unsigned shared_size = 0;
   SharedMemory shared;
   BlockClock clock;

@@ -165,9 +165,12 @@ void deliver_copies(Warp& w, const Ins& i, u32 mbarrier) {
   const auto* const b = reinterpret_cast<Mbarrier*>(w.block->shared.bytes.data() + mbarrier);
   const u32 phase = b->phase;
   while (b->phase == phase) {
-    const auto next = std::find_if(all.begin(), all.end(),
-                                   [&](const BulkCopy& c) { return c.mbarrier == mbarrier; });
-    if (next == all.end()) return;
+    const auto mine = [&](const BulkCopy& c) { return c.mbarrier == mbarrier; };
+    const auto count = static_cast<std::size_t>(std::count_if(all.begin(), all.end(), mine));
+    if (count == 0) return;
+    auto next = std::find_if(all.begin(), all.end(), mine);  // in no order that is promised
+    for (std::size_t skip = w.block->random->choose(count); skip > 0; --skip)
+      next = std::find_if(next + 1, all.end(), mine);
     const BulkCopy copy = std::move(*next);
     all.erase(next);
     arrive(w, i, copy);

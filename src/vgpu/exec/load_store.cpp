@@ -83,6 +83,15 @@ bool within_last_allocation(const Warp& w, u64* a, unsigned size) {
   return !(any & (size - 1)) && least >= w.allocation_begin && most + size <= w.allocation_end;
 }
 
+// The same for one allocation, which is looked up for the first lane.
+bool within_one_allocation(Warp& w, const Ins& i, u64* a, unsigned size, const char* what) {
+  if (within_last_allocation(w, a, size)) return true;
+  const int lane = first_active(w);
+  if (a[lane] & (size - 1)) return false;
+  global_bytes(w, i, a[lane], size, lane, what);
+  return within_last_allocation(w, a, size);
+}
+
 }  // namespace
 
 void load(Warp& w, const Ins& i) {
@@ -92,7 +101,7 @@ void load(Warp& w, const Ins& i) {
   alignas(64) u64 a[kLanes];
   addresses(w, i, a);
   if (i.space == Space::global && !extends_sign(i) && (each >= 4 || i.width <= 4) &&
-      within_last_allocation(w, a, size))
+      within_one_allocation(w, i, a, size, "read"))
     return gather_elements(w, i, a);
   each_active_lane(w, [&](int l) {
     const char* const from = bytes_at(w, i, i.space, a[l], size, l, Access::read);
@@ -118,7 +127,7 @@ void store(Warp& w, const Ins& i) {
         std::memcpy(to + k * each, value, each);
     }
   };
-  if (i.space == Space::global && within_last_allocation(w, a, size)) {
+  if (i.space == Space::global && within_one_allocation(w, i, a, size, "write")) {
     each_active_lane(w, [&](int l) { write(reinterpret_cast<char*>(a[l]) + w.host_shift, l); });
     return;
   }

@@ -98,7 +98,12 @@ void test_wait(Warp& w, const Ins& i) {
     const u32 address = static_cast<u32>(a[l]);
     const Mbarrier* const b = mbarrier_at(w, i, a[l], l);
     const auto done = [&] { return b->phase != (reg<u32>(w, i.b)[l] & 1); };
-    if (!done() && b->pending == 0) deliver_copies(w, i, address);
+    if (!done() && b->pending == 0) {
+      if (w.block->random->later())
+        w.block->progressed = true;  // the next one who asks may find them there
+      else
+        deliver_copies(w, i, address);
+    }
     if (done()) complete |= 1u << l;
   });
   each_active_lane(w, [&](int l) { reg<s32>(w, i.d)[l] = complete >> l & 1 ? -1 : 0; });

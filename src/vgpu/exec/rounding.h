@@ -5,7 +5,7 @@
 #include <cstdint>
 #include <limits>
 
-#include "../ptx.h"
+#include "vgpu/ptx/instruction.h"
 
 namespace vgpu {
 

@@ -5,6 +5,7 @@
 // (bar.sync, shfl.sync, mma.sync) parks its group until they are there; if they cannot come, that
 // is reported.
 #include <algorithm>
+#include <array>
 
 #include "block.h"
 #include "fault.h"
@@ -248,6 +249,11 @@ bool apply_predicate(Warp& w, const Ins& i) {
   return true;
 }
 
+// After an instruction with a predicate: the whole group again.
+void set_group_active(Warp& w, u32 group) {
+  w.active = group, w.all_active = group == w.live, w.active_mask = w.group_mask;
+}
+
 // An instruction that needs lanes which are not all active: those whose predicate does not hold go
 // on without it, as a group of their own.
 void leave_others(Warp& w, u32 group) {
@@ -256,12 +262,33 @@ void leave_others(Warp& w, u32 group) {
   set_active(w, here);
 }
 
+// Whether lanes or warps meet in an instruction: all others are executed as they come.
+constexpr bool meets(Op op) {
+  switch (op) {
+    case Op::bar_sync:
+    case Op::bar_arrive:
+    case Op::bar_warp:
+    case Op::shfl:
+    case Op::vote:
+    case Op::mma:
+    case Op::ldmatrix:
+    case Op::wgmma:
+      return true;
+    default:
+      return false;
+  }
+}
+constexpr auto kMeets = [] {
+  std::array<bool, 256> table{};
+  for (int op = 0; op < 256; ++op) table[op] = meets(static_cast<Op>(op));
+  return table;
+}();
+
 // Executes the instruction at w.pc for the active lanes, of the group's `group`; false where they
 // have to wait.
 bool execute(Warp& w, const Ins& i, Handler handler, u32 group) {
-  const bool predicated = w.active != group;
   if (const u32 needed = lanes_needed(w, i); needed && (w.active & needed) != needed) {
-    if (predicated) leave_others(w, group);
+    if (w.active != group) leave_others(w, group);
     if (!gathered(w, i, needed)) return false;
     return execute(w, i, handler, w.active);
   }
@@ -271,7 +298,7 @@ bool execute(Warp& w, const Ins& i, Handler handler, u32 group) {
     arrive_at_barrier(w, i);
   else
     handler(w, i);
-  if (predicated) w.active = group, w.all_active = group == w.live, w.active_mask = w.group_mask;
+  if (w.active != group) set_group_active(w, group);
   ++w.pc;
   return true;
 }
@@ -295,17 +322,22 @@ Stop run_warp(Warp& w) {
       ++w.pc;
       continue;
     }
+    if (!kMeets[static_cast<int>(i.op)] && i.op != Op::ret) {
+      if (w.products_under_way) check_registers_of_products(w, i);
+      handlers[w.pc](w, i);
+      if (w.active != group) set_group_active(w, group);
+      ++w.pc;
+      if (!w.yields) continue;
+      w.yields = false;
+      rotate_groups(w);
+      return Stop::yield;
+    }
     if (i.op == Op::ret) {
       if (end_lanes(w, i, group)) continue;
       return Stop::done;
     }
     if (!execute(w, i, handlers[w.pc], group)) continue;
     if (w.waits_at >= 0) return Stop::barrier;
-    if (w.yields) {
-      w.yields = false;
-      rotate_groups(w);
-      return Stop::yield;
-    }
   }
 }
 

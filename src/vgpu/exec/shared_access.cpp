@@ -33,43 +33,83 @@ bool in_range(const Warp& w, const u32* a) {
 
 }  // namespace
 
+namespace {
+
+template <int words>
+using Words __attribute__((vector_size(4 * words), aligned(4))) = u32;
+template <int words>
+Words<words>& words_at(u32* from) {
+  return *reinterpret_cast<Words<words>*>(from);
+}
+template <int words>
+bool any_of(Words<words> x) {
+  u32 bits = 0;
+  for (int k = 0; k < words; ++k) bits |= x[k];
+  return bits != 0;
+}
+
+// The lanes to look at: of active lanes with the same address only one, as far as is quickly seen.
+// Warps that share a tile's rows and columns have the same addresses side by side, or in periods of
+// 4, 8 or 16 lanes.
+u32 distinct_lanes(const Warp& w, const u32* a) {
+  if (w.active != kAllLanes) return w.active;
+  alignas(64) u32 shifted[16 + kLanes];
+  std::fill_n(shifted, 16, ~0u);
+  std::memcpy(shifted + 16, a, sizeof(u32) * kLanes);
+  s32 seen[kLanes];
+  each_lane([&](int l) {
+    const u32* const mine = shifted + 16 + l;
+    const bool same =
+        (*mine == mine[-1]) | (*mine == mine[-4]) | (*mine == mine[-8]) | (*mine == mine[-16]);
+    seen[l] = same ? -1 : 0;
+  });
+  return ~bits_of(seen);
+}
+
+// Checks and notes the reads of `words` words at each of the lanes' places.
+template <int words>
+void note_reads(Warp& w, const Ins& i, const u32* place, u32 lanes) {
+  SharedMemory& m = w.block->shared;
+  BlockClock& clock = w.block->clock;
+  const Words<words> zero = {};
+  const Words<words> first = zero + stamp_of(clock.first, 0),
+                     floor = zero + stamp_of(w.order.floor + 1, 0), now = zero + clock.now;
+  u32 *const written = m.written.data(), *const read = m.read.data(),
+             *const mine = m.reads_of(w.index);
+  clock.last[w.index] = clock.now;
+  for (; lanes != 0; lanes &= lanes - 1) {
+    const int l = std::countr_zero(lanes);
+    const u32 at = place[l];
+    const Words<words> stamps = words_at<words>(written + at);
+    const Words<words> unclear =
+        reinterpret_cast<Words<words>>((stamps < first) | (stamps >= floor));
+    if (any_of<words>(unclear))
+      for (int k = 0; k < words; ++k) check_read(w, i, 4 * (at + k), 15, l);
+    words_at<words>(read + at) = now;
+    words_at<words>(mine + at) = zero + stamp_of(clock.now, l);
+  }
+}
+
+}  // namespace
+
 template <int words>
 void load_shared(Warp& w, const Ins& i) {
-  SharedMemory& m = w.block->shared;
   alignas(64) u32 a[kLanes];
   shared_addresses(w, i, a);
   if (!in_range<words>(w, a)) return load(w, i);  // which finds what is wrong
-  BlockClock& clock = w.block->clock;
-  const u32 first = stamp_of(clock.first, 0), floor = stamp_of(w.order.floor + 1, 0);
-  const u32* const written = m.written.data();
   each_lane([&](int l) { a[l] /= 4; });
-  u32 unknown[kLanes] = {};
-  for (int k = 0; k < words; ++k)
-    each_lane([&](int l) {
-      const u32 stamp = written[a[l] + k];
-      unknown[l] |= (stamp < first) | (stamp >= floor);
-    });
-  u32 some = 0;
-  each_lane([&](int l) { some |= unknown[l]; });
-  if (some)
-    each_active_lane(w, [&](int l) {
-      for (int k = 0; unknown[l] && k < words; ++k) check_read(w, i, 4 * (a[l] + k), 15, l);
-    });
-  u32 *const read = m.read.data(), *const mine = m.reads_of(w.index);
-  const u32 now = clock.now;
-  clock.last[w.index] = now;
-  const auto note = [&](int l) {
-    for (int k = 0; k < words; ++k) {
-      read[a[l] + k] = now;
-      mine[a[l] + k] = stamp_of(now, l);
-    }
-  };
-  if (w.active == kAllLanes)
-    for (int l = 0; l < kLanes; ++l) note(l);
-  else
-    each_active_lane(w, note);
+  note_reads<words>(w, i, a, distinct_lanes(w, a));
   const int* const to = list_of(w, i);
-  const auto* const from = reinterpret_cast<const u32*>(m.bytes.data());
+  auto* const from = reinterpret_cast<u32*>(w.block->shared.bytes.data());
+  if (w.all_active && words > 1 && std::find(to, to + words, -1) == to + words) {
+    u32* d[words];
+    for (int k = 0; k < words; ++k) d[k] = reg<u32>(w, to[k]);
+    for (int l = 0; l < kLanes; ++l) {
+      const Words<words> values = words_at<words>(from + a[l]);
+      for (int k = 0; k < words; ++k) d[k][l] = values[k];
+    }
+    return;
+  }
   for (int k = 0; k < words; ++k)
     if (to[k] >= 0) write_lanes(w, reg<u32>(w, to[k]), [&](int l) { return from[a[l] + k]; });
 }

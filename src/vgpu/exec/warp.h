@@ -6,10 +6,10 @@
 #include <string>
 #include <vector>
 
-#include "../ptx.h"
 #include "../vgpu.h"
 #include "order.h"
 #include "random.h"
+#include "vgpu/ptx/instruction.h"
 
 namespace vgpu {
 

@@ -30,6 +30,7 @@ Worker::Worker(const Program& program) : program_(program), random_(program.orde
   block_.threads = threads_;
   block_.warp_count = static_cast<int>(count);
   block_.warps = warps_.data();
+  block_.random = &random_;
   block_.shared_size = code.shared_bytes + launch.dynamic_shared;
   block_.shared.resize(block_.shared_size, count);
   for (unsigned k = 0; k < count; ++k) {

@@ -1,6 +1,6 @@
 // Integer and floating-point arithmetic: PTX ISA, "Integer Arithmetic Instructions" and
 // "Floating Point Instructions".
-#include "families.h"
+#include "vgpu/ptx/families.h"
 
 namespace vgpu::ptx {
 namespace {

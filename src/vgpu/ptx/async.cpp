@@ -1,6 +1,6 @@
 // Asynchronous copies and mbarriers: PTX ISA, "Data Movement and Conversion Instructions:
 // Asynchronous copy" and "mbarrier".
-#include "families.h"
+#include "vgpu/ptx/families.h"
 
 namespace vgpu::ptx {
 namespace {

@@ -2,7 +2,7 @@
 // and Selection Instructions", "Data Movement and Conversion Instructions: cvt".
 #include <unordered_map>
 
-#include "families.h"
+#include "vgpu/ptx/families.h"
 
 namespace vgpu::ptx {
 

@@ -1,6 +1,6 @@
 // Branches, barriers and what the lanes of a warp do together: PTX ISA, "Control Flow Instructions"
 // and "Parallel Synchronization and Communication Instructions".
-#include "families.h"
+#include "vgpu/ptx/families.h"
 
 namespace vgpu::ptx {
 

@@ -1,4 +1,4 @@
-#include "families.h"
+#include "vgpu/ptx/families.h"
 
 #include <unordered_map>
 

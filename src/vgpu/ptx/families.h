@@ -4,7 +4,7 @@
 #pragma once
 #include <string_view>
 
-#include "statement.h"
+#include "vgpu/ptx/statement.h"
 
 namespace vgpu::ptx {
 

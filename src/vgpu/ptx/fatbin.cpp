@@ -13,8 +13,8 @@
 #include <string_view>
 #include <vector>
 
-#include "../vgpu.h"
-#include "module.h"
+#include "vgpu/ptx/module.h"
+#include "vgpu/vgpu.h"
 
 namespace vgpu {
 namespace {

@@ -2,8 +2,8 @@
 #include <mutex>
 #include <string>
 
-#include "families.h"
-#include "registers.h"
+#include "vgpu/ptx/families.h"
+#include "vgpu/ptx/registers.h"
 
 namespace vgpu {
 namespace ptx {

@@ -1,4 +1,4 @@
-#include "lexer.h"
+#include "vgpu/ptx/lexer.h"
 
 #include <algorithm>
 #include <bit>

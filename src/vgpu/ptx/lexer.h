@@ -5,7 +5,7 @@
 #include <string>
 #include <string_view>
 
-#include "instruction.h"
+#include "vgpu/ptx/instruction.h"
 
 namespace vgpu::ptx {
 

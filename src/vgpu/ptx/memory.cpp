@@ -1,6 +1,6 @@
 // Moves, loads, stores and atomics: PTX ISA, "Data Movement and Conversion Instructions" and
 // "Parallel Synchronization and Communication Instructions: atom, red, membar, fence".
-#include "families.h"
+#include "vgpu/ptx/families.h"
 
 namespace vgpu::ptx {
 namespace {

@@ -1,13 +1,13 @@
 // Reads a module from top to bottom. The bodies of kernels are only found here: they are decoded
 // when first needed.
-#include "module.h"
+#include "vgpu/ptx/module.h"
 
 #include <algorithm>
 #include <cstdio>
 #include <cstring>
 
-#include "../vgpu.h"
-#include "variable.h"
+#include "vgpu/ptx/variable.h"
+#include "vgpu/vgpu.h"
 
 namespace vgpu {
 namespace ptx {

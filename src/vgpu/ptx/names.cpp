@@ -1,4 +1,4 @@
-#include "names.h"
+#include "vgpu/ptx/names.h"
 
 #include <algorithm>
 

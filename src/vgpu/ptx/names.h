@@ -9,9 +9,9 @@
 #include <utility>
 #include <vector>
 
-#include "lexer.h"
-#include "module.h"
-#include "variable.h"
+#include "vgpu/ptx/lexer.h"
+#include "vgpu/ptx/module.h"
+#include "vgpu/ptx/variable.h"
 
 namespace vgpu::ptx {
 

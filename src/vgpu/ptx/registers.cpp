@@ -1,7 +1,7 @@
 // Liveness over basic blocks, one interval of instructions for each register, and a linear scan
 // over the intervals. Lanes that have parted may be at different places of the program; as every
 // instruction writes only the lanes that execute it, they do not disturb each other.
-#include "registers.h"
+#include "vgpu/ptx/registers.h"
 
 #include <algorithm>
 #include <bit>

@@ -3,8 +3,8 @@
 #pragma once
 #include <vector>
 
-#include "instruction.h"
-#include "names.h"
+#include "vgpu/ptx/instruction.h"
+#include "vgpu/ptx/names.h"
 
 namespace vgpu::ptx {
 

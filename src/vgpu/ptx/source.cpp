@@ -3,8 +3,8 @@
 
 #include <cstdlib>
 
-#include "instruction.h"
-#include "module.h"
+#include "vgpu/ptx/instruction.h"
+#include "vgpu/ptx/module.h"
 
 namespace vgpu {
 namespace {

@@ -1,4 +1,4 @@
-#include "statement.h"
+#include "vgpu/ptx/statement.h"
 
 #include <algorithm>
 

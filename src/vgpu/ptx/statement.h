@@ -6,8 +6,8 @@
 #include <string_view>
 #include <vector>
 
-#include "lexer.h"
-#include "names.h"
+#include "vgpu/ptx/lexer.h"
+#include "vgpu/ptx/names.h"
 
 namespace vgpu::ptx {
 

@@ -2,7 +2,7 @@
 // Warpgroup Level Matrix Multiply-Accumulate Instructions".
 #include <charconv>
 
-#include "families.h"
+#include "vgpu/ptx/families.h"
 
 namespace vgpu::ptx {
 namespace {

@@ -1,4 +1,4 @@
-#include "variable.h"
+#include "vgpu/ptx/variable.h"
 
 #include <algorithm>
 

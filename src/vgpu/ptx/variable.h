@@ -2,7 +2,7 @@
 #pragma once
 #include <string_view>
 
-#include "lexer.h"
+#include "vgpu/ptx/lexer.h"
 
 namespace vgpu::ptx {
 

@@ -1,3 +1,0 @@
-// The old name of ptx/instruction.h.
-#pragma once
-#include "ptx/instruction.h"
