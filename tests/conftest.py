@@ -106,3 +106,11 @@ def vgpu() -> convnet.backend.Backend:
         return convnet.backend.get("vgpu")
     except convnet.backend.DeviceError as error:
         pytest.skip(str(error))
+
+
+@pytest.fixture
+def hopper(vgpu: convnet.backend.Backend) -> convnet.backend.Backend:
+    """The virtual GPU where it is of compute capability 9.0 (VGPU_CC), as it is by default."""
+    if "sm_90" not in vgpu.describe():
+        pytest.skip("no Hopper: there is mma.sync alone")
+    return vgpu

@@ -66,11 +66,9 @@ def test_the_bits_of_conv_fprop(backend, rng, monkeypatch, case, precision, how)
         ("vgpu", WIDE, "bf16", "wgmma"),
     ],
 )
-def test_what_is_prepared(monkeypatch, name, case, precision, kernel):
-    try:
-        convnet.backend.get(name)
-    except convnet.DeviceError as error:
-        pytest.skip(str(error))
+def test_what_is_prepared(request, monkeypatch, name, case, precision, kernel):
+    if name == "vgpu":
+        request.getfixturevalue("hopper" if kernel == "wgmma" else "vgpu")
     monkeypatch.setenv("CONVNET_WGMMA", "always")
     options = {"precision": precision, **case.options}
     with convnet.backend.use(name):

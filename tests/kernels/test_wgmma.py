@@ -148,9 +148,9 @@ def kernel_of(layer: str, pass_name: str, precision: str) -> str:
         ("conv5", "dgrad", "wgmma, 128x96", "wgmma, 256x96"),
     ],
 )
-def test_the_table_for_alexnet(monkeypatch, vgpu, layer, pass_name, fp32, tf32):
+def test_the_table_for_alexnet(monkeypatch, hopper, layer, pass_name, fp32, tf32):
     monkeypatch.setenv("CONVNET_WGMMA", "auto")
-    with convnet.backend.use(vgpu):
+    with convnet.backend.use(hopper):
         assert kernel_of(layer, pass_name, "fp32") == fp32
         assert kernel_of(layer, pass_name, "tf32") == tf32
         assert kernel_of(layer, pass_name, "bf16") == tf32
@@ -169,15 +169,15 @@ def test_the_table_for_alexnet(monkeypatch, vgpu, layer, pass_name, fp32, tf32):
     ],
 )
 @pytest.mark.parametrize("precision", ["tf32", "bf16"])
-def test_the_table_of_wgrad(monkeypatch, vgpu, layer, kernel, precision):
+def test_the_table_of_wgrad(monkeypatch, hopper, layer, kernel, precision):
     monkeypatch.setenv("CONVNET_WGMMA", "auto")
-    with convnet.backend.use(vgpu):
+    with convnet.backend.use(hopper):
         assert kernel_of(layer, "wgrad", precision) == kernel
         assert kernel_of(layer, "wgrad", "fp32").startswith("mma.sync, ")
 
 
-def test_what_it_leaves_to_others(monkeypatch, vgpu):
-    with convnet.backend.use(vgpu):
+def test_what_it_leaves_to_others(monkeypatch, hopper):
+    with convnet.backend.use(hopper):
         assert kernel_of("conv1", "fprop", "tf32") == "mma.sync, 128x96"
         assert kernel_of("conv3", "wgrad", "fp32").startswith("mma.sync, 128x128, ")
         small = (2, 13, 13, 256), (384, 3, 3, 256)
