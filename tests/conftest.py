@@ -109,6 +109,14 @@ def vgpu() -> convnet.backend.Backend:
 
 
 @pytest.fixture
+def tensor_cores(vgpu: convnet.backend.Backend) -> convnet.backend.Backend:
+    """The virtual GPU where mma.sync takes TF32: from compute capability 8.0 (VGPU_CC) on."""
+    if "sm_75" in vgpu.describe():
+        pytest.skip("no tensor cores for TF32: compute capability below 8.0")
+    return vgpu
+
+
+@pytest.fixture
 def hopper(vgpu: convnet.backend.Backend) -> convnet.backend.Backend:
     """The virtual GPU where it is of compute capability 9.0 (VGPU_CC), as it is by default."""
     if "sm_90" not in vgpu.describe():
