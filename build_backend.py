@@ -50,5 +50,5 @@ def get_requires_for_build_editable(config_settings: Settings = None) -> list[st
 def _nvcc() -> list[str]:
     from_pypi = os.environ.get("CONVNET_CUDA", "").lower() == "pypi"
     for_vgpu = os.environ.get("CONVNET_VGPU", "").lower() in ("on", "1", "true", "yes")
-    found = "CUDACXX" in os.environ or shutil.which("nvcc") is not None
+    found = bool(os.environ.get("CUDACXX")) or shutil.which("nvcc") is not None
     return NVCC if from_pypi or (for_vgpu and not found) else []
