@@ -89,6 +89,8 @@ def test_two_builds_are_compared(tmp_path: Path) -> None:
     installed = Path(sys.modules["convnet._vgpu"].__file__ or "").parent
     for module in (*installed.glob("_vgpu*"), *installed.glob("_cpu*")):
         shutil.copy(module, tmp_path / "convnet")
+    if (installed / "lib").exists():  # oneDNN, where it came with the wheel
+        shutil.copytree(installed / "lib", tmp_path / "convnet" / "lib")
     report = tmp_path / "report.json"
     command = [sys.executable, str(ROOT / "benchmarks" / "conv_throughput.py"), "--device", "vgpu"]
     command += ["--counters", *SHAPE, "--passes", "fprop,wgrad", "--json", str(report)]
