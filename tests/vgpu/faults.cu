@@ -368,7 +368,7 @@ KERNEL mma_in_part(const float*, float* y) {
   float d[4] = {};
   const unsigned a = 0;
   if (threadIdx.x % 32 >= 8) return;
-  asm volatile(
+  asm volatile(  // MARK: mma_in_part
       "mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 "
       "{%0, %1, %2, %3}, {%4, %4, %4, %4}, {%4, %4}, {%0, %1, %2, %3};"
       : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
@@ -522,7 +522,7 @@ __device__ __forceinline__ void product(const float* x, float* y) {
   const std::uint64_t descriptor = 3ull << 62 | std::uint64_t{8 * 32 / 16} << 32 | 1ull << 16 |
                                    (shared_address(b) & 0x3ffff) >> 4;
   if (fault != Wgmma::kNoFence) asm volatile("wgmma.fence.sync.aligned;" ::: "memory");
-  asm volatile(
+  asm volatile(  // MARK: wgmma
       "{\n.reg .pred adds;\nsetp.ne.b32 adds, 1, 0;\n"
       "wgmma.mma_async.sync.aligned.m64n8k8.f32.tf32.tf32 "
       "{%0, %1, %2, %3}, {%4, %5, %6, %7}, %8, adds, 1, 1;\n}"
