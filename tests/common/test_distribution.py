@@ -35,8 +35,8 @@ def test_the_name_is_that_of_the_project():
     assert PROJECT["scripts"] == {"convnet": "convnet.cli.main:main"}
 
 
-def test_messages_know_every_extra_and_no_other():
-    extras = set(PROJECT["optional-dependencies"]) - {"test", "dev"}
+def test_messages_know_every_extra_for_users_and_no_other():
+    extras = set(PROJECT["optional-dependencies"]) - {"test", "dev", "nvcc"}
     assert set(typing.get_args(distribution.Extra)) == extras
 
 
