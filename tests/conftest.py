@@ -1,13 +1,21 @@
-"""The backends that tests run on: `pytest --backend cpu,vgpu,cuda`, by default all found."""
+"""The backends that tests run on: `pytest --backend cpu,vgpu,cuda`, by default all found.
+
+`pytest -n auto` runs them in as many processes as there are cores.
+"""
 
 from __future__ import annotations
 
+import os
 import zlib
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import pytest
+
+# Each of several processes takes its share of the cores. OpenMP reads this when it is loaded.
+if processes := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "0")):
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // processes)))
 
 import convnet.backend
 
