@@ -30,7 +30,7 @@ void add_conv(Schema& schema) {
             [](Call& call, In<float> w, Out<std::uint8_t> prepared, Dims x_shape,
                WindowArguments window, Int groups, Math math, Scratch scratch) {
               const ConvShape s = conv_shape(call.op, x_shape, w.dims, window, groups);
-              const Int bytes = conv_prepared(s, math);
+              const Int bytes = conv_prepared_bytes(s, math);
               if (bytes == 0) fail(call.op, "w", "filters that are prepared", kAsTheyLie);
               call.expect(prepared, {bytes});
               const Workspace space = scratch.of(conv_workspace(s, Pass::kFprop, math));
@@ -41,7 +41,7 @@ void add_conv(Schema& schema) {
       [](Call& call, In<float> x, In<std::uint8_t> prepared, MaybeIn<float> b, Out<float> y,
          Dims w_shape, WindowArguments window, Int groups, bool relu, Math math, Scratch scratch) {
         const ConvShape s = conv_shape(call.op, x.dims, w_shape, window, groups);
-        const Int bytes = conv_prepared(s, math);
+        const Int bytes = conv_prepared_bytes(s, math);
         if (bytes == 0) fail(call.op, "w_shape", "filters that are prepared", kAsTheyLie);
         call.expect(prepared, {bytes}, "prepare the filters for this shape of x");
         call.expect(b, {s.k});
@@ -110,6 +110,14 @@ DenseShape dense_shape_of(const char* op, const Dims& x, const Dims& dy) {
   return shape;
 }
 
+// Learning rates and momenta of parameters: a row for each number up to that of a tensor.
+void expect_rates(Call& call, const Tensor& rates, Natural number) {
+  if (rates.left_out) return;
+  const Int rows = rates.dims.empty() ? 0 : rates.dims[0];
+  call.expect(rates, {std::max<Int>(rows, number.value), 2},
+              "learning rate and momentum of each parameter");
+}
+
 void add_dense(Schema& schema) {
   schema.op("dense_fprop", "x w b y relu precision workspace",
             [](Call& call, In<float> x, In<float> w, MaybeIn<float> b, Out<float> y, bool relu,
@@ -152,17 +160,19 @@ void add_dense(Schema& schema) {
               call.run(dense_wgrad, s, math, x, dy, dw, db, space);
             });
   schema.op("dense_wgrad_sgd",
-            "x dy w velocity db lr momentum weight_decay lr_mult decay_mult number state precision "
-            "workspace",
+            "x dy w velocity db lr momentum weight_decay lr_mult decay_mult number rates state "
+            "precision workspace",
             [](Call& call, In<float> x, In<float> dy, Update<float> w, Update<float> velocity,
                MaybeOut<float> db, float lr, float momentum, float weight_decay, float lr_mult,
-               float decay_mult, Natural number, NotedState state, Math math, Scratch scratch) {
+               float decay_mult, Natural number, MaybeIn<float> rates, NotedState state, Math math,
+               Scratch scratch) {
               const DenseShape s = dense_shape_of(call.op, x.dims, dy.dims);
               call.expect(w, {s.k, s.c});
               call.expect(velocity, {s.k, s.c});
               call.expect(db, {s.k});
+              expect_rates(call, rates, number);
               const SgdRule rule{lr,         momentum,     weight_decay, lr_mult,
-                                 decay_mult, number.value, false,        state};
+                                 decay_mult, number.value, rates,        state};
               const Workspace space = scratch.of(dense_workspace(s, Pass::kWgrad, math));
               call.run(dense_wgrad_sgd, s, math, x, dy, rule, w, velocity, db, space);
             });
@@ -282,9 +292,9 @@ void check_labels(const char* op, const std::int32_t* labels, const SoftmaxShape
 
 // sgd_update with its table, which is of the host, held by the call.
 void update_all(const std::vector<SgdTensor>& table, float lr, float momentum, float weight_decay,
-                bool own_rates, StepState* state, Stream stream) {
-  sgd_update(table.data(), static_cast<int>(table.size()), lr, momentum, weight_decay, own_rates,
-             state, stream);
+                const float* rates, StepState* state, Stream stream) {
+  sgd_update(table.data(), static_cast<int>(table.size()), lr, momentum, weight_decay, rates, state,
+             stream);
 }
 
 void add_ends(Schema& schema) {
@@ -317,11 +327,11 @@ void add_ends(Schema& schema) {
             });
   schema.op(
       "sgd_update",
-      "w velocity grad lr_mult decay_mult number lr momentum weight_decay own_rates state",
+      "w velocity grad lr_mult decay_mult number lr momentum weight_decay rates state",
       [](Call& call, std::vector<Update<float>> w, std::vector<Update<float>> velocity,
          std::vector<In<float>> grad, std::vector<float> lr_mult, std::vector<float> decay_mult,
-         std::vector<Natural> number, float lr, float momentum, float weight_decay, bool own_rates,
-         NotedState state) {
+         std::vector<Natural> number, float lr, float momentum, float weight_decay,
+         MaybeIn<float> rates, NotedState state) {
         const Dims counts{static_cast<Int>(velocity.size()), static_cast<Int>(grad.size()),
                           static_cast<Int>(lr_mult.size()), static_cast<Int>(decay_mult.size()),
                           static_cast<Int>(number.size())};
@@ -332,12 +342,13 @@ void add_ends(Schema& schema) {
         std::vector<SgdTensor> table;
         for (std::size_t i = 0; i < w.size(); ++i) {
           check_countable(call.op, grad[i].name.c_str(), grad[i].dims);
+          expect_rates(call, rates, number[i]);
           call.expect(w[i], grad[i].dims);
           call.expect(velocity[i], grad[i].dims);
           table.push_back({w[i], velocity[i], grad[i], count(grad[i].dims), lr_mult[i],
                            decay_mult[i], number[i].value});
         }
-        call.run(update_all, table, lr, momentum, weight_decay, own_rates, state);
+        call.run(update_all, table, lr, momentum, weight_decay, rates, state);
       });
 }
 
@@ -366,34 +377,35 @@ void add_peers(Schema& schema) {
                    call.run(peer_add, s, src + src_col, dst + dst_col);
                  });
   schema.peer_op(
-      "peer_stamp", "src count stamp src_col cols device other_device workspace",
-      [](Call& call, In<float> src, Update<std::uint32_t> count, Out<std::uint32_t> stamp,
+      "peer_checksum", "src count checksum src_col cols device other_device workspace",
+      [](Call& call, In<float> src, Update<std::uint32_t> count, Out<std::uint32_t> checksum,
          Int src_col, std::optional<Int> cols, int device, int other_device, Scratch scratch) {
         const PeerShape s = peer_block(call.op, src.dims, src_col, columns(cols, src.dims, src_col),
                                        other_device, device);
         call.expect(count, {1});
-        call.expect(stamp, {2});
-        const Workspace space = scratch.of(peer_stamp_workspace());
-        call.run(peer_stamp, s, src + src_col, count, stamp, space);
+        call.expect(checksum, {2});
+        const Workspace space = scratch.of(peer_checksum_workspace());
+        call.run(peer_checksum, s, src + src_col, count, checksum, space);
       });
-  schema.peer_op("peer_check", "src count stamp halt code src_col cols device workspace",
-                 [](Call& call, In<float> src, Update<std::uint32_t> count, In<std::uint32_t> stamp,
-                    Update<std::uint32_t> halt, Natural code, Int src_col, std::optional<Int> cols,
-                    int device, Scratch scratch) {
+  schema.peer_op("peer_check", "src count checksum aborted code src_col cols device workspace",
+                 [](Call& call, In<float> src, Update<std::uint32_t> count,
+                    In<std::uint32_t> checksum, Update<std::uint32_t> aborted, Natural code,
+                    Int src_col, std::optional<Int> cols, int device, Scratch scratch) {
                    const PeerShape s = peer_block(call.op, src.dims, src_col,
                                                   columns(cols, src.dims, src_col), device, device);
                    call.expect(count, {1});
-                   call.expect(stamp, {2});
-                   call.expect(halt, {1});
-                   const Workspace space = scratch.of(peer_stamp_workspace());
-                   call.run(peer_check, s, src + src_col, count, stamp, code.value, halt, space);
+                   call.expect(checksum, {2});
+                   call.expect(aborted, {1});
+                   const Workspace space = scratch.of(peer_checksum_workspace());
+                   call.run(peer_check, s, src + src_col, count, checksum, code.value, aborted,
+                            space);
                  });
   schema.peer_op(
-      "peer_halt", "halt other other_device",
-      [](Call& call, Update<std::uint32_t> halt, In<std::uint32_t> other, int other_device) {
-        call.expect(halt, {1});
+      "peer_abort", "aborted other other_device",
+      [](Call& call, Update<std::uint32_t> aborted, In<std::uint32_t> other, int other_device) {
+        call.expect(aborted, {1});
         call.expect(other, {1});
-        call.run(peer_halt, other, other_device, halt);
+        call.run(peer_abort, other, other_device, aborted);
       });
 }
 

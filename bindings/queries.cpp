@@ -76,9 +76,9 @@ void add_queries(Schema& schema) {
     return y_dims(pool.shape("pool", x));
   });
   add_conv_query<&conv_workspace>(schema, "conv_workspace");
-  schema.query("conv_prepared", "x_shape w_shape " WINDOW "groups precision",
+  schema.query("conv_prepared_bytes", "x_shape w_shape " WINDOW "groups precision",
                [](const char* op, Dims x, Dims w, WindowArguments window, Int groups, Math math) {
-                 return conv_prepared(conv_shape(op, x, w, window, groups), math);
+                 return conv_prepared_bytes(conv_shape(op, x, w, window, groups), math);
                });
   add_conv_query<&conv_kernel>(schema, "conv_kernel");
   add_dense_query<&dense_workspace>(schema, "dense_workspace");

@@ -210,9 +210,8 @@ struct Words<DropoutMode> {
 };
 template <>
 struct Words<Activation> {
-  static constexpr const char* names[] = {"relu",     "tanh",   "logistic", "abs",
-                                          "softrelu", "square", "sqrt",     "log",
-                                          "brelu",    "linear", "drelu"};
+  static constexpr const char* names[] = {"relu", "tanh", "sigmoid", "abs",    "softplus", "square",
+                                          "sqrt", "log",  "brelu",   "affine", "drelu"};
   static constexpr const char* hint = "";
 };
 

@@ -212,6 +212,7 @@ def dense_wgrad_sgd(
     lr_mult: float,
     decay_mult: float,
     number: int,
+    rates: _Array | None,
     state: _Array | None,
     precision: str,
     workspace: _Array | None,
@@ -376,7 +377,7 @@ def sgd_update(
     lr: float,
     momentum: float,
     weight_decay: float,
-    own_rates: bool,
+    rates: _Array | None,
     state: _Array | None,
     stream: int,
     /,
@@ -403,10 +404,10 @@ def peer_add(
     stream: int,
     /,
 ) -> None: ...
-def peer_stamp(
+def peer_checksum(
     src: _Array,
     count: _Array,
-    stamp: _Array,
+    checksum: _Array,
     src_col: int,
     cols: int | None,
     device: int,
@@ -418,8 +419,8 @@ def peer_stamp(
 def peer_check(
     src: _Array,
     count: _Array,
-    stamp: _Array,
-    halt: _Array,
+    checksum: _Array,
+    aborted: _Array,
     code: int,
     src_col: int,
     cols: int | None,
@@ -428,7 +429,7 @@ def peer_check(
     stream: int,
     /,
 ) -> None: ...
-def peer_halt(halt: _Array, other: _Array, other_device: int, stream: int, /) -> None: ...
+def peer_abort(aborted: _Array, other: _Array, other_device: int, stream: int, /) -> None: ...
 def conv_output_shape(
     x_shape: Sequence[int],
     w_shape: Sequence[int],
@@ -466,7 +467,7 @@ def conv_workspace(
     precision: str,
     /,
 ) -> int: ...
-def conv_prepared(
+def conv_prepared_bytes(
     x_shape: Sequence[int],
     w_shape: Sequence[int],
     stride: int | tuple[int, int],

@@ -22,6 +22,7 @@ import numpy as np
 
 from convnet.common import distribution
 from convnet.common.exit_codes import NO_DEVICE
+from convnet.common.host_array import HostArray, owned, plain
 from convnet.common.host_memory import at_cache_line
 
 
@@ -69,36 +70,6 @@ class DeviceError(RuntimeError):
 
 class BrokenBackendError(DeviceError):
     """The compiled module of a device was built, and cannot be imported."""
-
-
-class HostArray(np.ndarray):
-    """Memory of a logical device of the host: a NumPy array that knows whose it is.
-
-    Arrays of two devices do not mix, as on two GPUs: only a transfer takes numbers from one to the
-    other.
-    """
-
-    owner: Backend | None = None
-
-    def __array_finalize__(self, source: Any) -> None:
-        self.owner = getattr(source, "owner", None)
-
-    def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **options: Any) -> Any:
-        arrays = [*inputs, *options.get("out", ())]
-        owner = of(*(array for array in arrays if isinstance(array, HostArray)))
-        if "out" in options:
-            options["out"] = tuple(_plain(array) for array in options["out"])
-        result = getattr(ufunc, method)(*map(_plain, inputs), **options)
-        return owner.own(result) if isinstance(result, np.ndarray) else result
-
-    def __setitem__(self, key: Any, value: Any) -> None:
-        if isinstance(value, HostArray):
-            of(self, value)
-        super().__setitem__(key, value)
-
-
-def _plain(array: Any) -> Any:
-    return array.view(np.ndarray) if isinstance(array, HostArray) else array
 
 
 class Backend:
@@ -174,7 +145,7 @@ class Backend:
     def to_host(self, array: Any) -> np.ndarray:
         """``array`` as a NumPy array; not copied where it is one already. Waits for a GPU."""
         if isinstance(array, np.ndarray):
-            return _plain(array)
+            return plain(array)
         with self.active():
             return array.get()  # on the stream of the current device
 
@@ -182,24 +153,21 @@ class Backend:
         """A copy of `array` on the host, which on a GPU is only begun: it is there once an event
         that is recorded now (see `record`) is done."""
         if isinstance(array, np.ndarray):
-            return np.array(_plain(array))
+            return np.array(plain(array))
         with self.active():
             return array.get(out=self.pinned(array.shape, array.dtype), blocking=False)
 
     def put(self, array: Any, host: Any) -> None:
         """Writes numbers of the host into `array`, in the order of what this device does."""
         if self.xp is np:
-            np.copyto(_plain(array), host)
+            np.copyto(plain(array), host)
         else:
             with self.active():
                 array.set(host)
 
     def own(self, array: Any) -> Array:
         """``array``, just made here, marked as memory of this device if that is a logical one."""
-        if self.logical:
-            array = array.view(HostArray)
-            array.owner = self
-        return array
+        return owned(array, self) if self.logical else array
 
     def stream(self) -> int:
         """The address of this device's current stream (0 on host backends)."""

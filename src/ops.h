@@ -96,17 +96,17 @@ struct StepState {
   std::uint32_t seed_low, seed_high;  // of dropout
   std::uint32_t step;                 // of dropout, and of what `diverged_step` is compared with
   float lr, momentum, weight_decay;   // of updates
-  std::uint32_t halt;                 // not 0: the step went wrong, and updates change nothing
+  std::uint32_t aborted;              // not 0: the step went wrong, and updates change nothing
   // Written by updates that would have written something that is not finite: the greatest number
   // among their tensors, and step + 1. Updates of later steps change nothing.
   std::uint32_t diverged, diverged_step;
   std::uint32_t reserved[3];
 };
 
-// Whether an update may change anything: this step was not halted, and no earlier one diverged.
+// Whether an update may change anything: this step was not aborted, and no earlier one diverged.
 CONVNET_HOST_DEVICE inline bool may_update(const StepState& state) {
   const std::uint32_t diverged = state.diverged_step;
-  return state.halt == 0 && (diverged == 0 || diverged == state.step + 1);
+  return state.aborted == 0 && (diverged == 0 || diverged == state.step + 1);
 }
 
 CONVNET_HOST_DEVICE inline std::uint64_t state_seed(const StepState& state) {
@@ -132,7 +132,7 @@ void conv_fprop(const ConvShape& shape, Math math, const float* x, const float* 
 // It makes them of w in its workspace each time; where w stays, they can be made once. How many
 // bytes they take, for the current device, whatever the number of its threads; 0 where conv_fprop
 // takes w as it lies, and there is nothing to prepare.
-std::int64_t conv_prepared(const ConvShape& shape, Math math);
+std::int64_t conv_prepared_bytes(const ConvShape& shape, Math math);
 // `prepared` of that size is written. It takes the workspace of conv_fprop.
 void conv_prepare(const ConvShape& shape, Math math, const float* w, Workspace prepared,
                   Workspace workspace, Stream stream);
@@ -232,14 +232,14 @@ void lrn_maxpool_bprop(const LrnShape& lrn, const PoolShape& pool, const float* 
 enum class Activation {
   kRelu,      // max(0, x)
   kTanh,      // a tanh(b x)
-  kLogistic,  // 1 / (1 + e^-x)
+  kSigmoid,   // 1 / (1 + e^-x)
   kAbs,       // |x|
-  kSoftRelu,  // log(1 + e^x)
+  kSoftplus,  // log(1 + e^x)
   kSquare,    // x^2
   kSqrt,      // sqrt(x)
   kLog,       // log(a + x)
   kBrelu,     // min(a, max(0, x))
-  kLinear,    // a x + b
+  kAffine,    // a x + b
   kDrelu,     // x - a tanh(x / a)
 };
 
@@ -301,12 +301,13 @@ void softmax_xent(const SoftmaxShape& shape, const float* logits, const std::int
 
 // How one tensor is updated. state may be null; else nothing is changed unless may_update(), and
 // lr, momentum and weight_decay are those of the state, as they are when the operation runs, in
-// place of those given, except where own_rates is set.
+// place of those given. rates may be null; else its row number - 1, also as it is when the
+// operation runs, has the lr and the momentum of the tensor, which go before all others.
 struct SgdRule {
   float lr, momentum, weight_decay;
   float lr_mult, decay_mult;
   std::uint32_t number;  // not 0; by which the tensor is noted in the state
-  bool own_rates;
+  const float* rates;    // [parameters, 2]
   StepState* state;
 };
 
@@ -321,7 +322,7 @@ struct SgdTensor {
 
 // All parameters in one launch. `tensors` is a host array. The rest is as in SgdRule.
 void sgd_update(const SgdTensor* tensors, int tensor_count, float lr, float momentum,
-                float weight_decay, bool own_rates, StepState* state, Stream stream);
+                float weight_decay, const float* rates, StepState* state, Stream stream);
 
 // dense_wgrad, and sgd_update of w by the gradient, which is not stored: w, velocity [K, C] and db
 // get the bits that the two would give them. It takes the workspace of dense_wgrad. db [K] may be
@@ -333,8 +334,8 @@ void dense_wgrad_sgd(const DenseShape& shape, Math math, const float* x, const f
 // ---- data augmentation (paper, section 4.1) ----------------------------------------------------
 //   y[n,p,q,c] = scale * (x[n, p + offset_h, q' + offset_w, c] + noise[n,c] - mean[same place])
 //   q' = mirror[n] ? Q - 1 - q : q;  a place outside x gives 0 (the mean)
-// offsets [N, 2] (rows, columns); mirror [N]; noise [N, C] may be null; mean [H, W, C] or [1, 1,
-// C].
+// offsets [N, 2] (rows, columns); mirror [N]; noise [N, C] may be null; mean [H, W, C] or
+// [1, 1, C].
 
 void augment(const AugmentShape& shape, const std::uint8_t* x, const std::int32_t* offsets,
              const std::uint8_t* mirror, const float* noise, const float* mean, float scale,
@@ -346,19 +347,20 @@ void augment(const AugmentShape& shape, const std::uint8_t* x, const std::int32_
 void peer_copy(const PeerShape& shape, const float* src, float* dst, Stream stream);
 void peer_add(const PeerShape& shape, const float* src, float* dst, Stream stream);
 
-// Whether a block arrived is found out by its stamp: its number among those that go the same way,
-// and the sum of its words, modulo 2^32. Both ends count, in memory of their own.
-//   peer_stamp, at the source:  count[0] += 1;  stamp = {count[0], sum of src}
-//   peer_check, at the target:  count[0] += 1;  where stamp is not {count[0], sum of src}, and
-//                               halt[0] is 0: halt[0] = code
-//   peer_halt:                  where halt[0] is 0: halt[0] = other[0]
-// `src` is the block at this end. stamp [2] and `other` may lie on another device.
-std::int64_t peer_stamp_workspace();
-void peer_stamp(const PeerShape& shape, const float* src, std::uint32_t* count,
-                std::uint32_t* stamp, Workspace workspace, Stream stream);
+// Whether a block arrived is found out by its checksum: its number among those that go the same
+// way, and the sum of its words, modulo 2^32. Both ends count, in memory of their own.
+//   peer_checksum, at the source:  count[0] += 1;  checksum = {count[0], sum of src}
+//   peer_check, at the target:     count[0] += 1;  where checksum is not {count[0], sum of src},
+//                                  and aborted[0] is 0: aborted[0] = code
+//   peer_abort:                    where aborted[0] is 0: aborted[0] = other[0]
+// `src` is the block at this end. checksum [2] and `other` may lie on another device.
+std::int64_t peer_checksum_workspace();
+void peer_checksum(const PeerShape& shape, const float* src, std::uint32_t* count,
+                   std::uint32_t* checksum, Workspace workspace, Stream stream);
 void peer_check(const PeerShape& shape, const float* src, std::uint32_t* count,
-                const std::uint32_t* stamp, std::uint32_t code, std::uint32_t* halt,
+                const std::uint32_t* checksum, std::uint32_t code, std::uint32_t* aborted,
                 Workspace workspace, Stream stream);
-void peer_halt(const std::uint32_t* other, int other_device, std::uint32_t* halt, Stream stream);
+void peer_abort(const std::uint32_t* other, int other_device, std::uint32_t* aborted,
+                Stream stream);
 
 }  // namespace convnet

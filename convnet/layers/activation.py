@@ -36,7 +36,7 @@ class ReLU(Activation):
 class Sigmoid(Activation):
     """y = 1 / (1 + e^-x)."""
 
-    kind = "logistic"
+    kind = "sigmoid"
 
 
 class Abs(Activation):
@@ -48,7 +48,7 @@ class Abs(Activation):
 class Softplus(Activation):
     """y = log(1 + e^x)."""
 
-    kind = "softrelu"
+    kind = "softplus"
 
 
 class Square(Activation):
@@ -124,7 +124,7 @@ class Affine(Activation):
         a, b: the factor and the summand.
     """
 
-    kind = "linear"
+    kind = "affine"
 
     def __init__(self, a: float = 1.0, b: float = 0.0) -> None:
         super().__init__()

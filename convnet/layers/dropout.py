@@ -43,7 +43,7 @@ class Dropout(Layer):
             return y.reshape(x.shape), None
         if self.mode == "inverted":
             return x, None
-        return ops.activation_fprop("linear", x, 1.0 - self.drop, 0.0), None
+        return ops.activation_fprop("affine", x, 1.0 - self.drop, 0.0), None
 
     def bprop(self, saved: None, dy: Array) -> tuple[Array, Gradients]:
         dx = ops.dropout_bprop(self._rows(dy), self.drop, **self._mask(dy))

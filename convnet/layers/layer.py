@@ -37,11 +37,11 @@ class Changes:
 
     Attributes:
         settings: how many attributes of layers and arrays of parameters.
-        rates: how many multipliers, learning rates and momenta of parameters.
+        multipliers: how many of parameters.
     """
 
     settings: int = 0
-    rates: int = 0
+    multipliers: int = 0
 
 
 @dataclass
@@ -58,7 +58,7 @@ class Rates:
 
     def __setattr__(self, name: str, value: Any) -> None:
         object.__setattr__(self, name, value)
-        self.changes.rates += 1
+        self.changes.multipliers += name in ("lr_mult", "decay_mult")
 
 
 def _shared(name: str) -> Any:

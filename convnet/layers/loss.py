@@ -106,7 +106,7 @@ class SumSquares(Loss):
     ) -> tuple[Array, Array | None, Array | None]:
         squares = (x * x).reshape(x.shape[0], -1)
         each = squares.sum(axis=1, dtype=np.float64).astype(np.float32)
-        dx = ops.activation_fprop("linear", x, 2.0 * scale, 0.0) if gradient else None
+        dx = ops.activation_fprop("affine", x, 2.0 * scale, 0.0) if gradient else None
         return each, None, dx
 
 
@@ -134,7 +134,7 @@ class BinaryCrossEntropy(Loss):
         self.scores = check_bool("scores", scores)
 
     def fprop(self, x: Array, train: bool) -> tuple[Array, None]:
-        return ops.logistic_fprop(x) if self.scores else x, None
+        return ops.sigmoid_fprop(x) if self.scores else x, None
 
     def loss(
         self, x: Array, labels: Array, scale: float, gradient: bool
@@ -145,8 +145,8 @@ class BinaryCrossEntropy(Loss):
         if self.scores:
             terms = x.copy()
             terms[right] = -x[right]
-            terms = ops.softrelu_fprop(terms)  # -log q of the right class, -log(1 - q) of others
-            dx = ops.logistic_fprop(x)
+            terms = ops.softplus_fprop(terms)  # -log q of the right class, -log(1 - q) of others
+            dx = ops.sigmoid_fprop(x)
             dx[right] = np.float32(self.pos_weight) * (dx[right] - np.float32(1.0))
         else:
             terms = np.float32(1.0) - x

@@ -49,7 +49,7 @@ class Sum(Layer):
         if not self.coeffs:
             return x
         pairs = zip(x, self.coeffs, strict=True)
-        return [ops.activation_fprop("linear", each, coeff, 0.0) for each, coeff in pairs]
+        return [ops.activation_fprop("affine", each, coeff, 0.0) for each, coeff in pairs]
 
     def describe(self) -> str:
         return " ".join(["sum", *(f"{coeff:g}" for coeff in self.coeffs)])

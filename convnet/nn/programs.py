@@ -68,7 +68,7 @@ class Programs:
         self._blocks: list[Array] = []
         self._streams: Streams | None = None
         self._multipliers: tuple[tuple[float, float], ...] = ()
-        self._multipliers_at = -1  # how many rates had been set when they were read
+        self._multipliers_at = -1  # how many had been set when they were read
         self.graph = "auto"
         self.warn: Callable[[str], None] = lambda text: warnings.warn(text, GraphWarning, 5)
 
@@ -90,7 +90,7 @@ class Programs:
 
     def train(self, x: Array, labels: Array, sgd: SGD) -> Forward:
         """A step with its update; the state of the step has been written."""
-        key = "train", id(sgd), tuple(map(id, sgd.params)), self.net.keep_gradients
+        key = "train", id(sgd), tuple(map(id, sgd.params)), sgd.own_rates, self.net.keep_gradients
         return self._run(key, x, labels, lambda shape: self.trace_training(shape, sgd))
 
     def gradients(self, x: Array, labels: Array, scale: float | None) -> Forward:
@@ -221,9 +221,9 @@ class Programs:
     def _settings(self) -> tuple[Any, ...]:
         """What a program depends on, besides the pass and the shape of the batch."""
         net, changes = self.net, self.net.changes
-        if self._multipliers_at != changes.rates:
+        if self._multipliers_at != changes.multipliers:
             self._multipliers = tuple((p.lr_mult, p.decay_mult) for p in net.params)
-            self._multipliers_at = changes.rates
+            self._multipliers_at = changes.multipliers
         return net.first_sample, net.backend.threads, changes.settings, self._multipliers
 
     def run_one(self, runnable: Runnable) -> None:

@@ -71,7 +71,7 @@ def dropout_mask_joins_relu(call: Call, program: Program) -> Changes | None:
     if back["mode"] == "paper":
         return {back: [], call: [call.but(also=[back], saved=z, dy=dz)]}
     masked = back["y"].reshape(shape)
-    scaled = call.but(saved=masked, dy=masked, kind="linear", a=1 / (1 - back["drop"]), b=0.0)
+    scaled = call.but(saved=masked, dy=masked, kind="affine", a=1 / (1 - back["drop"]), b=0.0)
     return {back: [call.but(also=[back], saved=z, dy=dz, dx=masked)], call: [scaled]}
 
 
@@ -142,7 +142,7 @@ def wgrad_sgd(call: Call, program: Program) -> Changes | None:
     """dw = dense_wgrad(x, dy), sgd_update(w, dw)  ->  dense_wgrad_sgd(x, dy, w): the gradient is
     never stored. Where nothing else reads dw; it comes after the last that reads w. Not where
     devices tell each other to abort before the update: they would be told too late."""
-    if call.op.name != "sgd_update" or call["own_rates"] or program.has("peer_halt"):
+    if call.op.name != "sgd_update" or program.has("peer_abort"):
         return None
     columns = ("w", "velocity", "grad", "lr_mult", "decay_mult", "number")
     changes: dict[Call, list[Call]] = {}
@@ -153,7 +153,7 @@ def wgrad_sgd(call: Call, program: Program) -> Changes | None:
             left.append(index)
             continue
         own = {name: call[name][index] for name in columns if name != "grad"}
-        own |= {name: call[name] for name in ("lr", "momentum", "weight_decay", "state")}
+        own |= {name: call[name] for name in ("lr", "momentum", "weight_decay", "rates", "state")}
         later = [c for c in program.reads_after(own["w"], wgrad) if c is not call]
         changes[wgrad] = []
         after = changes.setdefault(later[-1], [later[-1]]) if later else changes[wgrad]
@@ -166,14 +166,17 @@ def wgrad_sgd(call: Call, program: Program) -> Changes | None:
 
 
 def prepared_filters(call: Call, program: Program) -> Changes | None:
-    """y = conv(x, w)  ->  p = conv_prepare(w), y = conv_prepared(x, p), where w is a parameter and
-    the device prepares its filters: the first of them can then be made once, for `Inference`."""
+    """y = conv_fprop(x, w)  ->  p = conv_prepare(w), y = conv_fprop_prepared(x, p).
+
+    Where w is a parameter and the device prepares its filters: the first call can then be made
+    once, for `Inference`.
+    """
     if call.op.name != "conv_fprop" or call["w"].root.kind != "state":
         return None
     x, w, device = call["x"], call["w"], call.device
     options = {name: call[name] for name in ("stride", "pad", "rounding", "groups", "precision")}
     with device.real.active():
-        if not device.module.conv_prepared(x.shape, w.shape, *options.values()):
+        if not device.module.conv_prepared_bytes(x.shape, w.shape, *options.values()):
             return None
         with device.trace.apart() as calls:
             prepared = ops.conv_prepare(w, x.shape, **options)

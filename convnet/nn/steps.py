@@ -77,12 +77,13 @@ class Steps(Structure):
         x, labels = self.on_device(x, labels)
         self._begun = x, labels, sgd
         self.write_state(sgd)
+        sgd.write_rates()
         return x, labels
 
     def run_step(self, x: Array, labels: Array, sgd: SGD) -> None:
-        """A step, as a program where the update can be part of one."""
+        """A step, as a program, with its update unless that is a rule of the optimiser's own."""
         x, labels = self.begin_step(x, labels, sgd)
-        if self.trace and sgd.traceable:
+        if self.trace and sgd.usual:
             self.last = self.programs.train(x, labels, sgd)
             return
         self.last = self.runner.gradients(x, labels, None)

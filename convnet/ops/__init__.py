@@ -35,12 +35,12 @@ from convnet.ops.activation import (
     activation_bprop,
     activation_fprop,
     activation_saves_output,
-    logistic_bprop,
-    logistic_fprop,
     relu_bprop,
     relu_fprop,
-    softrelu_bprop,
-    softrelu_fprop,
+    sigmoid_bprop,
+    sigmoid_fprop,
+    softplus_bprop,
+    softplus_fprop,
     tanh_bprop,
     tanh_fprop,
 )
@@ -52,7 +52,7 @@ from convnet.ops.conv import (
     conv_kernel,
     conv_output_shape,
     conv_prepare,
-    conv_prepared,
+    conv_prepared_bytes,
     conv_wgrad,
     conv_workspace,
 )
@@ -68,7 +68,7 @@ from convnet.ops.dense import (
 from convnet.ops.dropout import dropout_bprop, dropout_fprop
 from convnet.ops.local import local_dgrad, local_fprop, local_output_shape, local_wgrad
 from convnet.ops.lrn import lrn_bprop, lrn_fprop, lrn_maxpool_bprop, lrn_maxpool_fprop
-from convnet.ops.peer import copy, peer_add, peer_check, peer_copy, peer_halt, peer_stamp
+from convnet.ops.peer import copy, peer_abort, peer_add, peer_check, peer_checksum, peer_copy
 from convnet.ops.pool import (
     avgpool_bprop,
     avgpool_fprop,
@@ -82,7 +82,18 @@ from convnet.ops.sgd import sgd_update
 from convnet.ops.softmax import softmax_fprop, softmax_xent
 
 __getattr__ = renamed_members(
-    __name__, {"MATHS": "PRECISIONS", "math_description": "precision_description"}
+    __name__,
+    {
+        "MATHS": "PRECISIONS",
+        "math_description": "precision_description",
+        "conv_prepared": "conv_prepared_bytes",
+        "logistic_fprop": "sigmoid_fprop",
+        "logistic_bprop": "sigmoid_bprop",
+        "softrelu_fprop": "softplus_fprop",
+        "softrelu_bprop": "softplus_bprop",
+        "peer_stamp": "peer_checksum",
+        "peer_halt": "peer_abort",
+    },
 )
 
 __all__ = [
@@ -102,7 +113,7 @@ __all__ = [
     "conv_kernel",
     "conv_output_shape",
     "conv_prepare",
-    "conv_prepared",
+    "conv_prepared_bytes",
     "conv_wgrad",
     "conv_workspace",
     "copy",
@@ -119,29 +130,29 @@ __all__ = [
     "local_fprop",
     "local_output_shape",
     "local_wgrad",
-    "logistic_bprop",
-    "logistic_fprop",
     "lrn_bprop",
     "lrn_fprop",
     "lrn_maxpool_bprop",
     "lrn_maxpool_fprop",
     "maxpool_bprop",
     "maxpool_fprop",
+    "peer_abort",
     "peer_add",
     "peer_check",
+    "peer_checksum",
     "peer_copy",
-    "peer_halt",
-    "peer_stamp",
     "philox",
     "pool_output_shape",
     "precision_description",
     "relu_bprop",
     "relu_fprop",
     "sgd_update",
+    "sigmoid_bprop",
+    "sigmoid_fprop",
     "softmax_fprop",
     "softmax_xent",
-    "softrelu_bprop",
-    "softrelu_fprop",
+    "softplus_bprop",
+    "softplus_fprop",
     "tanh_bprop",
     "tanh_fprop",
 ]

@@ -4,7 +4,18 @@ from __future__ import annotations
 
 from convnet import backend as _backend
 from convnet.backend import Array
+from convnet.common.deprecated import note
 from convnet.ops.call import call
+
+_RENAMED = {"logistic": "sigmoid", "softrelu": "softplus", "linear": "affine"}
+
+
+def _kind(name: str) -> str:
+    """A kind of activation, which may be called as it was before."""
+    if name in _RENAMED:
+        note(f"activation kind {name!r}", repr(_RENAMED[name]), 4)
+        return _RENAMED[name]
+    return name
 
 
 def activation_saves_output(kind: str) -> bool:
@@ -13,7 +24,7 @@ def activation_saves_output(kind: str) -> bool:
     Args:
         kind: as in `activation_fprop`.
     """
-    return bool(_backend.get("cpu").module.activation_saves_output(kind))
+    return bool(_backend.get("cpu").module.activation_saves_output(_kind(kind)))
 
 
 def activation_fprop(
@@ -22,8 +33,8 @@ def activation_fprop(
     """An elementwise nonlinearity.
 
     Args:
-        kind: relu max(0, x); tanh a tanh(b x); logistic 1/(1+e^-x); abs |x|; softrelu log(1+e^x);
-            square x^2; sqrt; log log(a + x); brelu min(a, max(0, x)); linear a x + b;
+        kind: relu max(0, x); tanh a tanh(b x); sigmoid 1/(1+e^-x); abs |x|; softplus log(1+e^x);
+            square x^2; sqrt; log log(a + x); brelu min(a, max(0, x)); affine a x + b;
             drelu x - a tanh(x/a).
         x: any shape.
         a, b: where the formula has them.
@@ -32,7 +43,7 @@ def activation_fprop(
     Returns:
         y, of the shape of x.
     """
-    return call("activation_fprop", kind, x, out, a, b)
+    return call("activation_fprop", _kind(kind), x, out, a, b)
 
 
 def activation_bprop(
@@ -49,7 +60,7 @@ def activation_bprop(
     Returns:
         dx, of the same shape; at a kink, that of the side towards 0.
     """
-    return call("activation_bprop", kind, saved, dy, out, a, b)
+    return call("activation_bprop", _kind(kind), saved, dy, out, a, b)
 
 
 def relu_fprop(x: Array, *, out: Array | None = None) -> Array:
@@ -104,7 +115,7 @@ def tanh_bprop(
     return activation_bprop("tanh", y, dy, a, b, out=out)
 
 
-def logistic_fprop(x: Array, *, out: Array | None = None) -> Array:
+def sigmoid_fprop(x: Array, *, out: Array | None = None) -> Array:
     """1 / (1 + e^-x).
 
     Args:
@@ -113,20 +124,20 @@ def logistic_fprop(x: Array, *, out: Array | None = None) -> Array:
     Returns:
         y, of the shape of x.
     """
-    return activation_fprop("logistic", x, out=out)
+    return activation_fprop("sigmoid", x, out=out)
 
 
-def logistic_bprop(y: Array, dy: Array, *, out: Array | None = None) -> Array:
-    """Gradient of :func:`logistic_fprop`.
+def sigmoid_bprop(y: Array, dy: Array, *, out: Array | None = None) -> Array:
+    """Gradient of :func:`sigmoid_fprop`.
 
     Args:
-        y: what :func:`logistic_fprop` returned.
+        y: what :func:`sigmoid_fprop` returned.
         dy, out: as in `activation_bprop`.
 
     Returns:
         dx, of the shape of dy.
     """
-    return activation_bprop("logistic", y, dy, out=out)
+    return activation_bprop("sigmoid", y, dy, out=out)
 
 
 def abs_fprop(x: Array, *, out: Array | None = None) -> Array:
@@ -154,7 +165,7 @@ def abs_bprop(x: Array, dy: Array, *, out: Array | None = None) -> Array:
     return activation_bprop("abs", x, dy, out=out)
 
 
-def softrelu_fprop(x: Array, *, out: Array | None = None) -> Array:
+def softplus_fprop(x: Array, *, out: Array | None = None) -> Array:
     """log(1 + e^x).
 
     Args:
@@ -163,20 +174,20 @@ def softrelu_fprop(x: Array, *, out: Array | None = None) -> Array:
     Returns:
         y, of the shape of x.
     """
-    return activation_fprop("softrelu", x, out=out)
+    return activation_fprop("softplus", x, out=out)
 
 
-def softrelu_bprop(x: Array, dy: Array, *, out: Array | None = None) -> Array:
-    """Gradient of :func:`softrelu_fprop`.
+def softplus_bprop(x: Array, dy: Array, *, out: Array | None = None) -> Array:
+    """Gradient of :func:`softplus_fprop`.
 
     Args:
-        x: the input of :func:`softrelu_fprop`.
+        x: the input of :func:`softplus_fprop`.
         dy, out: as in `activation_bprop`.
 
     Returns:
         dx, of the shape of dy.
     """
-    return activation_bprop("softrelu", x, dy, out=out)
+    return activation_bprop("softplus", x, dy, out=out)
 
 
 def accumulate(dst: Array, src: Array) -> Array:

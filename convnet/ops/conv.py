@@ -141,7 +141,7 @@ def conv_fprop(
     return call("conv_fprop", x, w, b, out, stride, pad, rounding, groups, relu, precision)
 
 
-def conv_prepared(
+def conv_prepared_bytes(
     x_shape: Sequence[int],
     w_shape: Sequence[int],
     *,
@@ -163,7 +163,7 @@ def conv_prepared(
         `conv_fprop` takes w as it lies, and there is nothing to prepare.
     """
     module = _backend.of().module
-    return module.conv_prepared(x_shape, w_shape, stride, pad, rounding, groups, precision)
+    return module.conv_prepared_bytes(x_shape, w_shape, stride, pad, rounding, groups, precision)
 
 
 def conv_prepare(
@@ -185,7 +185,7 @@ def conv_prepare(
         w: [K, R, S, C/groups].
         x_shape: (N, H, W, C) of the x that they will meet.
         stride, pad, groups, rounding, precision: as for `conv_fprop`, and as they will be there.
-        out: uint8 of :func:`conv_prepared` bytes, written and returned.
+        out: uint8 of :func:`conv_prepared_bytes` bytes, written and returned.
 
     Returns:
         The prepared filters, uint8, for :func:`conv_fprop_prepared` on this device. They depend on

@@ -174,6 +174,7 @@ def dense_wgrad_sgd(
     precision: str = "fp32",
     state: Array | None = None,
     number: int = 1,
+    rates: Array | None = None,
     out: Array | None = None,
 ) -> Array | None:
     """:func:`dense_wgrad`, and :func:`convnet.ops.sgd_update` of w by it, in one pass.
@@ -184,8 +185,8 @@ def dense_wgrad_sgd(
         x: [N, C].
         dy: [N, K].
         w, velocity: [K, C], written in place.
-        lr, momentum, weight_decay, lr_mult, decay_mult, state: as for `sgd_update`; number: by
-            which w is noted in the state.
+        lr, momentum, weight_decay, lr_mult, decay_mult, state, rates: as for `sgd_update`; number:
+            by which w is noted in the state, and its row of rates found.
         bias: whether db is wanted.
         precision: the multiply precision; see :mod:`convnet.ops`.
         out: db [K].
@@ -193,6 +194,6 @@ def dense_wgrad_sgd(
     Returns:
         db [K], the gradient of the bias, with which nothing has been done; or None.
     """
-    rule = (lr, momentum, weight_decay, lr_mult, decay_mult, number, state)
+    rule = (lr, momentum, weight_decay, lr_mult, decay_mult, number, rates, state)
     db = out if out is not None else True if bias else None
     return call("dense_wgrad_sgd", x, dy, w, velocity, db, *rule, precision)

@@ -66,66 +66,69 @@ def peer_add(
     return _peer("peer_add", dst, src, dst_col, src_col, cols, True)
 
 
-def peer_stamp(
+def peer_checksum(
     src: Array,
     count: Array,
-    stamp: Array,
+    checksum: Array,
     target: Backend,
     *,
     src_col: int = 0,
     cols: int | None = None,
 ) -> None:
-    """At the source of a transfer: counts it and writes its stamp where the target looks.
+    """At the source of a transfer: counts it and writes its checksum where the target looks.
 
-    ``count[0] += 1; stamp = (count[0], sum of the words of the block modulo 2^32)``
+    ``count[0] += 1; checksum = (count[0], sum of the words of the block modulo 2^32)``
 
     Args:
         src: [rows, S], of which columns src_col .. src_col + cols - 1 travel (default: the rest).
         count: uint32 [1] on the source.
-        stamp: uint32 [2] on the target.
+        checksum: uint32 [2] on the target.
         target: the device it goes to.
 
     Raises:
         ValueError: an argument does not fit; the message names it.
     """
     if not isinstance(target, Backend):
-        raise ValueError(f"peer_stamp: target: expected a backend, got {type(target).__name__}")
-    source = device_of("peer_stamp", src)
-    call("peer_stamp", src, count, stamp, src_col, cols, source.index, target.index, device=source)
+        raise ValueError(f"peer_checksum: target: expected a backend, got {type(target).__name__}")
+    source = device_of("peer_checksum", src)
+    block = src_col, cols, source.index, target.index
+    call("peer_checksum", src, count, checksum, *block, device=source)
 
 
 def peer_check(
     src: Array,
     count: Array,
-    stamp: Array,
-    halt: Array,
+    checksum: Array,
+    aborted: Array,
     code: int,
     *,
     src_col: int = 0,
     cols: int | None = None,
 ) -> None:
-    """At the target: counts the transfer too and compares its stamp with what arrived.
+    """At the target: counts the transfer too and compares its checksum with what arrived.
 
-    ``count[0] += 1``, and where the stamp is not (count[0], sum of the words of the block), and
-    halt[0] is 0: ``halt[0] = code``.
+    ``count[0] += 1``, and where the checksum is not (count[0], sum of the words of the block), and
+    aborted[0] is 0: ``aborted[0] = code``.
 
     Args:
         src: [rows, S], with the block in columns src_col .. src_col + cols - 1.
-        count: uint32 [1], stamp: uint32 [2] and halt: uint32 [1], all on the target.
+        count: uint32 [1], checksum: uint32 [2] and aborted: uint32 [1], all on the target.
         code: of the transfer, not 0.
     """
     device = device_of("peer_check", src)
-    call("peer_check", src, count, stamp, halt, code, src_col, cols, device.index, device=device)
+    block = src_col, cols, device.index
+    call("peer_check", src, count, checksum, aborted, code, *block, device=device)
 
 
-def peer_halt(halt: Array, other: Array) -> None:
-    """Takes over a halt from another device: where halt[0] is 0, ``halt[0] = other[0]``.
+def peer_abort(aborted: Array, other: Array) -> None:
+    """Aborts where another device has: where aborted[0] is 0, ``aborted[0] = other[0]``.
 
     Args:
-        halt: uint32 [1], on the device that this runs on. other: uint32 [1].
+        aborted: uint32 [1], on the device that this runs on.
+        other: uint32 [1], on the other one.
     """
-    device, source = device_of("peer_halt", halt), device_of("peer_halt", other)
-    call("peer_halt", halt, other, source.index, device=device)
+    device, source = device_of("peer_abort", aborted), device_of("peer_abort", other)
+    call("peer_abort", aborted, other, source.index, device=device)
 
 
 def _peer(

@@ -16,7 +16,7 @@ def sgd_update(
     state: Array | None = None,
     *,
     numbers: Sequence[int] | None = None,
-    own_rates: bool = False,
+    rates: Array | None = None,
 ) -> None:
     """The update rule of the paper (section 5), in place, for all parameters in one launch.
 
@@ -31,11 +31,12 @@ def sgd_update(
         lr, momentum, weight_decay: learning rate, and the two others as in the equation.
         state: uint32 [12] on the same device (see :mod:`convnet.ops.step_state`): lr, momentum and
             weight decay are taken from it, as they are when the operation runs, in place of those
-            given. Where something was not finite that is noted there; where the step was halted or
+            given. Where something was not finite that is noted there; where the step was aborted or
             an earlier one was not finite nothing is changed.
         numbers: by which the tensors are noted, from 1; of several the greatest is. By default
             their places.
-        own_rates: lr, momentum and weight decay are those given although there is a state.
+        rates: float32 [parameters, 2] on the same device: learning rate and momentum of the tensor
+            with number i are those in row i - 1, as they are when the operation runs.
 
     Raises:
         ValueError: an argument does not fit; the message names it.
@@ -53,4 +54,4 @@ def sgd_update(
         columns = map(list, zip(*rows, strict=True))
         places = list(range(1, len(rows) + 1) if numbers is None else numbers)
         device = device_of(op, *rows[0][:3], state)
-        call(op, *columns, places, lr, momentum, weight_decay, own_rates, state, device=device)
+        call(op, *columns, places, lr, momentum, weight_decay, rates, state, device=device)

@@ -10,7 +10,7 @@ from convnet import ops
 from convnet.common.checks import check_float
 from convnet.common.exit_codes import FAILED
 from convnet.layers.layer import Parameter
-from convnet.ops.step_state import StepState
+from convnet.ops.step_state import ParameterRates, StepState
 
 
 class DivergedError(ArithmeticError):
@@ -37,14 +37,17 @@ class SGD:
 
     where lr_mult and decay_mult belong to each parameter. A parameter whose lr_mult is 0 is left
     alone, its velocity included. One that has a learning rate or a momentum of its own (see
-    `convnet.optim.param_groups`) is updated by these, in another launch. An element whose new w
-    would not be finite stays as it was.
+    `convnet.optim.param_groups`) is updated by these. An element whose new w would not be finite
+    stays as it was.
 
     Args:
         params: the parameters to update, from the first layer's on; usually `net.params`.
         lr: learning rate, 0 or more; may be set at any time.
         momentum: in [0, 1).
         weight_decay: 0 or more.
+
+    Attributes:
+        own_rates: whether a parameter had rates of its own when they were last written.
 
     Raises: ValueError for a value out of range.
 
@@ -62,6 +65,8 @@ class SGD:
         self.lr = check_float("lr", lr, 0.0)
         self.momentum = check_float("momentum", momentum, 0.0, below=1.0)
         self.weight_decay = check_float("weight_decay", weight_decay, 0.0)
+        self.own_rates = False
+        self._own = ParameterRates()
         self._state: StepState | None = None  # of updates that are given none
 
     @property
@@ -74,14 +79,18 @@ class SGD:
         """Whether it updates as this class does, and not by a rule of its own."""
         return type(self).update is SGD.update
 
-    @property
-    def traceable(self) -> bool:
-        """Whether an update is the operation of the contract with the rates of the step, which a
-        program can contain: not where a parameter has rates of its own, nor another rule."""
+    def write_rates(self) -> None:
+        """Gives the devices the rates of this step's parameters, where any has its own."""
+        rows, own = [], False
         for param in self.params:
-            if param.rates.lr is not None or param.rates.momentum is not None:
-                return False
-        return self.usual
+            lr, momentum = param.rates.lr, param.rates.momentum
+            own = own or lr is not None or momentum is not None
+            rows.append(
+                (self.lr if lr is None else lr, self.momentum if momentum is None else momentum)
+            )
+        self.own_rates = own
+        if own:
+            self._own.write(rows)
 
     def update(self, state: StepState | None = None) -> None:
         """One step: changes `data` and `velocity` of every parameter by its `grad`.
@@ -89,13 +98,13 @@ class SGD:
         Args:
             state: where the devices have `rates`, and note which parameter they could not update,
                 by its place in `params` from 1. Without it they are given the rates, and this
-                method waits for them. Parameters with rates of their own are given those.
+                method waits for them.
 
         Raises:
             RuntimeError: a parameter has no gradient.
             DivergedError: without a state: an update was not finite.
         """
-        launches: dict[tuple[backends.Backend, float, float], dict[int, Any]] = {}
+        launches: dict[backends.Backend, dict[int, Any]] = {}
         for number, p in enumerate(self.params, 1):
             if p.frozen:
                 continue
@@ -104,30 +113,28 @@ class SGD:
                     f"{p.name}: there is no gradient: Net.gradients() leaves them, and a training "
                     "step with net.keep_gradients = True"
                 )
-            lr = self.lr if p.rates.lr is None else p.rates.lr
-            momentum = self.momentum if p.rates.momentum is None else p.rates.momentum
-            tensors = launches.setdefault((backends.of(p.grad).real, lr, momentum), {})
+            tensors = launches.setdefault(backends.of(p.grad).real, {})
             tensors[number] = p.data, p.velocity, p.grad, p.lr_mult, p.decay_mult
-        noted = state or self._fresh_state(device for device, _, _ in launches)
-        for (device, lr, momentum), tensors in launches.items():
+        noted = state or self._fresh_state(launches)
+        self.write_rates()
+        for device, tensors in launches.items():
             with device.active():
                 ops.sgd_update(
                     list(tensors.values()),
-                    lr,
-                    momentum,
-                    self.weight_decay,
+                    *self.rates,
                     state=noted.on(device),
                     numbers=list(tensors),
-                    own_rates=state is None or (lr, momentum) != (self.lr, self.momentum),
+                    rates=self._own.on(device) if self.own_rates else None,
                 )
         if state is None and noted.diverged:
             name = self.params[noted.diverged - 1].name
             raise DivergedError(f"the update of {name} is not finite", name)
 
     def _fresh_state(self, devices: Iterable[backends.Backend]) -> StepState:
-        """A state in which nothing is noted."""
+        """A state with the rates of now, in which nothing is noted."""
         if self._state is None:
-            self._state = StepState(list(dict.fromkeys(devices)))
+            self._state = StepState(list(devices))
         if self._state.diverged:
             self._state.clear_diverged()
+        self._state.write(0, 0, self.rates)
         return self._state

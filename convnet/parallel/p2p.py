@@ -69,9 +69,9 @@ class Link:
             self.transport.copy(dst, dst_col, src, src_col, cols)
             return
         check = self.checksums.of(self, what, dst_col)
-        ops.peer_stamp(src, check.sent, check.sums, self.target, src_col=src_col, cols=cols)
+        ops.peer_checksum(src, check.sent, check.sums, self.target, src_col=src_col, cols=cols)
         self.transport.copy(dst, dst_col, src, src_col, cols)
-        abort = self.checksums.state.halt_on(self.target)
+        abort = self.checksums.state.aborted_on(self.target)
         ops.peer_check(dst, check.got, check.sums, abort, check.code, src_col=dst_col, cols=cols)
 
 
@@ -122,7 +122,7 @@ class Checksums:
 
     def verify(self) -> None:
         """Looks whether one was wrong. Raises: LinkError naming the devices and what travelled."""
-        code = self.state.halted
+        code = self.state.aborted
         if code:
             raise LinkError(list(self.held.values())[code - 1].text)
 
@@ -194,8 +194,8 @@ class Links:
         state = self.checksums.state
         for device, other in itertools.permutations(self.devices, 2):
             device.wait_for(other)
-            mine = held(state.halt_on(device), device)
-            ops.peer_halt(mine, held(state.halt_on(other), other))
+            mine = held(state.aborted_on(device), device)
+            ops.peer_abort(mine, held(state.aborted_on(other), other))
 
     def verify(self) -> None:
         """Waits until all devices are done, but not for ever, and looks whether one has found a

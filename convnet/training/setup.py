@@ -188,7 +188,6 @@ def _checked_memory(cfg: Config, device: str, train: Dataset, ranks: Ranks) -> F
     """What training takes in this process. Raises: MemoryNeedError: there is not as much."""
     net = build_net(cfg, train.shape, len(train.classes), device, sizes_only=True)
     net.keep_gradients = cfg.step.keep_gradients or ranks.size > 1
-    param_groups(cfg, net).begin_step(0, 1)  # which parameters have rates of their own
     batches = UPLOADS if net.backend.name == "cuda" else _HELD_BATCHES
     batch = -(-cfg.train.batch // ranks.size)
     what = f"{cfg.origin}: training at batch {cfg.train.batch}"

@@ -1,6 +1,6 @@
 // Elementwise functions and their derivatives (the equations stand in ops.h), and dst += src.
 //
-// relu, tanh, logistic, brelu and sqrt save their output: the derivative is simple in it, and the
+// relu, tanh, sigmoid, brelu and sqrt save their output: the derivative is simple in it, and the
 // input may be overwritten. The others save their input.
 //
 // NaN passes through every function here, so that a diverging run shows.
@@ -18,14 +18,14 @@ CONVNET_INLINE float value(float x, float a, float b) {
   // The order of operands in the comparisons is what keeps NaN.
   if constexpr (kKind == Activation::kRelu) return 0.0f > x ? 0.0f : x;
   if constexpr (kKind == Activation::kTanh) return a * fast_tanh(b * x);
-  if constexpr (kKind == Activation::kLogistic) return fast_logistic(x);
+  if constexpr (kKind == Activation::kSigmoid) return fast_sigmoid(x);
   if constexpr (kKind == Activation::kAbs) return std::fabs(x);
-  if constexpr (kKind == Activation::kSoftRelu) return fast_softrelu(x);
+  if constexpr (kKind == Activation::kSoftplus) return fast_softplus(x);
   if constexpr (kKind == Activation::kSquare) return x * x;
   if constexpr (kKind == Activation::kSqrt) return std::sqrt(x);
   if constexpr (kKind == Activation::kLog) return fast_log(a + x);
   if constexpr (kKind == Activation::kBrelu) return a < x ? a : (0.0f > x ? 0.0f : x);
-  if constexpr (kKind == Activation::kLinear) return a * x + b;
+  if constexpr (kKind == Activation::kAffine) return a * x + b;
   if constexpr (kKind == Activation::kDrelu) return a * fast_minus_tanh(x / a);
 }
 
@@ -38,7 +38,7 @@ CONVNET_INLINE float gradient_from_output(float y, float dy, float a, float b) {
     const float t = y / a;
     return dy * (a * b * ((1.0f - t) * (1.0f + t)));
   }
-  if constexpr (kKind == Activation::kLogistic) return dy * (y * (1.0f - y));
+  if constexpr (kKind == Activation::kSigmoid) return dy * (y * (1.0f - y));
   if constexpr (kKind == Activation::kBrelu) return y <= 0.0f ? 0.0f : (y >= a ? 0.0f : dy);
   if constexpr (kKind == Activation::kSqrt) return dy / (2.0f * y);
 }
@@ -46,10 +46,10 @@ CONVNET_INLINE float gradient_from_output(float y, float dy, float a, float b) {
 template <Activation kKind>
 CONVNET_INLINE float gradient_from_input(float x, float dy, float a) {
   if constexpr (kKind == Activation::kAbs) return x > 0.0f ? dy : (x < 0.0f ? -dy : x * dy);
-  if constexpr (kKind == Activation::kSoftRelu) return dy * fast_logistic(x);
+  if constexpr (kKind == Activation::kSoftplus) return dy * fast_sigmoid(x);
   if constexpr (kKind == Activation::kSquare) return 2.0f * dy * x;
   if constexpr (kKind == Activation::kLog) return dy / (a + x);
-  if constexpr (kKind == Activation::kLinear) return a * dy;
+  if constexpr (kKind == Activation::kAffine) return a * dy;
   if constexpr (kKind == Activation::kDrelu) {
     const float t = fast_tanh(x / a);  // 1 - (1 - t^2)
     return dy * (t * t);
@@ -57,7 +57,7 @@ CONVNET_INLINE float gradient_from_input(float x, float dy, float a) {
 }
 
 constexpr bool saves_output(Activation kind) {
-  return kind == Activation::kRelu || kind == Activation::kTanh || kind == Activation::kLogistic ||
+  return kind == Activation::kRelu || kind == Activation::kTanh || kind == Activation::kSigmoid ||
          kind == Activation::kBrelu || kind == Activation::kSqrt;
 }
 
@@ -96,12 +96,12 @@ void dispatch(Activation kind, const Run& run) {
       return run(Constant<Activation::kRelu>{});
     case Activation::kTanh:
       return run(Constant<Activation::kTanh>{});
-    case Activation::kLogistic:
-      return run(Constant<Activation::kLogistic>{});
+    case Activation::kSigmoid:
+      return run(Constant<Activation::kSigmoid>{});
     case Activation::kAbs:
       return run(Constant<Activation::kAbs>{});
-    case Activation::kSoftRelu:
-      return run(Constant<Activation::kSoftRelu>{});
+    case Activation::kSoftplus:
+      return run(Constant<Activation::kSoftplus>{});
     case Activation::kSquare:
       return run(Constant<Activation::kSquare>{});
     case Activation::kSqrt:
@@ -110,8 +110,8 @@ void dispatch(Activation kind, const Run& run) {
       return run(Constant<Activation::kLog>{});
     case Activation::kBrelu:
       return run(Constant<Activation::kBrelu>{});
-    case Activation::kLinear:
-      return run(Constant<Activation::kLinear>{});
+    case Activation::kAffine:
+      return run(Constant<Activation::kAffine>{});
     case Activation::kDrelu:
       return run(Constant<Activation::kDrelu>{});
   }

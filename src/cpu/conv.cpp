@@ -237,7 +237,7 @@ std::int64_t conv_workspace(const ConvShape& shape, Pass pass, Math math) {
                                                   : space_to_depth_workspace(shape, pass);
 }
 
-std::int64_t conv_prepared(const ConvShape& shape, Math math) {
+std::int64_t conv_prepared_bytes(const ConvShape& shape, Math math) {
   return prepared_bytes(shape, method_for(shape, Pass::kFprop, math));
 }
 

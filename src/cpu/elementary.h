@@ -121,14 +121,14 @@ CONVNET_INLINE float fast_log1p(float u) {
   return (log1p_tail(f) + f) + (large ? 0.693147181f : 0.0f);
 }
 
-CONVNET_INLINE float fast_logistic(float x) {
+CONVNET_INLINE float fast_sigmoid(float x) {
   // By e^-|x|, which cannot overflow.
   const float e = fast_exp(-std::fabs(x));
   return (x < 0.0f ? e : 1.0f) / (1.0f + e);
 }
 
 // log(1 + e^x) = max(0, x) + log(1 + e^-|x|)
-CONVNET_INLINE float fast_softrelu(float x) {
+CONVNET_INLINE float fast_softplus(float x) {
   return (0.0f > x ? 0.0f : x) + fast_log1p(fast_exp(-std::fabs(x)));
 }
 

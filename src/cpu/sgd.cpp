@@ -45,7 +45,7 @@ bool update_chunk(std::int64_t count, const UpdateFactors& by, const float* grad
 }
 
 void sgd_update(const SgdTensor* tensors, int tensor_count, float lr, float momentum,
-                float weight_decay, bool own_rates, StepState* state, Stream) {
+                float weight_decay, const float* rates, StepState* state, Stream) {
   // first_chunk[t]: the number of the first chunk of tensor t.
   std::vector<std::int64_t> first_chunk(static_cast<std::size_t>(tensor_count) + 1, 0);
   for (int t = 0; t < tensor_count; ++t) {
@@ -59,8 +59,7 @@ void sgd_update(const SgdTensor* tensors, int tensor_count, float lr, float mome
     const std::int64_t begin = (chunk - first_chunk[index]) * kChunk;
     UpdateFactors by{};
     const SgdRule rule{
-        lr,        momentum, weight_decay, tensor.lr_mult, tensor.decay_mult, tensor.number,
-        own_rates, state};
+        lr, momentum, weight_decay, tensor.lr_mult, tensor.decay_mult, tensor.number, rates, state};
     if (!update_factors(rule, &by)) return;
     const std::int64_t size = std::min(kChunk, tensor.count - begin);
     if (!update_chunk(size, by, tensor.grad + begin, tensor.velocity + begin, tensor.w + begin)) {

@@ -5,26 +5,9 @@
 #include <atomic>
 #include <cstdint>
 
-#include "ops.h"
+#include "update_factors.h"
 
 namespace convnet {
-
-// The factors of v, g and w for one tensor.
-struct UpdateFactors {
-  float momentum, rate, decay;
-};
-
-// Those that a rule comes to now; false where nothing may change.
-inline bool update_factors(const SgdRule& rule, UpdateFactors* by) {
-  const StepState* state = rule.state;
-  if (state != nullptr && !may_update(*state)) return false;
-  const bool own = state == nullptr || rule.own_rates;
-  by->momentum = own ? rule.momentum : state->momentum;
-  by->rate = (own ? rule.lr : state->lr) * rule.lr_mult;
-  const float weight_decay = own ? rule.weight_decay : state->weight_decay;
-  by->decay = by->rate * weight_decay * rule.decay_mult;
-  return true;
-}
 
 // v = momentum v - decay w - rate g;  w = w + v; both stay where the new w is not finite. Returns
 // whether all were. In sgd.cpp.

@@ -1,4 +1,4 @@
-// Strided convolutions by Winograd's algorithm: pictures and filters are copied into blocks, the
+// Strided convolutions by Winograd's algorithm: images and filters are copied into blocks, the
 // convolution of stride 1 runs on those, and gradients are copied back.
 #include "space_to_depth.h"
 
@@ -12,7 +12,7 @@
 namespace convnet {
 namespace {
 
-// A batch of pictures (or filters) [n, h, w, c] as blocks [n, rows, columns, d, d, c]: pixel
+// A batch of images (or filters) [n, h, w, c] as blocks [n, rows, columns, d, d, c]: pixel
 // (d i - pad_h + di, d j - pad_w + dj) lies in block (i, j) at (di, dj).
 struct Blocks {
   int n, h, w, c;
@@ -34,7 +34,7 @@ ConvShape unstrided(const ConvShape& s) {
   return u;
 }
 
-Blocks picture_blocks(const ConvShape& s) {
+Blocks image_blocks(const ConvShape& s) {
   const ConvShape u = unstrided(s);
   return {s.n, s.h, s.w, s.c, s.stride_h, u.h, u.w, s.pad_h, s.pad_w};
 }
@@ -45,7 +45,7 @@ Blocks filter_blocks(const ConvShape& s) {
 }
 
 // copy(pixels, block, count): for every run of pixels of one row that lie side by side in a block,
-// `count` floats of both; to zero(block, count) what lies outside the picture.
+// `count` floats of both; to zero(block, count) what lies outside the image.
 template <class Float, class BlockFloat, class Copy, class Zero>
 void for_runs(const Blocks& b, Float* pixels, BlockFloat* blocks, const Copy& copy,
               const Zero& zero) {
@@ -58,7 +58,7 @@ void for_runs(const Blocks& b, Float* pixels, BlockFloat* blocks, const Copy& co
       Float* row = pixels + (n * b.h + h) * b.w * b.c;
       for (int j = 0; j < b.columns; ++j) {
         BlockFloat* to = block + (std::int64_t{j} * b.d + di) * run;
-        const int first = j * b.d - b.pad_w;  // columns [first, first + d) of the picture
+        const int first = j * b.d - b.pad_w;  // columns [first, first + d) of the image
         const int begin = std::max(first, 0), end = std::min(first + b.d, b.w);
         if (h < 0 || h >= b.h || begin >= end) {
           zero(to, run);
@@ -107,14 +107,14 @@ bool space_to_depth_suits(const ConvShape& s, Pass pass, double direct) {
 }
 
 std::int64_t space_to_depth_workspace(const ConvShape& s, Pass pass) {
-  return Scratch::padded(bytes(picture_blocks(s).count())) +
+  return Scratch::padded(bytes(image_blocks(s).count())) +
          Scratch::padded(bytes(filter_blocks(s).count())) + winograd_workspace(unstrided(s), pass);
 }
 
 FpropBytes space_to_depth_fprop_bytes(const ConvShape& s) {
   FpropBytes sizes = winograd_fprop_bytes(unstrided(s));
   sizes.prepare += Scratch::padded(bytes(filter_blocks(s).count()));
-  sizes.multiply += Scratch::padded(bytes(picture_blocks(s).count()));
+  sizes.multiply += Scratch::padded(bytes(image_blocks(s).count()));
   return sizes;
 }
 
@@ -130,29 +130,29 @@ void space_to_depth_prepare(const ConvShape& s, const float* w, Workspace prepar
 void space_to_depth_fprop(const ConvShape& s, const float* x, Workspace prepared, const float* b,
                           bool relu, float* y, Workspace workspace) {
   Scratch scratch("conv_fprop", workspace);
-  const Blocks pictures = picture_blocks(s);
-  float* x_blocks = take(scratch, pictures);
-  to_blocks(pictures, x, x_blocks);
+  const Blocks images = image_blocks(s);
+  float* x_blocks = take(scratch, images);
+  to_blocks(images, x, x_blocks);
   winograd_fprop(unstrided(s), x_blocks, prepared, b, relu, y, scratch.rest());
 }
 
 void space_to_depth_dgrad(const ConvShape& s, const float* dy, const float* w,
                           const float* relu_mask, float* dx, Workspace workspace) {
   Scratch scratch("conv_dgrad", workspace);
-  const Blocks pictures = picture_blocks(s), filters = filter_blocks(s);
-  float *dx_blocks = take(scratch, pictures), *w_blocks = take(scratch, filters);
+  const Blocks images = image_blocks(s), filters = filter_blocks(s);
+  float *dx_blocks = take(scratch, images), *w_blocks = take(scratch, filters);
   to_blocks(filters, w, w_blocks);
   winograd_dgrad(unstrided(s), dy, w_blocks, nullptr, dx_blocks, scratch.rest());
-  from_blocks(pictures, dx_blocks, dx);
+  from_blocks(images, dx_blocks, dx);
   apply_relu_mask(count(x_dims(s)), relu_mask, dx);
 }
 
 void space_to_depth_wgrad(const ConvShape& s, const float* x, const float* dy, float* dw, float* db,
                           Workspace workspace) {
   Scratch scratch("conv_wgrad", workspace);
-  const Blocks pictures = picture_blocks(s), filters = filter_blocks(s);
-  float *x_blocks = take(scratch, pictures), *dw_blocks = take(scratch, filters);
-  to_blocks(pictures, x, x_blocks);
+  const Blocks images = image_blocks(s), filters = filter_blocks(s);
+  float *x_blocks = take(scratch, images), *dw_blocks = take(scratch, filters);
+  to_blocks(images, x, x_blocks);
   winograd_wgrad(unstrided(s), x_blocks, dy, dw_blocks, db, scratch.rest());
   from_blocks(filters, dw_blocks, dw);
 }

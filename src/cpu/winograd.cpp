@@ -13,10 +13,9 @@
 // number of threads.
 #include "winograd.h"
 
-#include <optional>
+#include <cstring>
 
-#include "choice.h"
-#include "product.h"
+#include "winograd_plan.h"
 #include "winograd_tiles.h"
 
 namespace convnet {
@@ -24,12 +23,10 @@ namespace {
 
 using namespace winograd;
 using dnnl::memory;
-using Tag = memory::format_tag;
-using Input = Picture<const float>;
+using Input = Image<const float>;
 
 // ---- transforms, compiled for several instruction sets -----------------------------------------
 
-enum class Algorithm { kF2x3, kF3x3, kF2x5 };
 enum class Role { kData, kFilter, kGradient };
 
 CONVNET_INLINE
@@ -52,7 +49,7 @@ void scatter(Algorithm algorithm, Role role, const Input& from, std::int64_t beg
 
 CONVNET_INLINE
 void gather(Algorithm algorithm, Role role, const Matrices<const float>& from, std::int64_t begin,
-            int count, const Picture<float>& to, const Epilogue& epilogue) {
+            int count, const Image<float>& to, const Epilogue& epilogue) {
   const auto as = [&](auto f) CONVNET_LAMBDA_INLINE {
     using F = decltype(f);
     if (role == Role::kData) {
@@ -75,141 +72,21 @@ void add_rows(const float* rows, int count, int columns, std::int64_t stride, fl
   }
 }
 
-// ---- shapes
-// --------------------------------------------------------------------------------------
-
-// F(m x m, r x r) of winograd_tiles.h.
-struct Sort {
-  Algorithm algorithm;
-  int m, r;
-  int numbers() const { return (m + r - 1) * (m + r - 1); }
-};
-
-constexpr Sort kSorts[] = {
-    {Algorithm::kF2x3, 2, 3}, {Algorithm::kF3x3, 3, 3}, {Algorithm::kF2x5, 2, 5}};
-
-// One convolution as tiles: `in` channels of a picture to `out` channels of another, per group.
-struct Plan {
-  Sort sort;
-  int numbers;
-  int groups, in, out;
-  int tiles_h, tiles_w;
-  std::int64_t tiles;
-  int block;  // tiles of one matrix product
-  memory::desc left, right, result;
-  std::optional<Product> wgrad;
-  dnnl::matmul product;  // of fprop and dgrad, on one thread
-  memory::desc right_as_made, scratchpad;
-  dnnl::reorder reorder;
-  bool reordered = false;
-};
-
-struct Sizes {
-  int groups, in, out, out_h, out_w;
-
-  std::int64_t tiles(int n, int m) const { return n * ceil_div(out_h, m) * ceil_div(out_w, m); }
-};
-
-Sizes sizes(const ConvShape& s, Pass pass) {
-  const int c = s.c / s.groups, k = s.k / s.groups;
-  if (pass == Pass::kDgrad) return {s.groups, k, c, s.h, s.w};
-  return {s.groups, c, k, s.p, s.q};
-}
-
-// What transforming one number costs, in multiplications of a matrix product. Measured: 18 to 26
-// for pictures, 30 to 45 in wgrad, where what is transformed leaves the cache before it is used,
-// and about 180 for filters, whose numbers lie far apart and are laid out once more.
-constexpr double kTransformCost = 25, kWgradTransformCost = 40, kFilterCost = 200;
-
-// The cost in multiplications.
-double cost(const ConvShape& s, Pass pass, const Sort& sort) {
-  const Sizes z = sizes(s, pass);
-  const double filters = 1.0 * z.in * z.out * z.groups;
-  const double each = pass == Pass::kWgrad ? kWgradTransformCost : kTransformCost;
-  const double transforms = each * z.groups * (z.in + z.out);
-  const auto tiles = static_cast<double>(z.tiles(s.n, sort.m));
-  return sort.numbers() * (tiles * (filters + transforms) + kFilterCost * filters);
-}
-
-// The cheapest of those for filters of this size; null where there is none.
-const Sort* best_sort(const ConvShape& s, Pass pass) {
-  const Sort* best = nullptr;
-  for (const Sort& sort : kSorts) {
-    if (sort.r != s.r || sort.r != s.s) continue;
-    if (best == nullptr || cost(s, pass, sort) < cost(s, pass, *best)) best = &sort;
-  }
-  return best;
-}
-
-// Tiles of one matrix product. Between 32 and 128 (wgrad: 96 and 192) it makes little difference.
-constexpr int kBlock = 64, kWgradBlock = 128;
-
-// fprop, dgrad: [tiles, in] x [in, out]; wgrad: [out, tiles] x [tiles, in], added to the result.
-std::shared_ptr<const Plan> make_plan(const ConvShape& s, Pass pass) {
-  const Sizes z = sizes(s, pass);
-  const auto f32 = memory::data_type::f32;
-  auto plan = std::make_shared<Plan>();
-  plan->sort = *best_sort(s, pass);
-  plan->numbers = plan->sort.numbers();
-  plan->groups = z.groups, plan->in = z.in, plan->out = z.out;
-  plan->tiles_h = static_cast<int>(ceil_div(z.out_h, plan->sort.m));
-  plan->tiles_w = static_cast<int>(ceil_div(z.out_w, plan->sort.m));
-  plan->tiles = z.tiles(s.n, plan->sort.m);
-  dnnl::primitive_attr attr = user_scratchpad(Math::kFp32);
-  if (pass == Pass::kWgrad) {
-    const memory::dim batch = plan->numbers * z.groups;
-    plan->block = static_cast<int>(std::min<std::int64_t>(plan->tiles, kWgradBlock));
-    plan->left = memory::desc({batch, z.out, plan->block}, f32, Tag::acb);
-    plan->right = memory::desc({batch, plan->block, z.in}, f32, Tag::abc);
-    plan->result = memory::desc({batch, z.out, z.in}, f32, Tag::abc);
-    dnnl::post_ops add;
-    add.append_sum(1.0f);
-    attr.set_post_ops(add);
-    plan->wgrad = Product::matmul(plan->left, plan->right, {}, plan->result, attr);
-    return plan;
-  }
-  const memory::dim batch = plan->numbers;
-  plan->block = static_cast<int>(std::min<std::int64_t>(plan->tiles, kBlock));
-  plan->left = memory::desc({batch, plan->block, z.in}, f32, Tag::abc);
-  plan->result = memory::desc({batch, plan->block, z.out}, f32, Tag::abc);
-  const OneThread alone;  // each thread multiplies blocks of its own
-  const dnnl::matmul::primitive_desc product(
-      cpu_engine(), plan->left, {{batch, z.in, z.out}, f32, Tag::any}, plan->result, attr);
-  plan->product = dnnl::matmul(product);
-  plan->right = product.weights_desc();
-  plan->scratchpad = product.scratchpad_desc();
-  // Filters are transformed as they lie, K x C: right for dgrad, turned for fprop.
-  plan->right_as_made =
-      memory::desc({batch, z.in, z.out}, f32, pass == Pass::kFprop ? Tag::acb : Tag::abc);
-  plan->reordered = plan->right != plan->right_as_made;
-  if (plan->reordered) {
-    plan->reorder = dnnl::reorder(dnnl::reorder::primitive_desc(cpu_engine(), plan->right_as_made,
-                                                                cpu_engine(), plan->right));
-  }
-  return plan;
-}
-
-std::shared_ptr<const Plan> winograd_plan(const ConvShape& s, Pass pass) {
-  static PlanCache<Plan> cache;
-  return cache.get({static_cast<int>(pass), s.n, s.h, s.w, s.c, s.k, s.r, s.p, s.q, s.groups},
-                   [&] { return make_plan(s, pass); });
-}
-
 std::size_t floats(std::int64_t count) { return static_cast<std::size_t>(count) * sizeof(float); }
 
-// Pictures of one group. Tiles of inputs overlap; those of outputs do not.
+// Images of one group. Tiles of inputs overlap; those of outputs do not.
 template <class Float>
-Picture<Float> picture(const Plan& plan, Float* data, int h, int w, int channels, int pad_h,
-                       int pad_w) {
+Image<Float> image(const Plan& plan, Float* data, int h, int w, int channels, int pad_h,
+                   int pad_w) {
   const std::int64_t row = std::int64_t{w} * channels;
-  return {data,         h * row,      row,         channels, h,    w,
-          plan.tiles_h, plan.tiles_w, plan.sort.m, pad_h,    pad_w};
+  return {data,         h * row,        row,   channels, h, w, plan.tiles_h,
+          plan.tiles_w, plan.variant.m, pad_h, pad_w};
 }
 
 // The filters [K, R, S, C/G] from k = `first` on, one tile each.
 template <class Float>
-Picture<Float> filters(const Plan& plan, Float* w, int first, int channels, bool turned) {
-  const int r = plan.sort.r;
+Image<Float> filters(const Plan& plan, Float* w, int first, int channels, bool turned) {
+  const int r = plan.variant.r;
   const std::int64_t row = std::int64_t{r} * channels, filter = r * row;
   Float* data = w + first * filter;
   if (turned) return {data + filter - channels, filter, -row, -channels, r, r, 1, 1, r, 0, 0};
@@ -218,8 +95,7 @@ Picture<Float> filters(const Plan& plan, Float* w, int first, int channels, bool
 
 constexpr int kFiltersAtOnce = 8;
 
-// ---- fprop and dgrad
-// -------------------------------------------------------------------------------
+// ---- fprop and dgrad ----------------------------------------------------------------------------
 
 // Of the transformed filters of all groups, and of the workspace to make them.
 std::int64_t filter_bytes(const Plan& plan) {
@@ -247,8 +123,8 @@ void transform_filters(const Plan& plan, const float* w, bool turned,
     const Input from = filters(plan, w, g * k, c, turned);
     float* made = static_cast<float*>(plan.reordered ? own : results[g].get_data_handle());
     parallel_chunks(k, kFiltersAtOnce, [&](std::int64_t begin, std::int64_t count) {
-      vectorized<scatter>(plan.sort.algorithm, Role::kFilter, from, begin, static_cast<int>(count),
-                          {made + begin * c, std::int64_t{c} * k, c});
+      vectorized<scatter>(plan.variant.algorithm, Role::kFilter, from, begin,
+                          static_cast<int>(count), {made + begin * c, std::int64_t{c} * k, c});
     });
     if (!plan.reordered) continue;
     memory source = memory_at(plan.right_as_made, made), result = results[g];
@@ -264,7 +140,7 @@ std::int64_t correlate_workspace(const Plan& plan) {
 }
 
 void correlate(const Plan& plan, const std::vector<memory>& right, const Input& from,
-               const Picture<float>& to, const Epilogue& epilogue, Scratch scratch) {
+               const Image<float>& to, const Epilogue& epilogue, Scratch scratch) {
   const std::int64_t blocks = ceil_div(plan.tiles, plan.block);
   struct Buffers {
     float *left, *result;
@@ -283,7 +159,7 @@ void correlate(const Plan& plan, const std::vector<memory>& right, const Input& 
     const int count = static_cast<int>(std::min<std::int64_t>(plan.block, plan.tiles - begin));
     Input source = from;
     source.data += static_cast<std::int64_t>(g) * plan.in;
-    vectorized<scatter>(plan.sort.algorithm, Role::kData, source, begin, count,
+    vectorized<scatter>(plan.variant.algorithm, Role::kData, source, begin, count,
                         {mine.left, std::int64_t{plan.block} * plan.in, plan.in});
     // Rows past `count` hold what they held; nobody reads their products.
     plan.product.execute(cpu_stream(),
@@ -292,20 +168,19 @@ void correlate(const Plan& plan, const std::vector<memory>& right, const Input& 
                           {DNNL_ARG_DST, memory_at(plan.result, mine.result)},
                           {DNNL_ARG_SCRATCHPAD, memory_at(plan.scratchpad, mine.scratchpad)}});
     cpu_stream().wait();
-    Picture<float> target = to;
+    Image<float> target = to;
     const std::int64_t channel = static_cast<std::int64_t>(g) * plan.out;
     target.data += channel;
     Epilogue part = epilogue;
     if (part.bias != nullptr) part.bias += channel;
     if (part.mask != nullptr) part.mask += channel;
-    vectorized<gather>(plan.sort.algorithm, Role::kData,
+    vectorized<gather>(plan.variant.algorithm, Role::kData,
                        {mine.result, std::int64_t{plan.block} * plan.out, plan.out}, begin, count,
                        target, part);
   });
 }
 
-// ---- wgrad
-// -----------------------------------------------------------------------------------------
+// ---- wgrad --------------------------------------------------------------------------------------
 
 // db[k] = the sum of dy over rows: partial sums of fixed pieces, then those in order.
 constexpr int kRowsAtOnce = 512;
@@ -338,8 +213,8 @@ void scatter_block(const Plan& plan, Role role, const Input& from, std::int64_t 
     source.data += static_cast<std::int64_t>(g) * channels;
     float* matrices = to + g * plan.numbers * stride;
     parallel_chunks(count, kTilesAtOnce, [&](std::int64_t first, std::int64_t some) {
-      vectorized<scatter>(plan.sort.algorithm, role, source, begin + first, static_cast<int>(some),
-                          {matrices + first * channels, stride, channels});
+      vectorized<scatter>(plan.variant.algorithm, role, source, begin + first,
+                          static_cast<int>(some), {matrices + first * channels, stride, channels});
     });
     if (count == plan.block) continue;
     for (int i = 0; i < plan.numbers; ++i) {
@@ -350,28 +225,8 @@ void scatter_block(const Plan& plan, Role role, const Input& from, std::int64_t 
 
 }  // namespace
 
-double direct_cost(const ConvShape& s) {
-  return 1.0 * s.n * s.p * s.q * s.k * s.r * s.s * (s.c / s.groups);
-}
-
-namespace {}  // namespace
-
-bool winograd_suits(const ConvShape& s, Pass pass, double otherwise) {
-  const Choice chosen = choice_of("CONVNET_WINOGRAD");
-  if (s.stride_h != 1 || s.stride_w != 1 || s.pad_h >= s.r || s.pad_w >= s.s) return false;
-  const Sort* sort = best_sort(s, pass);
-  if (sort == nullptr || chosen == Choice::kOff) return false;
-  return chosen == Choice::kAlways || cost(s, pass, *sort) < otherwise;
-}
-
-std::string winograd_name(const ConvShape& shape, Pass pass) {
-  const Sort* sort = best_sort(shape, pass);
-  const std::string m = std::to_string(sort->m), r = std::to_string(sort->r);
-  return "Winograd, F(" + m + " x " + m + ", " + r + " x " + r + ")";
-}
-
 std::int64_t winograd_workspace(const ConvShape& s, Pass pass) {
-  const auto plan = winograd_plan(s, pass);
+  const auto plan = plan_of(s, pass);
   const auto size = [](std::size_t bytes) { return Scratch::padded(bytes); };
   if (pass == Pass::kDgrad) {
     return size(filter_bytes(*plan)) +
@@ -383,39 +238,39 @@ std::int64_t winograd_workspace(const ConvShape& s, Pass pass) {
 }
 
 FpropBytes winograd_fprop_bytes(const ConvShape& s) {
-  const auto plan = winograd_plan(s, Pass::kFprop);
+  const auto plan = plan_of(s, Pass::kFprop);
   return {filter_bytes(*plan), filter_workspace(*plan), correlate_workspace(*plan)};
 }
 
 void winograd_prepare(const ConvShape& s, const float* w, Workspace prepared, Workspace workspace) {
-  const auto plan = winograd_plan(s, Pass::kFprop);
+  const auto plan = plan_of(s, Pass::kFprop);
   const auto right = filters_in(*plan, prepared.data);
   transform_filters(*plan, w, false, right, Scratch("conv_prepare", workspace));
 }
 
 void winograd_fprop(const ConvShape& s, const float* x, Workspace prepared, const float* b,
                     bool relu, float* y, Workspace workspace) {
-  const auto plan = winograd_plan(s, Pass::kFprop);
+  const auto plan = plan_of(s, Pass::kFprop);
   const auto right = filters_in(*plan, prepared.data);
-  correlate(*plan, right, picture(*plan, x, s.h, s.w, s.c, s.pad_h, s.pad_w),
-            picture(*plan, y, s.p, s.q, s.k, 0, 0), {b, relu, nullptr},
+  correlate(*plan, right, image(*plan, x, s.h, s.w, s.c, s.pad_h, s.pad_w),
+            image(*plan, y, s.p, s.q, s.k, 0, 0), {b, relu, nullptr},
             Scratch("conv_fprop", workspace));
 }
 
 void winograd_dgrad(const ConvShape& s, const float* dy, const float* w, const float* relu_mask,
                     float* dx, Workspace workspace) {
-  const auto plan = winograd_plan(s, Pass::kDgrad);
+  const auto plan = plan_of(s, Pass::kDgrad);
   Scratch scratch("conv_dgrad", workspace);
   const auto right = filters_in(*plan, scratch.take(filter_bytes(*plan)));
   transform_filters(*plan, w, true, right, scratch);
   const int pad_h = s.r - 1 - s.pad_h, pad_w = s.s - 1 - s.pad_w;
-  correlate(*plan, right, picture(*plan, dy, s.p, s.q, s.k, pad_h, pad_w),
-            picture(*plan, dx, s.h, s.w, s.c, 0, 0), {nullptr, false, relu_mask}, scratch);
+  correlate(*plan, right, image(*plan, dy, s.p, s.q, s.k, pad_h, pad_w),
+            image(*plan, dx, s.h, s.w, s.c, 0, 0), {nullptr, false, relu_mask}, scratch);
 }
 
 void winograd_wgrad(const ConvShape& s, const float* x, const float* dy, float* dw, float* db,
                     Workspace workspace) {
-  const auto plan = winograd_plan(s, Pass::kWgrad);
+  const auto plan = plan_of(s, Pass::kWgrad);
   Scratch scratch("conv_wgrad", workspace);
   float* left = static_cast<float*>(scratch.take(plan->left.get_size()));
   float* right = static_cast<float*>(scratch.take(plan->right.get_size()));
@@ -425,8 +280,8 @@ void winograd_wgrad(const ConvShape& s, const float* x, const float* dy, float* 
   parallel_chunks(
       matrix * plan->numbers * plan->groups, kChunk,
       [&](std::int64_t begin, std::int64_t count) { std::memset(sums + begin, 0, floats(count)); });
-  const Input inputs = picture(*plan, x, s.h, s.w, s.c, s.pad_h, s.pad_w);
-  const Input gradients = picture(*plan, dy, s.p, s.q, s.k, 0, 0);
+  const Input inputs = image(*plan, x, s.h, s.w, s.c, s.pad_h, s.pad_w);
+  const Input gradients = image(*plan, dy, s.p, s.q, s.k, 0, 0);
   for (std::int64_t begin = 0; begin < plan->tiles; begin += plan->block) {
     const int count = static_cast<int>(std::min<std::int64_t>(plan->block, plan->tiles - begin));
     scatter_block(*plan, Role::kGradient, gradients, begin, count, out, left);
@@ -435,10 +290,10 @@ void winograd_wgrad(const ConvShape& s, const float* x, const float* dy, float* 
     plan->wgrad->run(left, right, nullptr, sums, rest);
   }
   for (int g = 0; g < plan->groups; ++g) {
-    const Picture<float> target = filters(*plan, dw, g * out, in, false);
+    const Image<float> target = filters(*plan, dw, g * out, in, false);
     const float* group = sums + g * plan->numbers * matrix;
     parallel_chunks(out, kFiltersAtOnce, [&](std::int64_t begin, std::int64_t count) {
-      vectorized<gather>(plan->sort.algorithm, Role::kFilter, {group + begin * in, matrix, in},
+      vectorized<gather>(plan->variant.algorithm, Role::kFilter, {group + begin * in, matrix, in},
                          begin, static_cast<int>(count), target, {nullptr, false, nullptr});
     });
   }

@@ -124,11 +124,11 @@ CONVNET_INLINE void multiply(const float* const* in, float* const* out, int widt
 
 constexpr int kLanes = 32;  // channels transformed at a time: a tile of them stays in the L1 cache
 
-// A picture (or filter) of pixels that lie anywhere regular, and tiles of it. What tiles have
-// outside the picture reads as zero and is not written.
+// An image (or filter) of pixels that lie anywhere regular, and tiles of it. What tiles have
+// outside the image reads as zero and is not written.
 template <class Float>
-struct Picture {
-  Float* data;  // of picture 0, pixel (0, 0), first channel
+struct Image {
+  Float* data;  // of image 0, pixel (0, 0), first channel
   std::int64_t stride_n, stride_h, stride_w;
   int h, w;
   int tiles_h, tiles_w, step;  // tile (i, j) begins at row i * step - pad_h
@@ -155,7 +155,7 @@ struct Matrices {
 
 // Tiles [begin, begin + count) of `from`, multiplied from both sides, into rows 0, 1, ... of `to`.
 template <class Matrix>
-CONVNET_INLINE void scatter_tiles(const Picture<const float>& from, std::int64_t begin, int count,
+CONVNET_INLINE void scatter_tiles(const Image<const float>& from, std::int64_t begin, int count,
                                   const Matrices<float>& to) {
   constexpr int rows = Matrix::rows, cols = Matrix::cols;
   alignas(64) static const float zeros[kLanes] = {};
@@ -190,7 +190,7 @@ CONVNET_INLINE void scatter_tiles(const Picture<const float>& from, std::int64_t
 struct Epilogue {
   const float* bias;  // [channels]
   bool relu;          // a NaN stays one
-  const float* mask;  // laid out as the picture: zero where it is <= 0
+  const float* mask;  // laid out as the image: zero where it is <= 0
 
   CONVNET_INLINE void store(const float* from, float* to, std::int64_t offset, int channel,
                             int width) const {
@@ -216,7 +216,7 @@ struct Epilogue {
 // The way back: rows 0, 1, ... of `from`, multiplied from both sides, into the tiles of `to`.
 template <class Matrix>
 CONVNET_INLINE void gather_tiles(const Matrices<const float>& from, std::int64_t begin, int count,
-                                 const Picture<float>& to, const Epilogue& epilogue) {
+                                 const Image<float>& to, const Epilogue& epilogue) {
   constexpr int rows = Matrix::rows, cols = Matrix::cols;
   alignas(64) float half[rows][cols][kLanes], whole[rows][kLanes];
   for (int tile = 0; tile < count; ++tile) {

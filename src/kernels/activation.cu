@@ -9,7 +9,7 @@
 // Limits:   bytes: 8 an element forward, 12 backward and in accumulate. The functions cost 1 to
 //           about 40 instructions an element, which stays below the time of the memory.
 //
-// relu, tanh, logistic, brelu and sqrt save their output: the derivative is simple in it, and the
+// relu, tanh, sigmoid, brelu and sqrt save their output: the derivative is simple in it, and the
 // input may be overwritten. The others save their input. NaN passes through every function, so that
 // a diverging run shows; the order of operands in the comparisons is what keeps it.
 #include <type_traits>
@@ -31,9 +31,9 @@ struct Value {
   __device__ float operator()(float x) const {
     if constexpr (kKind == Activation::kRelu) return 0.0f > x ? 0.0f : x;
     if constexpr (kKind == Activation::kTanh) return a * tanhf(b * x);
-    if constexpr (kKind == Activation::kLogistic) return logistic(x);
+    if constexpr (kKind == Activation::kSigmoid) return sigmoid(x);
     if constexpr (kKind == Activation::kAbs) return fabsf(x);
-    if constexpr (kKind == Activation::kSoftRelu) {
+    if constexpr (kKind == Activation::kSoftplus) {
       // log(1 + e^x) = max(0, x) + log(1 + e^-|x|)
       return (0.0f > x ? 0.0f : x) + log1pf(expf(-fabsf(x)));
     }
@@ -41,12 +41,12 @@ struct Value {
     if constexpr (kKind == Activation::kSqrt) return sqrtf(x);
     if constexpr (kKind == Activation::kLog) return logf(a + x);
     if constexpr (kKind == Activation::kBrelu) return a < x ? a : (0.0f > x ? 0.0f : x);
-    if constexpr (kKind == Activation::kLinear) return a * x + b;
+    if constexpr (kKind == Activation::kAffine) return a * x + b;
     if constexpr (kKind == Activation::kDrelu) return x - a * tanhf(x / a);
   }
 
   // By e^-|x|, which cannot overflow.
-  static __device__ float logistic(float x) {
+  static __device__ float sigmoid(float x) {
     const float e = expf(-fabsf(x));
     return (x < 0.0f ? e : 1.0f) / (1.0f + e);
   }
@@ -54,7 +54,7 @@ struct Value {
 
 template <Activation kKind>
 constexpr bool kSavesOutput =
-    kKind == Activation::kRelu || kKind == Activation::kTanh || kKind == Activation::kLogistic ||
+    kKind == Activation::kRelu || kKind == Activation::kTanh || kKind == Activation::kSigmoid ||
     kKind == Activation::kBrelu || kKind == Activation::kSqrt;
 
 // dy times the derivative. `saved` is y for the functions that save their output, else x.
@@ -76,7 +76,7 @@ struct Gradient {
       const float t = y / a;
       return dy * (a * b * ((1.0f - t) * (1.0f + t)));
     }
-    if constexpr (kKind == Activation::kLogistic) return dy * (y * (1.0f - y));
+    if constexpr (kKind == Activation::kSigmoid) return dy * (y * (1.0f - y));
     if constexpr (kKind == Activation::kBrelu) return y <= 0.0f ? 0.0f : (y >= a ? 0.0f : dy);
     return dy / (2.0f * y);  // kSqrt
   }
@@ -85,12 +85,12 @@ struct Gradient {
     if constexpr (kKind == Activation::kAbs) {
       return x > 0.0f ? dy : (x < 0.0f ? -dy : x * dy);  // x * dy: 0, or NaN for NaN
     }
-    if constexpr (kKind == Activation::kSoftRelu) {
-      return dy * Value<Activation::kLogistic>::logistic(x);
+    if constexpr (kKind == Activation::kSoftplus) {
+      return dy * Value<Activation::kSigmoid>::sigmoid(x);
     }
     if constexpr (kKind == Activation::kSquare) return 2.0f * dy * x;
     if constexpr (kKind == Activation::kLog) return dy / (a + x);
-    if constexpr (kKind == Activation::kLinear) return a * dy;
+    if constexpr (kKind == Activation::kAffine) return a * dy;
     const float t = tanhf(x / a);  // kDrelu: 1 - (1 - t^2)
     return dy * (t * t);
   }
@@ -176,12 +176,12 @@ void dispatch(Activation kind, const Run& run) {
       return run(Constant<Activation::kRelu>{});
     case Activation::kTanh:
       return run(Constant<Activation::kTanh>{});
-    case Activation::kLogistic:
-      return run(Constant<Activation::kLogistic>{});
+    case Activation::kSigmoid:
+      return run(Constant<Activation::kSigmoid>{});
     case Activation::kAbs:
       return run(Constant<Activation::kAbs>{});
-    case Activation::kSoftRelu:
-      return run(Constant<Activation::kSoftRelu>{});
+    case Activation::kSoftplus:
+      return run(Constant<Activation::kSoftplus>{});
     case Activation::kSquare:
       return run(Constant<Activation::kSquare>{});
     case Activation::kSqrt:
@@ -190,8 +190,8 @@ void dispatch(Activation kind, const Run& run) {
       return run(Constant<Activation::kLog>{});
     case Activation::kBrelu:
       return run(Constant<Activation::kBrelu>{});
-    case Activation::kLinear:
-      return run(Constant<Activation::kLinear>{});
+    case Activation::kAffine:
+      return run(Constant<Activation::kAffine>{});
     case Activation::kDrelu:
       return run(Constant<Activation::kDrelu>{});
   }

@@ -4,7 +4,7 @@
 //
 // Tensors:  x [N, H, W, C] uint8, offsets [N, 2] int32 (rows, columns), mirror [N] uint8, noise
 //           [N, C] or null, mean [H, W, C] or [1, 1, C], all read; y [N, P, Q, C] written.
-// Mapping:  a warp takes a row of a crop, so that what depends on the picture and the row is the
+// Mapping:  a warp takes a row of a crop, so that what depends on the image and the row is the
 //           same in all lanes; a lane takes four neighbouring elements at a time, and stores them
 //           by one 128-bit access where Q C is a multiple of four and y aligned to 16 bytes. No
 //           shared memory, no barriers.
@@ -14,7 +14,7 @@
 //           35 instructions an element, which is about as long as the memory takes.
 #include "device/launch.h"
 #include "device/vectors.h"
-#include "divider.cuh"
+#include "fast_divmod.cuh"
 #include "ops.h"
 #include "warp.cuh"
 
@@ -26,13 +26,13 @@ constexpr int kBlockRows = kBlockThreads / kWarpLanes;
 struct Crop {
   AugmentShape shape;
   unsigned rows, length;  // of all crops: N P rows of Q C elements
-  Divider by_p, by_c;
+  FastDivmod by_p, by_c;
   float scale;
   bool vectors;     // 128-bit stores
   bool mean_image;  // mean is [H, W, C]
 };
 
-struct Pictures {
+struct Images {
   const std::uint8_t* x;
   const std::int32_t* offsets;
   const std::uint8_t* mirror;
@@ -40,20 +40,20 @@ struct Pictures {
   const float* mean;
 };
 
-// A row of one picture; null pointers where it lies outside.
+// A row of one image; null pointers where it lies outside.
 struct Row {
   const std::uint8_t* x;
   const float* mean;
   const float* noise;  // or null: none
-  unsigned left;       // the crop's first column in the picture
+  unsigned left;       // the crop's first column in the image
   bool mirrored;
 };
 
-__device__ Row row_of(const Crop& crop, const Pictures& from, unsigned row) {
+__device__ Row row_of(const Crop& crop, const Images& from, unsigned row) {
   const AugmentShape& shape = crop.shape;
   unsigned n = row;
   const auto p = static_cast<unsigned>(crop.by_p.split(&n));
-  // A place above or left of the picture wraps to a number beyond any size.
+  // A place above or left of the image wraps to a number beyond any size.
   const unsigned h = p + static_cast<unsigned>(from.offsets[2 * n]);
   Row result{};
   if (h >= static_cast<unsigned>(shape.h)) return result;
@@ -76,8 +76,7 @@ __device__ float pixel(const Crop& crop, const Row& row, int q, int c) {
   return crop.scale * (static_cast<float>(row.x[place]) + noise - mean);
 }
 
-__global__ void __launch_bounds__(kBlockThreads)
-    augment_kernel(Crop crop, Pictures from, float* y) {
+__global__ void __launch_bounds__(kBlockThreads) augment_kernel(Crop crop, Images from, float* y) {
   const unsigned number = blockIdx.x * kBlockRows + threadIdx.x / kWarpLanes;
   if (number >= crop.rows) return;
   const Row row = row_of(crop, from, number);
@@ -112,13 +111,13 @@ void augment(const AugmentShape& shape, const std::uint8_t* x, const std::int32_
   crop.shape = shape;
   crop.rows = static_cast<unsigned>(shape.n) * static_cast<unsigned>(shape.p);
   crop.length = static_cast<unsigned>(shape.q) * static_cast<unsigned>(shape.c);
-  crop.by_p = Divider(shape.p);
-  crop.by_c = Divider(shape.c);
+  crop.by_p = FastDivmod(shape.p);
+  crop.by_c = FastDivmod(shape.c);
   crop.scale = scale;
   crop.vectors = crop.length % 4 == 0 && aligned16(y);
   crop.mean_image = shape.mean_h == shape.h && shape.mean_w == shape.w;
   launch("augment", augment_kernel, blocks_for(crop.rows, kBlockRows), dim3(kBlockThreads), 0,
-         stream, crop, Pictures{x, offsets, mirror, noise, mean}, y);
+         stream, crop, Images{x, offsets, mirror, noise, mean}, y);
 }
 
 }  // namespace convnet

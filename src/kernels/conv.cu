@@ -10,8 +10,8 @@
 #include "conv.cuh"
 
 #include "device/launch.h"
-#include "divider.cuh"
 #include "dropout.cuh"
+#include "fast_divmod.cuh"
 #include "mma_plan.cuh"
 #include "mma_tuned.cuh"
 #include "warp.cuh"
@@ -48,7 +48,7 @@ void cut(const Product& product, Plan* plan) {
 }
 
 __global__ void __launch_bounds__(kBlockThreads)
-    split_sum_kernel(const float* partials, unsigned splits, unsigned count, Divider by_channels,
+    split_sum_kernel(const float* partials, unsigned splits, unsigned count, FastDivmod by_channels,
                      Epilogue epilogue, float* out) {
   const unsigned i = global_thread();
   if (i >= count) return;
@@ -64,7 +64,7 @@ __global__ void __launch_bounds__(kBlockThreads)
 // A thread for each four numbers of the mask that lie in a row, as in dropout.cu.
 __global__ void __launch_bounds__(kBlockThreads)
     split_dropout_kernel(const float* partials, unsigned splits, unsigned rows, unsigned channels,
-                         Divider by_fours, unsigned fours, Epilogue epilogue, DropoutDraw draw,
+                         FastDivmod by_fours, unsigned fours, Epilogue epilogue, DropoutDraw draw,
                          float* out) {
   unsigned row = global_thread();
   if (row >= rows * fours) return;
@@ -173,7 +173,7 @@ float* partials_in(OpName op, std::int64_t floats, Workspace workspace) {
 void sum_splits(OpName op, const float* partials, unsigned splits, std::int64_t count,
                 std::int64_t channels, const Epilogue& epilogue, float* out, void* stream) {
   launch(op, split_sum_kernel, blocks_for(count), dim3(kBlockThreads), 0, stream, partials, splits,
-         static_cast<unsigned>(count), Divider(channels), epilogue, out);
+         static_cast<unsigned>(count), FastDivmod(channels), epilogue, out);
 }
 
 void sum_splits_and_drop(OpName op, const float* partials, unsigned splits, std::int64_t count,
@@ -182,7 +182,7 @@ void sum_splits_and_drop(OpName op, const float* partials, unsigned splits, std:
   const std::int64_t rows = count / channels, fours = (channels + 6) / 4;
   launch(op, split_dropout_kernel, blocks_for(rows * fours), dim3(kBlockThreads), 0, stream,
          partials, splits, static_cast<unsigned>(rows), static_cast<unsigned>(channels),
-         Divider(fours), static_cast<unsigned>(fours), epilogue, draw, out);
+         FastDivmod(fours), static_cast<unsigned>(fours), epilogue, draw, out);
 }
 
 }  // namespace convnet

@@ -34,26 +34,26 @@ struct Plan {
 
 // A block's part of the plan. Blocks that read the same rows of A run at the same time, and those
 // of one split before those of the next.
-struct Place {
+struct TileCoord {
   unsigned tile_m, tile_n, product, split;
 };
-__device__ inline Place block_place(const Plan& plan) {
+__device__ inline TileCoord block_coord(const Plan& plan) {
   unsigned rest = blockIdx.x;
-  Place place;
-  place.tile_n = rest % plan.tiles_n;
+  TileCoord coord;
+  coord.tile_n = rest % plan.tiles_n;
   rest /= plan.tiles_n;
-  place.tile_m = rest % plan.tiles_m;
+  coord.tile_m = rest % plan.tiles_m;
   rest /= plan.tiles_m;
-  place.product = rest % plan.products;
-  place.split = rest / plan.products;
-  return place;
+  coord.product = rest % plan.products;
+  coord.split = rest / plan.products;
+  return coord;
 }
 
 // The steps along k of a split: [begin, end), perhaps none.
-struct Steps {
+struct KRange {
   unsigned begin, end;
 };
-__device__ inline Steps split_steps(const Plan& plan, unsigned split, unsigned length) {
+__device__ inline KRange split_range(const Plan& plan, unsigned split, unsigned length) {
   const unsigned steps = (length + kTileK - 1) / kTileK;
   const unsigned each = (steps + plan.splits - 1) / plan.splits;
   const unsigned begin = min(split * each, steps);

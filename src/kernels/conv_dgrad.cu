@@ -19,8 +19,8 @@
 // Mapping: a block computes a tile of pixels x channels of one group and class (tile.cuh), and with
 // splits a part of the sum (epilogue.cuh). A is gather.cuh's, walking back over dy.
 // Ragged edges: all as in conv_fprop.cu. Pixels that no window saw, and classes without a tap, get
-// 0. 128-bit loads need C/G and K/G to be multiples of 4 and aligned arrays. Cost: 2 N P Q K R S
-// C/G flops, less what falls beyond the image, plus ragged tiles of each class.
+// 0. 128-bit loads need C/G and K/G to be multiples of 4 and aligned arrays.
+// Cost: 2 N P Q K R S C/G flops, less what falls beyond the image, plus ragged tiles of each class.
 #include "device/launch.h"
 #include "device/vectors.h"
 #include "dgrad.cuh"
@@ -71,11 +71,11 @@ __global__ void __launch_bounds__(T::kThreads, T::blocks(kVector))
     conv_dgrad_kernel(const DgradParameters parameters, const float* dy, const float* w,
                       float* dx) {
   const ConvShape& s = parameters.shape;
-  const Place place = block_place(parameters.plan);
-  const unsigned pixel_class = place.product % parameters.classes;
-  const unsigned group = place.product / parameters.classes;
+  const TileCoord coord = block_coord(parameters.plan);
+  const unsigned pixel_class = coord.product % parameters.classes;
+  const unsigned group = coord.product / parameters.classes;
   const unsigned group_c = s.c / s.groups, group_k = s.k / s.groups;
-  const unsigned first_row = place.tile_m * T::kM, first_channel = place.tile_n * T::kN;
+  const unsigned first_row = coord.tile_m * T::kM, first_channel = coord.tile_n * T::kN;
   const Axis v = class_axis(pixel_class / parameters.classes_w, s.stride_h, s.pad_h, s.h, s.r);
   const Axis h = class_axis(pixel_class % parameters.classes_w, s.stride_w, s.pad_w, s.w, s.s);
   const unsigned rows = s.n * v.count * h.count;
@@ -101,12 +101,12 @@ __global__ void __launch_bounds__(T::kThreads, T::blocks(kVector))
                                         first_channel);
 
   float sum[T::kThreadM][T::kThreadN];
-  const Steps steps = split_steps(parameters.plan, place.split, taps.length);
+  const KRange range = split_range(parameters.plan, coord.split, taps.length);
   OnlyMultiply also;
-  multiply<T>(pixels, filters, steps.begin, steps.end, sum, also);
+  multiply<T>(pixels, filters, range.begin, range.end, sum, also);
 
   Output output{};
-  output.out = dx + std::size_t{place.split} * parameters.plan.outputs;
+  output.out = dx + std::size_t{coord.split} * parameters.plan.outputs;
   output.first_row = first_row;
   output.first_column = first_channel;
   output.rows = rows;

@@ -11,8 +11,8 @@
 // sum over i (epilogue.cuh). A is never formed: gather.cuh reads its elements from x. Ragged edges:
 // places beyond the image, rows past the last pixel, filters past the last and i past R S C/G are
 // read as zeros; only pixels and filters that exist are stored. Any shape that ops.h allows will
-// do; 128-bit loads need C/G to be a multiple of 4 and aligned arrays. Cost: 2 N P Q K R S C/G
-// flops; x is read about K/G / tile columns times, mostly from L2.
+// do; 128-bit loads need C/G to be a multiple of 4 and aligned arrays.
+// Cost: 2 N P Q K R S C/G flops; x is read about K/G / tile columns times, mostly from L2.
 #include "conv.cuh"
 #include "device/launch.h"
 #include "device/vectors.h"
@@ -61,9 +61,9 @@ template <class T, bool kVector>
 __global__ void __launch_bounds__(T::kThreads, T::blocks(kVector))
     conv_fprop_kernel(const FpropParameters parameters, const float* x, const float* w, float* y) {
   const ConvShape& s = parameters.shape;
-  const Place place = block_place(parameters.plan);
+  const TileCoord coord = block_coord(parameters.plan);
   const unsigned group_k = s.k / s.groups, rows = s.n * s.p * s.q;
-  const unsigned first_row = place.tile_m * T::kM, first_filter = place.tile_n * T::kN;
+  const unsigned first_row = coord.tile_m * T::kM, first_filter = coord.tile_n * T::kN;
 
   using Pixels = PixelRows<T, kVector, 1>;
   Pixels pixels(x, parameters.taps);
@@ -73,26 +73,26 @@ __global__ void __launch_bounds__(T::kThreads, T::blocks(kVector))
     const unsigned line = row / s.q, q = row % s.q, n = line / s.p, p = line % s.p;
     if (row < rows) {
       pixels.begin_row(load, n, p * s.stride_h - s.pad_h, q * s.stride_w - s.pad_w,
-                       place.product * (s.c / s.groups));
+                       coord.product * (s.c / s.groups));
     } else {
       pixels.skip_row(load);
     }
   }
   const unsigned length = parameters.taps.length;
-  Filters<T, kVector> filters(w + place.product * group_k * length, first_filter, group_k, length);
+  Filters<T, kVector> filters(w + coord.product * group_k * length, first_filter, group_k, length);
 
   float sum[T::kThreadM][T::kThreadN];
-  const Steps steps = split_steps(parameters.plan, place.split, length);
+  const KRange range = split_range(parameters.plan, coord.split, length);
   OnlyMultiply also;
-  multiply<T>(pixels, filters, steps.begin, steps.end, sum, also);
+  multiply<T>(pixels, filters, range.begin, range.end, sum, also);
 
   Output output{};
-  output.out = y + std::size_t{place.split} * parameters.plan.outputs;
+  output.out = y + std::size_t{coord.split} * parameters.plan.outputs;
   output.first_row = first_row;
   output.first_column = first_filter;
   output.rows = rows;
   output.columns = group_k;
-  output.first_channel = place.product * group_k;
+  output.first_channel = coord.product * group_k;
   output.vector = parameters.vector_out;
   output.epilogue = parameters.epilogue;
   const unsigned pitch = s.k, first_channel = output.first_channel;
@@ -138,8 +138,8 @@ void conv_fprop_as(OpName op, const ConvShape& shape, Math math, const float* x,
   parameters.taps.width = shape.w;
   parameters.taps.pitch = shape.c;
   parameters.taps.length = shape.r * shape.s * group_c;
-  parameters.taps.by_channels = Divider(group_c);
-  parameters.taps.by_width = Divider(shape.s);
+  parameters.taps.by_channels = FastDivmod(group_c);
+  parameters.taps.by_width = FastDivmod(shape.s);
 
   float* partials = partials_in(op, plan.workspace_floats(), workspace);
   const Epilogue epilogue{b, nullptr, relu};
@@ -173,8 +173,8 @@ void conv_fprop_as(OpName op, const ConvShape& shape, Math math, const float* x,
   }
 }
 
-std::int64_t conv_prepared(const ConvShape& shape, Math math) {
-  const OpName op = "conv_prepared";
+std::int64_t conv_prepared_bytes(const ConvShape& shape, Math math) {
+  const OpName op = "conv_prepared_bytes";
   if (wgmma_takes(op, shape, Pass::kFprop, math, nullptr)) {
     return wgmma_plan(shape, Pass::kFprop, math).filter_bytes;
   }
@@ -202,7 +202,7 @@ void conv_prepare(const ConvShape& shape, Math math, const float* w, Workspace p
 void conv_fprop_prepared(const ConvShape& shape, Math math, const float* x, Workspace prepared,
                          const float* b, bool relu, float* y, Workspace workspace, Stream stream) {
   const OpName op = "conv_fprop_prepared";
-  check_dims(op.name, "prepared", {prepared.bytes}, {conv_prepared(shape, math)});
+  check_dims(op.name, "prepared", {prepared.bytes}, {conv_prepared_bytes(shape, math)});
   check_aligned(op, "x", x);
   check_aligned(op, "prepared", prepared.data);
   if (wgmma_takes(op, shape, Pass::kFprop, math, x)) {

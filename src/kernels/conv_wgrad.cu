@@ -11,13 +11,13 @@
 // from the dy that passes by: in the blocks of the first column of tiles, a thread per filter adds
 // up the rows of A while they are in shared memory. Ragged edges: places beyond the image, and
 // filters, taps and pixels past the last, are read as zeros; only filters and taps that exist are
-// stored. 128-bit loads need C/G and K/G to be multiples of 4 and aligned arrays. Cost: 2 N P Q K R
-// S C/G flops. x is read about R S times, mostly from L2 and the splits' share of it; the workspace
-// is written and read once.
+// stored. 128-bit loads need C/G and K/G to be multiples of 4 and aligned arrays.
+// Cost: 2 N P Q K R S C/G flops. x is read about R S times, mostly from L2 and the splits' share of
+// it; the workspace is written and read once.
 #include "conv.cuh"
 #include "device/launch.h"
 #include "device/vectors.h"
-#include "divider.cuh"
+#include "fast_divmod.cuh"
 #include "mma_plan.cuh"
 #include "wgmma_plan.cuh"
 #include "wgrad.cuh"
@@ -28,7 +28,7 @@ namespace {
 // What a pixel number stands for, and where its window begins.
 struct Windows {
   ConvShape shape;
-  Divider by_q, by_p;
+  FastDivmod by_q, by_p;
 };
 
 // B[j, i] = x[window of pixel i, tap and channel j]. Columns past the last tap are read too, as far
@@ -89,33 +89,33 @@ __global__ void __launch_bounds__(T::kThreads, T::blocks(kVector))
     conv_wgrad_kernel(const WgradParameters parameters, const float* x, const float* dy, float* dw,
                       float* db) {
   const ConvShape& s = parameters.windows.shape;
-  const Place place = block_place(parameters.plan);
+  const TileCoord coord = block_coord(parameters.plan);
   const unsigned group_c = s.c / s.groups, group_k = s.k / s.groups;
   const unsigned columns = s.r * s.s * group_c, pixels = s.n * s.p * s.q;
-  const unsigned first_filter = place.tile_m * T::kM, first_column = place.tile_n * T::kN;
+  const unsigned first_filter = coord.tile_m * T::kM, first_column = coord.tile_n * T::kN;
 
-  MatrixColumns<T::kM, T::kThreads, kVector> gradients(dy + place.product * group_k, s.k, pixels,
+  MatrixColumns<T::kM, T::kThreads, kVector> gradients(dy + coord.product * group_k, s.k, pixels,
                                                        first_filter, group_k);
-  WindowColumns<T, kVector> inputs(x + place.product * group_c, parameters.windows, pixels,
+  WindowColumns<T, kVector> inputs(x + coord.product * group_c, parameters.windows, pixels,
                                    first_column);
 
   float sum[T::kThreadM][T::kThreadN];
-  const Steps steps = split_steps(parameters.plan, place.split, pixels);
-  RowSums<T> bias{db != nullptr && place.tile_n == 0 && threadIdx.x < T::kM};
-  multiply<T>(gradients, inputs, steps.begin, steps.end, sum, bias);
+  const KRange range = split_range(parameters.plan, coord.split, pixels);
+  RowSums<T> bias{db != nullptr && coord.tile_n == 0 && threadIdx.x < T::kM};
+  multiply<T>(gradients, inputs, range.begin, range.end, sum, bias);
 
   Output output{};
-  output.out = dw + std::size_t{place.split} * parameters.plan.outputs;
+  output.out = dw + std::size_t{coord.split} * parameters.plan.outputs;
   output.first_row = first_filter;
   output.first_column = first_column;
   output.rows = group_k;
   output.columns = columns;
   output.vector = parameters.vector_out;
-  const unsigned group_filter = place.product * group_k;
+  const unsigned group_filter = coord.product * group_k;
   store_tile<T>(sum, output, [=](unsigned row) { return (group_filter + row) * columns; });
   const unsigned filter = first_filter + threadIdx.x;
   if (bias.wanted && filter < group_k) {
-    db[std::size_t{place.split} * s.k + group_filter + filter] = bias.sum;
+    db[std::size_t{coord.split} * s.k + group_filter + filter] = bias.sum;
   }
 }
 
@@ -142,8 +142,8 @@ void conv_wgrad_as(OpName op, const ConvShape& shape, Math math, const float* x,
   WgradParameters parameters{};
   const Plan plan = parameters.plan = conv_plan(shape, Pass::kWgrad);
   parameters.windows.shape = shape;
-  parameters.windows.by_q = Divider(shape.q);
-  parameters.windows.by_p = Divider(shape.p);
+  parameters.windows.by_q = FastDivmod(shape.q);
+  parameters.windows.by_p = FastDivmod(shape.p);
 
   float* partials = partials_in(op, plan.workspace_floats(shape.k), workspace);
   float* dw_out = dw;

@@ -1,4 +1,4 @@
-// Fully connected layers: convolutions of one pixel with filters of one tap, over N pictures.
+// Fully connected layers: convolutions of one pixel with filters of one tap, over N images.
 //
 //   fprop  y[n,k]  = relu(b[k] + sum_c x[n,c] w[k,c])
 //   dgrad  dx[n,c] = sum_k dy[n,k] w[k,c],  0 where relu_mask[n,c] <= 0
@@ -7,8 +7,9 @@
 // x [N,C] is [N,1,1,C], w [K,C] is [K,1,1,C], y [N,K] is [N,1,1,K], all as they lie: the kernels
 // are those of conv_*.cu, and everything said there holds. (dense_wgrad_sgd.cu updates w on the
 // way.) With a batch of 128 the forward products have few tiles and a long sum, so they are split
-// along it. Cost: 2 N C K flops, and w read (in wgrad written) once: with N = 128, 64 flops a byte
-// of w, which is more than these kernels need to be limited by arithmetic.
+// along it.
+// Cost: 2 N C K flops, and w read (in wgrad written) once: with N = 128, 64 flops a byte of w,
+// which is more than these kernels need to be limited by arithmetic.
 #include "conv.cuh"
 
 namespace convnet {

@@ -5,16 +5,17 @@
 //   w = w + velocity
 //
 // Tensors: x [N,C], dy [N,K]: read. w, velocity [K,C]: read and written. db [K] or null: written.
-// dw is in registers only (or, with splits, its parts are in the workspace). Mapping: the product
-// of conv_wgrad.cu, with its plan: m = k, n = c, and the sum over n. Both operands are read along
-// their tile. The epilogue reads velocity and w where conv_wgrad.cu would write dw; with splits
-// that is done by the kernel that adds them up. The sums are formed as there and the update is that
-// of sgd.cu, so that all bits are those of the two operations. 128-bit accesses need C and K to be
-// multiples of 4 and aligned arrays. Cost: 2 N C K flops; 8 bytes read and 8 written for a weight,
-// where the two operations read 12 and write 12.
+// dw is in registers only (or, with splits, its parts are in the workspace).
+// Mapping: the product of conv_wgrad.cu, with its plan: m = k, n = c, and the sum over n. Both
+// operands are read along their tile. The epilogue reads velocity and w where conv_wgrad.cu would
+// write dw; with splits that is done by the kernel that adds them up. The sums are formed as there
+// and the update is that of sgd.cu, so that all bits are those of the two operations. 128-bit
+// accesses need C and K to be multiples of 4 and aligned arrays.
+// Cost: 2 N C K flops; 8 bytes read and 8 written for a weight, where the two operations read 12
+// and write 12.
 #include "device/launch.h"
 #include "device/vectors.h"
-#include "divider.cuh"
+#include "fast_divmod.cuh"
 #include "mma_plan.cuh"
 #include "warp.cuh"
 #include "wgrad.cuh"
@@ -26,16 +27,16 @@ namespace {
 template <class T, bool kVector>
 __global__ void __launch_bounds__(T::kThreads, T::blocks(kVector))
     dense_wgrad_sgd_kernel(const WgradSgdParameters parameters, const float* x, const float* dy) {
-  const Place place = block_place(parameters.plan);
-  const unsigned first_row = place.tile_m * T::kM, first_column = place.tile_n * T::kN;
+  const TileCoord coord = block_coord(parameters.plan);
+  const unsigned first_row = coord.tile_m * T::kM, first_column = coord.tile_n * T::kN;
   const unsigned n = parameters.n, c = parameters.c, k = parameters.k;
   MatrixColumns<T::kM, T::kThreads, kVector> gradients(dy, k, n, first_row, k);
   MatrixColumns<T::kN, T::kThreads, kVector> inputs(x, c, n, first_column, c);
 
   float sum[T::kThreadM][T::kThreadN];
-  const Steps steps = split_steps(parameters.plan, place.split, n);
-  RowSums<T> bias{parameters.db != nullptr && place.tile_n == 0 && threadIdx.x < T::kM};
-  multiply<T>(gradients, inputs, steps.begin, steps.end, sum, bias);
+  const KRange range = split_range(parameters.plan, coord.split, n);
+  RowSums<T> bias{parameters.db != nullptr && coord.tile_n == 0 && threadIdx.x < T::kM};
+  multiply<T>(gradients, inputs, range.begin, range.end, sum, bias);
 
   Output output{};
   output.first_row = first_row;
@@ -43,11 +44,11 @@ __global__ void __launch_bounds__(T::kThreads, T::blocks(kVector))
   output.rows = k;
   output.columns = c;
   output.vector = parameters.vector_out;
-  finish_update(parameters, output, place.split, [&](const Output& to, const auto& become) {
-    store_tile<T>(sum, to, [=](unsigned row) { return row * c; }, become);
+  finish_update(parameters, output, coord.split, [&](const Output& to, const auto& store_op) {
+    store_tile<T>(sum, to, [=](unsigned row) { return row * c; }, store_op);
   });
   const unsigned row = first_row + threadIdx.x;
-  if (bias.wanted && row < k) parameters.db[std::size_t{place.split} * k + row] = bias.sum;
+  if (bias.wanted && row < k) parameters.db[std::size_t{coord.split} * k + row] = bias.sum;
 }
 
 __global__ void __launch_bounds__(kBlockThreads)

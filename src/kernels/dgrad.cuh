@@ -30,8 +30,8 @@ struct DgradParameters {
   ConvShape shape;
   Taps taps;  // of dy, but for what depends on the class: `length` and `by_width`
   unsigned classes_w, classes;
-  unsigned most_taps_w;     // taps in a row: so many,
-  Divider by_fewer_taps_w;  // or in some classes one less
+  unsigned most_taps_w;        // taps in a row: so many,
+  FastDivmod by_fewer_taps_w;  // or in some classes one less
   Epilogue epilogue;
   bool vector_out;
 };
@@ -43,13 +43,13 @@ inline DgradParameters dgrad_parameters(const ConvShape& shape) {
   parameters.taps.height = shape.p;
   parameters.taps.width = shape.q;
   parameters.taps.pitch = shape.k;
-  parameters.taps.by_channels = Divider(shape.k / shape.groups);
+  parameters.taps.by_channels = FastDivmod(shape.k / shape.groups);
   parameters.classes_w = class_count(shape.stride_w, shape.w);
   parameters.classes = class_count(shape.stride_h, shape.h) * parameters.classes_w;
   const int most = (shape.s + shape.stride_w - 1) / shape.stride_w;
   parameters.most_taps_w = most;
-  parameters.taps.by_width = Divider(most);
-  parameters.by_fewer_taps_w = Divider(most > 1 ? most - 1 : 1);
+  parameters.taps.by_width = FastDivmod(most);
+  parameters.by_fewer_taps_w = FastDivmod(most > 1 ? most - 1 : 1);
   return parameters;
 }
 

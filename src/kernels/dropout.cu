@@ -12,38 +12,38 @@
 //           six other operations, about 30 instructions an element: below the time of the memory.
 #include "device/launch.h"
 #include "device/vectors.h"
-#include "divider.cuh"
 #include "dropout.cuh"
+#include "fast_divmod.cuh"
 #include "warp.cuh"
 
 namespace convnet {
 namespace {
 
 // How x is shared out. A row has `fours` threads.
-struct Place {
+struct Block {
   unsigned rows, cols, fours;
-  Divider by_fours;
+  FastDivmod by_fours;
 };
 
 __global__ void __launch_bounds__(kBlockThreads)
-    dropout_kernel(DropoutDraw draw, Place place, const float* x, float* y) {
+    dropout_kernel(DropoutDraw draw, Block block, const float* x, float* y) {
   unsigned row = global_thread();
-  if (row >= place.rows * place.fours) return;
+  if (row >= block.rows * block.fours) return;
   draw.begin();
-  const auto four = static_cast<unsigned>(place.by_fours.split(&row));
+  const auto four = static_cast<unsigned>(block.by_fours.split(&row));
   const std::uint64_t row_begin = draw.origin + row * draw.global_cols;
   const Philox4 bits = draw.four(row_begin / 4 + four);
   // Columns before the row's beginning are negative: they wrap to numbers beyond any size.
   const unsigned col = 4 * four - static_cast<unsigned>(row_begin % 4);
-  const unsigned at = row * place.cols + col;
-  if (col < place.cols && place.cols - col >= 4 && aligned16(x + at) && aligned16(y + at)) {
+  const unsigned at = row * block.cols + col;
+  if (col < block.cols && block.cols - col >= 4 && aligned16(x + at) && aligned16(y + at)) {
     Floats<4> values = load_floats<4>(x + at);
     for (int t = 0; t < 4; ++t) values.v[t] = draw.masked(bits.v[t], values.v[t]);
     store_floats(y + at, values);
     return;
   }
   for (unsigned t = 0; t < 4; ++t) {
-    if (col + t < place.cols) y[at + t] = draw.masked(bits.v[t], x[at + t]);
+    if (col + t < block.cols) y[at + t] = draw.masked(bits.v[t], x[at + t]);
   }
 }
 
@@ -53,18 +53,18 @@ void dropout(const DropoutShape& shape, double drop, float scale, std::uint64_t 
              std::uint32_t stream_id, std::uint32_t step, const StepState* state, const float* x,
              float* y, Stream stream) {
   const DropoutDraw draw = dropout_draw({shape, drop, scale, seed, stream_id, step, state});
-  Place place;
+  Block block;
   // Whole rows of the tensor follow each other without a gap and count as one long row.
   const bool whole_rows = shape.cols == shape.global_cols;
-  place.rows = static_cast<unsigned>(whole_rows ? 1 : shape.rows);
-  place.cols = static_cast<unsigned>(whole_rows ? shape.rows * shape.cols : shape.cols);
+  block.rows = static_cast<unsigned>(whole_rows ? 1 : shape.rows);
+  block.cols = static_cast<unsigned>(whole_rows ? shape.rows * shape.cols : shape.cols);
   // A row that begins at the worst place, 3 past a multiple of four, touches this many fours; never
   // more than it has columns, so that the threads are fewer than 2^31.
-  place.fours = (place.cols + 6) / 4;
-  place.by_fours = Divider(place.fours);
-  const std::int64_t threads = std::int64_t{place.rows} * place.fours;
+  block.fours = (block.cols + 6) / 4;
+  block.by_fours = FastDivmod(block.fours);
+  const std::int64_t threads = std::int64_t{block.rows} * block.fours;
   launch("dropout", dropout_kernel, blocks_for(threads), dim3(kBlockThreads), 0, stream, draw,
-         place, x, y);
+         block, x, y);
 }
 
 }  // namespace convnet

@@ -45,9 +45,9 @@ struct StoreResult {
   __device__ void operator()(float* out, unsigned at, float value) const { out[at] = value; }
 };
 
-template <class T, class RowStart, class Become = StoreResult>
+template <class T, class RowStart, class StoreOp = StoreResult>
 __device__ inline void store_tile(const float (&sum)[T::kThreadM][T::kThreadN],
-                                  const Output& output, RowStart start, Become become = {}) {
+                                  const Output& output, RowStart start, StoreOp store_op = {}) {
 #pragma unroll
   for (int i = 0; i < T::kThreadM; ++i) {
     const unsigned row = output.first_row + T::row(i);
@@ -63,11 +63,11 @@ __device__ inline void store_tile(const float (&sum)[T::kThreadM][T::kThreadN],
       const unsigned at = row_start + column;
       if (output.vector) {
         if (column >= output.columns) continue;
-        become(output.out, at, make_float4(finished(0), finished(1), finished(2), finished(3)));
+        store_op(output.out, at, make_float4(finished(0), finished(1), finished(2), finished(3)));
       } else {
 #pragma unroll
         for (int l = 0; l < 4; ++l) {
-          if (column + l < output.columns) become(output.out, at + l, finished(l));
+          if (column + l < output.columns) store_op(output.out, at + l, finished(l));
         }
       }
     }

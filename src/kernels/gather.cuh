@@ -12,7 +12,7 @@
 // are used, as tensors have less than 2^31 elements.
 #pragma once
 
-#include "divider.cuh"
+#include "fast_divmod.cuh"
 #include "tile.cuh"
 
 namespace convnet {
@@ -20,8 +20,8 @@ namespace convnet {
 // What the rows have in common. Image: [*, height, width, pitch].
 struct Taps {
   unsigned height, width, pitch;
-  unsigned length;                // of a row of A: taps * channels
-  Divider by_channels, by_width;  // from k: channels of a group, taps in a row
+  unsigned length;                   // of a row of A: taps * channels
+  FastDivmod by_channels, by_width;  // from k: channels of a group, taps in a row
 };
 
 template <class T, bool kVector, int kSign>

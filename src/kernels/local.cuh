@@ -6,8 +6,8 @@
 // and the tiles of all of them make up one grid. tile.cuh says how a block computes a tile.
 #pragma once
 
-#include "divider.cuh"
 #include "epilogue.cuh"
+#include "fast_divmod.cuh"
 #include "gather.cuh"
 #include "ops.h"
 #include "tile.cuh"
@@ -25,7 +25,7 @@ struct LocalIndex {
   unsigned x_image, y_image;  // from one image to the next
   unsigned rows, columns;     // of each product
   unsigned tiles_m, tiles_n;
-  Divider by_group_k, by_stride_h, by_stride_w;
+  FastDivmod by_group_k, by_stride_h, by_stride_w;
   bool vector_out;
 };
 
@@ -75,17 +75,17 @@ LocalIndex make_local(const ConvShape& shape, int rows, int columns) {
   local.taps.width = static_cast<unsigned>(shape.w);
   local.taps.pitch = static_cast<unsigned>(shape.c);
   local.taps.length = static_cast<unsigned>(shape.r) * shape.s * local.group_c;
-  local.taps.by_channels = Divider(local.group_c);
-  local.taps.by_width = Divider(shape.s);
+  local.taps.by_channels = FastDivmod(local.group_c);
+  local.taps.by_width = FastDivmod(shape.s);
   local.x_image = static_cast<unsigned>(shape.h) * shape.w * shape.c;
   local.y_image = static_cast<unsigned>(shape.p) * shape.q * shape.k;
   local.rows = static_cast<unsigned>(rows);
   local.columns = static_cast<unsigned>(columns);
   local.tiles_m = (local.rows + T::kM - 1) / T::kM;
   local.tiles_n = (local.columns + T::kN - 1) / T::kN;
-  local.by_group_k = Divider(local.group_k);
-  local.by_stride_h = Divider(shape.stride_h);
-  local.by_stride_w = Divider(shape.stride_w);
+  local.by_group_k = FastDivmod(local.group_k);
+  local.by_stride_h = FastDivmod(shape.stride_h);
+  local.by_stride_w = FastDivmod(shape.stride_w);
   return local;
 }
 

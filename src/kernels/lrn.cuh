@@ -6,7 +6,7 @@
 #pragma once
 
 #include "device/fast_math.h"
-#include "divider.cuh"
+#include "fast_divmod.cuh"
 #include "floats.cuh"
 #include "ops.h"
 #include "warp.cuh"
@@ -58,7 +58,7 @@ struct Line {
   float k, alpha, beta;
   int fours;  // of the tensor
   int fours_per_group;
-  Divider by_group;
+  FastDivmod by_group;
   int halo, step;  // lanes at either end whose result is dropped, and those in between
 };
 
@@ -172,7 +172,7 @@ struct Rows {
   unsigned count;
   int channels;     // per group: the tensor is rows of this many
   int left, right;  // the window's reach, no further than a group needs
-  Divider by_channels;
+  FastDivmod by_channels;
 };
 
 struct Range {
@@ -247,7 +247,7 @@ inline Line make_line(const LrnShape& shape) {
   line.beta = shape.beta;
   line.fours = static_cast<int>(std::int64_t{shape.pixels} * shape.c / 4);
   line.fours_per_group = shape.c / shape.groups / 4;
-  line.by_group = Divider(line.fours_per_group);
+  line.by_group = FastDivmod(line.fours_per_group);
   line.halo = kWarpLanes % line.fours_per_group == 0 ? 0 : 1;
   line.step = kWarpLanes - 2 * line.halo;
   return line;
@@ -267,7 +267,7 @@ inline Rows make_rows(const LrnShape& shape) {
   const int furthest = rows.channels - 1, left = shape.n / 2, right = shape.n - 1 - left;
   rows.left = left < furthest ? left : furthest;
   rows.right = right < furthest ? right : furthest;
-  rows.by_channels = Divider(rows.channels);
+  rows.by_channels = FastDivmod(rows.channels);
   return rows;
 }
 

@@ -40,7 +40,7 @@ struct Roll {
   int cols;             // columns of z that such a tile needs, at most
   int band_p, bands;    // rows of outputs
   int slots;            // rows of the ring
-  Divider by_group, by_slab, by_cols;
+  FastDivmod by_group, by_slab, by_cols;
 };
 
 struct RollTile {
@@ -254,9 +254,9 @@ Roll make_roll(const LrnShape& lrn, const PoolShape& pool) {
   const std::int64_t bands = (kTargetBlocks + blocks - 1) / blocks;
   roll.band_p = ceil_over(pool.p, static_cast<int>(bands < pool.p ? bands : pool.p));
   roll.bands = ceil_over(pool.p, roll.band_p);
-  roll.by_group = Divider(roll.fours_per_group);
-  roll.by_slab = Divider(roll.slab);
-  roll.by_cols = Divider(roll.cols);
+  roll.by_group = FastDivmod(roll.fours_per_group);
+  roll.by_slab = FastDivmod(roll.slab);
+  roll.by_cols = FastDivmod(roll.cols);
   return roll;
 }
 

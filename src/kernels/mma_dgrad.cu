@@ -6,8 +6,8 @@
 // Tensors: dy [N,P,Q,K], w [K,R,S,C/G], relu_mask [N,H,W,C] or null: read. dx [N,H,W,C]: written.
 // Mapping, classes of pixels, splits and ragged edges as in conv_dgrad.cu, with the tiles of
 // mma_plan.cuh. The filters are read across, as they lie: their part of a stage is laid out along
-// channels. 16-byte copies need C/G and K/G to be multiples of 4 and aligned arrays. Cost: 2 N P Q
-// K R S C/G flops, less what falls beyond the image, plus ragged tiles of each class.
+// channels. 16-byte copies need C/G and K/G to be multiples of 4 and aligned arrays.
+// Cost: 2 N P Q K R S C/G flops, less what falls beyond the image, plus ragged tiles of each class.
 #include "device/launch.h"
 #include "device/mma.h"
 #include "device/vectors.h"
@@ -74,11 +74,11 @@ __global__ void __launch_bounds__(T::kThreads, T::kBlocks)
                      float* dx) {
   if constexpr (kCompiledForMma) {
     const ConvShape& s = parameters.shape;
-    const Place place = block_place(parameters.plan);
-    const unsigned pixel_class = place.product % parameters.classes;
-    const unsigned group = place.product / parameters.classes;
+    const TileCoord coord = block_coord(parameters.plan);
+    const unsigned pixel_class = coord.product % parameters.classes;
+    const unsigned group = coord.product / parameters.classes;
     const unsigned group_c = s.c / s.groups, group_k = s.k / s.groups;
-    const unsigned first_row = place.tile_m * T::kM, first_channel = place.tile_n * T::kN;
+    const unsigned first_row = coord.tile_m * T::kM, first_channel = coord.tile_n * T::kN;
     const Axis v = class_axis(pixel_class / parameters.classes_w, s.stride_h, s.pad_h, s.h, s.r);
     const Axis h = class_axis(pixel_class % parameters.classes_w, s.stride_w, s.pad_w, s.w, s.s);
     const unsigned rows = s.n * v.count * h.count;
@@ -105,12 +105,12 @@ __global__ void __launch_bounds__(T::kThreads, T::kBlocks)
                     first_channel);
 
     __shared__ __align__(16) ResultPlace kept;
-    if (threadIdx.x == 0) kept = {v, h, group, first_row, first_channel, place.split};
+    if (threadIdx.x == 0) kept = {v, h, group, first_row, first_channel, coord.split};
     __syncthreads();
     WarpProduct<T, kMath> product;
-    const Steps steps = mma_split_steps(parameters.plan, place.split, taps.length);
+    const KRange range = mma_split_range(parameters.plan, coord.split, taps.length);
     OnlyMma also;
-    mma_multiply<T>(pixels, filters, steps.begin, steps.end, product, also);
+    mma_multiply<T>(pixels, filters, range.begin, range.end, product, also);
 
     Output output{};
     output.out = dx + std::size_t{kept.split} * parameters.plan.outputs;

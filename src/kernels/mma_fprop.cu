@@ -8,8 +8,8 @@
 // Mapping, splits and ragged edges as in conv_fprop.cu, with the tiles of mma_plan.cuh. Three
 // channels with stride 4 (conv1) are taken by columns (mma_plan.cuh), with a copy of w whose rows
 // are filled up: mma_filters(). 16-byte copies need C/G to be a multiple of 4, or columns,
-// and aligned arrays. Cost: 2 N P Q K R S C/G flops; from L2 each block reads (kM + kN) R S C/G
-// floats.
+// and aligned arrays.
+// Cost: 2 N P Q K R S C/G flops; from L2 each block reads (kM + kN) R S C/G floats.
 #include "device/launch.h"
 #include "device/mma.h"
 #include "device/vectors.h"
@@ -42,9 +42,9 @@ __global__ void __launch_bounds__(T::kThreads, T::kBlocks)
     mma_fprop_kernel(const FpropParameters parameters, const float* x, const float* w, float* y) {
   if constexpr (kCompiledForMma) {
     const ConvShape& s = parameters.shape;
-    const Place place = block_place(parameters.plan);
+    const TileCoord coord = block_coord(parameters.plan);
     const unsigned group_k = s.k / s.groups, rows = s.n * s.p * s.q;
-    const unsigned first_row = place.tile_m * T::kM, first_filter = place.tile_n * T::kN;
+    const unsigned first_row = coord.tile_m * T::kM, first_filter = coord.tile_n * T::kN;
 
     using Pixels = MmaPixelRows<T, kVector, 1>;
     using Filters = MmaFilters<T, kVector>;
@@ -55,24 +55,24 @@ __global__ void __launch_bounds__(T::kThreads, T::kBlocks)
       const unsigned line = row / s.q, q = row % s.q, n = line / s.p, p = line % s.p;
       if (row < rows) {
         pixels.begin_row(load, n, p * s.stride_h - s.pad_h, q * s.stride_w - s.pad_w,
-                         place.product * (s.c / s.groups));
+                         coord.product * (s.c / s.groups));
       } else {
         pixels.skip_row(load);
       }
     }
     const unsigned length = parameters.taps.length;
-    Filters filters(w + place.product * group_k * length, first_filter, group_k, s.c / s.groups,
+    Filters filters(w + coord.product * group_k * length, first_filter, group_k, s.c / s.groups,
                     length, parameters.order);
 
     __shared__ __align__(16) ResultPlace kept;
     if (threadIdx.x == 0) {
-      kept = {first_row, first_filter, place.product * group_k, place.split};
+      kept = {first_row, first_filter, coord.product * group_k, coord.split};
     }
     __syncthreads();
     WarpProduct<T, kMath> product;
-    const Steps steps = mma_split_steps(parameters.plan, place.split, length);
+    const KRange range = mma_split_range(parameters.plan, coord.split, length);
     OnlyMma also;
-    mma_multiply<T>(pixels, filters, steps.begin, steps.end, product, also);
+    mma_multiply<T>(pixels, filters, range.begin, range.end, product, also);
 
     Output output{};
     output.out = y + std::size_t{kept.split} * parameters.plan.outputs;
@@ -96,7 +96,7 @@ __global__ void __launch_bounds__(T::kThreads, T::kBlocks)
 
 // filled[row, i] = w[row, i], or 0 for i >= width: rows of filters for as_columns().
 __global__ void __launch_bounds__(kBlockThreads)
-    fill_rows_kernel(const float* w, unsigned count, unsigned width, Divider by_filled,
+    fill_rows_kernel(const float* w, unsigned count, unsigned width, FastDivmod by_filled,
                      float* filled) {
   const unsigned i = global_thread();
   if (i >= count) return;
@@ -152,7 +152,7 @@ const float* mma_filters(OpName op, const ConvShape& shape, const float* w, Work
   float* filled = partials_in(op, count, *workspace);
   launch(op, fill_rows_kernel, blocks_for(count), dim3(kBlockThreads), 0, stream, w,
          static_cast<unsigned>(count), static_cast<unsigned>(shape.s * shape.c),
-         Divider(as_columns(shape).s), filled);
+         FastDivmod(as_columns(shape).s), filled);
   auto* const end = static_cast<char*>(workspace->data) + workspace->bytes;
   *workspace = {filled + count, end - reinterpret_cast<char*>(filled + count)};
   return filled;
@@ -171,7 +171,7 @@ void mma_fprop(OpName op, const ConvShape& shape, Math math, const float* x, con
   parameters.taps.pitch = columns.c;
   parameters.taps.length = columns.r * columns.s * group_c;
   parameters.order = k_order(group_c, columns.r * columns.s);
-  parameters.taps.by_width = Divider(columns.s);
+  parameters.taps.by_width = FastDivmod(columns.s);
 
   float* partials = partials_in(op, call.plan.workspace_floats(), workspace);
   const Epilogue epilogue{b, nullptr, relu};

@@ -5,7 +5,7 @@
 // both sides of the image.
 #pragma once
 
-#include "divider.cuh"
+#include "fast_divmod.cuh"
 #include "gather.cuh"
 #include "mma_tile.cuh"
 
@@ -17,7 +17,7 @@ namespace convnet {
 // the order is that of the filters in memory.
 struct KOrder {
   bool in_sixteens;
-  Divider by_channels, by_taps;
+  FastDivmod by_channels, by_taps;
 
   // Tap and channel of k = first_k + i, where first_k is where a step begins.
   __device__ void split(unsigned first_k, unsigned i, unsigned* tap, unsigned* channel) const {
@@ -34,7 +34,7 @@ struct KOrder {
 
 // Of a convolution with so many channels (in dgrad: filters) in a group, and taps.
 inline KOrder k_order(unsigned channels, unsigned taps) {
-  return {channels % kMmaK == 0 && taps > 1, Divider(channels), Divider(taps)};
+  return {channels % kMmaK == 0 && taps > 1, FastDivmod(channels), FastDivmod(taps)};
 }
 
 // The pixels that a filter sees: PixelRows of gather.cuh.

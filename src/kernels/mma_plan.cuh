@@ -87,7 +87,7 @@ MmaPlan mma_plan(const ConvShape& shape, Pass pass, Math math);
 bool has_huge_tiles(Pass pass, Math math);
 
 // The steps along k of a split: [begin, end), perhaps none.
-__device__ inline Steps mma_split_steps(const Plan& plan, unsigned split, unsigned length) {
+__device__ inline KRange mma_split_range(const Plan& plan, unsigned split, unsigned length) {
   const unsigned steps = (length + kMmaK - 1) / kMmaK;
   const unsigned each = (steps + plan.splits - 1) / plan.splits;
   const unsigned begin = min(split * each, steps);
@@ -96,14 +96,14 @@ __device__ inline Steps mma_split_steps(const Plan& plan, unsigned split, unsign
 
 // ---- few channels ------------------------------------------------------------------------------
 // Three channels (conv1) are no multiple of four, but with stride 4 a window begins every 12
-// floats: at a multiple of 16 bytes. So such a picture is taken as one of W C columns and one
+// floats: at a multiple of 16 bytes. So such an image is taken as one of W C columns and one
 // channel, in which windows of S C columns slide by stride_w C; and 16-byte copies run along the
 // columns. A filter's rows are filled up with zeros to a multiple of four (33 to 36 in conv1), and
-// what these multiply is the picture further right, so a NaN there would spread.
+// what these multiply is the image further right, so a NaN there would spread.
 
-// Whether fprop and wgrad take the picture so.
+// Whether fprop and wgrad take the image so.
 bool by_columns(const ConvShape& shape);
-// The convolution of that picture; `s` is filled up. The same where !by_columns().
+// The convolution of that image; `s` is filled up. The same where !by_columns().
 ConvShape as_columns(const ConvShape& shape);
 // What fprop needs for filters with filled-up rows: 0 where not by_columns().
 std::int64_t filled_floats(const ConvShape& shape);

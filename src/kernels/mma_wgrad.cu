@@ -9,8 +9,8 @@
 // operands lie along their tile. db is summed from dy's part of the stages, which is float32: it
 // does not depend on `math`. Three channels with stride 4 (conv1) are taken by columns
 // (mma_plan.cuh); what stands for the filled-up columns of a filter is not stored. 16-byte copies
-// need K/G and, unless by columns, C/G to be multiples of 4, and aligned arrays. Cost: 2 N P Q K R
-// S C/G flops; the workspace is written and read once.
+// need K/G and, unless by columns, C/G to be multiples of 4, and aligned arrays.
+// Cost: 2 N P Q K R S C/G flops; the workspace is written and read once.
 #include "device/launch.h"
 #include "device/mma.h"
 #include "device/vectors.h"
@@ -24,7 +24,7 @@ namespace {
 // What a pixel number stands for, and where its window begins.
 struct Windows {
   ConvShape shape;  // as_columns()
-  Divider by_q, by_p;
+  FastDivmod by_q, by_p;
 };
 
 // B[j, i] = x[window of pixel i, tap and channel j]. Columns past the last tap are read too, as far
@@ -75,7 +75,7 @@ class MmaWindowColumns : public CopyAlongRows<T::kN, T::kThreads, kVector, true>
 // `width` columns of memory stand for `filled` columns of the product.
 struct FilledColumns {
   unsigned columns, width;
-  Divider by_filled;
+  FastDivmod by_filled;
 
   __device__ bool valid(unsigned column) const {
     const unsigned end = column < columns ? column : 0;
@@ -111,25 +111,25 @@ __global__ void __launch_bounds__(T::kThreads, T::kBlocks)
                      float* db) {
   if constexpr (kCompiledForMma) {
     const ConvShape& s = parameters.windows.shape;
-    const Place place = block_place(parameters.plan);
+    const TileCoord coord = block_coord(parameters.plan);
     const unsigned group_c = s.c / s.groups, group_k = s.k / s.groups;
     const unsigned pixels = s.n * s.p * s.q;
-    const unsigned first_filter = place.tile_m * T::kM, first_column = place.tile_n * T::kN;
+    const unsigned first_filter = coord.tile_m * T::kM, first_column = coord.tile_n * T::kN;
 
     using Gradients = MmaMatrixColumns<T::kM, T::kThreads, kVector>;
     using Inputs = MmaWindowColumns<T, kVector>;
-    Gradients gradients(dy + place.product * group_k, s.k, pixels, first_filter, group_k);
-    Inputs inputs(x + place.product * group_c, parameters.windows, pixels, first_column);
+    Gradients gradients(dy + coord.product * group_k, s.k, pixels, first_filter, group_k);
+    Inputs inputs(x + coord.product * group_c, parameters.windows, pixels, first_column);
 
     __shared__ __align__(16) ResultPlace kept;
     if (threadIdx.x == 0) {
-      kept = {place.product * group_k, first_filter, first_column, place.split};
+      kept = {coord.product * group_k, first_filter, first_column, coord.split};
     }
     __syncthreads();
     WarpProduct<T, kMath> product;
-    const Steps steps = mma_split_steps(parameters.plan, place.split, pixels);
-    MmaRowSums<T> bias{db != nullptr && place.tile_n == 0 && threadIdx.x < T::kM};
-    mma_multiply<T>(gradients, inputs, steps.begin, steps.end, product, bias);
+    const KRange range = mma_split_range(parameters.plan, coord.split, pixels);
+    MmaRowSums<T> bias{db != nullptr && coord.tile_n == 0 && threadIdx.x < T::kM};
+    mma_multiply<T>(gradients, inputs, range.begin, range.end, product, bias);
 
     const unsigned group_filter = kept.group_filter, length = parameters.filter_length;
     Output output{};
@@ -204,12 +204,12 @@ void mma_wgrad(OpName op, const ConvShape& shape, Math math, const float* x, con
   Call call{op, {}, mma_plan(shape, Pass::kWgrad, math), x, dy, dw, db, stream};
   WgradParameters& parameters = call.parameters;
   parameters.windows.shape = columns;
-  parameters.windows.by_q = Divider(shape.q);
-  parameters.windows.by_p = Divider(shape.p);
+  parameters.windows.by_q = FastDivmod(shape.q);
+  parameters.windows.by_p = FastDivmod(shape.p);
   parameters.filter_length = shape.r * shape.s * group_c;
   parameters.columns.columns = static_cast<unsigned>(call.plan.product.n);
   parameters.columns.width = as_it_is ? parameters.filter_length : shape.s * shape.c;
-  parameters.columns.by_filled = Divider(as_it_is ? parameters.filter_length : columns.s);
+  parameters.columns.by_filled = FastDivmod(as_it_is ? parameters.filter_length : columns.s);
 
   float* partials = partials_in(op, call.plan.workspace_floats(shape.k), workspace);
   if (partials != nullptr) {

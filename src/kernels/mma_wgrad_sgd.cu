@@ -20,8 +20,8 @@ template <class T, Math kMath, bool kVector>
 __global__ void __launch_bounds__(T::kThreads, T::kBlocks)
     mma_wgrad_sgd_kernel(const WgradSgdParameters parameters, const float* x, const float* dy) {
   if constexpr (kCompiledForMma) {
-    const Place place = block_place(parameters.plan);
-    const unsigned first_row = place.tile_m * T::kM, first_column = place.tile_n * T::kN;
+    const TileCoord coord = block_coord(parameters.plan);
+    const unsigned first_row = coord.tile_m * T::kM, first_column = coord.tile_n * T::kN;
     const unsigned n = parameters.n, c = parameters.c, k = parameters.k;
     using Gradients = MmaMatrixColumns<T::kM, T::kThreads, kVector>;
     using Inputs = MmaMatrixColumns<T::kN, T::kThreads, kVector>;
@@ -29,12 +29,12 @@ __global__ void __launch_bounds__(T::kThreads, T::kBlocks)
     Inputs inputs(x, c, n, first_column, c);
 
     __shared__ __align__(16) TilePlace kept;
-    if (threadIdx.x == 0) kept = {first_row, first_column, place.split};
+    if (threadIdx.x == 0) kept = {first_row, first_column, coord.split};
     __syncthreads();
     WarpProduct<T, kMath> product;
-    const Steps steps = mma_split_steps(parameters.plan, place.split, n);
-    MmaRowSums<T> bias{parameters.db != nullptr && place.tile_n == 0 && threadIdx.x < T::kM};
-    mma_multiply<T>(gradients, inputs, steps.begin, steps.end, product, bias);
+    const KRange range = mma_split_range(parameters.plan, coord.split, n);
+    MmaRowSums<T> bias{parameters.db != nullptr && coord.tile_n == 0 && threadIdx.x < T::kM};
+    mma_multiply<T>(gradients, inputs, range.begin, range.end, product, bias);
 
     Output output{};
     output.first_row = kept.first_row;
@@ -42,9 +42,9 @@ __global__ void __launch_bounds__(T::kThreads, T::kBlocks)
     output.rows = k;
     output.columns = c;
     output.vector = parameters.vector_out;
-    finish_update(parameters, output, kept.split, [&](const Output& to, const auto& become) {
+    finish_update(parameters, output, kept.split, [&](const Output& to, const auto& store_op) {
       store_mma_tile<T, typename Gradients::Layout, typename Inputs::Layout>(
-          product.sums, to, [=](unsigned row) { return row * c; }, SameColumns{c}, become);
+          product.sums, to, [=](unsigned row) { return row * c; }, SameColumns{c}, store_op);
     });
     const unsigned row = kept.first_row + threadIdx.x;
     if (bias.wanted && row < k) parameters.db[std::size_t{kept.split} * k + row] = bias.sum;

@@ -14,7 +14,7 @@
 // Limits:   the link (NVLink, PCIe) in peer_copy and peer_add; memory on one device.
 #include "device/launch.h"
 #include "device/vectors.h"
-#include "divider.cuh"
+#include "fast_divmod.cuh"
 #include "floats.cuh"
 #include "ops.h"
 #include "peer.cuh"
@@ -26,7 +26,7 @@ namespace {
 struct Block {
   unsigned rows, cols, vectors;  // a row has `vectors` threads
   std::int64_t dst_stride, src_stride;
-  Divider by_vectors;
+  FastDivmod by_vectors;
 };
 
 template <bool kAdd, int kCount>
@@ -70,7 +70,7 @@ void run(OpName op, const PeerShape& shape, const float* src, float* dst, Stream
   block.vectors = static_cast<unsigned>(vectors ? (cols + 3) / 4 : cols);
   block.dst_stride = shape.dst_stride;
   block.src_stride = shape.src_stride;
-  block.by_vectors = Divider(block.vectors);
+  block.by_vectors = FastDivmod(block.vectors);
   const dim3 grid = blocks_for(rows * block.vectors);
   if (vectors) {
     launch(op, peer_kernel<kAdd, 4>, grid, dim3(kBlockThreads), 0, stream, block, src, dst);

@@ -37,7 +37,7 @@ struct Table {
   Entry entries[kTableSize];
   int size;
   float lr, momentum, weight_decay;
-  bool own_rates;
+  const float* rates;
 };
 
 // The entry that a block works on: the last one whose first block is not after it.
@@ -71,7 +71,7 @@ __global__ void __launch_bounds__(kBlockThreads)
     sgd_update_kernel(const Table table, StepState* state) {
   const Entry entry = table.entries[find_entry(table, blockIdx.x)];
   const SgdRule rule{table.lr,         table.momentum, table.weight_decay, entry.lr_mult,
-                     entry.decay_mult, entry.number,   table.own_rates,    state};
+                     entry.decay_mult, entry.number,   table.rates,        state};
   UpdateFactors by;
   if (!update_factors(rule, &by)) return;
   const unsigned begin = (blockIdx.x - entry.first_block) * kTile;
@@ -91,14 +91,14 @@ __global__ void __launch_bounds__(kBlockThreads)
 }  // namespace
 
 void sgd_update(const SgdTensor* tensors, int tensor_count, float lr, float momentum,
-                float weight_decay, bool own_rates, StepState* state, Stream stream) {
+                float weight_decay, const float* rates, StepState* state, Stream stream) {
   for (int first = 0; first < tensor_count; first += kTableSize) {
     Table table{};
     table.size = tensor_count - first < kTableSize ? tensor_count - first : kTableSize;
     table.lr = lr;
     table.momentum = momentum;
     table.weight_decay = weight_decay;
-    table.own_rates = own_rates;
+    table.rates = rates;
     unsigned blocks = 0;
     for (int t = 0; t < table.size; ++t) {
       const SgdTensor& tensor = tensors[first + t];

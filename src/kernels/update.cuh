@@ -1,26 +1,9 @@
 // The update rule of sgd.cu for one value, for every kernel that applies it.
 #pragma once
 
-#include "ops.h"
+#include "update_factors.h"
 
 namespace convnet {
-
-// The factors of v, g and w in one tensor.
-struct UpdateFactors {
-  float momentum, rate, decay;
-};
-
-// Those that a rule comes to now; false where nothing may change.
-__device__ inline bool update_factors(const SgdRule& rule, UpdateFactors* by) {
-  const StepState* state = rule.state;
-  if (state != nullptr && !may_update(*state)) return false;
-  const bool own = state == nullptr || rule.own_rates;
-  const float weight_decay = own ? rule.weight_decay : state->weight_decay;
-  by->momentum = own ? rule.momentum : state->momentum;
-  by->rate = (own ? rule.lr : state->lr) * rule.lr_mult;
-  by->decay = by->rate * weight_decay * rule.decay_mult;
-  return true;
-}
 
 // velocity = momentum velocity - decay w - rate grad;  w = w + velocity. Which products are fused
 // into sums is said here and not left to the compiler: all kernels must give the same bits. Where

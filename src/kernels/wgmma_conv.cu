@@ -31,7 +31,7 @@
 #include "device/mma.h"
 #include "device/sm90.h"
 #include "device/vectors.h"
-#include "divider.cuh"
+#include "fast_divmod.cuh"
 #include "mma_plan.cuh"
 #include "warp.cuh"
 #include "wgmma.cuh"

@@ -10,7 +10,7 @@
 // AlexNet's (computed).
 #include "device/launch.h"
 #include "device/mma.h"
-#include "divider.cuh"
+#include "fast_divmod.cuh"
 #include "mma_plan.cuh"
 #include "warp.cuh"
 #include "wgmma_plan.cuh"
@@ -19,7 +19,7 @@ namespace convnet {
 namespace {
 
 struct FilterParameters {
-  Divider by_columns, by_taps, by_chunks, by_tiles;
+  FastDivmod by_columns, by_taps, by_chunks, by_tiles;
   unsigned columns, taps, group_c, group_k, count;
   bool turned;  // dgrad
 };
@@ -80,10 +80,10 @@ const unsigned char* wgmma_filters(OpName op, const ConvShape& shape, Pass pass,
   parameters.count = plan.tiles_n * static_cast<unsigned>(plan.filters) * parameters.taps *
                      static_cast<unsigned>(s.c);
   parameters.turned = pass == Pass::kDgrad;
-  parameters.by_columns = Divider(plan.filters);
-  parameters.by_taps = Divider(parameters.taps);
-  parameters.by_chunks = Divider(parameters.group_c / kSlabK);
-  parameters.by_tiles = Divider(plan.tiles_n);
+  parameters.by_columns = FastDivmod(plan.filters);
+  parameters.by_taps = FastDivmod(parameters.taps);
+  parameters.by_chunks = FastDivmod(parameters.group_c / kSlabK);
+  parameters.by_tiles = FastDivmod(plan.tiles_n);
   auto* filled =
       reinterpret_cast<unsigned char*>(partials_in(op, plan.filter_bytes / 4, workspace));
   with_math(math, [&](auto mode) {

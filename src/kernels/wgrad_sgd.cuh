@@ -39,7 +39,7 @@ struct UpdateResult {
   }
 };
 
-// Lets store(output, become) see to the tile's sums: they are stored, with splits, and else w is
+// Lets store(output, store_op) see to the tile's sums: they are stored, with splits, and else w is
 // updated by them, where it may be.
 template <class StoreTile>
 __device__ inline void finish_update(const WgradSgdParameters& parameters, Output& output,

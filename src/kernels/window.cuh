@@ -1,7 +1,7 @@
 // Where windows lie along one axis of the image: for pools and locally connected layers.
 #pragma once
 
-#include "divider.cuh"
+#include "fast_divmod.cuh"
 
 namespace convnet {
 
@@ -17,7 +17,7 @@ __device__ inline Span window_span(int i, int stride, int pad, int size, int ext
 }
 
 // The windows that hold place `h` of the image: i * stride - pad <= h < i * stride - pad + size.
-__device__ inline Span covering_span(int h, const Divider& by_stride, int pad, int size,
+__device__ inline Span covering_span(int h, const FastDivmod& by_stride, int pad, int size,
                                      int windows) {
   const int place = h + pad;
   const int begin =

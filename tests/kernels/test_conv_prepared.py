@@ -36,7 +36,7 @@ def test_the_bits_of_conv_fprop(backend, rng, monkeypatch, case, precision, how)
     for name, value in HOW[how].items():
         monkeypatch.setenv(name, value)
     options = {"precision": precision, **case.options}
-    size = ops.conv_prepared(*shapes_of(case), **options)
+    size = ops.conv_prepared_bytes(*shapes_of(case), **options)
     if not size:
         return
     x, w, b = arrays(rng, case)
@@ -74,7 +74,7 @@ def test_what_is_prepared(request, monkeypatch, name, case, precision, kernel):
     options = {"precision": precision, **case.options}
     with convnet.backend.use(name):
         assert ops.conv_kernel("fprop", *shapes_of(case), **options).startswith(kernel)
-        size = ops.conv_prepared(*shapes_of(case), **options)
+        size = ops.conv_prepared_bytes(*shapes_of(case), **options)
     assert bool(size) == (kernel != "FFMA")
 
 
@@ -83,7 +83,7 @@ def test_winograd_is_prepared(monkeypatch):
     with convnet.backend.use("cpu"):
         for case, kernel in ((WIDE, "Winograd"), (STRIDED, "space to depth")):
             assert ops.conv_kernel("fprop", *shapes_of(case), **case.options).startswith(kernel)
-            more = ops.conv_prepared(*shapes_of(case), **case.options) / np.prod(case.w_shape)
+            more = ops.conv_prepared_bytes(*shapes_of(case), **case.options) / np.prod(case.w_shape)
             assert more >= 4 * 16 / 9  # F(2 x 2, 3 x 3), the smallest
 
 
@@ -110,7 +110,7 @@ def shifted(backend, array):
 
 
 def skip_where_nothing_is_prepared(options):
-    if ops.conv_prepared(*shapes_of(COLUMNS), **options) == 0:
+    if ops.conv_prepared_bytes(*shapes_of(COLUMNS), **options) == 0:
         pytest.skip("filters are taken as they lie: compute capability below 8.0")
 
 
@@ -155,7 +155,7 @@ def test_filters_of_another_shape_are_refused(backend, rng):
 def test_where_there_is_nothing_to_prepare(kernels_backend, rng):
     case = next(case for case in cases.CONV if case.name == "1x1")
     x, w, _ = map(kernels_backend.asarray, arrays(rng, case))
-    assert ops.conv_prepared(*shapes_of(case), **case.options) == 0
+    assert ops.conv_prepared_bytes(*shapes_of(case), **case.options) == 0
     with pytest.raises(ValueError, match="conv_prepare: w: expected filters that are prepared"):
         ops.conv_prepare(w, case.x_shape, **case.options)
     some = kernels_backend.empty((64,), np.uint8)

@@ -108,9 +108,24 @@ def test_rates_of_the_step_state(backend, rng, case, precision):
 
 @every_precision
 @pytest.mark.parametrize("case", SOME, ids=str)
-def test_a_halted_step_changes_nothing(backend, rng, case, precision):
+def test_rates_of_its_own(backend, rng, case, precision):
+    """Those of the row of its number, as they are when the operation runs."""
+    problem = arrays(cases.floats, rng, case)
+    expected = apart(backend, *problem, precision, **PAPER)
+    rows = np.array([(7.0, 0.7), (PAPER["lr"], PAPER["momentum"]), (7.0, 0.7)], np.float32)
+    wrong = {"lr": 7.0, "momentum": 0.7, "weight_decay": 7.0}
+    state = check.state_of(backend, **wrong | {"weight_decay": PAPER["weight_decay"]})
+    given = {"number": 2, "rates": backend.asarray(rows), "state": state}
+    same(together(backend, *problem, precision, **wrong, **given), expected)
+    with pytest.raises(ValueError, match="dense_wgrad_sgd: rates: expected"):
+        together(backend, *problem, precision, **wrong, **given | {"number": 4})
+
+
+@every_precision
+@pytest.mark.parametrize("case", SOME, ids=str)
+def test_an_aborted_step_changes_nothing(backend, rng, case, precision):
     x, dy, w, velocity = arrays(cases.floats, rng, case)
-    state = check.state_of(backend, halt=3, **PAPER)
+    state = check.state_of(backend, aborted=3, **PAPER)
     got = together(backend, x, dy, w, velocity, precision, **PAPER, state=state)
     same(got[:2], (w, velocity))
 

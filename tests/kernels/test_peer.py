@@ -77,7 +77,7 @@ def test_unaligned_arrays(backend, rng):
         check.equal(source.check(), src)
 
 
-# ---- stamps -------------------------------------------------------------------------------------
+# ---- checksums ----------------------------------------------------------------------------------
 
 
 def words_of(backend, *numbers):
@@ -88,26 +88,26 @@ def read(backend, array):
     return np.array(backend.to_host(array)).tolist()
 
 
-def stamped(backend, src, src_col=0, cols=None, count=0):
-    """(count, stamp) after a block has been stamped."""
+def summed(backend, src, src_col=0, cols=None, count=0):
+    """(count, checksum) after a block has been summed."""
     words = np.array([count], np.uint32), np.array([77, 77], np.uint32)
-    source, counted, stamp = (check.Guarded.of(backend, array) for array in (src, *words))
+    source, counted, checksum = (check.Guarded.of(backend, array) for array in (src, *words))
     with check.guarded_workspace(backend, "nan"):
-        ops.peer_stamp(
-            source.array, counted.array, stamp.array, backend, src_col=src_col, cols=cols
+        ops.peer_checksum(
+            source.array, counted.array, checksum.array, backend, src_col=src_col, cols=cols
         )
     check.same_bits(source.check(), src)
-    return counted.check().tolist(), stamp.check().tolist()
+    return counted.check().tolist(), checksum.check().tolist()
 
 
-def checked(backend, src, stamp, count=0, halt=0, code=9, **columns):
-    """(count, halt) after a block has been compared with a stamp."""
-    words = (np.array(numbers, np.uint32) for numbers in ([count], stamp, [halt]))
+def checked(backend, src, checksum, count=0, aborted=0, code=9, **columns):
+    """(count, aborted) after a block has been compared with a checksum."""
+    words = (np.array(numbers, np.uint32) for numbers in ([count], checksum, [aborted]))
     source, *words = (check.Guarded.of(backend, array) for array in (src, *words))
     with check.guarded_workspace(backend, "nan"):
         ops.peer_check(source.array, *(word.array for word in words), code, **columns)
-    counted, _, halted = (word.check().tolist() for word in words)
-    return counted, halted
+    counted, _, aborted = (word.check().tolist() for word in words)
+    return counted, aborted
 
 
 def word_sum(block):
@@ -126,45 +126,45 @@ def word_sum(block):
         (9, 5000, 0, 5000),
     ],
 )
-def test_stamp_and_check(backend, rng, rows, width, first, cols):
+def test_checksum_and_check(backend, rng, rows, width, first, cols):
     src = cases.floats(rng, (rows, width))
     total = word_sum(src[:, first : first + cols])
-    count, stamp = stamped(backend, src, first, cols, count=41)
+    count, checksum = summed(backend, src, first, cols, count=41)
     assert count == [42]
-    assert stamp == [42, total]
+    assert checksum == [42, total]
     place = {"src_col": first, "cols": cols}
-    assert checked(backend, src, stamp, count=41, **place) == ([42], [0])
+    assert checked(backend, src, checksum, count=41, **place) == ([42], [0])
     for wrong in ([41, total], [43, total], [42, total ^ 1], [0, 0]):
         assert checked(backend, src, wrong, count=41, **place) == ([42], [9])
-    assert checked(backend, src, [0, 0], count=41, halt=3, **place) == ([42], [3])
-    assert checked(backend, src, stamp, count=41, halt=3, **place) == ([42], [3])
+    assert checked(backend, src, [0, 0], count=41, aborted=3, **place) == ([42], [3])
+    assert checked(backend, src, checksum, count=41, aborted=3, **place) == ([42], [3])
     other = src.copy()
     other[rows - 1, first + cols - 1] += 1
-    assert checked(backend, other, stamp, count=41, **place) == ([42], [9])
+    assert checked(backend, other, checksum, count=41, **place) == ([42], [9])
 
 
 def test_counts_wrap_around(backend, rng):
     src = cases.floats(rng, (3, 4))
-    count, stamp = stamped(backend, src, count=2**32 - 1)
+    count, checksum = summed(backend, src, count=2**32 - 1)
     assert count == [0]
-    assert checked(backend, src, stamp, count=2**32 - 1) == ([0], [0])
+    assert checked(backend, src, checksum, count=2**32 - 1) == ([0], [0])
 
 
 @pytest.mark.parametrize(("ours", "theirs", "then"), [(0, 0, 0), (0, 5, 5), (4, 5, 4), (4, 0, 4)])
-def test_halt(backend, ours, theirs, then):
-    halt, other = words_of(backend, ours), words_of(backend, theirs)
-    ops.peer_halt(halt, other)
-    assert read(backend, halt) == [then]
+def test_abort(backend, ours, theirs, then):
+    aborted, other = words_of(backend, ours), words_of(backend, theirs)
+    ops.peer_abort(aborted, other)
+    assert read(backend, aborted) == [then]
     assert read(backend, other) == [theirs]
 
 
-def test_stamps_that_do_not_fit(backend):
-    src, word, stamp = backend.zeros((3, 4)), words_of(backend, 0), words_of(backend, 0, 0)
-    with pytest.raises(ValueError, match="peer_stamp: count: expected"):
-        ops.peer_stamp(src, stamp, words_of(backend, 0, 0), backend)
-    with pytest.raises(ValueError, match="peer_stamp: cols: expected between 1 and 4"):
-        ops.peer_stamp(src, word, stamp, backend, cols=5)
+def test_checksums_that_do_not_fit(backend):
+    src, word, checksum = backend.zeros((3, 4)), words_of(backend, 0), words_of(backend, 0, 0)
+    with pytest.raises(ValueError, match="peer_checksum: count: expected"):
+        ops.peer_checksum(src, checksum, words_of(backend, 0, 0), backend)
+    with pytest.raises(ValueError, match="peer_checksum: cols: expected between 1 and 4"):
+        ops.peer_checksum(src, word, checksum, backend, cols=5)
     with pytest.raises(ValueError, match="peer_check: src_col: expected between 0 and 3"):
-        ops.peer_check(src, word, stamp, words_of(backend, 0), 1, src_col=4, cols=1)
+        ops.peer_check(src, word, checksum, words_of(backend, 0), 1, src_col=4, cols=1)
     with pytest.raises(ValueError, match="peer_check: code: expected 1 to"):
-        ops.peer_check(src, word, stamp, words_of(backend, 0), 0)
+        ops.peer_check(src, word, checksum, words_of(backend, 0), 0)

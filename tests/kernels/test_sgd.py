@@ -16,6 +16,11 @@ EXACT = {"lr": 0.5, "momentum": 0.25, "weight_decay": 0.125}
 PAPER = {"lr": 0.01, "momentum": 0.9, "weight_decay": 5e-4}
 
 
+def own_rates(backend, lr, momentum, **_):
+    """A row for each tensor, with the same numbers."""
+    return backend.asarray(np.full((len(SHAPES), 2), (lr, momentum), np.float32))
+
+
 def update(backend, tensors, filler="nan", **options):
     """(w, velocity) of each (w, velocity, grad, lr_mult, decay_mult); grads must stay untouched."""
     guarded = []
@@ -153,9 +158,9 @@ def test_rates_of_the_step_state(backend, rng):
         check.same_bits(got[1], want[1])
 
 
-def test_a_halted_step_changes_nothing(backend, rng):
+def test_an_aborted_step_changes_nothing(backend, rng):
     problem = tensors(cases.floats, rng)
-    state = check.state_of(backend, halt=3, **PAPER)
+    state = check.state_of(backend, aborted=3, **PAPER)
     after = update(backend, problem, **PAPER, state=state)
     for (w, velocity), tensor in zip(after, problem, strict=True):
         check.same_bits(w, tensor[0])
@@ -235,13 +240,14 @@ def test_a_later_step_changes_nothing(backend, rng, own):
     expected = update(backend, problem, **PAPER)
     state = check.state_of(backend, step=4, **PAPER)
     state[7:9] = backend.asarray(np.array([2, 5], np.uint32))
+    rates = own_rates(backend, **PAPER) if own else None
     for got, want in zip(
-        update(backend, problem, **PAPER, state=state, own_rates=own), expected, strict=True
+        update(backend, problem, **PAPER, state=state, rates=rates), expected, strict=True
     ):
         check.same_bits(got[0], want[0])
     state[2:3] = backend.asarray(np.array([5], np.uint32))
     for got, tensor in zip(
-        update(backend, problem, **PAPER, state=state, own_rates=own), problem, strict=True
+        update(backend, problem, **PAPER, state=state, rates=rates), problem, strict=True
     ):
         check.same_bits(got[0], tensor[0])
         check.same_bits(got[1], tensor[1])
@@ -249,13 +255,31 @@ def test_a_later_step_changes_nothing(backend, rng, own):
 
 
 def test_rates_of_ones_own_beside_a_state(backend, rng):
+    """Each tensor has those of the row of its number; the weight decay is everybody's."""
     problem = tensors(cases.floats, rng)
-    expected = update(backend, problem, **PAPER)
-    state = check.state_of(backend, lr=7.0, momentum=0.7, weight_decay=7.0)
-    got = update(backend, problem, **PAPER, state=state, own_rates=True)
-    for actual, want in zip(got, expected, strict=True):
-        check.same_bits(actual[0], want[0])
-        check.same_bits(actual[1], want[1])
+    rows = np.array([(0.5 / (i + 1), 0.9 - 0.1 * i) for i in range(2 * len(problem))], np.float32)
+    numbers = [2 * len(problem) - 2 * i for i in range(len(problem))]
+    state = check.state_of(backend, lr=7.0, momentum=0.7, weight_decay=5e-4)
+    wrong = {"lr": 7.0, "momentum": 0.7}
+    for given in ({"state": state, "weight_decay": 7.0}, {"weight_decay": 5e-4}):
+        rates = backend.asarray(rows)
+        got = update(backend, problem, **wrong, **given, numbers=numbers, rates=rates)
+        for tensor, number, actual in zip(problem, numbers, got, strict=True):
+            lr, momentum = map(float, rows[number - 1])
+            ((w, v),) = update(backend, [tensor], lr=lr, momentum=momentum, weight_decay=5e-4)
+            check.same_bits(actual[0], w)
+            check.same_bits(actual[1], v)
+
+
+@pytest.mark.parametrize(
+    ("shape", "dtype"), [((1, 2), np.float32), ((2, 3), np.float32), ((4,), np.float32),
+                         ((2, 2), np.float64)]
+)  # fmt: skip
+def test_rates_that_do_not_fit(backend, shape, dtype):
+    one = [backend.zeros((3,)) for _ in range(6)]
+    pair = [(*one[:3], 1.0, 1.0), (*one[3:], 1.0, 1.0)]
+    with pytest.raises(ValueError, match="sgd_update: rates: expected"):
+        ops.sgd_update(pair, **PAPER, rates=backend.zeros(shape, dtype))
 
 
 @pytest.mark.parametrize("numbers", [[0], [1, 2], [1.5], [-1]])

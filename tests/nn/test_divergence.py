@@ -244,7 +244,7 @@ def test_on_two_devices(graph):
 
 
 def test_rates_of_its_own(backend):
-    """A parameter that is updated in a launch of its own."""
+    """Parameters that have a momentum of their own."""
     net, sgd, batch = begun(chain, backend)
     for param in net.params:
         param.rates.momentum = 0.5

@@ -134,7 +134,9 @@ def test_only_what_depends_on_x_runs_again(rng: Any, monkeypatch: pytest.MonkeyP
     filters = [name for name in sizes if name.startswith("conv") and name.endswith(".w")]
     rest = sum(size for name, size in sizes.items() if name not in filters)
     made = sum(
-        ops.conv_prepared((BATCH, *node.layer.in_shape), node.layer.w.shape, pad=1, groups=groups)
+        ops.conv_prepared_bytes(
+            (BATCH, *node.layer.in_shape), node.layer.w.shape, pad=1, groups=groups
+        )
         for node, groups in ((net.nodes[i], g) for i, g in ((0, 1), (4, 2), (6, 1)))
     )
     assert infer.constant_bytes == made + rest

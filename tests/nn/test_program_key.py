@@ -31,10 +31,14 @@ def traces(net: Net, sgd: SGD, batch: Any, monkeypatch: pytest.MonkeyPatch) -> i
     return count
 
 
-def test_a_step_that_runs_again_is_few_calls_of_python(rng: Any) -> None:
+@pytest.mark.parametrize("own", [False, True])
+def test_a_step_that_runs_again_is_few_calls_of_python(rng: Any, own: bool) -> None:
+    """Also where parameters have rates of their own."""
     net = models.fashion_mnist(device="cpu", seed=1)
     x = rng.standard_normal((4, *net.in_shape)).astype(np.float32)
     batch, sgd = (x, np.arange(4)), SGD(net.params, lr=1e-3)
+    for param in net.params if own else ():
+        param.rates.lr, param.rates.momentum = 2e-3, 0.5
     for _ in range(3):
         net.train_step(*batch, sgd)
     calls = 0
@@ -63,6 +67,16 @@ def test_other_nets_do_not_matter(rng: Any, monkeypatch: pytest.MonkeyPatch) -> 
     assert traces(mine, sgd, batch, monkeypatch) == 1
     mine.params[0].data = mine.params[0].data.copy()
     assert traces(mine, sgd, batch, monkeypatch) == 1
+
+
+def test_rates_of_its_own_count_where_they_begin(rng: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    net = make(chain, convnet.backend.get("cpu"), seed=3)
+    batch, sgd = data(rng), SGD(net.params, lr=0.05)
+    found = []
+    for lr in (None, 0.01, 0.02, None, 0.01):
+        net.params[0].rates.lr = lr
+        found.append(traces(net, sgd, batch, monkeypatch))
+    assert found == [1, 1, 0, 0, 0]
 
 
 def test_multipliers_count_by_their_values(rng: Any, monkeypatch: pytest.MonkeyPatch) -> None:

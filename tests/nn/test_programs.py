@@ -174,8 +174,10 @@ def test_masks_differ_from_step_to_step(backend: Any, rng: Any) -> None:
 # ---- what a program is made for -----------------------------------------------------------------
 
 
-def calls_of(net: Net, batch: int = BATCH) -> list[tuple[str, tuple[str, ...]]]:
-    traced = net.programs.trace_training((batch, *IN_SHAPE), SGD(net.params))
+def calls_of(
+    net: Net, batch: int = BATCH, sgd: SGD | None = None
+) -> list[tuple[str, tuple[str, ...]]]:
+    traced = net.programs.trace_training((batch, *IN_SHAPE), sgd or SGD(net.params))
     return [(call.op.name, call.nodes) for call in traced.program.calls]
 
 
@@ -362,19 +364,24 @@ class Plain(SGD):
 def test_a_rule_of_ones_own_gets_the_gradients(rng: Any) -> None:
     pair = Pair(chain, "cpu")
     pair.sgds = [Plain(net.params) for net in pair.nets]
-    assert not pair.sgds[0].traceable
+    assert not pair.sgds[0].usual
     for _ in range(3):
         pair.step(*data(rng))
     pair.same()
 
 
-def test_rates_of_a_parameters_own(backend: Any, rng: Any) -> None:
+def test_rates_of_a_parameters_own(backend: Any, rng: Any, monkeypatch: Any) -> None:
+    """They come and go, change from step to step, and are part of the program."""
     pair = Pair(chain, backend.name)
-    for step in range(4):
+    for step in range(6):
         for net in pair.nets:
-            net.params[1].rates.lr = 0.01 * (step + 1)
+            net.params[1].rates.lr = 0.01 * (step + 1) if 0 < step < 5 else None
+            net.params[-2].rates.momentum = 0.25 if step > 2 else None
         pair.step(*data(rng))
-    assert not pair.sgds[0].traceable
+    pair.again(monkeypatch, *data(rng))
+    names = [name for name, _ in calls_of(pair.nets[0], sgd=pair.sgds[0])]
+    assert names.count("sgd_update") == 1
+    assert names.count("dense_wgrad_sgd") > 0
     pair.same()
 
 

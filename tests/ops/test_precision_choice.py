@@ -164,3 +164,20 @@ def test_math_is_what_precision_was_called() -> None:
     assert old.first_sample == 4
     with pytest.warns(RenamedWarning, match=r"ops\.MATHS is called PRECISIONS now"):
         assert ops.MATHS is ops.PRECISIONS
+
+
+def test_operations_by_their_older_names() -> None:
+    x = np.linspace(-2, 2, 5, dtype=np.float32)
+    for old, new in [("logistic", "sigmoid"), ("softrelu", "softplus")]:
+        with pytest.warns(RenamedWarning, match=f"{old}_fprop is called {new}_fprop now"):
+            function = getattr(ops, f"{old}_fprop")
+        with pytest.warns(RenamedWarning, match=f"'{old}' is called '{new}' now") as found:
+            y = ops.activation_fprop(old, x)
+        assert found[0].filename == __file__
+        np.testing.assert_array_equal(y, function(x))
+    with pytest.warns(RenamedWarning, match="'linear' is called 'affine' now"):
+        assert not ops.activation_saves_output("linear")
+    for old, new in [("peer_stamp", "peer_checksum"), ("peer_halt", "peer_abort"),
+                     ("conv_prepared", "conv_prepared_bytes")]:  # fmt: skip
+        with pytest.warns(RenamedWarning):
+            assert getattr(ops, old) is getattr(ops, new)

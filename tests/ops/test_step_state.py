@@ -26,13 +26,13 @@ def test_rates_stay_where_only_the_step_is_given(backend):
     assert words[3:6].view(np.float32).tolist() == [0.5, 0.25, 0.125]
 
 
-def test_the_host_does_not_take_back_a_halt(backend):
+def test_the_host_does_not_take_back_an_abort(backend):
     state = StepState([backend])
     state.write(1, 1)
-    assert not state.halted
+    assert not state.aborted
     backend.put(state.on(backend)[6:7], np.array([9], np.uint32))
     state.write(1, 2)
-    assert state.halted
+    assert state.aborted
 
 
 def test_every_device_has_a_copy():

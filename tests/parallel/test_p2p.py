@@ -160,10 +160,10 @@ def test_a_word_that_changes_on_the_way(devices, words):
 
     src, dst = devices[0].zeros((4, 6)), devices[1].zeros((4, 6))
     link.copy("block", dst, 0, src, 0, 6)
-    assert not state.halted
+    assert not state.aborted
     link.transport.copy = corrupt
     link.copy("block", dst, 0, src, 0, 6)
-    assert state.halted == link.checksums.of(link, "block", 0).code
+    assert state.aborted == link.checksums.of(link, "block", 0).code
 
 
 @pytest.fixture
@@ -191,7 +191,7 @@ def lose_one(net, pair, at):
 
 @pytest.mark.parametrize("pair", PAIRS)
 @pytest.mark.parametrize("at", ["relu2", "gradient of tanh3", "gradient of drop5"])
-def test_a_lost_write_halts_the_step(checked, rng, pair, at):
+def test_a_lost_write_aborts_the_step(checked, rng, pair, at):
     """Neither device changes a weight, and the error names the pair."""
     (net, other), (step, right) = checked
     assert "with checksums" in net.partition.links.describe()
@@ -214,7 +214,7 @@ def test_a_lost_write_halts_the_step(checked, rng, pair, at):
         np.testing.assert_array_equal(other.state()[name], array)
 
 
-def test_a_halted_net_tells_when_it_is_used(checked, rng):
+def test_an_aborted_net_tells_when_it_is_used(checked, rng):
     (net, _), (step, _) = checked
     x, labels = data(rng)
     step((x, labels))

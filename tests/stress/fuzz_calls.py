@@ -56,13 +56,13 @@ def valid_ops() -> list[Call]:
     images = array(2, 6, 6, 3, dtype=np.uint8)
     offsets, mirror = array(2, 2, dtype=np.int32), array(2, dtype=np.uint8)
     shapes = image.shape, filters.shape
-    prepared = np.zeros(ops.conv_prepared(*shapes, **conv), np.uint8)
+    prepared = np.zeros(ops.conv_prepared_bytes(*shapes, **conv), np.uint8)
     calls: list[tuple[str, tuple, dict]] = [
         ("conv_output_shape", shapes, conv),
         ("conv_workspace", shapes, conv | {"dgrad": False}),
         ("conv_kernel", ("wgrad", *shapes), conv | {"precision": "tf32"}),
         ("conv_fprop", (image, filters, array(6)), conv | {"relu": True, "out": maps}),
-        ("conv_prepared", shapes, conv | {"precision": "bf16"}),
+        ("conv_prepared_bytes", shapes, conv | {"precision": "bf16"}),
         ("conv_prepare", (filters, image.shape), conv | {"out": prepared}),
         ("conv_fprop_prepared", (image, prepared, filters.shape, array(6)),
          conv | {"relu": True, "out": maps}),
@@ -107,11 +107,11 @@ def valid_ops() -> list[Call]:
         ("peer_copy", (array(3, 5), array(3, 4)), {"dst_col": 1, "src_col": 2, "cols": 2}),
         ("peer_add", (array(3, 5), array(3, 4)), {"dst_col": 1, "src_col": 2, "cols": 2}),
         ("copy", (array(3, 5), array(3, 5)), {}),
-        ("peer_stamp", (array(3, 5), uint32(1), uint32(2), convnet.backend.get("cpu")),
+        ("peer_checksum", (array(3, 5), uint32(1), uint32(2), convnet.backend.get("cpu")),
          {"src_col": 1, "cols": 3}),
         ("peer_check", (array(3, 5), uint32(1), uint32(2), uint32(1), 7),
          {"src_col": 1, "cols": 3}),
-        ("peer_halt", (uint32(1), uint32(1)), {}),
+        ("peer_abort", (uint32(1), uint32(1)), {}),
     ]  # fmt: skip
     return [(name, getattr(ops, name), args, kwargs) for name, args, kwargs in calls]
 

@@ -110,7 +110,7 @@ def gradient(
 def activation_magnitude(kind: str, x: np.ndarray, a: float, b: float) -> np.ndarray:
     """What the rounding of an activation scales with: its terms, and x times its slope."""
     y, slope = (f(kind, x, a, b) for f in (reference.activation_fprop, reference.activation_slope))
-    constant = {"linear": abs(b), "log": np.abs(a * slope)}.get(kind, 0.0)
+    constant = {"affine": abs(b), "log": np.abs(a * slope)}.get(kind, 0.0)
     return np.abs(y) + np.abs(reference.float64(x) * slope) + constant + _cancelling(kind, x)
 
 
@@ -119,7 +119,7 @@ def slope_magnitude(kind: str, x: np.ndarray, a: float, b: float) -> np.ndarray:
     slope = np.abs(reference.activation_slope(kind, x, a, b))
     if kind == "tanh":  # a b (1 - (y / a)^2)
         return np.full_like(slope, abs(a * b))
-    if kind == "logistic":  # y (1 - y)
+    if kind == "sigmoid":  # y (1 - y)
         return np.abs(reference.activation_fprop(kind, x, a, b))
     if kind == "log":  # 1 / (a + x)
         return slope * (1 + (abs(a) + np.abs(x)) * slope)
@@ -340,12 +340,12 @@ def unaligned(backend: Any, array: np.ndarray) -> Any:
     return buffer[1:].reshape(array.shape)
 
 
-def state_of(backend: Any, halt: int = 0, seed: int = 0, step: int = 0, **rates: float) -> Any:
+def state_of(backend: Any, aborted: int = 0, seed: int = 0, step: int = 0, **rates: float) -> Any:
     """The state of a step as the operations read it; rates: lr, momentum, weight_decay."""
     state = StepState([backend])
     given = tuple(rates.get(name, 0.0) for name in ("lr", "momentum", "weight_decay"))
     state.write(seed, step, given)
-    backend.put(state.halt_on(backend), np.array([halt], np.uint32))
+    backend.put(state.aborted_on(backend), np.array([aborted], np.uint32))
     return state.on(backend)
 
 

@@ -270,12 +270,12 @@ ACTIVATIONS = {
         lambda x, a, b: a * np.tanh(b * x),
         lambda x, a, b: a * b * (1 - np.tanh(b * x) ** 2),
     ),
-    "logistic": (
+    "sigmoid": (
         lambda x, a, b: np.exp(-np.logaddexp(0, -x)),
         lambda x, a, b: np.exp(-np.logaddexp(0, -x) - np.logaddexp(0, x)),
     ),
     "abs": (lambda x, a, b: np.abs(x), lambda x, a, b: np.sign(x)),
-    "softrelu": (
+    "softplus": (
         lambda x, a, b: np.logaddexp(0, x),
         lambda x, a, b: np.exp(-np.logaddexp(0, -x)),
     ),
@@ -286,7 +286,7 @@ ACTIVATIONS = {
         lambda x, a, b: np.minimum(a, np.maximum(0, x)),
         lambda x, a, b: np.where((x > 0) & (x < a), 1.0, 0.0),
     ),
-    "linear": (lambda x, a, b: a * x + b, lambda x, a, b: np.full_like(x, a)),
+    "affine": (lambda x, a, b: a * x + b, lambda x, a, b: np.full_like(x, a)),
     "drelu": (lambda x, a, b: x - a * np.tanh(x / a), lambda x, a, b: np.tanh(x / a) ** 2),
 }
 

@@ -27,25 +27,25 @@ std::uint32_t block_sum(const PeerShape& shape, const float* src) {
 
 }  // namespace
 
-std::int64_t peer_stamp_workspace() { return 0; }
+std::int64_t peer_checksum_workspace() { return 0; }
 
-void peer_stamp(const PeerShape& shape, const float* src, std::uint32_t* count,
-                std::uint32_t* stamp, Workspace, Stream) {
+void peer_checksum(const PeerShape& shape, const float* src, std::uint32_t* count,
+                   std::uint32_t* checksum, Workspace, Stream) {
   count[0] += 1;
-  stamp[0] = count[0];
-  stamp[1] = block_sum(shape, src);
+  checksum[0] = count[0];
+  checksum[1] = block_sum(shape, src);
 }
 
 void peer_check(const PeerShape& shape, const float* src, std::uint32_t* count,
-                const std::uint32_t* stamp, std::uint32_t code, std::uint32_t* halt, Workspace,
-                Stream) {
+                const std::uint32_t* checksum, std::uint32_t code, std::uint32_t* aborted,
+                Workspace, Stream) {
   count[0] += 1;
-  const bool arrived = stamp[0] == count[0] && stamp[1] == block_sum(shape, src);
-  if (!arrived && halt[0] == 0) halt[0] = code;
+  const bool arrived = checksum[0] == count[0] && checksum[1] == block_sum(shape, src);
+  if (!arrived && aborted[0] == 0) aborted[0] = code;
 }
 
-void peer_halt(const std::uint32_t* other, int, std::uint32_t* halt, Stream) {
-  if (halt[0] == 0) halt[0] = other[0];
+void peer_abort(const std::uint32_t* other, int, std::uint32_t* aborted, Stream) {
+  if (aborted[0] == 0) aborted[0] = other[0];
 }
 
 }  // namespace convnet

@@ -12,12 +12,12 @@
 
 namespace convnet {
 
-class Divider {
+class FastDivmod {
  public:
-  Divider() = default;
+  FastDivmod() = default;
 
   // 1 <= divisor < 2^31
-  explicit Divider(std::int64_t divisor) : divisor_(static_cast<unsigned>(divisor)) {
+  explicit FastDivmod(std::int64_t divisor) : divisor_(static_cast<unsigned>(divisor)) {
     while ((std::int64_t{1} << shift_) < divisor) ++shift_;
     const std::uint64_t excess = (std::uint64_t{1} << shift_) - divisor_;
     multiplier_ = static_cast<unsigned>((excess << 32) / divisor_ + 1);
