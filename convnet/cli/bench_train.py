@@ -58,7 +58,7 @@ class StepRate:
 
 @dataclass(frozen=True)
 class LayerTime:
-    """What a step spends in one node.
+    """The time that a step spends in one node.
 
     Attributes:
         node, kind: its name, and its layer in words.
@@ -132,7 +132,7 @@ def _flops(macs: int) -> int:
 
 
 def _step(net: Net, cfg: Config, batch: int) -> tuple[Callable[[], None], SGD]:
-    """A training step on noise, and what updates the parameters in it."""
+    """A training step on noise, and its optimiser."""
     rng = np.random.default_rng(0)
     host = rng.standard_normal((batch, *net.in_shape), dtype=np.float32)
     classes = net.shapes[net.nodes[-1].name][0]

@@ -1,4 +1,4 @@
-"""Old names that keep working: what is written now in their place, and the note that says so."""
+"""Old names that keep working, with a warning that says the new one."""
 
 from __future__ import annotations
 

@@ -53,7 +53,7 @@ def mismatch(where: str | os.PathLike[str], expected: str, got: object) -> DataE
 def readable(
     path: str | os.PathLike[str], expected: str = "a readable file", content: str = ""
 ) -> Iterator[None]:
-    """Around code that reads a file: what goes wrong becomes a DataError that names it.
+    """Within the block, an error while reading a file becomes a DataError that names it.
 
     Args:
         path: the file.

@@ -33,7 +33,7 @@ class Statistics:
 
 @dataclass
 class Sums:
-    """What statistics are computed from; exact, so it may be added up in any order.
+    """Sums that statistics are computed from; exact, so they may be added in any order.
 
     Attributes:
         total: int64 [H, W, C], the sum of the images.

@@ -1,1 +1,1 @@
-"""What a trained net knows: its error on a data set, its prediction for an image."""
+"""Measuring trained nets: the error on a data set, predictions for images."""

@@ -1,4 +1,4 @@
-"""Naming what images show, with a trained net."""
+"""Classifying image files with a trained net."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _BAR = 24  # characters of a probability of 1
 
 @dataclass(frozen=True)
 class Prediction:
-    """What `predict` finds for one image.
+    """The classes that `predict` finds for one image.
 
     Attributes:
         image: the file.
@@ -47,7 +47,7 @@ def predict(
     warn: Callable[[str], None] = as_warning,
     ten_crop: bool = False,
 ) -> list[Prediction]:
-    """Names what images show; they are prepared as in training: size, grey or colour, mean.
+    """Classifies images, which are prepared as in training: size, grey or colour, mean.
 
     Args:
         run: a run folder (its best checkpoint, else the newest) or a checkpoint file.

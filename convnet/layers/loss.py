@@ -1,4 +1,4 @@
-"""What training minimises, and the softmax as a layer within a net.
+"""Losses, and the softmax as a layer within a net.
 
 Losses besides the softmax have no kernels of their own; what the contract's operations do not do is
 done by the array library (NumPy, CuPy).

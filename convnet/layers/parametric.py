@@ -1,4 +1,4 @@
-"""What convolution, local and dense layers have in common: a weight, a bias, and a ReLU to fuse."""
+"""The base of convolution, local and dense layers: a weight, a bias, and a ReLU to fuse."""
 
 from __future__ import annotations
 

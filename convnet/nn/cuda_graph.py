@@ -44,7 +44,7 @@ class Streams:
             device.wait_event(device.record(stream))
 
     def capture(self, make: Callable[[], None]) -> Callable[[], None]:
-        """The launch of a graph of what `make` gives these streams, which does not run now.
+        """Captures what `make` enqueues on these streams, which does not run then, as a graph.
 
         Raises: GraphError with the driver's reason.
         """

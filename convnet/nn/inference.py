@@ -123,7 +123,7 @@ class Inference:
 
 
 def _bound(runnable: Runnable) -> Runnable:
-    """With memory of its own for what a run computes on the way."""
+    """The program, bound to memory of its own for intermediate results."""
     devices = [device.real for device in runnable.trace.devices]
     sizes = zip(devices, runnable.sizes, strict=True)
     runnable.blocks = [device.empty((size,), np.uint8) for device, size in sizes]

@@ -87,7 +87,10 @@ def together(needs: Sequence[Memory]) -> Memory:
 
 
 def device_memory(net: Steps, batch: int, image_bytes: int = 0) -> list[Memory]:
-    """What it takes on each of its devices; see `training_memory`. The input is on the first."""
+    """What a net takes to train on each of its devices; the input is on the first.
+
+    Args, Raises: as `training_memory`.
+    """
     images = batch * (4 * math.prod(net.in_shape) + 4 + image_bytes)
     shape = (batch, *net.in_shape)
     try:
@@ -155,7 +158,7 @@ def _cgroup_room(folder: Path) -> int | None:
 def check_fits(
     need: Memory, devices: Sequence[Backend], what: str, processes: int = 1
 ) -> int | None:
-    """Compares a need with what there is, and returns that; see `available`.
+    """Compares what is needed with what is `available`, and returns the latter.
 
     Args:
         need: of one process.
@@ -224,7 +227,7 @@ def checked(
     processes: int = 1,
     summed: bool = False,
 ) -> Fit:
-    """What training takes, if there is as much.
+    """What training takes, checked against what is available.
 
     Args:
         net, batch, image_bytes: as for `training_memory`.

@@ -74,7 +74,7 @@ class Opaque:
 
 
 def tell(function: Callable[[Any], None], about: Any, array: Tensor) -> None:
-    """Notes that a function is to be called once an array has been written."""
+    """Adds a call of a function to the trace, for when an array has been written."""
     rest = {"function": function, "about": about}
     array.traced_on.note_python(_tell, {"array": array}, {}, rest, effects=True)
 

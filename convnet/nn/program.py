@@ -10,7 +10,7 @@ from convnet.nn.trace import Call, PythonOp, Tensor
 
 
 class Program:
-    """The calls of a step, and what is asked of it.
+    """The calls of a step, and the outputs that are wanted.
 
     Args:
         calls: in the order in which they run.
@@ -88,7 +88,7 @@ class Program:
 
     @property
     def constants(self) -> set[Tensor]:
-        """What of that was made before the first run."""
+        """The tensors that were made before the first run."""
         return {root for root in self.roots_read if root.kind == "constant"}
 
     def __contains__(self, call: Call) -> bool:
@@ -97,7 +97,7 @@ class Program:
     # ---- changing it ----------------------------------------------------------------------------
 
     def replace(self, changes: Mapping[Call, Sequence[Call]]) -> None:
-        """Puts other calls, or none, in the places of some."""
+        """Replaces some calls, each by other calls or by none."""
         self.calls = [new for call in self.calls for new in changes.get(call, (call,))]
         self._forget()
 

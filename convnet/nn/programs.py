@@ -219,7 +219,7 @@ class Programs:
         )
 
     def _settings(self) -> tuple[Any, ...]:
-        """What a program depends on, besides the pass and the shape of the batch."""
+        """The rest of the key of a program, besides the pass and the shape of the batch."""
         net, changes = self.net, self.net.changes
         if self._multipliers_at != changes.multipliers:
             self._multipliers = tuple((p.lr_mult, p.decay_mult) for p in net.params)

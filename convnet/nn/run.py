@@ -126,7 +126,7 @@ class Runnable:
                 segment()
 
     def _record(self) -> None:
-        """Makes the calls, and keeps what makes them again."""
+        """Makes the calls, and records them for later runs."""
         segments: list[Segment] = []
         for python, calls in _by_kind(self._calls()):
             if python:
@@ -158,7 +158,7 @@ class Runnable:
     # ---- calls ----------------------------------------------------------------------------------
 
     def _calls(self) -> list[tuple[int, Call]]:
-        """The calls that there are to make, with their numbers; a host never waits for itself."""
+        """The calls to make, with their numbers; without waits on a host, which has one stream."""
         calls = enumerate(self.program.calls)
         return [pair for pair in calls if not (self._on_host and pair[1].op is WAIT)]
 
@@ -193,7 +193,7 @@ class Runnable:
 
 
 def _by_kind(calls: Sequence[tuple[int, Call]]) -> Any:
-    """Runs of calls of Python, and of operations."""
+    """The calls in runs of Python functions and runs of operations."""
     return groupby(calls, lambda pair: isinstance(pair[1].op, PythonOp))
 
 
@@ -203,7 +203,7 @@ def _all(segments: Sequence[Segment]) -> None:
 
 
 def _named(number: int, call: Call, run: Segment) -> None:
-    """Makes a call; what is wrong with it is told with its number and nodes."""
+    """Makes a call; an error gets the number and the nodes of the call."""
     try:
         run()
     except ValueError as error:

@@ -1,4 +1,4 @@
-"""What training steps come to, read on the host when it is there.
+"""Losses and ranks of training steps, copied to the host without waiting for the GPU.
 
 To read the loss of a step is to wait until the device has made it, and a device that is waited for
 in each step has nothing to do while the host prepares the next one. So on a GPU the losses and
@@ -23,7 +23,7 @@ AHEAD = 3  # steps that a GPU may have been given and not have done
 
 @dataclass(frozen=True)
 class StepResult:
-    """What a step came to.
+    """The loss and the ranks of a step.
 
     Attributes:
         step: its number, from 1.
@@ -38,7 +38,7 @@ class StepResult:
 
 @dataclass(frozen=True)
 class _Pending:
-    """A step whose figures are on their way; `event` tells when they are there."""
+    """A step whose results are being copied; `event` is done when they have arrived."""
 
     step: int
     losses: list[tuple[float, np.ndarray]]
@@ -58,7 +58,7 @@ class StepResults:
         self._pending: deque[_Pending] = deque()
 
     def note(self) -> None:
-        """Begins to fetch those of the step that was begun last."""
+        """Begins to copy the results of the step that was begun last."""
         net, device = self.net, self.net.backend
         losses, rank = net.last.losses, net.ranks
         with device.active():

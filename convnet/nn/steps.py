@@ -19,12 +19,12 @@ Origins = Callable[[Origin | None], list[Origin | None]]
 
 
 def alone(origin: Origin | None) -> list[Origin | None]:
-    """What all processes say, where there is one."""
+    """Stands for the exchange between processes where there is only one."""
     return [origin]
 
 
 class Steps(Structure):
-    """What of `Net` makes a training step of its passes.
+    """The part of `Net` that turns its passes into training steps.
 
     Attributes:
         programs: what passes are run as; see `convnet.nn.programs`.
@@ -41,17 +41,17 @@ class Steps(Structure):
         self._begun: tuple[Array, Array, SGD] | None = None  # the step that was begun last
 
     def write_state(self, sgd: SGD | None = None) -> None:
-        """Gives the devices what is this step's own; the rates only where an update follows."""
+        """Writes seed and step to the devices; the rates only where an update follows."""
         seed, step = self._random.seed, self._random.step
         self.step_state.write(seed, step, None if sgd is None else sgd.rates)
 
     @property
     def runner(self) -> Programs | Eager:
-        """What runs its passes."""
+        """What runs the passes: programs, or without `trace` the layers one by one."""
         return self.programs if self.trace else self._eager
 
     def _checked(self, x: Array, labels: Array) -> tuple[Array, Array]:
-        """x and labels, wherever they are, if they can be used."""
+        """Checks x and labels, which may be in any memory, and returns them."""
         if not self._losses:
             raise ValueError(
                 "the net has no loss; end it with a SoftmaxCrossEntropy layer to train it"
@@ -60,14 +60,14 @@ class Steps(Structure):
         return x, checked_labels(labels, len(x), self.classes or UNRANKED, self.backend)
 
     def on_device(self, x: Array, labels: Array) -> tuple[Array, Array]:
-        """x and labels of a batch in the net's memory, if they can be used."""
+        """Checks x and labels of a batch, and returns them in the memory of the device."""
         x, labels = map(self.backend.asarray, self._checked(x, labels))
         self._recent = x, labels
         return x, labels
 
     def begin_step(self, x: Array, labels: Array, sgd: SGD) -> tuple[Array, Array]:
-        """Gives the devices what is this step's own, and returns its batch there. Raises:
-        DivergedError where an earlier step did."""
+        """Writes the state of the step to the devices, and returns its batch there. Raises:
+        DivergedError where an earlier step has diverged."""
         if self.diverged is not None:
             raise DivergedError(
                 f"the net has diverged ({self.diverged}); it trains on when weights are loaded",
@@ -105,7 +105,7 @@ class Steps(Structure):
         sgd.update(self.step_state)
 
     def check_updates(self, each: Origins = alone) -> None:
-        """Looks whether the updates of all steps so far were finite; waits for the devices.
+        """Checks that the updates of all steps so far were finite; waits for the devices.
 
         Args:
             each: what all processes of the job say, in their order, of what this one does.

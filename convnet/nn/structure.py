@@ -110,7 +110,7 @@ class Structure:
             self.nodes, self.shapes, self.in_shape, self.backends, self._random
         )
         self.all_nodes, self.step_nodes = self.partition.nodes, self.partition.steps
-        self.params, self.splits = self.partition.params, self.partition.whole
+        self.params, self.splits = self.partition.params, self.partition.splits
 
     @staticmethod
     def _misfit(node: Node, in_shapes: list[Shape], error: ValueError) -> str:
@@ -177,7 +177,7 @@ class Structure:
         return [part for part, _, _ in self.splits[param.name].parts]
 
     def needed_for(self, names: Iterable[str]) -> list[Node]:
-        """Those of `all_nodes` that the outputs of some depend on, themselves included."""
+        """The nodes, of `all_nodes`, that some outputs depend on, those of the outputs included."""
         needed = set().union(*(graph.ancestors(self.all_nodes, name) for name in names))
         return [node for node in self.all_nodes if node.name in needed]
 
@@ -188,7 +188,7 @@ class Structure:
 
     @property
     def step_state(self) -> StepState:
-        """What differs from step to step, in the memory of the devices."""
+        """Seed, step and rates, in the memory of the devices."""
         assert self._random.state is not None
         return self._random.state
 

@@ -143,12 +143,12 @@ class Call:
 
     @property
     def reads(self) -> list[Tensor]:
-        """What it needs the values of."""
+        """The tensors whose values it needs."""
         return self.tensors((*self.op.reads, *self.op.updates))
 
     @property
     def writes(self) -> list[Tensor]:
-        """What it changes."""
+        """The tensors that it writes."""
         return self.tensors((*self.op.writes, *self.op.updates))
 
     def but(self, op: str = "", also: Sequence[Call] = (), **args: Value) -> Call:
@@ -167,7 +167,7 @@ class Call:
 
 @dataclass
 class Trace:
-    """A step that is being noted.
+    """A step that is being traced.
 
     Args:
         backends: the devices that it runs on.
@@ -195,7 +195,7 @@ class Trace:
         return Tensor(self.on(backend), shape, dtype, "input")
 
     def held(self, array: Array, device: TraceBackend) -> Tensor:
-        """The tensor of an array that exists: one for each array."""
+        """The tensor that stands for an existing array; always the same one."""
         if id(array) not in self._held:
             held = Tensor(device, array.shape, array.dtype, "state", array=array)
             self._held[id(array)] = held
@@ -254,7 +254,7 @@ class TraceBackend(Backend):
         return self.trace.on(device)
 
     def zeros(self, shape: Shape, dtype: Any = np.float32) -> Any:
-        """A copy of zeros that are there already."""
+        """A copy of an array of zeros that all runs share."""
         held = self.trace.zeros.get((self, shape, dtype))
         if held is None:
             held = self.trace.zeros[self, shape, dtype] = self._real.zeros(shape, dtype)

@@ -53,7 +53,7 @@ def load(splits: Mapping[str, Split], arrays: Mapping[str, Any]) -> None:
 
 
 def misfits(params: Sequence[Parameter], arrays: Mapping[str, Any], strict: bool) -> dict[str, str]:
-    """What of such a dict does not fit these parameters, by key.
+    """The keys of such a dict that do not fit these parameters, and why.
 
     Raises: ValueError listing it, where strict.
     """
@@ -67,7 +67,7 @@ def misfits(params: Sequence[Parameter], arrays: Mapping[str, Any], strict: bool
 
 
 def _misfits(targets: Mapping[str, Parameter], arrays: Mapping[str, Any]) -> dict[str, str]:
-    """What does not fit, by key."""
+    """The keys that do not fit, and why."""
     problems = {key: f"missing {key}" for key in targets if key not in arrays}
     for key, value in arrays.items():
         if key not in targets:

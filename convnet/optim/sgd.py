@@ -80,7 +80,7 @@ class SGD:
         return type(self).update is SGD.update
 
     def write_rates(self) -> None:
-        """Gives the devices the rates of this step's parameters, where any has its own."""
+        """Writes the rates of all parameters to the devices, where any has its own."""
         rows, own = [], False
         for param in self.params:
             lr, momentum = param.rates.lr, param.rates.momentum
@@ -131,7 +131,7 @@ class SGD:
             raise DivergedError(f"the update of {name} is not finite", name)
 
     def _fresh_state(self, devices: Iterable[backends.Backend]) -> StepState:
-        """A state with the rates of now, in which nothing is noted."""
+        """A state with the current rates and no note of divergence."""
         if self._state is None:
             self._state = StepState(list(devices))
         if self._state.diverged:

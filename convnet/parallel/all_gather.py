@@ -85,7 +85,7 @@ class AllGather(Layer):
         return found, []
 
     def _link(self, source: Backend, target: Backend) -> Callable[..., Any]:
-        """What copies columns, as `Link.copy`; within a device there is nothing to check."""
+        """The copy of columns, as `Link.copy`; without checksums within a device."""
         if source is not target:
             return self.links.between(source, target).copy
         return lambda _, dst, dst_col, src, src_col, cols: ops.peer_copy(

@@ -35,7 +35,7 @@ class Bucket:
         self._done = among.start_sum(self._flat)
 
     def poll(self) -> bool:
-        """Lets the sum go on; whether it is there. MPI moves data when it is called."""
+        """Whether the sum is complete. MPI only makes progress while it is called."""
         if self._done is not None and self._done():
             self._done = None
         return self._done is None

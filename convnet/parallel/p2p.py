@@ -77,7 +77,7 @@ class Link:
 
 @dataclass
 class Checksum:
-    """That of one transfer of a step.
+    """The checksum of one transfer of a step.
 
     Attributes:
         sent, got: how many there have been, counted at both ends.
@@ -107,7 +107,7 @@ class Checksums:
         self.held: dict[tuple[str, str, int], Checksum] = {}
 
     def of(self, link: Link, what: str, dst_col: int) -> Checksum:
-        """That of a transfer over a link to some column."""
+        """The checksum of a transfer over a link to some column."""
         key = link.pair, what, dst_col
         if key not in self.held:
             self.held[key] = Checksum(
@@ -121,7 +121,7 @@ class Checksums:
         return self.held[key]
 
     def verify(self) -> None:
-        """Looks whether one was wrong. Raises: LinkError naming the devices and what travelled."""
+        """Raises LinkError, naming the devices and the array, where a checksum was wrong."""
         code = self.state.aborted
         if code:
             raise LinkError(list(self.held.values())[code - 1].text)
@@ -183,7 +183,7 @@ class Links:
     def share_aborts(
         self, held: Callable[[Array, Backend], Array] = lambda array, _: array
     ) -> None:
-        """Before an update: what one device has found stops the others too. On the devices.
+        """Before an update: one device that has aborted aborts the others; runs on the devices.
 
         Args:
             held: gives what operations are called with for an array on a device; in a trace, its
@@ -198,8 +198,7 @@ class Links:
             ops.peer_abort(mine, held(state.aborted_on(other), other))
 
     def verify(self) -> None:
-        """Waits until all devices are done, but not for ever, and looks whether one has found a
-        wrong checksum.
+        """Waits until all devices are done, up to the timeout, and checks the checksums.
 
         Raises: LinkError naming the devices and what was on its way.
         """
@@ -209,7 +208,7 @@ class Links:
             self.checksums.verify()
 
     def wait_for(self, event: Any, device: Backend) -> None:
-        """Waits for an event of a device, but not for ever; hosts have none. Raises: LinkError."""
+        """Waits for an event of a device, up to the timeout. Raises: LinkError."""
         end = time.monotonic() + self.timeout
         while event is not None and not event.done:
             if time.monotonic() > end:

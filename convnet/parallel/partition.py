@@ -136,7 +136,7 @@ class Partition:
         self.device_of: dict[str, Backend] = {INPUT: devices[0]}
         self.origin: dict[str, str] = {INPUT: INPUT}
         self.params: list[Parameter] = []
-        self.whole: dict[str, Split] = {}
+        self.splits: dict[str, Split] = {}
         self._shapes, self._random = shapes, random
         self._gathers: dict[tuple[str, int, int, int], str] = {}
         self._shard_shapes: dict[str, Shape] = {INPUT: in_shape}
@@ -265,7 +265,7 @@ class Partition:
         """Gives a shard of a node its shards of the node's parameters."""
         axis = node.layer.channel_axis
         for whole, param in zip(node.layer.params, layer.params, strict=True):
-            split = self.whole.setdefault(whole.name, Split(whole.shape, axis))
+            split = self.splits.setdefault(whole.name, Split(whole.shape, axis))
             if whole.shape[axis] != channels:
                 raise ValueError(
                     f"node {node.name!r}: {whole.name} has no dimension of {channels} channels"

@@ -180,7 +180,7 @@ class MpiRanks(Ranks):
         self.wait(lambda: bool(request.Test()), what)
 
     def _late(self, what: str) -> NoReturn:
-        """Finds out who does not wait as this rank does: all who do tell all others."""
+        """The ranks that do not wait as this one does; those that do tell all others."""
         others = [rank for rank in range(self.size) if rank != self.rank]
         word, heard = np.zeros(1, np.uint8), set[int]()
         sent = [self.comm.Isend(word, rank, _WAITING) for rank in others]

@@ -27,7 +27,7 @@ _KEPT = 1 << 30  # bytes of pixels, as float32, up to which they are kept in mem
 
 @dataclass
 class Row:
-    """What one kind of search comes to.
+    """The result of one kind of search.
 
     Attributes:
         name: "pixels", "features", or "64 bits".
@@ -166,7 +166,7 @@ def _check_together(index: Index, asked: Index, codes: Sequence[Index]) -> None:
 
 @dataclass
 class _Search:
-    """One kind of search: what it makes of queries, by number, and what it finds for that."""
+    """One kind of search: how it prepares queries, given by number, and how it finds rows."""
 
     name: str
     prepare: Callable[[npt.NDArray[np.int64]], np.ndarray]

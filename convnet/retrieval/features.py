@@ -97,7 +97,7 @@ def net_facts(trained: Trained, layer: str) -> dict[str, Any]:
 
 @dataclass
 class Written:
-    """What `write_features` did.
+    """The result of `write_features`.
 
     Attributes:
         path: the file; layer, count, size: the node, images, and numbers an image.

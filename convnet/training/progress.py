@@ -61,7 +61,7 @@ class Reporter:
         self._complain(f"warning: {text}")
 
     def error(self, text: str) -> None:
-        """What ended the run, on standard error."""
+        """The error that ended the run, on standard error."""
         self._complain(f"error: {text}")
 
     def _complain(self, text: str) -> None:

@@ -23,7 +23,7 @@ from convnet.training.run_folder import CONFIG, run_config
 
 
 class Decision(Enum):
-    """What another value means when a run is resumed."""
+    """What happens to a changed value of the configuration when a run is resumed."""
 
     KEPT = "refused: it would be another run"
     STEERS = "taken, with a warning: from here on the run differs from the one that was begun"
@@ -70,7 +70,7 @@ class Change:
 
 @dataclass(frozen=True)
 class Resumption:
-    """What a run goes on with.
+    """The configuration that a resumed run goes on with, and what has changed in it.
 
     Attributes:
         cfg: the configuration.
@@ -83,7 +83,7 @@ class Resumption:
     machine: Mapping[str, Any]
 
     def show(self, reporter: Reporter, machine: Mapping[str, Any], finished: bool) -> None:
-        """Says what has changed, or that it is not taken as the run is finished.
+        """Prints what has changed; or, where the run is finished, that changes are not taken.
 
         Args:
             reporter: where to say it.
@@ -113,7 +113,7 @@ class Resumption:
 def resumption(
     folder: Path, checkpoint: Checkpoint | None, cfg: Any, overrides: Iterable[str], data: Data
 ) -> Resumption:
-    """Finds what a run goes on with.
+    """Finds the configuration that a resumed run goes on with.
 
     Args:
         folder: of the run.

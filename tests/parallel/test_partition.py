@@ -71,7 +71,7 @@ def gradients(net):
     if net.partition is None:
         return found
     whole = {}
-    for name, split in net.partition.whole.items():
+    for name, split in net.partition.splits.items():
         whole[name] = np.full(split.shape, np.nan, np.float32)
         for param, first, last in split.parts:
             whole[name][split.index(first, last)] = found[param.name]

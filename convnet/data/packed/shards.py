@@ -24,7 +24,7 @@ _BLOCK = 512  # of a tar file
 
 
 class ShardWriter:
-    """Writes one shard under a temporary name, and what is known of its images beside it.
+    """Writes one shard under a temporary name, and the records of its images beside it.
 
     Args:
         out: the folder of the result.

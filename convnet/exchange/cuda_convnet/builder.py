@@ -19,7 +19,7 @@ Shape = tuple[int, ...]
 
 @dataclass(frozen=True)
 class Output:
-    """What a layer of a definition gives to the layers that take it.
+    """The output of a layer of a definition.
 
     Attributes:
         node: name of the node that computes it; empty for labels, and for a softmax that no layer
@@ -40,7 +40,7 @@ class Output:
 
 
 class Builder:
-    """The net so far.
+    """The layers of the configuration so far.
 
     Args:
         definition: the sections of the layer definition; in_shape: (H, W, C) of the images as the

@@ -18,7 +18,7 @@ from convnet.data.sources import PUBLISHED
 from convnet.exchange.cuda_convnet import costs, plain
 from convnet.exchange.cuda_convnet.builder import Builder
 from convnet.exchange.cuda_convnet.definition import Section, read_sections
-from convnet.exchange.cuda_convnet.parametric import WeightedLayers, source_of
+from convnet.exchange.cuda_convnet.parametric import ParametricLayers, source_of
 from convnet.exchange.cuda_convnet.rates import sgd_tables
 from convnet.exchange.cuda_convnet.report import Report
 from convnet.nn.net import Net
@@ -26,7 +26,7 @@ from convnet.training.nets import build_net
 
 Shape = tuple[int, int, int]
 
-_WEIGHTED = ("fc", "conv", "local")
+_PARAMETRIC = ("fc", "conv", "local")
 _NORMS = ("rnorm", "cnorm", "cmrnorm")
 _TYPES: dict[str, plain.Translate] = {
     "data": plain.data,
@@ -48,13 +48,13 @@ _TYPES: dict[str, plain.Translate] = {
     "cost.dce": costs.bce,
     "cost.sum2": costs.sum2,
 }
-TYPES = (*_WEIGHTED, *_TYPES)
+TYPES = (*_PARAMETRIC, *_TYPES)
 _OLD_KEYS = {"numFilters": "filters", "numOutputs": "outputs", "subsX": "sizeX"}
 
 
 @dataclass(frozen=True)
 class Imported:
-    """What came of two files.
+    """The configuration that two files were converted to.
 
     Attributes:
         cfg: the configuration.
@@ -121,8 +121,8 @@ def import_files(
     image, classes, source = _data(layers, source, size, report, str(definition))
     seen = (crop, crop, image[2]) if crop else image
     builder = Builder(layers, seen, classes)
-    weighted = WeightedLayers(builder)
-    _translate(builder, weighted, params, Path(parameters), report)
+    parametric = ParametricLayers(builder)
+    _translate(builder, parametric, params, Path(parameters), report)
     nodes = builder.used_nodes()
     table = {
         "name": name or Path(definition).stem.replace(" ", "-").lstrip(".") or "imported",
@@ -130,7 +130,7 @@ def import_files(
         "data": {"source": source, "mean": "image", "scale": 1.0},
         "augment": {"crop": [crop, crop], "mirror": True} if crop else {},
         "net": {"layers": nodes},
-        **_learning(weighted, nodes, report, str(parameters)),
+        **_learning(parametric, nodes, report, str(parameters)),
         "train": {"batch": batch, "epochs": epochs},
     }
     if source == "folder":
@@ -179,7 +179,7 @@ def _channels(layers: dict[str, Section]) -> int:
         names = section.words("inputs", "")
         if "channels" in section and any(name in data for name in names):
             index = next(i for i, name in enumerate(names) if name in data)
-            return section.wholes("channels", len(names), least=1)[index]
+            return section.integers("channels", len(names), least=1)[index]
     return 3
 
 
@@ -193,13 +193,13 @@ def _outputs(layers: dict[str, Section]) -> int:
                 passed.add(name)
                 name = layers[name].words("inputs", "")[0]
             if name in layers and "outputs" in layers[name]:
-                return layers[name].whole("outputs", least=1)
+                return layers[name].integer("outputs", least=1)
     return 10
 
 
 def _translate(
     builder: Builder,
-    weighted: WeightedLayers,
+    parametric: ParametricLayers,
     params: dict[str, Section],
     path: Path,
     report: Report,
@@ -217,15 +217,15 @@ def _translate(
             if kind.startswith("cost."):
                 raise ConfigError(f"{path}: [{name}] coeff: missing: the cost needs one")
             own = kind in _NORMS and "scale" in section and "pow" in section
-            if kind in (*_WEIGHTED, *_NORMS) and not own:
+            if kind in (*_PARAMETRIC, *_NORMS) and not own:
                 text = f"the layer of this name (type {kind}) needs parameters"
                 raise ConfigError(f"{path}: [{name}] missing: {text}")
         own_params = params.get(name) or Section(str(path), name, {}, {}, report)
         for word in filter(None, section.words("gpu", "")):
             index = section.read("gpu", word, int, "whole numbers")
             builder.gpus += [] if index in builder.gpus else [index]
-        if kind in _WEIGHTED:
-            value = weighted(section, own_params)
+        if kind in _PARAMETRIC:
+            value = parametric(section, own_params)
         else:
             value = _TYPES[kind](builder, section, own_params)
         if not kind.startswith(("neuron", "data", "cost.")) and section.text("neuron", ""):
@@ -242,11 +242,11 @@ def _translate(
 
 
 def _learning(
-    weighted: WeightedLayers, nodes: list[dict[str, Any]], report: Report, origin: str
+    parametric: ParametricLayers, nodes: list[dict[str, Any]], report: Report, origin: str
 ) -> dict[str, Any]:
     """The tables [sgd] and [schedule]; gives the nodes their multipliers."""
     names = {node["name"] for node in nodes}
-    rates = {k: rate for k, rate in weighted.rates.items() if k.rpartition(".")[0] in names}
+    rates = {k: rate for k, rate in parametric.rates.items() if k.rpartition(".")[0] in names}
     if not rates:
         return {}
     sgd, schedule, multipliers = sgd_tables(rates)
@@ -263,7 +263,7 @@ def _learning(
 
 
 def _assumed(report: Report, source: str, image: Shape, crop: int, batch: int, epochs: int) -> None:
-    """Says what the files do not."""
+    """Reports what the files do not say and was assumed."""
     size = "x".join(map(str, image))
     seen = f"crops of {crop}x{crop}, mirrored at random" if crop else "whole images"
     text = (

@@ -32,7 +32,7 @@ def _labels_and(b: Builder, section: Section, usual: int) -> Output:
 def logreg(b: Builder, section: Section, params: Section) -> Output:
     """`cost.logreg`, and `cost.ce` and `cost.crossent`, which come to the same for one class."""
     value = _labels_and(b, section, 1 if section.text("type") == "cost.logreg" else 2)
-    if params.whole("topk", 1, least=1) not in (1, 5):
+    if params.integer("topk", 1, least=1) not in (1, 5):
         text = "the errors recorded are those of the first and of five guesses"
         params.noted("topk", text)
     logits = value.softmax

@@ -107,20 +107,20 @@ class Section:
         except ValueError:
             raise self.error(key, f'expected {expected}, got "{word}"') from None
 
-    def whole(self, key: str, default: int | None = None, least: int | None = None) -> int:
+    def integer(self, key: str, default: int | None = None, least: int | None = None) -> int:
         """The value as a whole number."""
-        return self.wholes(key, 1, default, least)[0]
+        return self.integers(key, 1, default, least)[0]
 
     def number(self, key: str, default: float | None = None) -> float:
         """The value as a finite number."""
         return self.numbers(key, 1, default)[0]
 
-    def flag(self, key: str, default: bool | None = None) -> bool:
+    def boolean(self, key: str, default: bool | None = None) -> bool:
         """The value as true or false."""
         word = self.text(key, None if default is None else str(default))
         return self.read(key, word, _flag, "true or false")
 
-    def wholes(
+    def integers(
         self, key: str, count: int, default: int | None = None, least: int | None = None
     ) -> list[int]:
         """`count` whole numbers; where there is one, it stands for all."""

@@ -31,7 +31,7 @@ _WINDOW = {
 _UNSUPPORTED = ("superEps", "superMom", "wcNormMin", "wcNormMax")  # unless they are 0
 
 
-class WeightedLayers:
+class ParametricLayers:
     """Translates layers with weights.
 
     Args:
@@ -62,13 +62,13 @@ class WeightedLayers:
         std = section.numbers("initW", count, 0.01)
         bias_init = section.number("initB", 0.0)
         if kind == "fc":
-            units = section.whole("outputs", least=1)
+            units = section.integer("outputs", least=1)
             options: list[dict[str, Any]] = [{"units": units} for _ in inputs]
         else:
             options = self._windows(section, count)
-            channels = section.wholes("channels", count)
+            channels = section.integers("channels", count)
             inputs = [b.image(section, *each) for each in zip(inputs, channels, strict=True)]
-        tied = kind == "fc" or (kind == "conv" and section.flag("sharedBiases", True))
+        tied = kind == "fc" or (kind == "conv" and section.boolean("sharedBiases", True))
         sources = self._sources(section, kind, count)
         taken = any((name, index) in b.taken for index in range(count))
         apart = any(sources) or taken or (kind == "conv" and not tied)
@@ -99,12 +99,12 @@ class WeightedLayers:
         """The arguments of a convolution, for each input."""
         for hint in HINTS:
             section.text(hint, "")
-        if section.text("randSparse", "") and section.flag("randSparse"):
+        if section.text("randSparse", "") and section.boolean("randSparse"):
             text = "connections at random are not supported: groups are of neighbouring channels"
             section.changed("randSparse", text)
-        if section.whole("modulesX", 0) > 0:
+        if section.integer("modulesX", 0) > 0:
             section.changed("modulesX", "ignored: outputs follow from the sizes")
-        columns = [section.wholes(key, count, *limits) for key, limits in _WINDOW.items()]
+        columns = [section.integers(key, count, *limits) for key, limits in _WINDOW.items()]
         found = []
         for filters, groups, size, stride, pad, channels in zip(*columns, strict=True):
             if channels % groups:
@@ -164,7 +164,7 @@ class WeightedLayers:
         for key in _UNSUPPORTED:
             if any(params.numbers(key, count, 0.0)):
                 params.changed(key, "not supported, left out")
-        if params.whole("updatePeriod", 0) > 1:
+        if params.integer("updatePeriod", 0) > 1:
             params.changed("updatePeriod", "weights are updated in every step")
 
     @staticmethod

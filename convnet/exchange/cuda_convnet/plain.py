@@ -34,7 +34,7 @@ _NEURONS: dict[str, tuple[str, tuple[str, ...]]] = {
 
 def data(b: Builder, section: Section, _params: Section) -> Output:
     """The images (0), the labels (1), or the labels as a 0 or 1 for each class (2)."""
-    index = section.whole("dataIdx", least=0)
+    index = section.integer("dataIdx", least=0)
     if index in (1, 2):
         for key in ("start", "end"):
             if section.text(key, ""):
@@ -48,7 +48,7 @@ def data(b: Builder, section: Section, _params: Section) -> Output:
         )
     whole = Output(INPUT, b.in_shape, name=section.name)
     count = math.prod(b.in_shape)
-    start, end = section.whole("start", 0, least=0), section.whole("end", count)
+    start, end = section.integer("start", 0, least=0), section.integer("end", count)
     if not start < end <= count:
         raise section.error("end", f"expected a number from {start + 1} to {count}, got {end}")
     if (start, end) == (0, count):
@@ -66,15 +66,15 @@ def data(b: Builder, section: Section, _params: Section) -> Output:
 
 def pool(b: Builder, section: Section, params: Section) -> Output:
     """A pool; where it does not begin at the first pixel or end at the last, with a crop."""
-    value = b.image(section, b.acts(section, 1)[0], section.whole("channels", least=1))
+    value = b.image(section, b.acts(section, 1)[0], section.integer("channels", least=1))
     kind = section.text("pool").strip().lower()
-    summed = any(part.text("sum", "") and part.flag("sum") for part in (section, params))
+    summed = any(part.text("sum", "") and part.boolean("sum") for part in (section, params))
     kinds = {"max": "maxpool", "maxabs": "maxabspool", "avg": "sumpool" if summed else "avgpool"}
     if kind not in kinds:
         raise section.error("pool", f'expected max, maxabs or avg, got "{kind}"')
-    size = section.whole("sizeX", least=1)
-    stride = section.whole("stride", least=1)
-    start, outputs = section.whole("start", 0), section.whole("outputsX", 0)
+    size = section.integer("sizeX", least=1)
+    stride = section.integer("stride", least=1)
+    start, outputs = section.integer("start", 0), section.integer("outputsX", 0)
     wanted = [
         outputs if outputs > 0 else 1 + math.ceil((side - start - size) / stride)
         for side in value.shape[:2]
@@ -109,12 +109,12 @@ def norm(b: Builder, section: Section, params: Section) -> Output:
     """Normalization within a channel (rnorm, cnorm) or across channels (cmrnorm)."""
     kind = section.text("type")
     section.rename("sizeX", "size")
-    value = b.image(section, b.acts(section, 1)[0], section.whole("channels", least=1))
-    if kind == "rnorm" and section.text("crossMap", "") and section.flag("crossMap"):
+    value = b.image(section, b.acts(section, 1)[0], section.integer("channels", least=1))
+    if kind == "rnorm" and section.text("crossMap", "") and section.boolean("crossMap"):
         section.noted("crossMap", "taken for type=cmrnorm")
         kind = "cmrnorm"
-    size = section.whole("size", least=1)
-    blocked = section.flag("blocked", False)
+    size = section.integer("size", least=1)
+    blocked = section.boolean("blocked", False)
     for key in ("scale", "pow", "minDiv"):
         if key in section and key not in params:
             params.items[key.lower()] = section.items[key.lower()]
@@ -212,7 +212,7 @@ def dropout(b: Builder, section: Section, params: Section) -> Output:
     keep = place.number("keep", 0.5)
     if not 0.0 < keep <= 1.0:
         raise place.error("keep", f"expected a number above 0 and at most 1, got {keep:g}")
-    if not params.flag("enable", True):
+    if not params.boolean("enable", True):
         params.noted("enable", "off: nothing is dropped")
         keep = 1.0
     mode = "inverted" if section.text("type") == "dropout" else "paper"
@@ -253,9 +253,9 @@ def concat(b: Builder, section: Section, _params: Section) -> Output:
 
 def crop(b: Builder, section: Section, _params: Section) -> Output:
     """A square cut out of an image."""
-    value = b.image(section, b.acts(section, 1)[0], section.whole("channels", least=1))
-    left = section.whole("startX", least=0)
-    top = section.whole("startY", left, least=0)
-    size = section.whole("sizeX", least=1)
+    value = b.image(section, b.acts(section, 1)[0], section.integer("channels", least=1))
+    left = section.integer("startX", least=0)
+    top = section.integer("startY", left, least=0)
+    size = section.integer("sizeX", least=1)
     options = {"top": top, "left": left, "height": size, "width": size}
     return b.add(section, section.name, "crop", [value], **options)
