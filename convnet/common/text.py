@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 
-def aligned(rows: list[tuple[str, ...]], left: int) -> str:
-    """Rows as aligned text, the first `left` columns set to the left, the others to the right."""
+def aligned(rows: list[tuple[str, ...]], left: int, totals: bool = True) -> str:
+    """Rows as aligned text, the first `left` columns set to the left, the others to the right;
+    `totals`: with rules below the first row, the heading, and above the last."""
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = []
     for row in rows:
@@ -13,5 +14,7 @@ def aligned(rows: list[tuple[str, ...]], left: int) -> str:
             for column, (cell, width) in enumerate(zip(row, widths, strict=True))
         ]
         lines.append("  ".join(cells).rstrip())
+    if not totals:
+        return "\n".join(lines)
     rule = "-" * max(map(len, lines))
     return "\n".join([lines[0], rule, *lines[1:-1], rule, lines[-1]])

@@ -65,12 +65,22 @@ def predict(
     """
     trained = open_run(run, device, warn)
     rows = classify(trained, read_images(trained, images), ten_crop)
-    found = []
-    for image, row in zip(images, rows, strict=True):
-        order = np.argsort(-row, kind="stable")[:top]
-        names = tuple(trained.classes[index] for index in order)
-        found.append(Prediction(os.fspath(image), names, tuple(row[order].tolist())))
-    return found
+    return [
+        Prediction(os.fspath(image), *likeliest(trained, row, top))
+        for image, row in zip(images, rows, strict=True)
+    ]
+
+
+def likeliest(
+    trained: Trained, row: np.ndarray, top: int
+) -> tuple[tuple[str, ...], tuple[float, ...]]:
+    """The names and probabilities of the `top` likeliest classes, likeliest first.
+
+    Args:
+        row: float64 [classes].
+    """
+    order = np.argsort(-row, kind="stable")[:top]
+    return tuple(trained.classes[index] for index in order), tuple(row[order].tolist())
 
 
 def read_images(trained: Trained, images: Sequence[str | os.PathLike[str]]) -> Images:

@@ -20,7 +20,7 @@ from convnet.config import load_config
 from convnet.data import DataError
 from convnet.data.dataset import mismatch, shown
 from convnet.evaluation.evaluate import as_warning, measure_classes, open_run, validation_sets
-from convnet.evaluation.predict import classify
+from convnet.evaluation.predict import classify, likeliest
 from convnet.interpret import charts
 from convnet.interpret.examples import choose, from_files, from_set
 from convnet.interpret.montage import filter_sheet, save_image
@@ -201,13 +201,10 @@ def plot_predictions(
         numbers = list(pick) or choose(validation, count, trained.cfg.seed)
         examples = from_set(validation, numbers, "validation")
     rows = classify(trained, np.stack([one.pixels for one in examples]), ten_crop)
-    guesses = []
-    for example, row in zip(examples, rows, strict=True):
-        order = np.argsort(-row, kind="stable")[:top]
-        names = tuple(trained.classes[index] for index in order)
-        guesses.append(
-            charts.Guess(example.shown, example.label, names, tuple(row[order].tolist()))
-        )
+    guesses = [
+        charts.Guess(example.shown, example.label, *likeliest(trained, row, top))
+        for example, row in zip(examples, rows, strict=True)
+    ]
     charts.save_chart(charts.predictions_chart(guesses), path)
     known = [guess for guess in guesses if guess.label is not None]
     right = sum(guess.classes[0] == guess.label for guess in known)

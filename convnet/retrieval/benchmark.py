@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from convnet.common.text import aligned
 from convnet.data import Dataset
 from convnet.data.dataset import mismatch, shown
 from convnet.retrieval.index import Index, indexed_images, open_index
@@ -61,31 +62,24 @@ class Report:
 
     def text(self) -> str:
         """A table for people."""
-        width = max(len(row.name) for row in self.rows)
-        title = f"precision at {self.k}"
-        lines = [
-            f"{self.queries:,} queries among {self.pictures:,} images",
-            f"{'':{width}}  {title}  ms a query  bytes an image",
+        table: list[tuple[str, ...]] = [
+            ("", f"precision at {self.k}", "ms a query", "bytes an image")
         ]
         for row in self.rows:
-            share = f"{100 * row.precision:.2f} %"
-            lines.append(
-                f"{row.name:{width}}  {share:>{len(title)}}  {row.ms:10.2f}"
-                f"  {row.bytes_per_picture:15,}"
-            )
-        if len(self.classes) <= 100:
-            lines += ["", *self._by_class()]
-        return "\n".join(lines)
+            numbers = f"{row.ms:.2f}", f"{row.bytes_per_picture:,}"
+            table.append((row.name, _per_cent(row.precision), *numbers))
+        text = f"{self.queries:,} queries among {self.pictures:,} images\n"
+        text += aligned(table, left=1, totals=False)
+        if len(self.classes) > 100:
+            return text
+        classes = [("by class", *(row.name for row in self.rows))]
+        for number, name in enumerate(self.classes):
+            classes.append((shown(name), *(_per_cent(row.by_class[number]) for row in self.rows)))
+        return f"{text}\n\n{aligned(classes, left=1, totals=False)}"
 
-    def _by_class(self) -> list[str]:
-        names = [shown(name) for name in self.classes]
-        width = max(map(len, names))
-        lines = [f"{'by class':{width}}  " + "  ".join(f"{row.name:>9}" for row in self.rows)]
-        for number, name in enumerate(names):
-            shares = [row.by_class[number] for row in self.rows]
-            cells = ("-" if one is None else f"{100 * one:.2f} %" for one in shares)
-            lines.append(f"{name:{width}}  " + "  ".join(f"{cell:>9}" for cell in cells))
-        return lines
+
+def _per_cent(share: float | None) -> str:
+    return "-" if share is None else f"{100 * share:.2f} %"
 
 
 def retrieval(

@@ -29,6 +29,7 @@ from convnet.layers import Dense, Sigmoid, Sum, SumSquares
 from convnet.layers.graph import INPUT, Node
 from convnet.layers.layer import Array, Gradients, Layer
 from convnet.nn.net import Net
+from convnet.optim import lr_schedule
 from convnet.optim.sgd import SGD, DivergedError
 
 Vectors = npt.NDArray[np.float32]
@@ -153,13 +154,14 @@ def learn_codes(
         raise DataError("hash: expected features that differ, got the same ones for all images")
     net = _auto_encoder(x.shape[1], settings, device)
     sgd = SGD(net.params, settings.lr, momentum=0.9, weight_decay=0.0)
+    schedule = lr_schedule.build("cosine", settings.lr, _WARM_UP)
     labels, steps = np.zeros(settings.batch, np.int32), count // settings.batch
     loss = math.nan
     for epoch in range(settings.epochs):
         total = 0.0
         try:
             for batch in _batches(x, mean, scale, settings, epoch):
-                sgd.lr = _rate(settings.lr, net.step, steps * settings.epochs)
+                sgd.lr = schedule.lr(net.step, steps * settings.epochs)
                 total += net.train_step(batch, labels, sgd)
         except DivergedError:
             total = math.nan
@@ -226,10 +228,6 @@ def _auto_encoder(size: int, settings: HashSettings, device: str) -> Net:
 
 def _dense(name: str, units: int, last: bool = False) -> Node:
     return Node(name, Dense(units, relu=not last, init="xavier" if last else "he"))
-
-
-def _rate(lr: float, step: int, steps: int) -> float:
-    return lr * min(1.0, (step + 1) / _WARM_UP) * 0.5 * (1 + math.cos(math.pi * step / steps))
 
 
 def _encoder_weights(net: Net) -> list[tuple[Vectors, Vectors]]:
