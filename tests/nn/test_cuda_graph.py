@@ -26,20 +26,24 @@ def driver(monkeypatch: pytest.MonkeyPatch, vgpu: Backend) -> Driver:
     return become_device(monkeypatch, vgpu).module.driver
 
 
-def losses(device: str, graph: Any, steps: int = 7, **options: Any) -> tuple[Any, Any]:
-    net = make(graph, device, seed=3, **options)
+def losses(device: str, graph: Any, steps: int = 7, own: bool = False) -> tuple[Any, Any]:
+    """`own`: a parameter has a learning rate and a momentum of its own."""
+    net = make(graph, device, seed=3)
     sgd = SGD(net.params, lr=0.05)
     rng = np.random.default_rng(4)
     found = []
     for step in range(steps):
         sgd.lr = 0.05 / (1 + step)
+        if own:
+            net.params[1].rates.lr, net.params[1].rates.momentum = 0.03 / (1 + step), 0.5
         found.append(net.train_step(*data(rng), sgd))
     return found, net
 
 
 @every_graph
-def test_a_graph_computes_what_a_host_does(graph, driver, monkeypatch):
-    found, net = losses("cuda", graph)
+@pytest.mark.parametrize("own", [False, True])
+def test_a_graph_computes_what_a_host_does(graph, own, driver, monkeypatch):
+    found, net = losses("cuda", graph, own=own)
     (captured,) = driver.graphs
     # The first step shows that batches come in arrays of their own, the second checks every call.
     assert captured.launches == 5
@@ -47,7 +51,7 @@ def test_a_graph_computes_what_a_host_does(graph, driver, monkeypatch):
     assert driver.idle
     state = net.state()
     monkeypatch.undo()
-    expected, plain = losses("vgpu", graph)
+    expected, plain = losses("vgpu", graph, own=own)
     assert found == expected
     for name, array in plain.state().items():
         np.testing.assert_array_equal(array, state[name])
