@@ -7,14 +7,14 @@ the others when one hangs.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import pickle
 import signal
 import sys
 import time
-from collections.abc import Callable, Sequence
-from types import TracebackType
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NoReturn, TypeVar, cast
 
 import numpy as np
@@ -88,23 +88,15 @@ class Ranks:
     def abort(self, code: int) -> None:
         """Ends all processes of the job, where there are others."""
 
-    def guard(self) -> _Guard:
+    @contextlib.contextmanager
+    def guard(self) -> Iterator[Ranks]:
         """A `with` block in which an error of this rank ends the whole job."""
-        return _Guard(self)
-
-
-class _Guard:
-    def __init__(self, ranks: Ranks) -> None:
-        self.ranks = ranks
-
-    def __enter__(self) -> Ranks:
-        return self.ranks
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
-    ) -> None:
-        if error is not None and self.ranks.size > 1:
-            _end_with(error, self.ranks)
+        try:
+            yield self
+        except BaseException as error:
+            if self.size > 1:
+                _end_with(error, self)
+            raise
 
 
 def _end_with(error: BaseException, ranks: Ranks) -> None:
