@@ -188,12 +188,10 @@ def _gradcheck(arguments: argparse.Namespace) -> int:
 
 
 def _presets(_arguments: argparse.Namespace) -> int:
+    from convnet.common.text import aligned
     from convnet.config import presets
 
-    known = presets()
-    width = max(map(len, known))
-    for name, text in known.items():
-        print(f"{name:{width}}  {text}")
+    print(aligned([*presets().items()], left=2, totals=False))
     return DONE
 
 
