@@ -20,8 +20,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from convnet.common import distribution
-from convnet.common.exit_codes import NO_DEVICE
+from convnet.common import compiled, distribution
+from convnet.common.compiled import BrokenBackendError, DeviceError, load  # noqa: F401
 from convnet.common.host_array import HostArray, owned, plain
 from convnet.common.host_memory import at_cache_line
 
@@ -60,16 +60,6 @@ FOR_TESTS = {
     "vgpu": "the virtual GPU; build with CONVNET_VGPU=on",
 }
 LOGICAL = 2  # devices that a backend on NumPy arrays presents: cpu:0 and cpu:1
-
-
-class DeviceError(RuntimeError):
-    """The device that was asked for cannot be used; the message says why and what to do."""
-
-    exit_code = NO_DEVICE
-
-
-class BrokenBackendError(DeviceError):
-    """The compiled module of a device was built, and cannot be imported."""
 
 
 class Backend:
@@ -315,7 +305,7 @@ def _open(device: str) -> Backend:
         problem = cuda_problem(int(index))
         if problem is not None:
             raise DeviceError(f"device {device!r}: {problem}")
-        return Backend("cuda", _module("_cuda"), importlib.import_module("cupy"), int(index))
+        return Backend("cuda", load("_cuda"), importlib.import_module("cupy"), int(index))
     logical = index.isdigit() and int(index) < LOGICAL
     if kind not in ("cpu", *FOR_TESTS) or (not logical and device != kind):
         raise ValueError(
@@ -323,36 +313,11 @@ def _open(device: str) -> Backend:
             f"cpu:0,cpu:1); got {device!r}"
         )
     try:
-        return Backend(kind, _module(f"_{kind}"), np, int(index) if logical else 0, logical)
+        return Backend(kind, load(f"_{kind}"), np, int(index) if logical else 0, logical)
     except ModuleNotFoundError as error:
         raise DeviceError(
             f"device {kind!r}: this installation was built without {FOR_TESTS[kind]}"
         ) from error
-
-
-def _module(name: str) -> ModuleType:
-    # OpenMP's threads wait for each other dozens of times in a step. GNU's library lets them spin
-    # for a millisecond first; on a machine that does anything else besides, the one that is waited
-    # for is then not running, and a step takes several times as long. It reads this when loaded.
-    if "OMP_WAIT_POLICY" not in os.environ:
-        os.environ.setdefault("GOMP_SPINCOUNT", "2000")
-    try:
-        module = importlib.import_module(f"convnet.{name}")
-    except ModuleNotFoundError as error:
-        if name != "_cpu":
-            raise
-        raise distribution.InstallationError(
-            "convnet._cpu, the compiled part of convnet, is not here. If Python was started in a "
-            "clone of the repository, it imports the sources and not the installed package: run "
-            "it from another folder, or install with `pip install -e .`"
-        ) from error
-    except ImportError as error:
-        raise BrokenBackendError(
-            f"convnet.{name} was built, but cannot be imported: {error}; "
-            f"install {distribution.DISTRIBUTION} again"
-        ) from error
-    module.start_backend()
-    return module
 
 
 def cuda_problem(index: int = 0) -> str | None:
@@ -365,9 +330,9 @@ def cuda_problem(index: int = 0) -> str | None:
         BrokenBackendError: there is a CUDA backend, but it cannot be imported.
     """
     try:
-        module = _module("_cuda")
+        module = load("_cuda")
     except ModuleNotFoundError:
-        return f"this installation has no CUDA backend ({_cuda_build_reason()})"
+        return f"this installation has no CUDA backend ({compiled.cuda_build_reason()})"
     devices = module.device_count()
     if index >= devices > 0:
         return f"there are {devices} CUDA devices, numbered from 0"
@@ -392,14 +357,6 @@ def _cupy_problem() -> str | None:
     except ImportError as error:
         return f"CuPy cannot be imported: {str(error).strip().splitlines()[0]}"
     return None
-
-
-def _cuda_build_reason() -> str:
-    try:
-        from convnet import _build_info
-    except ImportError:
-        return "unknown: convnet._build_info is missing"
-    return str(_build_info.CUDA_REASON)
 
 
 @contextlib.contextmanager

@@ -80,7 +80,9 @@ def test_nothing_is_wrong(machine):
 
 def test_built_without_cuda(machine, monkeypatch):
     machine(None)
-    monkeypatch.setattr(backend, "_cuda_build_reason", lambda: "no CUDA compiler: nvcc was not")
+    monkeypatch.setattr(
+        backend.compiled, "cuda_build_reason", lambda: "no CUDA compiler: nvcc was not"
+    )
     assert refusal() == (
         "device 'cuda:0': this installation has no CUDA backend (no CUDA compiler: nvcc was not)"
     )
