@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from gpus import is_virtual
 
 # Each of several processes takes its share of the cores. OpenMP reads this when it is loaded.
 if processes := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "0")):
@@ -74,15 +75,21 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out the cases that are too large for a GPU that is none."""
-    large = [item for item in items if too_large(getattr(item, "callspec", None))]
+    """Marks the tests that want a GPU, and leaves out cases too large for one that is virtual."""
+    for item in items:
+        if "cuda" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.gpu)
+    slow = {"vgpu"}
+    if "cuda" in config.stash[BACKENDS] and is_virtual(convnet.backend.get("cuda")):
+        slow.add("cuda")
+    large = [item for item in items if too_large(getattr(item, "callspec", None), slow)]
     if large:
         config.hook.pytest_deselected(items=large)
         items[:] = [item for item in items if item not in set(large)]
 
 
-def too_large(callspec: Any) -> bool:
-    if callspec is None or "vgpu" not in map(str, callspec.params.values()):
+def too_large(callspec: Any, slow: set[str]) -> bool:
+    if callspec is None or slow.isdisjoint(map(str, callspec.params.values())):
         return False
     return not getattr(callspec.params.get("case"), "small", True)
 
@@ -110,8 +117,26 @@ def kernels_backend(request: pytest.FixtureRequest) -> Iterator[convnet.backend.
 @pytest.fixture
 def vgpu() -> convnet.backend.Backend:
     """The virtual GPU, which runs the CUDA kernels without a GPU, where it was built."""
+    return available("vgpu")
+
+
+@pytest.fixture
+def cuda() -> convnet.backend.Backend:
+    """The first GPU, where there is one; support/cupy_on_vgpu.py runs CuPy without."""
+    return available("cuda")
+
+
+@pytest.fixture
+def virtual_cuda(cuda: convnet.backend.Backend) -> convnet.backend.Backend:
+    """As `cuda`, where it is the virtual GPU."""
+    if not is_virtual(cuda):
+        pytest.skip("a real GPU does not show what was forgotten")
+    return cuda
+
+
+def available(name: str) -> convnet.backend.Backend:
     try:
-        return convnet.backend.get("vgpu")
+        return convnet.backend.get(name)
     except convnet.backend.DeviceError as error:
         pytest.skip(str(error))
 

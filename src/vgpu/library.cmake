@@ -20,17 +20,12 @@ target_link_libraries(vgpu_libcuda PRIVATE Threads::Threads ${CMAKE_DL_LIBS})
 target_link_options(vgpu_libcuda PRIVATE LINKER:-Bsymbolic)
 install(TARGETS vgpu_libcuda LIBRARY DESTINATION convnet/vgpu NAMELINK_SKIP)
 
-list(TRANSFORM CONVNET_BINDING PREPEND ${PROJECT_SOURCE_DIR}/bindings/ OUTPUT_VARIABLE binding)
-pybind11_add_module(vgpu_cuda MODULE NO_EXTRAS ${binding} ${PROJECT_SOURCE_DIR}/src/shapes.cpp
-                    ${PROJECT_SOURCE_DIR}/src/kernels/backend.cu)
+convnet_add_module(vgpu_cuda _cuda ${PROJECT_SOURCE_DIR}/src/kernels/backend.cu)
 set_target_properties(vgpu_cuda PROPERTIES
-  OUTPUT_NAME _cuda
   INSTALL_RPATH "$ORIGIN"
   CUDA_ARCHITECTURES "${virtual}"
   CUDA_STANDARD 17 CUDA_STANDARD_REQUIRED ON CUDA_EXTENSIONS OFF
   CUDA_RUNTIME_LIBRARY None)
-target_compile_definitions(vgpu_cuda PRIVATE
-  CONVNET_MODULE=_cuda CONVNET_CUDA_ARCHS="PTX ${targets}")
-target_include_directories(vgpu_cuda PRIVATE ${PROJECT_SOURCE_DIR}/src)
+target_compile_definitions(vgpu_cuda PRIVATE CONVNET_CUDA_ARCHS="PTX ${targets}")
 target_link_libraries(vgpu_cuda PRIVATE convnet_vgpu_kernels vgpu_libcuda)
 install(TARGETS vgpu_cuda LIBRARY DESTINATION convnet/vgpu)

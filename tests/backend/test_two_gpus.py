@@ -6,13 +6,15 @@ from typing import Any
 
 import numpy as np
 import pytest
-from nets import chain, data, every_graph, make, train
+from check import follows
+from nets import GRAPHS, chain, data, every_graph, make, train
 from tiny import config, write_data
 
 import convnet
 import convnet.backend
 from convnet import ops
 from convnet.backend import DeviceError
+from convnet.nn.gradcheck import gradcheck
 from convnet.optim.sgd import SGD
 
 pytestmark = pytest.mark.gpu
@@ -59,6 +61,32 @@ def test_a_run_and_its_resume(tmp_path):
     one, other = run("cuda:1"), run("cuda:0")
     assert one[0] == other[0]
     same(one[1], other[1])
+
+
+def test_another_run_s_weights_and_ten_crops(tmp_path):
+    folder = write_data(tmp_path / "data")
+    cfg = config(folder, augment={"crop": [6, 6]}, train={"epochs": 1})
+    cfg["net"]["lr_mult"] = {"conv1": 0.0}
+    first = convnet.train(cfg, device="cpu", run_dir=tmp_path / "first", quiet=True).run_dir
+
+    def figures(device: str) -> list[float]:
+        result = convnet.train(
+            cfg, device=device, run_dir=tmp_path / device, init=first, quiet=True
+        )
+        runs = [result.run_dir, first]
+        found = convnet.evaluation.evaluate.evaluate(runs, device=device, ten_crop=True)
+        ratio = result.final["update_ratio"]["fc2"]
+        return [found["loss"], result.final["val_loss"], ratio]
+
+    on_second = figures("cuda:1")
+    assert on_second == figures("cuda:0")
+    follows(on_second, figures("cpu"), "figures")
+
+
+def test_gradients(rng):
+    x, labels = data(rng)
+    net = make(GRAPHS[0], "cuda:1", seed=3)
+    assert all(row.ok for row in gradcheck(net, x, labels, samples=2))
 
 
 def test_an_operation_waits_for_its_own_device_s_stream(cupy):

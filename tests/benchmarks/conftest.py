@@ -1,13 +1,14 @@
-"""Benchmarks on a stand-in for a GPU, with quick limits."""
+"""Benchmarks with quick limits."""
 
 from __future__ import annotations
 
 import sys
+from typing import Any
 
 import limits
-import numpy as np
 import pytest
-from device_arrays import XP, DeviceArray, become_device
+from gpus import is_virtual
+from replay import Replay
 
 
 @pytest.fixture(autouse=True)
@@ -17,14 +18,45 @@ def quick_limits(monkeypatch):
 
 
 @pytest.fixture
-def driver(monkeypatch, vgpu):
-    """From now on "cuda" is the stand-in, with what the benchmarks use of CuPy besides."""
-    monkeypatch.setattr(XP, "__name__", "cupy", raising=False)
-    product = lambda a, b, out: np.matmul(a.host, b.host, out=out.host)  # noqa: E731
-    monkeypatch.setattr(XP, "matmul", product, raising=False)
-    transposed = property(lambda self: DeviceArray(self.host.T))
-    monkeypatch.setattr(DeviceArray, "T", transposed, raising=False)
-    return become_device(monkeypatch, vgpu).module.driver
+def gpu(cuda, monkeypatch):
+    """A GPU that can multiply matrices: with the virtual one there is no cuBLAS."""
+    if is_virtual(cuda):
+
+        def product(a: Any, b: Any, out: Any) -> None:
+            (a[:, :, None] * b).sum(1, out=out)
+
+        monkeypatch.setattr(cuda.xp, "matmul", product)
+    return cuda
+
+
+@pytest.fixture
+def captured(monkeypatch):
+    """The turns that are CUDA graphs, by the number of calls in each."""
+    turns = []
+    capture = Replay._captured
+
+    def counted(self: Replay, queue: Any, times: int, workspace: int) -> Any:
+        turn = capture(self, queue, times, workspace)
+        turns.append(times)
+        return turn
+
+    monkeypatch.setattr(Replay, "_captured", counted)
+    return turns
+
+
+@pytest.fixture
+def forbidden(gpu, monkeypatch):
+    """Makes every turn wait for its stream while it is captured, which CUDA forbids."""
+    capture = Replay._captured
+
+    def waiting(self: Replay, queue: Any, times: int, workspace: int) -> Any:
+        def and_wait() -> None:
+            queue()
+            gpu.synchronize()
+
+        return capture(self, and_wait, times, workspace)
+
+    return lambda: monkeypatch.setattr(Replay, "_captured", waiting)
 
 
 @pytest.fixture

@@ -46,7 +46,7 @@ def peers(monkeypatch):
     return fake
 
 
-def test_steps_on_cuda(driver, peers, monkeypatch, tmp_path, capsys):
+def test_steps_on_cuda(gpu, peers, monkeypatch, tmp_path, capsys):
     """Both kinds of peers, in each precision; what fails is a row that says so."""
     path = tmp_path / "step.json"
     words = (*NET, "--device", "cuda:0", "--precision", "fp32,bf16", "--json", path)

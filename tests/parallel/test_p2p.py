@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from nets import chain, data, make
 from tiny import config, write_data
+from two_devices import two_of
 
 import convnet
 import convnet.backend
@@ -19,9 +20,7 @@ DEVICES = "cpu:0,cpu:1"
 @pytest.fixture
 def devices(backend):
     """Two devices of a kind."""
-    if backend.name == "cuda" and backend.module.device_count() < 2:
-        pytest.skip("needs two GPUs")
-    return convnet.backend.get_all(f"{backend.name}:0,{backend.name}:1")
+    return convnet.backend.get_all(two_of(backend.name))
 
 
 def both_transports(devices):
@@ -148,15 +147,15 @@ PAIRS = [(0, 1), (1, 0)]
 
 @pytest.mark.parametrize("words", [1, 5])
 def test_a_word_that_changes_on_the_way(devices, words):
-    if devices[0].name == "cuda":
-        pytest.skip("the fault is made in the memory of the host")
     state = StepState(devices)
     link = Link(*devices, Direct(devices[0]), Checksums(state))
     copy = link.transport.copy
 
     def corrupt(dst, *rest):
         copy(dst, *rest)
-        devices[1].to_host(dst).reshape(-1).view(np.uint32)[-words:] ^= 1
+        devices[1].wait_for(devices[0])
+        with devices[1].active():
+            dst.reshape(-1).view(np.uint32)[-words:] ^= 1
 
     src, dst = devices[0].zeros((4, 6)), devices[1].zeros((4, 6))
     link.copy("block", dst, 0, src, 0, 6)
@@ -169,8 +168,6 @@ def test_a_word_that_changes_on_the_way(devices, words):
 @pytest.fixture
 def checked(monkeypatch, devices):
     """A net with checksums, and its steps; and the same net unharmed."""
-    if devices[0].name == "cuda":
-        pytest.skip("the fault is made in the memory of the host")
     monkeypatch.setenv("CONVNET_P2P_CHECK", "1")
     nets = [make(chain, devices=devices, seed=3) for _ in range(2)]
     sgds = [SGD(net.params, lr=0.05) for net in nets]
@@ -185,7 +182,8 @@ def lose_one(net, pair, at):
     link = net.partition.links.between(*(net.backends[i] for i in pair))
     held = link.checksums.held
     check = next(held[key] for key in held if key[:2] == (link.pair, at))
-    check.got[0] += 1
+    with net.backends[pair[1]].active():
+        check.got[0] += 1
     return link
 
 

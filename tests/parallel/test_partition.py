@@ -12,6 +12,7 @@ from two_devices import (
     flattened,
     parameters,
     transfers,
+    two_of,
     uneven,
 )
 
@@ -48,16 +49,10 @@ ALL = [*GRAPHS, uneven, flattened, on_the_input]
 every_graph = pytest.mark.parametrize("graph", ALL)
 
 
-def two(name):
-    return f"{name}:0,{name}:1"
-
-
 def pair(graph, backend, **options):
     """The same net on one device and on two."""
-    if backend.name == "cuda":
-        pytest.skip("needs two GPUs: `pytest --backend cuda` runs on one")
     options = {"seed": 3, **options}
-    return make(graph, backend, **options), make(graph, two(backend.name), **options)
+    return make(graph, backend, **options), make(graph, two_of(backend.name), **options)
 
 
 def tiny_alexnet(device):
@@ -122,9 +117,7 @@ def test_fifty_steps_agree(graph, rng):
 
 
 def test_alexnet_in_small(backend, rng):
-    if backend.name == "cuda":
-        pytest.skip("needs two GPUs: `pytest --backend cuda` runs on one")
-    one, both = tiny_alexnet(backend), tiny_alexnet(two(backend.name))
+    one, both = tiny_alexnet(backend), tiny_alexnet(two_of(backend.name))
     count = 12 if backend.name == "cpu" else 2
     x = rng.standard_normal((count, *one.in_shape)).astype(np.float32)
     labels = rng.integers(0, 7, count)
@@ -160,13 +153,11 @@ def test_other_batches_in_between(backend, rng):
 
 
 def test_dropout_masks_are_those_of_one_device(backend):
-    if backend.name == "cuda":
-        pytest.skip("needs two GPUs: `pytest --backend cuda` runs on one")
     nodes = lambda: [Node("c", Conv(7, 1)), Node("drop", Dropout(0.5)), Node("flat", Flatten()),  # noqa: E731
                      Node("fc", dense(3)), Node("softmax", SoftmaxCrossEntropy())]  # fmt: skip
     x = np.ones((5, 4, 3, 2), np.float32)
     whole = {}
-    for device in (backend, two(backend.name)):
+    for device in (backend, two_of(backend.name)):
         net = Net(nodes(), (4, 3, 2), device, seed=9)
         net.load_state({**net.state(), "c.b": np.ones(7, np.float32)})
         net.step = 2

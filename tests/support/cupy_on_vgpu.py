@@ -36,11 +36,12 @@ HERE = Path(__file__).resolve().parent
 
 
 def pip(*arguments: str | Path, **environment: str) -> None:
-    subprocess.run(
-        [sys.executable, "-m", "pip", *arguments, "-q", "--disable-pip-version-check"],
-        check=True,
-        env=os.environ | environment,
+    command = [sys.executable, "-m", "pip", *map(str, arguments)]
+    done = subprocess.run(
+        [*command, "-q", "--disable-pip-version-check"], env=os.environ | environment
     )
+    if done.returncode != 0:
+        raise SystemExit(f"CuPy could not be fetched, nothing was tested: {' '.join(command)}")
 
 
 def download(folder: Path) -> None:
@@ -130,11 +131,13 @@ def environment(folder: Path, libraries: Path, toolkit: Path, devices: int) -> d
 def libraries_folder() -> Path:
     """Where the build has put the libraries of the virtual GPU and a convnet._cuda for them."""
     found = importlib.util.find_spec("convnet._vgpu")
-    if found is None or found.origin is None:
+    folder = Path(found.origin).parent / "vgpu" if found and found.origin else None
+    if folder is None or not (folder / "libcuda.so.1").exists():
         raise SystemExit(
-            "convnet._vgpu is missing: build with CONVNET_VGPU=on CONVNET_VGPU_LIBRARY=on"
+            "the virtual GPU's libcuda.so.1 is missing: build with CONVNET_VGPU=on "
+            "CONVNET_VGPU_LIBRARY=on"
         )
-    return Path(found.origin).parent / "vgpu"
+    return folder
 
 
 def toolkit_folder() -> Path:

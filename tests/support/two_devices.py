@@ -1,8 +1,10 @@
-"""Nets over two devices of the host, and how near they must be to one device's."""
+"""Nets over two devices, and how near they must be to one device's."""
 
 import numpy as np
+import pytest
 from nets import CLASSES, conv, dense
 
+import convnet.backend
 from convnet.layers import (
     LRN,
     AvgPool,
@@ -28,6 +30,13 @@ GRADIENT_BOUND, TRAINING_BOUND = 4e-6, 1e-5
 
 
 TWO = "cpu:0,cpu:1"
+
+
+def two_of(kind):
+    """The names of two devices of a kind; the test is skipped where there is one GPU only."""
+    if kind == "cuda" and convnet.backend.get("cuda").module.device_count() < 2:
+        pytest.skip("needs two GPUs")
+    return f"{kind}:0,{kind}:1"
 
 
 def flattened():
