@@ -23,6 +23,7 @@ except ModuleNotFoundError:
     pytest.skip("built without CUDA", allow_module_level=True)
 
 NO_GPU = cuda.device_count() == 0
+pytestmark = [] if NO_GPU else [pytest.mark.gpu]
 
 
 _twins: dict[int, tuple[Any, np.ndarray]] = {}  # memory of the GPU for arrays of the host

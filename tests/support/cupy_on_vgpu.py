@@ -163,7 +163,8 @@ def main() -> int:
     libraries = (options.libraries or libraries_folder()).resolve()
     download(folder)
     variables = environment(folder, libraries, options.toolkit or toolkit_folder(), options.devices)
-    command = [sys.executable, "-m", "pytest", "--backend", "cuda", *rest]
+    # -P: not the sources in this folder, but what is installed.
+    command = [sys.executable, "-P", "-m", "pytest", "--backend", "cuda", *rest]
     return subprocess.run(command, env=variables).returncode
 
 

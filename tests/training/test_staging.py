@@ -126,7 +126,7 @@ def test_a_step_waits_for_nothing(virtual_cuda, tmp_path):
     changes = {"epochs": 1, "log_steps": 100, "checkpoint_steps": 0}
     path = write_config(tmp_path / "run.toml", write_data(tmp_path / "data"), train=changes)
     done = subprocess.run(
-        [sys.executable, "-c", RUN, path, tmp_path / "run"],
+        [sys.executable, "-P", "-c", RUN, path, tmp_path / "run"],
         env=environment(VGPU_LOG="1", VGPU_STREAMS="eager"),
         stderr=subprocess.PIPE,
         text=True,
