@@ -44,6 +44,9 @@ EXPORT int vgpu_test_run(const char* text, const char* name, const unsigned* gri
     return report(error, message, message_size, CUDA_ERROR_INVALID_PTX);
   vgpu::Launch launch;
   for (int k = 0; k < 3; ++k) launch.grid[k] = grid[k], launch.block[k] = block[k];
+  const int* const cluster = kernel->second.required_cluster;
+  launch.explicit_cluster = cluster[0] != 0;
+  for (int k = 0; k < 3 && launch.explicit_cluster; ++k) launch.cluster[k] = cluster[k];
   launch.dynamic_shared = dynamic_shared;
   launch.peers = 1;
   launch.params.resize(kernel->second.param_bytes);

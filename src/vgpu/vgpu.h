@@ -21,6 +21,7 @@ namespace vgpu {
 struct Launch {
   unsigned grid[3], block[3];
   unsigned cluster[3] = {1, 1, 1};
+  bool explicit_cluster = false;
   unsigned dynamic_shared = 0;
   int device = 0;
   unsigned peers = 0;  // devices whose memory this one may touch, a bit each

@@ -52,17 +52,18 @@ class Kernels:
         x: np.ndarray,
         y: np.ndarray,
         *,
-        grid: int = 1,
+        grid: int | tuple[int, int] = 1,
         block: int = 64,
         shared: int = 0,
         order: str = "forward",
     ) -> np.ndarray:
         """y after the kernel. Raises PtxError."""
         buffers = [Buffer(x), Buffer(y)]
+        blocks = (grid, 1) if isinstance(grid, int) else grid
         params = struct.pack("<QQ", *(buffer.address for buffer in buffers))
         try:
             with mock.patch.dict(os.environ, VGPU_ORDER=order):
-                run_text(self.text, params, (grid, 1, 1), (block, 1, 1), shared, kernel)
+                run_text(self.text, params, (*blocks, 1), (block, 1, 1), shared, kernel)
             return buffers[1].read()
         finally:
             for buffer in buffers:

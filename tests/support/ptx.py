@@ -63,6 +63,25 @@ class Buffer:
         library().vgpu_test_free(self.address)
 
 
+def tensor_map(buffer: Buffer, box: list[int], steps: list[int], swizzle: int) -> bytes:
+    """A map of a C-contiguous array of float32, its fastest dimension first."""
+    sizes = buffer.array.shape[::-1]
+    strides = [4 * int(np.prod(sizes[: k + 1])) for k in range(len(sizes) - 1)] or [0]
+    made = ctypes.create_string_buffer(128)
+    code = library().vgpu_test_tensor_map(
+        made,
+        len(sizes),
+        ctypes.c_uint64(buffer.address),
+        (ctypes.c_uint64 * len(sizes))(*sizes),
+        (ctypes.c_uint64 * len(strides))(*strides),
+        (ctypes.c_uint * len(box))(*box),
+        (ctypes.c_uint * len(steps))(*steps),
+        swizzle,
+    )
+    assert code == 0
+    return made.raw
+
+
 def run_text(
     text: str,
     params: bytes,
@@ -98,11 +117,12 @@ def run_ptx(
     outputs: Sequence[np.ndarray],
     *,
     block: int = 32,
-    grid: int = 1,
+    grid: int | tuple[int, int, int] = 1,
     shared: int = 0,
     module: str = "",
     extra: bytes = b"",
     target: str = "sm_90a",
+    directives: str = "",
 ) -> list[np.ndarray]:
     """Runs a kernel on arrays.
 
@@ -113,6 +133,7 @@ def run_ptx(
         inputs, outputs: arrays; the outputs' contents are what is there before.
         extra: a parameter ``extra``, aligned to 64 bytes.
         module: declarations outside of the kernel.
+        directives: of the kernel, such as ``.reqnctapercluster 2, 1, 1``.
 
     Returns:
         The outputs afterwards.
@@ -129,7 +150,7 @@ def run_ptx(
 .target {target}
 .address_size 64
 {module}
-.visible .entry test({", ".join(parameters)})
+.visible .entry test({", ".join(parameters)}) {directives}
 {{
 {REGISTERS}
 .reg .b32 %t;
@@ -140,7 +161,8 @@ ret;
 }}
 """
     try:
-        run_text(text, params, (grid, 1, 1), (block, 1, 1), shared)
+        blocks = (grid, 1, 1) if isinstance(grid, int) else grid
+        run_text(text, params, blocks, (block, 1, 1), shared)
         return [buffer.read() for buffer in buffers[len(inputs) :]]
     finally:
         for buffer in buffers:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import ctypes
-
 import numpy as np
 import pytest
-from ptx import Buffer, PtxError, library, run_ptx
+from ptx import Buffer, PtxError, run_ptx, tensor_map
 
 BULK = "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes"
 WAIT = """
@@ -43,6 +41,21 @@ def test_arrivals_by_every_lane() -> None:
     assert out.tolist() == [9] * 64
 
 
+def test_lanes_of_a_warp_that_wait_for_each_other() -> None:
+    """Some lanes wait for a phase that others of the same warp complete, further on in the code."""
+    body = f"""
+    .shared .align 8 .b8 bar[8];
+    setp.eq.u32 %p1, %t, 0; @%p1 mbarrier.init.shared::cta.b64 [bar], 16; bar.sync 0;
+    setp.ge.u32 %p1, %t, 16; @%p1 bra high; mov.u32 %r1, 5;
+    {WAIT.format(n=0, parity=0)}
+    bra end;
+    high: mbarrier.arrive.shared::cta.b64 _, [bar]; mov.u32 %r1, 6;
+    end: mul.wide.u32 %l0, %t, 4; add.s64 %l0, %l0, %out0; st.global.u32 [%l0], %r1;
+    """
+    [out] = run_ptx(body, [], [np.zeros(32, np.uint32)])
+    assert out.tolist() == [5] * 16 + [6] * 16
+
+
 def test_bulk_copy() -> None:
     """The phase is complete when the arrival and as many bytes as were expected have come."""
     body = f"""
@@ -71,25 +84,6 @@ def test_bulk_copies_are_of_16_bytes(size: int) -> None:
     """
     with pytest.raises(PtxError, match="multiples of 16"):
         run_ptx(body, [np.zeros(16, np.uint32)], [], block=1)
-
-
-def tensor_map(buffer: Buffer, box: list[int], steps: list[int], swizzle: int) -> bytes:
-    """A map of a C-contiguous array of float32, its fastest dimension first."""
-    sizes = buffer.array.shape[::-1]
-    strides = [4 * int(np.prod(sizes[: k + 1])) for k in range(len(sizes) - 1)] or [0]
-    made = ctypes.create_string_buffer(128)
-    code = library().vgpu_test_tensor_map(
-        made,
-        len(sizes),
-        ctypes.c_uint64(buffer.address),
-        (ctypes.c_uint64 * len(sizes))(*sizes),
-        (ctypes.c_uint64 * len(strides))(*strides),
-        (ctypes.c_uint * len(box))(*box),
-        (ctypes.c_uint * len(steps))(*steps),
-        swizzle,
-    )
-    assert code == 0
-    return made.raw
 
 
 def tma(

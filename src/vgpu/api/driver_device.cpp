@@ -23,7 +23,7 @@ CUresult cuInit(unsigned) {
   return call(__func__, [] { require(device_count() > 0, CUDA_ERROR_NO_DEVICE); });
 }
 CUresult cuDriverGetVersion(int* version) {
-  return call(__func__, [&] { *version = env("VGPU_DRIVER", CUDA_VERSION); });
+  return call(__func__, [&] { *version = CUDA_VERSION; });
 }
 CUresult cuGetErrorName(CUresult code, const char** name) {
   const ErrorName* const found = error_name(code);

@@ -86,6 +86,7 @@ void check_cluster(const Function& f, LaunchShape* shape) {
     cluster[i] = static_cast<unsigned>(required[i]);
   }
   if (!shape->has_cluster && required[0] == 0) return;
+  shape->has_cluster = true;
   const std::string asked = "clusters of " + text(cluster) + "; ";
   const Limits& l = limits();
   if (l.cluster_blocks == 0)
@@ -140,6 +141,7 @@ void launch(CUfunction handle, LaunchShape shape, CUstream stream, void** params
   std::copy(shape.grid, shape.grid + 3, job->grid);
   std::copy(shape.block, shape.block + 3, job->block);
   std::copy(shape.cluster, shape.cluster + 3, job->cluster);
+  job->explicit_cluster = shape.has_cluster;
   job->dynamic_shared = shape.shared;
   job->device = context.device;
   job->peers = context.reachable();

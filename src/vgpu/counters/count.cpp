@@ -37,7 +37,7 @@ void count_access(Warp& w, const Ins& i, SiteCounts& site) {
   const unsigned size = size_of(i.type) * (i.op == Op::atom ? 1 : i.vector);
   u64 a[kLanes];
   addresses(w, i, a);
-  u32 shared = i.space == Space::shared ? w.active : 0;
+  u32 shared = i.space == Space::shared || i.space == Space::cluster ? w.active : 0;
   u32 global = i.space == Space::global ? w.active : 0;
   if (i.space == Space::generic)
     each_active_lane(w, [&](int l) {
@@ -93,7 +93,7 @@ void count_instruction(Warp& w, const Ins& i) {
 
 void BulkCopyCount::add(u64 from, u64 bytes) {
   if (!warp_.counts) return;
-  warp_.counts->sites[warp_.pc].shared_bytes += bytes;
+  warp_.counts->sites[warp_.pc].shared_bytes += blocks_ * bytes;
   if (!from || from != from_ + bytes_) end_run();
   if (!from) return;
   if (bytes_ == 0) from_ = from;

@@ -1,5 +1,6 @@
 // The hooks of the interpreter: what it calls for each instruction where a launch is counted.
 #pragma once
+#include <cstddef>
 #include <cstdint>
 
 #include "vgpu/exec/warp.h"
@@ -12,7 +13,8 @@ void count_instruction(Warp& w, const Ins& i);
 // are counted as runs of addresses that follow each other.
 class BulkCopyCount {
  public:
-  explicit BulkCopyCount(Warp& w) : warp_(w) {}
+  // It goes to so many blocks.
+  BulkCopyCount(Warp& w, std::size_t blocks) : warp_(w), blocks_(blocks) {}
   ~BulkCopyCount() { end_run(); }
   // An element from global memory to shared memory; from 0 where it is filled with zeros.
   void add(std::uint64_t from, std::uint64_t bytes);
@@ -21,6 +23,7 @@ class BulkCopyCount {
   void end_run();
 
   Warp& warp_;
+  std::size_t blocks_;
   std::uint64_t from_ = 0, bytes_ = 0;
 };
 

@@ -12,6 +12,7 @@ Kind memory_kind(const Ins& i) {
   const bool loads = i.op == Op::ld;
   switch (i.space) {
     case Space::shared:
+    case Space::cluster:
       return loads ? Kind::shared_load : Kind::shared_store;
     case Space::local:
       return Kind::local;
@@ -54,6 +55,7 @@ Kind kind_of(const Ins& i) {
     case Op::cp_async:
     case Op::bulk:
     case Op::tma:
+    case Op::st_async:
       return Kind::async_copy;
     case Op::shfl:
     case Op::vote:
@@ -66,6 +68,8 @@ Kind kind_of(const Ins& i) {
     case Op::bar_sync:
     case Op::bar_arrive:
     case Op::bar_warp:
+    case Op::cluster_arrive:
+    case Op::cluster_wait:
     case Op::cp_commit:
     case Op::cp_wait:
     case Op::mbar_init:

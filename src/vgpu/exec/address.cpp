@@ -1,7 +1,7 @@
 // From addresses to bytes: PTX ISA, "State Spaces".
 #include <algorithm>
 
-#include "block.h"
+#include "cluster.h"
 #include "fault.h"
 #include "load_store.h"
 #include "types.h"
@@ -74,12 +74,15 @@ char* bytes_at(Warp& w, const Ins& i, Space space, u64 address, unsigned size, i
     fault(w, i, kMisaligned, lane,
           "address " + hex(address) + " is not a multiple of " + std::to_string(size));
   if (space == Space::generic && address >> 56) {  // a window of the generic space
-    space = address >> 56 == 1 ? Space::shared : address >> 56 == 2 ? Space::param : Space::local;
+    space = address >> 56 == 1 ? Space::cluster : address >> 56 == 2 ? Space::param : Space::local;
     address &= (1ull << 56) - 1;
   }
   switch (space) {
     case Space::shared:
-      return shared_bytes(w, i, address, size, lane, access);
+    case Space::cluster: {
+      const SharedPlace p = shared_place(w, i, address, lane, space == Space::cluster);
+      return shared_bytes(w, i, *p.block, p.offset, size, lane, access);
+    }
     case Space::param:
       if (address + size > w.program->launch->params.size())
         fault(w, i, kIllegalAddress, lane, "parameter at " + std::to_string(address));

@@ -32,8 +32,8 @@ void start_copy(Warp& w, const Ins& i) {
     copy.to[l] = static_cast<u32>(to[l]);
     std::memset(copy.data[l], 0, sizeof copy.data[l]);
     if (take) std::memcpy(copy.data[l], global_bytes(w, i, from[l], take, l, "cp.async"), take);
-    char* const target = shared_bytes(w, i, to[l], size, l, Access::store);
-    note_write(m, copy.to[l], copy.to[l] + size, kUnderWay, w.index, w.pc);
+    char* const target = shared_bytes(w, i, *w.block, to[l], size, l, Access::store);
+    note_write(m, copy.to[l], copy.to[l] + size, kUnderWay, w.column, w.pc);
     std::memset(target, 0xff, size);
   });
 }
@@ -46,12 +46,12 @@ void arrive(Warp& w, const AsyncCopy& copy, int lane) {
   SharedMemory& m = w.block->shared;
   std::memcpy(m.bytes.data() + copy.to[lane], copy.data[lane], copy.size);
   note_write(m, copy.to[lane], copy.to[lane] + copy.size, stamp_of(w.block->clock.now, lane),
-             w.index, copy.pc);
+             w.column, copy.pc);
 }
 // imm: how many of the newest groups may stay under way.
 void wait_group(Warp& w, const Ins& i) {
   if (i.combine) commit_group(w, i);  // wait_all
-  w.block->clock.last[w.index] = w.block->clock.now;
+  note_access(*w.block, w.column);
   std::erase_if(w.copies, [&](AsyncCopy& copy) {
     each_active_lane(w, [&](int l) {
       const s64 left = static_cast<s64>(w.committed[l]) - copy.group[l];  // 1: the newest

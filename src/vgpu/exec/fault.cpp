@@ -26,6 +26,10 @@ std::string thread_name(const Warp& w, int warp, int lane) {
   return "thread " + triple(thread % b[0], thread / b[0] % b[1], thread / b[0] / b[1]);
 }
 
+std::string block_name(const Block& block) {
+  return "block " + triple(block.id[0], block.id[1], block.id[2]);
+}
+
 std::string place_of(const Warp& w, int pc) {
   const Program& p = *w.program;
   const Ins& i = p.code->ins[pc];
@@ -35,10 +39,9 @@ std::string place_of(const Warp& w, int pc) {
 
 void fault(const Warp& w, const Ins& i, int code, int lane, const std::string& what) {
   const Program& p = *w.program;
-  const unsigned* const id = w.block->id;
   const std::string source = ptx_source(*p.module, *p.code, i.loc);
-  throw KernelFault{code, what + "; " + thread_name(w, w.index, lane) + " of block " +
-                              triple(id[0], id[1], id[2]) + (source == "?" ? "" : " at " + source) +
+  throw KernelFault{code, what + "; " + thread_name(w, w.index, lane) + " of " +
+                              block_name(*w.block) + (source == "?" ? "" : " at " + source) +
                               ", PTX line " + std::to_string(i.line) + ", kernel " +
                               p.kernel->name};
 }

@@ -18,6 +18,8 @@ struct KernelFault {
 std::string hex(std::uint64_t value);
 // "thread (3, 0, 0)"
 std::string thread_name(const Warp& w, int warp, int lane);
+// "block (1, 0, 0)"
+std::string block_name(const Block& block);
 // "conv.cu:29" of an instruction, with the calls it was inlined by.
 std::string place_of(const Warp& w, int pc);
 

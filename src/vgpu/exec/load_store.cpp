@@ -4,7 +4,7 @@
 #include <algorithm>
 #include <cstring>
 
-#include "block.h"
+#include "shared_memory.h"
 #include "types.h"
 
 namespace vgpu {
@@ -134,13 +134,9 @@ void store(Warp& w, const Ins& i) {
   char* to[kLanes];
   each_active_lane(w,
                    [&](int l) { to[l] = bytes_at(w, i, i.space, a[l], size, l, Access::store); });
-  SharedMemory& m = w.block->shared;
   each_active_lane(w, [&](int l) {
     write(to[l], l);
-    const auto offset = to[l] - m.bytes.data();  // a generic address may be of shared memory
-    if (offset >= 0 && offset < static_cast<std::ptrdiff_t>(m.bytes.size()))
-      note_write(m, static_cast<unsigned>(offset), static_cast<unsigned>(offset) + size,
-                 stamp_of(w.block->clock.now, l), w.index, w.pc);
+    note_store(w, to[l], size, l);  // a generic address may be of shared memory
   });
 }
 

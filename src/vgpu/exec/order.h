@@ -16,15 +16,18 @@ struct WarpOrder {
   // What one lane knows besides, having waited alone.
   std::array<std::unique_ptr<Knowledge>, 32> alone;
   Tick lanes_synchronized = 0;  // all lanes know each other's accesses up to here
-  Tick floor = 0;               // all lanes know everybody's accesses up to here
+  Tick floor = 0;  // all lanes know everybody's accesses to their block's memory up to here
+  // What the lanes `fence_lanes` knew at their last fence of the cluster, or a wider one.
+  std::unique_ptr<Knowledge> at_fence;
+  std::uint32_t fence_lanes = 0;
 };
 
+struct Block;
 struct Warp;
 
-// A block's clock.
-struct BlockClock {
-  Tick now = 2, first = 1;            // the tick that goes on; the first of this block
-  std::array<Tick, kColumns> last{};  // the last access of each column
+// The clock of the blocks that run together.
+struct ClusterClock {
+  Tick now = 2, first = 1;  // the tick that goes on; the first of these blocks
 };
 
 void begin_order(Warp& w);
@@ -34,10 +37,15 @@ void synchronize_lanes(Warp& w, std::uint32_t lanes);
 void release(Warp& w, std::uint32_t lanes, Knowledge* to);
 // The lanes learn.
 void acquire(Warp& w, std::uint32_t lanes, const Knowledge& from);
+// A fence of memory by these lanes, for the cluster or more: what they know passes on by what is
+// relaxed after it.
+void fence_memory(Warp& w, std::uint32_t lanes);
 // fence.proxy.async by these lanes.
 void fence_proxies(Warp& w, std::uint32_t lanes);
 void update_floor(Warp& w);
 
+// The last access of a column to the shared memory of a block.
+void note_access(Block& block, int column);
 // Whether lane `lane` knows the access of a column (of lane `other_lane` where that is a warp).
 bool knows(const Warp& w, int lane, int column, int other_lane, Tick tick);
 // Whether that access, an ordinary write, is known to have come to the asynchronous proxy.

@@ -7,7 +7,7 @@
 #include <algorithm>
 #include <array>
 
-#include "block.h"
+#include "cluster.h"
 #include "fault.h"
 #include "types.h"
 #include "vgpu/counters/count.h"
@@ -30,9 +30,16 @@ int furthest_behind(const Warp& w) {
   int next = -1;
   for (std::size_t k = 0; k < w.other_groups.size(); ++k) {
     const LaneGroup& g = w.other_groups[k];
-    if (!g.parked && (next < 0 || g.pc < w.other_groups[next].pc)) next = static_cast<int>(k);
+    if (!g.parked && !g.waits && (next < 0 || g.pc < w.other_groups[next].pc))
+      next = static_cast<int>(k);
   }
   return next;
+}
+// The same, or where all of them wait: another turn for each.
+int next_in_turn(Warp& w) {
+  if (const int next = furthest_behind(w); next >= 0) return next;
+  for (LaneGroup& g : w.other_groups) g.waits = false;
+  return furthest_behind(w);
 }
 void merge_groups(Warp& w) {
   const u32 lanes = w.active | take_groups_here(w);
@@ -49,11 +56,11 @@ void merge_groups(Warp& w) {
 }
 // After a group ended or was parked: another, or false where there is none that can run.
 bool resume_another(Warp& w) {
-  int next = furthest_behind(w);
+  int next = next_in_turn(w);
   if (next < 0 && w.exited_some) {  // fewer lanes may be needed now
     w.exited_some = false;
     for (LaneGroup& g : w.other_groups) g.parked = false;
-    next = furthest_behind(w);
+    next = next_in_turn(w);
   }
   if (next < 0) return false;
   const LaneGroup g = w.other_groups[next];
@@ -63,13 +70,13 @@ bool resume_another(Warp& w) {
   merge_groups(w);
   return true;
 }
-// A group waits for an mbarrier: another one of the warp may be who completes its phase.
+// A group waits for a phase: another one of the warp may be who completes it.
 void rotate_groups(Warp& w) {
-  const int next = furthest_behind(w);
+  const int next = next_in_turn(w);
   if (next < 0) return;
   const LaneGroup g = w.other_groups[next];
   w.other_groups.erase(w.other_groups.begin() + next);
-  w.other_groups.push_back({w.pc, w.active, false});
+  w.other_groups.push_back({w.pc, w.active, false, true});
   w.pc = g.pc;
   set_active(w, g.lanes);
 }
@@ -90,6 +97,10 @@ const char* name_of(Op op) {
       return "mma.sync";
     case Op::ldmatrix:
       return "ldmatrix.sync";
+    case Op::cluster_arrive:
+      return "barrier.cluster.arrive.aligned";
+    case Op::cluster_wait:
+      return "barrier.cluster.wait.aligned";
     default:
       return "wgmma";
   }
@@ -137,6 +148,9 @@ u32 lanes_needed(const Warp& w, const Ins& i) {
     case Op::bar_sync:
     case Op::bar_arrive:
       return w.live;
+    case Op::cluster_arrive:
+    case Op::cluster_wait:
+      return i.combine & kAligned ? w.live : 0;
     case Op::bar_warp:
       return members(i.a) & w.live;
     case Op::shfl:
@@ -177,6 +191,7 @@ bool end_lanes(Warp& w, const Ins& i, u32 lanes) {
   if (w.counts) count_instruction(w, i);
   const u32 rest = lanes & ~w.active;
   w.live &= ~w.active;
+  leave_cluster_barrier(w, w.active);
   w.exited_some = true;
   if (rest) {
     set_active(w, rest);
@@ -273,6 +288,8 @@ constexpr bool meets(Op op) {
     case Op::mma:
     case Op::ldmatrix:
     case Op::wgmma:
+    case Op::cluster_arrive:
+    case Op::cluster_wait:
       return true;
     default:
       return false;
@@ -294,13 +311,19 @@ bool execute(Warp& w, const Ins& i, Handler handler, u32 group) {
   }
   if (w.products_under_way) check_registers_of_products(w, i);
   const bool barrier = i.op == Op::bar_sync || i.op == Op::bar_arrive;
-  if (barrier && w.pc != w.program->dropped_barrier)
+  if (barrier)
     arrive_at_barrier(w, i);
   else
     handler(w, i);
   if (w.active != group) set_group_active(w, group);
   ++w.pc;
   return true;
+}
+
+Stop yield(Warp& w) {
+  w.yields = false;
+  rotate_groups(w);
+  return Stop::yield;
 }
 
 }  // namespace
@@ -312,7 +335,6 @@ Stop run_warp(Warp& w) {
   while (true) {
     if (instructions[w.pc].leader && !w.other_groups.empty()) merge_groups(w);
     const Ins& i = instructions[w.pc];
-    ++w.steps;
     if (i.op == Op::bra) {
       branch(w, i);
       continue;
@@ -328,9 +350,7 @@ Stop run_warp(Warp& w) {
       if (w.active != group) set_group_active(w, group);
       ++w.pc;
       if (!w.yields) continue;
-      w.yields = false;
-      rotate_groups(w);
-      return Stop::yield;
+      return yield(w);
     }
     if (i.op == Op::ret) {
       if (end_lanes(w, i, group)) continue;
@@ -338,6 +358,7 @@ Stop run_warp(Warp& w) {
     }
     if (!execute(w, i, handlers[w.pc], group)) continue;
     if (w.waits_at >= 0) return Stop::barrier;
+    if (w.yields) return yield(w);
   }
 }
 

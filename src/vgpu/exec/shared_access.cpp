@@ -4,7 +4,7 @@
 #include <algorithm>
 #include <cstring>
 
-#include "block.h"
+#include "cluster.h"
 #include "fault.h"
 #include "load_store.h"
 #include "types.h"
@@ -70,13 +70,13 @@ u32 distinct_lanes(const Warp& w, const u32* a) {
 template <int words>
 void note_reads(Warp& w, const Ins& i, const u32* place, u32 lanes) {
   SharedMemory& m = w.block->shared;
-  BlockClock& clock = w.block->clock;
+  const ClusterClock& clock = w.block->clock;
   const Words<words> zero = {};
   const Words<words> first = zero + stamp_of(clock.first, 0),
                      floor = zero + stamp_of(w.order.floor + 1, 0), now = zero + clock.now;
   u32 *const written = m.written.data(), *const read = m.read.data(),
              *const mine = m.reads_of(w.index);
-  clock.last[w.index] = clock.now;
+  note_access(*w.block, w.column);
   for (; lanes != 0; lanes &= lanes - 1) {
     const int l = std::countr_zero(lanes);
     const u32 at = place[l];
@@ -84,7 +84,7 @@ void note_reads(Warp& w, const Ins& i, const u32* place, u32 lanes) {
     const Words<words> unclear =
         reinterpret_cast<Words<words>>((stamps < first) | (stamps >= floor));
     if (any_of<words>(unclear))
-      for (int k = 0; k < words; ++k) check_read(w, i, 4 * (at + k), 15, l);
+      for (int k = 0; k < words; ++k) check_read(w, i, *w.block, 4 * (at + k), 15, l);
     words_at<words>(read + at) = now;
     words_at<words>(mine + at) = zero + stamp_of(clock.now, l);
   }
@@ -120,14 +120,14 @@ void store_shared(Warp& w, const Ins& i) {
   alignas(64) u32 a[kLanes];
   shared_addresses(w, i, a);
   if (!in_range<words>(w, a)) return store(w, i);
-  BlockClock& clock = w.block->clock;
+  const ClusterClock& clock = w.block->clock;
   const u32 floor = stamp_of(w.order.floor + 1, 0), last_read = w.order.floor;
   const int* const from = list_of(w, i);
   auto* const bytes = reinterpret_cast<u32*>(m.bytes.data());
-  if (!w.block->products.empty())
-    each_active_lane(w,
-                     [&](int l) { check_operands_of_products(w, i, a[l], a[l] + 4 * words, l); });
-  clock.last[w.index] = clock.now;
+  if (!w.block->products.empty() || !w.block->async_reads.empty())
+    each_active_lane(
+        w, [&](int l) { check_asynchronous_reads(w, i, *w.block, a[l], a[l] + 4 * words, l); });
+  note_access(*w.block, w.column);
   u32 some = 0;
   for (int k = 0; k < words; ++k)
     each_lane([&](int l) {
@@ -136,7 +136,7 @@ void store_shared(Warp& w, const Ins& i) {
     });
   if (some)
     each_active_lane(w, [&](int l) {
-      for (int k = 0; k < words; ++k) check_write(w, i, a[l] + 4 * k, 15, l, false);
+      for (int k = 0; k < words; ++k) check_write(w, i, *w.block, a[l] + 4 * k, 15, l, false);
     });
   for (int k = 0; k < words; ++k) {
     const u32* const values = reg<u32>(w, from[k]);
@@ -144,7 +144,7 @@ void store_shared(Warp& w, const Ins& i) {
       const unsigned word = a[l] / 4 + k;
       bytes[word] = values[l];
       m.written[word] = stamp_of(clock.now, l);
-      m.writer[word] = static_cast<u16>(w.index | 15 << 8);
+      m.writer[word] = written_by(w.column, 15);
       m.writer_pc[word] = w.pc;
     });
     each_active_lane(w, [&](int l) {

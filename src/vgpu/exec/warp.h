@@ -30,7 +30,6 @@ struct Program {
   std::vector<Handler> handlers;   // one for each instruction
   std::vector<Handler> uncounted;  // where launches are counted: what a handler then calls
   Order order;                     // of blocks and warps
-  int dropped_barrier = -1;        // the index of a bar.sync that is left out, to try the checks
 };
 
 // A cp.async instruction under way: its bytes arrive when its group is waited for.
@@ -46,7 +45,8 @@ struct AsyncCopy {
 struct LaneGroup {
   int pc;
   std::uint32_t lanes;
-  bool parked;  // at an instruction that needs more lanes than these
+  bool parked;         // at an instruction that needs more lanes than these
+  bool waits = false;  // for what another one has to do, until all others had their turn
 };
 
 struct Warp {
@@ -61,13 +61,19 @@ struct Warp {
   const Program* program = nullptr;
   Block* block = nullptr;
   char* local = nullptr;  // of lane 0; the others' behind it
-  int index = 0;
+  int index = 0;          // in the block
+  int column = 0;         // of the cluster's clock
   int pc = 0;
 
   std::vector<LaneGroup> other_groups;
   bool exited_some = false;  // lanes ended since parked groups were last looked at
   bool yields = false;       // an mbarrier's phase was not complete: the other warps first
   int waits_at = -1;         // the barrier
+
+  // barrier.cluster: the lanes that have arrived in the phase that goes on; in one that is complete
+  // and that they have not waited for; and how many phases each lane has waited for.
+  std::uint32_t cluster_arrived = 0, cluster_complete = 0;
+  std::uint32_t cluster_waits[kLanes] = {};
 
   std::vector<AsyncCopy> copies;
   std::uint32_t committed[kLanes] = {};  // groups of cp.async
@@ -87,7 +93,6 @@ struct Warp {
   std::uint64_t allocation_begin = 1, allocation_end = 0;
   std::int64_t host_shift = 0;
 
-  std::uint64_t steps = 0;
   alignas(64) std::int32_t group_mask[kLanes], predicated_mask[kLanes];
 };
 
@@ -153,6 +158,7 @@ Handler async_copy_handler(const Ins& i);
 Handler mbarrier_handler(const Ins& i);
 Handler bulk_copy_handler(const Ins& i);
 Handler wgmma_handler(const Ins& i);
+Handler cluster_handler(const Ins& i);
 void do_nothing(Warp& w, const Ins& i);
 
 }  // namespace vgpu

@@ -6,7 +6,7 @@
 #include <algorithm>
 #include <cstring>
 
-#include "block.h"
+#include "cluster.h"
 #include "fault.h"
 #include "rounding.h"
 #include "tensor.h"
@@ -45,17 +45,19 @@ void check_operand(Warp& w, const Ins& i, unsigned begin) {
   const SharedMemory& m = w.block->shared;
   for (unsigned word = begin / 4; word < begin / 4 + 4; ++word) {
     const u32 stamp = m.written[word];
-    const int column = m.writer[word] & 255;
+    const int column = column_of(m.writer[word]);
     if (knows_fenced(w, 0, column, lane_of(stamp), tick_of(stamp))) continue;
     fault(w, i, kLaunchFailed, 0,
           "wgmma reads byte " + std::to_string(4 * word) +
-              " of shared memory, which was written by " + thread_name(w, column, lane_of(stamp)) +
-              " at " + place_of(w, m.writer_pc[word]) + " with no fence.proxy.async since");
+              " of shared memory, which was written by " +
+              thread_name(w, column % kColumns, lane_of(stamp)) +
+              of_block(w, *w.block->cluster.blocks[rank_of(column)]) + " at " +
+              place_of(w, m.writer_pc[word]) + " with no fence.proxy.async since");
   }
 }
 void read_b(Warp& w, const Ins& i, u64 descriptor, int columns, float (*b)[256]) {
   each_piece(descriptor, columns, [&](unsigned at, int n, int half) {
-    const char* const from = shared_bytes(w, i, at, 16, 0, Access::look);
+    const char* const from = shared_bytes(w, i, *w.block, at, 16, 0, Access::look);
     check_operand(w, i, at);
     if (i.vector == 8) {
       u32 values[4];
@@ -127,8 +129,8 @@ void commit(Warp& w, const Ins&) { ++w.product_groups; }
 
 // imm: how many of the newest groups may stay under way.
 void wait(Warp& w, const Ins& i) {
-  BlockClock& clock = w.block->clock;
-  const int column = kFirstProductColumn + w.index;
+  ClusterClock& clock = w.block->clock;
+  const int column = w.column + kFirstProductColumn;
   w.product_fence = false;
   w.products_under_way = 0;
   std::fill(w.product_registers.begin(), w.product_registers.end(), Warp::Use::none);
@@ -147,16 +149,19 @@ void wait(Warp& w, const Ins& i) {
               ? Warp::Use::sum
               : std::max(w.product_registers[registers[r] / 64], Warp::Use::operand);
   }
-  clock.last[column] = w.order.known.seen.seen[column] = clock.now;
+  note_access(*w.block, column);
+  w.order.known.seen.set(column, clock.now);
   ++clock.now;
 }
 
 }  // namespace
 
-void check_operands_of_products(Warp& w, const Ins& i, u32 begin, u32 end, int lane) {
-  for (const Product& p : w.block->products) {
+namespace {
+
+void check_products(Warp& w, const Ins& i, Block& block, u32 begin, u32 end, int lane) {
+  for (const Product& p : block.products) {
     if (begin >= p.end || end <= p.begin) continue;
-    const int column = kFirstProductColumn + p.warp;
+    const int column = block.rank * kColumns + kFirstProductColumn + p.warp;
     if (p.waited_for && knows(w, lane, column, 0, p.waited_for)) continue;
     bool overlaps = false;
     each_piece(p.descriptor, p.columns, [&](unsigned at, int, int) {
@@ -164,11 +169,29 @@ void check_operands_of_products(Warp& w, const Ins& i, u32 begin, u32 end, int l
     });
     if (!overlaps) continue;
     fault(w, i, kLaunchFailed, lane,
-          "race in shared memory at byte " + std::to_string(begin) + ": written here, " +
-              (p.waited_for ? "read by" : "while it is read by") + " the wgmma of warp " +
-              std::to_string(p.warp) + " at " + place_of(w, p.pc) +
+          "race in shared memory" + of_block(w, block) + " at byte " + std::to_string(begin) +
+              ": written here, " + (p.waited_for ? "read by" : "while it is read by") +
+              " the wgmma of warp " + std::to_string(p.warp) + " at " + place_of(w, p.pc) +
               (p.waited_for ? ", with no barrier between" : ", which was not waited for"));
   }
+}
+
+void check_copies(Warp& w, const Ins& i, Block& block, u32 begin, u32 end, int lane) {
+  for (const AsyncRead& r : block.async_reads) {
+    if (begin >= r.end || end <= r.begin) continue;
+    if (r.done && knows(w, lane, r.column, 0, r.done)) continue;
+    fault(w, i, kLaunchFailed, lane,
+          "race in shared memory" + of_block(w, block) + " at byte " + std::to_string(begin) +
+              ": written here, while it may still be read by the copy at " + place_of(w, r.pc) +
+              ", which was not waited for");
+  }
+}
+
+}  // namespace
+
+void check_asynchronous_reads(Warp& w, const Ins& i, Block& block, u32 begin, u32 end, int lane) {
+  check_products(w, i, block, begin, end, lane);
+  check_copies(w, i, block, begin, end, lane);
 }
 
 void check_registers_of_products(Warp& w, const Ins& i) {

@@ -19,9 +19,10 @@ struct Product {
   Tick waited_for;  // 0: under way
 };
 
-// Before [begin, end) is written, by a lane or a copy that it starts.
-void check_operands_of_products(Warp& w, const Ins& i, std::uint32_t begin, std::uint32_t end,
-                                int lane);
+// Before [begin, end) of a block's memory is written, by a lane or a copy that it starts: whether a
+// product or a copy may still read it.
+void check_asynchronous_reads(Warp& w, const Ins& i, Block& block, std::uint32_t begin,
+                              std::uint32_t end, int lane);
 // Before an instruction is executed while products are under way: whether it touches their
 // registers.
 void check_registers_of_products(Warp& w, const Ins& i);

@@ -1,5 +1,5 @@
-// A block: its warps run in turn, each until it has to wait; when all wait and nothing was
-// released, that is a deadlock.
+// A cluster of blocks: their warps run in turn, each until it has to wait; when all wait and
+// nothing was released, that is a deadlock.
 #include "worker.h"
 
 #include <algorithm>
@@ -15,7 +15,9 @@ Worker::Worker(const Program& program) : program_(program), random_(program.orde
   const Launch& launch = *program.launch;
   const Code& code = *program.code;
   threads_ = launch.block[0] * launch.block[1] * launch.block[2];
-  const unsigned count = (threads_ + kLanes - 1) / kLanes;
+  warps_per_block_ = (threads_ + kLanes - 1) / kLanes;
+  const unsigned blocks = launch.cluster[0] * launch.cluster[1] * launch.cluster[2];
+  const unsigned count = blocks * warps_per_block_;
   warps_.resize(count);
   polled_.resize(count);
   order_.resize(count);
@@ -27,20 +29,30 @@ Worker::Worker(const Program& program) : program_(program), random_(program.orde
   char* const aligned = registers_.data() + (64 - start % 64) % 64;
   const std::size_t local_of_warp = static_cast<std::size_t>(code.local_bytes) * kLanes;
   local_.resize(local_of_warp * count);
-  block_.threads = threads_;
-  block_.warp_count = static_cast<int>(count);
-  block_.warps = warps_.data();
-  block_.random = &random_;
-  block_.shared_size = code.shared_bytes + launch.dynamic_shared;
-  block_.shared.resize(block_.shared_size, count);
   for (unsigned k = 0; k < count; ++k) {
-    Warp& w = warps_[k];
-    w.registers = aligned + bytes * k;
-    w.program = &program;
+    warps_[k].registers = aligned + bytes * k;
+    warps_[k].local = local_.data() + local_of_warp * k;
+  }
+  for (unsigned rank = 0; rank < blocks; ++rank) make_block(rank);
+}
+
+void Worker::make_block(unsigned rank) {
+  const Code& code = *program_.code;
+  Block& block = *cluster_.blocks.emplace_back(std::make_unique<Block>(cluster_));
+  block.rank = static_cast<int>(rank);
+  block.threads = threads_;
+  block.warp_count = static_cast<int>(warps_per_block_);
+  block.warps = &warps_[rank * warps_per_block_];
+  block.random = &random_;
+  block.shared_size = code.shared_bytes + program_.launch->dynamic_shared;
+  block.shared.resize(block.shared_size, warps_per_block_);
+  for (int k = 0; k < block.warp_count; ++k) {
+    Warp& w = block.warps[k];
+    w.program = &program_;
     w.counts = counts_.get();
-    w.block = &block_;
-    w.local = local_.data() + local_of_warp * k;
-    w.index = static_cast<int>(k);
+    w.block = &block;
+    w.index = k;
+    w.column = block.rank * kColumns + k;
     for (const Constant& c : code.constants)
       for (int l = 0; l < kLanes; ++l)
         std::memcpy(w.registers + c.slot + l * c.size, &c.bits, c.size);
@@ -48,18 +60,14 @@ Worker::Worker(const Program& program) : program_(program), random_(program.orde
   }
 }
 
-std::uint64_t Worker::steps() const {
-  std::uint64_t sum = 0;
-  for (const Warp& w : warps_) sum += w.steps;
-  return sum;
-}
-
-// Special registers that are the same in all blocks: PTX ISA, "Special Registers".
+// Special registers that are the same in all blocks of this rank: PTX ISA, "Special Registers".
 void Worker::set_specials(Warp& w) const {
-  const unsigned* const block = program_.launch->block;
+  const Launch& launch = *program_.launch;
+  const unsigned *const block = launch.block, *const cluster = launch.cluster;
+  const auto rank = static_cast<unsigned>(w.block->rank);
   for (const auto& [slot, name] : program_.code->specials)
     for (unsigned l = 0; l < kLanes; ++l) {
-      const unsigned thread = kLanes * w.index + l;
+      const unsigned thread = kLanes * w.index + l, axis = static_cast<unsigned>(name.back() - 'x');
       unsigned value = 0;
       if (name == "%tid.x")
         value = thread % block[0];
@@ -68,15 +76,15 @@ void Worker::set_specials(Warp& w) const {
       else if (name == "%tid.z")
         value = thread / block[0] / block[1];
       else if (name.starts_with("%ntid."))
-        value = block[name[6] - 'x'];
+        value = block[axis];
       else if (name.starts_with("%nctaid."))
-        value = program_.launch->grid[name[8] - 'x'];
+        value = launch.grid[axis];
       else if (name == "%laneid")
         value = l;
       else if (name == "%warpid")
         value = w.index;
       else if (name == "%nwarpid")
-        value = static_cast<unsigned>(warps_.size());
+        value = warps_per_block_;
       else if (name == "%lanemask_lt")
         value = (1u << l) - 1;
       else if (name == "%lanemask_eq")
@@ -87,60 +95,115 @@ void Worker::set_specials(Warp& w) const {
         value = ~((1u << l) - 1);
       else if (name == "%lanemask_gt")
         value = ~((2u << l) - 1);
+      else if (name.starts_with("%nclusterid."))
+        value = launch.grid[axis] / cluster[axis];
+      else if (name.starts_with("%cluster_nctaid."))
+        value = cluster[axis];
+      else if (name == "%cluster_ctaid.x")
+        value = rank % cluster[0];
+      else if (name == "%cluster_ctaid.y")
+        value = rank / cluster[0] % cluster[1];
+      else if (name == "%cluster_ctaid.z")
+        value = rank / cluster[0] / cluster[1];
+      else if (name == "%cluster_ctarank")
+        value = rank;
+      else if (name == "%cluster_nctarank")
+        value = cluster[0] * cluster[1] * cluster[2];
+      else if (name == "%is_explicit_cluster")
+        value = launch.explicit_cluster ? ~0u : 0u;
       reg<u32>(w, slot)[l] = value;
     }
 }
 
-void Worker::begin_block(std::uint64_t number) {
+// The blocks of a cluster are neighbours in the grid.
+void Worker::place_blocks(std::uint64_t number) {
+  const unsigned *const grid = program_.launch->grid, *const cluster = program_.launch->cluster;
+  const unsigned across = grid[0] / cluster[0], down = grid[1] / cluster[1];
+  const unsigned at[3] = {static_cast<unsigned>(number % across),
+                          static_cast<unsigned>(number / across % down),
+                          static_cast<unsigned>(number / across / down)};
+  for (const std::unique_ptr<Block>& block : cluster_.blocks) {
+    const auto rank = static_cast<unsigned>(block->rank);
+    block->id[0] = at[0] * cluster[0] + rank % cluster[0];
+    block->id[1] = at[1] * cluster[1] + rank / cluster[0] % cluster[1];
+    block->id[2] = at[2] * cluster[2] + rank / cluster[0] / cluster[1];
+    for (int k = 0; k < block->warp_count; ++k)
+      for (const auto& [slot, name] : program_.code->specials) {
+        const unsigned axis = static_cast<unsigned>(name.back() - 'x');
+        if (name.starts_with("%ctaid."))
+          std::fill_n(reg<u32>(block->warps[k], slot), kLanes, block->id[axis]);
+        else if (name.starts_with("%clusterid."))
+          std::fill_n(reg<u32>(block->warps[k], slot), kLanes, at[axis]);
+      }
+  }
+}
+
+void Worker::begin_cluster(std::uint64_t number) {
   random_.begin(number);
   for (std::set<int>& places : polled_) places.clear();
-  const unsigned* const grid = program_.launch->grid;
-  block_.id[0] = static_cast<unsigned>(number % grid[0]);
-  block_.id[1] = static_cast<unsigned>(number / grid[0] % grid[1]);
-  block_.id[2] = static_cast<unsigned>(number / grid[0] / grid[1]);
-  BlockClock& clock = block_.clock;
+  ClusterClock& clock = cluster_.clock;
   if (clock.now > kLastTick / 2) {
-    block_.shared.forget();
+    for (const std::unique_ptr<Block>& block : cluster_.blocks) block->shared.forget();
     clock.now = 1;
   }
   clock.first = ++clock.now;
-  clock.last.fill(clock.first - 1);
-  for (Barrier& b : block_.barriers) b = {};
-  block_.mbarriers.clear();
-  block_.copies.clear();
-  block_.products.clear();
-  for (Warp& w : warps_) {
-    const unsigned lanes = std::min<unsigned>(kLanes, threads_ - kLanes * w.index);
-    w.live = lanes == kLanes ? kAllLanes : (1u << lanes) - 1;
-    set_active(w, w.live);
-    w.pc = 0;
-    w.other_groups.clear();
-    w.copies.clear();
-    std::fill(w.committed, w.committed + kLanes, 0);
-    w.waits_at = -1;
-    w.product_groups = 0;
-    w.products_under_way = 0;
-    w.product_fence = false;
-    begin_order(w);
-    for (const auto& [slot, name] : program_.code->specials)
-      if (name.starts_with("%ctaid."))
-        std::fill_n(reg<u32>(w, slot), kLanes, block_.id[name[7] - 'x']);
-  }
+  cluster_.barrier = {};
+  cluster_.barrier.live = threads_ * cluster_.size();
+  place_blocks(number);
+  for (const std::unique_ptr<Block>& block : cluster_.blocks) begin_block(*block);
   warps_alive_ = static_cast<unsigned>(warps_.size());
 }
 
+void Worker::begin_block(Block& block) {
+  block.shared.last.assign(cluster_.size() * kColumns, block.clock.first - 1);
+  block.shared.guest_reads.clear();
+  for (Barrier& b : block.barriers) b = {};
+  block.mbarriers.clear();
+  block.copies.clear();
+  block.async_reads.clear();
+  block.products.clear();
+  block.guests.clear();
+  block.at_end = {};
+  block.warps_alive = block.warp_count;
+  for (int k = 0; k < block.warp_count; ++k) begin_warp(block.warps[k]);
+}
+
+void Worker::begin_warp(Warp& w) {
+  const unsigned lanes = std::min<unsigned>(kLanes, threads_ - kLanes * w.index);
+  w.live = lanes == kLanes ? kAllLanes : (1u << lanes) - 1;
+  set_active(w, w.live);
+  w.pc = 0;
+  w.other_groups.clear();
+  w.copies.clear();
+  std::fill(w.committed, w.committed + kLanes, 0);
+  w.waits_at = -1;
+  w.cluster_arrived = w.cluster_complete = 0;
+  std::fill(w.cluster_waits, w.cluster_waits + kLanes, 0);
+  w.product_groups = 0;
+  w.products_under_way = 0;
+  w.product_fence = false;
+  begin_order(w);
+}
+
 // A warp has ended: what it started must have been waited for.
-void Worker::end_warp(const Warp& w) {
+void Worker::end_warp(Warp& w) {
   --warps_alive_;
-  for (const Product& p : block_.products)
+  Block& block = *w.block;
+  for (const Product& p : block.products)
     if (p.warp == w.index && !p.waited_for)
       fault(w, program_.code->ins[p.pc], kLaunchFailed, 0,
             "the warp ends with a wgmma that was not waited for");
+  --block.warps_alive;
+  if (cluster_.size() == 1) return;
+  release(w, kAllLanes, &block.at_end);
+  if (block.warps_alive == 0) check_end_of_block(block);
 }
 
 // A warp that finds a phase incomplete may do something else: it hangs when it asks again and again
 // at the same places while nobody gets on.
-bool Worker::polls_here_first(const Warp& w) { return polled_[w.index].insert(w.pc).second; }
+bool Worker::polls_here_first(const Warp& w) {
+  return polled_[&w - warps_.data()].insert(w.pc).second;
+}
 
 bool Worker::run_warps() {
   bool progress = false;
@@ -148,10 +211,11 @@ bool Worker::run_warps() {
   for (const int k : order_) {
     Warp& w = warps_[k];
     if (w.live == 0 || w.waits_at >= 0) continue;
-    block_.progressed = false;
+    bool& progressed = w.block->progressed;
+    progressed = false;
     const Stop stop = run_warp(w);
-    if (stop != Stop::yield || block_.progressed || polls_here_first(w)) progress = true;
-    if (block_.progressed)
+    if (stop != Stop::yield || progressed || polls_here_first(w)) progress = true;
+    if (progressed)
       for (std::set<int>& places : polled_) places.clear();
     if (stop == Stop::done) end_warp(w);
   }
@@ -161,37 +225,47 @@ bool Worker::run_warps() {
 // Where a warp waits, in words.
 std::string Worker::waits_where(const Warp& w) const {
   if (w.live == 0) return "at its end";
+  if (w.waits_at < 0 && (w.active & w.cluster_arrived) &&
+      program_.code->ins[w.pc].op == Op::cluster_wait) {
+    const ClusterBarrier& b = cluster_.barrier;
+    return "waiting in barrier.cluster at " + place_of(w, w.pc) + ", where " +
+           std::to_string(b.arrived) + " of " + std::to_string(b.live) + " threads have arrived";
+  }
   const std::string at = " at " + place_of(w, w.pc - 1);
   if (w.waits_at < 0) return "waiting for an mbarrier's phase, which nobody completes," + at;
-  const Barrier& b = block_.barriers[w.waits_at];
+  const Barrier& b = w.block->barriers[w.waits_at];
   return "waiting in bar.sync " + std::to_string(w.waits_at) + at + ", where " +
          std::to_string(b.arrived) + " of " +
-         std::to_string(b.expected ? b.expected : kLanes * block_.warp_count) +
+         std::to_string(b.expected ? b.expected : kLanes * w.block->warp_count) +
          " threads have arrived";
 }
 
 void Worker::report_deadlock() {
   std::vector<std::pair<std::string, std::string>> places;  // and the warps there
-  for (const Warp& w : warps_) {
-    const std::string place = waits_where(w);
-    auto known =
-        std::find_if(places.begin(), places.end(), [&](const auto& p) { return p.first == place; });
-    if (known == places.end()) known = places.insert(places.end(), {place, ""});
-    known->second += (known->second.empty() ? "" : ", ") + std::to_string(w.index);
-  }
+  for (const std::unique_ptr<Block>& block : cluster_.blocks)
+    for (int k = 0; k < block->warp_count; ++k) {
+      const Warp& w = block->warps[k];
+      std::string place = waits_where(w);
+      if (cluster_.size() > 1) place = "of " + block_name(*block) + " is " + place;
+      auto known = std::find_if(places.begin(), places.end(),
+                                [&](const auto& p) { return p.first == place; });
+      if (known == places.end()) known = places.insert(places.end(), {place, ""});
+      known->second += (known->second.empty() ? "" : ", ") + std::to_string(w.index);
+    }
   std::string text = "deadlock";
   for (const auto& [place, warps] : places)
-    text += (text == "deadlock" ? ": warp " : "; warp ") + warps + " is " + place;
+    text += (text == "deadlock" ? ": warp " : "; warp ") + warps +
+            (cluster_.size() > 1 ? " " : " is ") + place;
   const Warp& w = *std::find_if(warps_.begin(), warps_.end(),
                                 [](const Warp& waiting) { return waiting.live != 0; });
-  fault(w, program_.code->ins[w.pc - 1], kLaunchFailed, first_active(w), text);
+  fault(w, program_.code->ins[std::max(w.pc - 1, 0)], kLaunchFailed, first_active(w), text);
 }
 
 // Groups of a diverged warp wait for each other in turn, which may take rounds.
 constexpr int kPatience = 10000;
 
-void Worker::run_block(std::uint64_t number) {
-  begin_block(number);
+void Worker::run_cluster(std::uint64_t number) {
+  begin_cluster(number);
   int idle = 0;
   while (warps_alive_ > 0) {
     idle = run_warps() ? 0 : idle + 1;
@@ -200,10 +274,17 @@ void Worker::run_block(std::uint64_t number) {
     });
     if (idle > (diverged ? kPatience : 0)) report_deadlock();
   }
-  if (block_.copies.empty()) return;
-  const BulkCopy& copy = block_.copies.front();
-  fault(warps_[copy.warp], program_.code->ins[copy.pc], kLaunchFailed, copy.lane,
-        "the block ends with a copy to shared memory that nobody has waited for");
+  check_copies_ended();
+}
+
+void Worker::check_copies_ended() const {
+  for (const std::unique_ptr<Block>& block : cluster_.blocks) {
+    if (block->copies.empty()) continue;
+    const BulkCopy& copy = block->copies.front();
+    const std::string to = of_block(*copy.warp, *block);
+    fault(*copy.warp, program_.code->ins[copy.pc], kLaunchFailed, copy.lane,
+          "the block ends with a copy to shared memory" + to + " that nobody has waited for");
+  }
 }
 
 }  // namespace vgpu

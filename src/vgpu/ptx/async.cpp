@@ -21,12 +21,18 @@ void decode_cp_async(Statement& s) {
   if (s.take(',')) s.ins.c = s.operand(Type::u32);
 }
 
-// cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [to], [from], size, [mbarrier];
-// .tensor: [to], [map, {coordinates}], [mbarrier]
+// cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes{.multicast::cluster}
+//   [to], [from], size, [mbarrier]{, blocks}; from shared memory: .shared::cluster.shared::cta;
+// .tensor: [to], [map, {coordinates}], [mbarrier]{, blocks}
 void decode_cp_bulk(Statement& s) {
   const bool tensor = s.has("tensor");
-  s.need(s.has("shared::cluster") && s.has("global") && s.has("mbarrier::complete_tx::bytes"));
-  s.ins.space = Space::shared;
+  s.need(s.has("shared::cluster"));
+  const bool shared = !tensor && s.has("shared::cta");
+  s.need(shared || s.has("global"));
+  s.need(s.has("mbarrier::complete_tx::bytes"));
+  const bool multicast = !shared && s.has("multicast::cluster");
+  s.ins.combine = static_cast<std::uint8_t>((multicast ? 1 : 0) + (shared ? 2 : 0));
+  s.ins.space = Space::cluster;
   s.ins.op = tensor ? Op::tma : Op::bulk;
   if (tensor) {
     const int rank = s.one_of({"1d", "2d", "3d", "4d", "5d"}) + 1;
@@ -44,10 +50,14 @@ void decode_cp_bulk(Statement& s) {
     s.expect(']');
   } else {
     s.ins.b = s.address_operand();
+    s.ins.width = static_cast<std::uint8_t>(s.lanes_bytes(s.ins.b));
     s.ins.e = s.next(Type::u32);
   }
   s.comma();
   s.ins.c = s.address_operand();
+  if (!multicast) return;
+  s.comma();
+  s.list(Type::b16);
 }
 
 }  // namespace
@@ -62,17 +72,21 @@ void decode_cp(Statement& s) {
   if (which == 2) s.ins.combine = 1;  // commits first
 }
 
-// mbarrier.init [b], count; .arrive _, [b]; .arrive.expect_tx _, [b], bytes;
-// .try_wait.parity p, [b], parity
+// mbarrier.init [b], count; .arrive _, [b]{, count}; .arrive.expect_tx _, [b], bytes;
+// .try_wait.parity p, [b], parity. Arrivals may be at another block's barrier: .shared::cluster
 void decode_mbarrier(Statement& s) {
   const int which = s.one_of({"init", "arrive", "try_wait", "test_wait"});
   s.need(which >= 0);
   const bool expects = s.has("expect_tx");
   s.need(!expects || which == 1);
   s.need(which < 2 || s.has("parity"));
-  s.need(s.shared_space());
+  const bool relaxed = s.has("relaxed"), wider = s.has("cluster");
+  s.skip({"release", "acquire", "cta"});
+  const bool remote = which == 1 && s.has("shared::cluster");
+  s.need(remote || s.shared_space());
   s.type({Type::b64});
-  s.ins.space = Space::shared;
+  s.ins.space = remote ? Space::cluster : Space::shared;
+  s.ins.combine = relaxed ? 2 : wider ? 1 : 0;
   s.ins.type = Type::b64;
   if (which == 0) {
     s.ins.op = Op::mbar_init;
@@ -83,7 +97,10 @@ void decode_mbarrier(Statement& s) {
     if (s.operand(Type::u64) >= 0) s.fail("mbarrier.arrive with a state");
     s.comma();
     s.address();
-    if (expects) s.ins.b = s.next(Type::u32);
+    if (expects)
+      s.ins.b = s.next(Type::u32);
+    else if (s.take(','))
+      s.ins.c = s.operand(Type::u32);
   } else {
     s.ins.op = Op::mbar_wait;
     s.ins.d = s.operand(Type::pred);
@@ -91,6 +108,24 @@ void decode_mbarrier(Statement& s) {
     s.address();
     s.ins.b = s.next(Type::u32);
   }
+}
+
+// st.async.mbarrier::complete_tx::bytes.shared::cluster{.v2, .v4}.type [to], value, [mbarrier]
+void decode_st_async(Statement& s) {
+  s.ins.op = Op::st_async;
+  s.skip({"weak"});
+  s.need(s.has("shared::cluster") && s.has("mbarrier::complete_tx::bytes"));
+  s.ins.space = Space::cluster;
+  const int vector = s.one_of({"v2", "v4"});
+  s.ins.vector = vector < 0 ? 1 : vector == 0 ? 2 : 4;
+  s.ins.type = s.type(
+      {Type::b32, Type::u32, Type::s32, Type::f32, Type::b64, Type::u64, Type::s64, Type::f64});
+  s.address();
+  s.comma();
+  s.need(s.list(s.ins.type) == s.ins.vector);
+  s.list_width();
+  s.comma();
+  s.ins.b = s.address_operand();
 }
 
 }  // namespace vgpu::ptx

@@ -12,8 +12,23 @@ void decode_bra(Statement& s) {
 // ret, exit and trap. Kernels only: there is nothing to return to.
 void decode_ret(Statement& s) { s.skip({"uni"}); }
 
+namespace {
+
+// barrier.cluster.arrive{.release, .relaxed}{.aligned}; barrier.cluster.wait{.acquire}{.aligned}
+void decode_cluster_barrier(Statement& s) {
+  const bool arrives = s.has("arrive");
+  s.need(arrives || s.has("wait"));
+  s.ins.op = arrives ? Op::cluster_arrive : Op::cluster_wait;
+  if (arrives && s.has("relaxed")) s.ins.combine = 1;
+  s.skip({arrives ? "release" : "acquire"});
+  if (s.has("aligned")) s.ins.combine |= kAligned;
+}
+
+}  // namespace
+
 // bar.sync a{, threads}; bar.arrive a, threads; barrier.sync.aligned; bar.warp.sync mask
 void decode_bar(Statement& s) {
+  if (s.mnemonic() == "barrier" && s.has("cluster")) return decode_cluster_barrier(s);
   const bool warp = s.has("warp"), arrives = !warp && s.has("arrive");
   s.need(arrives || s.has("sync"));
   if (arrives) s.ins.op = Op::bar_arrive;
@@ -69,6 +84,16 @@ void decode_setmaxnreg(Statement& s) {
   if (count < 24 || count > 256 || count % 8)
     s.fail("setmaxnreg: " + std::to_string(count) + " is no multiple of 8 from 24 to 256");
   s.ins.imm = static_cast<std::int64_t>(count);
+}
+
+// mapa{.shared::cluster}.type d, address, rank; getctarank{.shared::cluster}.type d, address
+void decode_mapa(Statement& s) {
+  s.ins.combine = s.has("shared::cluster") ? 1 : 0;
+  const Type t = s.ins.type = s.type({Type::u32, Type::u64});
+  const bool maps = s.ins.op == Op::mapa;
+  s.ins.d = s.operand(maps ? t : Type::u32);
+  s.ins.a = s.next(t);
+  if (maps) s.ins.b = s.next(Type::u32);
 }
 
 }  // namespace vgpu::ptx

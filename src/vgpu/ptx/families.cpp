@@ -61,6 +61,8 @@ const Family* family_of(std::string_view mnemonic) {
       {"barrier", {decode_bar, Op::bar_sync}},
       {"shfl", {decode_shfl, Op::shfl}},
       {"vote", {decode_vote, Op::vote}},
+      {"mapa", {decode_mapa, Op::mapa}},
+      {"getctarank", {decode_mapa, Op::getctarank}},
       {"activemask", {decode_vote, Op::activemask}},
       {"setmaxnreg", {decode_setmaxnreg, Op::setmaxnreg}},
       {"mma", {decode_mma, Op::mma}},

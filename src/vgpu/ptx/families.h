@@ -52,6 +52,7 @@ void decode_bar(Statement& s);
 void decode_shfl(Statement& s);
 void decode_vote(Statement& s);
 void decode_setmaxnreg(Statement& s);
+void decode_mapa(Statement& s);
 // tensor.cpp
 void decode_mma(Statement& s);
 void decode_ldmatrix(Statement& s);
@@ -59,5 +60,6 @@ void decode_wgmma(Statement& s);
 // async.cpp
 void decode_cp(Statement& s);
 void decode_mbarrier(Statement& s);
+void decode_st_async(Statement& s);
 
 }  // namespace vgpu::ptx

@@ -76,7 +76,9 @@ enum class Op : std::uint16_t {
   tma,
   bulk,
   bar_arrive,
-  fence,  // combine: 0 of memory (fence, membar), 1 fence.proxy.async, 2 fence.mbarrier_init
+  // combine: 0 of memory in the block, 1 fence.proxy.async, 2 fence.mbarrier_init, 3 of memory in
+  // the cluster or beyond
+  fence,
   wgmma_fence,
   wgmma_commit,
   wgmma_wait,  // imm: groups that may stay under way
@@ -84,8 +86,16 @@ enum class Op : std::uint16_t {
   brev,
   shf,   // combine: 0 left, 1 right, + 2 where amounts are clamped and not taken modulo 32
   lop3,  // imm: the table
-  tanh
+  tanh,
+  mapa,            // combine: 0 generic addresses, 1 of the window .shared::cluster
+  getctarank,      // the same
+  cluster_arrive,  // combine: 1 relaxed, + kAligned
+  cluster_wait,    // combine: kAligned or 0
+  st_async
 };
+// Of barrier.cluster: all lanes of the warp execute it together.
+constexpr int kAligned = 2;
+
 enum class Type : std::uint8_t {
   none,
   pred,
@@ -107,7 +117,7 @@ enum class Type : std::uint8_t {
   bf16,
   tf32
 };
-enum class Space : std::uint8_t { generic, global, shared, local, param, constant };
+enum class Space : std::uint8_t { generic, global, shared, cluster, local, param, constant };
 enum class Cmp : std::uint8_t { eq, ne, lt, le, gt, ge, equ, neu, ltu, leu, gtu, geu, num, nan };
 enum class Round : std::uint8_t { none, rn, rz, rm, rp, rni, rzi, rmi, rpi, rna };
 

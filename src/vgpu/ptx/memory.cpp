@@ -17,6 +17,7 @@ void skip_strength_and_caching(Statement& s) {
 }
 
 Space space(Statement& s) {
+  if (s.has("shared::cluster")) return Space::cluster;
   if (s.shared_space()) return Space::shared;
   constexpr Space spaces[] = {Space::global, Space::local, Space::param, Space::constant};
   const int which = s.one_of({"global", "local", "param", "const"});
@@ -75,7 +76,8 @@ void decode_cvta(Statement& s) {
   s.ins.a = s.next(Type::u64);
   if (from == Space::global || from == Space::constant) return;
   s.need(from != Space::generic);
-  const std::uint64_t window = from == Space::shared ? 1 : from == Space::param ? 2 : 3;
+  const bool shared = from == Space::shared || from == Space::cluster;
+  const std::uint64_t window = shared ? 1 : from == Space::param ? 2 : 3;
   s.ins.combine = static_cast<std::uint8_t>(from);
   s.ins.op = to ? Op::sub : Op::add;
   s.ins.b = s.constant(window << 56, RegClass::b64);
@@ -93,6 +95,7 @@ void decode_ld(Statement& s) {
 }
 
 void decode_st(Statement& s) {
+  if (s.has("async")) return decode_st_async(s);
   skip_strength_and_caching(s);
   s.ins.space = space(s);
   s.need(s.ins.space != Space::param && s.ins.space != Space::constant);
@@ -108,7 +111,7 @@ void decode_atom(Statement& s) {
   skip_strength_and_caching(s);
   s.ins.space = space(s);
   s.need(s.ins.space == Space::generic || s.ins.space == Space::global ||
-         s.ins.space == Space::shared);
+         s.ins.space == Space::shared || s.ins.space == Space::cluster);
   const int which =
       s.one_of({"add", "min", "max", "exch", "cas", "and", "or", "xor", "inc", "dec"});
   s.need(which >= 0);
@@ -127,10 +130,13 @@ void decode_atom(Statement& s) {
   if (which == 4) s.ins.c = s.next(t);
 }
 
-// ins.combine is the kind: of memory accesses, of the asynchronous proxy, of mbarrier.init.
+// ins.combine is the kind: of memory accesses in the block or beyond, of the asynchronous proxy, of
+// mbarrier.init.
 void decode_fence(Statement& s) {
   if (s.mnemonic() == "membar") {
-    s.need(s.one_of({"cta", "gl", "sys"}) >= 0);
+    const int scope = s.one_of({"cta", "gl", "sys"});
+    s.need(scope >= 0);
+    if (scope > 0) s.ins.combine = 3;
     return;
   }
   if (s.has("proxy")) {
@@ -142,7 +148,9 @@ void decode_fence(Statement& s) {
     s.ins.combine = 2;
   } else {
     s.skip({"sc", "acq_rel", "acquire", "release"});
-    s.need(s.one_of({"cta", "cluster", "gpu", "sys"}) >= 0);
+    const int scope = s.one_of({"cta", "cluster", "gpu", "sys"});
+    s.need(scope >= 0);
+    if (scope > 0) s.ins.combine = 3;
   }
 }
 
