@@ -16,7 +16,7 @@ from ptx import PtxError, run_ptx, run_text
         ("add.odd.u32 %r0, %r1, %r2;", "add.odd.u32 is not known in this form"),
         ("ld.global.v8.f32 %f0, [%in0];", "not known in this form"),
         ("wgmma.mma_async.sp.sync.aligned.m64n8k8.f32.tf32.tf32 {%f0};", "not known in this form"),
-        ("barrier.cluster.arrive;", "not known in this form"),
+        ("barrier.cluster.arrive.acquire;", "not known in this form"),
         ("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%f0};", "not known in this form"),
         ("cp.async.bulk.commit_group;", "not known in this form"),
         ("call.uni helper, ();", "the instruction call is not known"),
