@@ -15,9 +15,11 @@ report and the disassembly. Exits with 1, naming the kernel and the architecture
     python src/kernels/check_build.py --archs 80,90        # all: every one that we support
 
 Prints a table of registers by kernel and architecture; with --tiles, one of the tensor-core tiles
-alone: what they take of a multiprocessor and how many blocks fit, as docs/kernels.md has it. Needs
-nvcc and nvdisasm; the latter is in the PyPI package nvidia-cuda-nvdisasm where the toolkit does not
-bring it.
+alone: what they take of a multiprocessor and how many blocks fit, as docs/kernels.md has it. With
+--registers FILE writes the numbers for the virtual GPU too, which then checks them at each launch.
+
+Needs nvcc and nvdisasm; the latter is in the PyPI package nvidia-cuda-nvdisasm where the toolkit
+does not bring it.
 """
 
 from __future__ import annotations
@@ -334,6 +336,7 @@ def main() -> int:
     parser.add_argument("--archs", default="all", help="comma list such as 80,90, or all")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--tiles", action="store_true", help="a table of tensor-core tiles")
+    parser.add_argument("--registers", type=Path, help="a file to write for VGPU_REGISTERS")
     parser.add_argument("sources", nargs="*", type=Path, help="default: every .cu file here")
     options = parser.parse_args()
     try:
@@ -350,6 +353,9 @@ def main() -> int:
     except RuntimeError as error:
         print(f"check_build: {error}", file=sys.stderr)
         return 1
+    if options.registers:
+        lines = [f"{kernel.arch} {kernel.registers} {kernel.name}\n" for kernel in kernels]
+        options.registers.write_text("".join(lines))
     (print_tiles if options.tiles else print_table)(kernels, archs)
     problems = [
         f"{readable(kernel.name)} for sm_{kernel.arch} {problem}"

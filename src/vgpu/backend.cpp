@@ -10,6 +10,7 @@
 #include <string>
 
 #include "ops.h"
+#include "vgpu/api/register_table.h"
 #include "vgpu/embedded.h"
 #include "vgpu/settings.h"
 
@@ -72,7 +73,8 @@ std::string device_description(int) {
   const int threads = thread_count();
   return "CUDA kernels on a virtual GPU, sm_" + std::to_string(properties.major) +
          std::to_string(properties.minor) + ", " + std::to_string(threads) +
-         (threads == 1 ? " thread" : " threads");
+         (threads == 1 ? " thread" : " threads") + ", registers " +
+         (vgpu::has_register_table() ? "checked" : "unchecked");
 }
 
 std::string build_description() { return CONVNET_VGPU_BUILD; }

@@ -17,15 +17,23 @@
 
 namespace vgpu {
 
+class GlobalAccesses;
+
 // --- exec.cpp
 struct Launch {
+  const Kernel* kernel = nullptr;
   unsigned grid[3], block[3];
   unsigned cluster[3] = {1, 1, 1};
   bool explicit_cluster = false;
   unsigned dynamic_shared = 0;
+  int registers = 0;  // of a thread; 0: not known
   int device = 0;
   unsigned peers = 0;  // devices whose memory this one may touch, a bit each
   std::vector<char> params;
+  // Of programmatic dependent launches (exec/grid_dependency.h): where to note what this one
+  // touches, null for nowhere; and those that may still run when this one begins.
+  std::shared_ptr<GlobalAccesses> accesses;
+  std::vector<std::shared_ptr<const GlobalAccesses>> may_run;
 };
 struct Fault {
   int code = 0;  // CUresult

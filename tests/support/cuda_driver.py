@@ -32,12 +32,15 @@ CODES = {
     400: "INVALID_HANDLE",
     600: "NOT_READY",
     700: "ILLEGAL_ADDRESS",
+    701: "LAUNCH_OUT_OF_RESOURCES",
     705: "PEER_ACCESS_NOT_ENABLED",
     900: "STREAM_CAPTURE_UNSUPPORTED",
     901: "STREAM_CAPTURE_INVALIDATED",
     902: "STREAM_CAPTURE_MERGE",
     903: "STREAM_CAPTURE_UNMATCHED",
     904: "STREAM_CAPTURE_UNJOINED",
+    719: "LAUNCH_FAILED",
+    801: "NOT_SUPPORTED",
     905: "STREAM_CAPTURE_ISOLATION",
     906: "STREAM_CAPTURE_IMPLICIT",
     907: "CAPTURED_EVENT",
@@ -110,6 +113,28 @@ def attribute(number: int) -> int:
     return value.value
 
 
+class _Config(ctypes.Structure):
+    """CUlaunchConfig."""
+
+    _fields_ = [
+        ("grid", ctypes.c_uint * 3),
+        ("block", ctypes.c_uint * 3),
+        ("shared", ctypes.c_uint),
+        ("stream", ctypes.c_void_p),
+        ("attributes", ctypes.c_void_p),
+        ("count", ctypes.c_uint),
+    ]
+
+
+class _Attribute(ctypes.Structure):
+    """CUlaunchAttribute: an id, padding, a value of 64 bytes."""
+
+    _fields_ = [("id", ctypes.c_int), ("pad", ctypes.c_int), ("value", ctypes.c_uint * 16)]
+
+
+CLUSTER_DIMENSION, PROGRAMMATIC, PROGRAMMATIC_EVENT = 4, 6, 7  # CUlaunchAttributeID
+
+
 class Module:
     """PTX text on the current device."""
 
@@ -127,14 +152,24 @@ def launch(
     grid: tuple[int, int, int] = (1, 1, 1),
     block: tuple[int, int, int] = (1, 1, 1),
     shared: int = 0,
+    attributes: dict[int, list[int]] | None = None,
 ) -> None:
-    """Launches a kernel. Arguments: integers of 32 bits, or :class:`Memory`."""
+    """Launches a kernel. Arguments: integers of 32 bits, or :class:`Memory`. Attributes of the
+    launch: their numbers, and words of their values."""
     values = [
         ctypes.c_uint64(each.address) if isinstance(each, Memory) else ctypes.c_uint32(each)
         for each in arguments
     ]
     pointers = (ctypes.c_void_p * len(values))(*(ctypes.addressof(value) for value in values))
-    call("cuLaunchKernel", function, *grid, *block, shared, stream, pointers, None)
+    if attributes is None:
+        call("cuLaunchKernel", function, *grid, *block, shared, stream, pointers, None)
+        return
+    wanted = (_Attribute * len(attributes))(*(_Attribute(id=each) for each in attributes))
+    for attribute, words in zip(wanted, attributes.values(), strict=True):
+        attribute.value[: len(words)] = words
+    sizes = (ctypes.c_uint * 3)(*grid), (ctypes.c_uint * 3)(*block)
+    config = _Config(*sizes, shared, stream, ctypes.addressof(wanted), len(wanted))
+    call("cuLaunchKernelEx", ctypes.byref(config), function, pointers, None)
 
 
 class Memory:

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from cuda_driver import (
+    CLUSTER_DIMENSION,
     Memory,
     Module,
     attribute,
@@ -165,35 +166,14 @@ def test_shared_memory_beyond_what_was_opted_in_to() -> None:
     )
 
 
-class _Config(ctypes.Structure):
-    """CUlaunchConfig."""
-
-    _fields_ = [
-        ("grid", ctypes.c_uint * 3),
-        ("block", ctypes.c_uint * 3),
-        ("shared", ctypes.c_uint),
-        ("stream", ctypes.c_void_p),
-        ("attributes", ctypes.c_void_p),
-        ("count", ctypes.c_uint),
-    ]
-
-
-class _Attribute(ctypes.Structure):
-    """CUlaunchAttribute: an id, padding, a value of 64 bytes."""
-
-    _fields_ = [("id", ctypes.c_int), ("pad", ctypes.c_int), ("value", ctypes.c_uint * 16)]
-
-
 def clusters(grid: list[int], cluster: list[int], non_portable: bool = False) -> str:
     use_device()
     function = Module(BOUNDED).function("plain")
     if non_portable:
         call("cuFuncSetAttribute", function, NON_PORTABLE, 1)
-    wanted = _Attribute(id=4)  # CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION
-    wanted.value[:3] = cluster
-    block = (ctypes.c_uint * 3)(1, 1, 1)
-    config = _Config((ctypes.c_uint * 3)(*grid), block, 0, None, ctypes.addressof(wanted), 1)
-    return error_of(call, "cuLaunchKernelEx", ctypes.byref(config), function, None, None)
+    return error_of(
+        lambda: launch(function, grid=tuple(grid), attributes={CLUSTER_DIMENSION: cluster})  # type: ignore[arg-type]
+    )
 
 
 @pytest.mark.parametrize("cc", DEVICES)

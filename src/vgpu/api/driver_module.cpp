@@ -173,10 +173,17 @@ CUresult cuLaunchKernelEx(const CUlaunchConfig* c, CUfunction function, void** p
                       {c->blockDimX, c->blockDimY, c->blockDimZ},
                       c->sharedMemBytes};
     for (unsigned i = 0; i < c->numAttrs; ++i) {
-      if (c->attrs[i].id != CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION) continue;
-      shape.has_cluster = true;
-      const auto& cluster = c->attrs[i].value.clusterDim;
-      shape.cluster[0] = cluster.x, shape.cluster[1] = cluster.y, shape.cluster[2] = cluster.z;
+      const CUlaunchAttributeValue& value = c->attrs[i].value;
+      if (c->attrs[i].id == CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION) {
+        shape.has_cluster = true;
+        shape.cluster[0] = value.clusterDim.x;
+        shape.cluster[1] = value.clusterDim.y;
+        shape.cluster[2] = value.clusterDim.z;
+      } else if (c->attrs[i].id == CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION) {
+        shape.programmatic = value.programmaticStreamSerializationAllowed != 0;
+      } else if (c->attrs[i].id == CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_EVENT) {
+        fail(CUDA_ERROR_NOT_SUPPORTED, "launch: programmatic events are not implemented");
+      }
     }
     launch(function, shape, c->hStream, params, extra);
   });

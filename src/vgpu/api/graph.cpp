@@ -9,8 +9,8 @@ namespace vgpu {
 
 CUgraphNode add_node(Graph& graph, CUgraphNodeType type, Context* context, std::string label,
                      Work work, std::vector<CUgraphNode> after) {
-  graph.nodes.push_back(std::unique_ptr<CUgraphNode_st>(
-      new CUgraphNode_st{type, context, std::move(label), std::move(work), std::move(after)}));
+  graph.nodes.push_back(std::unique_ptr<CUgraphNode_st>(new CUgraphNode_st{
+      type, context, std::move(label), std::move(work), std::move(after), nullptr}));
   return graph.nodes.back().get();
 }
 

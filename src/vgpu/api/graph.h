@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "vgpu/api/scheduler.h"
+#include "vgpu/vgpu.h"
 
 struct CUgraphNode_st {
   CUgraphNodeType type;
@@ -14,6 +15,7 @@ struct CUgraphNode_st {
   std::string label;
   vgpu::Work work;
   std::vector<CUgraphNode> after;
+  std::shared_ptr<vgpu::Launch> kernel = nullptr;  // of a kernel
 };
 
 struct CUgraph_st {

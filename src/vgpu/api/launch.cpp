@@ -6,7 +6,9 @@
 
 #include "vgpu/api/device.h"
 #include "vgpu/api/module.h"
+#include "vgpu/api/register_table.h"
 #include "vgpu/api/stream.h"
+#include "vgpu/exec/grid_dependency.h"
 
 namespace vgpu {
 
@@ -58,6 +60,11 @@ void check_shared(const Function& f, const LaunchShape& shape) {
   const long fixed = f.kernel->static_shared, sum = fixed + static_cast<long>(shape.shared);
   const std::string asked = std::to_string(fixed) + " static and " + std::to_string(shape.shared) +
                             " dynamic bytes of shared memory; ";
+  if (fixed > kSharedWithoutOptIn)
+    refuse(f,
+           asked + "at most " + std::to_string(kSharedWithoutOptIn) +
+               " can be static: ptxas refuses more",
+           CUDA_ERROR_INVALID_VALUE);
   if (sum > limits().shared_per_block)
     refuse(f,
            asked + "a block has at most " + std::to_string(limits().shared_per_block) + " on " +
@@ -73,6 +80,20 @@ void check_shared(const Function& f, const LaunchShape& shape) {
          asked + "without cudaFuncAttributeMaxDynamicSharedMemorySize at most " +
              std::to_string(kSharedWithoutOptIn) + " in all",
          CUDA_ERROR_INVALID_VALUE);
+}
+
+// Returns the kernel's registers, 0 where nobody knows.
+int check_registers(const Function& f, const LaunchShape& shape) {
+  const int registers = registers_of(f.kernel->name);
+  const long threads = 1l * shape.block[0] * shape.block[1] * shape.block[2];
+  const long taken = registers_of_block(registers, threads);
+  if (taken > kRegistersPerBlock)
+    refuse(f,
+           "a block of " + text(shape.block) + ", " + std::to_string(threads) + " threads with " +
+               std::to_string(registers) + " registers each, takes " + std::to_string(taken) +
+               "; a multiprocessor has " + std::to_string(kRegistersPerBlock),
+           CUDA_ERROR_LAUNCH_OUT_OF_RESOURCES);
+  return registers;
 }
 
 // The cluster of a launch: the one that it names, or the kernel's own.
@@ -123,6 +144,32 @@ std::vector<char> packed(const Kernel& kernel, void** params, void** extra) {
 
 }  // namespace
 
+namespace {
+
+// The kernel that the stream, or its capture, did last, if nothing came after it.
+Launch* last_kernel(const Stream& stream) {
+  if (stream.capture.session) {
+    const std::vector<CUgraphNode>& front = stream.capture.front;
+    return front.size() == 1 ? front[0]->kernel.get() : nullptr;
+  }
+  return stream.kernel && stream.kernel_task == stream.last ? stream.kernel.get() : nullptr;
+}
+// A programmatic launch after it: of two kernels in a stream, or as an edge of the graph.
+void let_overlap(Launch& launch, Launch& before) {
+  if (!before.accesses) before.accesses = std::make_shared<GlobalAccesses>(before.kernel->name);
+  launch.may_run.push_back(before.accesses);
+}
+void remember_kernel(Stream& stream, const TaskRef& task, const std::shared_ptr<Launch>& launch) {
+  if (stream.capture.session) {
+    stream.capture.front[0]->kernel = launch;
+    return;
+  }
+  stream.kernel_task = task;
+  stream.kernel = launch;
+}
+
+}  // namespace
+
 void launch(CUfunction handle, LaunchShape shape, CUstream stream, void** params, void** extra) {
   const Context& context = require_context();
   const Function& f = resolve(handle);
@@ -143,14 +190,21 @@ void launch(CUfunction handle, LaunchShape shape, CUstream stream, void** params
   std::copy(shape.cluster, shape.cluster + 3, job->cluster);
   job->explicit_cluster = shape.has_cluster;
   job->dynamic_shared = shape.shared;
+  job->registers = check_registers(f, shape);
   job->device = context.device;
   job->peers = context.reachable();
   job->params = packed(*f.kernel, params, extra);
-  enqueue(stream, CU_GRAPH_NODE_TYPE_KERNEL, f.kernel->name,
-          [module = f.module, kernel = f.kernel, job] {
-            const Fault fault = exec_launch(*module, *kernel, *job);
-            if (fault.code) fail(static_cast<CUresult>(fault.code), fault.text);
-          });
+  job->kernel = f.kernel;
+  Stream& queue = stream_of(stream);
+  if (shape.programmatic)
+    if (Launch* const before = last_kernel(queue)) let_overlap(*job, *before);
+  const TaskRef task = enqueue(stream, CU_GRAPH_NODE_TYPE_KERNEL, f.kernel->name,
+                               [module = f.module, kernel = f.kernel, job] {
+                                 const Fault fault = exec_launch(*module, *kernel, *job);
+                                 if (fault.code)
+                                   fail(static_cast<CUresult>(fault.code), fault.text);
+                               });
+  remember_kernel(queue, task, job);
 }
 
 }  // namespace vgpu

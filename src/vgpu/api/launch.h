@@ -9,6 +9,7 @@ struct LaunchShape {
   unsigned shared = 0;  // bytes, dynamic
   bool has_cluster = false;
   unsigned cluster[3] = {1, 1, 1};  // blocks
+  bool programmatic = false;        // may begin before the kernel before it in its stream has ended
 };
 
 // Queues a launch, or fails with the kernel, what was asked for and the limit. The arguments are

@@ -10,6 +10,7 @@
 
 #include "vgpu/api/context.h"
 #include "vgpu/api/device.h"
+#include "vgpu/api/register_table.h"
 
 namespace vgpu {
 
@@ -125,6 +126,7 @@ int attribute(const Function& function, CUfunction_attribute attribute) {
     case CU_FUNC_ATTRIBUTE_LOCAL_SIZE_BYTES:
       return kernel.local_bytes;
     case CU_FUNC_ATTRIBUTE_NUM_REGS:
+      if (const int known = registers_of(kernel.name)) return known;
       return 32;  // of PTX nobody knows: ptxas decides
     case CU_FUNC_ATTRIBUTE_PTX_VERSION:
     case CU_FUNC_ATTRIBUTE_BINARY_VERSION:

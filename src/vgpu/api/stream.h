@@ -9,6 +9,7 @@
 
 #include "vgpu/api/capture.h"
 #include "vgpu/api/context.h"
+#include "vgpu/vgpu.h"
 
 struct CUstream_st {
   vgpu::Context* context = nullptr;
@@ -16,6 +17,9 @@ struct CUstream_st {
   int priority = 0;
   bool legacy = false;
   vgpu::TaskRef last;  // what it did last
+  // The last kernel, and its task: null if it was captured.
+  vgpu::TaskRef kernel_task;
+  std::shared_ptr<vgpu::Launch> kernel;
   vgpu::CapturePoint capture;
 
   bool blocking() const { return !legacy && !(flags & CU_STREAM_NON_BLOCKING); }

@@ -70,6 +70,7 @@ Kind kind_of(const Ins& i) {
     case Op::bar_warp:
     case Op::cluster_arrive:
     case Op::cluster_wait:
+    case Op::grid_wait:
     case Op::cp_commit:
     case Op::cp_wait:
     case Op::mbar_init:

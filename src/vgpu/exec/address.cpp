@@ -40,6 +40,9 @@ void shared_addresses(const Warp& w, const Ins& i, u32* to) {
 
 namespace {
 
+// Whether [address, address + size) ends before `end`: the sum may not be a number of 64 bits.
+bool fits(u64 address, u64 size, u64 end) { return address < end && end - address >= size; }
+
 // Where an address is that is in no allocation, as far as the one before it tells.
 std::string place_of(u64 address) {
   const Allocation* near = memory_find(address - 4096);
@@ -52,10 +55,10 @@ std::string place_of(u64 address) {
 }  // namespace
 
 char* global_bytes(Warp& w, const Ins& i, u64 address, unsigned size, int lane, const char* what) {
-  if (address < w.allocation_begin || address + size > w.allocation_end) {
+  if (address < w.allocation_begin || !fits(address, size, w.allocation_end)) {
     const Allocation* const a = memory_find(address);
     const auto access = [&] { return std::string(what) + " of "; };
-    if (!a || address + size > a->base + a->size)
+    if (!a || !fits(address, size, a->base + a->size))
       fault(w, i, kIllegalAddress, lane,
             access() + std::to_string(size) + " bytes at " + hex(address) + place_of(address));
     if (!a->host && !(w.program->launch->peers >> a->device & 1))
@@ -67,6 +70,14 @@ char* global_bytes(Warp& w, const Ins& i, u64 address, unsigned size, int lane, 
   }
   return reinterpret_cast<char*>(address) + w.host_shift;
 }
+
+namespace {
+
+std::string access_text(Access access) {
+  return access == Access::read || access == Access::look ? "read" : "write";
+}
+
+}  // namespace
 
 char* bytes_at(Warp& w, const Ins& i, Space space, u64 address, unsigned size, int lane,
                Access access) {
@@ -84,17 +95,23 @@ char* bytes_at(Warp& w, const Ins& i, Space space, u64 address, unsigned size, i
       return shared_bytes(w, i, *p.block, p.offset, size, lane, access);
     }
     case Space::param:
-      if (address + size > w.program->launch->params.size())
-        fault(w, i, kIllegalAddress, lane, "parameter at " + std::to_string(address));
+      if (!fits(address, size, w.program->launch->params.size()))
+        fault(w, i, kIllegalAddress, lane,
+              access_text(access) + " of " + std::to_string(size) +
+                  " bytes of the parameters at byte " + std::to_string(address) + " of " +
+                  std::to_string(w.program->launch->params.size()));
       return const_cast<char*>(w.program->launch->params.data()) + address;
     case Space::local: {
       const unsigned local_bytes = static_cast<unsigned>(w.program->code->local_bytes);
-      if (address + size > local_bytes)
-        fault(w, i, kIllegalAddress, lane, "local at " + std::to_string(address));
+      if (!fits(address, size, local_bytes))
+        fault(w, i, kIllegalAddress, lane,
+              access_text(access) + " of " + std::to_string(size) +
+                  " bytes of local memory at byte " + std::to_string(address) + "; a thread has " +
+                  std::to_string(local_bytes));
       return w.local + static_cast<std::size_t>(lane) * local_bytes + address;
     }
     default:
-      return global_bytes(w, i, address, size, lane, access == Access::read ? "read" : "write");
+      return global_bytes(w, i, address, size, lane, access_text(access).c_str());
   }
 }
 

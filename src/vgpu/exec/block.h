@@ -53,6 +53,9 @@ struct Block {
   };
   std::vector<Guest> guests;
   Knowledge at_end;
+
+  int spare_registers = 0;                      // that warps gave back, of a thread's each
+  std::vector<VectorClock::Thread> grid_waits;  // griddepcontrol.wait: by whom, when
 };
 
 }  // namespace vgpu

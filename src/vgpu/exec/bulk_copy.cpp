@@ -8,12 +8,19 @@
 
 #include "cluster.h"
 #include "fault.h"
+#include "grid_dependency.h"
 #include "load_store.h"
 #include "types.h"
 #include "vgpu/counters/count.h"
 
 namespace vgpu {
 namespace {
+
+// That a copy may read these bytes.
+void read_global(Warp& w, const Ins& i, u64 from, unsigned size, int lane, const char* what) {
+  global_bytes(w, i, from, size, lane, what);
+  if (!w.program->unwatched.empty()) watch_access(w, i, from, size, lane, true, false);
+}
 
 // Where a copy writes, and the barrier beside it that counts its bytes.
 struct Target {
@@ -136,7 +143,7 @@ void copy_bytes(Warp& w, const Ins& i) {
     if (shared)
       check_source(w, i, static_cast<u32>(begin), size, l);
     else
-      global_bytes(w, i, from, size, l, "cp.async.bulk");
+      read_global(w, i, from, size, l, "cp.async.bulk");
     if (!shared) BulkCopyCount(w, all.size()).add(from, size);
     for (const Target& target : all) {
       BulkCopy copy;
@@ -229,7 +236,7 @@ void copy_box(Warp& w, const Ins& i) {
       if (span) at ^= (at >> 7 & (span / 16 - 1)) << 4;
       const u64 from = element_address(w, map, list_of(w, i), e, l);
       count.add(from, map.element);
-      if (from) global_bytes(w, i, from, map.element, l, "cp.async.bulk.tensor");
+      if (from) read_global(w, i, from, map.element, l, "cp.async.bulk.tensor");
       append(&copy.runs, at, map.element, from);
     }
     for (const Target& target : all) start(w, i, copy, target, l);

@@ -1,6 +1,7 @@
 // Which handler for an instruction.
 #include "cluster.h"
 #include "fault.h"
+#include "grid_dependency.h"
 #include "warp.h"
 
 namespace vgpu {
@@ -25,7 +26,6 @@ void do_nothing(Warp&, const Ins&) {}
 Handler handler_of(const Ins& i) {
   switch (i.op) {
     case Op::nothing:
-    case Op::setmaxnreg:
     case Op::bra:  // this one and those below: in run_warp()
     case Op::ret:
     case Op::bar_sync:
@@ -35,6 +35,8 @@ Handler handler_of(const Ins& i) {
       return synchronize_warp;
     case Op::fence:
       return fence;
+    case Op::grid_wait:
+      return wait_for_grids;
     case Op::trap:
       return trap;
     default:
@@ -43,7 +45,7 @@ Handler handler_of(const Ins& i) {
   for (const auto room :
        {arithmetic_handler, bits_handler, compare_handler, convert_handler, load_store_handler,
         atomic_handler, lanes_handler, tensor_handler, async_copy_handler, mbarrier_handler,
-        bulk_copy_handler, wgmma_handler, cluster_handler})
+        bulk_copy_handler, wgmma_handler, cluster_handler, register_pool_handler})
     if (const Handler handler = room(i)) return handler;
   return nullptr;
 }

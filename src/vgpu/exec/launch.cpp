@@ -5,6 +5,7 @@
 #include <thread>
 
 #include "fault.h"
+#include "grid_dependency.h"
 #include "vgpu/counters/count.h"
 #include "vgpu/counters/counters.h"
 #include "worker.h"
@@ -15,6 +16,14 @@ namespace {
 void count_and_handle(Warp& w, const Ins& i) {
   count_instruction(w, i);
   w.program->uncounted[w.pc](w, i);
+}
+
+// Executed again until it succeeds: counts itself, once.
+bool is_repeated(const Ins& i) { return i.op == Op::cluster_wait || i.op == Op::setmaxnreg; }
+
+void watch_and_handle(Warp& w, const Ins& i) {
+  watch_instruction(w, i);
+  w.program->unwatched[w.pc](w, i);
 }
 
 // Handlers of all instructions; one without is a fault.
@@ -28,9 +37,13 @@ Program make_program(PtxModule& module, Kernel& kernel, const Launch& launch) {
       throw KernelFault{kLaunchFailed, "no handler for the instruction at PTX line " +
                                            std::to_string(i.line) + " of " + kernel.name};
     p.handlers.push_back(handler);
+    if (watches_memory(launch)) {
+      p.unwatched.push_back(handler);
+      p.handlers.back() = watch_and_handle;
+    }
     if (counting()) {
-      p.uncounted.push_back(handler);
-      if (i.op != Op::cluster_wait) p.handlers.back() = count_and_handle;
+      p.uncounted.push_back(p.handlers.back());
+      if (!is_repeated(i)) p.handlers.back() = count_and_handle;
     }
   }
   return p;
@@ -47,6 +60,8 @@ void run_clusters(const Program& program) {
   std::mutex mutex;
   KernelFault first{0, ""};
   LaunchCounts all(program.code->ins.size());
+  if (launch.accesses) launch.accesses->clear();
+  bool every_block_waited = true;
   const auto work = [&] {
     Worker worker(program);
     try {
@@ -56,15 +71,17 @@ void run_clusters(const Program& program) {
       if (!first.code) first = found;
       next = clusters;
     }
-    if (!worker.counts()) return;
     const std::lock_guard lock(mutex);
-    all.merge(*worker.counts());
+    if (worker.counts()) all.merge(*worker.counts());
+    if (worker.accesses()) launch.accesses->merge(*worker.accesses());
+    every_block_waited = every_block_waited && worker.every_block_waited();
   };
   const int count = static_cast<int>(std::min<std::uint64_t>(env("VGPU_THREADS", 1), clusters));
   std::vector<std::thread> others;
   for (int t = 1; t < count; ++t) others.emplace_back(work);
   work();
   for (std::thread& t : others) t.join();
+  if (launch.accesses && !every_block_waited) launch.accesses->add(launch.may_run);
   if (first.code) throw first;
   if (!program.uncounted.empty()) counters_add(*program.module, *program.kernel, launch, all);
 }

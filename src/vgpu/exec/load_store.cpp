@@ -80,7 +80,8 @@ bool within_last_allocation(const Warp& w, u64* a, unsigned size) {
   }
   each_lane(
       [&](int l) { least = std::min(least, a[l]), most = std::max(most, a[l]), any |= a[l]; });
-  return !(any & (size - 1)) && least >= w.allocation_begin && most + size <= w.allocation_end;
+  return !(any & (size - 1)) && least >= w.allocation_begin && most < w.allocation_end &&
+         w.allocation_end - most >= size;
 }
 
 // The same for one allocation, which is looked up for the first lane.

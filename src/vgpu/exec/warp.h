@@ -16,6 +16,7 @@ namespace vgpu {
 constexpr int kLanes = 32;
 constexpr std::uint32_t kAllLanes = ~0u;
 
+class GlobalAccesses;  // grid_dependency.h
 struct Block;
 struct LaunchCounts;  // counters/counters.h
 struct Warp;
@@ -29,6 +30,7 @@ struct Program {
   const Launch* launch;
   std::vector<Handler> handlers;   // one for each instruction
   std::vector<Handler> uncounted;  // where launches are counted: what a handler then calls
+  std::vector<Handler> unwatched;  // where memory is watched (grid_dependency.h): likewise
   Order order;                     // of blocks and warps
 };
 
@@ -74,6 +76,11 @@ struct Warp {
   // and that they have not waited for; and how many phases each lane has waited for.
   std::uint32_t cluster_arrived = 0, cluster_complete = 0;
   std::uint32_t cluster_waits[kLanes] = {};
+
+  int register_count = 0;  // of a thread, by setmaxnreg; 0: not known
+
+  std::uint32_t grid_waited = 0;       // lanes that have executed griddepcontrol.wait
+  GlobalAccesses* accesses = nullptr;  // where those of this launch are noted, if anywhere
 
   std::vector<AsyncCopy> copies;
   std::uint32_t committed[kLanes] = {};  // groups of cp.async
@@ -159,6 +166,7 @@ Handler mbarrier_handler(const Ins& i);
 Handler bulk_copy_handler(const Ins& i);
 Handler wgmma_handler(const Ins& i);
 Handler cluster_handler(const Ins& i);
+Handler register_pool_handler(const Ins& i);
 void do_nothing(Warp& w, const Ins& i);
 
 }  // namespace vgpu

@@ -22,6 +22,7 @@ Worker::Worker(const Program& program) : program_(program), random_(program.orde
   polled_.resize(count);
   order_.resize(count);
   std::iota(order_.begin(), order_.end(), 0);
+  if (launch.accesses) accesses_ = std::make_unique<GlobalAccesses>("");
   if (counting()) counts_ = std::make_unique<LaunchCounts>(code.ins.size());
   const std::size_t bytes = (code.register_bytes + 63) / 64 * 64;
   registers_.resize(bytes * count + 64);
@@ -50,6 +51,7 @@ void Worker::make_block(unsigned rank) {
     Warp& w = block.warps[k];
     w.program = &program_;
     w.counts = counts_.get();
+    w.accesses = accesses_.get();
     w.block = &block;
     w.index = k;
     w.column = block.rank * kColumns + k;
@@ -163,6 +165,8 @@ void Worker::begin_block(Block& block) {
   block.async_reads.clear();
   block.products.clear();
   block.guests.clear();
+  block.grid_waits.clear();
+  block.spare_registers = 0;
   block.at_end = {};
   block.warps_alive = block.warp_count;
   for (int k = 0; k < block.warp_count; ++k) begin_warp(block.warps[k]);
@@ -179,6 +183,8 @@ void Worker::begin_warp(Warp& w) {
   w.waits_at = -1;
   w.cluster_arrived = w.cluster_complete = 0;
   std::fill(w.cluster_waits, w.cluster_waits + kLanes, 0);
+  w.grid_waited = 0;
+  w.register_count = (program_.launch->registers + 7) / 8 * 8;
   w.product_groups = 0;
   w.products_under_way = 0;
   w.product_fence = false;
@@ -193,7 +199,7 @@ void Worker::end_warp(Warp& w) {
     if (p.warp == w.index && !p.waited_for)
       fault(w, program_.code->ins[p.pc], kLaunchFailed, 0,
             "the warp ends with a wgmma that was not waited for");
-  --block.warps_alive;
+  if (--block.warps_alive == 0 && block.grid_waits.empty()) every_block_waited_ = false;
   if (cluster_.size() == 1) return;
   release(w, kAllLanes, &block.at_end);
   if (block.warps_alive == 0) check_end_of_block(block);
@@ -231,6 +237,10 @@ std::string Worker::waits_where(const Warp& w) const {
     return "waiting in barrier.cluster at " + place_of(w, w.pc) + ", where " +
            std::to_string(b.arrived) + " of " + std::to_string(b.live) + " threads have arrived";
   }
+  if (w.waits_at < 0 && program_.code->ins[w.pc].op == Op::setmaxnreg)
+    return "waiting in setmaxnreg for registers, of which " +
+           std::to_string(w.block->spare_registers) + " are spare for each lane, at " +
+           place_of(w, w.pc);
   const std::string at = " at " + place_of(w, w.pc - 1);
   if (w.waits_at < 0) return "waiting for an mbarrier's phase, which nobody completes," + at;
   const Barrier& b = w.block->barriers[w.waits_at];

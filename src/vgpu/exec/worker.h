@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "cluster.h"
+#include "grid_dependency.h"
 #include "random.h"
 #include "vgpu/counters/counters.h"
 #include "warp.h"
@@ -17,6 +18,10 @@ class Worker {
   explicit Worker(const Program& program);
   void run_cluster(std::uint64_t number);
   const LaunchCounts* counts() const { return counts_.get(); }  // null where nothing is counted
+  // What its blocks touched, null where that is not noted; and whether they have all executed
+  // griddepcontrol.wait.
+  const GlobalAccesses* accesses() const { return accesses_.get(); }
+  bool every_block_waited() const { return every_block_waited_; }
 
  private:
   void make_block(unsigned rank);
@@ -34,6 +39,8 @@ class Worker {
 
   const Program& program_;
   std::unique_ptr<LaunchCounts> counts_;
+  std::unique_ptr<GlobalAccesses> accesses_;
+  bool every_block_waited_ = true;
   unsigned threads_, warps_per_block_;
   unsigned warps_alive_ = 0;
   Random random_;

@@ -9,6 +9,15 @@ void decode_bra(Statement& s) {
   s.branch_target();
 }
 
+// call.uni {(results),} function, (arguments): nvcc inlines nearly all functions, and kernels that
+// call what it did not are refused.
+void decode_call(Statement& s) {
+  s.skip({"uni"});
+  std::string_view name = s.word();
+  if (name.empty()) name = "a function with results";
+  s.fail("a call of " + std::string(name) + ", which was not inlined: that is not implemented");
+}
+
 // ret, exit and trap. Kernels only: there is nothing to return to.
 void decode_ret(Statement& s) { s.skip({"uni"}); }
 
@@ -84,6 +93,14 @@ void decode_setmaxnreg(Statement& s) {
   if (count < 24 || count > 256 || count % 8)
     s.fail("setmaxnreg: " + std::to_string(count) + " is no multiple of 8 from 24 to 256");
   s.ins.imm = static_cast<std::int64_t>(count);
+}
+
+// griddepcontrol.launch_dependents says that kernels which depend on this one may begin: here they
+// run after it, but may not rely on that.
+void decode_griddepcontrol(Statement& s) {
+  const int which = s.one_of({"launch_dependents", "wait"});
+  s.need(which >= 0);
+  if (which == 1) s.ins.op = Op::grid_wait;
 }
 
 // mapa{.shared::cluster}.type d, address, rank; getctarank{.shared::cluster}.type d, address

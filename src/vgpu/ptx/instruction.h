@@ -91,7 +91,8 @@ enum class Op : std::uint16_t {
   getctarank,      // the same
   cluster_arrive,  // combine: 1 relaxed, + kAligned
   cluster_wait,    // combine: kAligned or 0
-  st_async
+  st_async,
+  grid_wait  // griddepcontrol.wait
 };
 // Of barrier.cluster: all lanes of the warp execute it together.
 constexpr int kAligned = 2;

@@ -54,6 +54,7 @@ class Statement {
   bool take(char c) { return text_.take(c); }
   void expect(char c) { text_.expect(c); }
   void branch_target();
+  std::string_view word() { return text_.word(); }
   int lanes_bytes(int number) const { return lane_bytes(names_.register_class(number)); }
   int constant(std::uint64_t bits, RegClass c) { return names_.constant(bits, c); }
   bool is_predicate(int number) const { return names_.register_class(number) == RegClass::pred; }
