@@ -123,7 +123,7 @@ def test_addresses_at_the_ends(address: int, touched: bool) -> None:
     """The last and the first of 64 bits, when an allocation was touched before and when not."""
     before = "ld.global.u32 %r1, [%in0];" if touched else ""
     body = f"{before} mov.s64 %l0, {address}; ld.global.u32 %r0, [%l0];"
-    with pytest.raises(PtxError, match="read of 4 bytes at .*in no allocation"):
+    with pytest.raises(PtxError, match=r"read of 4 bytes at .*in no allocation"):
         run_ptx(body, [np.zeros(32, np.uint32)], [])
 
 

@@ -9,6 +9,7 @@ import re
 
 import numpy as np
 import pytest
+from cuda_driver import CLUSTER_DIMENSION, Memory, Module, call, launch, run_program, use_device
 from ptx import Buffer, PtxError, run_ptx, tensor_map
 
 from kernels import ORDERS, Kernels, is_at
@@ -331,3 +332,42 @@ def test_a_barrier_in_a_branch() -> None:
     """
     [out] = run_ptx(body, [], [np.zeros(32, np.uint32)])
     assert out.tolist() == [6] * 16 + [5] * 16
+
+
+def test_sixteen_blocks() -> None:
+    """The largest cluster: each block reads what the next one wrote."""
+    body = """
+    .shared .align 4 .b8 word[4]; mov.u32 %r1, %cluster_ctarank; mul.lo.u32 %r2, %r1, 7;
+    st.shared.u32 [word], %r2; barrier.cluster.arrive; barrier.cluster.wait;
+    add.u32 %r3, %r1, 1; and.b32 %r3, %r3, 15; mov.u32 %r4, word;
+    mapa.shared::cluster.u32 %r5, %r4, %r3; ld.shared::cluster.u32 %r10, [%r5];
+    barrier.cluster.arrive; barrier.cluster.wait;
+    """
+    out = of_blocks(body, 1, (16, 1, 1), ".reqnctapercluster 16, 1, 1")
+    assert out.ravel().tolist() == [7 * ((k + 1) % 16) for k in range(16)]
+
+
+SIZES = """.version 8.7\n.target sm_90\n.address_size 64
+.visible .entry sizes(.param .u64 x) {
+  .reg .b64 %l; .reg .b32 %v, %w; ld.param.u64 %l, [x];
+  mov.u32 %v, %cluster_nctarank; mov.u32 %w, %cluster_ctarank; mad.lo.u32 %v, %v, 100, %w;
+  red.global.add.u32 [%l], %v; ret;
+}
+"""
+
+
+def by_attribute(cluster: list[int]) -> int:
+    use_device()
+    x = Memory(0)
+    function = Module(SIZES).function("sizes")
+    launch(function, x, grid=(4, 2, 1), attributes={CLUSTER_DIMENSION: cluster})
+    call("cuCtxSynchronize")
+    return x.value
+
+
+@pytest.mark.parametrize(
+    ("cluster", "expected"),
+    [([1, 1, 1], 8 * 100), ([4, 1, 1], 8 * 400 + 2 * 6), ([2, 2, 1], 8 * 400 + 2 * 6)],
+)
+def test_a_cluster_by_an_attribute_of_the_launch(cluster: list[int], expected: int) -> None:
+    assert run_program(by_attribute, cluster).value == expected
