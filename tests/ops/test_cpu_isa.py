@@ -46,7 +46,8 @@ def test_onednn_has_a_variable_of_its_own() -> None:
 @pytest.mark.parametrize("value", ["", "AVX2", "8", "avx10"])
 def test_a_misspelt_set_is_refused(value: str) -> None:
     result = run(
-        "from convnet.cli.main import main; main(['train', 'mnist'])", CONVNET_CPU_ISA=value
+        "from convnet.cli.main import main; main(['train', 'mnist', '--device', 'cpu'])",
+        CONVNET_CPU_ISA=value,
     )
     line = f"CONVNET_CPU_ISA: expected sse2, avx2, avx512 or amx, got {value}"
     assert line.strip() in result.stdout + result.stderr
