@@ -63,7 +63,7 @@ def test_frozen_layers_have_no_velocity() -> None:
 
 
 PEAK = """
-import json, sys
+import gc, json, sys
 import numpy as np
 from convnet import SGD, backend
 from convnet.nn.memory import training_memory
@@ -79,6 +79,7 @@ warm = MODELS[name](device="cpu", seed=1, **options)
 x = np.zeros((1, *warm.in_shape), np.float32)
 warm.train_step(x, np.zeros(1, np.int32), SGD(warm.params))
 del warm, x
+gc.collect()  # nets are in cycles
 before = status("VmRSS")
 net = MODELS[name](device="cpu", seed=1, **options)
 x = np.ones((batch, *net.in_shape), np.float32)
