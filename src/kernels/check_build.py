@@ -9,8 +9,8 @@ report and the disassembly. Exits with 1, naming the kernel and the architecture
 - a tensor-core kernel lacks its instructions: as many HMMA as a step has, LDGSTS (of 128 bits where
   it should be), LDSM or LDS.128; or its registers do not allow the blocks on a multiprocessor that
   its tile is planned for;
-- a Hopper kernel, on sm_90a, lacks its own: as many HGMMA as a step has, UTMALDG, UBLKCP, LDSM; or
-  the compiler says that it makes wgmma wait for each other, or does not hand registers over.
+- a Hopper kernel, on sm_90a, lacks its own: as many HGMMA as its steps have, UTMALDG, UBLKCP, LDSM;
+  or the compiler says that it makes wgmma wait for each other, or does not hand registers over.
 
     python src/kernels/check_build.py --archs 80,90        # all: every one that we support
 
@@ -64,7 +64,8 @@ THREADS = {"80": 2048, "86": 1536, "89": 1536, "90": 2048, "100": 2048, "120": 1
 STAGE_BYTES = 4 * 16 * 4  # of a row of a tile in mma_tile.cuh: stages, k of a step, bytes
 
 # The Hopper kernels: tile (pixels, filters) and math; of wgrad, math. A wgmma is 64 pixels, by two
-# warpgroups; in wgrad 64 rows of dw, four of them by each warpgroup.
+# warpgroups, and two steps are written out, with operands of their own; in wgrad it is 64 rows of
+# dw, four of them by each warpgroup.
 WGMMA = re.compile(r"\dwgmma_conv_kernelI.*?WgmmaTileILi(\d+)ELi(\d+)ELNS_4MathE(\d)E")
 WGMMA_WGRAD = re.compile(r"\dwgmma_wgrad_kernelILNS_4MathE(\d)E")
 WGMMA_NEEDS = {
@@ -109,7 +110,7 @@ class Kernel:
             yield from self._mma_problems(match[1], *map(int, match.groups()[1:]))
         elif self.arch == "90" and (match := WGMMA.search(self.name)):
             m, n, math = map(int, match.groups())
-            yield from self._wgmma_problems(m // 128, n, math, ("LDS.64", "STS.128"))
+            yield from self._wgmma_problems(2 * (m // 128), n, math, ("LDS.64", "STS.128"))
         elif self.arch == "90" and (match := WGMMA_WGRAD.search(self.name)):
             yield from self._wgmma_problems(4, 64, int(match[1]), ("UBLKCP", "LDSM.16.M88.4"))
 
@@ -136,7 +137,7 @@ class Kernel:
         expected = each * MATHS[math][2]
         products = self.count(instruction)
         if products != expected:
-            yield f"has {products} {instruction}, expected {expected} in a step"
+            yield f"has {products} {instruction}, expected {expected}"
         for needed, what in WGMMA_NEEDS.items():
             if needed not in without and not self.count(needed):
                 yield f"does not have {what} ({needed})"

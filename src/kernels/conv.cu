@@ -4,12 +4,14 @@
 //   out[i] = mask(relu(bias[i mod channels] + sum_split partials[split, i])),   i < count
 //
 // Tensors: partials [splits, count] read; out [count] written; bias [channels], mask [count] read.
-// Mapping: a thread per element, splits in order, so that the bits do not depend on the schedule.
+// Mapping: a thread per element, or per four where they lie in a row of channels and are aligned;
+// splits in order, so that the bits do not depend on the schedule.
 // Cost: 4 (splits + 1) bytes an element, limited by memory; the partials of a plan are at most
 // kBlocks tiles, 17 MB, and mostly still in L2.
 #include "conv.cuh"
 
 #include "device/launch.h"
+#include "device/vectors.h"
 #include "dropout.cuh"
 #include "fast_divmod.cuh"
 #include "mma_plan.cuh"
@@ -47,18 +49,25 @@ void cut(const Product& product, Plan* plan) {
   plan->splits = static_cast<unsigned>(max(std::int64_t{1}, min(wanted, possible)));
 }
 
+__device__ inline void add(float& sum, float v) { sum += v; }
+__device__ inline void add(float4& sum, float4 v) {
+  sum.x += v.x, sum.y += v.y, sum.z += v.z, sum.w += v.w;
+}
+
+// V is float or float4; `count` and `by_channels` count those.
+template <class V>
 __global__ void __launch_bounds__(kBlockThreads)
     split_sum_kernel(const float* partials, unsigned splits, unsigned count, FastDivmod by_channels,
                      Epilogue epilogue, float* out) {
   const unsigned i = global_thread();
   if (i >= count) return;
-  float sum = 0.0f;
-  for (unsigned split = 0; split < splits; ++split) {
-    sum += partials[std::size_t{split} * count + i];
-  }
+  const V* from = reinterpret_cast<const V*>(partials) + i;
+  V sum{};
+  for (unsigned split = 0; split < splits; ++split) add(sum, from[std::size_t{split} * count]);
+  constexpr unsigned kWidth = sizeof(V) / 4;
   unsigned rest = i;
-  const unsigned channel = by_channels.split(&rest);
-  out[i] = finish(sum, epilogue, channel, i);
+  const V bias = bias_of<V>(epilogue, by_channels.split(&rest) * kWidth);
+  reinterpret_cast<V*>(out)[i] = finish<EpilogueKind::kAny>(sum, epilogue, bias, i * kWidth);
 }
 
 // A thread for each four numbers of the mask that lie in a row, as in dropout.cu.
@@ -80,7 +89,8 @@ __global__ void __launch_bounds__(kBlockThreads)
     if (channel >= channels) continue;
     float sum = 0.0f;
     for (unsigned split = 0; split < splits; ++split) sum += partials[split * count + i];
-    out[i] = draw.masked(bits.v[t], finish(sum, epilogue, channel, i));
+    const float bias = bias_of<float>(epilogue, channel);
+    out[i] = draw.masked(bits.v[t], finish<EpilogueKind::kAny>(sum, epilogue, bias, i));
   }
 }
 
@@ -141,7 +151,7 @@ std::string conv_kernel(const ConvShape& shape, Pass pass, Math math) {
   const auto named = [](const std::string& kernel, const std::string& tile, unsigned splits) {
     return kernel + ", " + tile + (splits > 1 ? ", " + std::to_string(splits) + " splits" : "");
   };
-  if (wgmma_takes("conv_kernel", shape, pass, math, nullptr)) {
+  if (wgmma_takes("conv_kernel", shape, pass, math)) {
     if (pass == Pass::kWgrad) {
       const WgmmaWgradPlan plan = wgmma_wgrad_plan(shape, math);
       const int columns = static_cast<int>(plan.sixteens) * kSlabK * shape.r * shape.s;
@@ -172,8 +182,12 @@ float* partials_in(OpName op, std::int64_t floats, Workspace workspace) {
 
 void sum_splits(OpName op, const float* partials, unsigned splits, std::int64_t count,
                 std::int64_t channels, const Epilogue& epilogue, float* out, void* stream) {
-  launch(op, split_sum_kernel, blocks_for(count), dim3(kBlockThreads), 0, stream, partials, splits,
-         static_cast<unsigned>(count), FastDivmod(channels), epilogue, out);
+  const bool vector =
+      channels % 4 == 0 && aligned16(partials) && aligned16(out) && epilogue.aligned();
+  const std::int64_t width = vector ? 4 : 1;
+  launch(op, vector ? split_sum_kernel<float4> : split_sum_kernel<float>, blocks_for(count / width),
+         dim3(kBlockThreads), 0, stream, partials, splits, static_cast<unsigned>(count / width),
+         FastDivmod(channels / width), epilogue, out);
 }
 
 void sum_splits_and_drop(OpName op, const float* partials, unsigned splits, std::int64_t count,

@@ -131,7 +131,8 @@ void run(OpName op, const DgradParameters& parameters, const float* dy, const fl
 
 void conv_dgrad_as(OpName op, const ConvShape& shape, Math math, const float* dy, const float* w,
                    const float* relu_mask, float* dx, Workspace workspace, Stream stream) {
-  if (wgmma_takes(op, shape, Pass::kDgrad, math, dy)) {
+  if (wgmma_takes(op, shape, Pass::kDgrad, math,
+                  aligned16(dy) && aligned16(dx) && aligned16(relu_mask))) {
     const auto* filters = wgmma_filters(op, shape, Pass::kDgrad, math, w, workspace, stream);
     wgmma_conv(op, shape, Pass::kDgrad, math, dy, filters, {nullptr, relu_mask, false}, dx, stream);
     return;
@@ -148,7 +149,7 @@ void conv_dgrad_as(OpName op, const ConvShape& shape, Math math, const float* dy
   const Epilogue epilogue{nullptr, relu_mask, false};
   if (partials == nullptr) parameters.epilogue = epilogue;
   float* out = partials == nullptr ? dx : partials;
-  parameters.vector_out = group_c % 4 == 0 && aligned16(out);
+  parameters.vector_out = group_c % 4 == 0 && aligned16(out) && parameters.epilogue.aligned();
   const bool vector = group_c % 4 == 0 && group_k % 4 == 0 && aligned16(dy) && aligned16(w);
 
   if (plan.tile == TileKind::kLarge && vector) {

@@ -120,7 +120,8 @@ void check_aligned(OpName op, const char* argument, const void* data) {
 void conv_fprop_as(OpName op, const ConvShape& shape, Math math, const float* x, const float* w,
                    const float* b, bool relu, float* y, Workspace workspace, Stream stream,
                    const DropoutRule* rule) {
-  if (rule == nullptr && wgmma_takes(op, shape, Pass::kFprop, math, x)) {
+  const bool aligned = aligned16(x) && aligned16(y);
+  if (rule == nullptr && wgmma_takes(op, shape, Pass::kFprop, math, aligned)) {
     const auto* filters = wgmma_filters(op, shape, Pass::kFprop, math, w, workspace, stream);
     wgmma_conv(op, shape, Pass::kFprop, math, x, filters, {b, nullptr, relu}, y, stream);
     return;
@@ -175,7 +176,7 @@ void conv_fprop_as(OpName op, const ConvShape& shape, Math math, const float* x,
 
 std::int64_t conv_prepared_bytes(const ConvShape& shape, Math math) {
   const OpName op = "conv_prepared_bytes";
-  if (wgmma_takes(op, shape, Pass::kFprop, math, nullptr)) {
+  if (wgmma_takes(op, shape, Pass::kFprop, math)) {
     return wgmma_plan(shape, Pass::kFprop, math).filter_bytes;
   }
   const bool by_mma = mma_serves(shape, Pass::kFprop, math) && device_has_mma(op);
@@ -183,7 +184,7 @@ std::int64_t conv_prepared_bytes(const ConvShape& shape, Math math) {
 }
 
 std::int64_t conv_prepared_workspace(const ConvShape& shape, Math math) {
-  if (wgmma_takes("conv_prepared_workspace", shape, Pass::kFprop, math, nullptr)) return 0;
+  if (wgmma_takes("conv_prepared_workspace", shape, Pass::kFprop, math)) return 0;
   const std::int64_t floats = mma_plan(shape, Pass::kFprop, math).workspace_floats();
   return floats == 0 ? 0 : floats * 4 + 16;
 }
@@ -192,7 +193,7 @@ void conv_prepare(const ConvShape& shape, Math math, const float* w, Workspace p
                   Stream stream) {
   const OpName op = "conv_prepare";
   check_aligned(op, "prepared", prepared.data);
-  if (wgmma_takes(op, shape, Pass::kFprop, math, nullptr)) {
+  if (wgmma_takes(op, shape, Pass::kFprop, math)) {
     wgmma_filters(op, shape, Pass::kFprop, math, w, prepared, stream);
   } else {
     mma_filters(op, shape, w, &prepared, stream);
@@ -205,7 +206,8 @@ void conv_fprop_prepared(const ConvShape& shape, Math math, const float* x, Work
   check_dims(op.name, "prepared", {prepared.bytes}, {conv_prepared_bytes(shape, math)});
   check_aligned(op, "x", x);
   check_aligned(op, "prepared", prepared.data);
-  if (wgmma_takes(op, shape, Pass::kFprop, math, x)) {
+  check_aligned(op, "y", y);
+  if (wgmma_takes(op, shape, Pass::kFprop, math)) {
     const auto* filters = static_cast<const unsigned char*>(prepared.data);
     wgmma_conv(op, shape, Pass::kFprop, math, x, filters, {b, nullptr, relu}, y, stream);
   } else {

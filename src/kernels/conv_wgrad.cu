@@ -130,7 +130,7 @@ void run(OpName op, const WgradParameters& parameters, const float* x, const flo
 
 void conv_wgrad_as(OpName op, const ConvShape& shape, Math math, const float* x, const float* dy,
                    float* dw, float* db, Workspace workspace, Stream stream) {
-  if (wgmma_takes(op, shape, Pass::kWgrad, math, x)) {
+  if (wgmma_takes(op, shape, Pass::kWgrad, math, aligned16(x))) {
     wgmma_wgrad(op, shape, math, x, dy, dw, db, workspace, stream);
     return;
   }

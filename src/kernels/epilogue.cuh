@@ -6,26 +6,87 @@
 // do the same to a sum, so a result does not depend on where it was finished.
 #pragma once
 
+#include <type_traits>
+
 #include "device/launch.h"
 #include "device/vectors.h"
 #include "tile.cuh"
 
 namespace convnet {
 
-// result = mask(relu(sum + bias)); each of the three may be absent.
+// result = relu(sum + bias), or mask(sum): each may be absent, and one of bias and mask is.
 struct Epilogue {
   const float* bias;  // [channels], or null
   const float* mask;  // of the result's shape, or null: zero where mask <= 0
   bool relu;
+
+  // Whether it may be read by fours.
+  bool aligned() const { return aligned16(mask); }
 };
 
-// `index` is the place in the result, `channel` its last index.
-__device__ inline float finish(float sum, const Epilogue& epilogue, unsigned channel,
-                               unsigned index) {
-  if (epilogue.bias != nullptr) sum += __ldg(epilogue.bias + channel);
-  if (epilogue.relu) sum = 0.0f > sum ? 0.0f : sum;  // NaN passes
-  if (epilogue.mask != nullptr && __ldg(epilogue.mask + index) <= 0.0f) sum = 0.0f;
+enum class EpilogueKind { kPlain, kBias, kMask, kAny };  // the last: what there is, is asked
+
+// Calls store(kind), where the compiler knows the kind: a constant of the type.
+template <EpilogueKind kind>
+using KindConstant = std::integral_constant<EpilogueKind, kind>;
+template <class Store>
+__device__ inline void with_kind(const Epilogue& epilogue, Store store) {
+  if (epilogue.mask != nullptr) {
+    store(KindConstant<EpilogueKind::kMask>{});
+  } else if (epilogue.bias != nullptr) {
+    store(KindConstant<EpilogueKind::kBias>{});
+  } else {
+    store(KindConstant<EpilogueKind::kPlain>{});
+  }
+}
+
+// What follows is for one element of the result, V = float, or for four neighbours, V = float4.
+
+// For all elements of a column, or of four: `channel` is the first one's last index in the result.
+template <class V>
+__device__ inline V bias_of(const Epilogue& epilogue, unsigned channel) {
+  if (epilogue.bias == nullptr) return V{};
+  const float* bias = epilogue.bias + channel;
+  if constexpr (sizeof(V) == sizeof(float4)) {
+    return make_float4(__ldg(bias), __ldg(bias + 1), __ldg(bias + 2), __ldg(bias + 3));
+  } else {
+    return __ldg(bias);
+  }
+}
+
+template <EpilogueKind kind>
+__device__ inline float finish_one(float sum, const Epilogue& epilogue, float bias, float mask) {
+  constexpr bool kAny = kind == EpilogueKind::kAny;
+  if (kind == EpilogueKind::kBias || (kAny && epilogue.bias != nullptr)) sum += bias;
+  if (kind != EpilogueKind::kMask) {
+    const float least = epilogue.relu ? 0.0f : -INFINITY;  // a value, so that no code is made twice
+    sum = least > sum ? least : sum;                       // NaN passes
+  }
+  if (kind == EpilogueKind::kMask || (kAny && epilogue.mask != nullptr)) {
+    sum = mask <= 0.0f ? 0.0f : sum;
+  }
   return sum;
+}
+
+// `index` is the place in the result.
+template <EpilogueKind kind>
+__device__ inline float finish(float sum, const Epilogue& epilogue, float bias, unsigned index) {
+  float mask = 1.0f;
+  if (kind == EpilogueKind::kMask || (kind == EpilogueKind::kAny && epilogue.mask != nullptr)) {
+    mask = __ldg(epilogue.mask + index);
+  }
+  return finish_one<kind>(sum, epilogue, bias, mask);
+}
+template <EpilogueKind kind>
+__device__ inline float4 finish(float4 sum, const Epilogue& epilogue, float4 bias, unsigned index) {
+  float4 mask = make_float4(1.0f, 1.0f, 1.0f, 1.0f);
+  if (kind == EpilogueKind::kMask || (kind == EpilogueKind::kAny && epilogue.mask != nullptr)) {
+    mask = load4_readonly(epilogue.mask + index);
+  }
+  return make_float4(finish_one<kind>(sum.x, epilogue, bias.x, mask.x),
+                     finish_one<kind>(sum.y, epilogue, bias.y, mask.y),
+                     finish_one<kind>(sum.z, epilogue, bias.z, mask.z),
+                     finish_one<kind>(sum.w, epilogue, bias.w, mask.w));
 }
 
 // Where a tile's sums go: element (row, column) of the product to out[start(row) + column], as far
@@ -35,7 +96,7 @@ struct Output {
   unsigned first_row, first_column;  // of the tile
   unsigned rows, columns;            // of the product
   unsigned first_channel;            // of column 0, for the bias
-  bool vector;  // columns and start(row) are multiples of 4, out is aligned to 16 bytes
+  bool vector;  // columns and start(row) are multiples of 4, out and the epilogue are aligned
   Epilogue epilogue;
 };
 
@@ -45,33 +106,54 @@ struct StoreResult {
   __device__ void operator()(float* out, unsigned at, float value) const { out[at] = value; }
 };
 
+// The place of a row that is not the result's.
+constexpr unsigned kNoRow = ~0u;
+
+// Calls store(kind, V{}) for the widest V that the output takes.
+template <class Store>
+__device__ inline void with_width(const Output& output, Store store) {
+  if (output.vector) {
+    with_kind(output.epilogue, [&](auto kind) { store(kind, float4{}); });
+  } else {
+    store(KindConstant<EpilogueKind::kAny>{}, float{});
+  }
+}
+
+// The V that begins at sums(c): c and the three that follow, or c alone.
+template <class V, class Sums>
+__device__ inline V gather_sums(const Sums& sums, int c) {
+  if constexpr (sizeof(V) == sizeof(float4)) {
+    return make_float4(sums(c), sums(c + 1), sums(c + 2), sums(c + 3));
+  } else {
+    return sums(c);
+  }
+}
+
 template <class T, class RowStart, class StoreOp = StoreResult>
 __device__ inline void store_tile(const float (&sum)[T::kThreadM][T::kThreadN],
                                   const Output& output, RowStart start, StoreOp store_op = {}) {
+  unsigned starts[T::kThreadM];
 #pragma unroll
   for (int i = 0; i < T::kThreadM; ++i) {
     const unsigned row = output.first_row + T::row(i);
-    if (row >= output.rows) continue;
-    const unsigned row_start = start(row);
+    starts[i] = row < output.rows ? start(row) : kNoRow;
+  }
+  with_width(output, [&](auto kind, auto zero) {
+    using V = decltype(zero);
 #pragma unroll
-    for (int j = 0; j < T::kThreadN; j += 4) {
-      const unsigned column = output.first_column + T::column(j);
-      const auto finished = [&](int l) {
-        return finish(sum[i][j + l], output.epilogue, output.first_channel + column + l,
-                      row_start + column + l);
-      };
-      const unsigned at = row_start + column;
-      if (output.vector) {
-        if (column >= output.columns) continue;
-        store_op(output.out, at, make_float4(finished(0), finished(1), finished(2), finished(3)));
-      } else {
+    for (int j = 0; j < T::kThreadN; j += sizeof(V) / 4) {
+      const unsigned column = output.first_column + T::column(j / 4 * 4) + j % 4;
+      if (column >= output.columns) continue;
+      const V bias = bias_of<V>(output.epilogue, output.first_channel + column);
 #pragma unroll
-        for (int l = 0; l < 4; ++l) {
-          if (column + l < output.columns) store_op(output.out, at + l, finished(l));
-        }
+      for (int i = 0; i < T::kThreadM; ++i) {
+        if (starts[i] == kNoRow) continue;
+        const V v = gather_sums<V>([&](int c) { return sum[i][c]; }, j);
+        const unsigned at = starts[i] + column;
+        store_op(output.out, at, finish<decltype(kind)::value>(v, output.epilogue, bias, at));
       }
     }
-  }
+  });
 }
 
 // out[i] = finish(sum over splits of partials[split][i]), i < count; `channels` is the length of

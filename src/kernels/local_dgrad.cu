@@ -141,7 +141,7 @@ using ImageTile = NarrowTile;  // rows are images
 void local_dgrad(const ConvShape& shape, const float* dy, const float* w, const float* relu_mask,
                  float* dx, Stream stream) {
   LocalIndex local = make_local<ImageTile>(shape, shape.n, shape.c / shape.groups);
-  local.vector_out = local.group_c % 4 == 0 && aligned16(dx);
+  local.vector_out = local.group_c % 4 == 0 && aligned16(dx) && aligned16(relu_mask);
   const dim3 grid = grid_of(local, shape.h * shape.w), block(ImageTile::kThreads);
   const bool fours = local.group_c % 4 == 0 && local.group_k % 4 == 0;
   if (fours && aligned16(dy) && aligned16(w)) {

@@ -181,7 +181,8 @@ void mma_dgrad(OpName op, const ConvShape& shape, Math math, const float* dy, co
   const Epilogue epilogue{nullptr, relu_mask, false};
   if (partials == nullptr) call.parameters.epilogue = epilogue;
   if (partials != nullptr) call.dx = partials;
-  call.parameters.vector_out = group_c % 4 == 0 && aligned16(call.dx);
+  call.parameters.vector_out =
+      group_c % 4 == 0 && aligned16(call.dx) && call.parameters.epilogue.aligned();
   const bool vector = group_c % 4 == 0 && group_k % 4 == 0 && aligned16(dy) && aligned16(w);
 
   with_math(math, [&](auto mode) { run_with<decltype(mode)::value>(call, vector); });

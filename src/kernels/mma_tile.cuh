@@ -231,35 +231,39 @@ template <class T, class LayoutA, class LayoutB, class RowStart, class Columns,
 __device__ inline void store_mma_tile(const MmaSums<T>& sums, const Output& output, RowStart start,
                                       Columns columns, StoreOp store_op = {}) {
   const int group = threadIdx.x % 32 / 4, place = threadIdx.x % 4;
+  constexpr int kEights = 2 * T::kFragmentsM;
+  unsigned starts[kEights];
 #pragma unroll
-  for (int eight = 0; eight < 2 * T::kFragmentsM; ++eight) {
+  for (int eight = 0; eight < kEights; ++eight) {
     const unsigned row = output.first_row + T::warp_row() + LayoutA::row(eight, group);
-    if (row >= output.rows) continue;
-    const unsigned row_start = start(row);
+    starts[eight] = row < output.rows ? start(row) : kNoRow;
+  }
+  with_width(output, [&](auto kind, auto zero) {
+    using V = decltype(zero);
 #pragma unroll
     for (int quad = 0; quad < T::kFragmentsN / 2; ++quad) {
-      const unsigned column =
-          output.first_column + T::warp_column() + LayoutB::quad_column(quad, place);
-      const auto finished = [&](int c) {
-        const float sum = sums[eight / 2][LayoutB::quad_eight(quad, c)]
-                              [eight % 2 * 2 + LayoutB::quad_element(quad, c)];
-        const unsigned offset = columns.offset(column + c);
-        return finish(sum, output.epilogue, output.first_channel + offset, row_start + offset);
-      };
-      if (output.vector) {
-        if (!columns.valid(column)) continue;
-        store_op(output.out, row_start + columns.offset(column),
-                 make_float4(finished(0), finished(1), finished(2), finished(3)));
-      } else {
 #pragma unroll
-        for (int c = 0; c < 4; ++c) {
-          if (columns.valid(column + c)) {
-            store_op(output.out, row_start + columns.offset(column + c), finished(c));
-          }
+      for (int c = 0; c < 4; c += sizeof(V) / 4) {
+        const unsigned column =
+            output.first_column + T::warp_column() + LayoutB::quad_column(quad, place) + c;
+        if (!columns.valid(column)) continue;
+        const unsigned offset = columns.offset(column);
+        const V bias = bias_of<V>(output.epilogue, output.first_channel + offset);
+#pragma unroll
+        for (int eight = 0; eight < kEights; ++eight) {
+          if (starts[eight] == kNoRow) continue;
+          const auto sum = [&](int e) {
+            return sums[eight / 2][LayoutB::quad_eight(quad, e)]
+                       [eight % 2 * 2 + LayoutB::quad_element(quad, e)];
+          };
+          const unsigned at = starts[eight] + offset;
+          store_op(
+              output.out, at,
+              finish<decltype(kind)::value>(gather_sums<V>(sum, c), output.epilogue, bias, at));
         }
       }
     }
-  }
+  });
 }
 
 }  // namespace convnet

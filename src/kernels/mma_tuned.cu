@@ -111,7 +111,7 @@ TileChoice tile_choice(const ConvShape& shape, Pass pass, Math math) {
   choice.products = plan.product.products;
   choice.tile = tile_name(plan.tile);
   choice.splits = static_cast<int>(plan.splits);
-  const bool wgmma = wgmma_takes("tile_choice", shape, pass, math, nullptr);  // null is aligned
+  const bool wgmma = wgmma_takes("tile_choice", shape, pass, math);
   choice.on_hopper = wgmma ? "wgmma" : "mma";
   return choice;
 }

@@ -36,8 +36,7 @@ Encode encode_function(OpName op) {
 
 }  // namespace
 
-TensorMap pixel_row_map(OpName op, const float* x, int n, int h, int w, int c, int pixels,
-                        bool swizzled) {
+TensorMap pixel_row_map(OpName op, const float* x, int n, int h, int w, int c, int pixels) {
   if (!aligned16(x) || c % 4 != 0 || pixels < 1 || pixels > 256) {
     throw std::runtime_error(std::string(op.name) + ": no tensor map for " + std::to_string(c) +
                              " channels and boxes of " + std::to_string(pixels) + " pixels");
@@ -49,11 +48,10 @@ TensorMap pixel_row_map(OpName op, const float* x, int n, int h, int w, int c, i
   const cuuint32_t box[4] = {kChannels, static_cast<cuuint32_t>(pixels), 1, 1};
   const cuuint32_t every[4] = {1, 1, 1, 1};
   TensorMap map;
-  const CUresult result =
-      encode_function(op)(&map, CU_TENSOR_MAP_DATA_TYPE_FLOAT32, 4, const_cast<float*>(x), sizes,
-                          strides, box, every, CU_TENSOR_MAP_INTERLEAVE_NONE,
-                          swizzled ? CU_TENSOR_MAP_SWIZZLE_64B : CU_TENSOR_MAP_SWIZZLE_NONE,
-                          CU_TENSOR_MAP_L2_PROMOTION_L2_128B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
+  const CUresult result = encode_function(op)(
+      &map, CU_TENSOR_MAP_DATA_TYPE_FLOAT32, 4, const_cast<float*>(x), sizes, strides, box, every,
+      CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_64B, CU_TENSOR_MAP_L2_PROMOTION_L2_128B,
+      CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
   if (result != CUDA_SUCCESS) {
     throw std::runtime_error(std::string(op.name) + ": cuTensorMapEncodeTiled failed with error " +
                              std::to_string(static_cast<int>(result)));

@@ -56,6 +56,10 @@ __device__ inline unsigned char* aligned_shared() {
 
 // ---- slabs -------------------------------------------------------------------------------------
 
+// Where TMA puts the byte that would be at `address` if it did not swizzle (pixel_row_copy()): a
+// slab begins at a multiple of 512 bytes.
+__device__ inline unsigned swizzled(unsigned address) { return address ^ (address >> 3 & 0x30u); }
+
 // All pixels, in 16 channels, that filters see from some successive pixels of the result: rows of
 // pictures one below the other, `pitch` pixels of 64 bytes each.
 struct SlabShape {

@@ -1,9 +1,8 @@
 // Convolution of stride 1, forward and towards the data, with Hopper's wgmma and TMA.
 //
-//   fprop  y[n,p,q,k] = relu(b[k] + sum_{r,s,c} x[n, p - pad_h + r, q - pad_w + s, gC + c]
-//   w[k,r,s,c]) dgrad  dx = the same of dy with padding R - 1 - pad, w transposed and turned
-//   around, then masked C[m, j] = sum_i A[m, i] B[j, i]:   m = (n,p,q),  j = filter of the group,
-//   i = (c,r,s)
+//   fprop   y[n,p,q,k] = relu(b[k] + sum_{r,s,c} w[k,r,s,c] x[n, p-pad_h+r, q-pad_w+s, gC+c])
+//   dgrad   dx = the same of dy with padding R - 1 - pad, w transposed and turned around, masked
+//   C[m, j] = sum_i A[m, i] B[j, i]:   m = (n,p,q),  j = filter of the group,  i = (c,r,s)
 //
 // Tensors: x [N,H,W,C], filters, b [K] or null: read. y [N,P,Q,K]: written. In dgrad dy is x
 // and dx is y, with the mask in b's place (Epilogue). `filters` are those of wgmma_filters.cu, in
@@ -19,9 +18,9 @@
 //                 one tap and 16 channels, which wgmma_filters.cu has rounded, permuted and laid
 //                 side by side, so that each is one copy
 //   2 warpgroups  kM / 2 pixels each. A is read from the slab by ldmatrix, at any shift, and
-//   rounded in
-//                 registers, from where wgmma takes it; B is in shared memory. The A of the next
-//                 step is read while the products of this one are under way.
+//                 rounded in registers, from where wgmma takes it; B is in shared memory. The A of
+//                 the next step is read while the products of this one are under way. The next
+//                 ones are started before those are waited for (but in fp32, which adds up each).
 //
 // fp32 is 3xTF32 as in mma_tile.cuh, its tensor-core sums drained after each 16 k. Sums run over
 // channels in sixteens, in each over taps: the bits depend on math alone, not on the tile. Which
@@ -73,7 +72,6 @@ struct WgmmaParameters {
   SlabShape slab;
   unsigned slab_bytes;  // at most
   Epilogue epilogue;
-  bool vector_out;
 };
 
 struct TilePlace {
@@ -124,6 +122,15 @@ __device__ inline void produce(const WgmmaParameters& s, const TensorMap& image,
 
 // ---- consumers ----------------------------------------------------------------------------------
 
+template <class T>
+using SlabOperands = PixelOperand<T::kMath>[T::kFragmentsM];
+
+template <class T>
+__device__ inline void keep_operands(SlabOperands<T>& operands) {
+#pragma unroll
+  for (int i = 0; i < T::kFragmentsM; ++i) operands[i].keep();
+}
+
 // Which pixels of a slab a lane reads for ldmatrix: row `lane mod 16` of each fragment.
 template <class T>
 class SlabPixels {
@@ -133,72 +140,101 @@ class SlabPixels {
 #pragma unroll
     for (int i = 0; i < T::kFragmentsM; ++i) {
       const unsigned row = place.first_row + T::warp_row() + i * 64 + threadIdx.x % 16;
-      pixel_[i] = slab.pixel(min(row, place.end_row - 1));  // what is past the end is not stored
+      const unsigned pixel = slab.pixel(min(row, place.end_row - 1));  // past the end: not stored
+      byte_[i] = pixel * kPixelBytes + threadIdx.x / 16 % 2 * 16;
     }
   }
 
-  // Of the tap that is `shift` pixels further on.
-  __device__ void load(const unsigned char* slab, unsigned shift,
-                       PixelOperand<T::kMath> (&operands)[T::kFragmentsM]) const {
+  // Of a tap, from the address of the slab's pixel that the first row of the tile sees there.
+  __device__ void load(unsigned slab, SlabOperands<T>& operands) const {
 #pragma unroll
     for (int i = 0; i < T::kFragmentsM; ++i) {
-      const unsigned pixel = pixel_[i] + shift;
-      const unsigned piece = (threadIdx.x / 16 & 1) ^ (pixel / 2 & 3);
-      const unsigned char* row = slab + (pixel * kPixelBytes + piece * 16);
-      const unsigned char* other = slab + (pixel * kPixelBytes + (piece ^ 2) * 16);
+      const unsigned row = swizzled(slab + byte_[i]);
       unsigned raw[2][4];
       ldmatrix(raw[0], row);
-      ldmatrix(raw[1], other);
+      ldmatrix(raw[1], row ^ 32);  // 8 channels further on
       operands[i].set(raw);
     }
   }
 
  private:
-  unsigned pixel_[T::kFragmentsM];
+  unsigned byte_[T::kFragmentsM];
+};
+
+// The taps of the slabs of a tile, one after the other: for each 16 channels all taps of a slab.
+struct TapWalk {
+  const WgmmaParameters& s;
+  unsigned slabs;  // the address of both
+  RingPlace<2> at;
+  unsigned t, u, address;  // of the slab's pixel that the tile's first one sees at tap (t, u)
+
+  template <class AllBarriers>
+  __device__ void begin(AllBarriers& barriers) {
+    mbarrier_wait(&barriers.slab_full[at.slot], at.parity);
+    t = u = 0;
+    address = slabs + at.slot * s.slab_bytes;
+  }
+  // To the next tap; after the last one of a slab to the next slab, unless there is none.
+  template <class AllBarriers>
+  __device__ void advance(AllBarriers& barriers, bool last) {
+    if (++u < s.taps_w) {
+      address += kPixelBytes;
+    } else if (u = 0; ++t < s.taps_h) {
+      address += (s.slab.pitch - s.taps_w + 1) * kPixelBytes;
+    } else {
+      release(&barriers.slab_empty[at.slot]);
+      at.advance();
+      if (!last) begin(barriers);
+    }
+  }
 };
 
 template <class T>
 __device__ inline void consume(const WgmmaParameters& s, Barriers<T::kStages>& barriers,
                                const unsigned char* shared, float* y) {
-  const unsigned char* const ring = shared + 2 * s.slab_bytes;
+  const std::uint64_t ring = wgmma_descriptor<T::kRowBytes>(shared + 2 * s.slab_bytes);
   const unsigned steps = s.chunks * s.taps_h * s.taps_w;
-  RingPlace<2> at;
+  TapWalk tap{s, shared_address(shared), {}, 0, 0, 0};
   RingPlace<T::kStages> stage;
   WarpgroupProduct<T> product;
-  PixelOperand<T::kMath> operands[T::kFragmentsM], next[T::kFragmentsM];
+  SlabOperands<T> even, odd;
   for (unsigned tile = blockIdx.x; tile < s.tiles; tile += gridDim.x) {
     const TilePlace place(s, tile, T::kM);
     const SlabPixels<T> pixels(s, place);
     product.begin();
-    unsigned t = 0, u = 0, shift = 0;  // tap of the operands
-    mbarrier_wait(&barriers.slab_full[at.slot], at.parity);
-    pixels.load(shared + at.slot * s.slab_bytes, 0, operands);
-    for (unsigned step = 0; step < steps; ++step) {
+    tap.begin(barriers);
+    pixels.load(tap.address, even);
+    unsigned before = 0;  // the stage of the step before
+    const auto multiply = [&](unsigned step, SlabOperands<T>& now, SlabOperands<T>& next) {
       mbarrier_wait(&barriers.full[stage.slot], stage.parity);
-#pragma unroll
-      for (int i = 0; i < T::kFragmentsM; ++i) operands[i].keep();  // made before the fence
-      product.start(operands, ring + stage.slot * T::kStageBytes);
-      ++shift;
-      if (++u == s.taps_w) {
-        u = 0;
-        shift += s.slab.pitch - s.taps_w;
-        if (++t == s.taps_h) {
-          t = shift = 0;
-          release(&barriers.slab_empty[at.slot]);
-          at.advance();
-          if (step + 1 < steps) mbarrier_wait(&barriers.slab_full[at.slot], at.parity);
-        }
+      keep_operands<T>(now);  // made before the fence
+      product.start(now, ring + stage.slot * (T::kStageBytes / 16));
+      if constexpr (product.kQueues) {
+        wgmma_wait<1>();  // the product before has read `next` and its stage
+        keep_operands<T>(next);
+        if (step != 0) release(&barriers.empty[before]);
       }
-      if (step + 1 < steps) pixels.load(shared + at.slot * s.slab_bytes, shift, next);
+      const bool last = step + 1 == steps;
+      tap.advance(barriers, last);
+      if (!last) pixels.load(tap.address, next);
+      if constexpr (!product.kQueues) {
+        wgmma_wait<0>();
+        product.finish();
+        keep_operands<T>(now);
+        release(&barriers.empty[stage.slot]);
+      }
+      before = stage.slot;
+      stage.advance();
+    };
+    for (unsigned step = 0; step < steps; step += 2) {
+      multiply(step, even, odd);
+      if (step + 1 < steps) multiply(step + 1, odd, even);
+    }
+    if constexpr (product.kQueues) {
       wgmma_wait<0>();
       product.finish();
-#pragma unroll
-      for (int i = 0; i < T::kFragmentsM; ++i) {
-        operands[i].keep();
-        operands[i] = next[i];
-      }
-      release(&barriers.empty[stage.slot]);
-      stage.advance();
+      keep_operands<T>(even), keep_operands<T>(odd);
+      release(&barriers.empty[before]);
     }
 
     Output output{};
@@ -208,7 +244,7 @@ __device__ inline void consume(const WgmmaParameters& s, Barriers<T::kStages>& b
     output.rows = s.rows;
     output.columns = s.group_k;
     output.first_channel = place.group * s.group_k;
-    output.vector = s.vector_out;
+    output.vector = true;
     output.epilogue = s.epilogue;
     const unsigned pitch = s.pitch, first_channel = output.first_channel;
     store_mma_tile<T, WgmmaRows, MmaAlongK<T::kN>>(
@@ -255,7 +291,7 @@ template <class T>
 void run(const Call& call) {
   const ConvShape& s = call.shape;
   const TensorMap map = pixel_row_map(call.op, call.image, s.n, s.h, s.w, s.c,
-                                      static_cast<int>(call.parameters.slab.pitch), true);
+                                      static_cast<int>(call.parameters.slab.pitch));
   int device = 0, multiprocessors = 0;
   check_cuda(cudaGetDevice(&device), "cudaGetDevice", call.op);
   check_cuda(cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount, device),
@@ -301,7 +337,6 @@ void wgmma_conv(OpName op, const ConvShape& shape, Pass pass, Math math, const f
   parameters.slab = slab_shape(s, plan);
   parameters.slab_bytes = plan.slab_bytes();
   parameters.epilogue = epilogue;
-  parameters.vector_out = parameters.group_k % 4 == 0 && aligned16(out);
   const Call call{op, parameters, image, s, filters, out, stream};
   with_math(math, [&](auto mode) {
     constexpr Math kMath = decltype(mode)::value;

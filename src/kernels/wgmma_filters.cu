@@ -5,11 +5,13 @@
 // Tensors: w [K,R,S,C/G] read, of the convolution or, in dgrad, of the one whose gradient this is;
 // `filled`, in the workspace or prepared, written. The parts of fp32 are high and low, else there
 // is one. Row j of a stage is column MmaAlongK::row(j) of the tile, such that a lane's sums lie in
-// fours; of bfloat16, k is permuted as in WarpProduct<Math::kBf16>; and rows are swizzled. Mapping:
-// a thread makes an element. Cost: memory, 8 to 12 bytes an element: 2 to 3 us for the largest of
-// AlexNet's (computed).
+// fours; of bfloat16, k is permuted as in WarpProduct<Math::kBf16>; and rows are swizzled.
+// Mapping: a thread makes 16 bytes of a row. Those that make a row, of 2 or 4, are neighbours, and
+// so are the filters, along which dgrad's w is contiguous: each sector is read and written whole.
+// Cost: memory, 8 to 12 bytes an element: 2 to 3 us for the largest of AlexNet's (computed).
 #include "device/launch.h"
 #include "device/mma.h"
+#include "device/vectors.h"
 #include "fast_divmod.cuh"
 #include "mma_plan.cuh"
 #include "warp.cuh"
@@ -22,7 +24,38 @@ struct FilterParameters {
   FastDivmod by_columns, by_taps, by_chunks, by_tiles;
   unsigned columns, taps, group_c, group_k, count;
   bool turned;  // dgrad
+  bool vector;  // w is aligned to 16 bytes
 };
+
+// The row of a stage that column `column` of the tile is: the inverse of MmaAlongK::row.
+__device__ inline unsigned stage_row(unsigned column) {
+  return column / 16 * 16 + column / 2 % 2 * 8 + column % 16 / 4 * 2 + column % 2;
+}
+
+// `kCount` successive k of a filter and tap, k from `k` on.
+template <int kCount>
+__device__ inline void read_filter(const FilterParameters& s, const float* w, unsigned group,
+                                   unsigned filter, unsigned tap, unsigned k,
+                                   float (&values)[kCount]) {
+  if (filter >= s.group_k) {
+#pragma unroll
+    for (float& value : values) value = 0.0f;
+  } else if (s.turned) {
+    const unsigned step = s.taps * s.group_k;
+    const float* from = w + ((group * s.group_c + k) * step + (s.taps - 1 - tap) * s.group_k);
+#pragma unroll
+    for (int i = 0; i < kCount; ++i) values[i] = __ldg(from + (i * step + filter));
+  } else {
+    const float* from = w + (((group * s.group_k + filter) * s.taps + tap) * s.group_c + k);
+#pragma unroll
+    for (int i = 0; i < kCount; i += 4) {
+      const float4 four = s.vector ? load4(from + i)
+                                   : make_float4(__ldg(from + i), __ldg(from + i + 1),
+                                                 __ldg(from + i + 2), __ldg(from + i + 3));
+      values[i] = four.x, values[i + 1] = four.y, values[i + 2] = four.z, values[i + 3] = four.w;
+    }
+  }
+}
 
 template <Math kMath>
 __global__ void __launch_bounds__(kBlockThreads)
@@ -30,39 +63,38 @@ __global__ void __launch_bounds__(kBlockThreads)
   const FilterParameters& s = parameters;
   const unsigned i = global_thread();
   if (i >= s.count) return;
-  constexpr unsigned kBytes = kMath == Math::kBf16 ? 2 : 4;
-  constexpr unsigned kRowBytes = kSlabK * kBytes;
-  const unsigned element = i % kSlabK;
-  unsigned rest = i / kSlabK;
-  const unsigned j = s.by_columns.split(&rest);
-  const unsigned stage = rest;
+  constexpr unsigned kBytes = kMath == Math::kBf16 ? 2 : 4, kCount = 16 / kBytes;
+  constexpr unsigned kRowBytes = kSlabK * kBytes, kPieces = kRowBytes / 16;
+  const unsigned piece = i % kPieces;
+  unsigned rest = i / kPieces;
+  const unsigned column = s.by_columns.split(&rest), stage = rest;
   const unsigned tap = s.by_taps.split(&rest), chunk = s.by_chunks.split(&rest);
   const unsigned tile = s.by_tiles.split(&rest), group = rest;
 
-  const unsigned k =
-      kMath == Math::kBf16 ? element / 8 * 8 + element % 8 / 2 + element % 2 * 4 : element;
-  const unsigned c = chunk * kSlabK + k;
-  const unsigned filter = tile * s.columns + static_cast<unsigned>(MmaAlongK<8>::row(
-                                                 static_cast<int>(j / 8), static_cast<int>(j % 8)));
-  float value = 0.0f;
-  if (filter < s.group_k) {
-    value = s.turned
-                ? w[((group * s.group_c + c) * s.taps + (s.taps - 1 - tap)) * s.group_k + filter]
-                : w[((group * s.group_k + filter) * s.taps + tap) * s.group_c + c];
-  }
-  const unsigned place = j * kRowBytes + element * kBytes;
-  const unsigned swizzled = place ^ (place >> 7 & (kRowBytes / 16 - 1)) << 4;
+  float v[kCount];
+  read_filter(s, w, group, tile * s.columns + column, tap, chunk * kSlabK + piece * kCount, v);
+
+  const unsigned row = stage_row(column) * kRowBytes;
+  const unsigned place = row + ((piece ^ (row >> 7 & (kPieces - 1))) << 4);
   const unsigned part = s.columns * kRowBytes;
-  unsigned char* to =
-      filled + std::size_t{stage} * part * (kMath == Math::kFp32 ? 2 : 1) + swizzled;
+  unsigned char* to = filled + std::size_t{stage} * part * (kMath == Math::kFp32 ? 2 : 1) + place;
+  const auto store = [](unsigned char* at, unsigned x, unsigned y, unsigned z, unsigned w) {
+    *reinterpret_cast<uint4*>(at) = make_uint4(x, y, z, w);
+  };
   if constexpr (kMath == Math::kBf16) {
-    *reinterpret_cast<unsigned short*>(to) =
-        static_cast<unsigned short>(pack_bf16(value, 0.0f) & 0xffffu);
-  } else if constexpr (kMath == Math::kTf32) {
-    *reinterpret_cast<unsigned*>(to) = rounded_to_tf32(__float_as_uint(value));
+    store(to, pack_bf16(v[0], v[4]), pack_bf16(v[1], v[5]), pack_bf16(v[2], v[6]),
+          pack_bf16(v[3], v[7]));
   } else {
-    *reinterpret_cast<unsigned*>(to) = high_part(__float_as_uint(value));
-    *reinterpret_cast<unsigned*>(to + part) = low_part(__float_as_uint(value));
+    unsigned bits[4];
+#pragma unroll
+    for (int l = 0; l < 4; ++l) bits[l] = __float_as_uint(v[l]);
+    if constexpr (kMath == Math::kTf32) {
+      store(to, rounded_to_tf32(bits[0]), rounded_to_tf32(bits[1]), rounded_to_tf32(bits[2]),
+            rounded_to_tf32(bits[3]));
+    } else {
+      store(to, high_part(bits[0]), high_part(bits[1]), high_part(bits[2]), high_part(bits[3]));
+      store(to + part, low_part(bits[0]), low_part(bits[1]), low_part(bits[2]), low_part(bits[3]));
+    }
   }
 }
 
@@ -77,9 +109,9 @@ const unsigned char* wgmma_filters(OpName op, const ConvShape& shape, Pass pass,
   parameters.taps = static_cast<unsigned>(s.r * s.s);
   parameters.group_c = static_cast<unsigned>(s.c / s.groups);
   parameters.group_k = static_cast<unsigned>(s.k / s.groups);
-  parameters.count = plan.tiles_n * static_cast<unsigned>(plan.filters) * parameters.taps *
-                     static_cast<unsigned>(s.c);
+  parameters.count = static_cast<unsigned>(plan.filter_bytes / 16) / (math == Math::kFp32 ? 2 : 1);
   parameters.turned = pass == Pass::kDgrad;
+  parameters.vector = aligned16(w);
   parameters.by_columns = FastDivmod(plan.filters);
   parameters.by_taps = FastDivmod(parameters.taps);
   parameters.by_chunks = FastDivmod(parameters.group_c / kSlabK);

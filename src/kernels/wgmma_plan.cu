@@ -123,12 +123,13 @@ bool wgmma_serves(const ConvShape& shape, Pass pass, Math math) {
   const std::int64_t pixels = slab_pixels(s);
   // Slabs whose rows are mostly filling are not worth it: those of dense layers above all.
   if (s.c / s.groups % kSlabK != 0 || pixels > 256 || 2 * s.q < pixels) return false;
-  return pass == Pass::kWgrad ? choose_cut(s, math).sixteens != 0 : slabs_fit(s, 128);
+  if (pass == Pass::kWgrad) return choose_cut(s, math).sixteens != 0;
+  return s.k / s.groups % 4 == 0 && slabs_fit(s, 128);
 }
 
-bool wgmma_takes(OpName op, const ConvShape& shape, Pass pass, Math math, const float* image) {
+bool wgmma_takes(OpName op, const ConvShape& shape, Pass pass, Math math, bool aligned) {
   const Choice chosen = choice_of("CONVNET_WGMMA");
-  if (chosen == Choice::kOff || !wgmma_serves(shape, pass, math) || !aligned16(image)) return false;
+  if (chosen == Choice::kOff || !wgmma_serves(shape, pass, math) || !aligned) return false;
   if (!device_has_wgmma(op)) return false;
   if (chosen == Choice::kAlways) return true;
   TunedTile tuned;

@@ -48,13 +48,14 @@ struct WgmmaWgradPlan {
   }
 };
 
-// Whether a kernel can do it: stride 1, channels (in dgrad: filters) of a group in sixteens, and
-// slabs that fit into shared memory; wgrad not in fp32, which would need twice the registers.
+// Whether a kernel can do it: stride 1, channels (in dgrad: filters) of a group in sixteens, those
+// of the result in fours, and slabs that fit into shared memory; wgrad not in fp32, which would
+// need twice the registers.
 bool wgmma_serves(const ConvShape& shape, Pass pass, Math math);
-// Whether it should: the device has it, the picture is aligned, there is work for all
-// multiprocessors, or mma_tuned.cuh says so. CONVNET_WGMMA=off|always overrules the last two.
-// Throws std::invalid_argument when that says something else.
-bool wgmma_takes(OpName op, const ConvShape& shape, Pass pass, Math math, const float* image);
+// Whether it should: the device has it, the arrays (x or dy, the result and the mask) are aligned
+// to 16 bytes, there is work for all multiprocessors, or mma_tuned.cuh says so. CONVNET_WGMMA=off
+// or always overrules the last two. Throws std::invalid_argument when that says something else.
+bool wgmma_takes(OpName op, const ConvShape& shape, Pass pass, Math math, bool aligned = true);
 
 // Of what it serves: of fprop and dgrad, and of wgrad.
 WgmmaPlan wgmma_plan(const ConvShape& shape, Pass pass, Math math);

@@ -47,18 +47,19 @@ struct PixelOperand<Math::kFp32> {
 
 constexpr std::uint64_t kNextEight = 32 / 16;  // 8 k of TF32 further on, in a descriptor
 
-// The sums of a warp. start() begins the products of a step with a stage of filters, finish() comes
-// after wgmma_wait().
+// The sums of a warp. start() begins the products of a step with the stage of filters that a
+// descriptor tells. Where it queues, the next step may start before this one is waited for, and
+// finish() is for the end of all; else finish() follows the wait for each.
 template <class T, Math kMath = T::kMath>
 struct WarpgroupProduct {
+  static constexpr bool kQueues = true;
   MmaSums<T> sums;
 
-  __device__ void begin() { clear<T>(sums); }
-  __device__ void start(const PixelOperand<kMath> (&pixels)[T::kFragmentsM],
-                        const unsigned char* stage) {
-    const std::uint64_t b = wgmma_descriptor<T::kRowBytes>(stage);
-#pragma unroll
-    for (int i = 0; i < T::kFragmentsM; ++i) keep_in_place(sums[i]);
+  __device__ void begin() {
+    clear<T>(sums);
+    finish();
+  }
+  __device__ void start(const PixelOperand<kMath> (&pixels)[T::kFragmentsM], std::uint64_t b) {
     wgmma_fence();
 #pragma unroll
     for (int i = 0; i < T::kFragmentsM; ++i) {
@@ -81,13 +82,13 @@ struct WarpgroupProduct {
 // the last two are of a full-sized sum.
 template <class T>
 struct WarpgroupProduct<T, Math::kFp32> {
+  static constexpr bool kQueues = false;
   MmaSums<T> sums;
 
   __device__ void begin() { clear<T>(sums); }
   __device__ void start(const PixelOperand<Math::kFp32> (&pixels)[T::kFragmentsM],
-                        const unsigned char* stage) {
-    const std::uint64_t high = wgmma_descriptor<T::kRowBytes>(stage);
-    const std::uint64_t low = wgmma_descriptor<T::kRowBytes>(stage + T::kPartBytes);
+                        std::uint64_t high) {
+    const std::uint64_t low = high + T::kPartBytes / 16;
 #pragma unroll
     for (int i = 0; i < T::kFragmentsM; ++i) keep_in_place(step_sums_[i]);
     wgmma_fence();

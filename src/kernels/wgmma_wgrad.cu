@@ -11,14 +11,12 @@
 // In an implicit product each pixel is read R S times from L2, which limits it.
 //
 //   2 warpgroups   four pieces to a wgmma of 64 rows, one to each warp. A, x transposed, is read
-//   from
-//                  the slab by float2 (two channels of a pixel are rows r and r + 8 of the wgmma),
-//                  rounded, and handed to wgmma in registers.
+//                  from the slab by float2 (two channels of a pixel are rows r and r + 8 of the
+//                  wgmma), rounded, and handed to wgmma in registers.
 //   1 warpgroup    produces: one thread starts the slabs' copies. All transpose dy, which wgmma
-//   wants
-//                  in shared memory pixel by pixel for each filter: a thread reads eight pixels of
-//                  one filter, 32 filters side by side, rounds and stores them by 16 bytes. It adds
-//                  them up for db too.
+//                  wants in shared memory pixel by pixel for each filter: a thread reads eight
+//                  pixels of one filter, 32 filters side by side, rounds and stores them by 16
+//                  bytes. It adds them up for db too.
 //
 // Splits, slabs and the order of sums are functions of the shape (wgmma_plan.cu); the splits' sums
 // are in the workspace and added in order. Cost: 2 N P Q K R S C/G flops; for 64 filters and the
@@ -92,6 +90,14 @@ struct WgradShared {
 
 using WgradBarriers = Barriers<kWgradStages>;
 
+// The pixel of 16 that a lane reads l-th: its place picks one of 0, 1, 4, 5, l is worth 0, 2, 8, 10.
+// Shared memory serves half a warp at once, 32 bytes of four pixels each. The slab's swizzle puts
+// those of pixels that are 4 apart into banks that differ, and of neighbours too; 2 apart it does
+// not.
+__device__ constexpr unsigned pixel_of(unsigned place, unsigned l) {
+  return place % 2 + place / 2 * 4 + l % 2 * 2 + l / 2 * 8;
+}
+
 // ---- producers ---------------------------------------------------------------------------------
 
 // Eight successive pixels of one filter, into row `filter` of a stage.
@@ -104,18 +110,20 @@ __device__ inline void store_pixels(unsigned char* stage, unsigned filter, unsig
     return reinterpret_cast<float*>(stage + filter * kRow + swizzled * 16);
   };
   if constexpr (kMath == Math::kBf16) {
-    // k in the order of PixelPairs: a lane's pixels are 4 apart.
-    unsigned pairs[4];
+    unsigned pairs[4];  // PixelPairs: a lane's first two pixels
 #pragma unroll
-    for (int i = 0; i < 4; ++i) pairs[i] = pack_bf16(v[i], v[i + 4]);
+    for (int i = 0; i < 4; ++i) pairs[i] = pack_bf16(v[pixel_of(i, 0)], v[pixel_of(i, 1)]);
     store4(piece(half), make_float4(__uint_as_float(pairs[0]), __uint_as_float(pairs[1]),
                                     __uint_as_float(pairs[2]), __uint_as_float(pairs[3])));
   } else {
     const auto rounded = [&](int i) {
       return __uint_as_float(rounded_to_tf32(__float_as_uint(v[i])));
     };
-    store4(piece(2 * half), make_float4(rounded(0), rounded(1), rounded(2), rounded(3)));
-    store4(piece(2 * half + 1), make_float4(rounded(4), rounded(5), rounded(6), rounded(7)));
+#pragma unroll
+    for (int l = 0; l < 2; ++l) {
+      store4(piece(2 * half + l), make_float4(rounded(pixel_of(0, l)), rounded(pixel_of(1, l)),
+                                              rounded(pixel_of(2, l)), rounded(pixel_of(3, l))));
+    }
   }
 }
 
@@ -186,8 +194,8 @@ __device__ inline void produce(const WgradParameters& s, const TensorMap& image,
 
 // ---- consumers ---------------------------------------------------------------------------------
 
-// A of a warp for 16 pixels, from those that the lane has read: pixel place + 4 l of its 16, in two
-// channels, which are rows group and group + 8.
+// A of a warp for 16 pixels, from the four that the lane has read, in two channels, which are rows
+// group and group + 8.
 template <Math kMath>
 struct PixelPairs {
   unsigned a[2][4];
@@ -246,14 +254,14 @@ __device__ inline void consume(const WgradParameters& s, WgradBarriers& barriers
   PixelPairs<kMath> pixels[2];
   for (unsigned first = place.begin; first < place.end; first += s.slab_rows) {
     mbarrier_wait(&barriers.slab_full[at.slot], at.parity);
-    const unsigned char* slab = shared.slabs + at.slot * s.slab_bytes + lane / 4 * 8;
-    const unsigned* starts = shared.starts + at.slot * s.slab_rows + lane % 4;
+    const unsigned slab = shared_address(shared.slabs) + at.slot * s.slab_bytes + lane / 4 * 8;
+    const unsigned* starts = shared.starts + at.slot * s.slab_rows + pixel_of(lane % 4, 0);
     const unsigned count = min(s.slab_rows, place.end - first);
     const unsigned steps = (count + kPixelsAtOnce - 1) / kPixelsAtOnce * 2;
     for (unsigned step = 0; step < steps; ++step) {
-      const unsigned char* from[4];
+      unsigned from[4];
 #pragma unroll
-      for (int l = 0; l < 4; ++l) from[l] = slab + starts[step * 16 + 4 * l];
+      for (int l = 0; l < 4; ++l) from[l] = slab + starts[step * 16 + pixel_of(0, l)];
       mbarrier_wait(&barriers.full[stage.slot], stage.parity);
       const std::uint64_t b = wgmma_descriptor<WgradStage<kMath>::kRowBytes>(
           shared.ring + stage.slot * WgradStage<kMath>::kBytes);
@@ -262,7 +270,9 @@ __device__ inline void consume(const WgradParameters& s, WgradBarriers& barriers
         if (static_cast<unsigned>(i) >= mine) break;
         float2 v[4];
 #pragma unroll
-        for (int l = 0; l < 4; ++l) v[l] = *reinterpret_cast<const float2*>(from[l] + shift[i]);
+        for (int l = 0; l < 4; ++l) {
+          v[l] = load_pair(swizzled(from[l] + shift[i]));
+        }
         if (i >= 2) wgmma_wait<1>();  // the one before the last, which has these registers
         pixels[i % 2].keep();
         pixels[i % 2].set(v);
@@ -356,7 +366,7 @@ void wgmma_wgrad(OpName op, const ConvShape& s, Math math, const float* x, const
   float* out = plan.splits == 1 ? dw : partials;
   parameters.vector_out = aligned16(out);
   const TensorMap map =
-      pixel_row_map(op, x, s.n, s.h, s.w, s.c, static_cast<int>(plan.slab.slab_pixels), false);
+      pixel_row_map(op, x, s.n, s.h, s.w, s.c, static_cast<int>(plan.slab.slab_pixels));
   const dim3 blocks(plan.tiles_c * plan.tiles_k * parameters.groups * plan.splits);
   const auto run = [&](auto kernel, int stage_bytes) {
     const std::size_t bytes = 1024 + 2 * std::size_t{parameters.slab_bytes} +

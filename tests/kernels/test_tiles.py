@@ -271,7 +271,7 @@ namespace convnet {
 MmaPlan mma_plan(const ConvShape&, Pass, Math) { return {}; }
 bool mma_serves(const ConvShape&, Pass, Math) { return false; }
 bool has_huge_tiles(Pass, Math) { return false; }
-bool wgmma_takes(OpName, const ConvShape&, Pass, Math, const float*) { return false; }
+bool wgmma_takes(OpName, const ConvShape&, Pass, Math, bool) { return false; }
 [[noreturn]] void fail(const char*, const char*, const std::string&, const std::string&,
                        const std::string&) {
   throw 1;

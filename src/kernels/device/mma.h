@@ -54,12 +54,11 @@ __device__ inline unsigned pack_bf16(float low, float high) {
 // ---- ldmatrix ----------------------------------------------------------------------------------
 
 // Loads `matrices` (1, 2 or 4) 8x8 matrices of 16-bit elements from shared memory. Lane 8 m + r
-// passes the address of row r of matrix m, aligned to 16 bytes; lanes from 8 * matrices on pass any
-// valid one. `transposed`: each matrix is transposed on the way.
+// passes the address of row r of matrix m, in the shared window, aligned to 16 bytes; lanes from
+// 8 * matrices on pass any valid one. `transposed`: each matrix is transposed on the way.
 template <int matrices, bool transposed = false>
-__device__ inline void ldmatrix(unsigned (&registers)[matrices], const void* shared_row) {
+__device__ inline void ldmatrix(unsigned (&registers)[matrices], unsigned row) {
   static_assert(matrices == 1 || matrices == 2 || matrices == 4, "ldmatrix loads 1, 2 or 4");
-  const unsigned row = static_cast<unsigned>(__cvta_generic_to_shared(shared_row));
   if constexpr (matrices == 1 && !transposed) {
     asm volatile("ldmatrix.sync.aligned.m8n8.x1.shared.b16 {%0}, [%1];"
                  : "=r"(registers[0])
@@ -91,6 +90,10 @@ __device__ inline void ldmatrix(unsigned (&registers)[matrices], const void* sha
                  : "r"(row)
                  : "memory");
   }
+}
+template <int matrices, bool transposed = false>
+__device__ inline void ldmatrix(unsigned (&registers)[matrices], const void* row) {
+  ldmatrix<matrices, transposed>(registers, static_cast<unsigned>(__cvta_generic_to_shared(row)));
 }
 
 // ---- mma ---------------------------------------------------------------------------------------

@@ -29,6 +29,13 @@ __device__ inline unsigned shared_address(const void* pointer) {
   return static_cast<unsigned>(__cvta_generic_to_shared(pointer));
 }
 
+// Two floats of shared memory, at an address of that window that is a multiple of 8.
+__device__ inline float2 load_pair(unsigned address) {
+  float2 v;
+  asm volatile("ld.shared.v2.f32 {%0, %1}, [%2];" : "=f"(v.x), "=f"(v.y) : "r"(address));
+  return v;
+}
+
 // ---- barriers in shared memory -----------------------------------------------------------------
 // A phase is complete when `count` threads have arrived and all expected bytes have; then the next
 // one begins. Phases are told apart by their parity, 0 first. Waiting for parity 1 of a fresh
@@ -111,14 +118,13 @@ __device__ inline void bulk_copy(void* shared_destination, const void* source, u
 }
 
 // A float tensor of four dimensions, the last one contiguous, and the box of it that is copied at
-// once. In shared memory the box has rows of 64 bytes. Where it is swizzled, their four pieces of
-// 16 bytes are permuted: piece i of the row at address a is at i ^ (a / 128 mod 4).
+// once. In shared memory the box has rows of 64 bytes, whose four pieces of 16 bytes are permuted:
+// piece i of the row at address a is at i ^ (a / 128 mod 4).
 using TensorMap = CUtensorMap;
 
 // The map of x [N,H,W,C] for boxes of `pixels` successive pixels of a row with 16 channels each. x
 // is aligned to 16 bytes, C a multiple of 4, pixels at most 256. Throws std::runtime_error.
-TensorMap pixel_row_map(OpName op, const float* x, int n, int h, int w, int c, int pixels,
-                        bool swizzled);
+TensorMap pixel_row_map(OpName op, const float* x, int n, int h, int w, int c, int pixels);
 
 // Copies the box that begins at x[n, row, column, channel]: what lies outside x is zero. The
 // destination is aligned to 512 bytes.
