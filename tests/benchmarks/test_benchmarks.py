@@ -42,7 +42,8 @@ def test_tiles_are_tuned_with_graphs(captured, forbidden, tmp_path, capsys, monk
     (row,) = json.loads(path.read_text())["rows"]
     assert row["product"] == [36, 16, 144, 1]
     tried = {(c["tile"], c["splits"]) for c in row["candidates"]}
-    assert {("64x32", 1), ("64x32", 2), ("wgmma", 1)} <= tried
+    assert {("64x32", 1), ("64x32", 2)} <= tried
+    assert (("wgmma", 1) in tried) == ("sm_90" in convnet.backend.get("cuda").describe())
     assert row["rule"]["tile"] == "64x32"
     assert row["gain"] == pytest.approx(row["rule"]["ms"] / row["best"]["ms"])
     assert row["best"]["ms"] == min(c["ms"] for c in row["candidates"])
