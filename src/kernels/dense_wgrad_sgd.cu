@@ -7,8 +7,8 @@
 // Tensors: x [N,C], dy [N,K]: read. w, velocity [K,C]: read and written. db [K] or null: written.
 // dw is in registers only (or, with splits, its parts are in the workspace).
 // Mapping: the product of conv_wgrad.cu, with its plan: m = k, n = c, and the sum over n. Both
-// operands are read along their tile. The epilogue reads velocity and w where conv_wgrad.cu would
-// write dw; with splits that is done by the kernel that adds them up. The sums are formed as there
+// operands are read along their tile. The epilogue reads velocity and w, which the block has asked for
+// at its start, where conv_wgrad.cu would write dw; with splits that is done by the kernel that adds them up. The sums are formed as there
 // and the update is that of sgd.cu, so that all bits are those of the two operations. 128-bit
 // accesses need C and K to be multiples of 4 and aligned arrays.
 // Cost: 2 N C K flops; 8 bytes read and 8 written for a weight, where the two operations read 12
@@ -29,6 +29,7 @@ __global__ void __launch_bounds__(T::kThreads, T::blocks(kVector))
     dense_wgrad_sgd_kernel(const WgradSgdParameters parameters, const float* x, const float* dy) {
   const TileCoord coord = block_coord(parameters.plan);
   const unsigned first_row = coord.tile_m * T::kM, first_column = coord.tile_n * T::kN;
+  prefetch_tile<T>(parameters, first_row, first_column);
   const unsigned n = parameters.n, c = parameters.c, k = parameters.k;
   MatrixColumns<T::kM, T::kThreads, kVector> gradients(dy, k, n, first_row, k);
   MatrixColumns<T::kN, T::kThreads, kVector> inputs(x, c, n, first_column, c);

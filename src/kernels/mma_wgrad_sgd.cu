@@ -22,6 +22,7 @@ __global__ void __launch_bounds__(T::kThreads, T::kBlocks)
   if constexpr (kCompiledForMma) {
     const TileCoord coord = block_coord(parameters.plan);
     const unsigned first_row = coord.tile_m * T::kM, first_column = coord.tile_n * T::kN;
+    prefetch_tile<T>(parameters, first_row, first_column);
     const unsigned n = parameters.n, c = parameters.c, k = parameters.k;
     using Gradients = MmaMatrixColumns<T::kM, T::kThreads, kVector>;
     using Inputs = MmaMatrixColumns<T::kN, T::kThreads, kVector>;

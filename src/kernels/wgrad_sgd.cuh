@@ -4,6 +4,7 @@
 
 #include "conv.cuh"
 #include "device/launch.h"
+#include "device/prefetch.h"
 #include "device/vectors.h"
 #include "update.cuh"
 
@@ -18,6 +19,23 @@ struct WgradSgdParameters {
   SgdRule rule;
   bool vector_out;
 };
+
+// Asks for a block's tile of w and of the velocity, which the update reads when the product is done:
+// they come from DRAM while it is formed, and the update, whose loads wait for its stores, finds them
+// in L2. 128 KiB for a tile of 128 x 128.
+template <class T>
+__device__ inline void prefetch_tile(const WgradSgdParameters& s, unsigned first_row,
+                                     unsigned first_column) {
+  constexpr unsigned kLine = 32, kLines = T::kN / kLine;  // floats of a line; lines of a row
+  if (s.partials != nullptr) return;
+  for (unsigned i = threadIdx.x; i < T::kM * kLines; i += T::kThreads) {
+    const unsigned row = first_row + i / kLines, column = first_column + i % kLines * kLine;
+    if (row >= s.k || column >= s.c) continue;
+    const std::size_t at = std::size_t{row} * s.c + column;
+    prefetch_to_l2(s.w + at);
+    prefetch_to_l2(s.velocity + at);
+  }
+}
 
 // In place of StoreResult of epilogue.cuh: a finished sum is the gradient of what it is written to.
 struct UpdateResult {

@@ -50,6 +50,21 @@ def test_vector_loads(load: str, registers: list[str], stores: int) -> None:
     assert out[: len(expected)].tolist() == expected
 
 
+@pytest.mark.parametrize(
+    "hint", ["prefetch.global.L2 [%in0];", "prefetch.L1 [%in0+4];", "prefetch.global.L2 [%l9];"]
+)
+def test_prefetch_changes_nothing(hint: str) -> None:
+    """A hint, which is of any address: the last one is of none."""
+    body = f"mov.u64 %l9, 64; {hint} ld.global.b32 %r0, [%in0]; st.global.b32 [%out0], %r0;"
+    [out] = run_ptx(body, [words(4) + 7], [words(1)], block=1)
+    assert out.tolist() == [7]
+
+
+def test_prefetch_is_of_global_or_local_memory() -> None:
+    with pytest.raises(PtxError, match="prefetch"):
+        run_ptx("prefetch.shared.L2 [%in0];", [words(4)], [words(1)], block=1)
+
+
 def test_vector_stores() -> None:
     body = """
     mov.u32 %r0, 1; mov.u32 %r1, 2; mov.u32 %r2, 3; mov.u32 %r3, 4; mov.u16 %h0, 0x1FF;

@@ -53,6 +53,7 @@ const Family* family_of(std::string_view mnemonic) {
       {"red", {decode_atom, Op::atom}},
       {"membar", {decode_fence, Op::fence}},
       {"fence", {decode_fence, Op::fence}},
+      {"prefetch", {decode_prefetch, Op::nothing}},
       {"bra", {decode_bra, Op::bra}},
       {"ret", {decode_ret, Op::ret}},
       {"exit", {decode_ret, Op::ret}},

@@ -45,6 +45,7 @@ void decode_ld(Statement& s);
 void decode_st(Statement& s);
 void decode_atom(Statement& s);
 void decode_fence(Statement& s);
+void decode_prefetch(Statement& s);
 // control.cpp
 void decode_bra(Statement& s);
 void decode_ret(Statement& s);

@@ -130,6 +130,15 @@ void decode_atom(Statement& s) {
   if (which == 4) s.ins.c = s.next(t);
 }
 
+// prefetch{.space}.level [address]: a hint, of any address; there are no caches here.
+void decode_prefetch(Statement& s) {
+  s.ins.space = space(s);
+  s.need(s.ins.space == Space::generic || s.ins.space == Space::global ||
+         s.ins.space == Space::local);
+  s.need(s.one_of({"L1", "L2"}) >= 0);
+  s.address();
+}
+
 // ins.combine is the kind: of memory accesses in the block or beyond, of the asynchronous proxy, of
 // mbarrier.init.
 void decode_fence(Statement& s) {
