@@ -12,7 +12,7 @@ _RENAMED = {"logistic": "sigmoid", "softrelu": "softplus", "linear": "affine"}
 
 def _kind(name: str) -> str:
     """A kind of activation, which may be called as it was before."""
-    if name in _RENAMED:
+    if isinstance(name, str) and name in _RENAMED:  # else it is refused like any other
         note(f"activation kind {name!r}", repr(_RENAMED[name]), 4)
         return _RENAMED[name]
     return name
