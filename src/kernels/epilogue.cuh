@@ -26,9 +26,10 @@ struct Epilogue {
 
 enum class EpilogueKind { kPlain, kBias, kMask, kAny };  // the last: what there is, is asked
 
-// Calls store(kind), where the compiler knows the kind: a constant of the type.
 template <EpilogueKind kind>
 using KindConstant = std::integral_constant<EpilogueKind, kind>;
+
+// Calls store(kind) with the epilogue's kind as a KindConstant, so that code is made for each.
 template <class Store>
 __device__ inline void with_kind(const Epilogue& epilogue, Store store) {
   if (epilogue.mask != nullptr) {

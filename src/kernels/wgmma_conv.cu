@@ -179,13 +179,16 @@ struct TapWalk {
   __device__ void advance(AllBarriers& barriers, bool last) {
     if (++u < s.taps_w) {
       address += kPixelBytes;
-    } else if (u = 0; ++t < s.taps_h) {
-      address += (s.slab.pitch - s.taps_w + 1) * kPixelBytes;
-    } else {
-      release(&barriers.slab_empty[at.slot]);
-      at.advance();
-      if (!last) begin(barriers);
+      return;
     }
+    u = 0;
+    if (++t < s.taps_h) {
+      address += (s.slab.pitch - s.taps_w + 1) * kPixelBytes;
+      return;
+    }
+    release(&barriers.slab_empty[at.slot]);
+    at.advance();
+    if (!last) begin(barriers);
   }
 };
 
