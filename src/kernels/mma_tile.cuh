@@ -19,7 +19,7 @@
 //              four 8 x 4 matrices at once.
 //   AlongRows  [k][row]: piece row / 4 of a k is at (row / 4) ^ (2 (k mod 4)). Read as float4.
 // Which row of the tile is which row of an mma is free, as long as A, B and C agree. It is chosen
-// so that a lane's sums lie in fours along a row of C: eights() below says where.
+// so that a lane's sums lie in fours along a row of C: row() and the quads of a layout say which.
 #pragma once
 
 #include "device/async_copy.h"
