@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from collections.abc import Callable
 from typing import Any, NoReturn
@@ -151,6 +152,17 @@ def integer(low: int, high: int | None = None) -> Callable[[str], int]:
 def integers(low: int, high: int | None = None) -> Callable[[str], list[int]]:
     """Whole numbers with commas between them."""
     return lambda text: [integer(low, high)(word) for word in text.split(",")]
+
+
+def numbers(text: str) -> list[float]:
+    """Finite numbers with commas between them."""
+    try:
+        found = [float(word) for word in text.split(",")]
+    except ValueError:
+        found = []
+    if not found or not all(map(math.isfinite, found)):
+        raise argparse.ArgumentTypeError(f'expected numbers with commas between them, got "{text}"')
+    return found
 
 
 def positive(most: float, below: bool = False) -> Callable[[str], float]:

@@ -1,24 +1,49 @@
-"""The `convnet import` commands."""
+"""The `convnet import` and `convnet export` commands."""
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from convnet.cli.arguments import Commands, chosen, integer
+from convnet.cli.arguments import Commands, Parser, chosen, integer, numbers, warn
 from convnet.common.exit_codes import DONE
 from convnet.common.files import replace
 from convnet.data.sources import PUBLISHED
 
+if TYPE_CHECKING:
+    from convnet.exchange.imported_run import Imported
+
 
 def add_commands(commands: Commands) -> None:
-    """Adds `import` and what can be imported."""
-    group = commands.group("import", "Turn the net of another program into a configuration.")
-    cuda = Commands(group, "KIND").add(
-        "cuda-convnet",
-        _cuda_convnet,
-        "Read cuda-convnet's layer definition and parameter files (docs/importing.md).",
+    """Adds `import`, `export`, and what they know."""
+    kinds = Commands(
+        commands.group("import", "Turn another program's net into one of ours."), "KIND"
     )
+    _add_cuda_convnet(kinds)
+    torch = kinds.add("torch", _torch, "Make a run of a state dict of PyTorch (docs/importing.md).")
+    torch.argument("file", "FILE", "a file of torch.save, or .safetensors")
+    torch.option(
+        "--net", "PRESET|CFG", "the net (default: the preset with these shapes)", default=""
+    )
+    torch.option("--std", "S,S,S", "of images from 0 to 1 (default: torchvision's)", numbers)
+    _add_run(torch, "of images from 0 to 1 (default: torchvision's)")
+    kinds = Commands(commands.group("export", "Write a trained net for another program."), "KIND")
+    torch = kinds.add("torch", _export_torch, "Write the weights of a run as a state dict.")
+    torch.argument("run", "RUN", "run folder or checkpoint file")
+    torch.out("FILE", "a file that ends in .pth, .pt or .safetensors", required=True)
+
+
+def _add_run(command: Parser, mean: str) -> None:
+    """The options of commands that make a run of weights."""
+    command.out("RUN", "folder of the run (default: runs/<date>-<name>)")
+    command.option("--mean", "M,M,M", f"mean to subtract, {mean}", numbers)
+    command.option("--classes", "FILE", "names of the classes, a line each", default="")
+
+
+def _add_cuda_convnet(kinds: Commands) -> None:
+    text = "Read cuda-convnet's layer definition and parameter files (docs/importing.md)."
+    cuda = kinds.add("cuda-convnet", _cuda_convnet, text)
     cuda.argument("definition", "DEF", "layer definition file")
     cuda.argument("parameters", "PARAMS", "layer parameter file")
     cuda.out("FILE", "configuration to write (default: DEF's name.toml)")
@@ -51,4 +76,27 @@ def _cuda_convnet(arguments: argparse.Namespace) -> int:
     replace(report, text)
     print(found.text())
     print(f"wrote {output} and {report}; train it with: {way}")
+    return DONE
+
+
+def _torch(arguments: argparse.Namespace) -> int:
+    from convnet.exchange.torch.importer import import_torch
+
+    options = chosen(arguments, "out", "net", "mean", "std", "classes")
+    return _made(import_torch(arguments.file, **options))
+
+
+def _made(found: Imported) -> int:
+    for note in found.notes:
+        print(note)
+    print(f"{found.layers} layers, {found.parameters:,} parameters")
+    print(f"wrote {found.run}; use it with: convnet predict {found.run} IMAGE")
+    return DONE
+
+
+def _export_torch(arguments: argparse.Namespace) -> int:
+    from convnet.exchange.torch.exporter import export_torch
+
+    for path in export_torch(arguments.run, arguments.out, warn):
+        print(f"wrote {path}")
     return DONE

@@ -40,7 +40,7 @@ class DataConfig:
         val_fraction: part of a folder without train/ and val/ that is held out, in (0, 1).
         bad_files: what becomes of files of a folder that cannot be decoded.
         mean: what is subtracted: the mean image, one mean per channel, or nothing.
-        scale: multiplies the difference; above 0.
+        scale: multiplies the difference; above 0; one number, or one for each channel.
         workers: processes that decode images that do not fit in memory (0: threads of the training
             process; "auto": by the number of CPUs); changes no result.
     """
@@ -51,7 +51,7 @@ class DataConfig:
     val_fraction: float = setting(0.1, above=0, below=1)
     bad_files: Literal["error", "skip"] = "error"
     mean: Literal["image", "channel", "none"] = "image"
-    scale: float = setting(1 / 256, above=0)
+    scale: float | tuple[float, ...] = setting(1 / 256, above=0)
     workers: int | Literal["auto"] = setting("auto", low=0, high=1024)
 
 

@@ -1,1 +1,1 @@
-"""Nets and weights of other programs."""
+"""Nets of other programs: definitions and weights, read and written without those programs."""

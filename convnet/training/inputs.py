@@ -7,7 +7,7 @@ import numpy as np
 from convnet import backend as backends
 from convnet import ops
 from convnet.backend import Array, Backend
-from convnet.config import Config
+from convnet.config import Config, ConfigError
 from convnet.data import Batch, Statistics
 from convnet.data.augment import crop_size
 from convnet.training.staging import Uploads
@@ -35,7 +35,7 @@ class Preparer:
     def __init__(self, backend: Backend, stats: Statistics, cfg: Config, shape: Shape) -> None:
         self.backend = backend
         self.crop = crop_size(shape, cfg.augment)
-        self.scale = cfg.data.scale
+        self.scale, self._channel_scale = _scales(cfg, backend, shape[2])
         self._mean = backend.asarray(stats.mean)
         self._uploads = Uploads(backend)
         self._arrays = backend.empty((0, *self.crop, shape[2])), backend.empty((0,), np.int32)
@@ -49,7 +49,10 @@ class Preparer:
             images, offsets, mirror, noise, labels = there
             self.labels[...] = labels
             options = {"crop": self.crop, "noise": noise, "scale": self.scale, "out": x}
-            return ops.augment(images, offsets, mirror, self._mean, **options)
+            ops.augment(images, offsets, mirror, self._mean, **options)
+            if self._channel_scale is not None:
+                x *= self._channel_scale
+            return x
 
     def _room_for(self, count: int) -> tuple[Array, Array]:
         """Arrays for the input and the labels of a batch, parts of the largest so far."""
@@ -61,3 +64,17 @@ class Preparer:
             x, labels = self._arrays
             self._parts[count] = x[:count], labels[:count]
         return self._parts[count]
+
+
+def _scales(cfg: Config, backend: Backend, channels: int) -> tuple[float, Array | None]:
+    """`data.scale` as one number for all channels and, where they differ, float32 [C] besides.
+
+    Raises: ConfigError: there is not one for each channel.
+    """
+    scale = cfg.data.scale
+    if not isinstance(scale, tuple):
+        return scale, None
+    if len(scale) != channels:
+        expected = f"expected a number, or one for each of {channels} channels, got {len(scale)}"
+        raise ConfigError(f"{cfg.origin}: data.scale: {expected}")
+    return 1.0, backend.asarray(np.asarray(scale, np.float32))

@@ -122,6 +122,15 @@ TOTALS = {
 }
 
 
+def test_torchvisions_net(monkeypatch):
+    monkeypatch.delenv("CONVNET_DATA", raising=False)
+    net = net_of(load_config("alexnet-torchvision"), "cpu", sizes_only=True)
+    assert (net.parameter_count, net.macs) == TOTALS["alexnet-one-tower"]
+    sides = {name: net.shapes[name][0] for name in ("conv1", "pool1", "pool2", "pool5")}
+    assert sides == {"conv1": 55, "pool1": 27, "pool2": 13, "pool5": 6}
+    assert not [node for node in net.nodes if type(node.layer).__name__ == "LRN"]
+
+
 @pytest.mark.parametrize("name", CONVS)
 def test_presets_of_alexnet(name, monkeypatch):
     monkeypatch.delenv("CONVNET_DATA", raising=False)

@@ -1,0 +1,137 @@
+"""A run folder for weights that were trained elsewhere.
+
+It has a configuration and one checkpoint, with the mean to subtract, so that `convnet predict`,
+`eval` and `train --init` take it like a run that was trained here.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from convnet.common.reading import LINES, read_text
+from convnet.config import Config
+from convnet.data import Statistics
+from convnet.exchange.errors import ExchangeError
+from convnet.nn.net import Net
+from convnet.nn.weights import misfits
+from convnet.training.checkpoint import statistics_arrays, write
+from convnet.training.run_folder import RunFolder
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """How an image becomes the net's input: (pixel - mean) scale, of a crop of the centre.
+
+    Attributes:
+        size: (height, width) to which the shorter side is resized; of the image before the crop.
+        crop: (height, width) of what the net sees.
+        mean: float32 [1, 1, C] or [H, W, C], in grey levels of 0 to 255, in the order RGB.
+        scale: one number, or one for each channel.
+    """
+
+    size: tuple[int, int]
+    crop: tuple[int, int]
+    mean: np.ndarray
+    scale: float | tuple[float, ...]
+
+    def applied(self, cfg: Config, channels: int) -> Config:
+        """A configuration with this preprocessing."""
+        kind: Literal["channel", "image"] = "image"
+        kind = "channel" if self.mean.shape[:2] == (1, 1) else kind
+        scale, size = self.scale, self.size if cfg.data.source == "folder" else (0, 0)
+        if isinstance(scale, tuple) and len(scale) != channels:
+            raise ExchangeError(f"scale: expected {channels} numbers, got {len(scale)}")
+        data = dataclasses.replace(cfg.data, mean=kind, scale=scale, size=size)
+        crop = dataclasses.replace(cfg.augment, crop=self.crop)
+        net = dataclasses.replace(cfg.net, init="")
+        return dataclasses.replace(cfg, data=data, augment=crop, net=net)
+
+
+@dataclass(frozen=True)
+class Imported:
+    """What an import made.
+
+    Attributes:
+        run: its folder; cfg: its configuration.
+        layers: how many got weights; parameters: how many numbers these are.
+        notes: what to know of it: the net, what was assumed.
+    """
+
+    run: Path
+    cfg: Config
+    layers: int
+    parameters: int
+    notes: tuple[str, ...]
+
+
+def write_run(
+    folder: str | os.PathLike[str] | None,
+    cfg: Config,
+    net: Net,
+    weights: Mapping[str, np.ndarray],
+    preprocessing: Preprocessing,
+    classes: Sequence[str],
+    origin: Mapping[str, object],
+) -> Path:
+    """Makes the folder of a run with these weights.
+
+    Args:
+        folder: where, with no run in it; None: a dated one under runs/.
+        cfg: its configuration, preprocessing applied.
+        net: of that configuration, perhaps of sizes only.
+        weights: of all its parameters, float32, by their names here.
+        preprocessing: its mean goes into the checkpoint.
+        classes: names of the outputs.
+        origin: what to note in the checkpoint of where the weights are from.
+
+    Returns: the folder.
+    Raises:
+        ExchangeError: a weight that is missing or does not fit, with both shapes.
+        RunError: a run is there. OSError: it cannot be written.
+    """
+    params = [param for node in net.nodes if node.share is None for param in node.layer.params]
+    try:
+        misfits(params, weights, strict=True)
+    except ValueError as error:
+        raise ExchangeError(str(error)) from None
+    channels = net.in_shape[-1]
+    size = preprocessing.size if any(preprocessing.size) else preprocessing.crop
+    colour = np.zeros(channels), np.zeros((channels, channels))  # no colour noise is known
+    stats = Statistics(np.asarray(preprocessing.mean, np.float32), *colour)
+    state = {
+        "step": 0,
+        "epoch": 0,
+        "classes": list(classes),
+        "picture": [*size, channels],
+        "config": cfg.to_dict(),
+        "imported": dict(origin),
+    }
+    run = RunFolder.create(folder, cfg)
+    try:
+        run.checkpoints.folder.mkdir(exist_ok=True)
+        write(run.checkpoints.best, state, {**weights, **statistics_arrays(stats)})
+    finally:
+        run.close()
+    return run.path
+
+
+def class_names(path: str, count: int) -> list[str]:
+    """The names of the classes, a line each; without a file "class 0", "class 1", ...
+
+    Raises: ExchangeError: another number of lines than classes. OSError: it cannot be read.
+    """
+    if not path:
+        return [f"class {number}" for number in range(count)]
+    names = [line.strip() for line in read_text(Path(path), LINES).splitlines()]
+    if len(names) != count or len(set(names)) != count or not all(names):
+        raise ExchangeError(
+            f"{path}: expected {count} different names of classes, a line each, got {len(names)}"
+        )
+    return names

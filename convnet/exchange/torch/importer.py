@@ -1,0 +1,263 @@
+"""`convnet import torch`: a state dict as a run.
+
+A state dict has names and shapes, and no strides, pads or order of layers. So the net is one of the
+presets, found by the shapes, or one that is named; the tensors are taken in the order of the file,
+which is that in which modules were registered, and each must have the shape that its layer has.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from convnet.common.tensor_header import read_header, read_tensors
+from convnet.config import Config, load_config, presets
+from convnet.data.sources import PUBLISHED
+from convnet.exchange.errors import ExchangeError
+from convnet.exchange.imported_run import Imported, Preprocessing, class_names, write_run
+from convnet.exchange.layouts import foreign_shape, from_foreign, parameters, weighted
+from convnet.exchange.torch.archive import Archive
+from convnet.exchange.torch.pickles import Tensor
+from convnet.nn.net import Net
+from convnet.training.nets import build_net
+
+# The normalization of torchvision's models: of images from 0 to 1, in the order RGB.
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+_LEVELS = 255.0
+_TORCHVISION = ("features.", "classifier.")
+_TORCHVISION_PRESET = "alexnet-torchvision"
+_WRAPPERS = (
+    "state_dict",
+    "model_state_dict",
+    "model",
+    "net",
+)  # of dictionaries around a state dict
+_PARALLEL = "module."  # begins the names of nets that were trained by DataParallel
+_NAMES = {"weight": "w", "bias": "b"}
+_MOST_MODULES = 1000
+
+
+@dataclass(frozen=True)
+class StateDict:
+    """What a file holds.
+
+    Attributes:
+        path: of the file.
+        shapes: by the names of the tensors, in the order of the file.
+        read: gives the values of a tensor, float32 or integers.
+    """
+
+    path: Path
+    shapes: dict[str, tuple[int, ...]]
+    read: Callable[[str], np.ndarray]
+
+    def modules(self) -> dict[str, dict[str, str]]:
+        """The tensors by module: {"features.0": {"w": "features.0.weight", "b": ...}}.
+
+        Raises: ExchangeError: a tensor that is neither weight nor bias.
+        """
+        found: dict[str, dict[str, str]] = {}
+        for name in self.shapes:
+            module, _, kind = name.rpartition(".")
+            if kind not in _NAMES:
+                what = (
+                    "batch normalization, which there is none of here"
+                    if "running" in kind
+                    else "other"
+                )
+                raise ExchangeError(
+                    f"{self.path}: expected weights and biases, got {name[:80]!a} ({what})"
+                )
+            found.setdefault(module, {})[_NAMES[kind]] = name
+        if not 0 < len(found) <= _MOST_MODULES:
+            raise ExchangeError(
+                f"{self.path}: expected up to {_MOST_MODULES} layers, got {len(found)}"
+            )
+        return found
+
+
+@contextlib.contextmanager
+def open_state_dict(path: Path) -> Iterator[StateDict]:
+    """A file of torch.save, of either format, or of safetensors.
+
+    Raises:
+        ExchangeError: damaged, or no state dict. OSError: it cannot be read.
+    """
+    if path.suffix == ".safetensors":
+        try:
+            _, entries = read_header(path)
+            arrays = read_tensors(path)[1]
+        except ValueError as error:
+            raise ExchangeError(f"{path}: expected a file of safetensors, got {error}") from None
+        shapes = {name: entry.shape for name, entry in entries.items()}
+        names = sorted(shapes, key=lambda name: _place(name, shapes))
+        yield StateDict(path, {name: shapes[name] for name in names}, arrays.__getitem__)
+        return
+    with Archive(path) as archive:
+        tensors = _tensors(path, archive.saved)
+        shapes = {name: tensor.shape for name, tensor in tensors.items()}
+        yield StateDict(path, shapes, lambda name: archive.array(tensors[name]))
+
+
+def _tensors(path: Path, saved: Any) -> dict[str, Tensor]:
+    """The tensors of a state dict, or of the one in a training checkpoint, by name."""
+    for key in _WRAPPERS:
+        if isinstance(saved, dict) and isinstance(saved.get(key), dict):
+            saved = saved[key]
+            break
+    if not isinstance(saved, dict) or not saved:
+        raise ExchangeError(
+            f"{path}: expected a state dict, got {type(saved).__name__.lstrip('_')}"
+        )
+    for name, tensor in saved.items():
+        if not isinstance(name, str) or not isinstance(tensor, Tensor):
+            raise ExchangeError(
+                f"{path}: expected tensors by name, got {str(name)[:60]!a} of another kind"
+            )
+    return {name.removeprefix(_PARALLEL): tensor for name, tensor in saved.items()}
+
+
+def _place(name: str, shapes: Mapping[str, tuple[int, ...]]) -> tuple[object, ...]:
+    """Where a tensor of a safetensors file, which is in no order, comes: those of convolutions
+    before those of dense layers, each by their names, in which numbers count as numbers."""
+    module = name.rpartition(".")[0]
+    rank = len(shapes.get(f"{module}.weight", ()))
+    words = re.split(r"(\d{1,9})", module)
+    parts = [(int(word), "") if word.isdecimal() else (-1, word) for word in words]
+    return -rank, parts, name.endswith("bias")
+
+
+# ---- which net -----------------------------------------------------------------------------------
+
+
+def misfit(net: Net, state: StateDict) -> str:
+    """Why the tensors of a file are not those of a net, with both shapes; empty where they are."""
+    nodes, modules = weighted(net), state.modules()
+    for node, (module, names) in zip(nodes, modules.items(), strict=False):
+        for name in dict.fromkeys([*parameters(node.layer), *names]):
+            here = foreign_shape(node.layer, name) if name in parameters(node.layer) else None
+            there = state.shapes[names[name]] if name in names else None
+            if here != there:
+                shapes = f"expected {here or 'none'}, got {there or 'none'}"
+                return f"{module} for {node.name}: {name}: {shapes}"
+    if len(nodes) != len(modules):
+        return f"expected {len(nodes)} layers with weights, got {len(modules)}"
+    return ""
+
+
+def net_of_shapes(cfg: Config, state: StateDict) -> Net:
+    """The net of a configuration with as many outputs as the file has; sizes only."""
+    last = [*state.modules().values()][-1]
+    classes = next(iter(state.shapes[last.get("w", last.get("b", ""))]), 1)
+    known = PUBLISHED.get(cfg.data.source)
+    shape = (
+        known.shape if known else (*(cfg.data.size if any(cfg.data.size) else cfg.augment.crop), 3)
+    )
+    return build_net(cfg, shape, classes, "cpu", sizes_only=True)
+
+
+def recognised(state: StateDict) -> Config:
+    """The preset whose shapes are those of the file.
+
+    Raises: ExchangeError: there is none, or there are several.
+    """
+    found = []
+    for name in presets():
+        with contextlib.suppress(ValueError):  # a net of another number of classes, for example
+            cfg = load_config(name)
+            if not misfit(net_of_shapes(cfg, state), state):
+                found.append(cfg)
+    names = [cfg.name for cfg in found]
+    if _TORCHVISION_PRESET in names and all(name.startswith(_TORCHVISION) for name in state.shapes):
+        return found[names.index(_TORCHVISION_PRESET)]
+    if len(found) != 1:
+        what = f"fits {', '.join(names)}" if found else "fits no preset"
+        raise ExchangeError(f"{state.path}: {what}; name the net: --net PRESET or a file of yours")
+    return found[0]
+
+
+# ---- the import ----------------------------------------------------------------------------------
+
+
+def import_torch(
+    path: str | os.PathLike[str],
+    out: str | os.PathLike[str] | None = None,
+    net: str = "",
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    classes: str = "",
+) -> Imported:
+    """Reads a state dict and writes a run with its weights.
+
+    Args:
+        path: a file of torch.save (a state dict, or a training checkpoint with one in it), or of
+            safetensors.
+        out: folder of the run; None: a dated one under runs/.
+        net: a preset or a configuration file; empty: the preset that the shapes are those of.
+        mean, std: of the normalization, for images from 0 to 1 in the order RGB, one for each
+            channel; None: those of torchvision for colour, 0 and 1 for grey.
+        classes: a file with the names of the classes, a line each.
+
+    Raises:
+        ExchangeError: naming the file, and the layer and both shapes where a weight does not fit.
+        ConfigError: of `net`. OSError: a file cannot be read or written.
+    """
+    with open_state_dict(Path(path)) as state:
+        cfg = load_config(net) if net else recognised(state)
+        made = net_of_shapes(cfg, state)
+        if why := misfit(made, state):
+            raise ExchangeError(f"{path}: not a net like {cfg.name}: {why}")
+        channels = made.in_shape[-1]
+        preprocessing = _preprocessing(cfg, made, mean, std)
+        cfg = preprocessing.applied(cfg, channels)
+        nodes, modules = weighted(made), state.modules()
+        weights, notes = {}, [f"the net is {net or cfg.name}"]
+        for node, names in zip(nodes, modules.values(), strict=True):
+            for name, tensor in names.items():
+                values = state.read(tensor)
+                if values.dtype not in (np.float32, np.float64):
+                    raise ExchangeError(f"{path}: {tensor}: expected numbers, got {values.dtype}")
+                values = np.asarray(values, np.float32)
+                weights[f"{node.name}.{name}"] = from_foreign(made, node, name, values)
+    outputs = made.classes or made.shapes[made.nodes[-1].name][-1]
+    if mean is None and std is None:
+        known = "torchvision's mean and std" if channels == 3 else "pixels from 0 to 1"
+        notes.append(f"the file says nothing of preprocessing: {known} (--mean, --std)")
+    origin = {
+        "format": "torch",
+        "file": Path(path).name,
+        "names": {node.name: module for node, module in zip(nodes, modules, strict=True)},
+    }
+    names_of_classes = class_names(classes, outputs)
+    run = write_run(out, cfg, made, weights, preprocessing, names_of_classes, origin)
+    count = sum(array.size for array in weights.values())
+    return Imported(run, cfg, len(nodes), count, tuple(notes))
+
+
+def _preprocessing(
+    cfg: Config, net: Net, mean: Sequence[float] | None, std: Sequence[float] | None
+) -> Preprocessing:
+    """(x / 255 - mean) / std, as (x - 255 mean) times a scale."""
+    channels = net.in_shape[-1]
+    usual = (
+        (IMAGENET_MEAN, IMAGENET_STD) if channels == 3 else ((0.0,) * channels, (1.0,) * channels)
+    )
+    mean, std = tuple(mean or usual[0]), tuple(std or usual[1])
+    for name, values in (("mean", mean), ("std", std)):
+        if len(values) != channels:
+            raise ExchangeError(f"{name}: expected {channels} numbers, got {len(values)}")
+    if min(std) <= 0:
+        raise ExchangeError(f"std: expected numbers above 0, got {min(std)}")
+    scales = tuple(1.0 / (_LEVELS * value) for value in std)
+    known = PUBLISHED.get(cfg.data.source)
+    size = known.shape[:2] if known else cfg.data.size
+    scale = scales[0] if len(set(scales)) == 1 else scales
+    level = np.asarray([[mean]], np.float64) * _LEVELS
+    return Preprocessing(size, cfg.augment.crop, level.astype(np.float32), scale)
