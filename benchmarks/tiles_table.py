@@ -1,4 +1,4 @@
-"""src/kernels/mma_tuned.inc, the table of measured tiles: reading it and writing it."""
+"""src/kernels/gemm/tuned.inc, the table of measured tiles: reading it and writing it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-TABLE = Path(__file__).resolve().parent.parent / "src" / "kernels" / "mma_tuned.inc"
+TABLE = Path(__file__).resolve().parent.parent / "src" / "kernels" / "gemm" / "tuned.inc"
 # By the names that the compiled modules use.
 TILES = {
     "256x128": "kHuge",

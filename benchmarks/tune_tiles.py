@@ -7,12 +7,12 @@
 
 For each convolution and dense layer, pass and precision, every tile with several numbers of
 splits, and on Hopper the kernel with wgmma, take turns with what the rules choose
-(src/kernels/mma_plan.cu, wgmma_plan.cu): all of them for a few turns, and the fastest again beside
-the rules'. Before that each is checked against float64 at a sample of its results. On a GPU a turn
-is one CUDA graph of many calls, so that Python's part is not measured. The JSON is written after
-every product, and what it holds already is not measured again.
+(src/kernels/gemm/mma_plan.cu, wgmma_plan.cu): all of them for a few turns, and the fastest again
+beside the rules'. Before that each is checked against float64 at a sample of its results. On a GPU
+a turn is one CUDA graph of many calls, so that Python's part is not measured. The JSON is written
+after every product, and what it holds already is not measured again.
 
---write makes src/kernels/mma_tuned.inc of it, with the rows that gain at least --least, beside
+--write makes src/kernels/gemm/tuned.inc of it, with the rows that gain at least --least, beside
 those for other products that are there; plans then prefer these rows on every GPU, and results
 change by the order of their sums. Build again and run the tests of tests/kernels after it.
 

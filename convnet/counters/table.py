@@ -43,7 +43,7 @@ def _against(kernel: dict[str, Any], metric: str) -> str:
 
 
 def short_source(source: str) -> str:
-    """``mma_tile.cuh:152 < mma_gather.cuh:75 < mma_fprop.cu:72`` of a line and the calls that it
+    """``mma.cuh:152 < mma_gather.cuh:75 < mma_fprop.cu:72`` of a line and the calls that it
     was inlined by: files without their folders, and no names of functions."""
     places = [place.partition(" (")[0] for place in source.split(", inlined at ")]
     return " < ".join(place.rpartition("/")[2] for place in places)

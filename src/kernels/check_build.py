@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """What the CUDA compiler made of the kernels, checked without a GPU.
 
-Compiles every .cu file of this folder for each architecture, as the build does, and reads ptxas'
-report and the disassembly. Exits with 1, naming the kernel and the architecture, when
+Compiles every .cu file of this folder and of gemm/ for each architecture, as the build does, and
+reads ptxas' report and the disassembly. Exits with 1, naming the kernel and the architecture, when
 
 - a kernel uses local memory: registers were spilled, or an array is indexed at run time;
 - a matrix product that should read 128 bits at a time does not;
@@ -61,7 +61,7 @@ REGISTERS = 65536  # of a multiprocessor
 # the system, and threads (CUDA programming guide, technical specifications).
 SHARED = {"80": 164, "86": 100, "89": 100, "90": 228, "100": 228, "120": 100}
 THREADS = {"80": 2048, "86": 1536, "89": 1536, "90": 2048, "100": 2048, "120": 1536}
-STAGE_BYTES = 4 * 16 * 4  # of a row of a tile in mma_tile.cuh: stages, k of a step, bytes
+STAGE_BYTES = 4 * 16 * 4  # of a row of a tile in gemm/mma.cuh: stages, k of a step, bytes
 
 # The Hopper kernels: tile (pixels, filters) and math; of wgrad, math. A wgmma is 64 pixels, by two
 # warpgroups, and two steps are written out, with operands of their own; in wgrad it is 64 rows of
@@ -338,12 +338,12 @@ def main() -> int:
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--tiles", action="store_true", help="a table of tensor-core tiles")
     parser.add_argument("--registers", type=Path, help="a file to write for VGPU_REGISTERS")
-    parser.add_argument("sources", nargs="*", type=Path, help="default: every .cu file here")
+    parser.add_argument("sources", nargs="*", type=Path, help="default: every .cu file")
     options = parser.parse_args()
     try:
         nvcc, nvdisasm = find_tool("nvcc"), find_tool("nvdisasm")
         archs = chosen_archs(options.archs, run([nvcc, "--list-gpu-arch"]))
-        sources = options.sources or sorted(KERNELS.glob("*.cu"))
+        sources = options.sources or sorted(KERNELS.rglob("*.cu"))
         with ThreadPoolExecutor(options.jobs) as pool:
             tasks = [
                 pool.submit(compile_kernels, source, arch, nvcc, nvdisasm)

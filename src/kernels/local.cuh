@@ -3,14 +3,14 @@
 // Nothing is shared between places, so each is a small matrix product with the images as one of its
 // sizes,
 //   C[m, j] = sum_i A[m, i] B[j, i],
-// and the tiles of all of them make up one grid. tile.cuh says how a block computes a tile.
+// and the tiles of all of them make up one grid. gemm/simt.cuh says how a block computes a tile.
 #pragma once
 
-#include "epilogue.cuh"
 #include "fast_divmod.cuh"
-#include "gather.cuh"
+#include "gemm/epilogue.cuh"
+#include "gemm/gather.cuh"
+#include "gemm/simt.cuh"
 #include "ops.h"
-#include "tile.cuh"
 
 namespace convnet {
 

@@ -6,7 +6,7 @@
 //
 // Tensors:  dy [N,P,Q,K], w [P,Q,K,R,S,C/G], relu_mask [N,H,W,C] or null read; dx [N,H,W,C]
 //           written: zero where relu_mask <= 0, and where no window comes.
-// Mapping:  a block computes 64 images x 32 channels of one pixel and group (tile.cuh): a gather,
+// Mapping:  a block computes 64 images x 32 channels of one pixel and group (gemm/simt.cuh): a gather,
 //           so that nothing is added to memory and the order of the sum is fixed.
 // Edges:    reads beyond the image and beyond a size are zeros. 128-bit loads where C/G and K/G
 //           are multiples of four and arrays are aligned to 16 bytes.

@@ -5,8 +5,8 @@
 //   C[m, j] = sum_i A[m, i] B[j, i]:   m = n,  j = k,  i = (r,s,c)
 //
 // Tensors:  x [N,H,W,C], w [P,Q,K,R,S,C/G], b [P,Q,K] or null read; y [N,P,Q,K] written.
-// Mapping:  a block computes 64 images x 32 filters of one place and group (tile.cuh). A is read
-//           from x by gather.cuh, with the same window in all rows.
+// Mapping:  a block computes 64 images x 32 filters of one place and group (gemm/simt.cuh). A is read
+//           from x by gemm/gather.cuh, with the same window in all rows.
 // Edges:    reads beyond the image and beyond a size are zeros. 128-bit loads where C/G is a
 //           multiple of four and arrays are aligned to 16 bytes.
 // Limits:   2 N P Q K R S C/G operations. Every filter is read once for 64 images: with fewer, the

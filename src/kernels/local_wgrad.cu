@@ -6,7 +6,7 @@
 //
 // Tensors:  x [N,H,W,C], dy [N,P,Q,K] read; dw [P,Q,K,R,S,C/G], db [P,Q,K] (may be null) written.
 // Mapping:  a block computes 32 filters x 64 elements of their windows, of one place and group
-//           (tile.cuh), and adds up the images in order. db: a thread an element, in a launch of
+//           (gemm/simt.cuh), and adds up the images in order. db: a thread an element, in a launch of
 //           its own.
 // Edges:    reads beyond the image and beyond a size are zeros. 128-bit loads where C/G and K/G
 //           are multiples of four and arrays are aligned to 16 bytes.

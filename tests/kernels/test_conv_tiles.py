@@ -1,6 +1,6 @@
 """Convolutions of the shapes that decide which tile a GPU kernel takes, and how a sum is split.
 
-The kernels choose by the numbers of pixels, of filters and of channels (src/kernels/conv.cu for
+The kernels choose by the numbers of pixels, of filters and of channels (gemm/conv.cu for
 FFMA, mma_plan.cu for tensor cores). These cases go through every branch of the former, for 128-bit
 loads and without, with ragged edges; test_conv.py has the geometry, test_precision.py the
 other tiles.

@@ -2,7 +2,7 @@
 
 With one term that is not zero, a result is the product of two operands as the unit took them. So
 these tests say of a GPU what the virtual GPU only models: that TF32 operands lose their low 13 bits
-(src/kernels/mma_tile.cuh leaves them set), and which operand of an mma is which.
+(src/kernels/gemm/mma.cuh leaves them set), and which operand of an mma is which.
 """
 
 from __future__ import annotations

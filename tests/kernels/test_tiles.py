@@ -219,7 +219,7 @@ def test_the_cpu_has_no_tiles():
 
 @pytest.mark.skipif(shutil.which("nvcc") is None, reason="needs nvcc")
 def test_what_tune_tiles_writes_is_a_table(tmp_path, monkeypatch):
-    """mma_tuned.cu takes the file, and finds its rows."""
+    """tuned.cu takes the file, and finds its rows."""
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
     import tiles_table
 
@@ -228,10 +228,10 @@ def test_what_tune_tiles_writes_is_a_table(tmp_path, monkeypatch):
         row("A GPU", "fprop", "tf32", (64, 32, 96, 2), "256x128", 1, "mma", "conv2, 0.2 ms"),
         row("A GPU", "wgrad", "fp32", (8, 9, 1000, 1), "64x32", 7),
     ]
-    (tmp_path / "mma_tuned.inc").write_text(tiles_table.table_text(rows))
-    assert tiles_table.read_table(tmp_path / "mma_tuned.inc") == rows
-    kernels = ROOT / "src" / "kernels"
-    (tmp_path / "mma_tuned.cu").write_text((kernels / "mma_tuned.cu").read_text())
+    (tmp_path / "tuned.inc").write_text(tiles_table.table_text(rows))
+    assert tiles_table.read_table(tmp_path / "tuned.inc") == rows
+    kernels = ROOT / "src" / "kernels" / "gemm"
+    (tmp_path / "tuned.cu").write_text((kernels / "tuned.cu").read_text())
     (tmp_path / "main.cu").write_text(MAIN)
     command = [
         "nvcc",
@@ -251,7 +251,7 @@ def test_what_tune_tiles_writes_is_a_table(tmp_path, monkeypatch):
 
 # find_tuned() alone, with nothing else of the kernels.
 MAIN = """\
-#include "mma_tuned.cu"
+#include "tuned.cu"
 #include <cstdio>
 int main() {
   using namespace convnet;

@@ -4,7 +4,7 @@
     python tests/stress/mutate_kernels.py lrn.cuh softmax.cu     # in these files
     python tests/stress/mutate_kernels.py --kinds barrier,bound  # of these kinds
     python tests/stress/mutate_kernels.py --tests tests/kernels/test_lrn.py lrn.cuh
-    python tests/stress/mutate_kernels.py --list tile.cuh        # what would be planted
+    python tests/stress/mutate_kernels.py --list gemm/simt.cuh   # what would be planted
 
 A copy of the sources gets all faults of those files at once, each asleep until its number is
 chosen, and is built once for the virtual GPU, which takes nvcc and some minutes. The tests are

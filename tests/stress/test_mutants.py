@@ -56,19 +56,21 @@ def test_what_the_compiler_evaluates_is_left_alone():
 def planted(tmp_path_factory):
     """Every fault in the kernels."""
     folder = tmp_path_factory.mktemp("kernels")
-    for path in KERNELS.glob("*.cu*"):
-        (folder / path.name).write_text(path.read_text())
+    (folder / "gemm").mkdir()
+    for path in KERNELS.rglob("*.cu*"):
+        (folder / path.relative_to(KERNELS)).write_text(path.read_text())
     return mutants.plant_all(folder)
 
 
 def test_every_kernel_and_every_barrier_gets_one(planted):
-    kernels = {p.name for p in KERNELS.glob("*.cu") if "__global__" in p.read_text()}
+    found = [path for path in KERNELS.rglob("*.cu") if "__global__" in path.read_text()]
+    kernels = {path.relative_to(KERNELS).as_posix() for path in found}
     kernels.remove("backend.cu")  # not of the virtual GPU
     assert kernels <= {mutant.file for mutant in planted}
     barriers = [mutant for mutant in planted if mutant.kind == "barrier"]
     statements = sum(
         line.split("//")[0].count("__syncthreads();")
-        for path in KERNELS.glob("*.cu*")
+        for path in KERNELS.rglob("*.cu*")
         for line in path.read_text().splitlines()
     )
     assert sum("__syncthreads" in mutant.code for mutant in barriers) == statements

@@ -80,7 +80,8 @@ def plant_all(folder: Path, files: Collection[str] = ()) -> list[Mutant]:
     """Plants faults in these kernel files of the folder, by default in every one. A fault has the
     same number either way."""
     mutants: list[Mutant] = []
-    for path in sorted([*folder.glob("*.cu"), *folder.glob("*.cuh")]):
+    for path in sorted([*folder.rglob("*.cu"), *folder.rglob("*.cuh")]):
+        file = path.relative_to(folder).as_posix()
         if path.name == "backend.cu":  # not of the virtual GPU
             continue
         planted = []
@@ -90,9 +91,9 @@ def plant_all(folder: Path, files: Collection[str] = ()) -> list[Mutant]:
         ):
             code, slashes, comment = line.partition("//")
             if not constant:
-                code = plant(code, path.name, number, mutants)
+                code = plant(code, file, number, mutants)
             planted.append(code + slashes + comment)
-        if not files or path.name in files:
+        if not files or file in files:
             path.write_text("\n".join(planted) + "\n")
     return [mutant for mutant in mutants if not files or mutant.file in files]
 

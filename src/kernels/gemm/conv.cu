@@ -10,13 +10,13 @@
 // kBlocks tiles, 17 MB, and mostly still in L2.
 #include "conv.cuh"
 
-#include "device/launch.h"
-#include "device/vectors.h"
-#include "dropout.cuh"
-#include "fast_divmod.cuh"
+#include "kernels/device/launch.h"
+#include "kernels/device/vectors.h"
+#include "kernels/dropout.cuh"
+#include "kernels/fast_divmod.cuh"
+#include "kernels/warp.cuh"
 #include "mma_plan.cuh"
-#include "mma_tuned.cuh"
-#include "warp.cuh"
+#include "tuned.cuh"
 #include "wgmma_plan.cuh"
 
 namespace convnet {

@@ -22,17 +22,17 @@
 //                 the next step is read while the products of this one are under way. The next
 //                 ones are started before those are waited for (but in fp32, which adds up each).
 //
-// fp32 is 3xTF32 as in mma_tile.cuh, its tensor-core sums drained after each 16 k. Sums run over
+// fp32 is 3xTF32 as in mma.cuh, its tensor-core sums drained after each 16 k. Sums run over
 // channels in sixteens, in each over taps: the bits depend on math alone, not on the tile. Which
 // shapes it takes: wgmma_plan.cuh. Cost: 2 N P Q K R S C/G flops; for a tile and 16 channels a slab
 // is fetched (in AlexNet 1.6 to 2.6 times its pixels) and 16 kN R S filter elements.
-#include "device/launch.h"
-#include "device/mma.h"
-#include "device/sm90.h"
-#include "device/vectors.h"
-#include "fast_divmod.cuh"
+#include "kernels/device/launch.h"
+#include "kernels/device/mma.h"
+#include "kernels/device/sm90.h"
+#include "kernels/device/vectors.h"
+#include "kernels/fast_divmod.cuh"
+#include "kernels/warp.cuh"
 #include "mma_plan.cuh"
-#include "warp.cuh"
 #include "wgmma.cuh"
 #include "wgmma_product.cuh"
 

@@ -22,12 +22,12 @@
 // are in the workspace and added in order. Cost: 2 N P Q K R S C/G flops; for 64 filters and the
 // sixteens of a tile, 64 floats of dy a pixel and a slab of x (in AlexNet 1.6 to 2 times its
 // pixels).
-#include "device/launch.h"
-#include "device/mma.h"
-#include "device/sm90.h"
-#include "device/vectors.h"
-#include "mma_tile.cuh"
-#include "warp.cuh"
+#include "kernels/device/launch.h"
+#include "kernels/device/mma.h"
+#include "kernels/device/sm90.h"
+#include "kernels/device/vectors.h"
+#include "kernels/warp.cuh"
+#include "mma.cuh"
 #include "wgmma.cuh"
 
 namespace convnet {

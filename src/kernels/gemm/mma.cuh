@@ -22,10 +22,10 @@
 // so that a lane's sums lie in fours along a row of C: row() and the quads of a layout say which.
 #pragma once
 
-#include "device/async_copy.h"
-#include "device/mma.h"
-#include "device/vectors.h"
 #include "epilogue.cuh"
+#include "kernels/device/async_copy.h"
+#include "kernels/device/mma.h"
+#include "kernels/device/vectors.h"
 #include "mma_product.cuh"
 
 namespace convnet {

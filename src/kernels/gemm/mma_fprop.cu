@@ -1,4 +1,4 @@
-// Convolution, forward, on tensor cores: the product of conv_fprop.cu by mma_tile.cuh.
+// Convolution, forward, on tensor cores: the product of conv_fprop.cu by mma.cuh.
 //
 //   y[n,p,q,k] = relu(b[k] + sum_{r,s,c} x[n, p stride_h - pad_h + r, q stride_w - pad_w + s, gC +
 //   c] w[k,r,s,c])
@@ -10,13 +10,13 @@
 // are filled up: mma_filters(). 16-byte copies need C/G to be a multiple of 4, or columns,
 // and aligned arrays.
 // Cost: 2 N P Q K R S C/G flops; from L2 each block reads (kM + kN) R S C/G floats.
-#include "device/launch.h"
-#include "device/mma.h"
-#include "device/vectors.h"
-#include "dropout.cuh"
+#include "kernels/device/launch.h"
+#include "kernels/device/mma.h"
+#include "kernels/device/vectors.h"
+#include "kernels/dropout.cuh"
+#include "kernels/warp.cuh"
 #include "mma_gather.cuh"
 #include "mma_plan.cuh"
-#include "warp.cuh"
 
 namespace convnet {
 namespace {

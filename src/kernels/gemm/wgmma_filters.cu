@@ -9,12 +9,12 @@
 // Mapping: a thread makes 16 bytes of a row. Those that make a row, of 2 or 4, are neighbours, and
 // so are the filters, along which dgrad's w is contiguous: each sector is read and written whole.
 // Cost: memory, 8 to 12 bytes an element: 2 to 3 us for the largest of AlexNet's (computed).
-#include "device/launch.h"
-#include "device/mma.h"
-#include "device/vectors.h"
-#include "fast_divmod.cuh"
+#include "kernels/device/launch.h"
+#include "kernels/device/mma.h"
+#include "kernels/device/vectors.h"
+#include "kernels/fast_divmod.cuh"
+#include "kernels/warp.cuh"
 #include "mma_plan.cuh"
-#include "warp.cuh"
 #include "wgmma_plan.cuh"
 
 namespace convnet {

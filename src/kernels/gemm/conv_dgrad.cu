@@ -16,14 +16,14 @@
 //   C[m, j] = sum_l A[m, l] B[j, l]:   m = (n,i,i'),  j = channel of the group,  l = (t,t',k)
 //
 // Tensors: dy [N,P,Q,K], w [K,R,S,C/G], relu_mask [N,H,W,C] or null: read. dx [N,H,W,C]: written.
-// Mapping: a block computes a tile of pixels x channels of one group and class (tile.cuh), and with
+// Mapping: a block computes a tile of pixels x channels of one group and class (simt.cuh), and with
 // splits a part of the sum (epilogue.cuh). A is gather.cuh's, walking back over dy.
 // Ragged edges: all as in conv_fprop.cu. Pixels that no window saw, and classes without a tap, get
 // 0. 128-bit loads need C/G and K/G to be multiples of 4 and aligned arrays.
 // Cost: 2 N P Q K R S C/G flops, less what falls beyond the image, plus ragged tiles of each class.
-#include "device/launch.h"
-#include "device/vectors.h"
 #include "dgrad.cuh"
+#include "kernels/device/launch.h"
+#include "kernels/device/vectors.h"
 #include "mma_plan.cuh"
 #include "wgmma_plan.cuh"
 

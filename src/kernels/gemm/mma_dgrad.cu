@@ -1,5 +1,5 @@
 // Convolution, gradient of the input, on tensor cores: the products of conv_dgrad.cu by
-// mma_tile.cuh.
+// mma.cuh.
 //
 //   dx[n,h,w,c] = sum_{r,s,k} dy[n,p,q,k] w[k,r,s,c],  0 where relu_mask[n,h,w,c] <= 0
 //
@@ -8,10 +8,10 @@
 // mma_plan.cuh. The filters are read across, as they lie: their part of a stage is laid out along
 // channels. 16-byte copies need C/G and K/G to be multiples of 4 and aligned arrays.
 // Cost: 2 N P Q K R S C/G flops, less what falls beyond the image, plus ragged tiles of each class.
-#include "device/launch.h"
-#include "device/mma.h"
-#include "device/vectors.h"
 #include "dgrad.cuh"
+#include "kernels/device/launch.h"
+#include "kernels/device/mma.h"
+#include "kernels/device/vectors.h"
 #include "mma_gather.cuh"
 #include "mma_plan.cuh"
 

@@ -1,5 +1,5 @@
 // Convolution, gradients of filters and biases, on tensor cores: the product of conv_wgrad.cu by
-// mma_tile.cuh.
+// mma.cuh.
 //
 //   dw[k,r,s,c] = sum_{n,p,q} dy[n,p,q,k] x[n, p stride_h - pad_h + r, q stride_w - pad_w + s,
 //   gC + c],   db[k] = sum_{n,p,q} dy[n,p,q,k]
@@ -11,9 +11,9 @@
 // (mma_plan.cuh); what stands for the filled-up columns of a filter is not stored. 16-byte copies
 // need K/G and, unless by columns, C/G to be multiples of 4, and aligned arrays.
 // Cost: 2 N P Q K R S C/G flops; the workspace is written and read once.
-#include "device/launch.h"
-#include "device/mma.h"
-#include "device/vectors.h"
+#include "kernels/device/launch.h"
+#include "kernels/device/mma.h"
+#include "kernels/device/vectors.h"
 #include "mma_gather.cuh"
 #include "mma_plan.cuh"
 #include "mma_wgrad.cuh"

@@ -1,6 +1,6 @@
 // Tiles and splits that were measured to be faster than those of the rule in mma_plan.cu.
 //
-// The table is mma_tuned.inc. Its rows are found by pass, math and product alone, and apply on
+// The table is tuned.inc. Its rows are found by pass, math and product alone, and apply on
 // every GPU, so that a plan stays a function of shape and `math`, and a result has the same bits
 // everywhere; where a row was measured is a note. set_tile_choices() of ops.h puts another table in
 // its place while a program runs: benchmarks time candidates so, and tests see that rows are

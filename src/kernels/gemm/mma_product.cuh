@@ -1,4 +1,4 @@
-// The products of a warp in mma_tile.cuh, by `kMath`:
+// The products of a warp in mma.cuh, by `kMath`:
 //   kTf32  operands rounded to 11 bits; mma m16n8k8.
 //   kBf16  operands rounded to 8 bits; mma m16n8k16.
 //   kFp32  each operand is high + low, two TF32 numbers that hold 23 of its 24 bits, and a product
@@ -6,7 +6,7 @@
 //          these are short: every 16 k they are added to float32 registers ("drained").
 #pragma once
 
-#include "device/mma.h"
+#include "kernels/device/mma.h"
 #include "ops.h"
 
 namespace convnet {

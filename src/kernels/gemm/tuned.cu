@@ -1,5 +1,5 @@
 // The table of measured tiles, and what benchmarks ask about plans. On the host only.
-#include "mma_tuned.cuh"
+#include "tuned.cuh"
 
 #include <mutex>
 #include <utility>
@@ -12,7 +12,7 @@ namespace convnet {
 namespace {
 
 const TunedTile kTuned[] = {
-#include "mma_tuned.inc"
+#include "tuned.inc"
     {},  // ends the table
 };
 

@@ -12,8 +12,8 @@
 // are used, as tensors have less than 2^31 elements.
 #pragma once
 
-#include "fast_divmod.cuh"
-#include "tile.cuh"
+#include "kernels/fast_divmod.cuh"
+#include "simt.cuh"
 
 namespace convnet {
 

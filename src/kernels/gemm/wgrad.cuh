@@ -1,7 +1,7 @@
 // What kernels for gradients of weights by FFMA share: conv_wgrad.cu and dense_wgrad_sgd.cu.
 #pragma once
 
-#include "tile.cuh"
+#include "simt.cuh"
 
 namespace convnet {
 

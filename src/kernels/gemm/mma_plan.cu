@@ -1,8 +1,8 @@
 // The choice among tensor-core kernels, on the host.
 #include "mma_plan.cuh"
 
-#include "device/launch.h"
-#include "mma_tuned.cuh"
+#include "kernels/device/launch.h"
+#include "tuned.cuh"
 
 namespace convnet {
 namespace {

@@ -6,7 +6,7 @@
 #pragma once
 
 #include "conv.cuh"
-#include "device/launch.h"
+#include "kernels/device/launch.h"
 
 namespace convnet {
 
@@ -53,7 +53,7 @@ struct WgmmaWgradPlan {
 // need twice the registers.
 bool wgmma_serves(const ConvShape& shape, Pass pass, Math math);
 // Whether it should: the device has it, the arrays (x or dy, the result and the mask) are aligned
-// to 16 bytes, there is work for all multiprocessors, or mma_tuned.cuh says so. CONVNET_WGMMA=off
+// to 16 bytes, there is work for all multiprocessors, or tuned.cuh says so. CONVNET_WGMMA=off
 // or always overrules the last two. Throws std::invalid_argument when that says something else.
 bool wgmma_takes(OpName op, const ConvShape& shape, Pass pass, Math math, bool aligned = true);
 

@@ -5,8 +5,8 @@
 // number of splits included, and a workspace can be asked for before there is any array.
 #pragma once
 
-#include "device/launch.h"
 #include "epilogue.cuh"
+#include "kernels/device/launch.h"
 #include "ops.h"
 
 namespace convnet {

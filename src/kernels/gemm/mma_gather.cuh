@@ -5,9 +5,9 @@
 // both sides of the image.
 #pragma once
 
-#include "fast_divmod.cuh"
 #include "gather.cuh"
-#include "mma_tile.cuh"
+#include "kernels/fast_divmod.cuh"
+#include "mma.cuh"
 
 namespace convnet {
 

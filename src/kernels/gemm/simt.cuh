@@ -20,7 +20,7 @@
 // of k, whatever the tile.
 #pragma once
 
-#include "device/vectors.h"
+#include "kernels/device/vectors.h"
 
 namespace convnet {
 

@@ -2,9 +2,9 @@
 // each way to form products. T is a WgmmaTile.
 #pragma once
 
-#include "device/mma.h"
-#include "device/sm90.h"
-#include "mma_tile.cuh"
+#include "kernels/device/mma.h"
+#include "kernels/device/sm90.h"
+#include "mma.cuh"
 
 namespace convnet {
 

@@ -1,7 +1,7 @@
 // What kernels for gradients of weights on tensor cores share: mma_wgrad.cu and mma_wgrad_sgd.cu.
 #pragma once
 
-#include "mma_tile.cuh"
+#include "mma.cuh"
 
 namespace convnet {
 

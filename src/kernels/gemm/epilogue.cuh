@@ -8,9 +8,9 @@
 
 #include <type_traits>
 
-#include "device/launch.h"
-#include "device/vectors.h"
-#include "tile.cuh"
+#include "kernels/device/launch.h"
+#include "kernels/device/vectors.h"
+#include "simt.cuh"
 
 namespace convnet {
 

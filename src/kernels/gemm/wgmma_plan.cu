@@ -2,9 +2,9 @@
 #include "wgmma_plan.cuh"
 
 #include "choice.h"
-#include "device/launch.h"
-#include "device/vectors.h"
-#include "mma_tuned.cuh"
+#include "kernels/device/launch.h"
+#include "kernels/device/vectors.h"
+#include "tuned.cuh"
 
 namespace convnet {
 namespace {

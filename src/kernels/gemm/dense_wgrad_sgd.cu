@@ -13,11 +13,11 @@
 // accesses need C and K to be multiples of 4 and aligned arrays.
 // Cost: 2 N C K flops; 8 bytes read and 8 written for a weight, where the two operations read 12
 // and write 12.
-#include "device/launch.h"
-#include "device/vectors.h"
-#include "fast_divmod.cuh"
+#include "kernels/device/launch.h"
+#include "kernels/device/vectors.h"
+#include "kernels/fast_divmod.cuh"
+#include "kernels/warp.cuh"
 #include "mma_plan.cuh"
-#include "warp.cuh"
 #include "wgrad.cuh"
 #include "wgrad_sgd.cuh"
 

@@ -3,10 +3,10 @@
 #pragma once
 
 #include "conv.cuh"
-#include "device/launch.h"
-#include "device/prefetch.h"
-#include "device/vectors.h"
-#include "update.cuh"
+#include "kernels/device/launch.h"
+#include "kernels/device/prefetch.h"
+#include "kernels/device/vectors.h"
+#include "kernels/update.cuh"
 
 namespace convnet {
 

@@ -1,7 +1,7 @@
 // What the Hopper kernels share: slabs of pixels in shared memory, and rings of stages.
 #pragma once
 
-#include "device/sm90.h"
+#include "kernels/device/sm90.h"
 #include "wgmma_plan.cuh"
 
 namespace convnet {

@@ -5,8 +5,8 @@
 #include <type_traits>
 
 #include "conv.cuh"
-#include "device/launch.h"
-#include "mma_tile.cuh"
+#include "kernels/device/launch.h"
+#include "mma.cuh"
 
 namespace convnet {
 
@@ -80,7 +80,7 @@ bool mma_serves(const ConvShape& shape, Pass pass, Math math);
 // Whether the current device has them, and runs code that was compiled for them.
 bool device_has_mma(OpName op);
 
-// The measured choice where mma_tuned.cuh has one, else the rule's.
+// The measured choice where tuned.cuh has one, else the rule's.
 MmaPlan mma_plan(const ConvShape& shape, Pass pass, Math math);
 // Whether MmaTiles (in wgrad, WgradTiles) has Huge there, and the launchers a branch for it. With
 // all that dgrad has to remember it would spill registers, and with TF32 in wgrad too.

@@ -7,17 +7,17 @@
 //   C[m, j] = sum_i A[m, i] B[j, i]:   m = (n,p,q),  j = filter of the group,  i = (r,s,c)
 //
 // Tensors: x [N,H,W,C], w [K,R,S,C/G], b [K] or null: read. y [N,P,Q,K]: written.
-// Mapping: a block computes a tile of pixels x filters (tile.cuh), and with splits a part of the
+// Mapping: a block computes a tile of pixels x filters (simt.cuh), and with splits a part of the
 // sum over i (epilogue.cuh). A is never formed: gather.cuh reads its elements from x. Ragged edges:
 // places beyond the image, rows past the last pixel, filters past the last and i past R S C/G are
 // read as zeros; only pixels and filters that exist are stored. Any shape that ops.h allows will
 // do; 128-bit loads need C/G to be a multiple of 4 and aligned arrays.
 // Cost: 2 N P Q K R S C/G flops; x is read about K/G / tile columns times, mostly from L2.
 #include "conv.cuh"
-#include "device/launch.h"
-#include "device/vectors.h"
-#include "dropout.cuh"
 #include "gather.cuh"
+#include "kernels/device/launch.h"
+#include "kernels/device/vectors.h"
+#include "kernels/dropout.cuh"
 #include "mma_plan.cuh"
 #include "wgmma_plan.cuh"
 

@@ -1,8 +1,8 @@
 // Fully connected layers on tensor cores: the gradient of the weights, and their update by it. What
 // dense_wgrad_sgd.cu says holds here, with the plan, the tiles and the sums of mma_wgrad.cu.
-#include "device/launch.h"
-#include "device/mma.h"
-#include "device/vectors.h"
+#include "kernels/device/launch.h"
+#include "kernels/device/mma.h"
+#include "kernels/device/vectors.h"
 #include "mma_plan.cuh"
 #include "mma_wgrad.cuh"
 #include "wgrad_sgd.cuh"

@@ -5,7 +5,7 @@
 //   group,  j = (r,s,c),  i = (n,p,q)
 //
 // Tensors: x [N,H,W,C], dy [N,P,Q,K]: read. dw [K,R,S,C/G], db [K] or null: written.
-// Mapping: a block computes a tile of filters x taps (tile.cuh) for one split of the pixels: dw is
+// Mapping: a block computes a tile of filters x taps (simt.cuh) for one split of the pixels: dw is
 // small and N P Q large, so nearly every shape has splits. Both A and B are read along their tile,
 // a thread staying at its rows of it; what changes from step to step is the pixel (n,p,q). db comes
 // from the dy that passes by: in the blocks of the first column of tiles, a thread per filter adds
@@ -15,9 +15,9 @@
 // Cost: 2 N P Q K R S C/G flops. x is read about R S times, mostly from L2 and the splits' share of
 // it; the workspace is written and read once.
 #include "conv.cuh"
-#include "device/launch.h"
-#include "device/vectors.h"
-#include "fast_divmod.cuh"
+#include "kernels/device/launch.h"
+#include "kernels/device/vectors.h"
+#include "kernels/fast_divmod.cuh"
 #include "mma_plan.cuh"
 #include "wgmma_plan.cuh"
 #include "wgrad.cuh"
