@@ -18,7 +18,8 @@ from convnet.evaluation.evaluate import load
 from convnet.layers.layer import Layer, Parameter
 from convnet.nn.net import Net, Node
 from convnet.optim.sgd import SGD, DivergedError
-from convnet.training.train import TrainResult, train
+from convnet.report.callback import train
+from convnet.training.train import TrainResult
 
 __all__ = [
     "SGD",

@@ -29,6 +29,7 @@ ORDER = (
     ("evaluation",),
     ("interpret", "exchange"),
     ("retrieval",),
+    ("report",),
     ("cli",),
     ("__main__",),
 )

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from convnet.cli import bench, data, exchange, plot, retrieval
+from convnet.cli import bench, data, exchange, plot, report, retrieval
 from convnet.cli.arguments import Commands, Parser, chosen, integer, warn
 from convnet.common.deprecated import notes_shown
 from convnet.common.distribution import VERSION, check_package
@@ -77,7 +77,7 @@ def _parser() -> Parser:
     check.config()
     check.option("--samples", "N", "elements to try per parameter", integer(1), 8)
     check.option("--batch", "N", "random images", integer(1), 4)
-    for group in (data, bench, exchange, plot, retrieval):
+    for group in (data, bench, exchange, plot, report, retrieval):
         group.add_commands(commands)
     commands.add("presets", _presets, "List the packaged configurations.")
     doctor = commands.add("doctor", _doctor, "Show what is installed and which devices work.")
@@ -109,7 +109,7 @@ def _add_train(commands: Commands) -> None:
 
 
 def _train(arguments: argparse.Namespace) -> int:
-    from convnet.training.train import train
+    from convnet.report.callback import train
 
     options = ("cfg", "device", "run_dir", "resume", "init", "data", "quiet")
     overrides = [*arguments.overrides, *arguments.settings]

@@ -171,6 +171,7 @@ class TrainConfig:
         log_steps: steps that a line of metrics.jsonl sums up.
         threads: of the CPU (0: all cores).
         tensorboard: also write event files for TensorBoard.
+        report: write report.html into the run's folder when the run is over.
         precision: of products (see `convnet.ops`), but for layers with one of their own.
     """
 
@@ -181,6 +182,7 @@ class TrainConfig:
     log_steps: int = setting(50, low=1)
     threads: int = setting(0, low=0, high=1024)
     tensorboard: bool = False
+    report: bool = True
     precision: Literal["fp32", "ffma", "tf32", "bf16"] = "fp32"
 
 

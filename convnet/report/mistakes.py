@@ -1,0 +1,228 @@
+"""Sections of the page on what a net gets right and wrong: samples, confusion, classes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from convnet.report import charts
+from convnet.report.images import picture
+from convnet.report.markup import Markup, cut, element, name_of
+from convnet.report.measured import Measured, Sample
+from convnet.report.sections import per_cent, section
+from convnet.report.story import Story
+
+_ROWS = 1000  # of the table of classes, and classes of a confusion matrix, at most
+_PAIRS = 12  # most frequent confusions that are listed
+
+
+def samples(story: Story) -> list[Markup | None]:
+    """The surest, the worst and the closest images; or why there are none."""
+    measured = story.measured
+    if measured is None:
+        why = f"Samples, confusions and classes are not shown: {story.why_not}."
+        return [section("samples", "What it sees", why)] if story.why_not else []
+    kinds = (
+        (
+            "surest",
+            "Surest and right",
+            "Images of every kind that it is most certain of.",
+            measured.surest,
+        ),
+        (
+            "worst",
+            "Worst mistakes",
+            "Wrong, and the right answer seemed least likely. Its own answer comes first; a "
+            "mistake here may well be one of the label.",
+            measured.worst,
+        ),
+        (
+            "closest",
+            "Hardest to decide",
+            "The two likeliest answers are all but equally likely.",
+            measured.closest,
+        ),
+    )
+    return [
+        section(key, title, note, element("div", *map(_card, samples), class_="cards"))
+        for key, title, note, samples in kinds
+        if samples
+    ]
+
+
+def _card(sample: Sample) -> Markup:
+    """An image, its class, and bars of the likeliest classes."""
+    bars = [
+        element(
+            "li",
+            name_of(name, 40),
+            element("data", per_cent(chance), value=f"{chance:.4f}"),
+            class_="right" if name == sample.label else None,
+            style=f"--share:{chance:.4f}",
+        )
+        for name, chance in zip(sample.classes, sample.probabilities, strict=True)
+    ]
+    verdict, mark = ("right", "✓") if sample.right else ("wrong", "✗")
+    caption = element(
+        "figcaption",
+        name_of(sample.label, 40, "b"),
+        element("span", mark, class_=f"verdict {verdict}", role="img", aria_label=verdict),
+        name_of(sample.name, 36, "small"),
+    )
+    image = element(
+        "div", picture(sample.pixels, f"an image of {cut(sample.label)}"), class_="frame"
+    )
+    return element("figure", image, caption, element("ol", *bars, class_="bars"), class_="card")
+
+
+def confusion(story: Story) -> Markup | None:
+    """The confusion matrix, and the most frequent confusions."""
+    measured = story.measured
+    if measured is None or len(story.classes) < 2:
+        return None
+    table, classes = measured.metrics.confusion, story.classes
+    note = f"Measured on {_images(measured)}. A row holds the images of one class, a column what "
+    note += "they were taken for; blue is right, red is wrong, and figures are per cent of the row."
+    if len(classes) <= charts.CELLS:
+        matrix: Markup | None = charts.confusion_cells(table, classes)
+    elif len(classes) <= _ROWS:
+        matrix = _zoomable(table, classes)
+        note = f"Measured on {_images(measured)}. Each row is a class, each column what its images "
+        note += (
+            "were taken for; blue is right, red is wrong. Zoom in, and point at a dot to read it."
+        )
+    else:
+        matrix = None
+        note = f"Measured on {_images(measured)}."
+    pairs = _pairs(table, classes)
+    content = element("div", matrix, pairs, class_="confusion")
+    return section("confusion", "What it confuses", note, content)
+
+
+def _images(measured: Measured) -> str:
+    if measured.images == measured.of:
+        return f"all {measured.of:,} validation images"
+    return f"{measured.images:,} of {measured.of:,} validation images, of all classes alike"
+
+
+def _zoomable(table: Any, classes: Sequence[str]) -> Markup:
+    """The matrix of many classes as an image that grows, with what each dot means."""
+    rows, columns = np.nonzero(table)
+    cells = [rows.tolist(), columns.tolist(), table[rows, columns].tolist()]
+    facts = {"classes": [cut(name, 60) for name in classes], "cells": cells}
+    image = element(
+        "img",
+        src=charts.confusion_image(table),
+        alt="confusion matrix, one dot a cell",
+        width=len(classes),
+        height=len(classes),
+        class_="pixels",
+    )
+    buttons = [
+        element("button", text, type="button", data_zoom=by, aria_label=label)
+        for text, by, label in (
+            ("-", "out", "smaller"),
+            ("+", "in", "larger"),
+            ("fit", "fit", "fit"),
+        )
+    ]
+    return element(
+        "div",
+        element("div", *buttons, element("output", "", class_="readout"), class_="tools"),
+        element("div", image, class_="view", tabindex="0"),
+        _data(facts),
+        class_="matrix zoomable",
+    )
+
+
+def _data(facts: Any) -> Markup:
+    """Values for the script; no text in them can end the element."""
+    text = json.dumps(facts, separators=(",", ":"), ensure_ascii=True).replace("<", "\\u003c")
+    return element("script", Markup(text), type="application/json")
+
+
+def _pairs(table: Any, classes: Sequence[str]) -> Markup | None:
+    """The most frequent confusions."""
+    wrong = table.copy()
+    np.fill_diagonal(wrong, 0)
+    order = np.argsort(-wrong, axis=None, kind="stable")[:_PAIRS]
+    places = [divmod(int(flat), len(classes)) for flat in order]
+    items = []
+    for i, j in places:
+        if not wrong[i, j]:
+            continue
+        share = wrong[i, j] / table[i].sum()
+        items.append(
+            element(
+                "li",
+                element("span", name_of(classes[i], 36), " taken for ", name_of(classes[j], 36)),
+                element("data", f"{wrong[i, j]:,} ({per_cent(share)})", value=int(wrong[i, j])),
+                style=f"--share:{wrong[i, j] / wrong.max():.3f}",
+            )
+        )
+    if not items:
+        return element("p", "Nothing: every image was named right.", class_="note")
+    head = element("h3", "Most frequent")
+    return element("div", head, element("ol", *items, class_="bars pairs"), class_="list")
+
+
+def classes(story: Story) -> Markup | None:
+    """A row for each class, the hardest first."""
+    measured = story.measured
+    if measured is None:
+        return None
+    table = measured.metrics.confusion
+    rows = measured.metrics.rows()
+    wrong = table.copy()
+    np.fill_diagonal(wrong, 0)
+    order = sorted(range(len(rows)), key=lambda i: (_figure(rows[i]["top1"]), i))[:_ROWS]
+    columns = (
+        "class",
+        "images",
+        "named right",
+        "of those called so, right",
+        "most often taken for",
+    )
+    head = element("tr", *[element("th", name, scope="col") for name in columns])
+    lines = []
+    for i in order:
+        row, other = rows[i], int(wrong[i].argmax())
+        share = _figure(row["top1"])
+        taken = name_of(story.classes[other], 36) if wrong[i, other] else "—"
+        often = element("small", f" {wrong[i, other]}") if wrong[i, other] else None
+        lines.append(
+            element(
+                "tr",
+                name_of(story.classes[i], 40, "th", scope="row"),
+                element("td", f"{row['pictures']:,}", data_value=row["pictures"]),
+                _bar_cell(row["top1"], share),
+                element("td", _shown_share(row["precision"]), data_value=_figure(row["precision"])),
+                element("td", taken, often, class_="text"),
+            )
+        )
+    body = element("tbody", *lines)
+    grid = element("table", element("thead", head), body, class_="sortable")
+    note = "The hardest first."
+    if len(rows) > len(order):
+        note = f"The {len(order):,} hardest of {len(rows):,}."
+    long = "scroll long" if len(lines) > 30 else "scroll"
+    return section(
+        "classes", "Class by class", note, element("div", grid, class_=long, tabindex="0")
+    )
+
+
+def _figure(text: str) -> float:
+    """A share of `Metrics.rows`; one of nothing comes last."""
+    return float(text) if text else 101.0
+
+
+def _shown_share(text: str) -> str:
+    return f"{float(text):.1f} %" if text else "—"
+
+
+def _bar_cell(text: str, share: float) -> Markup:
+    inside = element("span", _shown_share(text), style=f"--share:{min(share, 100) / 100:.3f}")
+    return element("td", inside, class_="meter", data_value=share)

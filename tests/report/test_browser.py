@@ -1,0 +1,122 @@
+"""The page in a real browser: nothing is cut off or asked of a network, and the script works."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+import tiny
+
+import convnet
+
+BROWSER = next(
+    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), ""
+)
+needs_browser = pytest.mark.skipif(
+    not BROWSER, reason="no Chromium here (apt-get install chromium)"
+)
+
+# What a page says of itself when it has been laid out: what is wider than it, and the errors.
+PROBE = """
+<script>
+addEventListener("load", () => setTimeout(() => {
+  const width = document.documentElement.clientWidth;
+  const clips = (e) => getComputedStyle(e).overflowX === "auto";
+  const scrolls = (e) => e && (clips(e) || scrolls(e.parentElement));
+  const wide = [...document.body.querySelectorAll("*")].filter(
+    (e) => e.getBoundingClientRect().right > width + 1 && !scrolls(e.parentElement));
+  const chart = document.querySelector(".chart svg");
+  const box = chart.getBoundingClientRect();
+  const place = {clientX: box.right - 12, clientY: box.top + 9};
+  chart.dispatchEvent(new PointerEvent("pointermove", place));
+  document.querySelector(".sortable th").click();
+  const facts = {
+    width,
+    wide: wide.map((e) => e.tagName + "." + e.className),
+    loaded: performance.getEntriesByType("resource").map((e) => e.name).filter(
+      (name) => !name.startsWith("data:")),
+    broken: [...document.images].filter((i) => i.loading !== "lazy" && !i.naturalWidth).length,
+    said: document.querySelector(".chart .readout").textContent,
+    first: document.querySelector(".sortable tbody th").textContent,
+    dark: matchMedia("(prefers-color-scheme: dark)").matches,
+    paper: getComputedStyle(document.documentElement).backgroundColor,
+  };
+  parent.postMessage(JSON.stringify(facts), "*");
+}, 50));
+</script>
+"""
+
+
+# A window is never narrower than 500 pixels; a frame in it may be.
+FRAME = """<!doctype html><body style="margin:0"><script>
+addEventListener("message", (event) => { document.title = event.data; });
+</script><iframe src="probed.html" width="%d" height="900" style="border:0"></iframe>
+"""
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The page of a small run."""
+    folder = tmp_path_factory.mktemp("browser")
+    data = tiny.write_data(folder / "data")
+    convnet.train(tiny.config(data), device="cpu", run_dir=folder / "run", quiet=True)
+    return folder / "run" / "report.html"
+
+
+def browse(*options: str, timeout: int = 60) -> str:
+    """What the browser prints."""
+    quiet = ("--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--no-first-run")
+    done = subprocess.run(
+        [BROWSER, *quiet, *options], capture_output=True, text=True, timeout=timeout, check=True
+    )
+    return done.stdout
+
+
+@needs_browser
+@pytest.mark.parametrize(("width", "dark"), [(1280, False), (390, True)])
+def test_it_is_laid_out(page: Path, tmp_path: Path, width: int, dark: bool) -> None:
+    text = page.read_text(encoding="utf-8")
+    probed = tmp_path / "probed.html"
+    policy = re.compile("<meta http-equiv[^>]*>")  # it would keep the probe from running, too
+    assert len(policy.findall(text)) == 1
+    probed.write_text(policy.sub("", text).replace("</body>", f"{PROBE}</body>"), encoding="utf-8")
+    (tmp_path / "frame.html").write_text(FRAME % width)
+    scheme = f"--blink-settings=preferredColorScheme={0 if dark else 1}"
+    out = browse(
+        scheme,
+        "--window-size=1400,1000",
+        "--virtual-time-budget=2000",
+        "--dump-dom",
+        (tmp_path / "frame.html").as_uri(),
+    )
+    facts = json.loads(re.findall("<title>(.*?)</title>", out)[0].replace("&quot;", '"'))
+    assert facts["width"] == width
+    assert facts["wide"] == []
+    assert facts["loaded"] == []
+    assert facts["broken"] == 0
+    assert facts["said"].startswith("epoch 3: training ")
+    assert facts["first"] == "0"
+    assert facts["dark"] is dark
+    assert (int(re.findall(r"\d+", facts["paper"])[0]) < 60) is dark
+
+
+@needs_browser
+def test_its_own_policy_lets_its_script_run(page: Path, tmp_path: Path) -> None:
+    """And no other: one that got into the page, of whatever name, would not run."""
+    text = page.read_text(encoding="utf-8")
+    evil = "<script>document.documentElement.dataset.evil = 1</script></body>"
+    (tmp_path / "page.html").write_text(text.replace("</body>", evil), encoding="utf-8")
+    out = browse("--virtual-time-budget=1000", "--dump-dom", (tmp_path / "page.html").as_uri())
+    assert "data-evil" not in out
+    assert 'tabindex="0"' in re.findall(r'<table class="sortable">.*?</thead>', out, re.DOTALL)[0]
+
+
+@needs_browser
+def test_it_prints(page: Path, tmp_path: Path) -> None:
+    browse(f"--print-to-pdf={tmp_path / 'p.pdf'}", page.as_uri())
+    pages = re.findall(rb"/Type\s*/Page\b", (tmp_path / "p.pdf").read_bytes())
+    assert 1 <= len(pages) <= 8
