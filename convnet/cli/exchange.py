@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from convnet.cli.arguments import Commands, Parser, chosen, integer, numbers, warn
+from convnet.cli.arguments import Commands, Parser, chosen, integer, numbers, positive, warn
 from convnet.common.exit_codes import DONE
 from convnet.common.files import replace
 from convnet.data.sources import PUBLISHED
@@ -28,10 +28,23 @@ def add_commands(commands: Commands) -> None:
     )
     torch.option("--std", "S,S,S", "of images from 0 to 1 (default: torchvision's)", numbers)
     _add_run(torch, "of images from 0 to 1 (default: torchvision's)")
+    caffe = kinds.add("caffe", _caffe, "Make a run of a net of Caffe (docs/importing.md).")
+    caffe.argument("prototxt", "PROTOTXT", "its definition")
+    caffe.argument("caffemodel", "CAFFEMODEL", "its weights")
+    caffe.option("--mean-file", "FILE", "mean image to subtract, .binaryproto")
+    caffe.option(
+        "--scale", "S", "multiplies the difference (default: as in PROTOTXT)", positive(1e6)
+    )
+    caffe.option("--size", "N", "to which images are resized (default: 256)", integer(1), 0)
+    caffe.choice("--order", "of the net's channels", "BGR", "RGB")
+    _add_run(caffe, "of 0 to 255, in the net's order (default: as in PROTOTXT, or ImageNet's)")
     kinds = Commands(commands.group("export", "Write a trained net for another program."), "KIND")
     torch = kinds.add("torch", _export_torch, "Write the weights of a run as a state dict.")
     torch.argument("run", "RUN", "run folder or checkpoint file")
     torch.out("FILE", "a file that ends in .pth, .pt or .safetensors", required=True)
+    onnx = kinds.add("onnx", _export_onnx, "Write a run as an ONNX model.")
+    onnx.argument("run", "RUN", "run folder or checkpoint file")
+    onnx.out("FILE", "a file that ends in .onnx", required=True)
 
 
 def _add_run(command: Parser, mean: str) -> None:
@@ -86,6 +99,16 @@ def _torch(arguments: argparse.Namespace) -> int:
     return _made(import_torch(arguments.file, **options))
 
 
+def _caffe(arguments: argparse.Namespace) -> int:
+    from convnet.exchange.caffe.importer import import_caffe
+
+    if arguments.mean and arguments.mean_file:
+        raise ValueError("expected --mean or --mean-file, got both")
+    options = chosen(arguments, "out", "scale", "size", "order", "classes")
+    mean = arguments.mean_file or arguments.mean
+    return _made(import_caffe(arguments.prototxt, arguments.caffemodel, mean=mean, **options))
+
+
 def _made(found: Imported) -> int:
     for note in found.notes:
         print(note)
@@ -98,5 +121,13 @@ def _export_torch(arguments: argparse.Namespace) -> int:
     from convnet.exchange.torch.exporter import export_torch
 
     for path in export_torch(arguments.run, arguments.out, warn):
+        print(f"wrote {path}")
+    return DONE
+
+
+def _export_onnx(arguments: argparse.Namespace) -> int:
+    from convnet.exchange.onnx.exporter import export_onnx
+
+    for path in export_onnx(arguments.run, arguments.out, warn):
         print(f"wrote {path}")
     return DONE

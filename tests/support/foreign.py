@@ -76,13 +76,21 @@ def softmax(logits):
     return shifted / shifted.sum(1, keepdims=True)
 
 
+def _random(param, rng) -> np.ndarray:
+    """Values that keep the size of what a layer gives."""
+    inputs = param.size // max(param.shape[0], 1) if param.name.endswith(".w") else 1
+    inputs = inputs if len(param.shape) < 6 else param.shape[3] * param.shape[4] * param.shape[5]
+    scale = np.float32(1 / np.sqrt(inputs)) if inputs > 1 else np.float32(0.1)
+    return scale * rng.standard_normal(param.shape, dtype=np.float32)
+
+
 def random_run(folder: Path, table: dict, classes: int = 3, seed: int = 0) -> Path:
     """A run of a configuration with random weights and a mean that is not 0."""
     cfg = load_config(table)
     net = net_of(cfg, "cpu", sizes_only=True)
     rng = np.random.default_rng(seed)
     weights = {
-        param.name: rng.standard_normal(param.shape, dtype=np.float32) * np.float32(0.3)
+        param.name: _random(param, rng)
         for node in net.nodes
         if node.share is None
         for param in node.layer.params

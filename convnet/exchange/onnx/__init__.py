@@ -1,0 +1,1 @@
+"""ONNX models, written without the onnx package."""
