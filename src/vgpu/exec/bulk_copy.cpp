@@ -37,11 +37,11 @@ void check_destination(Warp& w, const Ins& i, Block& block, u32 begin, u32 end, 
   for (unsigned word = begin / 4; word < end / 4; ++word) {
     const u32 stamp = m.written[word];
     if (tick_of(stamp) < block.clock.first ||
-        knows_fenced(w, lane, column_of(m.writer[word]), lane_of(stamp), tick_of(stamp)))
+        knows_fenced(w, lane, m.writer[word].column, lane_of(stamp), tick_of(stamp)))
       continue;
     fault(w, i, kLaunchFailed, lane,
           "an asynchronous copy writes to byte " + std::to_string(4 * word) + " of shared memory" +
-              of_block(w, block) + ", which was written at " + place_of(w, m.writer_pc[word]) +
+              of_block(w, block) + ", which was written at " + place_of(w, m.writer[word].pc) +
               " with no fence.proxy.async since");
   }
 }
@@ -113,10 +113,10 @@ void check_source(Warp& w, const Ins& i, u32 begin, u32 size, int lane) {
   shared_bytes(w, i, *w.block, begin, size, lane, Access::read);
   for (unsigned word = begin / 4; word < (begin + size) / 4; ++word) {
     const u32 stamp = m.written[word];
-    if (knows_fenced(w, lane, column_of(m.writer[word]), lane_of(stamp), tick_of(stamp))) continue;
+    if (knows_fenced(w, lane, m.writer[word].column, lane_of(stamp), tick_of(stamp))) continue;
     fault(w, i, kLaunchFailed, lane,
           "an asynchronous copy reads byte " + std::to_string(4 * word) +
-              " of shared memory, which was written at " + place_of(w, m.writer_pc[word]) +
+              " of shared memory, which was written at " + place_of(w, m.writer[word].pc) +
               " with no fence.proxy.async since");
   }
 }

@@ -6,6 +6,7 @@
 
 #include "fault.h"
 #include "grid_dependency.h"
+#include "runs.h"
 #include "vgpu/counters/count.h"
 #include "vgpu/counters/counters.h"
 #include "worker.h"
@@ -46,6 +47,8 @@ Program make_program(PtxModule& module, Kernel& kernel, const Launch& launch) {
       if (!is_repeated(i)) p.handlers.back() = count_and_handle;
     }
   }
+  p.steps = steps_of(*p.code);
+  if (!counting() && !watches_memory(launch)) join_multiply_adds(p);
   return p;
 }
 

@@ -23,12 +23,12 @@ s64 read_element(const char* from, Type type) {
   return value;
 }
 
-// A parameter at a constant address: the same for all lanes.
-void load_parameter(Warp& w, const Ins& i) {
+// A parameter, from the same address for all lanes.
+void load_parameter(Warp& w, const Ins& i, u64 address) {
   const int* const to = list_of(w, i);
   const unsigned each = size_of(i.type);
   const char* const from =
-      bytes_at(w, i, Space::param, i.imm, each * i.vector, first_active(w), Access::read);
+      bytes_at(w, i, Space::param, address, each * i.vector, first_active(w), Access::read);
   for (int k = 0; k < i.vector; ++k) {
     if (to[k] < 0) continue;
     const s64 value = read_element(from + k * each, i.type);
@@ -39,6 +39,13 @@ void load_parameter(Warp& w, const Ins& i) {
     else
       write_lanes(w, reg<s16>(w, to[k]), [&](int) { return static_cast<s16>(value); });
   }
+}
+
+bool same_for_all(const Warp& w, const u64* a) {
+  const u64 first = a[first_active(w)];
+  u64 differs = 0;
+  each_active_lane(w, [&](int l) { differs |= a[l] ^ first; });
+  return differs == 0;
 }
 
 template <typename Memory, typename Register>
@@ -96,11 +103,13 @@ bool within_one_allocation(Warp& w, const Ins& i, u64* a, unsigned size, const c
 }  // namespace
 
 void load(Warp& w, const Ins& i) {
-  if (i.space == Space::param && i.a < 0) return load_parameter(w, i);
+  if (i.space == Space::param && i.a < 0) return load_parameter(w, i, i.imm);
   const int* const to = list_of(w, i);
   const unsigned each = size_of(i.type), size = each * i.vector;
   alignas(64) u64 a[kLanes];
   addresses(w, i, a);
+  if (i.space == Space::param && same_for_all(w, a))
+    return load_parameter(w, i, a[first_active(w)]);
   if (i.space == Space::global && !extends_sign(i) && (each >= 4 || i.width <= 4) &&
       within_one_allocation(w, i, a, size, "read"))
     return gather_elements(w, i, a);

@@ -41,12 +41,12 @@ Mbarrier* mbarrier_at(Warp& w, const Ins& i, Block& block, u64 address, int lane
   const u32 stamp = m.written[address / 4];
   if (tick_of(stamp) < block.clock.first)
     fault(w, i, kLaunchFailed, lane, "the mbarrier was not initialized");
-  const int column = column_of(m.writer[address / 4]);
+  const int column = m.writer[address / 4].column;
   if (!knows_init(w, block, static_cast<u32>(address), lane, stamp, column))
     fault(w, i, kLaunchFailed, lane,
           "the mbarrier was initialized by " + thread_name(w, column % kColumns, lane_of(stamp)) +
               of_block(w, *block.cluster.blocks[rank_of(column)]) + " at " +
-              place_of(w, m.writer_pc[address / 4]) + " with no barrier between");
+              place_of(w, m.writer[address / 4].pc) + " with no barrier between");
   return reinterpret_cast<Mbarrier*>(m.bytes.data() + address);
 }
 

@@ -326,15 +326,35 @@ Stop yield(Warp& w) {
   return Stop::yield;
 }
 
+// Most instructions are plain: executed as they come, by all lanes of the group.
+constexpr u8 kPlain = 1, kLeader = 2;
+
 }  // namespace
+
+std::vector<u8> steps_of(const Code& code) {
+  std::vector<u8> steps;
+  for (const Ins& i : code.ins) {
+    const bool plain =
+        i.pred < 0 && i.op != Op::bra && i.op != Op::ret && !kMeets[static_cast<int>(i.op)];
+    steps.push_back((plain ? kPlain : 0) | (i.leader ? kLeader : 0));
+  }
+  return steps;
+}
 
 Stop run_warp(Warp& w) {
   const Program& p = *w.program;
   const Ins* const instructions = p.code->ins.data();
   const Handler* const handlers = p.handlers.data();
+  const u8* const steps = p.steps.data();
   while (true) {
-    if (instructions[w.pc].leader && !w.other_groups.empty()) merge_groups(w);
+    if ((steps[w.pc] & kLeader) && !w.other_groups.empty()) merge_groups(w);
     const Ins& i = instructions[w.pc];
+    if ((steps[w.pc] & kPlain) && !w.products_under_way) {
+      handlers[w.pc](w, i);
+      ++w.pc;
+      if (!w.yields) continue;
+      return yield(w);
+    }
     if (i.op == Op::bra) {
       branch(w, i);
       continue;

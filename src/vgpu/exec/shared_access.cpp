@@ -41,29 +41,25 @@ template <int words>
 Words<words>& words_at(u32* from) {
   return *reinterpret_cast<Words<words>*>(from);
 }
-template <int words>
-bool any_of(Words<words> x) {
-  u32 bits = 0;
-  for (int k = 0; k < words; ++k) bits |= x[k];
-  return bits != 0;
-}
-
-// The lanes to look at: of active lanes with the same address only one, as far as is quickly seen.
-// Warps that share a tile's rows and columns have the same addresses side by side, or in periods of
-// 4, 8 or 16 lanes.
-u32 distinct_lanes(const Warp& w, const u32* a) {
+// The lanes to look at: of those with the same address only one, where the whole warp is active.
+// Warps ask for the same few patterns of addresses again and again.
+u32 distinct_lanes(Warp& w, const u32* a) {
   if (w.active != kAllLanes) return w.active;
-  alignas(64) u32 shifted[16 + kLanes];
-  std::fill_n(shifted, 16, ~0u);
-  std::memcpy(shifted + 16, a, sizeof(u32) * kLanes);
-  s32 seen[kLanes];
-  each_lane([&](int l) {
-    const u32* const mine = shifted + 16 + l;
-    const bool same =
-        (*mine == mine[-1]) | (*mine == mine[-4]) | (*mine == mine[-8]) | (*mine == mine[-16]);
-    seen[l] = same ? -1 : 0;
-  });
-  return ~bits_of(seen);
+  LanePattern asked;
+  each_lane([&](int l) { asked.distance[l] = a[l] - a[0]; });
+  for (const LanePattern& known : w.patterns) {
+    u32 differs = 0;
+    each_lane([&](int l) { differs |= asked.distance[l] ^ known.distance[l]; });
+    if (!differs) return known.lanes;
+  }
+  s32 repeats[kLanes] = {};
+  for (int first = 0; first < kLanes; ++first)
+    each_lane([&](int l) {
+      repeats[l] |= (asked.distance[l] == asked.distance[first]) & (l > first) ? -1 : 0;
+    });
+  asked.lanes = ~bits_of(repeats);
+  w.patterns[w.next_pattern++ % std::size(w.patterns)] = asked;
+  return asked.lanes;
 }
 
 // Checks and notes the reads of `words` words at each of the lanes' places.
@@ -72,22 +68,62 @@ void note_reads(Warp& w, const Ins& i, const u32* place, u32 lanes) {
   SharedMemory& m = w.block->shared;
   const ClusterClock& clock = w.block->clock;
   const Words<words> zero = {};
-  const Words<words> first = zero + stamp_of(clock.first, 0),
-                     floor = zero + stamp_of(w.order.floor + 1, 0), now = zero + clock.now;
+  const Words<words> first = zero + stamp_of(clock.first, 0), now = zero + clock.now;
+  // Less than this after the first: written by these blocks, and known to all lanes.
+  const Words<words> clear =
+      zero + (stamp_of(std::max(w.order.floor + 1, clock.first), 0) - stamp_of(clock.first, 0));
   u32 *const written = m.written.data(), *const read = m.read.data(),
              *const mine = m.reads_of(w.index);
   note_access(*w.block, w.column);
-  for (; lanes != 0; lanes &= lanes - 1) {
-    const int l = std::countr_zero(lanes);
+  auto unclear = zero != zero;
+  for (u32 rest = lanes; rest != 0; rest &= rest - 1) {
+    const int l = std::countr_zero(rest);
     const u32 at = place[l];
-    const Words<words> stamps = words_at<words>(written + at);
-    const Words<words> unclear =
-        reinterpret_cast<Words<words>>((stamps < first) | (stamps >= floor));
-    if (any_of<words>(unclear))
-      for (int k = 0; k < words; ++k) check_read(w, i, *w.block, 4 * (at + k), 15, l);
+    unclear |= words_at<words>(written + at) - first >= clear;
     words_at<words>(read + at) = now;
     words_at<words>(mine + at) = zero + stamp_of(clock.now, l);
   }
+  s32 any = 0;
+  for (int k = 0; k < words; ++k) any |= unclear[k];
+  for (u32 rest = any ? lanes : 0; rest != 0; rest &= rest - 1) {
+    const int l = std::countr_zero(rest);
+    for (int k = 0; k < words; ++k) check_read(w, i, *w.block, 4 * (place[l] + k), 15, l);
+  }
+}
+
+// Loads four words for each lane: 4 x 4 transposed at a time.
+void load_fours(const u32* from, const u32* place, u32* const* d) {
+  using Four = Words<4>;
+  for (int l = 0; l < kLanes; l += 4) {
+    Four row[4];
+    for (int k = 0; k < 4; ++k) std::memcpy(&row[k], from + place[l + k], sizeof(Four));
+    const Four low01 = __builtin_shuffle(row[0], row[1], Four{0, 4, 1, 5}),
+               low23 = __builtin_shuffle(row[2], row[3], Four{0, 4, 1, 5}),
+               high01 = __builtin_shuffle(row[0], row[1], Four{2, 6, 3, 7}),
+               high23 = __builtin_shuffle(row[2], row[3], Four{2, 6, 3, 7});
+    const Four column[4] = {__builtin_shuffle(low01, low23, Four{0, 1, 4, 5}),
+                            __builtin_shuffle(low01, low23, Four{2, 3, 6, 7}),
+                            __builtin_shuffle(high01, high23, Four{0, 1, 4, 5}),
+                            __builtin_shuffle(high01, high23, Four{2, 3, 6, 7})};
+    for (int k = 0; k < 4; ++k) std::memcpy(d[k] + l, &column[k], sizeof(Four));
+  }
+}
+
+// Whether a write of these words may have to wait for another access.
+template <int words>
+bool may_race(const Warp& w, const u32* place) {
+  SharedMemory& m = w.block->shared;
+  const Words<words> zero = {};
+  const Words<words> floor = zero + stamp_of(w.order.floor + 1, 0),
+                     last_read = zero + w.order.floor;
+  u32 *const written = m.written.data(), *const read = m.read.data();
+  auto some = zero != zero;
+  for (int l = 0; l < kLanes; ++l)
+    some |= (words_at<words>(written + place[l]) >= floor) |
+            (words_at<words>(read + place[l]) > last_read);
+  s32 any = 0;
+  for (int k = 0; k < words; ++k) any |= some[k];
+  return any != 0;
 }
 
 }  // namespace
@@ -97,60 +133,55 @@ void load_shared(Warp& w, const Ins& i) {
   alignas(64) u32 a[kLanes];
   shared_addresses(w, i, a);
   if (!in_range<words>(w, a)) return load(w, i);  // which finds what is wrong
-  each_lane([&](int l) { a[l] /= 4; });
-  note_reads<words>(w, i, a, distinct_lanes(w, a));
+  alignas(64) u32 place[kLanes];
+  each_lane([&](int l) { place[l] = a[l] / 4; });
+  note_reads<words>(w, i, place, distinct_lanes(w, a));
   const int* const to = list_of(w, i);
-  auto* const from = reinterpret_cast<u32*>(w.block->shared.bytes.data());
-  if (w.all_active && words > 1 && std::find(to, to + words, -1) == to + words) {
-    u32* d[words];
-    for (int k = 0; k < words; ++k) d[k] = reg<u32>(w, to[k]);
-    for (int l = 0; l < kLanes; ++l) {
-      const Words<words> values = words_at<words>(from + a[l]);
-      for (int k = 0; k < words; ++k) d[k][l] = values[k];
-    }
-    return;
+  const auto* const from = reinterpret_cast<const u32*>(w.block->shared.bytes.data());
+  if (words == 4 && w.all_active && std::find(to, to + words, -1) == to + words) {
+    u32* const d[] = {reg<u32>(w, to[0]), reg<u32>(w, to[1]), reg<u32>(w, to[2]),
+                      reg<u32>(w, to[3])};
+    return load_fours(from, place, d);
   }
   for (int k = 0; k < words; ++k)
-    if (to[k] >= 0) write_lanes(w, reg<u32>(w, to[k]), [&](int l) { return from[a[l] + k]; });
+    if (to[k] >= 0) write_lanes(w, reg<u32>(w, to[k]), [&](int l) { return from[place[l] + k]; });
 }
 
 template <int words>
 void store_shared(Warp& w, const Ins& i) {
   SharedMemory& m = w.block->shared;
-  alignas(64) u32 a[kLanes];
+  alignas(64) u32 a[kLanes], place[kLanes];
   shared_addresses(w, i, a);
   if (!in_range<words>(w, a)) return store(w, i);
-  const ClusterClock& clock = w.block->clock;
-  const u32 floor = stamp_of(w.order.floor + 1, 0), last_read = w.order.floor;
-  const int* const from = list_of(w, i);
-  auto* const bytes = reinterpret_cast<u32*>(m.bytes.data());
+  each_lane([&](int l) { place[l] = a[l] / 4; });
   if (!w.block->products.empty() || !w.block->async_reads.empty())
     each_active_lane(
         w, [&](int l) { check_asynchronous_reads(w, i, *w.block, a[l], a[l] + 4 * words, l); });
   note_access(*w.block, w.column);
-  u32 some = 0;
-  for (int k = 0; k < words; ++k)
-    each_lane([&](int l) {
-      const unsigned word = a[l] / 4 + k;
-      some |= (m.written[word] >= floor) | (m.read[word] > last_read);
-    });
-  if (some)
+  if (may_race<words>(w, place))
     each_active_lane(w, [&](int l) {
       for (int k = 0; k < words; ++k) check_write(w, i, *w.block, a[l] + 4 * k, 15, l, false);
     });
-  for (int k = 0; k < words; ++k) {
-    const u32* const values = reg<u32>(w, from[k]);
-    each_active_lane(w, [&](int l) {
-      const unsigned word = a[l] / 4 + k;
-      bytes[word] = values[l];
-      m.written[word] = stamp_of(clock.now, l);
-      m.writer[word] = written_by(w.column, 15);
-      m.writer_pc[word] = w.pc;
-    });
-    each_active_lane(w, [&](int l) {
-      if (bytes[a[l] / 4 + k] != values[l]) report_collision(w, i, a, l);
-    });
-  }
+  const int* const from = list_of(w, i);
+  const u32* values[words];
+  for (int k = 0; k < words; ++k) values[k] = reg<u32>(w, from[k]);
+  auto* const bytes = reinterpret_cast<u32*>(m.bytes.data());
+  u32* const written = m.written.data();
+  Writer* const writer = m.writer.data();
+  const u32 now = stamp_of(w.block->clock.now, 0);
+  const Writer me = {static_cast<s16>(w.column), 15, w.pc};
+  each_active_lane(w, [&](int l) {
+    for (int k = 0; k < words; ++k) {
+      bytes[place[l] + k] = values[k][l];
+      written[place[l] + k] = now | static_cast<u32>(l);
+      writer[place[l] + k] = me;
+    }
+  });
+  if (distinct_lanes(w, a) == kAllLanes) return;
+  each_active_lane(w, [&](int l) {
+    for (int k = 0; k < words; ++k)
+      if (bytes[place[l] + k] != values[k][l]) report_collision(w, i, a, l);
+  });
 }
 
 template void load_shared<1>(Warp&, const Ins&);

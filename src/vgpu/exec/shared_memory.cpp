@@ -15,7 +15,6 @@ void SharedMemory::resize(std::size_t size, unsigned warps) {
   bytes.resize(4 * words);
   written.resize(words);
   writer.resize(words);
-  writer_pc.resize(words);
   read.resize(words);
   read_by.resize(words * warps);
   guest_reads.clear();
@@ -42,8 +41,8 @@ unsigned bytes_of_word(unsigned word, unsigned begin, unsigned end) {
 void note_write(SharedMemory& m, unsigned begin, unsigned end, u32 stamp, int column, int pc) {
   for (unsigned word = begin / 4; word < (end + 3) / 4; ++word) {
     m.written[word] = stamp;
-    m.writer[word] = written_by(column, bytes_of_word(word, begin, end));
-    m.writer_pc[word] = pc;
+    m.writer[word] = {static_cast<s16>(column), static_cast<u16>(bytes_of_word(word, begin, end)),
+                      pc};
   }
 }
 
@@ -70,13 +69,13 @@ void check_arrived(const Warp& w, const Ins& i, const Block& block, unsigned add
                    const char* access) {
   const SharedMemory& m = block.shared;
   if (m.written[address / 4] != kUnderWay) return;
-  const int column = column_of(m.writer[address / 4]);
+  const int column = m.writer[address / 4].column;
   const std::string copy =
       is_warp(column) ? "the cp.async of warp " + std::to_string(column % kColumns) + " at "
                       : std::string("the bulk copy at ");
   fault(w, i, kLaunchFailed, lane,
         "shared memory" + of_block(w, block) + " at byte " + std::to_string(address) + " is " +
-            access + " while " + copy + place_of(w, m.writer_pc[address / 4]) +
+            access + " while " + copy + place_of(w, m.writer[address / 4].pc) +
             " to it is under way: it has not been waited for");
 }
 
@@ -96,11 +95,11 @@ void check_read(Warp& w, const Ins& i, Block& block, unsigned address, unsigned 
     fault(w, i, kLaunchFailed, lane,
           "shared memory" + of_block(w, block) + " at byte " + std::to_string(address) +
               " is read before it was written");
-  const int column = column_of(m.writer[word]);
-  if (tick_of(stamp) > floor_of(w, block) && (bytes_of(m.writer[word]) & mask) &&
+  const int column = m.writer[word].column;
+  if (tick_of(stamp) > floor_of(w, block) && (m.writer[word].bytes & mask) &&
       !knows(w, lane, column, lane_of(stamp), tick_of(stamp)))
     race(w, i, block, address, lane, "read here, written by",
-         agent(w, column, lane_of(stamp), m.writer_pc[word]));
+         agent(w, column, lane_of(stamp), m.writer[word].pc));
 }
 
 namespace {
@@ -156,11 +155,11 @@ void check_write(Warp& w, const Ins& i, Block& block, unsigned address, unsigned
   const unsigned word = address / 4;
   const u32 stamp = m.written[word];
   check_arrived(w, i, block, address, lane, "written");
-  const int column = column_of(m.writer[word]);
-  if (tick_of(stamp) > floor_of(w, block) && (bytes_of(m.writer[word]) & mask) &&
+  const int column = m.writer[word].column;
+  if (tick_of(stamp) > floor_of(w, block) && (m.writer[word].bytes & mask) &&
       !(atomic && is_atomic(stamp)) && !knows(w, lane, column, lane_of(stamp), tick_of(stamp)))
     race(w, i, block, address, lane, "written here, and by",
-         agent(w, column, lane_of(stamp), m.writer_pc[word]));
+         agent(w, column, lane_of(stamp), m.writer[word].pc));
   if (mask == 15) check_no_reader(w, i, block, address, lane);
 }
 

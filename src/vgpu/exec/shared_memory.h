@@ -23,22 +23,20 @@ constexpr Tick tick_of(std::uint32_t stamp) { return stamp >> 6; }
 constexpr int lane_of(std::uint32_t stamp) { return static_cast<int>(stamp & 31); }
 constexpr bool is_atomic(std::uint32_t stamp) { return stamp & kAtomic; }
 constexpr std::uint32_t kUnderWay = ~0u;  // an asynchronous copy will write the word
-constexpr std::uint16_t written_by(int column, unsigned bytes) {
-  return static_cast<std::uint16_t>(static_cast<unsigned>(column) | bytes << 12);
-}
-constexpr int column_of(std::uint16_t writer) { return writer & 0xfff; }
-constexpr unsigned bytes_of(std::uint16_t writer) { return writer >> 12; }
-static_assert(16 * kColumns <= 0x1000);     // the largest cluster
+// Who wrote a word: the column, which bytes of the word, and at which instruction.
+struct Writer {
+  std::int16_t column;
+  std::uint16_t bytes;
+  std::int32_t pc;
+};
 constexpr Tick kLastTick = (1u << 26) - 2;  // a worker begins anew long before
 
 struct SharedMemory {
   std::vector<char> bytes;
 
-  // Of each word: the stamp of its last write; by which column, with the bytes of the word it wrote
-  // above (written_by); and at which instruction.
+  // Of each word: the stamp of its last write, and who wrote.
   std::vector<std::uint32_t> written;
-  std::vector<std::uint16_t> writer;
-  std::vector<std::int32_t> writer_pc;
+  std::vector<Writer> writer;
   // The tick of the last read, and the stamp of each warp's last read: a warp's words lie together.
   std::vector<std::uint32_t> read, read_by;
   std::size_t words = 0;

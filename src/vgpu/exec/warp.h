@@ -22,16 +22,23 @@ struct LaunchCounts;  // counters/counters.h
 struct Warp;
 using Handler = void (*)(Warp&, const Ins&);
 
+// Operands of a multiply-add, and how many follow upon each other from here on, this one included.
+struct MultiplyAdd {
+  int d, a, b, c, run;
+};
+
 // A kernel that is being run, the same for all blocks.
 struct Program {
   PtxModule* module;
   Kernel* kernel;
   Code* code;
   const Launch* launch;
-  std::vector<Handler> handlers;   // one for each instruction
-  std::vector<Handler> uncounted;  // where launches are counted: what a handler then calls
-  std::vector<Handler> unwatched;  // where memory is watched (grid_dependency.h): likewise
-  Order order;                     // of blocks and warps
+  std::vector<Handler> handlers;    // one for each instruction
+  std::vector<Handler> uncounted;   // where launches are counted: what a handler then calls
+  std::vector<Handler> unwatched;   // where memory is watched (grid_dependency.h): likewise
+  std::vector<std::uint8_t> steps;  // what of an instruction concerns the scheduler (schedule.cpp)
+  std::vector<MultiplyAdd> multiply_adds;  // runs.h: of each instruction, run 0 where it is none
+  Order order;                             // of blocks and warps
 };
 
 // A cp.async instruction under way: its bytes arrive when its group is waited for.
@@ -49,6 +56,13 @@ struct LaneGroup {
   std::uint32_t lanes;
   bool parked;         // at an instruction that needs more lanes than these
   bool waits = false;  // for what another one has to do, until all others had their turn
+};
+
+// How the addresses of a warp's lanes lie to the first lane's, and which lanes stand for all: of
+// those with the same address the first.
+struct LanePattern {
+  alignas(64) std::uint32_t distance[kLanes] = {};
+  std::uint32_t lanes = 1;
 };
 
 struct Warp {
@@ -100,6 +114,9 @@ struct Warp {
   std::uint64_t allocation_begin = 1, allocation_end = 0;
   std::int64_t host_shift = 0;
 
+  LanePattern patterns[4];  // the last ones of accesses to shared memory
+  unsigned next_pattern = 0;
+
   alignas(64) std::int32_t group_mask[kLanes], predicated_mask[kLanes];
 };
 
@@ -149,6 +166,8 @@ inline void set_active(Warp& w, std::uint32_t lanes) {
 enum class Stop { done, barrier, yield };
 // Runs the warp until it has to wait or has ended.
 Stop run_warp(Warp& w);
+// Program::steps.
+std::vector<std::uint8_t> steps_of(const Code& code);
 
 // --- dispatch.cpp: the handler of an instruction, or null where there is none. The others are of
 // the files of their names.

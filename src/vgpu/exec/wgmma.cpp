@@ -45,14 +45,14 @@ void check_operand(Warp& w, const Ins& i, unsigned begin) {
   const SharedMemory& m = w.block->shared;
   for (unsigned word = begin / 4; word < begin / 4 + 4; ++word) {
     const u32 stamp = m.written[word];
-    const int column = column_of(m.writer[word]);
+    const int column = m.writer[word].column;
     if (knows_fenced(w, 0, column, lane_of(stamp), tick_of(stamp))) continue;
     fault(w, i, kLaunchFailed, 0,
           "wgmma reads byte " + std::to_string(4 * word) +
               " of shared memory, which was written by " +
               thread_name(w, column % kColumns, lane_of(stamp)) +
               of_block(w, *w.block->cluster.blocks[rank_of(column)]) + " at " +
-              place_of(w, m.writer_pc[word]) + " with no fence.proxy.async since");
+              place_of(w, m.writer[word].pc) + " with no fence.proxy.async since");
   }
 }
 void read_b(Warp& w, const Ins& i, u64 descriptor, int columns, float (*b)[256]) {
