@@ -1,4 +1,4 @@
-"""The command `convnet plot RUN curves|filters|predictions|confusion`."""
+"""The command `convnet plot RUN curves|filters|predictions|confusion|saliency|...`."""
 
 from __future__ import annotations
 
@@ -35,7 +35,20 @@ def add_commands(commands: Commands) -> None:
     guess.option("--top", "N", "classes per image", integer(1, 50), 5)
     confusion = add("confusion", _confusion, "What the images of each class are taken for.")
     for kind in (guess, confusion):
-        kind.shared("ten-crop", "data", "device")
+        kind.shared("ten-crop")
+    saliency = add("saliency", _saliency, "What of an image the likeliest class depends on.")
+    saliency.argument("images", "IMG", "image files (default: validation images)", "*")
+    pick_option(saliency)
+    saliency.option("--count", "N", "validation images to show", integer(1, 100), 6)
+    deconv = add("deconv", _deconv, "What excites the units of a net, layer by layer.")
+    deconv.option("--layer", "NAME", "one convolution (default: all)")
+    deconv.option("--units", "N", "units of a layer", integer(1, 1024), 6)
+    deconv.option("--most", "N", "validation images to look at", integer(1), 1000)
+    activations = add("activations", _activations, "An image on its way through the layers.")
+    activations.argument("images", "IMG", "an image file (default: a validation image)", "*")
+    pick_option(activations)
+    for kind in (guess, confusion, saliency, deconv, activations):
+        kind.shared("data", "device")
 
 
 def pick_option(command: Parser) -> None:
@@ -74,3 +87,24 @@ def _confusion(arguments: argparse.Namespace) -> int:
 
     options = chosen(arguments, "run", "out", "ten_crop", "data", "device")
     return _wrote(plot_confusion(**options, warn=warn))
+
+
+def _saliency(arguments: argparse.Namespace) -> int:
+    from convnet.interpret.look import plot_saliency
+
+    options = chosen(arguments, "run", "images", "out", "pick", "count", "data", "device")
+    return _wrote(plot_saliency(**options, warn=warn))
+
+
+def _deconv(arguments: argparse.Namespace) -> int:
+    from convnet.interpret.look import plot_deconv
+
+    options = chosen(arguments, "run", "out", "layer", "units", "most", "data", "device")
+    return _wrote(plot_deconv(**options, warn=warn))
+
+
+def _activations(arguments: argparse.Namespace) -> int:
+    from convnet.interpret.look import plot_activations
+
+    options = chosen(arguments, "run", "images", "out", "pick", "data", "device")
+    return _wrote(plot_activations(**options, warn=warn))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -106,30 +106,42 @@ class Passes:
                 self.watch.see(node.name, loss if output is None else output, layer.params)
         return done
 
-    def backward(self, forward: Forward, complete: Callable[[Parameter, Array], None]) -> None:
+    def backward(
+        self,
+        forward: Forward,
+        complete: Callable[[Parameter, Array], None],
+        begin: Mapping[str, Array] | None = None,
+        to_input: bool = False,
+    ) -> Array | None:
         """Runs the bprop of all nodes that learn, or that a node below which learns feeds.
 
         Args:
             forward: of training, with its gradients.
             complete: told of each parameter's gradient when all nodes that share it have added to
                 it, the last layer's first; not of frozen ones.
+            begin: gradients of the outputs of nodes, besides those of the losses.
+            to_input: run all nodes, down to the input.
+
+        Returns: the gradient at the input, where that is wanted and anything depends on it.
         """
-        learns = learning(self.nodes)
+        learns = {INPUT, *(n.name for n in self.nodes)} if to_input else learning(self.nodes)
         gradients: dict[str, _Sum] = {}
+        for name, dy in (begin or {}).items():
+            gradients.setdefault(name, _Sum()).add(dy)
         own: dict[int, _Sum] = {}
         users = Counter(id(p) for node in self.nodes for p in node.layer.params)
         for node in reversed(self.nodes):
-            dy = gradients.pop(node.name, None)
+            total = gradients.pop(node.name, None)
             is_loss = isinstance(node.layer, Loss)
-            if node.name not in learns or (dy is None and not is_loss):
+            if node.name not in learns or (total is None and not is_loss):
                 continue
             with self.at(node):
                 saved = forward.saved.pop(node.name)
                 found: Gradients
-                if dy is None:
+                if total is None:
                     dx, found = saved, []
                 else:
-                    dx, found = self.stand_in(node.layer).bprop(saved, dy.array)
+                    dx, found = self.stand_in(node.layer).bprop(saved, total.array)
                 for param, grad in zip(node.layer.params, found, strict=True):
                     if param.frozen:
                         continue
@@ -143,6 +155,8 @@ class Passes:
                 for name, part in zip(input_names(node), parts, strict=True):
                     if name in learns:
                         gradients.setdefault(name, _Sum()).add(part)
+        at_input = gradients.pop(INPUT, None)
+        return at_input.array if at_input is not None else None
 
 
 class Eager:

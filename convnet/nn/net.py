@@ -17,6 +17,7 @@ from convnet.layers.loss import UNRANKED
 from convnet.nn import weights
 from convnet.nn.eager import mean_loss
 from convnet.nn.inference import Inference
+from convnet.nn.input_gradient import input_gradient
 from convnet.nn.inputs import checked_x
 from convnet.nn.memory import training_memory
 from convnet.nn.program_table import program_table
@@ -208,6 +209,37 @@ class Net(Steps):
         self._verify()  # before anything is made of what arrived
 
     @_on_own_backend
+    def input_gradient(
+        self,
+        x: Array,
+        labels: Array | None = None,
+        node: str | None = None,
+        dy: Array | None = None,
+        batch: int = 256,
+    ) -> np.ndarray:
+        """The gradient at the input, in test mode: of each sample's loss, or of the output of a
+        node.
+
+            dx = net.input_gradient(x, labels)              # d loss / d x
+            dx = net.input_gradient(x, node="fc8", dy=dy)   # d sum(dy * y) / d x
+
+        Args:
+            x: as in `train_step`, any number of samples; it is as the net takes it, mean and scale
+                of the data included.
+            labels: integers [N]; the losses are those of the net, not divided by N.
+            node: in place of labels, the name of a node, which is no loss.
+            dy: float32 [N, *output], what each number of its output y is multiplied by.
+            batch: how many samples are run at a time, which bounds the memory.
+
+        Returns: float32 [N, *in_shape] on the host.
+
+        Raises: ValueError: something does not fit, or the net is on two devices.
+
+        Source: Simonyan, Vedaldi, Zisserman, "Deep inside convolutional networks", 2013, section 3.
+        """
+        return input_gradient(self, x, labels, node, dy, batch)
+
+    @_on_own_backend
     def training_loss(self, x: Array, labels: Array) -> float:
         """The mean loss as `gradients` sees it, with the dropout masks of this step.
 
@@ -259,7 +291,7 @@ class Net(Steps):
         Returns: (float32 [N], int32 [N]: 0 where the label scored highest).
         Raises: ValueError: x or labels do not fit.
         """
-        x, labels = self._checked(x, labels)
+        x, labels = self.checked(x, labels)
         losses = np.zeros(len(x), np.float32)
         ranks = np.zeros(len(x), np.int32)
         for part in _parts(len(x), batch):

@@ -50,7 +50,7 @@ class Steps(Structure):
         """What runs the passes: programs, or without `trace` the layers one by one."""
         return self.programs if self.trace else self._eager
 
-    def _checked(self, x: Array, labels: Array) -> tuple[Array, Array]:
+    def checked(self, x: Array, labels: Array) -> tuple[Array, Array]:
         """Checks x and labels, which may be in any memory, and returns them."""
         if not self._losses:
             raise ValueError(
@@ -61,7 +61,7 @@ class Steps(Structure):
 
     def on_device(self, x: Array, labels: Array) -> tuple[Array, Array]:
         """Checks x and labels of a batch, and returns them in the memory of the device."""
-        x, labels = map(self.backend.asarray, self._checked(x, labels))
+        x, labels = map(self.backend.asarray, self.checked(x, labels))
         self._recent = x, labels
         return x, labels
 

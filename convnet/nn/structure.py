@@ -154,9 +154,13 @@ class Structure:
 
     def known(self, node: str) -> str:
         """The name of a node. Raises: ValueError: there is none of this name."""
-        if node not in self._by_name:
-            raise ValueError(f"unknown node {node!r}{did_you_mean(node, self._by_name)}")
-        return node
+        return self.node_of(node).name
+
+    def node_of(self, name: str) -> Node:
+        """The node of a name. Raises: ValueError: there is none of this name."""
+        if name not in self._by_name:
+            raise ValueError(f"unknown node {name!r}{did_you_mean(name, self._by_name)}")
+        return self._by_name[name]
 
     @property
     def parameter_count(self) -> int:
