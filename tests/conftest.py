@@ -1,6 +1,7 @@
 """The backends that tests run on: `pytest --backend cpu,vgpu,cuda`, by default all found.
 
-`pytest -n auto` runs them in as many processes as there are cores.
+`pytest -n auto` runs them in as many processes as there are cores. `--thorough` adds the cases that
+are marked so: more seeds and sizes of what other cases test too. CI runs them.
 """
 
 from __future__ import annotations
@@ -30,6 +31,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default=None,
         help="comma list of cpu, vgpu, cuda (default: every one available here)",
     )
+
+    parser.addoption("--thorough", action="store_true", help="also the tests marked thorough")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -75,17 +78,20 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Marks the tests that want a GPU, and leaves out cases too large for one that is virtual."""
+    """Marks the tests that want a GPU, and leaves out cases too large for one that is virtual, and
+    the thorough ones unless they are asked for."""
     for item in items:
         if "cuda" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.gpu)
     slow = {"vgpu"}
     if "cuda" in config.stash[BACKENDS] and is_virtual(convnet.backend.get("cuda")):
         slow.add("cuda")
-    large = [item for item in items if too_large(getattr(item, "callspec", None), slow)]
-    if large:
-        config.hook.pytest_deselected(items=large)
-        items[:] = [item for item in items if item not in set(large)]
+    left_out = [item for item in items if too_large(getattr(item, "callspec", None), slow)]
+    if not config.getoption("--thorough"):
+        left_out += [item for item in items if item.get_closest_marker("thorough")]
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in set(left_out)]
 
 
 def too_large(callspec: Any, slow: set[str]) -> bool:

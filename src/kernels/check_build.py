@@ -182,23 +182,32 @@ class Tile:
 # ---- compiling ----------------------------------------------------------------------------------
 
 
-def compile_kernels(source: Path, arch: str, nvcc: str, nvdisasm: str) -> list[Kernel]:
-    """The kernels of one file for one architecture.
+def compile_kernels(source: Path, archs: list[str], nvcc: str, nvdisasm: str) -> list[Kernel]:
+    """The kernels of one file for architectures that are made from one PTX.
 
     Raises: RuntimeError with the output of the compiler.
     """
+    kernels = []
+    ptx = ptx_of(archs[0])
     with tempfile.TemporaryDirectory() as folder:
-        cubin = Path(folder) / "kernels.cubin"
-        target = f"{arch}a" if arch == "90" else arch  # as cuda.cmake
-        code = f"arch=compute_{target},code=sm_{target}"
-        report = run(
-            [nvcc, *FLAGS, "-gencode", code, "-cubin", "-Xptxas", "-v", "-o", cubin, source]
-        )
-        kernels = read_report(report, arch)
-        disassembly = read_disassembly(run([nvdisasm, "-c", cubin])) if kernels else {}
-    for kernel in kernels:
-        kernel.sass = disassembly.get(kernel.name, "")
+        text, cubin = Path(folder) / "kernels.ptx", Path(folder) / "kernels.cubin"
+        run([nvcc, *FLAGS, f"-arch=compute_{ptx}", "-ptx", "-o", text, source])
+        for arch in archs:
+            code = f"arch=compute_{ptx},code=sm_{'90a' if arch == '90' else arch}"
+            command = [nvcc, "-lineinfo", "-gencode", code, "-cubin", "-Xptxas", "-v"]
+            found = read_report(run([*command, "-o", cubin, text]), arch)
+            disassembly = read_disassembly(run([nvdisasm, "-c", cubin])) if found else {}
+            for kernel in found:
+                kernel.sass = disassembly.get(kernel.name, "")
+            kernels += found
     return kernels
+
+
+def ptx_of(arch: str) -> str:
+    """The PTX that an architecture's code is made from, as in cuda.cmake."""
+    if arch == "90":
+        return "90a"
+    return next(ptx for ptx in ("100", "80", "75") if int(arch) >= int(ptx))
 
 
 def read_report(report: str, arch: str) -> list[Kernel]:
@@ -344,11 +353,12 @@ def main() -> int:
         nvcc, nvdisasm = find_tool("nvcc"), find_tool("nvdisasm")
         archs = chosen_archs(options.archs, run([nvcc, "--list-gpu-arch"]))
         sources = options.sources or sorted(KERNELS.rglob("*.cu"))
+        of_one_ptx = [[a for a in archs if ptx_of(a) == ptx] for ptx in ("75", "80", "90a", "100")]
         with ThreadPoolExecutor(options.jobs) as pool:
             tasks = [
-                pool.submit(compile_kernels, source, arch, nvcc, nvdisasm)
+                pool.submit(compile_kernels, source, of_one, nvcc, nvdisasm)
                 for source in sources
-                for arch in archs
+                for of_one in filter(None, of_one_ptx)
             ]
             kernels = [kernel for task in tasks for kernel in task.result()]
     except RuntimeError as error:

@@ -4,7 +4,9 @@
 #                      "native" for the GPU that is present, or "all" for 75 80 86 89 90 100 120 as
 #                      far as this nvcc knows them. Default: native where a GPU is found, else 80 and 90.
 #
-# The newest of them is also stored as PTX, which the driver compiles for GPUs that come later.
+# PTX is made for 75, 80, 90a and 100 only, and machine code for 86, 89 and 120 from that of the one
+# before: it is the same code, and half of the time of a build is that of the step to PTX. The newest PTX
+# but for 90a is also stored: the driver compiles it for GPUs that come later.
 
 convnet_option(CONVNET_CUDA_ARCHS "GPU architectures: numbers, native or all")
 
@@ -15,6 +17,7 @@ if(NOT nvcc_result EQUAL 0)
                       "CONVNET_CUDA=off builds without the CUDA backend.")
 endif()
 string(REGEX MATCHALL "[0-9]+" known_archs "${known_archs}")
+list(FILTER known_archs EXCLUDE REGEX "^([0-6].|7[0-4])$")  # Turing is the oldest that we support
 
 # The compute capabilities of the GPUs here, such as 90; empty where there are none.
 function(find_native_archs result)
@@ -63,25 +66,42 @@ foreach(arch ${archs})
   endif()
 endforeach()
 list(SORT archs COMPARE NATURAL)
-list(GET archs -1 newest_arch)
+
+# What machine code is made from, for each PTX. wgmma and TMA are of sm_90a alone, and stay there.
+foreach(arch ${archs})
+  set(stored_ptx 75)
+  foreach(newer 80 100)
+    if(arch GREATER_EQUAL newer)
+      set(stored_ptx ${newer})
+    endif()
+  endforeach()
+  if(arch EQUAL 90)
+    list(APPEND made_of_90a sm_90a)
+  else()
+    list(APPEND made_of_${stored_ptx} sm_${arch})
+  endif()
+endforeach()
+list(APPEND made_of_${stored_ptx} compute_${stored_ptx})
+foreach(ptx 75 80 90a 100)
+  if(made_of_${ptx})
+    list(JOIN made_of_${ptx} "," code)
+    list(APPEND generate "--generate-code=arch=compute_${ptx},code=[${code}]")
+  endif()
+endforeach()
 
 convnet_add_backend(_cuda ${kernels})
-set(cuda_architectures ${archs})
-list(TRANSFORM cuda_architectures REPLACE "^90$" "90a")  # wgmma and TMA are of sm_90a alone
-list(TRANSFORM cuda_architectures APPEND "-real")
-list(APPEND cuda_architectures ${newest_arch}-virtual)
 set_target_properties(_cuda PROPERTIES
-  CUDA_ARCHITECTURES "${cuda_architectures}"
+  CUDA_ARCHITECTURES OFF
   CUDA_STANDARD 17 CUDA_STANDARD_REQUIRED ON CUDA_EXTENSIONS OFF
   CUDA_RUNTIME_LIBRARY Static
   CUDA_VISIBILITY_PRESET hidden)
 # check_build.py compiles with the same options. -lineinfo costs nothing and lets profilers and
 # compute-sanitizer name lines.
-target_compile_options(_cuda PRIVATE $<$<COMPILE_LANGUAGE:CUDA>:-O3 -lineinfo>)
+target_compile_options(_cuda PRIVATE "$<$<COMPILE_LANGUAGE:CUDA>:-O3;-lineinfo;${generate}>")
 
 list(TRANSFORM archs PREPEND "sm_" OUTPUT_VARIABLE targets)
 list(JOIN targets " " targets)
-set(targets "${targets} PTX ${newest_arch}")
+set(targets "${targets} PTX ${stored_ptx}")
 target_compile_definitions(_cuda PRIVATE CONVNET_CUDA_ARCHS="${targets}")
 message(STATUS "convnet: CUDA ${CMAKE_CUDA_COMPILER_VERSION}, ${targets}")
 if(CONVNET_CUDA STREQUAL "pypi")

@@ -58,7 +58,9 @@ def all_passes(backend, case, make, rng, precision):
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
-@pytest.mark.parametrize("case", CASES, ids=str)
+@pytest.mark.parametrize(
+    "case", [*CASES[:-1], pytest.param(CASES[-1], marks=pytest.mark.thorough)], ids=str
+)
 def test_exact_on_integers(backend, rng, case, precision):
     for _, actual, expected in all_passes(backend, case, cases.integers, rng, precision):
         check.equal(actual, expected)

@@ -121,7 +121,7 @@ def test_gradients_losses_outputs(backend: Any, rng: Any, graph: Any) -> None:
 
 
 @every_graph
-@pytest.mark.parametrize("trace", [True, False])
+@pytest.mark.parametrize("trace", [True, pytest.param(False, marks=pytest.mark.thorough)])
 def test_gradients_against_differences_of_the_loss(
     graph: Any, trace: bool, backend: Any, rng: Any
 ) -> None:

@@ -142,7 +142,9 @@ def test_any_normalization(backend, pixels, groups, per_group, n, beta):
     check.close(y, expected, expected, n)
 
 
-@pytest.mark.parametrize("seed", [1, 2, 3])
+@pytest.mark.parametrize(
+    "seed", [1, *(pytest.param(seed, marks=pytest.mark.thorough) for seed in (2, 3))]
+)
 @pytest.mark.parametrize("layer", ["ops", "binding"])
 def test_nonsense_raises_and_never_crashes(layer, seed):
     program = TESTS / "stress" / "fuzz_calls.py"
