@@ -2,13 +2,12 @@
 #
 # CONVNET_CUDA_ARCHS   GPU architectures to compile for: numbers such as "80;90" (commas will do),
 #                      "native" for the GPU that is present, or "all" for 75 80 86 89 90 100 120 as
-#                      far as this nvcc knows them. Default: native where a GPU is found, else 80 and 90.
+#                      far as this nvcc knows them. Default: native where a GPU is found, else 80 and
+#                      90 (where CONVNET_CUDA=on asks for it).
 #
 # PTX is made for 75, 80, 90a and 100 only, and machine code for 86, 89 and 120 from that of the one
 # before: it is the same code, and half of the time of a build is that of the step to PTX. The newest PTX
 # but for 90a is also stored: the driver compiles it for GPUs that come later.
-
-convnet_option(CONVNET_CUDA_ARCHS "GPU architectures: numbers, native or all")
 
 execute_process(COMMAND ${CMAKE_CUDA_COMPILER} --list-gpu-arch
                 OUTPUT_VARIABLE known_archs ERROR_VARIABLE nvcc_error RESULT_VARIABLE nvcc_result)
@@ -19,20 +18,6 @@ endif()
 string(REGEX MATCHALL "[0-9]+" known_archs "${known_archs}")
 list(FILTER known_archs EXCLUDE REGEX "^([0-6].|7[0-4])$")  # Turing is the oldest that we support
 
-# The compute capabilities of the GPUs here, such as 90; empty where there are none.
-function(find_native_archs result)
-  find_program(CONVNET_NVIDIA_SMI nvidia-smi)
-  set(found "")
-  if(CONVNET_NVIDIA_SMI)
-    execute_process(COMMAND ${CONVNET_NVIDIA_SMI} --query-gpu=compute_cap --format=csv,noheader
-                    OUTPUT_VARIABLE found ERROR_QUIET)
-    string(REGEX MATCHALL "[0-9]+\\.[0-9]+" found "${found}")
-    string(REPLACE "." "" found "${found}")
-    list(REMOVE_DUPLICATES found)
-  endif()
-  set(${result} "${found}" PARENT_SCOPE)
-endfunction()
-
 string(REGEX REPLACE "[ ,]+" ";" archs "${CONVNET_CUDA_ARCHS}")
 if(archs STREQUAL "all")
   set(archs 75 80 86 89 90 100 120)
@@ -42,12 +27,12 @@ if(archs STREQUAL "all")
     endif()
   endforeach()
 elseif(archs STREQUAL "native")
-  find_native_archs(archs)
+  set(archs ${native_archs})
   if(NOT archs)
     message(FATAL_ERROR "convnet: CONVNET_CUDA_ARCHS=native, but nvidia-smi finds no GPU here")
   endif()
 elseif(archs STREQUAL "")
-  find_native_archs(archs)
+  set(archs ${native_archs})
   foreach(arch ${archs})
     if(NOT arch IN_LIST known_archs)
       message(STATUS "convnet: this nvcc does not know the GPU's sm_${arch}")
