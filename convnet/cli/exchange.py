@@ -61,6 +61,7 @@ def _add_cuda_convnet(kinds: Commands) -> None:
     cuda.argument("parameters", "PARAMS", "layer parameter file")
     cuda.out("FILE", "configuration to write (default: DEF's name.toml)")
     cuda.flag("--force", "write over a file that is there")
+    cuda.option("--init", "MODEL", "a saved model, whose weights go to FILE's name.safetensors")
     text = "the data (default: by channels and classes)"
     cuda.add_argument("--source", default="", choices=(*PUBLISHED, "folder"), help=text)
     cuda.option("--size", "N", "height and width of the images of a folder", integer(1), 256)
@@ -74,15 +75,20 @@ def _cuda_convnet(arguments: argparse.Namespace) -> int:
 
     definition = Path(arguments.definition)
     output = Path(arguments.out or f"{definition.stem}.toml")
-    report = output.with_suffix(".report.txt")
+    report, weights = output.with_suffix(".report.txt"), output.with_suffix(".safetensors")
     if output.suffix != ".toml":
         raise ValueError(f"{output}: expected a name that ends in .toml")
-    for path in (output, report):
+    for path in (output, report, *([weights] if arguments.init else [])):
         if path.exists() and not arguments.force:
             raise ValueError(f"{path}: is there already; --force writes over it, -o names another")
     options = chosen(arguments, "source", "size", "crop", "batch", "epochs")
     found = import_files(definition, arguments.parameters, **options, name=output.stem)
     way = f"convnet train {output}" + (" --device cuda:0,cuda:1" if len(found.gpus) > 1 else "")
+    if arguments.init:
+        from convnet.exchange.cuda_convnet.saved import write_checkpoint
+
+        write_checkpoint(weights, Path(arguments.init), found)
+        way += f" --init {weights}"
     origin = f"# cuda-convnet's {definition.name} and {Path(arguments.parameters).name}; {way}"
     toml, text = f"{origin}\n{found.toml}".encode(), found.text().encode()
     replace(output, toml)

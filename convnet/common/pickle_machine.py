@@ -51,13 +51,17 @@ class Table(dict[Any, Any]):
 class _Memo(dict[int, Any]):
     """Values by their numbers, which may not be such as were made to collide."""
 
+    def __init__(self, most: int) -> None:
+        super().__init__()
+        self._most = most
+
     def __setitem__(self, key: int, value: Any) -> None:
-        if not 0 <= key <= OPERATIONS.most:
+        if not 0 <= key <= self._most:
             raise RefusedError(f"expected values numbered in order, got the number {key}")
         super().__setitem__(key, value)
 
 
-class _Operations(dict[int, Callable[[Any], None]]):
+class Operations(dict[int, Callable[[Any], None]]):
     """What the machine does at each byte that is an operation."""
 
     def __missing__(self, code: int) -> Any:
@@ -66,7 +70,9 @@ class _Operations(dict[int, Callable[[Any], None]]):
         )
 
 
-def _counted(operation: Any) -> Callable[[Any], None]:
+def counted(operation: Any) -> Callable[[Any], None]:
+    """An operation of the library's machine, for `Machine.dispatch`: it spends from the budget."""
+
     def run(machine: Machine) -> None:
         machine.operations.spend()
         operation(machine)
@@ -107,7 +113,7 @@ _CODES = {getattr(pickle, name)[0] for name in _KNOWN.split()}
 
 
 class Machine(pickle._Unpickler):
-    """Runs one pickle.
+    """Runs one pickle. Attributes: known, as given, and bytes in text.
 
     Args:
         file: it is read from where it stands to the end of the pickle; `read` returns no more than
@@ -115,15 +121,16 @@ class Machine(pickle._Unpickler):
         known: names that the pickle may use, such as "numpy.dtype", and what stands for them.
         size: bytes of the file, which encoded text may not exceed.
         expected: what a message says of the names that are known.
+        most: how many operations it may have.
     """
 
     stack: list[Any]
     append: Callable[[Any], None]
     pop_mark: Callable[[], list[Any]]
 
-    dispatch = _Operations(
+    dispatch = Operations(
         {
-            code: _counted(operation)
+            code: counted(operation)
             for code, operation in {
                 **{code: pickle._Unpickler.dispatch[code] for code in _CODES},
                 pickle.BYTEARRAY8[0]: pickle._Unpickler.dispatch[pickle.BINBYTES8[0]],
@@ -140,18 +147,19 @@ class Machine(pickle._Unpickler):
         known: Mapping[str, Callable[..., Any]],
         size: int,
         expected: str,
+        most: Limit = OPERATIONS,
     ) -> None:
         super().__init__(file, encoding="bytes")
-        self.memo = _Memo()
-        self.operations = Budget(OPERATIONS)
-        self._known = {**known, "_codecs.encode": self._encode}
+        self.memo = _Memo(most.most)
+        self.operations = Budget(most)
+        self.known = {**known, "_codecs.encode": self._encode}
         self._expected = expected
         self._encoded = Budget(Limit(size, "bytes of encoded text"))
 
     def find_class(self, module: str, name: str) -> Any:
         """What stands for something that the pickle names."""
         called = f"{module}.{name}"[:200]
-        found = self._known.get(called)
+        found = self.known.get(called)
         if found is None:
             shown = ascii(called[:100])[1:-1]
             raise RefusedError(f"expected only {self._expected} in the pickle, got {shown}")

@@ -17,6 +17,7 @@ from convnet.layers.activation import (
     Tanh,
 )
 from convnet.layers.bias import Bias
+from convnet.layers.blur import Blur
 from convnet.layers.conv import Conv
 from convnet.layers.dense import Dense
 from convnet.layers.dropout import Dropout
@@ -28,7 +29,7 @@ from convnet.layers.mapnorm import ContrastNorm, MapNorm
 from convnet.layers.merge import Concat, Max, Sum
 from convnet.layers.parametric import ParametricLayer
 from convnet.layers.pool import AvgPool, MaxAbsPool, MaxPool, SumPool
-from convnet.layers.reshape import Crop, Flatten, FlattenCHW, Slice, UnflattenCHW
+from convnet.layers.reshape import Crop, Flatten, FlattenCHW, Nailbed, Slice, UnflattenCHW
 
 check_package()  # another project's `convnet`, where it is installed over this one, comes here
 
@@ -55,6 +56,8 @@ LAYER_TYPES: dict[str, type[Layer]] = {
     "brelu": BReLU,
     "affine": Affine,
     "drelu": DReLU,
+    "blur": Blur,
+    "nailbed": Nailbed,
     "dropout": Dropout,
     "flatten": Flatten,
     "flatten_chw": FlattenCHW,

@@ -80,6 +80,8 @@ LAYERS = {
     "flatten": ({}, 4),
     "flatten_chw": ({}, 4),
     "crop": ({"height": 3, "width": 2, "top": 1, "left": 2}, 5),
+    "blur": ({"size": 5, "std": 0.8}, 6),
+    "nailbed": ({"stride": 2, "start": 1}, 7),
     "slice": ({"start": 1, "stop": 3}, 4),
     "probabilities": ({}, 1),
 }

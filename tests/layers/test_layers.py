@@ -103,6 +103,8 @@ def test_layers_have_a_description(name, rng):
         "rnorm": {"n": 3, "alpha": 0.1},
         "cnorm": {"n": 3, "alpha": 0.1},
         "crop": {"height": 3, "width": 2},
+        "blur": {"size": 3, "std": 1.0},
+        "nailbed": {"stride": 2},
         "slice": {"start": 0, "stop": 2},
         "unflatten_chw": {"channels": 4},
     }

@@ -36,6 +36,9 @@ _TYPES: dict[str, plain.Translate] = {
     "softmax": plain.softmax,
     "dropout": plain.dropout,
     "dropout2": plain.dropout,
+    "hs": plain.dropout,
+    "blur": plain.blur,
+    "nailbed": plain.nailbed,
     "eltsum": plain.eltsum,
     "eltmax": plain.eltmax,
     "concat": plain.concat,
@@ -49,6 +52,24 @@ _TYPES: dict[str, plain.Translate] = {
     "cost.sum2": costs.sum2,
 }
 TYPES = (*_PARAMETRIC, *_TYPES)
+# What nobody should carry over, and why.
+_DATA_SIDE = "it varies the images and has no gradients; that is the loader's part: [augment]"
+_TAGS = "it judges several tags of an image, and data sets here have one class for each"
+DECLINED = {
+    "treefc": "a tree of classes, which the data of its time had beside the images",
+    "cost.crossent2": _TAGS,
+    "cost.rflickr": _TAGS,
+    "cost.msm": _TAGS,
+    "cost.gsum2": "a sum of squares behind a gate, which no net of these sources uses",
+    "cost.tica": "a cost without labels, which no net of these sources uses",
+    "href": _DATA_SIDE,
+    "resize": _DATA_SIDE,
+    "rscale": _DATA_SIDE,
+    "randscale": _DATA_SIDE,
+    "rgb2yuv": _DATA_SIDE,
+    "rgb2lab": _DATA_SIDE,
+}
+_END_OF_TRAINING = 1e-4  # rates of weights up to this are those of the end of training
 _OLD_KEYS = {"numFilters": "filters", "numOutputs": "outputs", "subsX": "sizeX"}
 
 
@@ -62,6 +83,8 @@ class Imported:
         report: what to know of it.
         gpus: the GPUs that the definition names.
         net: its net: shapes alone, no weights.
+        sources: name of a parameter -> the layer of the definition, and which of its matrices; -1
+            for its biases.
     """
 
     cfg: Config
@@ -69,6 +92,7 @@ class Imported:
     report: Report
     gpus: list[int]
     net: Net
+    sources: dict[str, tuple[str, int]]
 
     def text(self) -> str:
         """The report as text."""
@@ -142,7 +166,7 @@ def import_files(
     except ConfigError as error:
         raise ConfigError(str(error).replace("configuration", str(definition), 1)) from None
     net = build_net(cfg, image, None, "cpu", sizes_only=True)
-    return Imported(cfg, to_toml(table), report, builder.gpus, net)
+    return Imported(cfg, to_toml(table), report, builder.gpus, net, parametric.sources)
 
 
 def _check_types(layers: dict[str, Section], path: Path) -> None:
@@ -150,6 +174,8 @@ def _check_types(layers: dict[str, Section], path: Path) -> None:
         raise ConfigError(f"{path}: expected a [section] for each layer, got none")
     for section in layers.values():
         kind = section.text("type")
+        if kind in DECLINED:
+            raise section.error("type", f"{kind} is not carried over: {DECLINED[kind]}")
         if kind not in TYPES:
             raise section.error("type", f'unknown layer type "{kind}"{did_you_mean(kind, TYPES)}')
 
@@ -257,8 +283,15 @@ def _learning(
             by_name[node][f"{word}_lr"] = lr
         if decay != (1.0 if word == "w" else 0.0):
             by_name[node][f"{word}_decay"] = decay
+    highest = max([rate.base for name, rate in rates.items() if name.endswith(".w")] or [1.0])
     if not any(rate.base > 0.0 for rate in rates.values()):
         report.noted(origin, "", "", "all learning rates are 0: nothing will be learned")
+    elif highest <= _END_OF_TRAINING:
+        text = (
+            f"the learning rates of weights are at most {highest:g}, as at the end of training: "
+            "from fresh weights next to nothing would be learned. --set sgd.lr=0.01 begins anew"
+        )
+        report.noted(origin, "", "", text)
     return {"sgd": sgd, "schedule": schedule} if schedule != {"kind": "constant"} else {"sgd": sgd}
 
 

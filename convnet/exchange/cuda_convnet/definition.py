@@ -118,7 +118,7 @@ class Section:
     def boolean(self, key: str, default: bool | None = None) -> bool:
         """The value as true or false."""
         word = self.text(key, None if default is None else str(default))
-        return self.read(key, word, _flag, "true or false")
+        return self.read(key, word, flag, "true or false")
 
     def integers(
         self, key: str, count: int, default: int | None = None, least: int | None = None
@@ -182,7 +182,7 @@ def _split(text: str) -> list[str]:
     return [text[:end].strip(), *reversed(words)]
 
 
-def _flag(word: str) -> bool:
+def flag(word: str) -> bool:
     if word.lower() not in (*_TRUE, *_FALSE):
         raise ValueError
     return word.lower() in _TRUE

@@ -11,7 +11,7 @@ import re
 from typing import Any
 
 from convnet.exchange.cuda_convnet.builder import Builder, Output
-from convnet.exchange.cuda_convnet.definition import Section
+from convnet.exchange.cuda_convnet.definition import Section, flag
 from convnet.exchange.cuda_convnet.rates import Rate, read_rates
 
 HINTS = ("partialSum", "sumWidth")  # of speed: they say nothing about the net
@@ -39,11 +39,14 @@ class ParametricLayers:
 
     Attributes:
         rates: name of a parameter -> how it learns.
+        sources: name of a parameter -> the layer whose it is, and which of its matrices; -1 for its
+            biases.
     """
 
     def __init__(self, builder: Builder) -> None:
         self.builder = builder
         self.rates: dict[str, Rate] = {}
+        self.sources: dict[str, tuple[str, int]] = {}
 
     def __call__(self, section: Section, params: Section) -> Output:
         """Adds the nodes of one layer.
@@ -83,6 +86,8 @@ class ParametricLayers:
             wish = name if count == 1 and not apart else f"{name}/{index}"
             products.append(b.add(section, wish, _KINDS[kind], [value], **own))
             b.owners[name, index] = sources[index] or products[-1].node
+            if not sources[index]:
+                self.sources[f"{products[-1].node}.w"] = (name, index)
         made = products[0]
         bias = f"{made.node}.b"
         if count > 1:
@@ -92,6 +97,7 @@ class ParametricLayers:
             start |= {} if tied else {"tied": False}
             made = b.add(section, name, "bias", [made], **start)
             bias = f"{made.node}.b"
+        self.sources[bias] = (name, -1)
         self._rates(section, params, [value.node for value in products], sources, bias)
         return made
 
@@ -99,9 +105,7 @@ class ParametricLayers:
         """The arguments of a convolution, for each input."""
         for hint in HINTS:
             section.text(hint, "")
-        if section.text("randSparse", "") and section.boolean("randSparse"):
-            text = "connections at random are not supported: groups are of neighbouring channels"
-            section.changed("randSparse", text)
+        self._sparse(section, count)
         if section.integer("modulesX", 0) > 0:
             section.changed("modulesX", "ignored: outputs follow from the sizes")
         columns = [section.integers(key, count, *limits) for key, limits in _WINDOW.items()]
@@ -116,6 +120,20 @@ class ParametricLayers:
             options |= {"groups": groups} if groups > 1 else {}
             found.append(options)
         return found
+
+    def _sparse(self, section: Section, count: int) -> None:
+        """Filters that see channels at random, which groups of neighbouring ones stand in for."""
+        words = section.spread("randSparse", count, "0")
+        if not any(section.read("randSparse", word, flag, "true or false") for word in words):
+            section.text("filterChannels", "")
+            return
+        text = "connections at random are not supported: groups are of neighbouring channels"
+        section.changed("randSparse", text)
+        channels, groups = section.integers("channels", count), section.integers("groups", count, 1)
+        own = [c // g for c, g in zip(channels, groups, strict=True)]
+        if "filterChannels" in section and section.integers("filterChannels", count) != own:
+            text = f"groups of neighbouring channels have {own}; filters of other sizes at random"
+            raise section.error("filterChannels", f"{text} are not carried over")
 
     def _sources(self, section: Section, kind: str, count: int) -> list[str]:
         """For each input, the node whose weights it uses; empty for weights of its own."""

@@ -70,6 +70,8 @@ def pool(b: Builder, section: Section, params: Section) -> Output:
     kind = section.text("pool").strip().lower()
     summed = any(part.text("sum", "") and part.boolean("sum") for part in (section, params))
     kinds = {"max": "maxpool", "maxabs": "maxabspool", "avg": "sumpool" if summed else "avgpool"}
+    if kind == "rand":
+        raise section.error("pool", "stochastic pooling (rand) is not carried over: no such layer")
     if kind not in kinds:
         raise section.error("pool", f'expected max, maxabs or avg, got "{kind}"')
     size = section.integer("sizeX", least=1)
@@ -206,16 +208,22 @@ def softmax(b: Builder, section: Section, _params: Section) -> Output:
 
 
 def dropout(b: Builder, section: Section, params: Section) -> Output:
-    """`dropout` scales in training, `dropout2` in testing, as the paper does."""
+    """`dropout` scales in training, `dropout2` and the older `hs` in testing, as the paper does.
+
+    With `enable=false` the first does nothing, and the others scale in training too.
+    """
     value = b.acts(section, 1)[0]
     place = params if "keep" in params else section
     keep = place.number("keep", 0.5)
     if not 0.0 < keep <= 1.0:
         raise place.error("keep", f"expected a number above 0 and at most 1, got {keep:g}")
+    mode = "inverted" if section.text("type") == "dropout" else "paper"
     if not params.boolean("enable", True):
+        if mode == "paper" and keep < 1.0:
+            params.noted("enable", f"off: nothing is dropped, and all is multiplied by {keep:g}")
+            return b.add(section, section.name, "affine", [value], a=keep, b=0.0)
         params.noted("enable", "off: nothing is dropped")
         keep = 1.0
-    mode = "inverted" if section.text("type") == "dropout" else "paper"
     drop = float(f"{1.0 - keep:.12g}")
     return b.add(section, section.name, "dropout", [value], drop=drop, mode=mode)
 
@@ -259,3 +267,22 @@ def crop(b: Builder, section: Section, _params: Section) -> Output:
     size = section.integer("sizeX", least=1)
     options = {"top": top, "left": left, "height": size, "width": size}
     return b.add(section, section.name, "crop", [value], **options)
+
+
+def blur(b: Builder, section: Section, _params: Section) -> Output:
+    """A Gaussian over each channel."""
+    value = b.image(section, b.acts(section, 1)[0], section.integer("channels", least=1))
+    size, std = section.integer("filterSize", least=1), section.number("stdev")
+    if std <= 0.0:
+        raise section.error("stdev", f"expected a number above 0, got {std:g}")
+    return b.add(section, section.name, "blur", [value], size=size, std=std)
+
+
+def nailbed(b: Builder, section: Section, _params: Section) -> Output:
+    """Every stride-th pixel; without `start`, as many are left out before the first as after the
+    last."""
+    value = b.image(section, b.acts(section, 1)[0], section.integer("channels", least=1))
+    stride, side = section.integer("stride", least=1), value.shape[0]
+    count = -(-side // stride)
+    start = section.integer("start", (side - stride * (count - 1)) // 2, least=0)
+    return b.add(section, section.name, "nailbed", [value], stride=stride, start=start)

@@ -16,6 +16,7 @@ from convnet import layers as kinds
 from convnet.exchange.errors import ExchangeError
 from convnet.exchange.layouts import to_foreign
 from convnet.exchange.onnx.model import Model
+from convnet.layers.blur import gaussian_filter
 from convnet.layers.graph import INPUT
 from convnet.nn.net import Net, Node
 
@@ -250,6 +251,20 @@ def _map_norm(to: Exporter, node: Node, inputs: list[str]) -> str:
     return _divided(to, node, x, sums, alpha, layer.k, layer.beta)
 
 
+def _blur(to: Exporter, node: Node, inputs: list[str]) -> str:
+    """The Gaussian down, then across."""
+    layer: Any = node.layer
+    y, half, channels = inputs[0], layer.size // 2, layer.in_shape[2]
+    row = gaussian_filter(layer.size, layer.std)
+    for axis in (0, 1):
+        size, pads = [1, 1], [0, 0, 0, 0]
+        size[axis], pads[axis], pads[axis + 2] = layer.size, half, half
+        filters = np.broadcast_to(row.reshape(1, 1, *size), (channels, 1, *size))
+        filters_there = to.model.constant(filters, f"{node.name}:filter{axis}")
+        y = to.op("Conv", node, y, filters_there, kernel_shape=size, pads=pads, group=channels)
+    return y
+
+
 # ---- element by element --------------------------------------------------------------------------
 
 
@@ -317,6 +332,13 @@ def _crop(to: Exporter, node: Node, inputs: list[str]) -> str:
     )
 
 
+def _nailbed(to: Exporter, node: Node, inputs: list[str]) -> str:
+    layer: Any = node.layer
+    starts, ends = to.integers(layer.start, layer.start), to.integers(*layer.in_shape[:2])
+    steps = to.integers(layer.stride, layer.stride)
+    return to.op("Slice", node, *inputs, starts, ends, to.integers(2, 3), steps)
+
+
 def _slice(to: Exporter, node: Node, inputs: list[str]) -> str:
     layer: Any = node.layer
     bounds = to.integers(layer.start), to.integers(layer.stop), to.integers(1)
@@ -363,6 +385,8 @@ TRANSLATIONS: dict[type, Translate] = {
     kinds.FlattenCHW: _simple("Flatten"),
     kinds.UnflattenCHW: _unflatten_chw,
     kinds.Crop: _crop,
+    kinds.Nailbed: _nailbed,
+    kinds.Blur: _blur,
     kinds.Slice: _slice,
     kinds.Sum: _sum,
     kinds.Max: _simple("Max"),
