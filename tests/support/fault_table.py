@@ -36,7 +36,7 @@ def launch_of(file: str, kernel: str) -> dict[str, object]:
 
 
 FUNCTION = r"(?: \((?:[^()]|\([^()]*\))*\))?"
-PLACE = rf" at \S+:\d+{FUNCTION}(?:, inlined at \S+:\d+{FUNCTION})*"
+PLACE = rf" at \S+:\d+{FUNCTION}(?:, (?:inlined|called) at \S+:\d+{FUNCTION})*"
 
 
 def said_of(kernels: Kernels, file: str, kernel: str) -> str:

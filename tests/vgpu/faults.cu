@@ -399,6 +399,15 @@ KERNEL global_read_overrun(const float* x, float* y) {
 __device__ __forceinline__ float element(const float* x, int i) {
   return x[i];  // MARK: inlined
 }
+__device__ __noinline__ float called_element(const float* x, int i) {
+  return x[i];  // MARK: called
+}
+KERNEL called_overrun(const float* x, float* y) {
+  y[threadIdx.x] = called_element(x, threadIdx.x + 1);  // MARK: called_overrun
+}
+KERNEL right_call(const float* x, float* y) {
+  y[threadIdx.x] = called_element(x, 63 - threadIdx.x);
+}
 KERNEL far_overrun(const float* x, float* y) {
   y[threadIdx.x] = element(x, threadIdx.x + 1024);  // MARK: far_overrun
 }

@@ -180,11 +180,3 @@ def test_threads_of_the_cpu_change_neither_bits_nor_counts(
     assert len({counts for _, counts in seen}) == 1
     pairs = x.reshape(37, 64)[:, np.arange(64) ^ 33].ravel().astype(np.float64)
     np.testing.assert_allclose(np.frombuffer(seen[0][0], np.float32), pairs * x + pairs, rtol=1e-6)
-
-
-def test_a_function_that_is_called() -> None:
-    """Functions that nvcc did not inline are refused by name, when the kernel is first launched."""
-    module = ".func helper() { ret; }"
-    with pytest.raises(PtxError, match=r"a call of helper, which was not inlined"):
-        run_ptx("call.uni helper, ();", [], [], module=module)
-    assert run_ptx("mov.u32 %r0, 1;", [], [], module=module) == []

@@ -30,6 +30,7 @@ RIGHT = {
     "right_syncwarp": X.reshape(-1, 2)[:, ::-1].ravel() + 2,
     "right_same_value": np.full(64, 1.0),
     "right_bytes": X,
+    "right_call": X[::-1],
     "right_branch": np.where(np.arange(64) % 32 < 20, X + 1, 0),
     "right_atomics": np.tile(X.reshape(-1, 4).sum(0), 16),
     "right_named_barriers": np.r_[X[:32][::-1] + 2, np.zeros(32)],
@@ -128,6 +129,7 @@ def test_threads_that_do_not_meet(kernels: Kernels, name: str, what: str, order:
         ("shared_write_overrun", "write of 4 bytes of shared memory at byte 256", 63),
         ("global_overrun", "write of 4 bytes at 0x.*, 256 bytes into an allocation of 256", 63),
         ("global_read_overrun", "read of 4 bytes at 0x.*, 256 bytes into an allocation of", 63),
+        ("called_overrun", "read of 4 bytes at 0x.*, 256 bytes into an allocation of 256", 63),
         ("far_overrun", "read of 4 bytes at 0x", 0),
         ("null_pointer", "write of 4 bytes at 0", 3),
         ("misaligned", "address .* is not a multiple of 16", 1),
@@ -154,6 +156,13 @@ def test_place_of_an_inlined_function(kernels: Kernels) -> None:
     inner, outer = found.split(" (element), inlined at ")
     assert is_at(inner, kernels, "inlined")
     assert is_at(outer, kernels, "far_overrun")
+
+
+def test_place_of_a_called_function(kernels: Kernels) -> None:
+    found = message(kernels, "called_overrun")
+    inner, outer = found.split(" (called_element), called at ")
+    assert is_at(inner, kernels, "called")
+    assert is_at(outer, kernels, "called_overrun")
 
 
 def test_trap(kernels: Kernels) -> None:

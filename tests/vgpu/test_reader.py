@@ -19,7 +19,7 @@ from ptx import PtxError, run_ptx, run_text
         ("barrier.cluster.arrive.acquire;", "not known in this form"),
         ("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%f0};", "not known in this form"),
         ("cp.async.bulk.commit_group;", "not known in this form"),
-        ("call.uni helper, ();", "a call of helper, which was not inlined"),
+        ("call.uni helper, ();", "a call of helper, which is not in this module"),
         ("add.u32 %r0, %r1;", "expected ','"),
         ("add.u32 %r0, %r1, %r2", "expected ';'"),
         ("add.u32 %r0, %r1, %unknown;", 'unknown operand "%unknown"'),

@@ -9,16 +9,7 @@ void decode_bra(Statement& s) {
   s.branch_target();
 }
 
-// call.uni {(results),} function, (arguments): nvcc inlines nearly all functions, and kernels that
-// call what it did not are refused.
-void decode_call(Statement& s) {
-  s.skip({"uni"});
-  std::string_view name = s.word();
-  if (name.empty()) name = "a function with results";
-  s.fail("a call of " + std::string(name) + ", which was not inlined: that is not implemented");
-}
-
-// ret, exit and trap. Kernels only: there is nothing to return to.
+// ret, exit and trap. (A ret of a function that is called: in kernel.cpp.)
 void decode_ret(Statement& s) { s.skip({"uni"}); }
 
 namespace {

@@ -62,7 +62,6 @@ const Family* family_of(std::string_view mnemonic) {
       {"barrier", {decode_bar, Op::bar_sync}},
       {"shfl", {decode_shfl, Op::shfl}},
       {"vote", {decode_vote, Op::vote}},
-      {"call", {decode_call, Op::nothing}},
       {"griddepcontrol", {decode_griddepcontrol, Op::nothing}},
       {"mapa", {decode_mapa, Op::mapa}},
       {"getctarank", {decode_mapa, Op::getctarank}},

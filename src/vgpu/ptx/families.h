@@ -53,7 +53,6 @@ void decode_bar(Statement& s);
 void decode_shfl(Statement& s);
 void decode_vote(Statement& s);
 void decode_setmaxnreg(Statement& s);
-void decode_call(Statement& s);
 void decode_mapa(Statement& s);
 void decode_griddepcontrol(Statement& s);
 // tensor.cpp

@@ -175,6 +175,7 @@ struct Location {
   int file = 0, line = 0, column = 0;  // file: a number of PtxModule::files
   std::string_view function = {};      // of inlined code: the label of its name in .debug_str
   int inlined_at = -1;
+  std::string_view called = {};  // the function, where that place is a call which was not inlined
 };
 
 // A register that holds the same value in every lane and is never written.

@@ -1,6 +1,7 @@
 // Decodes the body of a kernel, statement by statement.
 #include <mutex>
 #include <string>
+#include <vector>
 
 #include "vgpu/ptx/families.h"
 #include "vgpu/ptx/registers.h"
@@ -12,9 +13,25 @@ namespace {
 class KernelReader {
  public:
   KernelReader(const PtxModule& module, const Kernel& kernel, Code& code)
-      : code_(code), text_(kernel.body, kernel.line), names_(module, kernel, code) {}
+      : module_(module),
+        code_(code),
+        text_(kernel.body, kernel.line),
+        names_(module, kernel, code) {}
 
   void run() {
+    body();
+    finish();
+  }
+
+ private:
+  // A function that is being decoded, and where it was called.
+  struct Call {
+    const Function* function;
+    int location;
+  };
+  static constexpr std::string_view kReturn = "(return)", kSkip = "(no call)";  // labels
+
+  void body() {
     int depth = 0;
     while (true) {
       const char c = text_.peek();
@@ -31,10 +48,8 @@ class KernelReader {
         instruction();
       }
     }
-    finish();
   }
 
- private:
   bool label() {
     Lexer ahead = text_;
     const std::string_view name = ahead.word();
@@ -46,11 +61,84 @@ class KernelReader {
 
   void instruction() {
     Statement s(text_, names_, code_);
+    if (s.mnemonic() == "call") return call(s);
+    if (s.mnemonic() == "ret" && !calls_.empty()) return jump(s, kReturn);
     const Family* const family = family_of(s.mnemonic());
     if (!family) text_.fail("the instruction " + std::string(s.mnemonic()) + " is not known");
     s.ins.op = family->op;
     family->decode(s);
     s.finish();
+  }
+
+  void jump(Statement& s, std::string_view label) {
+    s.skip({"uni"});
+    s.ins.op = Op::bra;
+    names_.branch(label, static_cast<int>(code_.ins.size()));
+    s.finish();
+  }
+
+  // call{.uni} {(results),} function{, (arguments)};
+  void call(Statement& s) {
+    s.skip({"uni"});
+    std::vector<std::string_view> results, arguments;
+    if (text_.take('(')) {
+      results = variables();
+      text_.expect(',');
+    }
+    const std::string_view name = text_.word();
+    const auto found = module_.functions.find(name);
+    if (name.starts_with('%'))
+      text_.fail("a call by the address " + std::string(name) + ": that is not implemented");
+    if (found == module_.functions.end())
+      text_.fail("a call of " + std::string(name) + ", which is not in this module");
+    if (text_.take(',')) {
+      text_.expect('(');
+      arguments = variables();
+    }
+    const Function& f = found->second;
+    check_callable(f);
+    names_.open_scope();
+    if (s.ins.pred >= 0) {
+      s.ins.negated = !s.ins.negated;
+      jump(s, kSkip);
+    } else {
+      text_.expect(';');
+    }
+    expand(f, results, arguments);
+    names_.declare_label(kSkip, static_cast<int>(code_.ins.size()), text_);
+    names_.close_scope();
+  }
+  std::vector<std::string_view> variables() {
+    std::vector<std::string_view> names;
+    while (!text_.take(')')) {
+      names.push_back(text_.word());
+      text_.take(',');
+    }
+    return names;
+  }
+  void check_callable(const Function& f) const {
+    const auto refuse = [&](const std::string& why) {
+      text_.fail("a call of " + demangled(f.name) + ", " + why + ": that is not implemented");
+    };
+    if (!f.defined) refuse("which is not in this module");
+    if (f.in_registers) refuse("whose parameters are registers");
+    for (const Call& c : calls_)
+      if (c.function == &f) refuse("which has called itself");
+  }
+  // The function's instructions, here.
+  void expand(const Function& f, const std::vector<std::string_view>& results,
+              const std::vector<std::string_view>& arguments) {
+    names_.begin_call(f, results, arguments, text_);
+    calls_.push_back({&f, static_cast<int>(code_.locations.size()) - 1});
+    const Lexer after = text_;
+    const int location = static_cast<int>(code_.locations.size()) - 1;
+    text_ = Lexer(f.body, f.line);
+    body();
+    text_ = after;
+    names_.declare_label(kReturn, static_cast<int>(code_.ins.size()), text_);
+    calls_.pop_back();
+    names_.end_call();
+    if (location >= 0) code_.locations.push_back(Location(code_.locations[location]));
   }
 
   void directive() {
@@ -64,8 +152,10 @@ class KernelReader {
       registers();
     else if (name == "shared")
       names_.declare_shared(read_variable(text_));
-    else if (name == "local")
+    else if (name == "local" || name == "param")  // of a call that follows
       names_.declare_local(read_variable(text_));
+    else if (name == "callprototype")
+      text_.fail("a call by an address: that is not implemented");
     else
       text_.fail("directive ." + std::string(name) + " in a kernel");
     text_.expect(';');
@@ -100,6 +190,10 @@ class KernelReader {
         l.inlined_at = call_at(place());
       else
         text_.fail("attribute " + std::string(attribute) + " of .loc");
+    }
+    if (l.inlined_at < 0 && !calls_.empty()) {
+      l.inlined_at = calls_.back().location;
+      l.called = calls_.back().function->name;
     }
     code_.locations.push_back(l);
   }
@@ -138,9 +232,11 @@ class KernelReader {
     allocate_registers(code_, names_.classes(), names_.fixed());
   }
 
+  const PtxModule& module_;
   Code& code_;
   Lexer text_;
   Names names_;
+  std::vector<Call> calls_;  // the outermost first
 };
 
 }  // namespace

@@ -98,9 +98,10 @@ void decode_st(Statement& s) {
   if (s.has("async")) return decode_st_async(s);
   skip_strength_and_caching(s);
   s.ins.space = space(s);
-  s.need(s.ins.space != Space::param && s.ins.space != Space::constant);
+  s.need(s.ins.space != Space::constant);
   vector_and_type(s);
   s.address();
+  s.need(s.ins.space != Space::param);  // of a call they are local memory now
   s.comma();
   s.need(s.list(s.ins.type, true) == s.ins.vector);
   s.list_width();

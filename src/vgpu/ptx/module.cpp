@@ -151,13 +151,32 @@ class ModuleReader {
     k.param_bytes = static_cast<int>(offset);
   }
 
-  // Functions are skipped: a kernel that calls one is refused when it is decoded.
+  // .func {(.param .b32 result)} name{(.param .b64 a, .param .align 8 .b8 b[16])}
   void function() {
-    while (text_.peek() != '{' && text_.peek() != ';') {
-      if (text_.peek() == '\0') text_.fail("a function without an end");
-      if (text_.word().empty()) text_.take(text_.peek());
+    Function f;
+    if (text_.take('(')) f.results = arguments(f);
+    f.name = std::string(text_.word());
+    if (text_.take('(')) f.params = arguments(f);
+    while (text_.take('.')) text_.word();  // .noreturn
+    if (text_.take(';')) {                 // a declaration
+      module_.functions.try_emplace(f.name, f);
+      return;
     }
-    if (!text_.take(';')) text_.braces();
+    text_.peek();
+    f.line = text_.line();
+    f.body = text_.braces();
+    f.defined = true;
+    module_.functions.insert_or_assign(f.name, f);
+  }
+  std::vector<std::string> arguments(Function& f) {
+    std::vector<std::string> names;
+    while (!text_.take(')')) {
+      text_.expect('.');
+      if (text_.word() == "reg") f.in_registers = true;
+      names.emplace_back(read_variable(text_).name);
+      text_.take(',');
+    }
+    return names;
   }
 
   void global() {

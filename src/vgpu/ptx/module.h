@@ -35,6 +35,16 @@ struct Kernel {
   std::shared_ptr<Code> code;
 };
 
+// A device function that the compiler did not inline: decoded where it is called, as if it had.
+struct Function {
+  std::string name;
+  std::string_view body;
+  bool defined = false;       // has a body
+  bool in_registers = false;  // parameters or results that are registers
+  std::vector<std::string> results, params;
+  int line = 0;  // of the text, where the body begins
+};
+
 struct Global {
   std::uint64_t address = 0, size = 0;
 };
@@ -56,6 +66,7 @@ struct PtxModule {
   std::map<int, std::string> files;                               // of .file
   std::map<std::string, std::string, std::less<>> debug_strings;  // label -> text, of .debug_str
   int device = 0;
+  std::map<std::string, Function, std::less<>> functions;
 };
 
 // Finds the kernels and makes the variables, on `device`. Null, with *error set, for what is no

@@ -59,6 +59,17 @@ bool special_class(std::string_view name, RegClass* c) {
   return true;
 }
 
+// The kernel's text and those of the functions that it calls, and that these call.
+std::vector<std::string_view> reachable_bodies(const PtxModule& module, const Kernel& kernel) {
+  std::vector<std::string_view> bodies = {kernel.body};
+  for (std::size_t k = 0; k < bodies.size(); ++k)
+    for (const auto& [name, f] : module.functions)
+      if (f.defined && names_word(bodies[k], name) &&
+          std::find(bodies.begin(), bodies.end(), f.body) == bodies.end())
+        bodies.push_back(f.body);
+  return bodies;
+}
+
 }  // namespace
 
 RegClass class_of(Type type) {
@@ -73,8 +84,10 @@ Names::Names(const PtxModule& module, const Kernel& kernel, Code& code) : code_(
   for (const Param& p : kernel.params) symbols_[p.name] = {Space::param, p.offset};
   for (const auto& [name, g] : module.globals)
     symbols_[name] = {Space::global, static_cast<std::int64_t>(g.address)};
+  const std::vector<std::string_view> bodies = reachable_bodies(module, kernel);
   for (const SharedVariable& v : module.shared) {
-    if (!names_word(kernel.body, v.name)) continue;
+    const auto names = [&](std::string_view body) { return names_word(body, v.name); };
+    if (std::none_of(bodies.begin(), bodies.end(), names)) continue;
     if (v.external) {
       symbols_[v.name] = {Space::shared, 0, true};
       dynamic_align_ = std::max(dynamic_align_, v.align);
@@ -108,6 +121,32 @@ void Names::declare_local(const Variable& v) {
   local_ = round_up(local_, v.align);
   symbols_[v.name] = {Space::local, local_};
   local_ += v.bytes;
+}
+
+void Names::begin_call(const Function& f, const std::vector<std::string_view>& results,
+                       const std::vector<std::string_view>& arguments, const Lexer& text) {
+  symbols_of_callers_.push_back(symbols_);
+  bind(f, f.results, results, text);
+  bind(f, f.params, arguments, text);
+  open_scope();
+}
+void Names::bind(const Function& f, const std::vector<std::string>& formal,
+                 const std::vector<std::string_view>& actual, const Lexer& text) {
+  if (formal.size() != actual.size())
+    text.fail("a call of " + f.name + " with " + std::to_string(actual.size()) +
+              " parameters or results instead of " + std::to_string(formal.size()));
+  for (std::size_t k = 0; k < formal.size(); ++k) {
+    const Symbol* const variable = find_symbol(actual[k]);
+    if (!variable || variable->space != Space::local)
+      text.fail("a call of " + f.name + " with " + std::string(actual[k]) +
+                ", which is no .param variable");
+    symbols_[formal[k]] = *variable;
+  }
+}
+void Names::end_call() {
+  close_scope();
+  symbols_ = std::move(symbols_of_callers_.back());
+  symbols_of_callers_.pop_back();
 }
 
 void Names::declare_label(std::string_view name, int instruction, const Lexer& text) {

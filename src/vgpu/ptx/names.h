@@ -38,6 +38,11 @@ class Names {
   void declare_register(std::string_view name, Type type);
   void declare_shared(const Variable& v);
   void declare_local(const Variable& v);
+  // Of a function that is called: its parameters and results are these variables, and nothing that
+  // it declares is known outside.
+  void begin_call(const Function& f, const std::vector<std::string_view>& results,
+                  const std::vector<std::string_view>& arguments, const Lexer& text);
+  void end_call();
   void declare_label(std::string_view name, int instruction, const Lexer& text);
   void branch(std::string_view label, int instruction);
 
@@ -70,12 +75,15 @@ class Names {
     int instruction, scope;
   };
   void add_shared(std::string_view name, long bytes, int align);
+  void bind(const Function& f, const std::vector<std::string>& formal,
+            const std::vector<std::string_view>& actual, const Lexer& text);
   int target_of(const Branch& branch) const;
 
   Code& code_;
   std::vector<Scope> scopes_;
   int scope_ = 0;
   std::unordered_map<std::string_view, Symbol> symbols_;
+  std::vector<std::unordered_map<std::string_view, Symbol>> symbols_of_callers_;
   std::vector<RegClass> classes_;
   std::map<std::pair<std::uint64_t, RegClass>, int> constants_;
   std::map<std::string_view, int> specials_;

@@ -157,6 +157,8 @@ void Statement::address() {
     dynamic_ = true;
   else if (a.symbol)
     ins.imm += a.symbol->address;
+  if (a.symbol && a.symbol->space == Space::local && ins.space == Space::param)
+    ins.space = Space::local;
 }
 
 int Statement::address_operand() {
