@@ -24,6 +24,8 @@ class Blur(Layer):
         size: pixels of the filter: 3, 5, 7 or 9.
         std: standard deviation in pixels, above 0.
 
+    Raises: ValueError: another size, or a standard deviation that is not positive.
+
     Source: cuda-convnet's `blur` layer.
     """
 
