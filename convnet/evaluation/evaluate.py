@@ -235,10 +235,10 @@ def evaluate(
         nine_crop: average over three by three crops, not mirrored, as cuda-convnet did on CIFAR-10.
 
     Returns:
-        {"loss": mean, "top1", "top5": per cent, "images": how many, "data": a description, "crops":
-        of each image, "nets"}; "nets" is a list of {"run", "checkpoint", "step"}, with loss, top1
-        and top5 of each where there are several. For one net "checkpoint" and "step" are at the
-        top too. "cases" and "views" are older names of "images" and "crops".
+        {"loss": mean, "top1", "top5": per cent, "images": how many, "classes": how many, "data": a
+        description, "crops": of each image, "nets"}; "nets" is a list of {"run", "checkpoint",
+        "step"}, with loss, top1 and top5 of each where there are several. For one net "checkpoint"
+        and "step" are at the top too. "cases" and "views" are older names of "images" and "crops".
 
     Raises:
         CheckpointError, RunError: no usable checkpoint. DeviceError: no such device.
@@ -266,5 +266,11 @@ def evaluate(
         fact.update(one.means())
     images, crops = len(sets[0]), 10 if ten_crop else 9 if nine_crop else 1
     older = {"cases": images, "views": crops}
-    counts = {"images": images, "data": sets[0].description, "crops": crops, **older}
+    counts = {
+        "images": images,
+        "classes": len(nets[0].classes),
+        "data": sets[0].description,
+        "crops": crops,
+        **older,
+    }
     return {**metrics.means(), **counts, "nets": facts, **top}

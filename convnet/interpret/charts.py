@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,6 +14,8 @@ import numpy as np
 from convnet.common import distribution
 from convnet.common.files import replace
 from convnet.data.dataset import DataError, Images, shown
+from convnet.interpret.curves import curves_of
+from convnet.interpret.fonts import drawable, matplotlib_families
 from convnet.interpret.montage import LOSSY
 
 RIGHT, OTHER = "#e4605a", "#9db9d9"  # bars of the right class, and of others
@@ -30,7 +33,9 @@ _STYLE: Any = {
     "svg.hashsalt": "convnet",
 }
 _RATES = 8  # different learning rates up to which they were divided now and then: a log axis
-_NUMBERED = 20  # classes up to which a confusion matrix has figures and names in it
+_NUMBERED = 20  # classes up to which a confusion matrix has figures in it
+_NAMED = 80  # and up to which it has names
+_CELLS = 300  # of more classes, several are drawn as one cell
 
 
 def require() -> None:
@@ -70,6 +75,18 @@ def save_chart(figure: Any, path: Path) -> None:
             figure.savefig(file, **options)
 
     replace(path, write)
+
+
+def _with_fonts(figure: Any) -> Any:
+    """The figure, whose texts take the fonts that their characters need."""
+    from matplotlib.text import Text
+
+    texts = figure.findobj(Text)
+    families = matplotlib_families(sorted({text.get_text() for text in texts}))
+    if len(families) > 1:
+        for text in texts:
+            text.set_fontfamily(families)
+    return figure
 
 
 def _figure(width: float, height: float, **options: Any) -> Any:
@@ -119,10 +136,32 @@ def predictions_chart(guesses: Sequence[Guess], columns: int = 4) -> Any:
         y = _SPACE + (number // columns) * height
         image = axes(x, y, _PANEL, _PANEL)
         _show_image(image, guess.pixels)
-        title = "(not known)" if guess.label is None else guess.label
+        title = "(not known)" if guess.label is None else shortened(guess.label, 22)
         image.set_title(title, y=-0.02, va="top", pad=0, fontsize=9, parse_math=False)
         _show_bars(axes(x, y + _PANEL + _CAPTION, _PANEL, bars), guess)
-    return figure
+    return _with_fonts(figure)
+
+
+def shortened(name: str, most: int) -> str:
+    """A name that is no wider than so many Latin letters, else cut in its middle; East Asian
+    characters are as wide as two."""
+    (name,), _ = drawable([name])
+    if letters(name) <= most:
+        return name
+    half = (most - 1) // 2
+    return f"{_beginning(name, most - 1 - half)}…{_beginning(name[::-1], half)[::-1]}"
+
+
+def _beginning(name: str, most: int) -> str:
+    """As much of a name as is no wider than that."""
+    return next(
+        name[:end] for end in range(min(len(name), most), -1, -1) if letters(name[:end]) <= most
+    )
+
+
+def letters(name: str) -> int:
+    """The width of a name in Latin letters."""
+    return sum(2 if unicodedata.east_asian_width(char) in "WF" else 1 for char in name)
 
 
 def _show_image(axes: Any, pixels: Images) -> None:
@@ -145,8 +184,7 @@ def _show_bars(axes: Any, guess: Guess) -> None:
     colours = [RIGHT if name == guess.label else OTHER for name in guess.classes]
     axes.barh(places, guess.probabilities, height=0.82, color=colours)
     for place, name, probability in zip(places, guess.classes, guess.probabilities, strict=True):
-        text = name if len(name) <= 24 else name[:23] + "…"
-        axes.text(0.015, place, text, va="center", fontsize=7.5, parse_math=False)
+        axes.text(0.015, place, shortened(name, 24), va="center", fontsize=7.5, parse_math=False)
         axes.text(0.99, place, f"{100 * probability:.0f} %", va="center", ha="right", fontsize=6.5)
     axes.set(xlim=(0, 1), ylim=(len(places) - 0.5, -0.5), xticks=[], yticks=[])
     for side in ("bottom", "top", "right"):
@@ -166,11 +204,9 @@ def curves_chart(records: Sequence[dict[str, Any]], title: str) -> Any:
     """
     import matplotlib
 
-    steps, epochs = ([r for r in records if r["kind"] == kind] for kind in ("step", "epoch"))
-    unit = "epoch" if epochs else "step"
-    per_epoch = epochs[0]["step"] / epochs[0]["epoch"] if epochs else 1.0
-    at_step = [record["step"] / per_epoch for record in steps]
-    at_epoch = [record["epoch"] for record in epochs]
+    curves = curves_of(records)
+    steps, epochs, unit = curves.steps, curves.epochs, curves.unit
+    at_step, at_epoch = curves.at_step, curves.at_epoch
 
     def draw(axes: Any, key: str, name: str, value: Callable[[float], float]) -> None:
         """Training as a pale line of all steps and a line of epochs; validation as a line."""
@@ -178,6 +214,7 @@ def curves_chart(records: Sequence[dict[str, Any]], title: str) -> Any:
         _line(axes, at_epoch, [value(r[key]) for r in epochs], TRAINING, "training")
         _line(axes, at_epoch, [value(r[f"val_{key}"]) for r in epochs], VALIDATION, "validation")
         axes.set(title=name, xlabel=unit)
+        axes.xaxis.get_major_locator().set_params(integer=True)
         axes.grid(alpha=0.3, lw=0.5)
 
     with matplotlib.rc_context(_STYLE):
@@ -186,20 +223,32 @@ def curves_chart(records: Sequence[dict[str, Any]], title: str) -> Any:
         figure.suptitle(title, fontsize=9, parse_math=False)
         draw(loss, "loss", "loss", lambda value: value)
         draw(error, "top1", "error, %", lambda value: 100.0 - value)
-        if any(record.get("val_top5", 100.0) < 100.0 for record in epochs):
+        if curves.five:
             five = [100.0 - record["val_top5"] for record in epochs]
             _line(error, at_epoch, five, FIVE, "validation, top-5")
         error.set_ylim(bottom=0)
         rates = [record["lr"] for record in steps]
         rate.plot(at_step, rates, color="black", lw=1.0)
         rate.set(title="learning rate", xlabel=unit)
+        rate.xaxis.get_major_locator().set_params(integer=True)
         in_steps = len(set(rates)) <= _RATES
         rate.set_ylim(bottom=None if in_steps else 0.0)
-        if in_steps and min(rates, default=0.0) > 0:
+        if in_steps and min(rates, default=0.0) > 0 and min(rates) < max(rates):
             rate.set_yscale("log")
+            _few_ticks(rate.yaxis, min(rates), max(rates))
         for axes in (loss, error):
             axes.legend(frameon=False, fontsize=7)
-    return figure
+    return _with_fonts(figure)
+
+
+def _few_ticks(axis: Any, low: float, high: float) -> None:
+    """Figures on a log axis at powers of ten, and within one power at 1, 2 and 5 times it."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    narrow = high / low < 20
+    axis.set_major_locator(LogLocator(10, subs=(1.0, 2.0, 5.0) if narrow else (1.0,)))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.3g}"))
+    axis.set_minor_formatter(NullFormatter())
 
 
 def _line(axes: Any, x: Sequence[float], y: Sequence[float], color: str, label: str) -> None:
@@ -214,30 +263,67 @@ def _line(axes: Any, x: Sequence[float], y: Sequence[float], color: str, label: 
 def confusion_chart(confusion: np.ndarray, classes: Sequence[str], title: str) -> Any:
     """What the images of each class were taken for, in per cent of the class.
 
+    With many classes the colours are those of the square root, so that single mistakes are seen;
+    with very many a cell is the largest of several.
+
     Args:
         confusion: counts [classes, classes]; row: the class of the image.
+        classes: their names.
+        title: of the chart.
 
     Returns: the matplotlib Figure.
     """
     import matplotlib
+    from matplotlib.colors import PowerNorm
 
     total = confusion.sum(axis=1, keepdims=True)
     share = 100.0 * confusion / np.maximum(total, 1)
     count = len(classes)
-    side = 2.2 + 0.36 * count if count <= _NUMBERED else 8.0
+    names = [shortened(name, 26) for name in classes]
+    size = (
+        8.0 if count > _NAMED else max(2.6, {True: 0.36, False: 0.15}[count <= _NUMBERED] * count)
+    )
+    room = 0.0 if count > _NAMED else 0.07 * max(map(letters, names))
+    norm = PowerNorm(1.0 if count <= _NUMBERED else 0.5, 0, 100)
     with matplotlib.rc_context({**_STYLE, "axes.spines.top": True, "axes.spines.right": True}):
-        figure = _figure(side + 0.8, side, layout="constrained")
+        figure = _figure(size + room + 1.6, size + 0.8 * room + 1.0, layout="constrained")
         axes = figure.subplots()
-        image = axes.imshow(share, cmap="Blues", vmin=0, vmax=100, interpolation="nearest")
+        options = {"cmap": "Blues", "norm": norm, "interpolation": "nearest"}
+        cells = _blocks(share)
+        end = len(cells) * -(-count // len(cells)) - 0.5
+        image = axes.imshow(cells, extent=(-0.5, end, end, -0.5), **options)
+        axes.set(xlim=(-0.5, count - 0.5), ylim=(count - 0.5, -0.5))
         bar = figure.colorbar(image, ax=axes, shrink=0.7)
         bar.set_label("% of the images of a class")
         axes.set(xlabel="taken for", ylabel="class of the image")
         axes.set_title(title, fontsize=9, parse_math=False)
+        if count <= _NAMED:
+            small = 8 if count <= _NUMBERED else 5.5
+            slant = {"rotation": 45, "rotation_mode": "anchor"} if count <= _NUMBERED else {}
+            turned = slant or {"rotation": 90, "rotation_mode": "default"}
+            side = "right" if slant else "center"
+            axes.set_xticks(
+                range(count), names, ha=side, fontsize=small, parse_math=False, **turned
+            )
+            axes.set_yticks(range(count), names, fontsize=small, parse_math=False)
+        else:
+            axes.set(xlabel=f"taken for (number of the class, 0 to {count - 1})")
         if count <= _NUMBERED:
-            axes.set_xticks(range(count), classes, rotation=45, ha="right", parse_math=False)
-            axes.set_yticks(range(count), classes, parse_math=False)
             for (i, j), per_cent in np.ndenumerate(np.floor(share + 0.5).astype(int)):
                 colour = "white" if per_cent > 55 else "black"
                 text = str(per_cent) if per_cent else ""
                 axes.text(j, i, text, ha="center", va="center", fontsize=7, color=colour)
-    return figure
+    return _with_fonts(figure)
+
+
+def _blocks(share: np.ndarray) -> np.ndarray:
+    """The matrix, where it is large with the largest of several cells in place of each."""
+    step = -(-len(share) // _CELLS)
+    if step == 1:
+        return share
+    side = -(-len(share) // step) * step
+    padded = np.zeros((side, side))
+    padded[: len(share), : len(share)] = share
+    blocks = padded.reshape(side // step, step, side // step, step)
+    largest: np.ndarray = blocks.max(axis=(1, 3))
+    return largest

@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import importlib.util
 import os
+import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -35,6 +36,8 @@ _EAST_ASIAN = (
     "malgun",
     "Arial Unicode",
 )
+_LETTERS = str.maketrans({"ß": "ss", "æ": "ae", "ø": "o", "œ": "oe", "ł": "l", "đ": "d"})
+_LONGEST = 200  # characters of a text that are looked at
 _FOLDERS = (
     "~/.fonts",
     "~/.local/share/fonts",
@@ -109,16 +112,34 @@ def _has(path: str | None, char: str) -> bool:
     return drawn.size != none.size or bytes(drawn) != bytes(none)
 
 
+def cut(text: str, font: Font, width: float) -> str:
+    """The text, shortened to so many pixels."""
+    text = text[:_LONGEST]  # measured again for each character that goes
+    if font.getlength(text) <= width:
+        return text
+    while text and font.getlength(text + "...") > width:
+        text = text[:-1]
+    return text + "..."
+
+
 def drawable(names: Sequence[str]) -> tuple[list[str], int]:
     """Names as they can be drawn here, and how many have characters that no font here has. These
-    are called by their number, from 0."""
+    are written without the marks of their letters, or else called by their number, from 0."""
     shown, lacking = [], 0
     for number, name in enumerate(names):
         clean = "".join(char if char.isprintable() else "?" for char in name)
-        if font_for(clean[:200], 12) is None:
-            clean, lacking = f"class {number}", lacking + 1
+        if font_for(clean[:_LONGEST], 12) is None:
+            lacking += 1
+            clean = _without_marks(clean)
+            clean = clean if font_for(clean[:_LONGEST], 12) else f"class {number}"
         shown.append(clean)
     return shown, lacking
+
+
+def _without_marks(name: str) -> str:
+    """Latin letters without accents and dots: "Größe" as "Grosse"."""
+    parts = unicodedata.normalize("NFKD", name.translate(_LETTERS))
+    return "".join(char for char in parts if not unicodedata.combining(char))
 
 
 def lacking_text(names: Iterable[str]) -> str:
@@ -126,9 +147,10 @@ def lacking_text(names: Iterable[str]) -> str:
     _, lacking = drawable(list(names))
     if not lacking:
         return ""
+    many = "name has" if lacking == 1 else "names have"
     return (
-        f"; {lacking} names have characters that no font here has, and are numbers instead (from 0;"
-        " Debian's fonts-noto-cjk has those of East Asia)"
+        f"; {lacking} {many} characters that no font here has: written in plain letters, or as a "
+        "number from 0 (Debian's fonts-noto-cjk has those of East Asia)"
     )
 
 
@@ -136,7 +158,7 @@ def matplotlib_families(names: Iterable[str]) -> list[str]:
     """The families that a chart with these names needs, DejaVu Sans first."""
     families = ["DejaVu Sans"]
     for name in names:
-        font = font_for(name[:200], 12)
+        font = font_for(name[:_LONGEST], 12)
         if isinstance(font, ImageFont.FreeTypeFont) and font.path in known_fonts()[1:]:
             families.append(_registered(str(font.path)))
     return list(dict.fromkeys(families))

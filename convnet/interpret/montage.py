@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,10 +9,11 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from convnet.common.files import replace
 from convnet.data.dataset import DataError, shown
+from convnet.interpret.fonts import cut, drawable, font_for, plain_font
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -141,7 +141,6 @@ def neighbour_rows(rows: Sequence[Sequence[Panel]]) -> Image.Image:
 
     Frames are green around images of the query's class and red around those of another.
     """
-    font, unicode = _font(_TEXT)
     lines = max((len(panel.caption) for row in rows for panel in row), default=0)
     step_x = _SIDE + 2 * _FRAME + _GAP
     step_y = _SIDE + 2 * _FRAME + lines * (_TEXT + 4) + _GAP + 2
@@ -161,9 +160,10 @@ def neighbour_rows(rows: Sequence[Sequence[Panel]]) -> Image.Image:
             sheet.paste(inside, (at[0], at[1] + (_SIDE - inside.height) // 2))
             for number, text in enumerate(panel.caption):
                 place = (x + edge / 2, y + edge + 2 + number * (_TEXT + 4))
-                known = text if unicode else text.encode("ascii", "replace").decode()
-                fitted = _cut(known, font, edge)
-                draw.text(place, fitted, GREY if number else BLACK, font, anchor="ma")
+                (known,), _ = drawable([text])
+                font = font_for(known, _TEXT) or plain_font(_TEXT)
+                shade = GREY if number else BLACK
+                draw.text(place, cut(known, font, edge), shade, font, anchor="ma")
     return sheet
 
 
@@ -175,28 +175,3 @@ def _fitted(pixels: Pixels) -> Image.Image:
     small = factor >= 3
     way = Image.Resampling.NEAREST if small else Image.Resampling.LANCZOS
     return image.resize(size, way)
-
-
-_LONGEST = 200  # characters of a title that are looked at
-
-Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
-
-
-def _font(size: int) -> tuple[Font, bool]:
-    """A font, and whether it has more than ASCII: matplotlib brings one along, Pillow's has not."""
-    found = importlib.util.find_spec("matplotlib")
-    if found is not None and found.origin is not None:
-        path = Path(found.origin).parent / "mpl-data/fonts/ttf/DejaVuSans.ttf"
-        if path.is_file():
-            return ImageFont.truetype(str(path), size), True
-    return ImageFont.load_default(size), False
-
-
-def _cut(text: str, font: Font, width: float) -> str:
-    """The text, shortened to so many pixels."""
-    text = text[:_LONGEST]  # measured again for each character that goes
-    if font.getlength(text) <= width:
-        return text
-    while text and font.getlength(text + "...") > width:
-        text = text[:-1]
-    return text + "..."

@@ -23,6 +23,7 @@ from convnet.evaluation.evaluate import as_warning, measure_classes, open_run, v
 from convnet.evaluation.predict import classify, likeliest
 from convnet.interpret import charts
 from convnet.interpret.examples import choose, from_files, from_set
+from convnet.interpret.fonts import lacking_text
 from convnet.interpret.montage import filter_sheet, save_image
 from convnet.layers import Conv, Dense, graph
 from convnet.nn.net import Net, Node
@@ -211,8 +212,10 @@ def plot_predictions(
     among = sum(guess.label in guess.classes for guess in known)
     text = f"{len(guesses)} images"
     if known:
-        text += f"; of {len(known)} with a known class {right} right, {among} in the first {top}"
-    return path, text
+        text += f"; of {len(known)} with a known class {right} right"
+        text += f", {among} in the first {top}" if top < len(trained.classes) else ""
+    shown_names = {name for guess in guesses for name in guess.classes}
+    return path, text + lacking_text(sorted(shown_names))
 
 
 # ---- curves and confusion ------------------------------------------------------------------------
@@ -264,7 +267,8 @@ def plot_confusion(
     metrics, validation = measure_classes(run, data, device, warn, ten_crop)
     title = f"{shown(Path(run).absolute().name)}: {metrics.means()['top1']:.2f} % right"
     charts.save_chart(charts.confusion_chart(metrics.confusion, metrics.classes, title), path)
-    lines = [f"{len(validation)} images, {metrics.means()['top1']:.2f} % right"]
+    right = f"{metrics.means()['top1']:.2f} % right"
+    lines = [f"{len(validation)} images, {right}{lacking_text(metrics.classes)}"]
     wrong: Any = metrics.confusion.copy()
     np.fill_diagonal(wrong, 0)
     for flat in np.argsort(-wrong, axis=None, kind="stable")[:most]:

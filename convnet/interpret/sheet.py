@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw
 
-from convnet.interpret.fonts import Font, font_for, plain_font
+from convnet.interpret.fonts import cut, font_for, plain_font
 from convnet.interpret.montage import as_image
 
 PAPER, INK, SOFT, LINE = (251, 250, 247), (29, 32, 37), (98, 105, 115), (227, 224, 217)
@@ -96,16 +96,6 @@ def captioned(image: Image.Image, *lines: str, colour: tuple[int, int, int] = SO
         place = (0, image.height + 4 + 17 * number)
         draw.text(place, shown, INK if number == 0 else colour, font)
     return whole
-
-
-def cut(text: str, font: Font, width: float) -> str:
-    """The text, shortened to so many pixels."""
-    text = text[:_LONGEST]  # measured again for each character that goes
-    if font.getlength(text) <= width:
-        return text
-    while text and font.getlength(text + "...") > width:
-        text = text[:-1]
-    return text + "..."
 
 
 def heat(values: npt.NDArray[np.floating], top: float | None = None) -> npt.NDArray[np.uint8]:

@@ -33,10 +33,12 @@ class Display(Callback):
             return
         run = self.trainer
         seconds = run.epoch_clock.seconds + run.validation_seconds
+        few = (run.net.classes or 0) <= 5  # among so few the right one is always found
+        five = "" if few else f", top-5 {record['val_top5']:.2f} %"
         self.reporter.line(
             f"epoch {record['epoch']}/{run.cfg.train.epochs} done: loss {record['loss']:.4f}, "
             f"top-1 {record['top1']:.2f} %; validation loss {record['val_loss']:.4f}, "
-            f"top-1 {record['val_top1']:.2f} %, top-5 {record['val_top5']:.2f} %"
+            f"top-1 {record['val_top1']:.2f} %{five}"
             f"{' (best so far)' if record is run.best else ''}; "
             f"{record['images_per_s']:.0f} images/s, "
             f"{record['wait']:.0f} % waiting for data, {duration(seconds)}"

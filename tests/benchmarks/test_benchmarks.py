@@ -15,6 +15,7 @@ import conv_throughput
 import limits
 import precision_table
 import pytest
+import roofline
 import tiles_table
 import tune_tiles
 from benchmarking import run
@@ -22,6 +23,29 @@ from benchmarking import run
 import convnet
 
 SHAPE = ["--shape", "1,6,6,16,16,3,3", "--pad", "1", "--rounds", "1"]
+
+
+# ---- the roofline --------------------------------------------------------------------------------
+
+
+def test_labels_of_a_roofline_do_not_overlap():
+    """Many layers at the same place, some of them by Winograd's algorithm, which has its roof."""
+    matplotlib = pytest.importorskip("matplotlib")
+    row = {"flops": 4e9, "bytes": 1e7, "kernel": "Winograd, F(4 x 4, 3 x 3)", "pass": "dgrad"}
+    rows = [{**row, "layer": f"conv{i}", "gflops": 300.0 + i % 3} for i in range(12)]
+    rows += [{**row, "layer": "fc", "gflops": 150.0, "kernel": "oneDNN", "pass": "fprop"}]
+    rows += [{**row, "layer": "pool", "flops": 0, "gflops": 0.0}]
+    assert roofline.winograd(rows[0]) == ("Winograd F(4x4, 3x3)", 4.0)
+    assert roofline.winograd(rows[-2]) is None
+    figure, labels = roofline.chart(rows, limits.Limits(20.0, 200.0, "oneDNN"), "cpu")
+    assert len(labels) == 13
+    texts = [text.get_text() for text in figure.axes[0].texts]
+    assert "Winograd F(4x4, 3x3): 800 (4.00 x)" in texts
+    plain, own = (line.get_ydata()[-1] for line in figure.axes[0].lines)
+    assert (plain, own) == (200.0, 800.0)
+    boxes = [matplotlib.text.Text.get_window_extent(label) for label in labels]
+    for place, box in enumerate(boxes):
+        assert not any(box.overlaps(other) for other in boxes[:place])
 
 
 # ---- tune_tiles ---------------------------------------------------------------------------------

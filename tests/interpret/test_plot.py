@@ -19,9 +19,10 @@ from convnet.common.typecheck import ConfigError
 from convnet.config import load_config
 from convnet.data import ArrayDataset, DataError
 from convnet.evaluation.evaluate import evaluate, open_run
-from convnet.interpret import charts, plot
+from convnet.interpret import charts, fonts, plot
+from convnet.interpret.curves import joined_windows, thinned
 from convnet.interpret.examples import choose
-from convnet.interpret.montage import filter_sheet, neighbour_rows, save_image
+from convnet.interpret.montage import Panel, filter_sheet, neighbour_rows, save_image
 from convnet.interpret.plot import plot_filters, read_filters, towers_of
 from convnet.layers import LRN, Conv, Dense, MaxPool, ReLU, SoftmaxCrossEntropy
 from convnet.nn.net import Net, Node
@@ -30,6 +31,7 @@ from convnet.training.nets import build_net
 from convnet.training.train import train
 
 matplotlib = pytest.importorskip("matplotlib")
+FigureCanvasAgg = pytest.importorskip("matplotlib.backends.backend_agg").FigureCanvasAgg
 
 
 @pytest.fixture(scope="module")
@@ -434,14 +436,83 @@ def test_without_matplotlib(
 
 
 def test_captions_without_a_font_for_them(monkeypatch: pytest.MonkeyPatch) -> None:
-    from convnet.interpret import montage
-
-    panel = montage.Panel(np.zeros((4, 4, 1), np.uint8), ("Größe, 大きさ " + 50 * "x",))
+    panel = Panel(np.zeros((4, 4, 1), np.uint8), ("Größe, 大きさ " + 50 * "x",))
     known = np.array(neighbour_rows([[panel]]))
-    monkeypatch.setattr(montage.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(fonts, "known_fonts", lambda: ())
+    assert fonts.drawable(["cat", "大", "Ūße"]) == (["cat", "class 1", "Usse"], 2)
+    assert "1 name has characters that no font here has" in fonts.lacking_text(["cat", "大"])
     other = np.array(neighbour_rows([[panel]]))
     assert known.shape == other.shape
     assert (known != other).any()
+
+
+LONG = "a name of a class that is much longer than there is room for in any picture"
+
+
+def overlapping(labels: list[Any], canvas: Any) -> list[str]:
+    """Texts that cover another's, each grown by nothing."""
+    boxes = [label.get_window_extent(canvas.get_renderer()) for label in labels]
+    return [
+        label.get_text()
+        for place, label in enumerate(labels)
+        for other in boxes[:place]
+        if label.get_text() and boxes[place].padded(-1).overlaps(other.padded(-1))
+    ]
+
+
+@pytest.mark.parametrize("count", [2, 60, 1000])
+def test_a_confusion_matrix_of_real_names(count: int, tmp_path: Path) -> None:
+    kinds = (LONG, "猫と犬の写真", "cat", "$x_1$")
+    names = [f"{kinds[number % 4]} {number}" for number in range(count)]
+    rng = np.random.default_rng(count)
+    figure = charts.confusion_chart(rng.poisson(0.4, (count, count)), names, LONG)
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    axes = figure.axes[0]
+    for labels in (axes.get_yticklabels(), axes.get_xticklabels() if count != 2 else []):
+        if count == 60 or labels is not axes.get_xticklabels():
+            assert overlapping([one for one in labels if one.get_visible()], canvas) == []
+    charts.save_chart(figure, tmp_path / "c.png")
+    with Image.open(tmp_path / "c.png") as image:
+        assert max(image.size) < 2000
+        pixels = np.array(image.convert("L"))
+    for edge in (pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]):
+        assert edge.min() > 250  # nothing is cut off
+
+
+def test_a_cell_of_many_classes_shows_the_largest() -> None:
+    table = np.zeros((1000, 1000), int)
+    table[0, 999], table[0, 0] = 3, 1
+    image = charts.confusion_chart(table, [str(i) for i in range(1000)], "").axes[0].images[0]
+    shown = np.asarray(image.get_array())
+    assert shown.shape == (250, 250)
+    assert (shown[0, -1], shown[0, 0]) == (75, 25)
+
+
+def test_a_short_window_makes_no_spike() -> None:
+    def step(at: int, loss: float) -> dict[str, Any]:
+        place = {"kind": "step", "epoch": 1 + (at > 101), "step": at}
+        return {**place, "loss": loss, "top1": 50.0, "lr": 0.1}
+
+    records = [step(50, 2.0), step(100, 1.0), step(101, 9.0), step(151, 0.5), step(201, 0.4)]
+    joined = joined_windows(records)
+    assert [record["step"] for record in joined] == [50, 101, 151, 201]
+    assert joined[1]["loss"] == pytest.approx((50 * 1.0 + 9.0) / 51)
+    assert joined_windows(joined) == joined
+    assert joined_windows([]) == []
+    x, y = thinned(list(range(1000)), [float(i % 2) for i in range(1000)])
+    assert len(x) <= 300
+    assert set(y) == {0.5}
+    figure = charts.curves_chart(records, "")
+    assert figure.axes[0].lines[0].get_ydata().max() == 2.0
+
+
+def test_two_classes_have_no_top_five(tmp_path: Path) -> None:
+    record = {"loss": 1.0, "top1": 60.0, "lr": 0.1, "val_loss": 1.0, "val_top1": 55.0}
+    epoch = {"kind": "epoch", "epoch": 1, "step": 9, **record, "val_top5": 100.0}
+    figure = charts.curves_chart([{"kind": "step", "epoch": 1, "step": 9, **record}, epoch], "")
+    labels = [line.get_label() for line in figure.axes[1].lines]
+    assert "validation, top-5" not in labels
 
 
 def test_an_image_is_whole_or_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
