@@ -50,7 +50,8 @@ EXPORT int vgpu_test_run(const char* text, const char* name, const unsigned* gri
   launch.dynamic_shared = dynamic_shared;
   launch.peers = 1;
   launch.params.resize(kernel->second.param_bytes);
-  std::memcpy(launch.params.data(), params, std::min(params_bytes, launch.params.size()));
+  const std::size_t bytes = std::min(params_bytes, launch.params.size());
+  if (bytes) std::memcpy(launch.params.data(), params, bytes);
   const vgpu::Fault fault = vgpu::exec_launch(*module, kernel->second, launch);
   return report(fault.text, message, message_size, fault.code);
 }

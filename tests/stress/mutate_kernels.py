@@ -81,8 +81,8 @@ extern "C" __attribute__((visibility("default"))) MutantState* convnet_mutants()
 # ---- the copy that is tested -------------------------------------------------------------------
 
 
-def copy_sources(copy: Path, files: Sequence[str]) -> list[Mutant]:
-    """The sources with every fault of these files in them; returns the faults."""
+def copy_sources(copy: Path, files: Sequence[str], kinds: Sequence[str]) -> list[Mutant]:
+    """The sources with every fault of these files and kinds in them; returns the faults."""
     shutil.rmtree(copy, ignore_errors=True)
     for name in BUILT:
         source, target = ROOT / name, copy / name
@@ -91,7 +91,7 @@ def copy_sources(copy: Path, files: Sequence[str]) -> list[Mutant]:
             shutil.copytree(source, target)
         else:
             shutil.copy2(source, target)
-    mutants = plant_all(copy / "src" / "kernels", files)
+    mutants = plant_all(copy / "src" / "kernels", files, kinds)
     (copy / "src" / "vgpu" / "mutants.cpp").write_text(STATE % {"address": ADDRESS})
     size = state_size(mutants)
     (copy / "mutants.h").write_text(HEADER % {"size": size, "address": ADDRESS})
@@ -293,12 +293,8 @@ def main() -> int:
     parser.add_argument("--list", action="store_true", help="only say what would be planted")
     options = parser.parse_args()
     kinds = options.kinds.split(",")
-    mutants = copy_sources(options.work / "copy", options.files)
-    chosen = [
-        mutant
-        for mutant in mutants
-        if mutant.kind in kinds and (not options.files or mutant.file in options.files)
-    ][:: options.every]
+    mutants = copy_sources(options.work / "copy", options.files, kinds)
+    chosen = mutants[:: options.every]
     if not chosen:
         parser.error(f"no faults of {options.kinds} in {', '.join(options.files) or 'any file'}")
     if options.list:

@@ -76,9 +76,11 @@ CONSTANT = {
 }
 
 
-def plant_all(folder: Path, files: Collection[str] = ()) -> list[Mutant]:
-    """Plants faults in these kernel files of the folder, by default in every one. A fault has the
-    same number either way."""
+def plant_all(
+    folder: Path, files: Collection[str] = (), kinds: Collection[str] = KINDS
+) -> list[Mutant]:
+    """Plants faults of these kinds in these kernel files of the folder, by default in every one. A
+    fault has the same number either way."""
     mutants: list[Mutant] = []
     for path in sorted([*folder.rglob("*.cu"), *folder.rglob("*.cuh")]):
         file = path.relative_to(folder).as_posix()
@@ -91,15 +93,18 @@ def plant_all(folder: Path, files: Collection[str] = ()) -> list[Mutant]:
         ):
             code, slashes, comment = line.partition("//")
             if not constant:
-                code = plant(code, file, number, mutants)
+                code = plant(code, file, number, mutants, kinds)
             planted.append(code + slashes + comment)
         if not files or file in files:
             path.write_text("\n".join(planted) + "\n")
-    return [mutant for mutant in mutants if not files or mutant.file in files]
+    return [m for m in mutants if (not files or m.file in files) and m.kind in kinds]
 
 
-def plant(code: str, file: str, line: int, mutants: list[Mutant]) -> str:
-    """The line with every fault asleep in it; the faults are appended to `mutants`."""
+def plant(
+    code: str, file: str, line: int, mutants: list[Mutant], kinds: Collection[str] = KINDS
+) -> str:
+    """The line with every fault of these kinds asleep in it; those of all kinds are appended to
+    `mutants`."""
     counts: collections.Counter[str] = collections.Counter()
     planted, end = "", 0
     for match, kind, become in places(code):
@@ -110,7 +115,8 @@ def plant(code: str, file: str, line: int, mutants: list[Mutant]) -> str:
             return mutants[-1].number
 
         if match.start() >= end:
-            planted += code[end : match.start()] + become(match, new)
+            replaced = become(match, new)
+            planted += code[end : match.start()] + (replaced if kind in kinds else match[0])
             end = match.end()
     return planted + code[end:]
 
