@@ -26,6 +26,10 @@ constexpr Element element<float>() {
   return {"float32", "<f4", 4};
 }
 template <>
+constexpr Element element<Bfloat16>() {
+  return {"bfloat16", "bfloat16", 2};
+}
+template <>
 constexpr Element element<std::int32_t>() {
   return {"int32", "<i4", 4};
 }
@@ -42,10 +46,21 @@ constexpr Element element<StepState>() {
   return element<std::uint32_t>();  // in words
 }
 
+// Of activations and their gradients, in one call all of the same type.
+struct Real {};
+template <>
+constexpr Element element<Real>() {
+  return {"float32 or bfloat16", "", 4};
+}
+inline Element element_stored(Storage storage) {
+  return storage == Storage::kBfloat16 ? element<Bfloat16>() : element<float>();
+}
+
 inline std::string type_name(const std::string& type) {
-  for (const Element& known : {element<float>(), element<std::int32_t>(), element<std::uint32_t>(),
-                               element<std::uint8_t>(), Element{"float64", "<f8", 8},
-                               Element{"float16", "<f2", 2}, Element{"int64", "<i8", 8}}) {
+  for (const Element& known :
+       {element<float>(), element<Bfloat16>(), element<std::int32_t>(), element<std::uint32_t>(),
+        element<std::uint8_t>(), Element{"float64", "<f8", 8}, Element{"float16", "<f2", 2},
+        Element{"int64", "<i8", 8}}) {
     if (type == known.type) return known.name;
   }
   return "dtype " + type;
@@ -63,6 +78,7 @@ inline ArrayInfo host_array(const char* op, const char* arg, py::handle object) 
   ArrayInfo info;
   const char order = type.byteorder() == '=' ? '<' : type.byteorder();
   info.type = std::string(1, order) + type.kind() + std::to_string(type.itemsize());
+  if (is_bfloat16(info.type, type)) info.type = element<Bfloat16>().type;
   info.dims.assign(array.shape(), array.shape() + array.ndim());
   info.contiguous = (array.flags() & py::array::c_style) != 0;
   info.read_only = !array.writeable();

@@ -30,12 +30,43 @@ struct Tensor {
   Dims dims = {};
   bool left_out = false;
   bool to_make = false;  // an output that does not exist yet
+  bool real = false;     // of the type that the call's activations have
 };
+
+// The same array from an element on.
+template <class A>
+A shifted(A array, Int elements) {
+  if (array.data) array.data = static_cast<char*>(array.data) + elements * array.element.size;
+  return array;
+}
+
+// An operation for either type of activations.
+template <class Float32, class Half>
+struct ByStorage {
+  Float32* float32;
+  Half* bfloat16;  // null where the backend has none
+};
+#define BY_STORAGE(function)                                           \
+  ByStorage<decltype(function<float>), decltype(function<Bfloat16>)> { \
+    &function<float>, &function<Bfloat16>                              \
+  }
 
 template <class T, Role role, bool optional = false>
 struct Array : Tensor {
   operator T*() const { return static_cast<T*>(data); }
   T* operator+(Int elements) const { return data ? static_cast<T*>(data) + elements : nullptr; }
+};
+template <Role role, bool optional>
+struct Array<const Real, role, optional> : Tensor {
+  operator const float*() const { return static_cast<const float*>(data); }
+  operator const Bfloat16*() const { return static_cast<const Bfloat16*>(data); }
+  Array operator+(Int elements) const { return shifted(*this, elements); }
+};
+template <Role role, bool optional>
+struct Array<Real, role, optional> : Tensor {
+  operator float*() const { return static_cast<float*>(data); }
+  operator Bfloat16*() const { return static_cast<Bfloat16*>(data); }
+  Array operator+(Int elements) const { return shifted(*this, elements); }
 };
 template <class T>
 using In = Array<const T, Role::kIn>;
@@ -51,6 +82,10 @@ using State = Array<const StepState, Role::kIn, true>;
 using NotedState = Array<StepState, Role::kNote, true>;
 
 constexpr auto kStateWords = static_cast<Int>(sizeof(StepState) / sizeof(std::uint32_t));
+
+// Whether a function that a backend need not have is there. In a file of its own (schema.cpp), as
+// compilers take functions for never null where they see them.
+bool has_kernel(const void* function);
 
 // Runs an operation, which may reach nothing but `memory` where the backend checks that.
 template <class F>
@@ -107,7 +142,10 @@ class Call {
   // The shape that an array has to have, or will have.
   void expect(const Tensor& tensor, const Dims& dims, const char* hint = "") {
     if (tensor.left_out) return;
-    if (tensor.to_make) outputs_.push_back({tensor.place, dims, tensor.element.name});
+    if (tensor.to_make) {
+      const Element made = tensor.real ? element_stored(storage_) : tensor.element;
+      outputs_.push_back({tensor.place, dims, made.name});
+    }
     if (!tensor.to_make || !tensor.dims.empty()) {
       check_dims(op, tensor.name.c_str(), tensor.dims, dims, hint);
     }
@@ -125,10 +163,26 @@ class Call {
     return {tensor.data, count(tensor.dims)};
   }
 
+  // The type of the call's activations, as its arrays say, or as is asked for where they do not.
+  Storage storage() const { return storage_; }
+  void store(Storage storage) {
+    if (first_real_.empty()) storage_ = storage;
+    if (storage_ == storage) return;
+    fail(op, first_real_.c_str(), element_stored(storage).name, element_stored(storage_).name);
+  }
+
+  // Runs the operation for the type of the call's activations.
+  template <class Float32, class Half, class... A>
+  void run(const ByStorage<Float32, Half>& functions, const A&... arguments) {
+    if (storage_ == Storage::kFloat32) return run(functions.float32, arguments...);
+    run(functions.bfloat16, arguments...);
+  }
+
   // Runs an operation of the contract, and notes it where there is a recording. The stream is
   // added.
   template <class... P, class... A>
   void run(void (*function)(P...), const A&... arguments) {
+    if (!has_kernel(reinterpret_cast<const void*>(function))) fail_without_kernel();
     if (mode_ == Mode::kInfer) return;
     const std::tuple<std::decay_t<P>...> values{arguments..., stream_};
     const auto call = [function, values, name = op, memory = memory()] {
@@ -162,6 +216,12 @@ class Call {
     bool written;
   };
 
+  [[noreturn]] void fail_without_kernel() const {
+    fail(op, first_real_.empty() ? "x" : first_real_.c_str(), "float32 throughout",
+         element<Bfloat16>().name,
+         std::string("the ") + backend_name() + " backend has no kernel for that yet");
+  }
+
   void read_shape(Tensor& tensor, py::handle object, Role role, bool optional) {
     const char* name = tensor.name.c_str();
     if (role == Role::kOut) {  // None or True: of the shape that follows from the inputs
@@ -174,25 +234,64 @@ class Call {
                                       : py::getattr(object, attribute, py::none());
     if (shape.is_none()) fail(op, name, "an array", python_type(object));
     tensor.dims = Value<Dims>::read(op, tensor.name, shape);
-    if (tensor.to_make) check_countable(op, name, tensor.dims);
+    if (tensor.to_make) {
+      check_countable(op, name, tensor.dims);
+    } else if (tensor.real) {
+      infer_storage(tensor, object);
+    }
   }
 
-  ArrayInfo checked_array(const Tensor& tensor, py::handle object, bool written) {
+  // Takes the type of a symbolic tensor, or of an array that is looked at for its shape.
+  void infer_storage(Tensor& tensor, py::handle object) {
+    static PyObject* const attribute = PyUnicode_InternFromString("dtype");
+    static const auto* const plain = new py::object(py::dtype::of<float>());
+    const auto type = py::getattr(object, attribute, py::none());
+    const std::string name = type.is(*plain) ? "float32" : std::string(py::str(type));
+    const std::string half = element<Bfloat16>().name;
+    const bool is_half = name.size() >= half.size() &&  // PyTorch calls it torch.bfloat16
+                         name.compare(name.size() - half.size(), half.size(), half) == 0;
+    choose_storage(tensor, is_half ? Storage::kBfloat16 : Storage::kFloat32);
+  }
+
+  // The first array decides what the call's activations are; the others have to be like it.
+  void choose_storage(Tensor& tensor, Storage storage) {
+    if (first_real_.empty()) {
+      storage_ = storage;
+      first_real_ = tensor.name;
+    } else if (storage != storage_) {
+      fail(op, tensor.name.c_str(),
+           std::string(element_stored(storage_).name) + ", like " + first_real_,
+           element_stored(storage).name, "nothing is converted silently");
+    }
+    tensor.element = element_stored(storage_);
+  }
+
+  void check_type(Tensor& tensor, const ArrayInfo& array, bool written) {
+    const bool half = array.type == element<Bfloat16>().type;
+    if (tensor.real && (half || array.type == element<float>().type)) {
+      choose_storage(tensor, half ? Storage::kBfloat16 : Storage::kFloat32);
+    } else if (tensor.real && (!first_real_.empty() || !stores_bfloat16())) {
+      tensor.element = element_stored(storage_);  // there is no choice
+    }
+    check_array(op, tensor.name.c_str(), array, tensor.element, written);
+  }
+
+  ArrayInfo checked_array(Tensor& tensor, py::handle object, bool written) {
     const char* name = tensor.name.c_str();
     if (backend_memory() != Memory::kDevice) {
       ArrayInfo array = host_array(op, name, object);
-      check_array(op, name, array, tensor.element, written);
+      check_type(tensor, array, written);
       return array;
     }
     if (!is_gpu_array(object)) {
       fail(op, name, "a GPU array (CuPy, PyTorch, JAX and others)", python_type(object),
            "cupy.asarray copies a NumPy array to the GPU");
     }
-    ArrayInfo array = gpu_array(op, name, object, tensor.element.size, stream_);
-    check_array(op, name, array, tensor.element, written);
+    ArrayInfo array = gpu_array(op, name, object, stream_);
+    check_type(tensor, array, written);
     const bool moved = count(array.dims) > 0 && choose_device(name, memory_device(array.data));
     if (moved && array.has_stream) {  // CuPy names the stream of the device that is current
-      array = gpu_array(op, name, object, tensor.element.size, stream_);
+      array = gpu_array(op, name, object, stream_);
     }
     if (array.has_stream && array.stream != stream_) wait_for_stream(op, stream_, array.stream);
     owners_.push_back(array.owner);
@@ -239,6 +338,8 @@ class Call {
   std::vector<Seen> seen_;
   std::vector<Output> outputs_;
   Int scratch_ = 0;
+  Storage storage_ = Storage::kFloat32;
+  std::string first_real_;  // the array that decided it
 };
 
 // The workspace of a call.

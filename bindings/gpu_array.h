@@ -61,6 +61,7 @@ struct ManagedVersioned {
   Tensor tensor;
 };
 
+constexpr std::uint8_t kBfloat = 4;  // a type code
 constexpr std::int32_t kCuda = 2, kCudaHost = 3, kCudaManaged = 13;
 
 }  // namespace dlpack
@@ -84,9 +85,17 @@ bool is_contiguous(const Dims& dims, const Strides& stride, Int unit) {
   return true;
 }
 
-inline ArrayInfo from_interface(const py::dict& interface, Int item_size) {
+// Whether a type is bfloat16, of which NumPy knows no more than that it is two bytes: ml_dtypes has
+// it.
+inline bool is_bfloat16(const std::string& type, py::handle dtype) {
+  return type == "<V2" && std::string(py::str(dtype)) == "bfloat16";
+}
+
+inline ArrayInfo from_interface(py::handle object, const py::dict& interface) {
   ArrayInfo array;
   array.type = py::str(interface["typestr"]);
+  const Int item_size = std::stoi(array.type.substr(2));
+  if (is_bfloat16(array.type, py::getattr(object, "dtype", py::none()))) array.type = "bfloat16";
   for (const auto dim : py::tuple(interface["shape"])) {
     array.dims.push_back(py::cast<Int>(dim));
   }
@@ -140,6 +149,9 @@ inline ArrayInfo from_dlpack(const char* op, const char* arg, py::handle object,
                                                                      : '?';
   const int bytes = tensor->type_bits / 8;
   array.type = (bytes == 1 ? "|" : "<") + std::string(1, kind) + std::to_string(bytes);
+  if (tensor->type_code == dlpack::kBfloat && bytes == 2 && tensor->type_lanes == 1) {
+    array.type = "bfloat16";
+  }
   array.dims.assign(tensor->shape, tensor->shape + tensor->rank);
   const auto stride = [&](std::size_t i) { return tensor->strides[i]; };
   array.contiguous = tensor->strides == nullptr || is_contiguous(array.dims, stride, 1);
@@ -148,13 +160,12 @@ inline ArrayInfo from_dlpack(const char* op, const char* arg, py::handle object,
 }
 
 // `stream` is the one the array will be used on.
-inline ArrayInfo gpu_array(const char* op, const char* arg, py::handle object, Int item_size,
-                           Stream stream) {
+inline ArrayInfo gpu_array(const char* op, const char* arg, py::handle object, Stream stream) {
   if (py::hasattr(object, "__cuda_array_interface__")) {
     const auto interface = py::dict(object.attr("__cuda_array_interface__"));
     const bool says_stream = py::cast<int>(interface["version"]) >= 3;
     if (says_stream || !py::hasattr(object, "__dlpack__")) {
-      return from_interface(interface, item_size);
+      return from_interface(object, interface);
     }
   }
   return from_dlpack(op, arg, object, stream);

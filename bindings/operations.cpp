@@ -12,24 +12,32 @@ Int columns(const std::optional<Int>& cols, const Dims& dims, Int first) {
   return inside ? dims[1] - first : 1;  // else `first` is refused
 }
 
+// The shape, with the type of the call's activations.
+template <class Shape>
+Shape stored(const Call& call, Shape shape) {
+  shape.storage = call.storage();
+  return shape;
+}
+
 // ---- products ----------------------------------------------------------------------------------
 
 constexpr const char* kAsTheyLie = "some that conv_fprop takes as they lie";
 
 void add_conv(Schema& schema) {
   schema.op("conv_fprop", "x w b y " WINDOW "groups relu precision workspace",
-            [](Call& call, In<float> x, In<float> w, MaybeIn<float> b, Out<float> y,
+            [](Call& call, In<Real> x, In<float> w, MaybeIn<float> b, Out<Real> y,
                WindowArguments window, Int groups, bool relu, Math math, Scratch scratch) {
-              const ConvShape s = conv_shape(call.op, x.dims, w.dims, window, groups);
+              const ConvShape s = stored(call, conv_shape(call.op, x.dims, w.dims, window, groups));
               call.expect(b, {s.k});
               call.expect(y, y_dims(s));
               const Workspace space = scratch.of(conv_workspace(s, Pass::kFprop, math));
-              call.run(conv_fprop, s, math, x, w, b, relu, y, space);
+              call.run(BY_STORAGE(conv_fprop), s, math, x, w, b, relu, y, space);
             });
-  schema.op("conv_prepare", "w prepared x_shape " WINDOW "groups precision workspace",
+  schema.op("conv_prepare", "w prepared x_shape " WINDOW "groups precision dtype workspace",
             [](Call& call, In<float> w, Out<std::uint8_t> prepared, Dims x_shape,
-               WindowArguments window, Int groups, Math math, Scratch scratch) {
-              const ConvShape s = conv_shape(call.op, x_shape, w.dims, window, groups);
+               WindowArguments window, Int groups, Math math, Storage dtype, Scratch scratch) {
+              ConvShape s = conv_shape(call.op, x_shape, w.dims, window, groups);
+              s.storage = dtype;
               const Int bytes = conv_prepared_bytes(s, math);
               if (bytes == 0) fail(call.op, "w", "filters that are prepared", kAsTheyLie);
               call.expect(prepared, {bytes});
@@ -38,9 +46,9 @@ void add_conv(Schema& schema) {
             });
   schema.op(
       "conv_fprop_prepared", "x prepared b y w_shape " WINDOW "groups relu precision workspace",
-      [](Call& call, In<float> x, In<std::uint8_t> prepared, MaybeIn<float> b, Out<float> y,
+      [](Call& call, In<Real> x, In<std::uint8_t> prepared, MaybeIn<float> b, Out<Real> y,
          Dims w_shape, WindowArguments window, Int groups, bool relu, Math math, Scratch scratch) {
-        const ConvShape s = conv_shape(call.op, x.dims, w_shape, window, groups);
+        const ConvShape s = stored(call, conv_shape(call.op, x.dims, w_shape, window, groups));
         const Int bytes = conv_prepared_bytes(s, math);
         if (bytes == 0) fail(call.op, "w_shape", "filters that are prepared", kAsTheyLie);
         call.expect(prepared, {bytes}, "prepare the filters for this shape of x");
@@ -48,56 +56,58 @@ void add_conv(Schema& schema) {
         call.expect(y, y_dims(s));
         const Workspace filters{prepared.data, bytes};
         const Workspace space = scratch.of(conv_prepared_workspace(s, math));
-        call.run(conv_fprop_prepared, s, math, x, filters, b, relu, y, space);
+        call.run(BY_STORAGE(conv_fprop_prepared), s, math, x, filters, b, relu, y, space);
       });
   schema.op("conv_dgrad", "dy w relu_mask dx " WINDOW "groups precision workspace",
-            [](Call& call, In<float> dy, In<float> w, MaybeIn<float> relu_mask, Out<float> dx,
+            [](Call& call, In<Real> dy, In<float> w, MaybeIn<Real> relu_mask, Out<Real> dx,
                WindowArguments window, Int groups, Math math, Scratch scratch) {
-              const ConvShape s = conv_shape(call.op, dx.dims, w.dims, window, groups);
+              const ConvShape s =
+                  stored(call, conv_shape(call.op, dx.dims, w.dims, window, groups));
               call.expect(dy, y_dims(s));
               call.expect(relu_mask, x_dims(s));
               call.expect(dx, x_dims(s));
               const Workspace space = scratch.of(conv_workspace(s, Pass::kDgrad, math));
-              call.run(conv_dgrad, s, math, dy, w, relu_mask, dx, space);
+              call.run(BY_STORAGE(conv_dgrad), s, math, dy, w, relu_mask, dx, space);
             });
   schema.op("conv_wgrad", "x dy dw db " WINDOW "groups precision workspace",
-            [](Call& call, In<float> x, In<float> dy, Out<float> dw, MaybeOut<float> db,
+            [](Call& call, In<Real> x, In<Real> dy, Out<float> dw, MaybeOut<float> db,
                WindowArguments window, Int groups, Math math, Scratch scratch) {
-              const ConvShape s = conv_shape(call.op, x.dims, dw.dims, window, groups);
+              const ConvShape s =
+                  stored(call, conv_shape(call.op, x.dims, dw.dims, window, groups));
               call.expect(dy, y_dims(s));
               call.expect(dw, w_dims(s));
               call.expect(db, {s.k});
               const Workspace space = scratch.of(conv_workspace(s, Pass::kWgrad, math));
-              call.run(conv_wgrad, s, math, x, dy, dw, db, space);
+              call.run(BY_STORAGE(conv_wgrad), s, math, x, dy, dw, db, space);
             });
 }
 
 void add_local(Schema& schema) {
   schema.op("local_fprop", "x w b y " WINDOW "groups relu",
-            [](Call& call, In<float> x, In<float> w, MaybeIn<float> b, Out<float> y,
+            [](Call& call, In<Real> x, In<float> w, MaybeIn<float> b, Out<Real> y,
                WindowArguments window, Int groups, bool relu) {
               const ConvShape s = local_shape(call.op, x.dims, w.dims, window, groups);
               call.expect(b, local_b_dims(s));
               call.expect(y, y_dims(s));
-              call.run(local_fprop, s, x, w, b, relu, y);
+              call.run(BY_STORAGE(local_fprop), s, x, w, b, relu, y);
             });
   schema.op("local_dgrad", "dy w relu_mask dx " WINDOW "groups",
-            [](Call& call, In<float> dy, In<float> w, MaybeIn<float> relu_mask, Out<float> dx,
+            [](Call& call, In<Real> dy, In<float> w, MaybeIn<Real> relu_mask, Out<Real> dx,
                WindowArguments window, Int groups) {
               const ConvShape s = local_shape(call.op, dx.dims, w.dims, window, groups);
               call.expect(dy, y_dims(s));
               call.expect(relu_mask, x_dims(s));
               call.expect(dx, x_dims(s));
-              call.run(local_dgrad, s, dy, w, relu_mask, dx);
+              call.run(BY_STORAGE(local_dgrad), s, dy, w, relu_mask, dx);
             });
   schema.op("local_wgrad", "x dy dw db " WINDOW "groups",
-            [](Call& call, In<float> x, In<float> dy, Out<float> dw, MaybeOut<float> db,
+            [](Call& call, In<Real> x, In<Real> dy, Out<float> dw, MaybeOut<float> db,
                WindowArguments window, Int groups) {
               const ConvShape s = local_shape(call.op, x.dims, dw.dims, window, groups);
               call.expect(dy, y_dims(s));
               call.expect(dw, local_w_dims(s));
               call.expect(db, local_b_dims(s));
-              call.run(local_wgrad, s, x, dy, dw, db);
+              call.run(BY_STORAGE(local_wgrad), s, x, dy, dw, db);
             });
 }
 
@@ -120,53 +130,54 @@ void expect_rates(Call& call, const Tensor& rates, Natural number) {
 
 void add_dense(Schema& schema) {
   schema.op("dense_fprop", "x w b y relu precision workspace",
-            [](Call& call, In<float> x, In<float> w, MaybeIn<float> b, Out<float> y, bool relu,
+            [](Call& call, In<Real> x, In<float> w, MaybeIn<float> b, Out<Real> y, bool relu,
                Math math, Scratch scratch) {
-              const DenseShape s = dense_shape(call.op, x.dims, w.dims);
+              const DenseShape s = stored(call, dense_shape(call.op, x.dims, w.dims));
               call.expect(b, {s.k});
               call.expect(y, {s.n, s.k});
               const Workspace space = scratch.of(dense_workspace(s, Pass::kFprop, math));
-              call.run(dense_fprop, s, math, x, w, b, relu, y, space);
+              call.run(BY_STORAGE(dense_fprop), s, math, x, w, b, relu, y, space);
             });
   schema.op("dense_fprop_dropout", "x w b y relu " MASK "precision workspace",
-            [](Call& call, In<float> x, In<float> w, MaybeIn<float> b, Out<float> y, bool relu,
+            [](Call& call, In<Real> x, In<float> w, MaybeIn<float> b, Out<Real> y, bool relu,
                MaskArguments mask, Math math, Scratch scratch) {
-              const DenseShape s = dense_shape(call.op, x.dims, w.dims);
+              const DenseShape s = stored(call, dense_shape(call.op, x.dims, w.dims));
               const DropoutRule rule = mask.rule(call.op, {s.n, s.k});
               call.expect(b, {s.k});
               call.expect(y, {s.n, s.k});
               const Workspace space = scratch.of(dense_workspace(s, Pass::kFprop, math));
-              call.run(dense_fprop_dropout, s, math, x, w, b, relu, rule, y, space);
+              call.run(BY_STORAGE(dense_fprop_dropout), s, math, x, w, b, relu, rule, y, space);
             });
   schema.op("dense_dgrad", "dy w relu_mask dx precision workspace",
-            [](Call& call, In<float> dy, In<float> w, MaybeIn<float> relu_mask, Out<float> dx,
+            [](Call& call, In<Real> dy, In<float> w, MaybeIn<Real> relu_mask, Out<Real> dx,
                Math math, Scratch scratch) {
               check_rank(call.op, "dy", dy.dims, 2, "[N, K]");
               check_rank(call.op, "w", w.dims, 2, "[K, C]");
-              const DenseShape s = dense_shape(call.op, {dy.dims[0], w.dims[1]}, w.dims);
+              const DenseShape s =
+                  stored(call, dense_shape(call.op, {dy.dims[0], w.dims[1]}, w.dims));
               call.expect(dy, {s.n, s.k});
               call.expect(relu_mask, {s.n, s.c});
               call.expect(dx, {s.n, s.c});
               const Workspace space = scratch.of(dense_workspace(s, Pass::kDgrad, math));
-              call.run(dense_dgrad, s, math, dy, w, relu_mask, dx, space);
+              call.run(BY_STORAGE(dense_dgrad), s, math, dy, w, relu_mask, dx, space);
             });
   schema.op("dense_wgrad", "x dy dw db precision workspace",
-            [](Call& call, In<float> x, In<float> dy, Out<float> dw, MaybeOut<float> db, Math math,
+            [](Call& call, In<Real> x, In<Real> dy, Out<float> dw, MaybeOut<float> db, Math math,
                Scratch scratch) {
-              const DenseShape s = dense_shape_of(call.op, x.dims, dy.dims);
+              const DenseShape s = stored(call, dense_shape_of(call.op, x.dims, dy.dims));
               call.expect(dw, {s.k, s.c});
               call.expect(db, {s.k});
               const Workspace space = scratch.of(dense_workspace(s, Pass::kWgrad, math));
-              call.run(dense_wgrad, s, math, x, dy, dw, db, space);
+              call.run(BY_STORAGE(dense_wgrad), s, math, x, dy, dw, db, space);
             });
   schema.op("dense_wgrad_sgd",
             "x dy w velocity db lr momentum weight_decay lr_mult decay_mult number rates state "
             "precision workspace",
-            [](Call& call, In<float> x, In<float> dy, Update<float> w, Update<float> velocity,
+            [](Call& call, In<Real> x, In<Real> dy, Update<float> w, Update<float> velocity,
                MaybeOut<float> db, float lr, float momentum, float weight_decay, float lr_mult,
                float decay_mult, Natural number, MaybeIn<float> rates, NotedState state, Math math,
                Scratch scratch) {
-              const DenseShape s = dense_shape_of(call.op, x.dims, dy.dims);
+              const DenseShape s = stored(call, dense_shape_of(call.op, x.dims, dy.dims));
               call.expect(w, {s.k, s.c});
               call.expect(velocity, {s.k, s.c});
               call.expect(db, {s.k});
@@ -174,76 +185,74 @@ void add_dense(Schema& schema) {
               const SgdRule rule{lr,         momentum,     weight_decay, lr_mult,
                                  decay_mult, number.value, rates,        state};
               const Workspace space = scratch.of(dense_workspace(s, Pass::kWgrad, math));
-              call.run(dense_wgrad_sgd, s, math, x, dy, rule, w, velocity, db, space);
+              call.run(BY_STORAGE(dense_wgrad_sgd), s, math, x, dy, rule, w, velocity, db, space);
             });
 }
 
 // ---- pooling and normalization -----------------------------------------------------------------
 
 void add_pool(Schema& schema) {
-  schema.op(
-      "maxpool_fprop", "x y argmax " POOL,
-      [](Call& call, In<float> x, Out<float> y, Out<std::uint8_t> argmax, PoolArguments pool) {
-        const PoolShape s = pool.max_shape(call.op, x.dims);
-        call.expect(y, y_dims(s));
-        call.expect(argmax, y_dims(s));
-        call.run(maxpool_fprop, s, x, y, argmax);
-      });
-  schema.op(
-      "maxpool_bprop", "dy argmax dx " POOL,
-      [](Call& call, In<float> dy, In<std::uint8_t> argmax, Out<float> dx, PoolArguments pool) {
-        const PoolShape s = pool.max_shape(call.op, dx.dims);
-        call.expect(dy, y_dims(s));
-        call.expect(argmax, y_dims(s));
-        call.expect(dx, x_dims(s));
-        call.run(maxpool_bprop, s, dy, argmax, dx);
-      });
+  schema.op("maxpool_fprop", "x y argmax " POOL,
+            [](Call& call, In<Real> x, Out<Real> y, Out<std::uint8_t> argmax, PoolArguments pool) {
+              const PoolShape s = pool.max_shape(call.op, x.dims);
+              call.expect(y, y_dims(s));
+              call.expect(argmax, y_dims(s));
+              call.run(BY_STORAGE(maxpool_fprop), s, x, y, argmax);
+            });
+  schema.op("maxpool_bprop", "dy argmax dx " POOL,
+            [](Call& call, In<Real> dy, In<std::uint8_t> argmax, Out<Real> dx, PoolArguments pool) {
+              const PoolShape s = pool.max_shape(call.op, dx.dims);
+              call.expect(dy, y_dims(s));
+              call.expect(argmax, y_dims(s));
+              call.expect(dx, x_dims(s));
+              call.run(BY_STORAGE(maxpool_bprop), s, dy, argmax, dx);
+            });
   schema.op("avgpool_fprop", "x y " POOL,
-            [](Call& call, In<float> x, Out<float> y, PoolArguments pool) {
+            [](Call& call, In<Real> x, Out<Real> y, PoolArguments pool) {
               const PoolShape s = pool.shape(call.op, x.dims);
               call.expect(y, y_dims(s));
-              call.run(avgpool_fprop, s, x, y);
+              call.run(BY_STORAGE(avgpool_fprop), s, x, y);
             });
   schema.op("avgpool_bprop", "dy dx " POOL,
-            [](Call& call, In<float> dy, Out<float> dx, PoolArguments pool) {
+            [](Call& call, In<Real> dy, Out<Real> dx, PoolArguments pool) {
               const PoolShape s = pool.shape(call.op, dx.dims);
               call.expect(dy, y_dims(s));
               call.expect(dx, x_dims(s));
-              call.run(avgpool_bprop, s, dy, dx);
+              call.run(BY_STORAGE(avgpool_bprop), s, dy, dx);
             });
 }
 
 void add_lrn(Schema& schema) {
-  schema.op("lrn_fprop", "x y " LRN, [](Call& call, In<float> x, Out<float> y, LrnArguments lrn) {
+  schema.op("lrn_fprop", "x y " LRN, [](Call& call, In<Real> x, Out<Real> y, LrnArguments lrn) {
     const LrnShape s = lrn.shape(call.op, x.dims);
     call.expect(y, x.dims);
-    call.run(lrn_fprop, s, x, y);
+    call.run(BY_STORAGE(lrn_fprop), s, x, y);
   });
   schema.op("lrn_bprop", "x dy dx " LRN,
-            [](Call& call, In<float> x, In<float> dy, Out<float> dx, LrnArguments lrn) {
+            [](Call& call, In<Real> x, In<Real> dy, Out<Real> dx, LrnArguments lrn) {
               const LrnShape s = lrn.shape(call.op, x.dims);
               call.expect(dy, x.dims);
               call.expect(dx, x.dims);
-              call.run(lrn_bprop, s, x, dy, dx);
+              call.run(BY_STORAGE(lrn_bprop), s, x, dy, dx);
             });
   schema.op("lrn_maxpool_fprop", "x y argmax " LRN POOL,
-            [](Call& call, In<float> x, Out<float> y, Out<std::uint8_t> argmax, LrnArguments lrn,
+            [](Call& call, In<Real> x, Out<Real> y, Out<std::uint8_t> argmax, LrnArguments lrn,
                PoolArguments pool) {
               const PoolShape p = pool.max_shape(call.op, x.dims);
               const LrnShape l = lrn.shape(call.op, x.dims);
               call.expect(y, y_dims(p));
               call.expect(argmax, y_dims(p));
-              call.run(lrn_maxpool_fprop, l, p, x, y, argmax);
+              call.run(BY_STORAGE(lrn_maxpool_fprop), l, p, x, y, argmax);
             });
   schema.op("lrn_maxpool_bprop", "x dy argmax dx relu_mask " LRN POOL,
-            [](Call& call, In<float> x, In<float> dy, In<std::uint8_t> argmax, Out<float> dx,
+            [](Call& call, In<Real> x, In<Real> dy, In<std::uint8_t> argmax, Out<Real> dx,
                bool relu_mask, LrnArguments lrn, PoolArguments pool) {
               const PoolShape p = pool.max_shape(call.op, x.dims);
               const LrnShape l = lrn.shape(call.op, x.dims);
               call.expect(dy, y_dims(p));
               call.expect(argmax, y_dims(p));
               call.expect(dx, x.dims);
-              call.run(lrn_maxpool_bprop, l, p, x, dy, argmax, relu_mask, dx);
+              call.run(BY_STORAGE(lrn_maxpool_bprop), l, p, x, dy, argmax, relu_mask, dx);
             });
 }
 
@@ -251,30 +260,43 @@ void add_lrn(Schema& schema) {
 
 void add_elementwise(Schema& schema) {
   schema.op("activation_fprop", "kind x y=x a b",
-            [](Call& call, Activation kind, In<float> x, Out<float> y, float a, float b) {
+            [](Call& call, Activation kind, In<Real> x, Out<Real> y, float a, float b) {
               check_countable(call.op, "x", x.dims);
               call.expect(y, x.dims);
-              call.run(activation_fprop, kind, a, b, count(x.dims), x, y);
+              call.run(BY_STORAGE(activation_fprop), kind, a, b, count(x.dims), x, y);
             });
-  schema.op("activation_bprop", "kind saved dy dx=dy a b",
-            [](Call& call, Activation kind, In<float> saved, In<float> dy, Out<float> dx, float a,
-               float b) {
-              check_countable(call.op, "saved", saved.dims);
-              call.expect(dy, saved.dims);
-              call.expect(dx, saved.dims);
-              call.run(activation_bprop, kind, a, b, count(saved.dims), saved, dy, dx);
-            });
-  schema.op("accumulate", "src dst", [](Call& call, In<float> src, Update<float> dst) {
+  schema.op(
+      "activation_bprop", "kind saved dy dx=dy a b",
+      [](Call& call, Activation kind, In<Real> saved, In<Real> dy, Out<Real> dx, float a, float b) {
+        check_countable(call.op, "saved", saved.dims);
+        call.expect(dy, saved.dims);
+        call.expect(dx, saved.dims);
+        call.run(BY_STORAGE(activation_bprop), kind, a, b, count(saved.dims), saved, dy, dx);
+      });
+  schema.op("accumulate", "src dst", [](Call& call, In<Real> src, Update<Real> dst) {
     check_countable(call.op, "src", src.dims);
     call.expect(dst, src.dims);
-    call.run(accumulate, count(src.dims), src, dst);
+    call.run(BY_STORAGE(accumulate), count(src.dims), src, dst);
   });
-  schema.op(
-      "dropout", "x y=x " MASK, [](Call& call, In<float> x, Out<float> y, MaskArguments mask) {
-        const DropoutRule r = mask.rule(call.op, x.dims);
-        call.expect(y, x.dims);
-        call.run(dropout, r.shape, r.drop, r.scale, r.seed, r.stream_id, r.step, r.state, x, y);
-      });
+  schema.op("dropout", "x y=x " MASK, [](Call& call, In<Real> x, Out<Real> y, MaskArguments mask) {
+    const DropoutRule r = mask.rule(call.op, x.dims);
+    call.expect(y, x.dims);
+    call.run(BY_STORAGE(dropout), r.shape, r.drop, r.scale, r.seed, r.stream_id, r.step, r.state, x,
+             y);
+  });
+}
+
+void add_conversions(Schema& schema) {
+  schema.op("to_bfloat16", "x y", [](Call& call, In<float> x, Out<Bfloat16> y) {
+    check_countable(call.op, "x", x.dims);
+    call.expect(y, x.dims);
+    call.run(to_bfloat16, count(x.dims), x, y);
+  });
+  schema.op("to_float32", "x y", [](Call& call, In<Bfloat16> x, Out<float> y) {
+    check_countable(call.op, "x", x.dims);
+    call.expect(y, x.dims);
+    call.run(to_float32, count(x.dims), x, y);
+  });
 }
 
 // ---- the ends of a net -------------------------------------------------------------------------
@@ -298,24 +320,26 @@ void update_all(const std::vector<SgdTensor>& table, float lr, float momentum, f
 }
 
 void add_ends(Schema& schema) {
-  schema.op("augment", "x offsets mirror noise mean y crop scale",
+  schema.op("augment", "x offsets mirror noise mean y crop scale dtype",
             [](Call& call, In<std::uint8_t> x, In<std::int32_t> offsets, In<std::uint8_t> mirror,
-               MaybeIn<float> noise, In<float> mean, Out<float> y, Pair crop, float scale) {
+               MaybeIn<float> noise, In<float> mean, Out<Real> y, Pair crop, float scale,
+               std::optional<Storage> dtype) {
+              if (dtype) call.store(*dtype);
               const AugmentShape s = augment_shape(call.op, x.dims, mean.dims, crop.h, crop.w);
               call.expect(offsets, {s.n, 2});
               call.expect(mirror, {s.n});
               call.expect(noise, {s.n, s.c});
               call.expect(y, y_dims(s));
-              call.run(augment, s, x, offsets, mirror, noise, mean, scale, y);
+              call.run(BY_STORAGE(augment), s, x, offsets, mirror, noise, mean, scale, y);
             });
-  schema.op("softmax_fprop", "logits probs", [](Call& call, In<float> logits, Out<float> probs) {
+  schema.op("softmax_fprop", "logits probs", [](Call& call, In<Real> logits, Out<Real> probs) {
     const SoftmaxShape s = softmax_shape(call.op, logits.dims);
     call.expect(probs, logits.dims);
-    call.run(softmax_fprop, s, logits, probs);
+    call.run(BY_STORAGE(softmax_fprop), s, logits, probs);
   });
   schema.op("softmax_xent", "logits labels loss dlogits rank scale",
-            [](Call& call, In<float> logits, In<std::int32_t> labels, Out<float> loss,
-               MaybeOut<float> dlogits, Out<std::int32_t> rank, std::optional<float> scale) {
+            [](Call& call, In<Real> logits, In<std::int32_t> labels, Out<float> loss,
+               MaybeOut<Real> dlogits, Out<std::int32_t> rank, std::optional<float> scale) {
               const SoftmaxShape s = softmax_shape(call.op, logits.dims);
               call.expect(labels, {s.n});
               call.expect(loss, {s.n});
@@ -323,7 +347,7 @@ void add_ends(Schema& schema) {
               call.expect(rank, {s.n});
               if (call.runs()) check_labels(call.op, labels, s);
               const float factor = scale.value_or(static_cast<float>(1.0 / s.n));
-              call.run(softmax_xent, s, logits, labels, factor, loss, dlogits, rank);
+              call.run(BY_STORAGE(softmax_xent), s, logits, labels, factor, loss, dlogits, rank);
             });
   schema.op(
       "sgd_update",
@@ -363,32 +387,32 @@ void add_peers(Schema& schema) {
                       columns(cols, src.dims, src_col), dst_device, src_device);
   };
   schema.peer_op("peer_copy", arguments,
-                 [block](Call& call, In<float> src, Out<float> dst, Int src_col, Int dst_col,
+                 [block](Call& call, In<Real> src, Out<Real> dst, Int src_col, Int dst_col,
                          std::optional<Int> cols, int src_device, int dst_device) {
                    const PeerShape s =
                        block(call, src, dst, src_col, dst_col, cols, src_device, dst_device);
-                   call.run(peer_copy, s, src + src_col, dst + dst_col);
+                   call.run(BY_STORAGE(peer_copy), s, src + src_col, dst + dst_col);
                  });
   schema.peer_op("peer_add", arguments,
-                 [block](Call& call, In<float> src, Update<float> dst, Int src_col, Int dst_col,
+                 [block](Call& call, In<Real> src, Update<Real> dst, Int src_col, Int dst_col,
                          std::optional<Int> cols, int src_device, int dst_device) {
                    const PeerShape s =
                        block(call, src, dst, src_col, dst_col, cols, src_device, dst_device);
-                   call.run(peer_add, s, src + src_col, dst + dst_col);
+                   call.run(BY_STORAGE(peer_add), s, src + src_col, dst + dst_col);
                  });
   schema.peer_op(
       "peer_checksum", "src count checksum src_col cols device other_device workspace",
-      [](Call& call, In<float> src, Update<std::uint32_t> count, Out<std::uint32_t> checksum,
+      [](Call& call, In<Real> src, Update<std::uint32_t> count, Out<std::uint32_t> checksum,
          Int src_col, std::optional<Int> cols, int device, int other_device, Scratch scratch) {
         const PeerShape s = peer_block(call.op, src.dims, src_col, columns(cols, src.dims, src_col),
                                        other_device, device);
         call.expect(count, {1});
         call.expect(checksum, {2});
         const Workspace space = scratch.of(peer_checksum_workspace());
-        call.run(peer_checksum, s, src + src_col, count, checksum, space);
+        call.run(BY_STORAGE(peer_checksum), s, src + src_col, count, checksum, space);
       });
   schema.peer_op("peer_check", "src count checksum aborted code src_col cols device workspace",
-                 [](Call& call, In<float> src, Update<std::uint32_t> count,
+                 [](Call& call, In<Real> src, Update<std::uint32_t> count,
                     In<std::uint32_t> checksum, Update<std::uint32_t> aborted, Natural code,
                     Int src_col, std::optional<Int> cols, int device, Scratch scratch) {
                    const PeerShape s = peer_block(call.op, src.dims, src_col,
@@ -397,8 +421,8 @@ void add_peers(Schema& schema) {
                    call.expect(checksum, {2});
                    call.expect(aborted, {1});
                    const Workspace space = scratch.of(peer_checksum_workspace());
-                   call.run(peer_check, s, src + src_col, count, checksum, code.value, aborted,
-                            space);
+                   call.run(BY_STORAGE(peer_check), s, src + src_col, count, checksum, code.value,
+                            aborted, space);
                  });
   schema.peer_op(
       "peer_abort", "aborted other other_device",
@@ -418,6 +442,7 @@ void add_operations(Schema& schema) {
   add_pool(schema);
   add_lrn(schema);
   add_elementwise(schema);
+  add_conversions(schema);
   add_ends(schema);
   add_peers(schema);
 }

@@ -9,6 +9,8 @@ namespace convnet {
 namespace {
 
 constexpr const char* kConv = "x_shape w_shape " WINDOW "groups";
+constexpr const char* kStoredConvPass =
+    "pass_name x_shape w_shape " WINDOW "groups precision dtype";
 constexpr const char* kConvPass = "pass_name x_shape w_shape " WINDOW "groups precision";
 
 // What there is to know of a pass before it runs; errors name the pass.
@@ -18,20 +20,24 @@ std::string pass_of(const char* family, Pass pass) {
 
 template <auto function>
 void add_conv_query(Schema& schema, const char* name) {
-  schema.query(
-      name, kConvPass,
-      [](const char*, Pass pass, Dims x, Dims w, WindowArguments window, Int groups, Math math) {
-        const std::string op = pass_of("conv", pass);
-        return function(conv_shape(op.c_str(), x, w, window, groups), pass, math);
-      });
+  schema.query(name, kStoredConvPass,
+               [](const char*, Pass pass, Dims x, Dims w, WindowArguments window, Int groups,
+                  Math math, Storage dtype) {
+                 const std::string op = pass_of("conv", pass);
+                 ConvShape shape = conv_shape(op.c_str(), x, w, window, groups);
+                 shape.storage = dtype;
+                 return function(shape, pass, math);
+               });
 }
 
 template <auto function>
 void add_dense_query(Schema& schema, const char* name) {
-  schema.query(name, "pass_name x_shape w_shape precision",
-               [](const char*, Pass pass, Dims x, Dims w, Math math) {
+  schema.query(name, "pass_name x_shape w_shape precision dtype",
+               [](const char*, Pass pass, Dims x, Dims w, Math math, Storage dtype) {
                  const std::string op = pass_of("dense", pass);
-                 return function(dense_shape(op.c_str(), x, w), pass, math);
+                 DenseShape shape = dense_shape(op.c_str(), x, w);
+                 shape.storage = dtype;
+                 return function(shape, pass, math);
                });
 }
 
@@ -76,9 +82,12 @@ void add_queries(Schema& schema) {
     return y_dims(pool.shape("pool", x));
   });
   add_conv_query<&conv_workspace>(schema, "conv_workspace");
-  schema.query("conv_prepared_bytes", "x_shape w_shape " WINDOW "groups precision",
-               [](const char* op, Dims x, Dims w, WindowArguments window, Int groups, Math math) {
-                 return conv_prepared_bytes(conv_shape(op, x, w, window, groups), math);
+  schema.query("conv_prepared_bytes", "x_shape w_shape " WINDOW "groups precision dtype",
+               [](const char* op, Dims x, Dims w, WindowArguments window, Int groups, Math math,
+                  Storage dtype) {
+                 ConvShape shape = conv_shape(op, x, w, window, groups);
+                 shape.storage = dtype;
+                 return conv_prepared_bytes(shape, math);
                });
   add_conv_query<&conv_kernel>(schema, "conv_kernel");
   add_dense_query<&dense_workspace>(schema, "dense_workspace");

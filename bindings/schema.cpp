@@ -15,11 +15,16 @@ void check_count(const Function& function, std::size_t count, const py::args& va
 py::handle dtype_of(const char* name) {
   static auto* const known = new std::unordered_map<std::string, py::object>;
   py::object& type = (*known)[name];
+  if (!type && std::string(name) == element<Bfloat16>().name) {
+    type = py::dtype::from_args(py::module_::import("ml_dtypes").attr("bfloat16"));
+  }
   if (!type) type = py::dtype(name);
   return type;
 }
 
 }  // namespace
+
+bool has_kernel(const void* function) { return function != nullptr; }
 
 py::object Function::operator()(const py::args& values) const {
   const std::size_t own = parameters.size();

@@ -2,7 +2,8 @@
 // checks of its arguments, the stubs (stubs.py) and what convnet.ops knows of it.
 //
 // A row is a name, the names of the arguments, and a C++ lambda whose parameters say the rest:
-// - In, Out, Update: an array that is read, written, or both; None leaves a MaybeIn or MaybeOut out
+// - In, Out, Update: an array that is read, written, or both; None leaves a MaybeIn or MaybeOut out.
+//   Of Real: activations and their gradients, float32 or bfloat16, in one call all of one type
 // - State, NotedState: the state of the step, or None
 // - Int, Natural, double, bool, enumerations, Pair, std::optional, std::vector: values (values.h)
 // - a struct with Parts: several arguments that go together, such as a window (arguments.h)
@@ -89,6 +90,7 @@ struct Argument<Array<T, role, optional>> {
     array.name = name;
     array.place = place;
     array.element = element<std::remove_const_t<T>>();
+    array.real = std::is_same_v<std::remove_const_t<T>, Real>;
     const bool in_place = !reader.parameters[place].in_place.empty();
     reader.call->read(array, value, role, optional, in_place);
     if constexpr (std::is_same_v<std::remove_const_t<T>, StepState>) {

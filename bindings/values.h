@@ -198,6 +198,11 @@ struct Words<Math> {
   static constexpr const char* hint = "";
 };
 template <>
+struct Words<Storage> {
+  static constexpr const char* names[] = {"float32", "bfloat16"};
+  static constexpr const char* hint = "";
+};
+template <>
 struct Words<AlphaMode> {
   static constexpr const char* names[] = {"sum", "mean"};
   static constexpr const char* hint =

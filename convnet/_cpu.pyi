@@ -34,6 +34,7 @@ def infer(op: str, /, *arguments: Any) -> tuple[list[tuple[int, tuple[int, ...],
 def start_backend() -> None: ...
 def backend_name() -> str: ...
 def device_count() -> int: ...
+def stores_bfloat16() -> bool: ...
 def device_description(device: int = 0) -> str: ...
 def build_description() -> str: ...
 def pretend_implementation(name: str) -> None: ...
@@ -64,6 +65,7 @@ def conv_prepare(
     rounding: str,
     groups: int,
     precision: str,
+    dtype: str,
     workspace: _Array | None,
     stream: int,
     /,
@@ -344,6 +346,8 @@ def dropout(
     stream: int,
     /,
 ) -> None: ...
+def to_bfloat16(x: _Array, y: _Array, stream: int, /) -> None: ...
+def to_float32(x: _Array, y: _Array, stream: int, /) -> None: ...
 def augment(
     x: _Array,
     offsets: _Array,
@@ -353,6 +357,7 @@ def augment(
     y: _Array,
     crop: int | tuple[int, int],
     scale: float,
+    dtype: str | None,
     stream: int,
     /,
 ) -> None: ...
@@ -465,6 +470,7 @@ def conv_workspace(
     rounding: str,
     groups: int,
     precision: str,
+    dtype: str,
     /,
 ) -> int: ...
 def conv_prepared_bytes(
@@ -475,6 +481,7 @@ def conv_prepared_bytes(
     rounding: str,
     groups: int,
     precision: str,
+    dtype: str,
     /,
 ) -> int: ...
 def conv_kernel(
@@ -486,13 +493,14 @@ def conv_kernel(
     rounding: str,
     groups: int,
     precision: str,
+    dtype: str,
     /,
 ) -> str: ...
 def dense_workspace(
-    pass_name: str, x_shape: Sequence[int], w_shape: Sequence[int], precision: str, /
+    pass_name: str, x_shape: Sequence[int], w_shape: Sequence[int], precision: str, dtype: str, /
 ) -> int: ...
 def dense_kernel(
-    pass_name: str, x_shape: Sequence[int], w_shape: Sequence[int], precision: str, /
+    pass_name: str, x_shape: Sequence[int], w_shape: Sequence[int], precision: str, dtype: str, /
 ) -> str: ...
 def philox(seed: int, stream: int, step: int, indices: Any, /) -> np.ndarray: ...
 def activation_saves_output(kind: str, /) -> bool: ...

@@ -4,7 +4,11 @@
 // GPU of src/vgpu, for tests without one). bindings/ is compiled once against each.
 //
 // Rules for every implementation
-//   - float32 storage; activations NHWC, filters KRSC (C/G deep), outputs NPQK, all contiguous.
+//   - Activations NHWC, filters KRSC (C/G deep), outputs NPQK, all contiguous.
+//   - Activations and gradients of them are float32 or bfloat16: T, one type for all of a call.
+//     Whatever is written is rounded once, from what the same operation on float32 would write.
+//     Weights, biases, velocities, their gradients, losses and sums are float32. Every
+//     implementation has T = float; a null pointer is what one without T = Bfloat16 has for that.
 //   - Results are deterministic: reductions in a fixed order, no floating-point atomics.
 //   - Shapes come from shapes.cpp and have been checked; pointers are valid for those shapes.
 //   - Nothing is allocated on the device: an operation that needs scratch memory says how much
@@ -19,8 +23,16 @@
 #include <string>
 #include <vector>
 
+#include "bfloat16.h"
 #include "philox.h"
 #include "shapes.h"
+
+// What an implementation need not have; its address is null then.
+#if defined(__GNUC__)
+#define CONVNET_OPTIONAL __attribute__((weak))
+#else
+#define CONVNET_OPTIONAL
+#endif
 
 namespace convnet {
 
@@ -33,7 +45,8 @@ struct Workspace {
 
 enum class Pass { kFprop, kDgrad, kWgrad };
 
-// How the products of convolutions and dense layers are formed. Memory and sums are float32 in all.
+// How the products of convolutions and dense layers are formed, of arrays of either type. Sums are
+// float32 in all.
 enum class Math {
   kFp32,  // to float32 accuracy, in the fastest way that has it
   kFfma,  // by float32 multiply-adds, one after the other; for comparison with kFp32
@@ -51,6 +64,7 @@ enum class Memory { kHost, kDevice, kGranted };
 void start_backend();
 const char* backend_name();  // "cpu", "cuda", "vgpu"
 Memory backend_memory();     // where array pointers must live
+bool stores_bfloat16();      // whether every operation has T = Bfloat16, so that nets may store it
 int device_count();          // 0 where there is no usable device; never throws
 
 // Which device operations run on, and which holds some memory. Hosts have one device, 0.
@@ -125,8 +139,10 @@ std::string conv_kernel(const ConvShape& shape, Pass pass, Math math);
 
 // b [K] may be null. relu: y = max(0, y) in the epilogue, and NaN for NaN, as in every operation;
 // on the host it is NaN for -infinity, too.
-void conv_fprop(const ConvShape& shape, Math math, const float* x, const float* w, const float* b,
-                bool relu, float* y, Workspace workspace, Stream stream);
+template <class T>
+CONVNET_OPTIONAL void conv_fprop(const ConvShape& shape, Math math, const T* x, const float* w,
+                                 const float* b, bool relu, T* y, Workspace workspace,
+                                 Stream stream);
 
 // Filters in the form in which conv_fprop multiplies them: transformed, split or in another order.
 // It makes them of w in its workspace each time; where w stays, they can be made once. How many
@@ -139,39 +155,50 @@ void conv_prepare(const ConvShape& shape, Math math, const float* w, Workspace p
 std::int64_t conv_prepared_workspace(const ConvShape& shape, Math math);
 // conv_fprop of the w that was prepared for the same shape and math; the same bits. In memory of a
 // device x and `prepared` are aligned to 16 bytes.
-void conv_fprop_prepared(const ConvShape& shape, Math math, const float* x, Workspace prepared,
-                         const float* b, bool relu, float* y, Workspace workspace, Stream stream);
+template <class T>
+CONVNET_OPTIONAL void conv_fprop_prepared(const ConvShape& shape, Math math, const T* x,
+                                          Workspace prepared, const float* b, bool relu, T* y,
+                                          Workspace workspace, Stream stream);
 
 // relu_mask [N, H, W, C] may be null; else dx is zeroed where relu_mask <= 0, which is the backward
 // pass of a ReLU whose output is x.
-void conv_dgrad(const ConvShape& shape, Math math, const float* dy, const float* w,
-                const float* relu_mask, float* dx, Workspace workspace, Stream stream);
+template <class T>
+CONVNET_OPTIONAL void conv_dgrad(const ConvShape& shape, Math math, const T* dy, const float* w,
+                                 const T* relu_mask, T* dx, Workspace workspace, Stream stream);
 
 // db [K] may be null; else db[k] = sum over n, p, q of dy.
-void conv_wgrad(const ConvShape& shape, Math math, const float* x, const float* dy, float* dw,
-                float* db, Workspace workspace, Stream stream);
+template <class T>
+CONVNET_OPTIONAL void conv_wgrad(const ConvShape& shape, Math math, const T* x, const T* dy,
+                                 float* dw, float* db, Workspace workspace, Stream stream);
 
 // ---- locally connected: every output position has filters of its own ---------------------------
 //   as convolution, with w[p,q,k,r,s,c] and b[p,q,k]
 
-void local_fprop(const ConvShape& shape, const float* x, const float* w, const float* b, bool relu,
-                 float* y, Stream stream);
-void local_dgrad(const ConvShape& shape, const float* dy, const float* w, const float* relu_mask,
-                 float* dx, Stream stream);
-void local_wgrad(const ConvShape& shape, const float* x, const float* dy, float* dw, float* db,
-                 Stream stream);
+template <class T>
+CONVNET_OPTIONAL void local_fprop(const ConvShape& shape, const T* x, const float* w,
+                                  const float* b, bool relu, T* y, Stream stream);
+template <class T>
+CONVNET_OPTIONAL void local_dgrad(const ConvShape& shape, const T* dy, const float* w,
+                                  const T* relu_mask, T* dx, Stream stream);
+template <class T>
+CONVNET_OPTIONAL void local_wgrad(const ConvShape& shape, const T* x, const T* dy, float* dw,
+                                  float* db, Stream stream);
 
 // ---- dense (fully connected): y = x w^T + b ----------------------------------------------------
 
 std::int64_t dense_workspace(const DenseShape& shape, Pass pass, Math math);
 // As conv_kernel: "matmul, bf16", "mma.sync, 64x32".
 std::string dense_kernel(const DenseShape& shape, Pass pass, Math math);
-void dense_fprop(const DenseShape& shape, Math math, const float* x, const float* w, const float* b,
-                 bool relu, float* y, Workspace workspace, Stream stream);
-void dense_dgrad(const DenseShape& shape, Math math, const float* dy, const float* w,
-                 const float* relu_mask, float* dx, Workspace workspace, Stream stream);
-void dense_wgrad(const DenseShape& shape, Math math, const float* x, const float* dy, float* dw,
-                 float* db, Workspace workspace, Stream stream);
+template <class T>
+CONVNET_OPTIONAL void dense_fprop(const DenseShape& shape, Math math, const T* x, const float* w,
+                                  const float* b, bool relu, T* y, Workspace workspace,
+                                  Stream stream);
+template <class T>
+CONVNET_OPTIONAL void dense_dgrad(const DenseShape& shape, Math math, const T* dy, const float* w,
+                                  const T* relu_mask, T* dx, Workspace workspace, Stream stream);
+template <class T>
+CONVNET_OPTIONAL void dense_wgrad(const DenseShape& shape, Math math, const T* x, const T* dy,
+                                  float* dw, float* db, Workspace workspace, Stream stream);
 
 // ---- tiles, for benchmarks ---------------------------------------------------------------------
 // How the tensor-core kernels cut a product C[m, n] = sum_k A[m, k] B[n, k] into tiles and splits.
@@ -201,31 +228,41 @@ void reset_tile_choices();
 
 // argmax [N, P, Q, C]: r * size_w + s of the winner in its unclipped window; on a tie the first in
 // row-major order wins, and a NaN wins over everything.
-void maxpool_fprop(const PoolShape& shape, const float* x, float* y, std::uint8_t* argmax,
-                   Stream stream);
+template <class T>
+CONVNET_OPTIONAL void maxpool_fprop(const PoolShape& shape, const T* x, T* y, std::uint8_t* argmax,
+                                    Stream stream);
 // dx[n,h,w,c] = sum of dy over the windows whose winner is (h, w), in row-major window order.
-void maxpool_bprop(const PoolShape& shape, const float* dy, const std::uint8_t* argmax, float* dx,
-                   Stream stream);
+template <class T>
+CONVNET_OPTIONAL void maxpool_bprop(const PoolShape& shape, const T* dy, const std::uint8_t* argmax,
+                                    T* dx, Stream stream);
 // Averages over the clipped window.
-void avgpool_fprop(const PoolShape& shape, const float* x, float* y, Stream stream);
-void avgpool_bprop(const PoolShape& shape, const float* dy, float* dx, Stream stream);
+template <class T>
+CONVNET_OPTIONAL void avgpool_fprop(const PoolShape& shape, const T* x, T* y, Stream stream);
+template <class T>
+CONVNET_OPTIONAL void avgpool_bprop(const PoolShape& shape, const T* dy, T* dx, Stream stream);
 
 // ---- local response normalization across channels ----------------------------------------------
 //   s_i = k + alpha * sum_{j = i - n/2}^{i - n/2 + n - 1} x_j^2   (clipped to i's group)
 //   y_i = x_i * s_i^-beta
 //   dx_i = dy_i s_i^-beta - 2 alpha beta x_i sum_{j : i in window(j)} dy_j x_j s_j^(-beta-1)
 
-void lrn_fprop(const LrnShape& shape, const float* x, float* y, Stream stream);
-void lrn_bprop(const LrnShape& shape, const float* x, const float* dy, float* dx, Stream stream);
+template <class T>
+CONVNET_OPTIONAL void lrn_fprop(const LrnShape& shape, const T* x, T* y, Stream stream);
+template <class T>
+CONVNET_OPTIONAL void lrn_bprop(const LrnShape& shape, const T* x, const T* dy, T* dx,
+                                Stream stream);
 
 // lrn_fprop, and maxpool_fprop of its output, which is not stored; the same bits. lrn has the
 // pixels and channels of the pool's x.
-void lrn_maxpool_fprop(const LrnShape& lrn, const PoolShape& pool, const float* x, float* y,
-                       std::uint8_t* argmax, Stream stream);
+template <class T>
+CONVNET_OPTIONAL void lrn_maxpool_fprop(const LrnShape& lrn, const PoolShape& pool, const T* x,
+                                        T* y, std::uint8_t* argmax, Stream stream);
 // maxpool_bprop, then lrn_bprop; the same bits. relu_mask: dx is zeroed where x <= 0, which is the
 // backward pass of a ReLU whose output is x.
-void lrn_maxpool_bprop(const LrnShape& lrn, const PoolShape& pool, const float* x, const float* dy,
-                       const std::uint8_t* argmax, bool relu_mask, float* dx, Stream stream);
+template <class T>
+CONVNET_OPTIONAL void lrn_maxpool_bprop(const LrnShape& lrn, const PoolShape& pool, const T* x,
+                                        const T* dy, const std::uint8_t* argmax, bool relu_mask,
+                                        T* dx, Stream stream);
 
 // ---- elementwise -------------------------------------------------------------------------------
 
@@ -247,23 +284,27 @@ enum class Activation {
 bool activation_saves_output(Activation activation);
 
 // y may be x.
-void activation_fprop(Activation activation, float a, float b, std::int64_t count, const float* x,
-                      float* y, Stream stream);
+template <class T>
+CONVNET_OPTIONAL void activation_fprop(Activation activation, float a, float b, std::int64_t count,
+                                       const T* x, T* y, Stream stream);
 // `saved` is y or x, as activation_saves_output() says. dx may be dy. At a kink the gradient is
 // that of the side towards zero output: relu'(0) = 0, abs'(0) = 0, brelu'(0) = brelu'(a) = 0.
-void activation_bprop(Activation activation, float a, float b, std::int64_t count,
-                      const float* saved, const float* dy, float* dx, Stream stream);
+template <class T>
+CONVNET_OPTIONAL void activation_bprop(Activation activation, float a, float b, std::int64_t count,
+                                       const T* saved, const T* dy, T* dx, Stream stream);
 
 // dst += src
-void accumulate(std::int64_t count, const float* src, float* dst, Stream stream);
+template <class T>
+CONVNET_OPTIONAL void accumulate(std::int64_t count, const T* src, T* dst, Stream stream);
 
 // y = x * mask * scale, where mask is 0 with probability `drop`; number `index` of Philox stream
 // (seed, stream_id, step) decides element index = (row + row_offset) * global_cols + col +
 // col_offset. The backward pass is the same operation on dy. y may be x. `drop` is in [0, 1).
 // state may be null; else its seed and step are taken in place of those given.
-void dropout(const DropoutShape& shape, double drop, float scale, std::uint64_t seed,
-             std::uint32_t stream_id, std::uint32_t step, const StepState* state, const float* x,
-             float* y, Stream stream);
+template <class T>
+CONVNET_OPTIONAL void dropout(const DropoutShape& shape, double drop, float scale,
+                              std::uint64_t seed, std::uint32_t stream_id, std::uint32_t step,
+                              const StepState* state, const T* x, T* y, Stream stream);
 
 // What dropout() is told besides its arrays.
 struct DropoutRule {
@@ -277,21 +318,27 @@ struct DropoutRule {
 
 // dense_fprop, and dropout of its output (rule.shape is y's); the same bits. It takes the workspace
 // of dense_fprop.
-void dense_fprop_dropout(const DenseShape& shape, Math math, const float* x, const float* w,
-                         const float* b, bool relu, const DropoutRule& rule, float* y,
-                         Workspace workspace, Stream stream);
+template <class T>
+CONVNET_OPTIONAL void dense_fprop_dropout(const DenseShape& shape, Math math, const T* x,
+                                          const float* w, const float* b, bool relu,
+                                          const DropoutRule& rule, T* y, Workspace workspace,
+                                          Stream stream);
 
 // ---- softmax and cross-entropy -----------------------------------------------------------------
 
-void softmax_fprop(const SoftmaxShape& shape, const float* logits, float* probs, Stream stream);
+template <class T>
+CONVNET_OPTIONAL void softmax_fprop(const SoftmaxShape& shape, const T* logits, T* probs,
+                                    Stream stream);
 
 // loss[n] = -log softmax(logits[n])[labels[n]];  dlogits = scale * (softmax - onehot), may be null;
 // rank[n] = number of classes that score at least as high as the label, not counting the label and
 // counting equals only when they come first: top-k is right when rank < k. Scores that are not
 // comparable (NaN) count against the label. A label outside [0, classes) gives NaN in loss and
 // dlogits and rank = classes (the binding refuses such labels where it can read them).
-void softmax_xent(const SoftmaxShape& shape, const float* logits, const std::int32_t* labels,
-                  float scale, float* loss, float* dlogits, std::int32_t* rank, Stream stream);
+template <class T>
+CONVNET_OPTIONAL void softmax_xent(const SoftmaxShape& shape, const T* logits,
+                                   const std::int32_t* labels, float scale, float* loss, T* dlogits,
+                                   std::int32_t* rank, Stream stream);
 
 // ---- the update rule of the paper, section 5 ---------------------------------------------------
 //   v = momentum v - weight_decay decay_mult lr lr_mult w - lr lr_mult g;   w = w + v
@@ -327,9 +374,16 @@ void sgd_update(const SgdTensor* tensors, int tensor_count, float lr, float mome
 // dense_wgrad, and sgd_update of w by the gradient, which is not stored: w, velocity [K, C] and db
 // get the bits that the two would give them. It takes the workspace of dense_wgrad. db [K] may be
 // null; else it is the gradient of the bias, which is left to sgd_update.
-void dense_wgrad_sgd(const DenseShape& shape, Math math, const float* x, const float* dy,
-                     const SgdRule& rule, float* w, float* velocity, float* db, Workspace workspace,
-                     Stream stream);
+template <class T>
+CONVNET_OPTIONAL void dense_wgrad_sgd(const DenseShape& shape, Math math, const T* x, const T* dy,
+                                      const SgdRule& rule, float* w, float* velocity, float* db,
+                                      Workspace workspace, Stream stream);
+
+// ---- from one type to the other ----------------------------------------------------------------
+// y = x.
+
+CONVNET_OPTIONAL void to_bfloat16(std::int64_t count, const float* x, Bfloat16* y, Stream stream);
+CONVNET_OPTIONAL void to_float32(std::int64_t count, const Bfloat16* x, float* y, Stream stream);
 
 // ---- data augmentation (paper, section 4.1) ----------------------------------------------------
 //   y[n,p,q,c] = scale * (x[n, p + offset_h, q' + offset_w, c] + noise[n,c] - mean[same place])
@@ -337,15 +391,19 @@ void dense_wgrad_sgd(const DenseShape& shape, Math math, const float* x, const f
 // offsets [N, 2] (rows, columns); mirror [N]; noise [N, C] may be null; mean [H, W, C] or
 // [1, 1, C].
 
-void augment(const AugmentShape& shape, const std::uint8_t* x, const std::int32_t* offsets,
-             const std::uint8_t* mirror, const float* noise, const float* mean, float scale,
-             float* y, Stream stream);
+template <class T>
+CONVNET_OPTIONAL void augment(const AugmentShape& shape, const std::uint8_t* x,
+                              const std::int32_t* offsets, const std::uint8_t* mirror,
+                              const float* noise, const float* mean, float scale, T* y,
+                              Stream stream);
 
 // ---- between devices ---------------------------------------------------------------------------
 // dst[row, col] = src[row, col], and dst[row, col] += src[row, col], over a block.
 
-void peer_copy(const PeerShape& shape, const float* src, float* dst, Stream stream);
-void peer_add(const PeerShape& shape, const float* src, float* dst, Stream stream);
+template <class T>
+CONVNET_OPTIONAL void peer_copy(const PeerShape& shape, const T* src, T* dst, Stream stream);
+template <class T>
+CONVNET_OPTIONAL void peer_add(const PeerShape& shape, const T* src, T* dst, Stream stream);
 
 // Whether a block arrived is found out by its checksum: its number among those that go the same
 // way, and the sum of its words, modulo 2^32. Both ends count, in memory of their own.
@@ -355,11 +413,13 @@ void peer_add(const PeerShape& shape, const float* src, float* dst, Stream strea
 //   peer_abort:                    where aborted[0] is 0: aborted[0] = other[0]
 // `src` is the block at this end. checksum [2] and `other` may lie on another device.
 std::int64_t peer_checksum_workspace();
-void peer_checksum(const PeerShape& shape, const float* src, std::uint32_t* count,
-                   std::uint32_t* checksum, Workspace workspace, Stream stream);
-void peer_check(const PeerShape& shape, const float* src, std::uint32_t* count,
-                const std::uint32_t* checksum, std::uint32_t code, std::uint32_t* aborted,
-                Workspace workspace, Stream stream);
+template <class T>
+CONVNET_OPTIONAL void peer_checksum(const PeerShape& shape, const T* src, std::uint32_t* count,
+                                    std::uint32_t* checksum, Workspace workspace, Stream stream);
+template <class T>
+CONVNET_OPTIONAL void peer_check(const PeerShape& shape, const T* src, std::uint32_t* count,
+                                 const std::uint32_t* checksum, std::uint32_t code,
+                                 std::uint32_t* aborted, Workspace workspace, Stream stream);
 void peer_abort(const std::uint32_t* other, int other_device, std::uint32_t* aborted,
                 Stream stream);
 

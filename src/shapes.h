@@ -13,6 +13,8 @@
 #include <string>
 #include <vector>
 
+#include "bfloat16.h"
+
 namespace convnet {
 
 using Dims = std::vector<std::int64_t>;
@@ -34,10 +36,12 @@ struct ConvShape {
   int p, q;        // y [N, P, Q, K]
   int groups;
   int stride_h, stride_w, pad_h, pad_w;
+  Storage storage = Storage::kFloat32;  // of x and y
 };
 
 struct DenseShape {
-  int n, c, k;  // x [N, C], w [K, C], y [N, K]
+  int n, c, k;                          // x [N, C], w [K, C], y [N, K]
+  Storage storage = Storage::kFloat32;  // of x and y
 };
 
 struct PoolShape {

@@ -1,17 +1,22 @@
 """The operations of convnet as functions on arrays.
 
 Usable without any net. The backend follows the arrays (NumPy: CPU, CuPy: GPU) unless one is chosen
-with :func:`convnet.backend.use`. Arrays are C-contiguous float32 unless said otherwise; nothing is
-converted silently, and a wrong dtype, shape, layout or device raises ``ValueError`` with what was
-expected and what was found. Results are deterministic.
+with :func:`convnet.backend.use`. Arrays are C-contiguous; nothing is converted silently, and a
+wrong dtype, shape, layout or device raises ``ValueError`` with what was expected and what was
+found. Results are deterministic.
 
 Shapes: N batch, H W C input, K R S filters, P Q output, G groups. Activations are NHWC, filters
 KRSC with C/G channels. ``stride``, ``pad`` and ``size`` take a number or a pair (height, width).
 ``rounding`` is ``"floor"`` (the last incomplete window is dropped) or ``"ceil"`` (it may overhang
 on the right and the bottom). ``out=`` takes the array(s) to write the result to.
 
-``precision`` is that in which convolutions and dense layers multiply; arrays and sums are float32
-in any case.
+Types: activations and their gradients (x, y, dx, dy, a ReLU's mask, logits and their gradient) are
+float32 or, where the device has the operation for it, bfloat16 (ml_dtypes' for NumPy): one type for
+all of a call. An operation computes in float32 and rounds bfloat16 results once, when it writes
+them. Weights, biases, velocities, their gradients, losses and all sums are float32.
+:func:`convert` goes from one type to the other.
+
+``precision`` is that in which convolutions and dense layers multiply.
 
 - ``"fp32"``, the default: to float32 accuracy. GPUs with tensor cores (sm_80 and up) add up three
   TF32 products for one, which is faster and no less accurate than FFMA.
@@ -20,9 +25,9 @@ in any case.
 - ``"bf16"``: operands rounded to 8 significant bits (about 2.3e-3).
 
 A device without a unit for ``tf32`` or ``bf16`` computes as for ``fp32``: GPUs before sm_80, and
-CPUs without AMX. With AMX, ``bf16`` is taken by the passes and shapes that oneDNN has it for and
-that it makes faster; the others, among them the weight gradients of convolutions, compute as for
-``fp32``. :func:`precision_description` and ``convnet doctor`` say what it comes to, and
+CPUs without AMX (of bfloat16 arrays, without AVX512-BF16 either). Elsewhere on CPUs they are taken
+by the passes and shapes that oneDNN has them for and that a model finds faster; the others compute
+as for ``fp32``. :func:`precision_description` and ``convnet doctor`` say what it comes to, and
 :func:`conv_kernel` and :func:`dense_kernel` for a shape. Sums of fewer than 32 products are formed
 by FFMA on every GPU.
 """
@@ -56,6 +61,7 @@ from convnet.ops.conv import (
     conv_wgrad,
     conv_workspace,
 )
+from convnet.ops.convert import convert
 from convnet.ops.dense import (
     dense_dgrad,
     dense_fprop,
@@ -116,6 +122,7 @@ __all__ = [
     "conv_prepared_bytes",
     "conv_wgrad",
     "conv_workspace",
+    "convert",
     "copy",
     "dense_dgrad",
     "dense_fprop",

@@ -15,6 +15,7 @@ def augment(
     crop: Pair,
     noise: Array | None = None,
     scale: float = 1.0,
+    dtype: str | None = None,
     out: Array | None = None,
 ) -> Array:
     """Crop, mirror, add colour noise, subtract the mean, scale (paper, sections 2 and 4.1).
@@ -28,9 +29,10 @@ def augment(
         crop: (P, Q), size of the result.
         noise: [N, C] float32, added to every pixel of an image, or None.
         scale: factor on the result.
-        out: [N, P, Q, C] float32.
+        dtype: of the result: "float32", as by default, or "bfloat16".
+        out: [N, P, Q, C] of that type.
 
     Returns:
-        [N, P, Q, C] float32.
+        [N, P, Q, C].
     """
-    return call("augment", x, offsets, mirror, noise, mean, out, crop, scale)
+    return call("augment", x, offsets, mirror, noise, mean, out, crop, scale, dtype)

@@ -47,6 +47,7 @@ def conv_workspace(
     rounding: str = "floor",
     dgrad: bool = True,
     precision: str = "fp32",
+    dtype: str = "float32",
 ) -> int:
     """The most scratch memory that a pass of a convolution takes, in bytes, on the backend that is
     in use.
@@ -55,13 +56,14 @@ def conv_workspace(
         x_shape, w_shape: as in `conv_output_shape`.
         stride, pad, groups, rounding, precision: as in `conv_fprop`.
         dgrad: whether the gradient of x counts.
+        dtype: of the activations, "float32" or "bfloat16".
 
     Raises:
         ValueError: an argument does not fit; the message names it.
     """
     module, given = (
         _backend.of().module,
-        (x_shape, w_shape, stride, pad, rounding, groups, precision),
+        (x_shape, w_shape, stride, pad, rounding, groups, precision, dtype),
     )
     passes = ("fprop", "dgrad", "wgrad") if dgrad else ("fprop", "wgrad")
     return max(module.conv_workspace(each, *given) for each in passes)
@@ -78,13 +80,15 @@ def conv_kernel(
     groups: int = 1,
     rounding: str = "floor",
     precision: str = "fp32",
+    dtype: str = "float32",
 ) -> str:
     """The kernel or algorithm that "fprop", "dgrad" or "wgrad" takes on the backend that is in use,
     for arrays aligned to 16 bytes: such as "wgmma, 256x128" (the tile: pixels x filters, in wgrad
     rows of dw x filters), "mma.sync, 128x64, 3 splits", "Winograd, F(2 x 2, 3 x 3)" or "direct".
 
     Tensor cores compute in the precision that is asked for. On the CPU a kernel that computes in a
-    lower one ends in it ("direct, bf16"), and every other computes in float32.
+    lower one ends in it ("direct, bf16"), and every other computes in float32, also of bfloat16
+    arrays.
 
     CONVNET_WGMMA and CONVNET_WINOGRAD (auto, off, always) overrule the choice; see docs/kernels.md
     and docs/performance.md.
@@ -93,12 +97,14 @@ def conv_kernel(
         pass_name: "fprop", "dgrad" or "wgrad".
         x_shape, w_shape: as in `conv_output_shape`.
         stride, pad, groups, rounding, precision: as in `conv_fprop`.
+        dtype: of the activations, "float32" or "bfloat16".
 
     Raises:
         ValueError: an argument does not fit; the message names it.
     """
     module = _backend.of().module
-    return module.conv_kernel(pass_name, x_shape, w_shape, stride, pad, rounding, groups, precision)
+    options = stride, pad, rounding, groups, precision, dtype
+    return module.conv_kernel(pass_name, x_shape, w_shape, *options)
 
 
 @renamed_keyword("math", "precision")
@@ -150,6 +156,7 @@ def conv_prepared_bytes(
     groups: int = 1,
     rounding: str = "floor",
     precision: str = "fp32",
+    dtype: str = "float32",
 ) -> int:
     """How much memory the filters that :func:`conv_prepare` makes take.
 
@@ -157,13 +164,15 @@ def conv_prepared_bytes(
         x_shape: (N, H, W, C).
         w_shape: (K, R, S, C/groups).
         stride, pad, groups, rounding, precision: as for `conv_fprop`.
+        dtype: of the activations, "float32" or "bfloat16".
 
     Returns:
         Bytes on the backend that is in use, the same for any number of threads; 0 where
         `conv_fprop` takes w as it lies, and there is nothing to prepare.
     """
     module = _backend.of().module
-    return module.conv_prepared_bytes(x_shape, w_shape, stride, pad, rounding, groups, precision)
+    options = stride, pad, rounding, groups, precision, dtype
+    return module.conv_prepared_bytes(x_shape, w_shape, *options)
 
 
 def conv_prepare(
@@ -175,6 +184,7 @@ def conv_prepare(
     groups: int = 1,
     rounding: str = "floor",
     precision: str = "fp32",
+    dtype: str = "float32",
     out: Array | None = None,
 ) -> Array:
     """Filters in the form in which :func:`conv_fprop` multiplies them: transformed for Winograd's
@@ -185,6 +195,7 @@ def conv_prepare(
         w: [K, R, S, C/groups].
         x_shape: (N, H, W, C) of the x that they will meet.
         stride, pad, groups, rounding, precision: as for `conv_fprop`, and as they will be there.
+        dtype: of that x, "float32" or "bfloat16".
         out: uint8 of :func:`conv_prepared_bytes` bytes, written and returned.
 
     Returns:
@@ -195,7 +206,7 @@ def conv_prepare(
     Raises:
         ValueError: an argument does not fit, or there is nothing to prepare.
     """
-    return call("conv_prepare", w, out, x_shape, stride, pad, rounding, groups, precision)
+    return call("conv_prepare", w, out, x_shape, stride, pad, rounding, groups, precision, dtype)
 
 
 def conv_fprop_prepared(

@@ -12,7 +12,12 @@ from convnet.ops.call import call, outputs
 
 @renamed_keyword("math", "precision")
 def dense_workspace(
-    x_shape: Sequence[int], w_shape: Sequence[int], *, dgrad: bool = True, precision: str = "fp32"
+    x_shape: Sequence[int],
+    w_shape: Sequence[int],
+    *,
+    dgrad: bool = True,
+    precision: str = "fp32",
+    dtype: str = "float32",
 ) -> int:
     """The most scratch memory that a pass takes, in bytes, on the backend that is in use.
 
@@ -21,18 +26,24 @@ def dense_workspace(
         w_shape: (K, C).
         dgrad: whether the gradient of x counts.
         precision: as in `dense_fprop`.
+        dtype: of the activations, "float32" or "bfloat16".
 
     Raises:
         ValueError: an argument does not fit; the message names it.
     """
     module = _backend.of().module
     passes = ("fprop", "dgrad", "wgrad") if dgrad else ("fprop", "wgrad")
-    return max(module.dense_workspace(each, x_shape, w_shape, precision) for each in passes)
+    return max(module.dense_workspace(each, x_shape, w_shape, precision, dtype) for each in passes)
 
 
 @renamed_keyword("math", "precision")
 def dense_kernel(
-    pass_name: str, x_shape: Sequence[int], w_shape: Sequence[int], *, precision: str = "fp32"
+    pass_name: str,
+    x_shape: Sequence[int],
+    w_shape: Sequence[int],
+    *,
+    precision: str = "fp32",
+    dtype: str = "float32",
 ) -> str:
     """The kernel that a pass takes on the backend that is in use: such as "mma.sync, 128x64, 3
     splits", "matmul" or "matmul, bf16"; see :func:`convnet.ops.conv_kernel`.
@@ -42,11 +53,12 @@ def dense_kernel(
         x_shape: (N, C).
         w_shape: (K, C).
         precision: as in `dense_fprop`.
+        dtype: of the activations, "float32" or "bfloat16".
 
     Raises:
         ValueError: an argument does not fit; the message names it.
     """
-    return _backend.of().module.dense_kernel(pass_name, x_shape, w_shape, precision)
+    return _backend.of().module.dense_kernel(pass_name, x_shape, w_shape, precision, dtype)
 
 
 @renamed_keyword("math", "precision")

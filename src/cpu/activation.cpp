@@ -3,6 +3,8 @@
 // relu, tanh, sigmoid, brelu and sqrt save their output: the derivative is simple in it, and the
 // input may be overwritten. The others save their input.
 //
+// Arrays of either type are read to float32 and written from it, in one loop (elements.h).
+//
 // NaN passes through every function here, so that a diverging run shows.
 #include <type_traits>
 
@@ -61,28 +63,42 @@ constexpr bool saves_output(Activation kind) {
          kind == Activation::kBrelu || kind == Activation::kSqrt;
 }
 
-template <Activation kKind>
-CONVNET_INLINE void fprop_chunk(float a, float b, std::int64_t count, const float* x, float* y) {
+template <Activation kKind, class T>
+CONVNET_INLINE void fprop_chunk(float a, float b, std::int64_t count, const T* x, T* y) {
   CONVNET_SIMD
-  for (std::int64_t i = 0; i < count; ++i) y[i] = value<kKind>(x[i], a, b);
+  for (std::int64_t i = 0; i < count; ++i) write(y + i, value<kKind>(read(x[i]), a, b));
 }
 
-template <Activation kKind>
-CONVNET_INLINE void bprop_chunk(float a, float b, std::int64_t count, const float* saved,
-                                const float* dy, float* dx) {
+template <Activation kKind, class T>
+CONVNET_INLINE void bprop_chunk(float a, float b, std::int64_t count, const T* saved, const T* dy,
+                                T* dx) {
   CONVNET_SIMD
   for (std::int64_t i = 0; i < count; ++i) {
     if constexpr (saves_output(kKind)) {
-      dx[i] = gradient_from_output<kKind>(saved[i], dy[i], a, b);
+      write(dx + i, gradient_from_output<kKind>(read(saved[i]), read(dy[i]), a, b));
     } else {
-      dx[i] = gradient_from_input<kKind>(saved[i], dy[i], a);
+      write(dx + i, gradient_from_input<kKind>(read(saved[i]), read(dy[i]), a));
     }
   }
 }
 
-CONVNET_INLINE void add_chunk(std::int64_t count, const float* src, float* dst) {
+template <class T>
+CONVNET_INLINE void add_chunk(std::int64_t count, const T* src, T* dst) {
   CONVNET_SIMD
-  for (std::int64_t i = 0; i < count; ++i) dst[i] += src[i];
+  for (std::int64_t i = 0; i < count; ++i) write(dst + i, read(dst[i]) + read(src[i]));
+}
+
+template <class From, class To>
+CONVNET_INLINE void convert_chunk(std::int64_t count, const From* x, To* y) {
+  CONVNET_SIMD
+  for (std::int64_t i = 0; i < count; ++i) write(y + i, read(x[i]));
+}
+
+template <class From, class To>
+void convert(std::int64_t count, const From* x, To* y) {
+  parallel_chunks(count, kChunk, [=](std::int64_t begin, std::int64_t size) {
+    vectorized<convert_chunk<From, To>>(size, x + begin, y + begin);
+  });
 }
 
 template <Activation kKind>
@@ -121,29 +137,39 @@ void dispatch(Activation kind, const Run& run) {
 
 bool activation_saves_output(Activation activation) { return saves_output(activation); }
 
-void activation_fprop(Activation activation, float a, float b, std::int64_t count, const float* x,
-                      float* y, Stream) {
+template <class T>
+void activation_fprop(Activation activation, float a, float b, std::int64_t count, const T* x, T* y,
+                      Stream) {
   dispatch(activation, [=](auto kind) {
     parallel_chunks(count, kChunk, [=](std::int64_t begin, std::int64_t size) {
-      vectorized<fprop_chunk<decltype(kind)::value>>(a, b, size, x + begin, y + begin);
+      vectorized<fprop_chunk<decltype(kind)::value, T>>(a, b, size, x + begin, y + begin);
     });
   });
 }
 
-void activation_bprop(Activation activation, float a, float b, std::int64_t count,
-                      const float* saved, const float* dy, float* dx, Stream) {
+template <class T>
+void activation_bprop(Activation activation, float a, float b, std::int64_t count, const T* saved,
+                      const T* dy, T* dx, Stream) {
   dispatch(activation, [=](auto kind) {
     parallel_chunks(count, kChunk, [=](std::int64_t begin, std::int64_t size) {
-      vectorized<bprop_chunk<decltype(kind)::value>>(a, b, size, saved + begin, dy + begin,
-                                                     dx + begin);
+      vectorized<bprop_chunk<decltype(kind)::value, T>>(a, b, size, saved + begin, dy + begin,
+                                                        dx + begin);
     });
   });
 }
 
-void accumulate(std::int64_t count, const float* src, float* dst, Stream) {
+template <class T>
+void accumulate(std::int64_t count, const T* src, T* dst, Stream) {
   parallel_chunks(count, kChunk, [=](std::int64_t begin, std::int64_t size) {
-    vectorized<add_chunk>(size, src + begin, dst + begin);
+    vectorized<add_chunk<T>>(size, src + begin, dst + begin);
   });
 }
+
+void to_bfloat16(std::int64_t count, const float* x, Bfloat16* y, Stream) { convert(count, x, y); }
+void to_float32(std::int64_t count, const Bfloat16* x, float* y, Stream) { convert(count, x, y); }
+
+CONVNET_FOR_BOTH_TYPES(activation_fprop);
+CONVNET_FOR_BOTH_TYPES(activation_bprop);
+CONVNET_FOR_BOTH_TYPES(accumulate);
 
 }  // namespace convnet

@@ -8,9 +8,9 @@
 #include <cstring>
 #include <vector>
 
+#include "elements.h"
 #include "ops.h"
 #include "parallel.h"
-#include "simd.h"
 
 namespace convnet {
 namespace {
@@ -25,26 +25,28 @@ Inside inside(std::int64_t offset, std::int64_t size, std::int64_t extent) {
   return {begin, std::clamp<std::int64_t>(extent - offset, begin, size)};
 }
 
+template <class T>
 CONVNET_INLINE void transform(std::int64_t count, float scale, const std::uint8_t* __restrict x,
                               const float* __restrict noise, const float* __restrict mean,
-                              float* __restrict y) {
+                              T* __restrict y) {
   for (std::int64_t i = 0; i < count; ++i) {
-    y[i] = scale * (static_cast<float>(x[i]) + noise[i] - mean[i]);
+    write(y + i, scale * (static_cast<float>(x[i]) + noise[i] - mean[i]));
   }
 }
 
-// `to` = the pixels of `from`, of `channels` floats each, in the opposite order. May read one float
+// `to` = the pixels of `from`, of `channels` numbers each, in the opposite order. May read one number
 // past the end of `from`.
-void reverse_pixels(std::int64_t pixels, std::int64_t channels, const float* from, float* to) {
+template <class T>
+void reverse_pixels(std::int64_t pixels, std::int64_t channels, const T* from, T* to) {
   std::int64_t i = 0;
-  if (channels == 3) {  // by four floats, one instruction; the next copy puts the fourth right
+  if (channels == 3) {  // by four numbers, one instruction; the next copy puts the fourth right
     for (; i + 1 < pixels; ++i) {
-      std::memcpy(to + 3 * i, from + 3 * (pixels - 1 - i), 4 * sizeof(float));
+      std::memcpy(to + 3 * i, from + 3 * (pixels - 1 - i), 4 * sizeof(T));
     }
   }
   for (; i < pixels; ++i) {
     std::memcpy(to + i * channels, from + (pixels - 1 - i) * channels,
-                static_cast<std::size_t>(channels) * sizeof(float));
+                static_cast<std::size_t>(channels) * sizeof(T));
   }
 }
 
@@ -55,17 +57,20 @@ void repeat(const float* pattern, std::int64_t channels, std::int64_t pixels, fl
   }
 }
 
+template <class T>
 struct Scratch {
   explicit Scratch(std::int64_t row)
       : noise(static_cast<std::size_t>(row)), mean(noise.size()), line(noise.size() + 1) {}
-  std::vector<float> noise, mean, line;  // one row of the crop each; line: reverse_pixels()
+  std::vector<float> noise, mean;  // one row of the crop each
+  std::vector<T> line;             // for reverse_pixels()
 };
 
 }  // namespace
 
+template <class T>
 void augment(const AugmentShape& shape, const std::uint8_t* x, const std::int32_t* offsets,
-             const std::uint8_t* mirror, const float* noise, const float* mean, float scale,
-             float* y, Stream) {
+             const std::uint8_t* mirror, const float* noise, const float* mean, float scale, T* y,
+             Stream) {
   const std::int64_t channels = shape.c, row = shape.q * channels;
   const bool mean_image = shape.mean_h == shape.h && shape.mean_w == shape.w;
   const std::int64_t rows_per_task = std::max<std::int64_t>(1, kChunk / row);
@@ -77,27 +82,29 @@ void augment(const AugmentShape& shape, const std::uint8_t* x, const std::int32_
     const std::int64_t offset_h = offsets[2 * n], offset_w = offsets[2 * n + 1];
     const Inside rows = inside(offset_h, shape.p, shape.h);
     const Inside cols = inside(offset_w, shape.q, shape.w);
-    Scratch scratch(row);
+    Scratch<T> scratch(row);
     repeat(noise == nullptr ? nullptr : noise + n * channels, channels, shape.q,
            scratch.noise.data());
     if (!mean_image) repeat(mean, channels, shape.q, scratch.mean.data());
     for (std::int64_t p = first; p < last; ++p) {
-      float* result = y + (n * shape.p + p) * row;
+      T* result = y + (n * shape.p + p) * row;
       if (p < rows.begin || p >= rows.end || cols.begin == cols.end) {
-        std::fill(result, result + row, 0.0f);
+        std::fill(result, result + row, T{});
         continue;
       }
-      float* line = mirror[n] != 0 ? scratch.line.data() : result;
+      T* line = mirror[n] != 0 ? scratch.line.data() : result;
       const std::int64_t place = (p + offset_h) * shape.w + cols.begin + offset_w;
-      std::fill(line, line + cols.begin * channels, 0.0f);
-      vectorized<transform>((cols.end - cols.begin) * channels, scale,
-                            x + (n * shape.h * shape.w + place) * channels, scratch.noise.data(),
-                            mean_image ? mean + place * channels : scratch.mean.data(),
-                            line + cols.begin * channels);
-      std::fill(line + cols.end * channels, line + row, 0.0f);
+      std::fill(line, line + cols.begin * channels, T{});
+      vectorized<transform<T>>((cols.end - cols.begin) * channels, scale,
+                               x + (n * shape.h * shape.w + place) * channels, scratch.noise.data(),
+                               mean_image ? mean + place * channels : scratch.mean.data(),
+                               line + cols.begin * channels);
+      std::fill(line + cols.end * channels, line + row, T{});
       if (line != result) reverse_pixels(shape.q, channels, line, result);
     }
   });
 }
+
+CONVNET_FOR_BOTH_TYPES(augment);
 
 }  // namespace convnet

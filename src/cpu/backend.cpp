@@ -68,17 +68,22 @@ int thread_limit() { return std::max(64, 4 * omp_get_num_procs()); }
 // What oneDNN uses for a small product.
 std::string product_implementation(Math math) {
   using dnnl::memory;
-  const memory::desc square({64, 64}, memory::data_type::f32, memory::format_tag::ab);
+  const bool half = math == Math::kBf16 && takes_bfloat16();
+  const auto type = half ? memory::data_type::bf16 : memory::data_type::f32;
+  const memory::desc square({64, 64}, type, memory::format_tag::ab);
   return dnnl::matmul::primitive_desc(cpu_engine(), square, square, square, user_scratchpad(math))
       .impl_info_str();
 }
 
-// Which passes of layers of usual sizes compute in `math`, a lower precision; empty for none.
+// Which passes of layers of usual sizes compute in `math`, a lower precision; empty for none. With
+// kBf16, of bfloat16 arrays.
 std::string reduced_passes(Math math) {
-  if (!may_reduce(math)) return "";
-  const ConvShape conv = conv_shape("math_description", {32, 27, 27, 96}, {256, 1, 1, 96},
-                                    Window{1, 1, 0, 0, Rounding::kFloor}, 1);
-  const DenseShape dense{128, 1024, 1024};
+  const Storage storage = math == Math::kBf16 ? Storage::kBfloat16 : Storage::kFloat32;
+  if (!may_reduce(math, storage)) return "";
+  ConvShape conv = conv_shape("math_description", {32, 27, 27, 96}, {256, 1, 1, 96},
+                              Window{1, 1, 0, 0, Rounding::kFloor}, 1);
+  conv.storage = storage;
+  const DenseShape dense{128, 1024, 1024, storage};
   const std::pair<const char*, Pass> passes[] = {
       {"fprop", Pass::kFprop}, {"dgrad", Pass::kDgrad}, {"wgrad", Pass::kWgrad}};
   const std::string ending = kernel_name("", math);
@@ -96,6 +101,8 @@ std::string reduced_passes(Math math) {
 }  // namespace
 
 const char* backend_name() { return "cpu"; }
+
+bool stores_bfloat16() { return true; }
 
 Memory backend_memory() { return Memory::kHost; }
 
@@ -127,12 +134,13 @@ std::string math_description(Math math) {
     return "float32 accuracy; products by oneDNN " + product_implementation(math);
   if (math == Math::kFfma)
     return "float32 multiply-adds; by oneDNN " + product_implementation(math);
-  const std::string name = math == Math::kTf32 ? "TF32" : "bfloat16";
+  const bool half = math == Math::kBf16;
+  const std::string name = half ? "bfloat16" : "TF32", stored = half ? "stored as bfloat16; " : "";
   const std::string passes = reduced_passes(math);
   if (passes.empty()) {
-    return "as fp32: this processor has no unit for " + name + " products of float32 arrays";
+    return stored + "products as fp32: this processor has no unit for those of " + name;
   }
-  return name + " by oneDNN " + product_implementation(math) + " for " + passes +
+  return stored + name + " by oneDNN " + product_implementation(math) + " for " + passes +
          ", by shape (conv_kernel, dense_kernel); the rest in float32";
 }
 

@@ -9,9 +9,14 @@
 // batch 128), except for a few rows, where that reads w once and wins, if oneDNN has it (below
 // AVX-512 for a single row only; its reference takes a hundred times as long). In lower precision
 // (reduced.h) there is matmul only, for w as it lies.
+//
+// Of bfloat16 arrays a product in bfloat16 takes x as it lies and w rounded in scratch memory; one
+// in float32 takes x widened there, and y is rounded when it is done.
 #include "dense_wgrad.h"
+#include "elements.h"
 #include "product.h"
 #include "reduced.h"
+#include "widened.h"
 
 namespace convnet {
 namespace {
@@ -21,20 +26,25 @@ using Tag = memory::format_tag;
 
 constexpr int kFewRows = 3;
 
-// to = from * w + b
+memory::data_type type_of(Storage storage) {
+  return storage == Storage::kBfloat16 ? memory::data_type::bf16 : memory::data_type::f32;
+}
+
+// to = from * w + b, all but b of the type of the shape
 Product make_product(const DenseShape& s, Pass pass, Math math, bool bias, bool relu) {
   const auto f32 = memory::data_type::f32;
   const bool forward = pass == Pass::kFprop;
   const memory::dim in = forward ? s.c : s.k, out = forward ? s.k : s.c;
-  const memory::desc from({s.n, in}, f32, Tag::ab), to({s.n, out}, f32, Tag::ab), none;
+  const auto type = type_of(s.storage);
+  const memory::desc from({s.n, in}, type, Tag::ab), to({s.n, out}, type, Tag::ab), none;
   const auto attr = user_scratchpad(math, relu);
-  if (forward && s.n <= kFewRows) {
+  if (forward && s.n <= kFewRows && type == f32) {
     const memory::desc b({out}, f32, Tag::x), w({out, in}, f32, Tag::ab);
     const Product product = Product::inner_product(from, w, bias ? b : none, to, attr);
     if (product.implementation().find("ref") == std::string::npos) return product;
   }
   const memory::desc b({1, out}, f32, Tag::ab);
-  const memory::desc w({in, out}, f32, forward ? Tag::ba : Tag::ab);
+  const memory::desc w({in, out}, type, forward ? Tag::ba : Tag::ab);
   return Product::matmul(from, w, bias ? b : none, to, attr);
 }
 
@@ -42,8 +52,23 @@ std::shared_ptr<const Product> dense_product(const DenseShape& s, Pass pass, Mat
                                              bool relu) {
   static PlanCache<Product> cache;
   return cache.get(
-      {static_cast<int>(pass), static_cast<int>(math), bias, relu, s.n, s.c, s.k},
+      {static_cast<int>(pass), static_cast<int>(math), static_cast<int>(s.storage), bias, relu, s.n,
+       s.c, s.k},
       [&] { return std::make_shared<Product>(make_product(s, pass, math, bias, relu)); });
+}
+
+// The shape of the product that oneDNN is asked about: where tests pretend that it has one of
+// bfloat16 arrays, that of float32 stands for it.
+DenseShape known_to_onednn(const DenseShape& s) { return takes_bfloat16() ? s : in_float32(s); }
+
+// How many numbers a pass reads of x or dy and of w, and writes.
+struct Sizes {
+  std::int64_t from, w, to;
+};
+Sizes sizes(const DenseShape& s, Pass pass) {
+  const std::int64_t x = std::int64_t{s.n} * s.c, y = std::int64_t{s.n} * s.k;
+  const std::int64_t w = std::int64_t{s.k} * s.c;
+  return pass == Pass::kFprop ? Sizes{x, w, y} : Sizes{y, w, x};
 }
 
 // The products that a pass may be asked for; oneDNN may choose differently with a bias and a ReLU.
@@ -63,12 +88,44 @@ Math taken(const DenseShape& s, Pass pass, Math math) {
   if (math == Math::kFfma) return math;
   const bool forward = pass == Pass::kFprop;
   const int in = forward ? s.c : s.k, out = forward ? s.k : s.c;
-  if (!may_reduce(math) || !reduction_pays(s.n, out, in)) return Math::kFp32;
-  const auto products = dense_products(s, pass, math);
-  const bool reduced = std::all_of(products.begin(), products.end(), [](const auto& product) {
-    return is_reduced(product->implementation());
+  if (s.storage == Storage::kBfloat16 && math != Math::kBf16) {
+    return taken(in_float32(s), pass, math);
+  }
+  if (!may_reduce(math, s.storage) || !reduction_pays(s.n, out, in, s.storage)) return Math::kFp32;
+  const auto products = dense_products(known_to_onednn(s), pass, math);
+  const bool reduced = std::all_of(products.begin(), products.end(), [&](const auto& product) {
+    return is_reduced(product->implementation(), s.storage);
   });
   return reduced ? math : Math::kFp32;
+}
+
+// Whether a product of bfloat16 arrays is one of oneDNN's.
+bool is_stored(const DenseShape& s, Math by) {
+  return s.storage == Storage::kBfloat16 && by == Math::kBf16 && takes_bfloat16();
+}
+
+// to = from * w, + b where it is not null; the work of both passes.
+void multiply(const char* op, const DenseShape& s, Pass pass, Math by, const float* from,
+              const float* w, const float* b, bool relu, float* to, Workspace workspace) {
+  Scratch scratch(op, workspace);
+  dense_product(s, pass, by, b != nullptr, relu)->run(from, w, b, to, scratch);
+}
+
+void multiply(const char* op, const DenseShape& s, Pass pass, Math by, const Bfloat16* from,
+              const float* w, const float* b, bool relu, Bfloat16* to, Workspace workspace) {
+  Scratch scratch(op, workspace);
+  const Sizes count = sizes(s, pass);
+  if (is_stored(s, by)) {
+    auto* const rounded_w = static_cast<Bfloat16*>(scratch.take(sizeof(Bfloat16) * count.w));
+    to_bfloat16(count.w, w, rounded_w, nullptr);
+    dense_product(s, pass, by, b != nullptr, relu)->run(from, rounded_w, b, to, scratch);
+    return;
+  }
+  const float* wide_from = widened(from, count.from, scratch);
+  float* wide_to = take_floats(count.to, scratch);
+  const DenseShape wide = in_float32(s);
+  multiply(op, wide, pass, in_float32(by), wide_from, w, b, relu, wide_to, scratch.rest());
+  to_bfloat16(count.to, wide_to, to, nullptr);
 }
 
 }  // namespace
@@ -76,27 +133,34 @@ Math taken(const DenseShape& s, Pass pass, Math math) {
 std::string dense_kernel(const DenseShape& shape, Pass pass, Math math) {
   if (pass == Pass::kWgrad) return kernel_name("matmul", dense_wgrad_math(shape, math));
   const Math by = taken(shape, pass, math);
-  return kernel_name(dense_product(shape, pass, by, false, false)->name(), by);
+  return kernel_name(dense_product(in_float32(shape), pass, by, false, false)->name(), by);
 }
 
 std::int64_t dense_workspace(const DenseShape& shape, Pass pass, Math math) {
   if (pass == Pass::kWgrad) return dense_wgrad_workspace(shape, math);
+  const Math by = taken(shape, pass, math);
+  const bool stored = is_stored(shape, by);
+  const Sizes count = sizes(shape, pass);
   std::int64_t bytes = 0;
-  for (const auto& product : dense_products(shape, pass, taken(shape, pass, math))) {
-    bytes = std::max(bytes, product->workspace());
-  }
-  return bytes;
+  const bool widens = shape.storage == Storage::kBfloat16 && !stored;
+  const auto products = widens ? dense_products(in_float32(shape), pass, in_float32(by))
+                               : dense_products(shape, pass, by);
+  for (const auto& product : products) bytes = std::max(bytes, product->workspace());
+  if (stored) return bytes + Scratch::padded(sizeof(Bfloat16) * count.w);
+  if (!widens) return bytes;
+  return bytes + Scratch::padded(float_bytes(count.from)) + Scratch::padded(float_bytes(count.to));
 }
 
-void dense_fprop(const DenseShape& shape, Math math, const float* x, const float* w, const float* b,
-                 bool relu, float* y, Workspace workspace, Stream) {
+template <class T>
+void dense_fprop(const DenseShape& shape, Math math, const T* x, const float* w, const float* b,
+                 bool relu, T* y, Workspace workspace, Stream) {
   const Math by = taken(shape, Pass::kFprop, math);
-  Scratch scratch("dense_fprop", workspace);
-  dense_product(shape, Pass::kFprop, by, b != nullptr, relu)->run(x, w, b, y, scratch);
+  multiply("dense_fprop", shape, Pass::kFprop, by, x, w, b, relu, y, workspace);
 }
 
-void dense_fprop_dropout(const DenseShape& shape, Math math, const float* x, const float* w,
-                         const float* b, bool relu, const DropoutRule& rule, float* y,
+template <class T>
+void dense_fprop_dropout(const DenseShape& shape, Math math, const T* x, const float* w,
+                         const float* b, bool relu, const DropoutRule& rule, T* y,
                          Workspace workspace, Stream stream) {
   // oneDNN's epilogues cannot draw; y is small beside w, and still in the caches.
   dense_fprop(shape, math, x, w, b, relu, y, workspace, stream);
@@ -104,12 +168,16 @@ void dense_fprop_dropout(const DenseShape& shape, Math math, const float* x, con
           stream);
 }
 
-void dense_dgrad(const DenseShape& shape, Math math, const float* dy, const float* w,
-                 const float* relu_mask, float* dx, Workspace workspace, Stream) {
+template <class T>
+void dense_dgrad(const DenseShape& shape, Math math, const T* dy, const float* w,
+                 const T* relu_mask, T* dx, Workspace workspace, Stream) {
   const Math by = taken(shape, Pass::kDgrad, math);
-  Scratch scratch("dense_dgrad", workspace);
-  dense_product(shape, Pass::kDgrad, by, false, false)->run(dy, w, nullptr, dx, scratch);
+  multiply("dense_dgrad", shape, Pass::kDgrad, by, dy, w, nullptr, false, dx, workspace);
   apply_relu_mask(static_cast<std::int64_t>(shape.n) * shape.c, relu_mask, dx);
 }
+
+CONVNET_FOR_BOTH_TYPES(dense_fprop);
+CONVNET_FOR_BOTH_TYPES(dense_fprop_dropout);
+CONVNET_FOR_BOTH_TYPES(dense_dgrad);
 
 }  // namespace convnet

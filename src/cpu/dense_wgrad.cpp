@@ -7,15 +7,17 @@
 // dense_wgrad writes it where it belongs; dense_wgrad_sgd into the workspace, where the caches keep
 // it until w and velocity have been updated by it. So dw takes no memory of its own and is not
 // fetched from there. Both run the same products, so the update has the bits it would have had.
+// bfloat16 arrays are widened in the workspace first, unless oneDNN has the product of them.
 #include "dense_wgrad.h"
 
 #include <array>
 
+#include "elements.h"
 #include "parallel.h"
 #include "product.h"
 #include "reduced.h"
 #include "sgd.h"
-#include "simd.h"
+#include "widened.h"
 
 namespace convnet {
 namespace {
@@ -38,10 +40,11 @@ std::int64_t slab_rows(const DenseShape& s) {
 
 std::shared_ptr<const Product> slab_product(const DenseShape& s, Math math, std::int64_t rows) {
   static PlanCache<Product> cache;
-  return cache.get({static_cast<int>(math), s.n, s.c, s.k, static_cast<int>(rows)}, [&] {
-    const auto f32 = memory::data_type::f32;
-    const memory::desc dy({rows, s.n}, f32, memory::dims{1, s.k});
-    const memory::desc x({s.n, s.c}, f32, memory::format_tag::ab);
+  const bool half = s.storage == Storage::kBfloat16;
+  return cache.get({static_cast<int>(math), half, s.n, s.c, s.k, static_cast<int>(rows)}, [&] {
+    const auto f32 = memory::data_type::f32, type = half ? memory::data_type::bf16 : f32;
+    const memory::desc dy({rows, s.n}, type, memory::dims{1, s.k});
+    const memory::desc x({s.n, s.c}, type, memory::format_tag::ab);
     const memory::desc dw({rows, s.c}, f32, memory::format_tag::ab);
     return std::make_shared<Product>(Product::matmul(dy, x, {}, dw, user_scratchpad(math)));
   });
@@ -53,11 +56,25 @@ std::array<std::int64_t, 2> slab_sizes(const DenseShape& s) {
   return {rows, (s.k - 1) % rows + 1};
 }
 
+// Whether arrays of bfloat16 are multiplied as float32.
+bool widens(const DenseShape& s, Math by) {
+  return s.storage == Storage::kBfloat16 && !(by == Math::kBf16 && takes_bfloat16());
+}
+
 // Calls place(first row, scratch) for where each slab is to go, and done(first row, rows, slab).
-template <class Place, class Done>
-void for_each_slab(const char* op, const DenseShape& s, Math allowed, const float* x,
-                   const float* dy, Workspace workspace, const Place& place, const Done& done) {
+template <class T, class Place, class Done>
+void for_each_slab(const char* op, const DenseShape& s, Math allowed, const T* x, const T* dy,
+                   Workspace workspace, const Place& place, const Done& done) {
   const Math math = dense_wgrad_math(s, allowed);
+  if constexpr (std::is_same_v<T, Bfloat16>) {
+    if (widens(s, math)) {
+      Scratch scratch(op, workspace);
+      const float* wide_x = widened(x, std::int64_t{s.n} * s.c, scratch);
+      const float* wide_dy = widened(dy, std::int64_t{s.n} * s.k, scratch);
+      return for_each_slab(op, in_float32(s), in_float32(math), wide_x, wide_dy, scratch.rest(),
+                           place, done);
+    }
+  }
   const std::int64_t most = slab_rows(s);
   for (std::int64_t row = 0; row < s.k; row += most) {
     const std::int64_t rows = std::min<std::int64_t>(most, s.k - row);
@@ -68,19 +85,21 @@ void for_each_slab(const char* op, const DenseShape& s, Math allowed, const floa
   }
 }
 
+template <class T>
 CONVNET_INLINE void sum_columns(std::int64_t rows, std::int64_t columns, std::int64_t pitch,
-                                const float* dy, float* db) {
+                                const T* dy, float* db) {
   for (std::int64_t k = 0; k < columns; ++k) db[k] = 0.0f;
   for (std::int64_t n = 0; n < rows; ++n) {
     CONVNET_SIMD
-    for (std::int64_t k = 0; k < columns; ++k) db[k] += dy[n * pitch + k];
+    for (std::int64_t k = 0; k < columns; ++k) db[k] += read(dy[n * pitch + k]);
   }
 }
 
-void bias_gradient(const DenseShape& s, const float* dy, float* db) {
+template <class T>
+void bias_gradient(const DenseShape& s, const T* dy, float* db) {
   if (db == nullptr) return;
   parallel_chunks(s.k, kBiasColumns, [&](std::int64_t begin, std::int64_t size) {
-    vectorized<sum_columns>(s.n, size, s.k, dy + begin, db + begin);
+    vectorized<sum_columns<T>>(s.n, size, s.k, dy + begin, db + begin);
   });
 }
 
@@ -88,25 +107,36 @@ void bias_gradient(const DenseShape& s, const float* dy, float* db) {
 
 Math dense_wgrad_math(const DenseShape& shape, Math math) {
   if (math == Math::kFfma) return math;
-  if (!may_reduce(math)) return Math::kFp32;
+  const bool half = shape.storage == Storage::kBfloat16;
+  if (half && math != Math::kBf16) return dense_wgrad_math(in_float32(shape), math);
+  if (!may_reduce(math, shape.storage)) return Math::kFp32;
+  const DenseShape asked = takes_bfloat16() ? shape : in_float32(shape);
   for (const std::int64_t rows : slab_sizes(shape)) {
-    if (!reduction_pays(rows, shape.c, shape.n)) return Math::kFp32;
-    if (!is_reduced(slab_product(shape, math, rows)->implementation())) return Math::kFp32;
+    if (!half && !reduction_pays(rows, shape.c, shape.n)) return Math::kFp32;
+    const auto product = slab_product(asked, math, rows);
+    if (!is_reduced(product->implementation(), shape.storage)) return Math::kFp32;
   }
   return math;
 }
 
 std::int64_t dense_wgrad_workspace(const DenseShape& shape, Math math) {
+  const Math by = dense_wgrad_math(shape, math);
+  if (widens(shape, by)) {
+    return dense_wgrad_workspace(in_float32(shape), in_float32(by)) +
+           Scratch::padded(float_bytes(std::int64_t{shape.n} * shape.c)) +
+           Scratch::padded(float_bytes(std::int64_t{shape.n} * shape.k));
+  }
   std::int64_t scratch = 0;
   for (const std::int64_t rows : slab_sizes(shape)) {
-    const auto product = slab_product(shape, dense_wgrad_math(shape, math), rows);
+    const auto product = slab_product(shape, by, rows);
     scratch = std::max(scratch, product->workspace());
   }
   return scratch + Scratch::padded(static_cast<std::size_t>(4 * slab_rows(shape) * shape.c));
 }
 
-void dense_wgrad(const DenseShape& shape, Math math, const float* x, const float* dy, float* dw,
-                 float* db, Workspace workspace, Stream) {
+template <class T>
+void dense_wgrad(const DenseShape& shape, Math math, const T* x, const T* dy, float* dw, float* db,
+                 Workspace workspace, Stream) {
   for_each_slab(
       "dense_wgrad", shape, math, x, dy, workspace,
       [&](std::int64_t row, std::int64_t, Scratch&) { return dw + row * shape.c; },
@@ -114,7 +144,8 @@ void dense_wgrad(const DenseShape& shape, Math math, const float* x, const float
   bias_gradient(shape, dy, db);
 }
 
-void dense_wgrad_sgd(const DenseShape& shape, Math math, const float* x, const float* dy,
+template <class T>
+void dense_wgrad_sgd(const DenseShape& shape, Math math, const T* x, const T* dy,
                      const SgdRule& rule, float* w, float* velocity, float* db, Workspace workspace,
                      Stream) {
   bias_gradient(shape, dy, db);
@@ -136,5 +167,8 @@ void dense_wgrad_sgd(const DenseShape& shape, Math math, const float* x, const f
       });
   diverged.write_to(rule.state);
 }
+
+CONVNET_FOR_BOTH_TYPES(dense_wgrad);
+CONVNET_FOR_BOTH_TYPES(dense_wgrad_sgd);
 
 }  // namespace convnet

@@ -3,10 +3,10 @@
 // One Philox call gives the numbers of four neighbouring positions 4 i .. 4 i + 3. Each row is cut
 // into a head up to the first such boundary, whole fours, which vectorise across i, and a tail.
 // Integer work: 10 rounds of two 32 x 32 -> 64 multiplications for four elements.
+#include "elements.h"
 #include "ops.h"
 #include "parallel.h"
 #include "philox.h"
-#include "simd.h"
 
 namespace convnet {
 namespace {
@@ -22,43 +22,47 @@ CONVNET_INLINE float masked(const Mask& mask, std::uint32_t bits, float x) {
 }
 
 // Elements `index` .. `index + count` - 1 of the tensor, all inside one group of four.
-void dropout_part(const Mask& mask, std::int64_t index, std::int64_t count, const float* x,
-                  float* y) {
+template <class T>
+void dropout_part(const Mask& mask, std::int64_t index, std::int64_t count, const T* x, T* y) {
   const Philox4 bits =
       philox4x32(mask.seed, static_cast<std::uint64_t>(index / 4), mask.stream, mask.step);
-  for (std::int64_t i = 0; i < count; ++i) y[i] = masked(mask, bits.v[index % 4 + i], x[i]);
+  for (std::int64_t i = 0; i < count; ++i) {
+    write(y + i, masked(mask, bits.v[index % 4 + i], read(x[i])));
+  }
 }
 
+template <class T>
 CONVNET_INLINE void dropout_fours(const Mask& mask, std::uint64_t index4, std::int64_t fours,
-                                  const float* x, float* y) {
+                                  const T* x, T* y) {
   const Mask m = mask;
   CONVNET_SIMD
   for (std::int64_t i = 0; i < fours; ++i) {
     const Philox4 bits =
         philox4x32(m.seed, index4 + static_cast<std::uint64_t>(i), m.stream, m.step);
-    y[4 * i + 0] = masked(m, bits.v[0], x[4 * i + 0]);
-    y[4 * i + 1] = masked(m, bits.v[1], x[4 * i + 1]);
-    y[4 * i + 2] = masked(m, bits.v[2], x[4 * i + 2]);
-    y[4 * i + 3] = masked(m, bits.v[3], x[4 * i + 3]);
+    write(y + 4 * i + 0, masked(m, bits.v[0], read(x[4 * i + 0])));
+    write(y + 4 * i + 1, masked(m, bits.v[1], read(x[4 * i + 1])));
+    write(y + 4 * i + 2, masked(m, bits.v[2], read(x[4 * i + 2])));
+    write(y + 4 * i + 3, masked(m, bits.v[3], read(x[4 * i + 3])));
   }
 }
 
-void dropout_run(const Mask& mask, std::int64_t index, std::int64_t count, const float* x,
-                 float* y) {
+template <class T>
+void dropout_run(const Mask& mask, std::int64_t index, std::int64_t count, const T* x, T* y) {
   const std::int64_t head = std::min<std::int64_t>((4 - index % 4) % 4, count);
   if (head > 0) dropout_part(mask, index, head, x, y);
   const std::int64_t fours = (count - head) / 4;
-  vectorized<dropout_fours>(mask, static_cast<std::uint64_t>((index + head) / 4), fours, x + head,
-                            y + head);
+  vectorized<dropout_fours<T>>(mask, static_cast<std::uint64_t>((index + head) / 4), fours,
+                               x + head, y + head);
   const std::int64_t done = head + 4 * fours;
   if (done < count) dropout_part(mask, index + done, count - done, x + done, y + done);
 }
 
 }  // namespace
 
+template <class T>
 void dropout(const DropoutShape& shape, double drop, float scale, std::uint64_t seed,
-             std::uint32_t stream_id, std::uint32_t step, const StepState* state, const float* x,
-             float* y, Stream) {
+             std::uint32_t stream_id, std::uint32_t step, const StepState* state, const T* x, T* y,
+             Stream) {
   if (state != nullptr) {
     seed = state_seed(*state);
     step = state->step;
@@ -83,5 +87,7 @@ void dropout(const DropoutShape& shape, double drop, float scale, std::uint64_t 
     }
   });
 }
+
+CONVNET_FOR_BOTH_TYPES(dropout);
 
 }  // namespace convnet

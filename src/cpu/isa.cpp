@@ -94,6 +94,8 @@ bool onednn_has(dnnl::cpu_isa isa) {
 
 bool has_amx() { return onednn_has(dnnl::cpu_isa::avx512_core_amx); }
 
+bool has_avx512_bf16() { return onednn_has(dnnl::cpu_isa::avx512_core_bf16); }
+
 std::string onednn_isa_name() {
   if (has_amx()) return "AVX-512 with AMX";
   if (onednn_has(dnnl::cpu_isa::avx512_core)) return "AVX-512";

@@ -17,6 +17,9 @@ Isa vector_isa();
 // Whether oneDNN may use AMX.
 bool has_amx();
 
+// Whether oneDNN may use AVX-512's products of bfloat16.
+bool has_avx512_bf16();
+
 // "AVX2", "AVX-512 with AMX"; empty where it is not known.
 std::string vector_isa_name();
 std::string onednn_isa_name();

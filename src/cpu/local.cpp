@@ -13,6 +13,7 @@
 #include <memory>
 #include <stdexcept>
 
+#include "elements.h"
 #include "onednn.h"
 
 namespace convnet {
@@ -70,16 +71,18 @@ std::unique_ptr<float[]> make_patches(const Geometry& sizes, std::int64_t images
 }
 
 // patches [count, depth] = the patches of `count` images from x on.
+template <class T>
 void gather(const ConvShape& shape, const Geometry& sizes, std::int64_t place, std::int64_t group,
-            std::int64_t count, const float* x, float* patches) {
+            std::int64_t count, const T* x, float* patches) {
   std::int64_t on_image = 0;
   for_pieces(shape, place, group,
              [&](std::int64_t, std::int64_t, std::int64_t floats) { on_image += floats; });
   if (on_image < sizes.depth) std::fill(patches, patches + count * sizes.depth, 0.0f);
   for_pieces(shape, place, group, [&](std::int64_t from, std::int64_t to, std::int64_t floats) {
     for (std::int64_t n = 0; n < count; ++n) {
-      std::memcpy(patches + n * sizes.depth + to, x + n * sizes.x_image + from,
-                  static_cast<std::size_t>(floats) * sizeof(float));
+      const T* pixels = x + n * sizes.x_image + from;
+      float* patch = patches + n * sizes.depth + to;
+      for (std::int64_t i = 0; i < floats; ++i) patch[i] = read(pixels[i]);
     }
   });
 }
@@ -104,6 +107,40 @@ void multiply(char transpose_a, char transpose_b, std::int64_t m, std::int64_t n
   if (status != dnnl_success) throw std::runtime_error("local layer: oneDNN's sgemm failed");
 }
 
+// Rows of y or dy, of `columns` numbers each: where they lie, or, of bfloat16, in float32 beside.
+class Rows {
+ public:
+  Rows(float* first, std::int64_t stride, std::int64_t, std::int64_t)
+      : first(first), stride(stride) {}
+  Rows(const float* first, std::int64_t stride, std::int64_t, std::int64_t)
+      : first(const_cast<float*>(first)), stride(stride) {}
+  Rows(Bfloat16*, std::int64_t, std::int64_t count, std::int64_t columns)
+      : wide_(static_cast<std::size_t>(count * columns)), first(wide_.data()), stride(columns) {}
+  Rows(const Bfloat16* rows, std::int64_t from, std::int64_t count, std::int64_t columns)
+      : Rows(static_cast<Bfloat16*>(nullptr), from, count, columns) {
+    for (std::int64_t n = 0; n < count; ++n) {
+      for (std::int64_t k = 0; k < columns; ++k) first[n * columns + k] = read(rows[n * from + k]);
+    }
+  }
+
+  // Puts them where they belong.
+  void write_to(float*, std::int64_t, std::int64_t, std::int64_t) const {}
+  void write_to(Bfloat16* to, std::int64_t to_stride, std::int64_t count,
+                std::int64_t columns) const {
+    for (std::int64_t n = 0; n < count; ++n) {
+      for (std::int64_t k = 0; k < columns; ++k)
+        write(to + n * to_stride + k, first[n * stride + k]);
+    }
+  }
+
+ private:
+  std::vector<float> wide_;
+
+ public:
+  float* const first;
+  const std::int64_t stride;
+};
+
 void add_bias(std::int64_t rows, std::int64_t row_stride, std::int64_t filters, const float* b,
               bool relu, float* y) {
   for (std::int64_t n = 0; n < rows; ++n) {
@@ -119,46 +156,52 @@ void add_bias(std::int64_t rows, std::int64_t row_stride, std::int64_t filters, 
 
 }  // namespace
 
-void local_fprop(const ConvShape& shape, const float* x, const float* w, const float* b, bool relu,
-                 float* y, Stream) {
+template <class T>
+void local_fprop(const ConvShape& shape, const T* x, const float* w, const float* b, bool relu,
+                 T* y, Stream) {
   const Geometry sizes = geometry(shape);
   const std::int64_t blocks = ceil_div(shape.n, sizes.images);
   parallel_single_threaded(sizes.places * blocks, [&](std::int64_t task) {
     const std::int64_t place = task / blocks, first = task % blocks * sizes.images;
     const std::int64_t count = std::min(sizes.images, shape.n - first);
     const auto patches = make_patches(sizes, count);
-    float* out = y + first * sizes.y_image + place * shape.k;
+    T* out = y + first * sizes.y_image + place * shape.k;
+    const Rows rows(out, sizes.y_image, count, shape.k);
     for (std::int64_t g = 0; g < shape.groups; ++g) {
       gather(shape, sizes, place, g, count, x + first * sizes.x_image, patches.get());
       const std::int64_t filter = place * shape.k + g * sizes.group_filters;
       multiply('N', 'T', count, sizes.group_filters, sizes.depth, patches.get(), sizes.depth,
-               w + filter * sizes.depth, sizes.depth, 0.0f, out + g * sizes.group_filters,
-               sizes.y_image);
+               w + filter * sizes.depth, sizes.depth, 0.0f, rows.first + g * sizes.group_filters,
+               rows.stride);
     }
-    add_bias(count, sizes.y_image, shape.k, b == nullptr ? nullptr : b + place * shape.k, relu,
-             out);
+    add_bias(count, rows.stride, shape.k, b == nullptr ? nullptr : b + place * shape.k, relu,
+             rows.first);
+    rows.write_to(out, sizes.y_image, count, shape.k);
   });
 }
 
-void local_dgrad(const ConvShape& shape, const float* dy, const float* w, const float* relu_mask,
-                 float* dx, Stream stream) {
+template <class T>
+void local_dgrad(const ConvShape& shape, const T* dy, const float* w, const T* relu_mask, T* dx,
+                 Stream stream) {
   constexpr std::int64_t kImages = 16;  // per task: rows enough for sgemm, and tasks enough
   const Geometry sizes = geometry(shape);
   parallel_single_threaded(ceil_div(shape.n, kImages), [&](std::int64_t task) {
     const std::int64_t first = task * kImages;
     const std::int64_t count = std::min(kImages, shape.n - first);
     const auto patches = make_patches(sizes, count);
-    float* images = dx + first * sizes.x_image;
-    std::fill(images, images + count * sizes.x_image, 0.0f);
+    const Rows images(dx + first * sizes.x_image, sizes.x_image, count, sizes.x_image);
+    std::fill(images.first, images.first + count * sizes.x_image, 0.0f);
     for (std::int64_t place = 0; place < sizes.places; ++place) {
       for (std::int64_t g = 0; g < shape.groups; ++g) {
         const std::int64_t filter = place * shape.k + g * sizes.group_filters;
-        multiply('N', 'N', count, sizes.depth, sizes.group_filters,
-                 dy + first * sizes.y_image + filter, sizes.y_image, w + filter * sizes.depth,
-                 sizes.depth, 0.0f, patches.get(), sizes.depth);
-        scatter_add(shape, sizes, place, g, count, patches.get(), images);
+        const Rows grad(dy + first * sizes.y_image + filter, sizes.y_image, count,
+                        sizes.group_filters);
+        multiply('N', 'N', count, sizes.depth, sizes.group_filters, grad.first, grad.stride,
+                 w + filter * sizes.depth, sizes.depth, 0.0f, patches.get(), sizes.depth);
+        scatter_add(shape, sizes, place, g, count, patches.get(), images.first);
       }
     }
+    images.write_to(dx + first * sizes.x_image, sizes.x_image, count, sizes.x_image);
   });
   if (relu_mask != nullptr) {
     activation_bprop(Activation::kRelu, 0.0f, 0.0f, shape.n * sizes.x_image, relu_mask, dx, dx,
@@ -166,8 +209,8 @@ void local_dgrad(const ConvShape& shape, const float* dy, const float* w, const 
   }
 }
 
-void local_wgrad(const ConvShape& shape, const float* x, const float* dy, float* dw, float* db,
-                 Stream) {
+template <class T>
+void local_wgrad(const ConvShape& shape, const T* x, const T* dy, float* dw, float* db, Stream) {
   const Geometry sizes = geometry(shape);
   parallel_single_threaded(sizes.places * shape.groups, [&](std::int64_t task) {
     const std::int64_t place = task / shape.groups, g = task % shape.groups;
@@ -177,18 +220,24 @@ void local_wgrad(const ConvShape& shape, const float* x, const float* dy, float*
     for (std::int64_t first = 0; first < shape.n; first += images) {
       const std::int64_t count = std::min(images, shape.n - first);
       gather(shape, sizes, place, g, count, x + first * sizes.x_image, patches.get());
-      multiply('T', 'N', sizes.group_filters, sizes.depth, count,
-               dy + first * sizes.y_image + filter, sizes.y_image, patches.get(), sizes.depth,
-               first == 0 ? 0.0f : 1.0f, dw + filter * sizes.depth, sizes.depth);
+      const Rows grad(dy + first * sizes.y_image + filter, sizes.y_image, count,
+                      sizes.group_filters);
+      multiply('T', 'N', sizes.group_filters, sizes.depth, count, grad.first, grad.stride,
+               patches.get(), sizes.depth, first == 0 ? 0.0f : 1.0f, dw + filter * sizes.depth,
+               sizes.depth);
     }
     if (db == nullptr) return;
     float* bias = db + filter;
     std::fill(bias, bias + sizes.group_filters, 0.0f);
     for (std::int64_t n = 0; n < shape.n; ++n) {
-      const float* grad = dy + n * sizes.y_image + filter;
-      for (std::int64_t k = 0; k < sizes.group_filters; ++k) bias[k] += grad[k];
+      const T* grad = dy + n * sizes.y_image + filter;
+      for (std::int64_t k = 0; k < sizes.group_filters; ++k) bias[k] += read(grad[k]);
     }
   });
 }
+
+CONVNET_FOR_BOTH_TYPES(local_fprop);
+CONVNET_FOR_BOTH_TYPES(local_dgrad);
+CONVNET_FOR_BOTH_TYPES(local_wgrad);
 
 }  // namespace convnet

@@ -144,27 +144,31 @@ struct Block {
 
 // Asks for floats first .. first + count - 1 of those that follow the block, to arrive while the
 // arithmetic of this one goes on.
-CONVNET_INLINE void prefetch_next(const Block& block, const Line& line, const float* p,
+template <class T>
+CONVNET_INLINE void prefetch_next(const Block& block, const Line& line, const T* p,
                                   std::int64_t first, std::int64_t count) {
 #if defined(__GNUC__)
-  const float* next = p + block.rows * line.channels;
+  const T* next = p + block.rows * line.channels;
   const std::int64_t last = std::min(first + count, block.following);
-  for (std::int64_t i = first; i < last; i += 16) __builtin_prefetch(next + i);
+  for (std::int64_t i = first; i < last; i += 64 / sizeof(T)) __builtin_prefetch(next + i);
 #endif
 }
 
-CONVNET_INLINE void square_rows(const Block& block, const Line& line, const float* __restrict x,
+template <class T>
+CONVNET_INLINE void square_rows(const Block& block, const Line& line, const T* __restrict x,
                                 float* __restrict squares) {
   for (std::int64_t row = 0; row < block.rows; ++row) {
-    const float* in = x + row * line.channels;
+    const T* in = x + row * line.channels;
     float* out = squares + row * line.step + line.left;
-    for (std::int64_t c = 0; c < line.channels; ++c) out[c] = in[c] * in[c];
+    for (std::int64_t c = 0; c < line.channels; ++c) {
+      out[c] = read(in[c]) * read(in[c]);
+    }
   }
 }
 
+template <class T>
 CONVNET_INLINE void fprop_block(const LrnShape& shape, const Line& line, const Block& block,
-                                const Scratch& scratch, const float* __restrict x,
-                                float* __restrict y) {
+                                const Scratch& scratch, const T* __restrict x, T* __restrict y) {
   square_rows(block, line, x, scratch.squares);
   const std::int64_t length = block.rows * line.step;
   for (std::int64_t i = 0; i < length; i += kPiece) {
@@ -174,29 +178,33 @@ CONVNET_INLINE void fprop_block(const LrnShape& shape, const Line& line, const B
                   scratch.next + i);
   }
   for (std::int64_t row = 0; row < block.rows; ++row) {
-    const float* in = x + row * line.channels;
+    const T* in = x + row * line.channels;
     const float* factor = scratch.power + row * line.step;
-    float* out = y + row * line.channels;
-    for (std::int64_t c = 0; c < line.channels; ++c) out[c] = in[c] * factor[c];
+    T* out = y + row * line.channels;
+    for (std::int64_t c = 0; c < line.channels; ++c) write(out + c, read(in[c]) * factor[c]);
   }
 }
 
 // terms = dy x s^(-beta-1), where the windows that hold i are those of i - right .. i + left: the
 // mirror image of the forward window, so its sum starts `right` and not `left` before i.
-CONVNET_INLINE void term_rows(const Block& block, const Line& line, const float* __restrict x,
-                              const float* __restrict dy, const Scratch& scratch) {
+template <class T>
+CONVNET_INLINE void term_rows(const Block& block, const Line& line, const T* __restrict x,
+                              const T* __restrict dy, const Scratch& scratch) {
   for (std::int64_t row = 0; row < block.rows; ++row) {
-    const float* in = x + row * line.channels;
-    const float* grad = dy + row * line.channels;
+    const T* in = x + row * line.channels;
+    const T* grad = dy + row * line.channels;
     const float* factor = scratch.next + row * line.step;
     float* __restrict out = scratch.terms + row * line.step + line.right;
-    for (std::int64_t c = 0; c < line.channels; ++c) out[c] = grad[c] * in[c] * factor[c];
+    for (std::int64_t c = 0; c < line.channels; ++c) {
+      out[c] = read(grad[c]) * read(in[c]) * factor[c];
+    }
   }
 }
 
+template <class T>
 CONVNET_INLINE void bprop_block(const LrnShape& shape, const Line& line, const Block& block,
-                                const Scratch& scratch, const float* __restrict x,
-                                const float* __restrict dy, float* __restrict dx) {
+                                const Scratch& scratch, const T* __restrict x,
+                                const T* __restrict dy, T* __restrict dx) {
   square_rows(block, line, x, scratch.squares);
   const std::int64_t length = block.rows * line.step;
   for (std::int64_t i = 0; i < length; i += kPiece) {
@@ -213,20 +221,20 @@ CONVNET_INLINE void bprop_block(const LrnShape& shape, const Line& line, const B
     window_sums(size, line.window, scratch.terms + i, scratch.next + i);
   }
   for (std::int64_t row = 0; row < block.rows; ++row) {
-    const float* in = x + row * line.channels;
-    const float* grad = dy + row * line.channels;
+    const T* in = x + row * line.channels;
+    const T* grad = dy + row * line.channels;
     const float* power = scratch.power + row * line.step;
     const float* sums = scratch.next + row * line.step;
-    float* out = dx + row * line.channels;
+    T* out = dx + row * line.channels;
     for (std::int64_t c = 0; c < line.channels; ++c) {
-      out[c] = grad[c] * power[c] - factor * in[c] * sums[c];
+      write(out + c, read(grad[c]) * power[c] - factor * read(in[c]) * sums[c]);
     }
   }
 }
 
-CONVNET_INLINE void mask_block(std::int64_t count, const float* __restrict x,
-                               float* __restrict dx) {
-  for (std::int64_t i = 0; i < count; ++i) dx[i] = x[i] <= 0.0f ? 0.0f : dx[i];
+template <class T>
+CONVNET_INLINE void mask_block(std::int64_t count, const T* __restrict x, T* __restrict dx) {
+  for (std::int64_t i = 0; i < count; ++i) dx[i] = read(x[i]) <= 0.0f ? T{} : dx[i];
 }
 
 // run(block, offset of the block) for all of the pixels.
@@ -238,25 +246,27 @@ void for_blocks(const LrnShape& shape, const Line& line, std::int64_t pixels, co
   }
 }
 
-const VectorKernels* kernels_of(const LrnShape& shape) {
+template <class T>
+const VectorKernels<T>* kernels_of(const LrnShape& shape) {
   const bool usual = shape.beta == 0.75f && (shape.n == 3 || shape.n == 5);
-  return usual ? kernels_for(shape.c / shape.groups, true) : nullptr;
+  return usual ? kernels_for<T>(shape.c / shape.groups, true) : nullptr;
 }
 
 // task(LrnPixels, first pixel, number of pixels) for all pixels.
-template <class Task>
+template <class T, class Task>
 void for_pixels(const LrnShape& shape, const Task& task) {
   const bool stream = std::int64_t{shape.pixels} * shape.c * 4 > kCacheBytes;
   const std::int64_t pixels_per_task = std::max<std::int64_t>(1, 2 * kChunk / shape.c);
   parallel_chunks(shape.pixels, pixels_per_task, [&](std::int64_t first, std::int64_t pixels) {
-    task(LrnPixels(shape, stream), first * shape.c, pixels);
+    task(LrnPixels<T>(shape, stream), first * shape.c, pixels);
   });
 }
 
 }  // namespace
 
-LrnPixels::LrnPixels(const LrnShape& shape, bool stream)
-    : shape_(shape), kernels_(kernels_of(shape)), line_(make_line(shape)) {
+template <class T>
+LrnPixels<T>::LrnPixels(const LrnShape& shape, bool stream)
+    : shape_(shape), kernels_(kernels_of<T>(shape)), line_(make_line(shape)) {
   run_.k = shape.k;
   run_.alpha = shape.alpha;
   run_.beta_factor = 2.0f * shape.alpha * shape.beta;
@@ -266,19 +276,21 @@ LrnPixels::LrnPixels(const LrnShape& shape, bool stream)
   if (kernels_ == nullptr) memory_.resize(4 * static_cast<std::size_t>(line_.storage()), 0.0f);
 }
 
-void LrnPixels::fprop(std::int64_t pixels, const float* x, float* y) const {
+template <class T>
+void LrnPixels<T>::fprop(std::int64_t pixels, const T* x, T* y) const {
   if (kernels_ != nullptr) {
     kernels_->lrn_fprop(run_, shape_.n, pixels * shape_.groups, x, y);
     return;
   }
   const Scratch scratch(line_, memory_.data());
   for_blocks(shape_, line_, pixels, [&](const Block& block, std::int64_t at) {
-    vectorized<fprop_block>(shape_, line_, block, scratch, x + at, y + at);
+    vectorized<fprop_block<T>>(shape_, line_, block, scratch, x + at, y + at);
   });
 }
 
-void LrnPixels::bprop(std::int64_t pixels, const float* x, const float* dy, bool relu_mask,
-                      float* dx) const {
+template <class T>
+void LrnPixels<T>::bprop(std::int64_t pixels, const T* x, const T* dy, bool relu_mask,
+                         T* dx) const {
   if (kernels_ != nullptr) {
     LrnRun run = run_;
     run.relu_mask = relu_mask;
@@ -287,21 +299,28 @@ void LrnPixels::bprop(std::int64_t pixels, const float* x, const float* dy, bool
   }
   const Scratch scratch(line_, memory_.data());
   for_blocks(shape_, line_, pixels, [&](const Block& block, std::int64_t at) {
-    vectorized<bprop_block>(shape_, line_, block, scratch, x + at, dy + at, dx + at);
-    if (relu_mask) vectorized<mask_block>(block.rows * line_.channels, x + at, dx + at);
+    vectorized<bprop_block<T>>(shape_, line_, block, scratch, x + at, dy + at, dx + at);
+    if (relu_mask) vectorized<mask_block<T>>(block.rows * line_.channels, x + at, dx + at);
   });
 }
 
-void lrn_fprop(const LrnShape& shape, const float* x, float* y, Stream) {
-  for_pixels(shape, [&](const LrnPixels& lrn, std::int64_t at, std::int64_t pixels) {
+template <class T>
+void lrn_fprop(const LrnShape& shape, const T* x, T* y, Stream) {
+  for_pixels<T>(shape, [&](const LrnPixels<T>& lrn, std::int64_t at, std::int64_t pixels) {
     lrn.fprop(pixels, x + at, y + at);
   });
 }
 
-void lrn_bprop(const LrnShape& shape, const float* x, const float* dy, float* dx, Stream) {
-  for_pixels(shape, [&](const LrnPixels& lrn, std::int64_t at, std::int64_t pixels) {
+template <class T>
+void lrn_bprop(const LrnShape& shape, const T* x, const T* dy, T* dx, Stream) {
+  for_pixels<T>(shape, [&](const LrnPixels<T>& lrn, std::int64_t at, std::int64_t pixels) {
     lrn.bprop(pixels, x + at, dy + at, false, dx + at);
   });
 }
+
+template class LrnPixels<float>;
+template class LrnPixels<Bfloat16>;
+CONVNET_FOR_BOTH_TYPES(lrn_fprop);
+CONVNET_FOR_BOTH_TYPES(lrn_bprop);
 
 }  // namespace convnet

@@ -23,19 +23,20 @@ struct LrnLine {
 };
 
 // Pixels are independent of each other: how many are given at a time changes no bit.
+template <class T>
 class LrnPixels {
  public:
   // stream: results go around the cache, where that can be.
   explicit LrnPixels(const LrnShape& shape, bool stream = false);
 
-  void fprop(std::int64_t pixels, const float* x, float* y) const;
+  void fprop(std::int64_t pixels, const T* x, T* y) const;
   // relu_mask: dx = 0 where x <= 0.
-  void bprop(std::int64_t pixels, const float* x, const float* dy, bool relu_mask, float* dx) const;
+  void bprop(std::int64_t pixels, const T* x, const T* dy, bool relu_mask, T* dx) const;
 
  private:
   LrnShape shape_;
   LrnRun run_;
-  const VectorKernels* kernels_;  // or null: by lines
+  const VectorKernels<T>* kernels_;  // or null: by lines
   LrnLine line_;
   // Zero-filled arrays of line_.storage() floats. The zeros between groups are never written to.
   mutable std::vector<float> memory_;

@@ -6,9 +6,11 @@
 namespace convnet {
 
 // One row of outputs: y and argmax [Q, C].
-void maxpool_fprop_row(const PoolRun& run, float* y, std::uint8_t* argmax);
+template <class T>
+void maxpool_fprop_row(const PoolRun<T>& run, T* y, std::uint8_t* argmax);
 
 // Some pixels of one row of the image: dx [end - begin, C].
-void maxpool_bprop_pixels(const GatherRun& run, float* dx);
+template <class T>
+void maxpool_bprop_pixels(const GatherRun<T>& run, T* dx);
 
 }  // namespace convnet

@@ -163,7 +163,8 @@ inline dnnl::memory memory_at(const dnnl::memory::desc& desc, const void* data) 
 }
 
 // dx = 0 where mask <= 0: the backward pass of the ReLU that made `mask`.
-inline void apply_relu_mask(std::int64_t count, const float* mask, float* dx) {
+template <class T>
+void apply_relu_mask(std::int64_t count, const T* mask, T* dx) {
   if (mask == nullptr) return;
   activation_bprop(Activation::kRelu, 0.0f, 0.0f, count, mask, dx, dx, nullptr);
 }

@@ -2,21 +2,22 @@
 // logical devices of the host share one memory, so the device numbers do not matter here.
 #include <cstring>
 
+#include "elements.h"
 #include "ops.h"
 #include "parallel.h"
-#include "simd.h"
 
 namespace convnet {
 namespace {
 
-CONVNET_INLINE void add_row(std::int64_t count, const float* src, float* dst) {
+template <class T>
+CONVNET_INLINE void add_row(std::int64_t count, const T* src, T* dst) {
   CONVNET_SIMD
-  for (std::int64_t i = 0; i < count; ++i) dst[i] += src[i];
+  for (std::int64_t i = 0; i < count; ++i) write(dst + i, read(dst[i]) + read(src[i]));
 }
 
 // run(count, src, dst) over consecutive pieces of every row of the block.
-template <class Run>
-void for_rows(const PeerShape& shape, const float* src, float* dst, const Run& run) {
+template <class T, class Run>
+void for_rows(const PeerShape& shape, const T* src, T* dst, const Run& run) {
   const bool contiguous = shape.dst_stride == shape.cols && shape.src_stride == shape.cols;
   const std::int64_t rows = contiguous ? 1 : shape.rows;
   const std::int64_t cols = contiguous ? shape.rows * shape.cols : shape.cols;
@@ -35,14 +36,19 @@ void for_rows(const PeerShape& shape, const float* src, float* dst, const Run& r
 
 }  // namespace
 
-void peer_copy(const PeerShape& shape, const float* src, float* dst, Stream) {
-  for_rows(shape, src, dst, [](std::int64_t count, const float* from, float* to) {
-    std::memcpy(to, from, static_cast<std::size_t>(count) * sizeof(float));
+template <class T>
+void peer_copy(const PeerShape& shape, const T* src, T* dst, Stream) {
+  for_rows(shape, src, dst, [](std::int64_t count, const T* from, T* to) {
+    std::memcpy(to, from, static_cast<std::size_t>(count) * sizeof(T));
   });
 }
 
-void peer_add(const PeerShape& shape, const float* src, float* dst, Stream) {
-  for_rows(shape, src, dst, vectorized<add_row>);
+template <class T>
+void peer_add(const PeerShape& shape, const T* src, T* dst, Stream) {
+  for_rows(shape, src, dst, vectorized<add_row<T>>);
 }
+
+CONVNET_FOR_BOTH_TYPES(peer_copy);
+CONVNET_FOR_BOTH_TYPES(peer_add);
 
 }  // namespace convnet

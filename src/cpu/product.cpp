@@ -125,7 +125,8 @@ void Product::cut(Kind kind, const std::array<Operand, 4>& operands, std::int64_
   for (std::size_t i = 0; i < 4; ++i) {
     const Operand& each = operands[i];
     if (each.cut == Operand::kWhole || each.desc.is_zero()) continue;
-    steps_[i] = piece * each.desc.get_strides()[each.cut];
+    const auto size = static_cast<std::int64_t>(memory::data_type_size(each.desc.get_data_type()));
+    steps_[i] = piece * each.desc.get_strides()[each.cut] * size;
   }
 }
 
@@ -137,7 +138,7 @@ std::int64_t Product::workspace() const {
   return is_cut_ ? std::min<std::int64_t>(pieces_, thread_count()) * bytes : bytes;
 }
 
-void Product::run_part(const Part& part, const std::array<const float*, 4>& arrays,
+void Product::run_part(const Part& part, const std::array<const char*, 4>& arrays,
                        void* scratchpad) const {
   constexpr int kNames[] = {DNNL_ARG_SRC, DNNL_ARG_WEIGHTS, DNNL_ARG_BIAS, DNNL_ARG_DST};
   std::unordered_map<int, memory> args{
@@ -149,9 +150,10 @@ void Product::run_part(const Part& part, const std::array<const float*, 4>& arra
   cpu_stream().wait();
 }
 
-void Product::run(const float* a, const float* b, const float* bias, float* c,
+void Product::run(const void* a, const void* b, const float* bias, void* c,
                   Scratch& scratch) const {
-  const std::array<const float*, 4> arrays = {a, b, bias, c};
+  const auto at = [](const void* array) { return static_cast<const char*>(array); };
+  const std::array<const char*, 4> arrays = {at(a), at(b), at(bias), at(c)};
   std::size_t bytes = 0;
   for (const Part& part : parts_) bytes = std::max(bytes, part.scratchpad.get_size());
   if (!is_cut_) return run_part(parts_[0], arrays, scratch.take(bytes));
@@ -160,7 +162,7 @@ void Product::run(const float* a, const float* b, const float* bias, float* c,
     scratchpads.push_back(scratch.take(bytes));
   }
   parallel_single_threaded(pieces_, [&](std::int64_t piece) {
-    std::array<const float*, 4> moved = arrays;
+    std::array<const char*, 4> moved = arrays;
     for (std::size_t i = 0; i < 4; ++i) {
       if (moved[i] != nullptr) moved[i] += piece * steps_[i];
     }

@@ -38,7 +38,7 @@ class Product {
   std::int64_t workspace() const;                                                 // in bytes
 
   // `bias` is null where the product has none.
-  void run(const float* a, const float* b, const float* bias, float* c, Scratch& scratch) const;
+  void run(const void* a, const void* b, const float* bias, void* c, Scratch& scratch) const;
 
  private:
   enum class Kind { kMatmul, kInnerProduct };
@@ -55,14 +55,13 @@ class Product {
                         const dnnl::primitive_attr& attr);
   void cut(Kind kind, const std::array<Operand, 4>& operands, std::int64_t piece,
            const dnnl::primitive_attr& attr);
-  void run_part(const Part& part, const std::array<const float*, 4>& arrays,
-                void* scratchpad) const;
+  void run_part(const Part& part, const std::array<const char*, 4>& arrays, void* scratchpad) const;
 
   const char* name_ = "matmul";
   std::vector<Part> parts_;  // the whole; or all pieces but the last, and the last
   std::int64_t pieces_ = 1;
   bool is_cut_ = false;
-  std::array<std::int64_t, 4> steps_{};  // from piece to piece of each array, in floats
+  std::array<std::int64_t, 4> steps_{};  // from piece to piece of each array, in bytes
 };
 
 }  // namespace convnet

@@ -20,17 +20,29 @@ std::string& pretended() {
 
 void pretend_implementation(const std::string& name) { pretended() = name; }
 
-bool may_reduce(Math math) {
+bool may_reduce(Math math, Storage storage) {
+  if (storage == Storage::kBfloat16) {
+    return math == Math::kBf16 && (takes_bfloat16() || !pretended().empty());
+  }
   return (math == Math::kTf32 || math == Math::kBf16) && (has_amx() || !pretended().empty());
 }
 
-bool is_reduced(const std::string& implementation) {
+bool takes_bfloat16() { return has_amx() || has_avx512_bf16(); }
+
+bool is_reduced(const std::string& implementation, Storage storage) {
   const std::string& said = pretended().empty() ? implementation : pretended();
-  return said.find("amx") != std::string::npos;
+  const auto has = [&](const char* word) { return said.find(word) != std::string::npos; };
+  return has("amx") || (storage == Storage::kBfloat16 && (has("avx512_core_bf16") || has("avx10")));
 }
 
-bool reduction_pays(std::int64_t m, std::int64_t n, std::int64_t k) {
-  const double products = 1.0 * m * n * k, operands = 1.0 * m * k + 1.0 * k * n;
+double conv_lead(Storage storage) {
+  if (storage == Storage::kFloat32) return kConvLead;
+  return has_amx() || is_reduced("") ? kStoredConvLead : kStoredConvLeadVectors;
+}
+
+bool reduction_pays(std::int64_t m, std::int64_t n, std::int64_t k, Storage storage) {
+  const double products = 1.0 * m * n * k, weights = 1.0 * k * n;
+  const double operands = weights + (storage == Storage::kFloat32 ? 1.0 * m * k : 0.0);
   return products / kProductLead + kRoundingCost * operands < products;
 }
 

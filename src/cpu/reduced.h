@@ -1,6 +1,6 @@
 // Products in lower precision: where oneDNN has them for float32 arrays, and where they pay.
 //
-// `math` only allows oneDNN to round operands (its fpmath mode). Whether it does depends on the
+// Of float32 arrays, `math` only allows oneDNN to round operands (its fpmath mode). Whether it does depends on the
 // operation and on the shape, and is told by the name of the implementation that it chose: in
 // oneDNN 3 those of AMX round ("brgconv:avx512_core_amx", "brg:avx512_core_amx"), every one of
 // them, and no other does. So each pass asks for its own shape. A pass that has no such product, or
@@ -21,14 +21,29 @@ namespace convnet {
 // AMX; the gradients of w, which are in float32 there, have their share in that).
 constexpr double kConvLead = 1.25;
 
-// Whether oneDNN may have products of lower precision here at all.
-bool may_reduce(Math math);
+// As kConvLead, of convolutions of bfloat16 arrays, which AMX takes as they lie: what is left of the
+// lead of matrix products (1,845 GFLOP/s to 316). With AVX512-BF16 alone an instruction does twice
+// the work of float32's. Neither has been measured.
+constexpr double kStoredConvLead = 4, kStoredConvLeadVectors = 1.6;
+
+// Whether oneDNN may have products of lower precision of arrays of this type here at all: of float32
+// with AMX, of bfloat16 with AMX or AVX512-BF16.
+bool may_reduce(Math math, Storage storage = Storage::kFloat32);
+
+// Whether oneDNN takes bfloat16 arrays here. Where only the tests pretend that it does, they are
+// computed in float32.
+bool takes_bfloat16();
 
 // Whether an implementation of such a product, by oneDNN's name, rounds the operands.
-bool is_reduced(const std::string& implementation);
+bool is_reduced(const std::string& implementation, Storage storage = Storage::kFloat32);
 
-// Whether a matrix product [m, k] x [k, n] is worth the rounding of its operands.
-bool reduction_pays(std::int64_t m, std::int64_t n, std::int64_t k);
+// How many multiplications of a direct convolution so take as long as one in float32.
+double conv_lead(Storage storage);
+
+// Whether a matrix product [m, k] x [k, n] is worth the rounding of its operands: of both, or, where
+// those of m x k are bfloat16, of the others.
+bool reduction_pays(std::int64_t m, std::int64_t n, std::int64_t k,
+                    Storage storage = Storage::kFloat32);
 
 // "direct" and kFp32: "direct"; "direct" and kBf16: "direct, bf16".
 std::string kernel_name(const std::string& algorithm, Math math);

@@ -3,7 +3,7 @@
 //   loss = log(sum) - (x_label - max),   dlogits_j = scale * (softmax_j - [j = label])
 //
 // A row is read from memory once; the later passes find it in the cache. The exponentials of a row
-// are kept where the result goes, or in scratch memory when no result is asked for.
+// are kept where a float32 result goes, or in scratch memory.
 #include <vector>
 
 #include "elementary.h"
@@ -16,17 +16,18 @@ namespace {
 constexpr int kLanes = 16;  // sums run in 16 interleaved parts on every machine
 
 // A NaN may be lost here; the sum of the exponentials finds it.
-CONVNET_INLINE float row_max(int count, const float* x) {
+template <class T>
+CONVNET_INLINE float row_max(int count, const T* x) {
   float parts[kLanes];
   for (float& part : parts) part = -kInfinity;
   int i = 0;
   for (; i + kLanes <= count; i += kLanes) {
     for (int lane = 0; lane < kLanes; ++lane) {
-      parts[lane] = x[i + lane] > parts[lane] ? x[i + lane] : parts[lane];
+      parts[lane] = read(x[i + lane]) > parts[lane] ? read(x[i + lane]) : parts[lane];
     }
   }
   float best = -kInfinity;
-  for (; i < count; ++i) best = x[i] > best ? x[i] : best;
+  for (; i < count; ++i) best = read(x[i]) > best ? read(x[i]) : best;
   for (float part : parts) best = part > best ? part : best;
   return best;
 }
@@ -44,24 +45,28 @@ CONVNET_INLINE float row_sum(int count, const float* x) {
 }
 
 // result[j] = e^(x[j] - max); returns max.
-CONVNET_INLINE float exponentials(int count, const float* x, float* result) {
+template <class T>
+CONVNET_INLINE float exponentials(int count, const T* x, float* result) {
   const float max = row_max(count, x);
   CONVNET_SIMD
-  for (int i = 0; i < count; ++i) result[i] = fast_exp(x[i] - max);
+  for (int i = 0; i < count; ++i) result[i] = fast_exp(read(x[i]) - max);
   return max;
 }
 
-CONVNET_INLINE void scale_row(int count, float factor, float* x) {
-  for (int i = 0; i < count; ++i) x[i] *= factor;
+template <class T>
+CONVNET_INLINE void scale_row(int count, float factor, const float* x, T* y) {
+  CONVNET_SIMD
+  for (int i = 0; i < count; ++i) write(y + i, x[i] * factor);
 }
 
 // Classes that are not surely behind the label: before it, those not smaller; after it, those not
 // smaller or equal. Written as "not less", so that NaN counts.
-CONVNET_INLINE std::int32_t rank_of(int count, const float* x, int label) {
-  const float score = x[label];
+template <class T>
+CONVNET_INLINE std::int32_t rank_of(int count, const T* x, int label) {
+  const float score = read(x[label]);
   std::int32_t rank = 0;
-  for (int i = 0; i < label; ++i) rank += !(x[i] < score);
-  for (int i = label + 1; i < count; ++i) rank += !(x[i] <= score);
+  for (int i = 0; i < label; ++i) rank += !(read(x[i]) < score);
+  for (int i = label + 1; i < count; ++i) rank += !(read(x[i]) <= score);
   return rank;
 }
 
@@ -70,47 +75,62 @@ std::int64_t rows_per_task(const SoftmaxShape& shape) {
   return std::max<std::int64_t>(1, 8192 / shape.classes);
 }
 
+// Where the exponentials of a row are kept: where a float32 result goes, else in scratch memory.
+float* exponentials_in(float* result, std::vector<float>& scratch) {
+  return result == nullptr ? scratch.data() : result;
+}
+float* exponentials_in(Bfloat16*, std::vector<float>& scratch) { return scratch.data(); }
+
 }  // namespace
 
-void softmax_fprop(const SoftmaxShape& shape, const float* logits, float* probs, Stream) {
+template <class T>
+void softmax_fprop(const SoftmaxShape& shape, const T* logits, T* probs, Stream) {
+  const int classes = shape.classes;
   parallel_chunks(shape.n, rows_per_task(shape), [&](std::int64_t first, std::int64_t rows) {
+    std::vector<float> scratch(static_cast<std::size_t>(classes));
     for (std::int64_t n = first; n < first + rows; ++n) {
-      float* row = probs + n * shape.classes;
-      vectorized<exponentials>(shape.classes, logits + n * shape.classes, row);
-      vectorized<scale_row>(shape.classes, 1.0f / vectorized<row_sum>(shape.classes, row), row);
+      float* row = exponentials_in(probs + n * classes, scratch);
+      vectorized<exponentials<T>>(classes, logits + n * classes, row);
+      const float factor = 1.0f / vectorized<row_sum>(classes, row);
+      vectorized<scale_row<T>>(classes, factor, row, probs + n * classes);
     }
   });
 }
 
-void softmax_xent(const SoftmaxShape& shape, const float* logits, const std::int32_t* labels,
-                  float scale, float* loss, float* dlogits, std::int32_t* rank, Stream) {
+template <class T>
+void softmax_xent(const SoftmaxShape& shape, const T* logits, const std::int32_t* labels,
+                  float scale, float* loss, T* dlogits, std::int32_t* rank, Stream) {
   const int classes = shape.classes;
   parallel_chunks(shape.n, rows_per_task(shape), [&](std::int64_t first, std::int64_t rows) {
-    std::vector<float> scratch(dlogits == nullptr ? static_cast<std::size_t>(classes) : 0);
+    std::vector<float> scratch(static_cast<std::size_t>(classes));
     for (std::int64_t n = first; n < first + rows; ++n) {
-      const float* x = logits + n * classes;
-      float* row = dlogits == nullptr ? scratch.data() : dlogits + n * classes;
+      const T* x = logits + n * classes;
+      T* gradient = dlogits == nullptr ? nullptr : dlogits + n * classes;
+      float* row = exponentials_in(gradient, scratch);
       const std::int32_t label = labels[n];
       if (label < 0 || label >= classes) {
         loss[n] = kNan;
         rank[n] = classes;
-        if (dlogits != nullptr) std::fill(row, row + classes, kNan);
+        for (int i = 0; gradient != nullptr && i < classes; ++i) write(gradient + i, kNan);
         continue;
       }
-      const float max = vectorized<exponentials>(classes, x, row);
+      const float max = vectorized<exponentials<T>>(classes, x, row);
       // The other classes are summed without the label's, so that a loss and a gradient near zero
       // keep their digits: both depend on the others alone.
       const float own = row[label];
       row[label] = 0.0f;
       const float others = vectorized<row_sum>(classes, row);
-      loss[n] = std::log1p(others + (own - 1.0f)) - (x[label] - max);
-      rank[n] = vectorized<rank_of>(classes, x, label);
-      if (dlogits == nullptr) continue;
+      loss[n] = std::log1p(others + (own - 1.0f)) - (read(x[label]) - max);
+      rank[n] = vectorized<rank_of<T>>(classes, x, label);
+      if (gradient == nullptr) continue;
       const float factor = scale / (others + own);
-      vectorized<scale_row>(classes, factor, row);
-      row[label] = -factor * others;
+      vectorized<scale_row<T>>(classes, factor, row, gradient);
+      write(gradient + label, -factor * others);
     }
   });
 }
+
+CONVNET_FOR_BOTH_TYPES(softmax_fprop);
+CONVNET_FOR_BOTH_TYPES(softmax_xent);
 
 }  // namespace convnet

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "elements.h"
 #include "onednn.h"
 #include "parallel.h"
 #include "winograd.h"
@@ -45,19 +46,19 @@ Blocks filter_blocks(const ConvShape& s) {
 }
 
 // copy(pixels, block, count): for every run of pixels of one row that lie side by side in a block,
-// `count` floats of both; to zero(block, count) what lies outside the image.
-template <class Float, class BlockFloat, class Copy, class Zero>
-void for_runs(const Blocks& b, Float* pixels, BlockFloat* blocks, const Copy& copy,
+// `count` numbers of both; to zero(block, count) what lies outside the image.
+template <class Pixel, class BlockPixel, class Copy, class Zero>
+void for_runs(const Blocks& b, Pixel* pixels, BlockPixel* blocks, const Copy& copy,
               const Zero& zero) {
   const int run = b.d * b.c;
   parallel_for(std::int64_t{b.n} * b.rows, [&](std::int64_t task) {
     const std::int64_t n = task / b.rows;
-    BlockFloat* block = blocks + task * b.columns * b.d * run;
+    BlockPixel* block = blocks + task * b.columns * b.d * run;
     for (int di = 0; di < b.d; ++di) {
       const std::int64_t h = task % b.rows * b.d - b.pad_h + di;
-      Float* row = pixels + (n * b.h + h) * b.w * b.c;
+      Pixel* row = pixels + (n * b.h + h) * b.w * b.c;
       for (int j = 0; j < b.columns; ++j) {
-        BlockFloat* to = block + (std::int64_t{j} * b.d + di) * run;
+        BlockPixel* to = block + (std::int64_t{j} * b.d + di) * run;
         const int first = j * b.d - b.pad_w;  // columns [first, first + d) of the image
         const int begin = std::max(first, 0), end = std::min(first + b.d, b.w);
         if (h < 0 || h >= b.h || begin >= end) {
@@ -72,29 +73,37 @@ void for_runs(const Blocks& b, Float* pixels, BlockFloat* blocks, const Copy& co
   });
 }
 
-void to_blocks(const Blocks& b, const float* pixels, float* blocks) {
+template <class T>
+void to_blocks(const Blocks& b, const T* pixels, T* blocks) {
   for_runs(
-      b, pixels, blocks,
-      [](const float* from, float* to, int count) { std::copy_n(from, count, to); },
-      [](float* to, int count) { std::fill_n(to, count, 0.0f); });
+      b, pixels, blocks, [](const T* from, T* to, int count) { std::copy_n(from, count, to); },
+      [](T* to, int count) { std::fill_n(to, count, T{}); });
 }
 
 // Pixels that no block holds are zero afterwards.
-void from_blocks(const Blocks& b, const float* blocks, float* pixels) {
+template <class T>
+void from_blocks(const Blocks& b, const T* blocks, T* pixels) {
   const std::int64_t row = std::int64_t{b.w} * b.c;
   parallel_chunks(b.n * b.h * row, kChunk, [&](std::int64_t begin, std::int64_t count) {
-    std::fill_n(pixels + begin, count, 0.0f);
+    std::fill_n(pixels + begin, count, T{});
   });
   for_runs(
-      b, pixels, blocks,
-      [](float* to, const float* from, int count) { std::copy_n(from, count, to); },
-      [](const float*, int) {});
+      b, pixels, blocks, [](T* to, const T* from, int count) { std::copy_n(from, count, to); },
+      [](const T*, int) {});
 }
 
-std::size_t bytes(std::int64_t floats) { return static_cast<std::size_t>(floats) * sizeof(float); }
+template <class T>
+T* take(Scratch& scratch, const Blocks& blocks) {
+  return static_cast<T*>(scratch.take(static_cast<std::size_t>(blocks.count()) * sizeof(T)));
+}
 
-float* take(Scratch& scratch, const Blocks& blocks) {
-  return static_cast<float*>(scratch.take(bytes(blocks.count())));
+std::int64_t image_bytes(const ConvShape& s) {
+  const int each = s.storage == Storage::kBfloat16 ? 2 : 4;
+  return Scratch::padded(static_cast<std::size_t>(image_blocks(s).count() * each));
+}
+
+std::int64_t filter_bytes(const ConvShape& s) {
+  return Scratch::padded(static_cast<std::size_t>(filter_blocks(s).count() * 4));
 }
 
 }  // namespace
@@ -107,14 +116,13 @@ bool space_to_depth_suits(const ConvShape& s, Pass pass, double direct) {
 }
 
 std::int64_t space_to_depth_workspace(const ConvShape& s, Pass pass) {
-  return Scratch::padded(bytes(image_blocks(s).count())) +
-         Scratch::padded(bytes(filter_blocks(s).count())) + winograd_workspace(unstrided(s), pass);
+  return image_bytes(s) + filter_bytes(s) + winograd_workspace(unstrided(s), pass);
 }
 
 FpropBytes space_to_depth_fprop_bytes(const ConvShape& s) {
   FpropBytes sizes = winograd_fprop_bytes(unstrided(s));
-  sizes.prepare += Scratch::padded(bytes(filter_blocks(s).count()));
-  sizes.multiply += Scratch::padded(bytes(image_blocks(s).count()));
+  sizes.prepare += filter_bytes(s);
+  sizes.multiply += image_bytes(s);
   return sizes;
 }
 
@@ -122,39 +130,48 @@ void space_to_depth_prepare(const ConvShape& s, const float* w, Workspace prepar
                             Workspace workspace) {
   Scratch scratch("conv_prepare", workspace);
   const Blocks filters = filter_blocks(s);
-  float* w_blocks = take(scratch, filters);
+  float* w_blocks = take<float>(scratch, filters);
   to_blocks(filters, w, w_blocks);
   winograd_prepare(unstrided(s), w_blocks, prepared, scratch.rest());
 }
 
-void space_to_depth_fprop(const ConvShape& s, const float* x, Workspace prepared, const float* b,
-                          bool relu, float* y, Workspace workspace) {
+template <class T>
+void space_to_depth_fprop(const ConvShape& s, const T* x, Workspace prepared, const float* b,
+                          bool relu, T* y, Workspace workspace) {
   Scratch scratch("conv_fprop", workspace);
   const Blocks images = image_blocks(s);
-  float* x_blocks = take(scratch, images);
+  T* x_blocks = take<T>(scratch, images);
   to_blocks(images, x, x_blocks);
-  winograd_fprop(unstrided(s), x_blocks, prepared, b, relu, y, scratch.rest());
+  winograd_fprop<T>(unstrided(s), x_blocks, prepared, b, relu, y, scratch.rest());
 }
 
-void space_to_depth_dgrad(const ConvShape& s, const float* dy, const float* w,
-                          const float* relu_mask, float* dx, Workspace workspace) {
+template <class T>
+void space_to_depth_dgrad(const ConvShape& s, const T* dy, const float* w, const T* relu_mask,
+                          T* dx, Workspace workspace) {
   Scratch scratch("conv_dgrad", workspace);
   const Blocks images = image_blocks(s), filters = filter_blocks(s);
-  float *dx_blocks = take(scratch, images), *w_blocks = take(scratch, filters);
+  T* dx_blocks = take<T>(scratch, images);
+  float* w_blocks = take<float>(scratch, filters);
   to_blocks(filters, w, w_blocks);
-  winograd_dgrad(unstrided(s), dy, w_blocks, nullptr, dx_blocks, scratch.rest());
+  winograd_dgrad<T>(unstrided(s), dy, w_blocks, nullptr, dx_blocks, scratch.rest());
   from_blocks(images, dx_blocks, dx);
   apply_relu_mask(count(x_dims(s)), relu_mask, dx);
 }
 
-void space_to_depth_wgrad(const ConvShape& s, const float* x, const float* dy, float* dw, float* db,
+template <class T>
+void space_to_depth_wgrad(const ConvShape& s, const T* x, const T* dy, float* dw, float* db,
                           Workspace workspace) {
   Scratch scratch("conv_wgrad", workspace);
   const Blocks images = image_blocks(s), filters = filter_blocks(s);
-  float *x_blocks = take(scratch, images), *dw_blocks = take(scratch, filters);
+  T* x_blocks = take<T>(scratch, images);
+  float* dw_blocks = take<float>(scratch, filters);
   to_blocks(images, x, x_blocks);
-  winograd_wgrad(unstrided(s), x_blocks, dy, dw_blocks, db, scratch.rest());
+  winograd_wgrad<T>(unstrided(s), x_blocks, dy, dw_blocks, db, scratch.rest());
   from_blocks(filters, dw_blocks, dw);
 }
+
+CONVNET_FOR_BOTH_TYPES(space_to_depth_fprop);
+CONVNET_FOR_BOTH_TYPES(space_to_depth_dgrad);
+CONVNET_FOR_BOTH_TYPES(space_to_depth_wgrad);
 
 }  // namespace convnet

@@ -18,11 +18,14 @@ FpropBytes space_to_depth_fprop_bytes(const ConvShape& shape);
 
 void space_to_depth_prepare(const ConvShape& shape, const float* w, Workspace prepared,
                             Workspace workspace);
-void space_to_depth_fprop(const ConvShape& shape, const float* x, Workspace prepared,
-                          const float* b, bool relu, float* y, Workspace workspace);
-void space_to_depth_dgrad(const ConvShape& shape, const float* dy, const float* w,
-                          const float* relu_mask, float* dx, Workspace workspace);
-void space_to_depth_wgrad(const ConvShape& shape, const float* x, const float* dy, float* dw,
-                          float* db, Workspace workspace);
+template <class T>
+void space_to_depth_fprop(const ConvShape& shape, const T* x, Workspace prepared, const float* b,
+                          bool relu, T* y, Workspace workspace);
+template <class T>
+void space_to_depth_dgrad(const ConvShape& shape, const T* dy, const float* w, const T* relu_mask,
+                          T* dx, Workspace workspace);
+template <class T>
+void space_to_depth_wgrad(const ConvShape& shape, const T* x, const T* dy, float* dw, float* db,
+                          Workspace workspace);
 
 }  // namespace convnet

@@ -1,6 +1,8 @@
 // vector_kernels.h for each instruction set, and the choice between them.
 #include "vectors.h"
 
+#include "elements.h"
+
 #if defined(__GNUC__) && !defined(__clang__)
 #define CONVNET_HAS_VECTORS
 #if defined(__x86_64__)
@@ -43,19 +45,22 @@
 
 namespace convnet {
 
-const VectorKernels* kernels_for(int channels, bool whole) {
+template <class T>
+const VectorKernels<T>* kernels_for(int channels, bool whole) {
 #if defined(CONVNET_HAS_VECTORS)
-  const auto fits = [&](const VectorKernels& kernels) {
+  const auto fits = [&](const VectorKernels<T>& kernels) {
     return whole ? channels % kernels.lanes == 0 : channels >= kernels.lanes;
   };
 #if defined(__x86_64__)
   const Isa isa = vector_isa();
-  if (isa == Isa::kAvx512 && fits(avx512::kKernels)) return &avx512::kKernels;
-  if (isa >= Isa::kAvx2 && fits(avx2::kKernels)) return &avx2::kKernels;
+  if (isa == Isa::kAvx512 && fits(avx512::kKernels<T>)) return &avx512::kKernels<T>;
+  if (isa >= Isa::kAvx2 && fits(avx2::kKernels<T>)) return &avx2::kKernels<T>;
 #endif
-  if (fits(baseline::kKernels)) return &baseline::kKernels;
+  if (fits(baseline::kKernels<T>)) return &baseline::kKernels<T>;
 #endif
   return nullptr;
 }
+
+CONVNET_FOR_BOTH_TYPES(kernels_for);
 
 }  // namespace convnet

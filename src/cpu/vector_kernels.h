@@ -21,6 +21,7 @@ typedef float Vec __attribute__((vector_size(4 * CONVNET_LANES)));
 typedef std::int32_t IntVec __attribute__((vector_size(4 * CONVNET_LANES)));
 typedef std::uint32_t BitVec __attribute__((vector_size(4 * CONVNET_LANES)));
 typedef std::uint8_t ByteVec __attribute__((vector_size(CONVNET_LANES)));
+typedef std::uint16_t HalfVec __attribute__((vector_size(2 * CONVNET_LANES)));
 
 inline Vec load(const float* p) {
   Vec v;
@@ -28,6 +29,51 @@ inline Vec load(const float* p) {
   return v;
 }
 inline void store(float* p, Vec v) { __builtin_memcpy(p, &v, sizeof v); }
+
+// A bfloat16 is the upper half of a float32; rounding is that of rounded() in elements.h.
+inline Vec load(const Bfloat16* p) {
+#if defined(__x86_64__) && CONVNET_LANES == 16
+  const __m256i halves = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
+  return (Vec)((BitVec)_mm512_maskz_cvtepu16_epi32(0xffff, halves) << 16);
+#elif defined(__x86_64__) && CONVNET_LANES == 8
+  const __m128i halves = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
+  return (Vec)((BitVec)_mm256_cvtepu16_epi32(halves) << 16);
+#elif defined(__x86_64__)
+  const __m128i halves = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(p));
+  return (Vec)_mm_unpacklo_epi16(_mm_setzero_si128(), halves);
+#else
+  HalfVec halves;
+  __builtin_memcpy(&halves, p, sizeof halves);
+  return (Vec)(__builtin_convertvector(halves, BitVec) << 16);
+#endif
+}
+#if defined(__x86_64__) && CONVNET_LANES == 16
+typedef __m256i Halves;
+#elif defined(__x86_64__)
+typedef __m128i Halves;  // of 4 lanes in the lower half
+#else
+typedef HalfVec Halves;
+#endif
+inline Halves round_to_halves(Vec v) {
+  const BitVec bits = (BitVec)v;
+  const BitVec nearest = bits + 0x7fffu + (bits >> 16 & 1u);
+  const BitVec half = (nearest | (BitVec)(v != v)) >> 16;
+#if defined(__x86_64__) && CONVNET_LANES == 16
+  return _mm512_maskz_cvtepi32_epi16(0xffff, (__m512i)half);
+#elif defined(__x86_64__) && CONVNET_LANES == 8
+  const __m256i all = (__m256i)half;
+  return _mm_packus_epi32(_mm256_castsi256_si128(all), _mm256_extracti128_si256(all, 1));
+#elif defined(__x86_64__)
+  const HalfVec halves = __builtin_convertvector(half, HalfVec);
+  return _mm_set_epi64x(0, (std::int64_t)halves);
+#else
+  return __builtin_convertvector(half, HalfVec);
+#endif
+}
+inline void store(Bfloat16* p, Vec v) {
+  const Halves halves = round_to_halves(v);
+  __builtin_memcpy(p, &halves, 2 * kLanes);
+}
 
 // Around the cache; p is aligned to a vector.
 inline void store_around(float* p, Vec v) {
@@ -37,6 +83,15 @@ inline void store_around(float* p, Vec v) {
   _mm256_stream_ps(p, (__m256)v);
 #elif defined(__x86_64__)
   _mm_stream_ps(p, (__m128)v);
+#else
+  store(p, v);
+#endif
+}
+inline void store_around(Bfloat16* p, Vec v) {
+#if defined(__x86_64__) && CONVNET_LANES == 16
+  _mm256_stream_si256(reinterpret_cast<__m256i*>(p), round_to_halves(v));
+#elif defined(__x86_64__) && CONVNET_LANES == 8
+  _mm_stream_si128(reinterpret_cast<__m128i*>(p), round_to_halves(v));
 #else
   store(p, v);
 #endif
@@ -78,8 +133,9 @@ inline void narrow(std::uint8_t* p, IntVec v) {
 #endif
 }
 
-inline bool can_stream(const float* p) {
-  return reinterpret_cast<std::uintptr_t>(p) % sizeof(Vec) == 0;
+template <class T>
+inline bool can_stream(const T* p) {
+  return reinterpret_cast<std::uintptr_t>(p) % (sizeof(T) * kLanes) == 0;
 }
 
 inline void finish_stores() {
@@ -182,8 +238,8 @@ inline void powers(Vec s, Vec* main, Vec* next) {
 }
 #endif
 
-template <bool kStream>
-inline void put(float* p, Vec v) {
+template <bool kStream, class T>
+inline void put(T* p, Vec v) {
   if constexpr (kStream) {
     store_around(p, v);
   } else {
@@ -191,8 +247,8 @@ inline void put(float* p, Vec v) {
   }
 }
 
-template <int kWindow, bool kStream>
-inline void lrn_fprop_rows(const LrnRun& run, std::int64_t rows, const float* x, float* y) {
+template <int kWindow, bool kStream, class T>
+inline void lrn_fprop_rows(const LrnRun& run, std::int64_t rows, const T* x, T* y) {
   const int vectors = run.channels / kLanes;
   const float k = run.k, alpha = run.alpha;
   for (std::int64_t row = 0; row < rows; ++row) {
@@ -213,13 +269,12 @@ inline void lrn_fprop_rows(const LrnRun& run, std::int64_t rows, const float* x,
   }
 }
 
-template <int kWindow, bool kStream>
-inline void lrn_bprop_rows(const LrnRun& run, std::int64_t rows, const float* x, const float* dy,
-                           float* dx) {
+template <int kWindow, bool kStream, class T>
+inline void lrn_bprop_rows(const LrnRun& run, std::int64_t rows, const T* x, const T* dy, T* dx) {
   const int vectors = run.channels / kLanes;
   const float k = run.k, alpha = run.alpha, factor = run.beta_factor;
   const bool relu_mask = run.relu_mask;
-  const auto finish = [&](float* to, Vec value, Vec direct, Vec sum) {
+  const auto finish = [&](T* to, Vec value, Vec direct, Vec sum) {
     Vec result = direct - factor * value * sum;
     if (relu_mask) result = value <= 0.0f ? Vec{} : result;
     put<kStream>(to, result);
@@ -253,7 +308,8 @@ inline void lrn_bprop_rows(const LrnRun& run, std::int64_t rows, const float* x,
   }
 }
 
-void lrn_fprop(const LrnRun& run, int n, std::int64_t rows, const float* x, float* y) {
+template <class T>
+void lrn_fprop(const LrnRun& run, int n, std::int64_t rows, const T* x, T* y) {
   const bool stream = run.stream && can_stream(y);
   if (stream) {
     n == 5 ? lrn_fprop_rows<5, true>(run, rows, x, y) : lrn_fprop_rows<3, true>(run, rows, x, y);
@@ -263,8 +319,8 @@ void lrn_fprop(const LrnRun& run, int n, std::int64_t rows, const float* x, floa
   }
 }
 
-void lrn_bprop(const LrnRun& run, int n, std::int64_t rows, const float* x, const float* dy,
-               float* dx) {
+template <class T>
+void lrn_bprop(const LrnRun& run, int n, std::int64_t rows, const T* x, const T* dy, T* dx) {
   if (run.stream && can_stream(dx)) {
     n == 5 ? lrn_bprop_rows<5, true>(run, rows, x, dy, dx)
            : lrn_bprop_rows<3, true>(run, rows, x, dy, dx);
@@ -297,8 +353,8 @@ struct Best {
 };
 
 // The window's rows x cols, whose first element lies at rows[0][first].
-template <int kSize>
-inline Best winner(const float* const* rows, std::int64_t first, int height, int width,
+template <int kSize, class T>
+inline Best winner(const T* const* rows, std::int64_t first, int height, int width,
                    std::int64_t step, int code, int code_step) {
   Best best{load(rows[0] + first), code - IntVec{}};
   if constexpr (kSize > 0) {
@@ -316,7 +372,8 @@ inline Best winner(const float* const* rows, std::int64_t first, int height, int
   return best;
 }
 
-void maxpool_fprop(const PoolRun& run, float* y, std::uint8_t* argmax) {
+template <class T>
+void maxpool_fprop(const PoolRun<T>& run, T* y, std::uint8_t* argmax) {
   const PoolShape& shape = *run.shape;
   const int channels = shape.c;
   const Span rows = window_span(run.p, shape.stride_h, shape.pad_h, shape.size_h, shape.h);
@@ -346,7 +403,8 @@ struct Holder {
   int code;
 };
 
-inline Vec add_credit(Vec sum, const GatherRun& run, const Holder& holder, int channel) {
+template <class T>
+inline Vec add_credit(Vec sum, const GatherRun<T>& run, const Holder& holder, int channel) {
   const std::uint8_t* codes = run.argmax + holder.at + channel;
   const Vec grad = load(run.dy + holder.at + channel);
 #if defined(__x86_64__) && CONVNET_LANES == 16
@@ -360,9 +418,8 @@ inline Vec add_credit(Vec sum, const GatherRun& run, const Holder& holder, int c
 }
 
 // One pixel, all channels; kCount is `count`, or 0 for any.
-template <int kCount>
-inline void gather(const GatherRun& run, int channels, const Holder* holders, int count,
-                   float* dx) {
+template <int kCount, class T>
+inline void gather(const GatherRun<T>& run, int channels, const Holder* holders, int count, T* dx) {
   for (int c = 0; c < channels; c += kLanes) {
     const int from = c + kLanes <= channels ? c : channels - kLanes;
     Vec sum{};
@@ -373,7 +430,8 @@ inline void gather(const GatherRun& run, int channels, const Holder* holders, in
   }
 }
 
-void maxpool_bprop(const GatherRun& run, float* dx) {
+template <class T>
+void maxpool_bprop(const GatherRun<T>& run, T* dx) {
   const PoolShape& shape = *run.shape;
   const int channels = shape.c;
   const Span ps = covering_span(run.h, shape.stride_h, shape.pad_h, shape.size_h, shape.p);
@@ -406,7 +464,9 @@ void maxpool_bprop(const GatherRun& run, float* dx) {
   }
 }
 
-constexpr VectorKernels kKernels{kLanes, lrn_fprop, lrn_bprop, maxpool_fprop, maxpool_bprop};
+template <class T>
+constexpr VectorKernels<T> kKernels{kLanes, lrn_fprop<T>, lrn_bprop<T>, maxpool_fprop<T>,
+                                    maxpool_bprop<T>};
 
 }  // namespace CONVNET_TARGET
 }  // namespace

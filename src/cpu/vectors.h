@@ -20,34 +20,37 @@ struct LrnRun {
 };
 
 // One row of outputs of a max-pool. rows[i] is where row `first_row + i` of the image starts.
+template <class T>
 struct PoolRun {
   const PoolShape* shape;
   int p;
-  const float* const* rows;
+  const T* const* rows;
 };
 
 // Pixels [begin, end) of row h of the image, from dy and argmax of the whole image. dx is that of
 // pixel `begin`.
+template <class T>
 struct GatherRun {
   const PoolShape* shape;
   int h, begin, end;
-  const float* dy;
+  const T* dy;
   const std::uint8_t* argmax;
 };
 
 // All of them for beta = 3/4 and a window of `n` channels, 3 or 5.
+template <class T>
 struct VectorKernels {
-  int lanes;  // floats in a vector
-  void (*lrn_fprop)(const LrnRun& run, int n, std::int64_t rows, const float* x, float* y);
-  void (*lrn_bprop)(const LrnRun& run, int n, std::int64_t rows, const float* x, const float* dy,
-                    float* dx);
-  void (*maxpool_fprop)(const PoolRun& run, float* y, std::uint8_t* argmax);
-  void (*maxpool_bprop)(const GatherRun& run, float* dx);
+  int lanes;  // numbers in a vector, which are float32 in registers
+  void (*lrn_fprop)(const LrnRun& run, int n, std::int64_t rows, const T* x, T* y);
+  void (*lrn_bprop)(const LrnRun& run, int n, std::int64_t rows, const T* x, const T* dy, T* dx);
+  void (*maxpool_fprop)(const PoolRun<T>& run, T* y, std::uint8_t* argmax);
+  void (*maxpool_bprop)(const GatherRun<T>& run, T* dx);
 };
 
 // The kernels with the longest vectors that vector_isa() allows and that fit: whole ones into
 // `channels` where `whole`, else at least one. Null where there are none; the caller has a loop of
 // its own for that.
-const VectorKernels* kernels_for(int channels, bool whole);
+template <class T>
+const VectorKernels<T>* kernels_for(int channels, bool whole);
 
 }  // namespace convnet

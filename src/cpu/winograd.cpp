@@ -14,6 +14,7 @@
 #include "winograd.h"
 
 #include <cstring>
+#include <type_traits>
 
 #include "winograd_plan.h"
 #include "winograd_tiles.h"
@@ -23,21 +24,24 @@ namespace {
 
 using namespace winograd;
 using dnnl::memory;
-using Input = Image<const float>;
 
 // ---- transforms, compiled for several instruction sets -----------------------------------------
 
 enum class Role { kData, kFilter, kGradient };
 
-CONVNET_INLINE
-void scatter(Algorithm algorithm, Role role, const Input& from, std::int64_t begin, int count,
-             const Matrices<float>& to) {
+// Filters are always float32.
+template <class T>
+constexpr bool kMayBeFilter = std::is_same_v<T, float>;
+
+template <class T>
+CONVNET_INLINE void scatter(Algorithm algorithm, Role role, const Image<const T>& from,
+                            std::int64_t begin, int count, const Matrices<float>& to) {
   const auto as = [&](auto f) CONVNET_LAMBDA_INLINE {
     using F = decltype(f);
     if (role == Role::kData) {
       scatter_tiles<Data<F>>(from, begin, count, to);
     } else if (role == Role::kFilter) {
-      scatter_tiles<Filter<F>>(from, begin, count, to);
+      if constexpr (kMayBeFilter<T>) scatter_tiles<Filter<F>>(from, begin, count, to);
     } else {
       scatter_tiles<Transposed<Output<F>>>(from, begin, count, to);
     }
@@ -47,14 +51,15 @@ void scatter(Algorithm algorithm, Role role, const Input& from, std::int64_t beg
   if (algorithm == Algorithm::kF2x5) as(F2x5());
 }
 
-CONVNET_INLINE
-void gather(Algorithm algorithm, Role role, const Matrices<const float>& from, std::int64_t begin,
-            int count, const Image<float>& to, const Epilogue& epilogue) {
+template <class T>
+CONVNET_INLINE void gather(Algorithm algorithm, Role role, const Matrices<const float>& from,
+                           std::int64_t begin, int count, const Image<T>& to,
+                           const Epilogue<T>& epilogue) {
   const auto as = [&](auto f) CONVNET_LAMBDA_INLINE {
     using F = decltype(f);
     if (role == Role::kData) {
       gather_tiles<Output<F>>(from, begin, count, to, epilogue);
-    } else {
+    } else if constexpr (kMayBeFilter<T>) {
       gather_tiles<Transposed<Filter<F>>>(from, begin, count, to, epilogue);
     }
   };
@@ -63,21 +68,22 @@ void gather(Algorithm algorithm, Role role, const Matrices<const float>& from, s
   if (algorithm == Algorithm::kF2x5) as(F2x5());
 }
 
-CONVNET_INLINE
-void add_rows(const float* rows, int count, int columns, std::int64_t stride, float* sum) {
+template <class T>
+CONVNET_INLINE void add_rows(const T* rows, int count, int columns, std::int64_t stride,
+                             float* sum) {
   for (int i = 0; i < count; ++i) {
-    const float* row = rows + i * stride;
+    const T* row = rows + i * stride;
     CONVNET_SIMD
-    for (int j = 0; j < columns; ++j) sum[j] += row[j];
+    for (int j = 0; j < columns; ++j) sum[j] += read(row[j]);
   }
 }
 
 std::size_t floats(std::int64_t count) { return static_cast<std::size_t>(count) * sizeof(float); }
 
 // Images of one group. Tiles of inputs overlap; those of outputs do not.
-template <class Float>
-Image<Float> image(const Plan& plan, Float* data, int h, int w, int channels, int pad_h,
-                   int pad_w) {
+template <class Number>
+Image<Number> image(const Plan& plan, Number* data, int h, int w, int channels, int pad_h,
+                    int pad_w) {
   const std::int64_t row = std::int64_t{w} * channels;
   return {data,         h * row,        row,   channels, h, w, plan.tiles_h,
           plan.tiles_w, plan.variant.m, pad_h, pad_w};
@@ -120,11 +126,12 @@ void transform_filters(const Plan& plan, const float* w, bool turned,
   const int c = turned ? plan.out : plan.in, k = turned ? plan.in : plan.out;
   void* const own = plan.reordered ? scratch.take(plan.right_as_made.get_size()) : nullptr;
   for (int g = 0; g < plan.groups; ++g) {
-    const Input from = filters(plan, w, g * k, c, turned);
+    const Image<const float> from = filters(plan, w, g * k, c, turned);
     float* made = static_cast<float*>(plan.reordered ? own : results[g].get_data_handle());
     parallel_chunks(k, kFiltersAtOnce, [&](std::int64_t begin, std::int64_t count) {
-      vectorized<scatter>(plan.variant.algorithm, Role::kFilter, from, begin,
-                          static_cast<int>(count), {made + begin * c, std::int64_t{c} * k, c});
+      vectorized<scatter<float>>(plan.variant.algorithm, Role::kFilter, from, begin,
+                                 static_cast<int>(count),
+                                 {made + begin * c, std::int64_t{c} * k, c});
     });
     if (!plan.reordered) continue;
     memory source = memory_at(plan.right_as_made, made), result = results[g];
@@ -139,8 +146,9 @@ std::int64_t correlate_workspace(const Plan& plan) {
           Scratch::padded(plan.scratchpad.get_size()));
 }
 
-void correlate(const Plan& plan, const std::vector<memory>& right, const Input& from,
-               const Image<float>& to, const Epilogue& epilogue, Scratch scratch) {
+template <class T>
+void correlate(const Plan& plan, const std::vector<memory>& right, const Image<const T>& from,
+               const Image<T>& to, const Epilogue<T>& epilogue, Scratch scratch) {
   const std::int64_t blocks = ceil_div(plan.tiles, plan.block);
   struct Buffers {
     float *left, *result;
@@ -157,10 +165,10 @@ void correlate(const Plan& plan, const std::vector<memory>& right, const Input& 
     const int g = static_cast<int>(task % plan.groups);
     const std::int64_t begin = task / plan.groups * plan.block;
     const int count = static_cast<int>(std::min<std::int64_t>(plan.block, plan.tiles - begin));
-    Input source = from;
+    Image<const T> source = from;
     source.data += static_cast<std::int64_t>(g) * plan.in;
-    vectorized<scatter>(plan.variant.algorithm, Role::kData, source, begin, count,
-                        {mine.left, std::int64_t{plan.block} * plan.in, plan.in});
+    vectorized<scatter<T>>(plan.variant.algorithm, Role::kData, source, begin, count,
+                           {mine.left, std::int64_t{plan.block} * plan.in, plan.in});
     // Rows past `count` hold what they held; nobody reads their products.
     plan.product.execute(cpu_stream(),
                          {{DNNL_ARG_SRC, memory_at(plan.left, mine.left)},
@@ -168,15 +176,15 @@ void correlate(const Plan& plan, const std::vector<memory>& right, const Input& 
                           {DNNL_ARG_DST, memory_at(plan.result, mine.result)},
                           {DNNL_ARG_SCRATCHPAD, memory_at(plan.scratchpad, mine.scratchpad)}});
     cpu_stream().wait();
-    Image<float> target = to;
+    Image<T> target = to;
     const std::int64_t channel = static_cast<std::int64_t>(g) * plan.out;
     target.data += channel;
-    Epilogue part = epilogue;
+    Epilogue<T> part = epilogue;
     if (part.bias != nullptr) part.bias += channel;
     if (part.mask != nullptr) part.mask += channel;
-    vectorized<gather>(plan.variant.algorithm, Role::kData,
-                       {mine.result, std::int64_t{plan.block} * plan.out, plan.out}, begin, count,
-                       target, part);
+    vectorized<gather<T>>(plan.variant.algorithm, Role::kData,
+                          {mine.result, std::int64_t{plan.block} * plan.out, plan.out}, begin,
+                          count, target, part);
   });
 }
 
@@ -185,14 +193,15 @@ void correlate(const Plan& plan, const std::vector<memory>& right, const Input& 
 // db[k] = the sum of dy over rows: partial sums of fixed pieces, then those in order.
 constexpr int kRowsAtOnce = 512;
 
-void sum_rows(const float* dy, std::int64_t rows, int k, float* partial, float* db) {
+template <class T>
+void sum_rows(const T* dy, std::int64_t rows, int k, float* partial, float* db) {
   parallel_chunks(rows, kRowsAtOnce, [&](std::int64_t begin, std::int64_t count) {
     float* sum = partial + begin / kRowsAtOnce * k;
     std::memset(sum, 0, floats(k));
-    vectorized<add_rows>(dy + begin * k, static_cast<int>(count), k, k, sum);
+    vectorized<add_rows<T>>(dy + begin * k, static_cast<int>(count), k, k, sum);
   });
   std::memset(db, 0, floats(k));
-  vectorized<add_rows>(partial, static_cast<int>(ceil_div(rows, kRowsAtOnce)), k, k, db);
+  vectorized<add_rows<float>>(partial, static_cast<int>(ceil_div(rows, kRowsAtOnce)), k, k, db);
 }
 
 constexpr int kTilesAtOnce = 8;
@@ -205,16 +214,18 @@ void clear_rest(const Matrices<float>& matrices, int number, int count, int bloc
 }
 
 // Tiles [begin, begin + count) of every group into `to`, the groups' matrices one after the other.
-void scatter_block(const Plan& plan, Role role, const Input& from, std::int64_t begin, int count,
-                   int channels, float* to) {
+template <class T>
+void scatter_block(const Plan& plan, Role role, const Image<const T>& from, std::int64_t begin,
+                   int count, int channels, float* to) {
   const std::int64_t stride = std::int64_t{plan.block} * channels;
   for (int g = 0; g < plan.groups; ++g) {
-    Input source = from;
+    Image<const T> source = from;
     source.data += static_cast<std::int64_t>(g) * channels;
     float* matrices = to + g * plan.numbers * stride;
     parallel_chunks(count, kTilesAtOnce, [&](std::int64_t first, std::int64_t some) {
-      vectorized<scatter>(plan.variant.algorithm, role, source, begin + first,
-                          static_cast<int>(some), {matrices + first * channels, stride, channels});
+      vectorized<scatter<T>>(plan.variant.algorithm, role, source, begin + first,
+                             static_cast<int>(some),
+                             {matrices + first * channels, stride, channels});
     });
     if (count == plan.block) continue;
     for (int i = 0; i < plan.numbers; ++i) {
@@ -248,27 +259,30 @@ void winograd_prepare(const ConvShape& s, const float* w, Workspace prepared, Wo
   transform_filters(*plan, w, false, right, Scratch("conv_prepare", workspace));
 }
 
-void winograd_fprop(const ConvShape& s, const float* x, Workspace prepared, const float* b,
-                    bool relu, float* y, Workspace workspace) {
+template <class T>
+void winograd_fprop(const ConvShape& s, const T* x, Workspace prepared, const float* b, bool relu,
+                    T* y, Workspace workspace) {
   const auto plan = plan_of(s, Pass::kFprop);
   const auto right = filters_in(*plan, prepared.data);
-  correlate(*plan, right, image(*plan, x, s.h, s.w, s.c, s.pad_h, s.pad_w),
-            image(*plan, y, s.p, s.q, s.k, 0, 0), {b, relu, nullptr},
-            Scratch("conv_fprop", workspace));
+  correlate<T>(*plan, right, image(*plan, x, s.h, s.w, s.c, s.pad_h, s.pad_w),
+               image(*plan, y, s.p, s.q, s.k, 0, 0), {b, relu, nullptr},
+               Scratch("conv_fprop", workspace));
 }
 
-void winograd_dgrad(const ConvShape& s, const float* dy, const float* w, const float* relu_mask,
-                    float* dx, Workspace workspace) {
+template <class T>
+void winograd_dgrad(const ConvShape& s, const T* dy, const float* w, const T* relu_mask, T* dx,
+                    Workspace workspace) {
   const auto plan = plan_of(s, Pass::kDgrad);
   Scratch scratch("conv_dgrad", workspace);
   const auto right = filters_in(*plan, scratch.take(filter_bytes(*plan)));
   transform_filters(*plan, w, true, right, scratch);
   const int pad_h = s.r - 1 - s.pad_h, pad_w = s.s - 1 - s.pad_w;
-  correlate(*plan, right, image(*plan, dy, s.p, s.q, s.k, pad_h, pad_w),
-            image(*plan, dx, s.h, s.w, s.c, 0, 0), {nullptr, false, relu_mask}, scratch);
+  correlate<T>(*plan, right, image(*plan, dy, s.p, s.q, s.k, pad_h, pad_w),
+               image(*plan, dx, s.h, s.w, s.c, 0, 0), {nullptr, false, relu_mask}, scratch);
 }
 
-void winograd_wgrad(const ConvShape& s, const float* x, const float* dy, float* dw, float* db,
+template <class T>
+void winograd_wgrad(const ConvShape& s, const T* x, const T* dy, float* dw, float* db,
                     Workspace workspace) {
   const auto plan = plan_of(s, Pass::kWgrad);
   Scratch scratch("conv_wgrad", workspace);
@@ -280,8 +294,8 @@ void winograd_wgrad(const ConvShape& s, const float* x, const float* dy, float* 
   parallel_chunks(
       matrix * plan->numbers * plan->groups, kChunk,
       [&](std::int64_t begin, std::int64_t count) { std::memset(sums + begin, 0, floats(count)); });
-  const Input inputs = image(*plan, x, s.h, s.w, s.c, s.pad_h, s.pad_w);
-  const Input gradients = image(*plan, dy, s.p, s.q, s.k, 0, 0);
+  const Image<const T> inputs = image(*plan, x, s.h, s.w, s.c, s.pad_h, s.pad_w);
+  const Image<const T> gradients = image(*plan, dy, s.p, s.q, s.k, 0, 0);
   for (std::int64_t begin = 0; begin < plan->tiles; begin += plan->block) {
     const int count = static_cast<int>(std::min<std::int64_t>(plan->block, plan->tiles - begin));
     scatter_block(*plan, Role::kGradient, gradients, begin, count, out, left);
@@ -293,8 +307,9 @@ void winograd_wgrad(const ConvShape& s, const float* x, const float* dy, float* 
     const Image<float> target = filters(*plan, dw, g * out, in, false);
     const float* group = sums + g * plan->numbers * matrix;
     parallel_chunks(out, kFiltersAtOnce, [&](std::int64_t begin, std::int64_t count) {
-      vectorized<gather>(plan->variant.algorithm, Role::kFilter, {group + begin * in, matrix, in},
-                         begin, static_cast<int>(count), target, {nullptr, false, nullptr});
+      vectorized<gather<float>>(plan->variant.algorithm, Role::kFilter,
+                                {group + begin * in, matrix, in}, begin, static_cast<int>(count),
+                                target, {nullptr, false, nullptr});
     });
   }
   if (db == nullptr) return;
@@ -302,5 +317,9 @@ void winograd_wgrad(const ConvShape& s, const float* x, const float* dy, float* 
   float* partial = static_cast<float*>(scratch.take(floats(ceil_div(rows, kRowsAtOnce) * s.k)));
   sum_rows(dy, rows, s.k, partial, db);
 }
+
+CONVNET_FOR_BOTH_TYPES(winograd_fprop);
+CONVNET_FOR_BOTH_TYPES(winograd_dgrad);
+CONVNET_FOR_BOTH_TYPES(winograd_wgrad);
 
 }  // namespace convnet

@@ -30,11 +30,14 @@ FpropBytes winograd_fprop_bytes(const ConvShape& shape);
 // As conv_prepare, conv_fprop_prepared, conv_dgrad and conv_wgrad in ops.h.
 void winograd_prepare(const ConvShape& shape, const float* w, Workspace prepared,
                       Workspace workspace);
-void winograd_fprop(const ConvShape& shape, const float* x, Workspace prepared, const float* b,
-                    bool relu, float* y, Workspace workspace);
-void winograd_dgrad(const ConvShape& shape, const float* dy, const float* w, const float* relu_mask,
-                    float* dx, Workspace workspace);
-void winograd_wgrad(const ConvShape& shape, const float* x, const float* dy, float* dw, float* db,
+template <class T>
+void winograd_fprop(const ConvShape& shape, const T* x, Workspace prepared, const float* b,
+                    bool relu, T* y, Workspace workspace);
+template <class T>
+void winograd_dgrad(const ConvShape& shape, const T* dy, const float* w, const T* relu_mask, T* dx,
+                    Workspace workspace);
+template <class T>
+void winograd_wgrad(const ConvShape& shape, const T* x, const T* dy, float* dw, float* db,
                     Workspace workspace);
 
 }  // namespace convnet

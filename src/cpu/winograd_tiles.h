@@ -10,7 +10,7 @@
 #include <cstdint>
 #include <utility>
 
-#include "simd.h"
+#include "elements.h"
 
 namespace convnet::winograd {
 
@@ -108,17 +108,17 @@ CONVNET_INLINE void store_products(std::integer_sequence<int, i...>, float* cons
   ((out[i][c] = product<Matrix, i, 0>(v...)), ...);
 }
 
-template <class Matrix, int... j>
-CONVNET_INLINE void multiply(std::integer_sequence<int, j...>, const float* const* in,
+template <class Matrix, class In, int... j>
+CONVNET_INLINE void multiply(std::integer_sequence<int, j...>, const In* const* in,
                              float* const* out, int width) {
   const std::make_integer_sequence<int, Matrix::rows> rows;
   CONVNET_SIMD
-  for (int c = 0; c < width; ++c) store_products<Matrix>(rows, out, c, in[j][c]...);
+  for (int c = 0; c < width; ++c) store_products<Matrix>(rows, out, c, read(in[j][c])...);
 }
 
 // out[i][c] = sum_j matrix[i][j] in[j][c] for `width` channels.
-template <class Matrix>
-CONVNET_INLINE void multiply(const float* const* in, float* const* out, int width) {
+template <class Matrix, class In>
+CONVNET_INLINE void multiply(const In* const* in, float* const* out, int width) {
   multiply<Matrix>(std::make_integer_sequence<int, Matrix::cols>(), in, out, width);
 }
 
@@ -126,16 +126,16 @@ constexpr int kLanes = 32;  // channels transformed at a time: a tile of them st
 
 // An image (or filter) of pixels that lie anywhere regular, and tiles of it. What tiles have
 // outside the image reads as zero and is not written.
-template <class Float>
+template <class Number>
 struct Image {
-  Float* data;  // of image 0, pixel (0, 0), first channel
+  Number* data;  // of image 0, pixel (0, 0), first channel
   std::int64_t stride_n, stride_h, stride_w;
   int h, w;
   int tiles_h, tiles_w, step;  // tile (i, j) begins at row i * step - pad_h
   int pad_h, pad_w;
 
   struct Corner {
-    Float* data;
+    Number* data;
     int h, w;
   };
   CONVNET_INLINE Corner corner(std::int64_t tile) const {
@@ -154,16 +154,17 @@ struct Matrices {
 };
 
 // Tiles [begin, begin + count) of `from`, multiplied from both sides, into rows 0, 1, ... of `to`.
-template <class Matrix>
-CONVNET_INLINE void scatter_tiles(const Image<const float>& from, std::int64_t begin, int count,
+template <class Matrix, class T>
+CONVNET_INLINE void scatter_tiles(const Image<const T>& from, std::int64_t begin, int count,
                                   const Matrices<float>& to) {
   constexpr int rows = Matrix::rows, cols = Matrix::cols;
-  alignas(64) static const float zeros[kLanes] = {};
+  alignas(64) static const T zeros[kLanes] = {};
   alignas(64) float half[rows][cols][kLanes];
   for (int tile = 0; tile < count; ++tile) {
     const auto corner = from.corner(begin + tile);
     for (int c = 0; c < to.channels; c += kLanes) {
       const int width = to.channels - c < kLanes ? to.channels - c : kLanes;
+      const T* pixels[cols];
       const float* in[cols];
       float* out[rows];
       for (int j = 0; j < cols; ++j) {
@@ -171,10 +172,11 @@ CONVNET_INLINE void scatter_tiles(const Image<const float>& from, std::int64_t b
         for (int i = 0; i < cols; ++i) {
           const int row = corner.h + i;
           const bool inside = row >= 0 && row < from.h && column >= 0 && column < from.w;
-          in[i] = inside ? corner.data + row * from.stride_h + column * from.stride_w + c : zeros;
+          pixels[i] =
+              inside ? corner.data + row * from.stride_h + column * from.stride_w + c : zeros;
         }
         for (int i = 0; i < rows; ++i) out[i] = half[i][j];
-        multiply<Matrix>(in, out, width);
+        multiply<Matrix>(pixels, out, width);
       }
       float* first = to.data + static_cast<std::int64_t>(tile) * to.channels + c;
       for (int i = 0; i < rows; ++i) {
@@ -187,36 +189,39 @@ CONVNET_INLINE void scatter_tiles(const Image<const float>& from, std::int64_t b
 }
 
 // What becomes of an output before it is stored; pointers may be null.
+template <class T>
 struct Epilogue {
   const float* bias;  // [channels]
   bool relu;          // a NaN stays one
-  const float* mask;  // laid out as the image: zero where it is <= 0
+  const T* mask;      // laid out as the image: zero where it is <= 0
 
-  CONVNET_INLINE void store(const float* from, float* to, std::int64_t offset, int channel,
+  CONVNET_INLINE void store(const float* from, T* to, std::int64_t offset, int channel,
                             int width) const {
     if (mask != nullptr) {
       CONVNET_SIMD
-      for (int c = 0; c < width; ++c) to[offset + c] = mask[offset + c] <= 0 ? 0.0f : from[c];
+      for (int c = 0; c < width; ++c) {
+        write(to + offset + c, read(mask[offset + c]) <= 0 ? 0.0f : from[c]);
+      }
     } else if (bias != nullptr && relu) {
       CONVNET_SIMD
       for (int c = 0; c < width; ++c) {
         const float y = from[c] + bias[channel + c];
-        to[offset + c] = y < 0 ? 0.0f : y;
+        write(to + offset + c, y < 0 ? 0.0f : y);
       }
     } else {
       CONVNET_SIMD
       for (int c = 0; c < width; ++c) {
         const float y = bias != nullptr ? from[c] + bias[channel + c] : from[c];
-        to[offset + c] = relu && y < 0 ? 0.0f : y;
+        write(to + offset + c, relu && y < 0 ? 0.0f : y);
       }
     }
   }
 };
 
 // The way back: rows 0, 1, ... of `from`, multiplied from both sides, into the tiles of `to`.
-template <class Matrix>
+template <class Matrix, class T>
 CONVNET_INLINE void gather_tiles(const Matrices<const float>& from, std::int64_t begin, int count,
-                                 const Image<float>& to, const Epilogue& epilogue) {
+                                 const Image<T>& to, const Epilogue<T>& epilogue) {
   constexpr int rows = Matrix::rows, cols = Matrix::cols;
   alignas(64) float half[rows][cols][kLanes], whole[rows][kLanes];
   for (int tile = 0; tile < count; ++tile) {

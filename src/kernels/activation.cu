@@ -205,6 +205,7 @@ bool activation_saves_output(Activation activation) {
   return result;
 }
 
+template <>
 void activation_fprop(Activation activation, float a, float b, std::int64_t count, const float* x,
                       float* y, Stream stream) {
   dispatch(activation, [=](auto kind) {
@@ -212,6 +213,7 @@ void activation_fprop(Activation activation, float a, float b, std::int64_t coun
   });
 }
 
+template <>
 void activation_bprop(Activation activation, float a, float b, std::int64_t count,
                       const float* saved, const float* dy, float* dx, Stream stream) {
   dispatch(activation, [=](auto kind) {
@@ -220,6 +222,7 @@ void activation_bprop(Activation activation, float a, float b, std::int64_t coun
   });
 }
 
+template <>
 void accumulate(std::int64_t count, const float* src, float* dst, Stream stream) {
   map_pair("accumulate", Add{}, count, dst, src, dst, stream);
 }

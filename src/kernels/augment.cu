@@ -104,6 +104,7 @@ __global__ void __launch_bounds__(kBlockThreads) augment_kernel(Crop crop, Image
 
 }  // namespace
 
+template <>
 void augment(const AugmentShape& shape, const std::uint8_t* x, const std::int32_t* offsets,
              const std::uint8_t* mirror, const float* noise, const float* mean, float scale,
              float* y, Stream stream) {

@@ -99,6 +99,7 @@ void run_bprop(const PoolShape& shape, const float* dy, float* dx, Stream stream
 
 }  // namespace
 
+template <>
 void avgpool_fprop(const PoolShape& shape, const float* x, float* y, Stream stream) {
   if (four_channels(shape, x, y)) {
     run_fprop<4>(shape, x, y, stream);
@@ -107,6 +108,7 @@ void avgpool_fprop(const PoolShape& shape, const float* x, float* y, Stream stre
   }
 }
 
+template <>
 void avgpool_bprop(const PoolShape& shape, const float* dy, float* dx, Stream stream) {
   if (four_channels(shape, dy, dx)) {
     run_bprop<4>(shape, dy, dx, stream);

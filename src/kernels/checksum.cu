@@ -91,6 +91,7 @@ unsigned add_up(OpName op, const PeerShape& shape, const float* src, unsigned* s
 
 std::int64_t peer_checksum_workspace() { return kSums * sizeof(unsigned); }
 
+template <>
 void peer_checksum(const PeerShape& shape, const float* src, std::uint32_t* count,
                    std::uint32_t* checksum, Workspace workspace, Stream stream) {
   open_way("peer_checksum", shape.dst_device);
@@ -100,6 +101,7 @@ void peer_checksum(const PeerShape& shape, const float* src, std::uint32_t* coun
          sum_count, count, checksum);
 }
 
+template <>
 void peer_check(const PeerShape& shape, const float* src, std::uint32_t* count,
                 const std::uint32_t* checksum, std::uint32_t code, std::uint32_t* aborted,
                 Workspace workspace, Stream stream) {

@@ -49,6 +49,7 @@ __global__ void __launch_bounds__(kBlockThreads)
 
 }  // namespace
 
+template <>
 void dropout(const DropoutShape& shape, double drop, float scale, std::uint64_t seed,
              std::uint32_t stream_id, std::uint32_t step, const StepState* state, const float* x,
              float* y, Stream stream) {

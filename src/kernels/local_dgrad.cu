@@ -138,6 +138,7 @@ using ImageTile = NarrowTile;  // rows are images
 
 }  // namespace
 
+template <>
 void local_dgrad(const ConvShape& shape, const float* dy, const float* w, const float* relu_mask,
                  float* dx, Stream stream) {
   LocalIndex local = make_local<ImageTile>(shape, shape.n, shape.c / shape.groups);

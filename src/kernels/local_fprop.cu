@@ -79,6 +79,7 @@ using ImageTile = NarrowTile;  // rows are images
 
 }  // namespace
 
+template <>
 void local_fprop(const ConvShape& shape, const float* x, const float* w, const float* b, bool relu,
                  float* y, Stream stream) {
   LocalIndex local = make_local<ImageTile>(shape, shape.n, shape.k / shape.groups);

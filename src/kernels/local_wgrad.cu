@@ -115,6 +115,7 @@ using FilterTile = WideTile;  // rows are filters
 
 }  // namespace
 
+template <>
 void local_wgrad(const ConvShape& shape, const float* x, const float* dy, float* dw, float* db,
                  Stream stream) {
   const int depth = shape.r * shape.s * (shape.c / shape.groups);

@@ -70,6 +70,7 @@ __global__ void __launch_bounds__(kBlockThreads)
 
 }  // namespace
 
+template <>
 void lrn_fprop(const LrnShape& shape, const float* x, float* y, Stream stream) {
   const char* op = "lrn_fprop";
   const dim3 block(kBlockThreads);
@@ -86,6 +87,7 @@ void lrn_fprop(const LrnShape& shape, const float* x, float* y, Stream stream) {
   }
 }
 
+template <>
 void lrn_bprop(const LrnShape& shape, const float* x, const float* dy, float* dx, Stream stream) {
   const char* op = "lrn_bprop";
   const dim3 block(kBlockThreads);

@@ -273,6 +273,7 @@ void run_roll(const LrnShape& lrn, const PoolShape& pool, const float* x, float*
 
 }  // namespace
 
+template <>
 void lrn_maxpool_fprop(const LrnShape& lrn, const PoolShape& pool, const float* x, float* y,
                        std::uint8_t* argmax, Stream stream) {
   if (fits_warps(lrn) && four_channels(pool, x, y, argmax)) {
@@ -289,6 +290,7 @@ void lrn_maxpool_fprop(const LrnShape& lrn, const PoolShape& pool, const float* 
   }
 }
 
+template <>
 void lrn_maxpool_bprop(const LrnShape& lrn, const PoolShape& pool, const float* x, const float* dy,
                        const std::uint8_t* argmax, bool relu_mask, float* dx, Stream stream) {
   const char* op = "lrn_maxpool_bprop";

@@ -108,6 +108,7 @@ void run_bprop(const PoolShape& shape, const float* dy, const std::uint8_t* argm
 
 }  // namespace
 
+template <>
 void maxpool_fprop(const PoolShape& shape, const float* x, float* y, std::uint8_t* argmax,
                    Stream stream) {
   if (four_channels(shape, x, y, argmax)) {
@@ -117,6 +118,7 @@ void maxpool_fprop(const PoolShape& shape, const float* x, float* y, std::uint8_
   }
 }
 
+template <>
 void maxpool_bprop(const PoolShape& shape, const float* dy, const std::uint8_t* argmax, float* dx,
                    Stream stream) {
   if (four_channels(shape, dy, dx, argmax)) {

@@ -81,10 +81,12 @@ void run(OpName op, const PeerShape& shape, const float* src, float* dst, Stream
 
 }  // namespace
 
+template <>
 void peer_copy(const PeerShape& shape, const float* src, float* dst, Stream stream) {
   run<false>("peer_copy", shape, src, dst, stream);
 }
 
+template <>
 void peer_add(const PeerShape& shape, const float* src, float* dst, Stream stream) {
   run<true>("peer_add", shape, src, dst, stream);
 }

@@ -123,6 +123,7 @@ __global__ void __launch_bounds__(kBlockThreads)
 
 }  // namespace
 
+template <>
 void softmax_fprop(const SoftmaxShape& shape, const float* logits, float* probs, Stream stream) {
   const char* op = "softmax_fprop";
   if (shape.classes <= kNarrow) {
@@ -134,6 +135,7 @@ void softmax_fprop(const SoftmaxShape& shape, const float* logits, float* probs,
   }
 }
 
+template <>
 void softmax_xent(const SoftmaxShape& shape, const float* logits, const std::int32_t* labels,
                   float scale, float* loss, float* dlogits, std::int32_t* rank, Stream stream) {
   const char* op = "softmax_xent";

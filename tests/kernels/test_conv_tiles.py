@@ -163,4 +163,4 @@ def test_a_workspace_may_begin_anywhere(kernels_backend, rng):
 def workspace_bytes(backend, precision: str, step: str, case: ConvCase) -> int:
     window = (case.options["stride"], case.options["pad"], case.options["rounding"])
     shapes = case.x_shape, case.w_shape
-    return backend.module.conv_workspace(step, *shapes, *window, case.groups, precision)
+    return backend.module.conv_workspace(step, *shapes, *window, case.groups, precision, "float32")

@@ -18,6 +18,7 @@ from passes import conv_passes, dense_passes
 
 import convnet
 from convnet import ops
+from convnet.common.dtypes import stored_type
 
 AMX = "brgconv:avx512_core_amx"
 PASSES = ("fprop", "dgrad", "wgrad")
@@ -75,13 +76,14 @@ CONVOLUTIONS = {  # x, w, pad and groups of the paper's net; conv1 has stride 4
 LAYERS = {"fc6": (4096, 9216), "fc7": (4096, 4096), "fc8": (1000, 4096)}
 
 
-def kernel(layer: str, step: str, batch: int, precision: str) -> str:
+def kernel(layer: str, step: str, batch: int, precision: str, dtype: str = "float32") -> str:
+    given = {"precision": precision, "dtype": dtype}
     if layer in LAYERS:
-        return ops.dense_kernel(step, (batch, LAYERS[layer][1]), LAYERS[layer], precision=precision)
+        return ops.dense_kernel(step, (batch, LAYERS[layer][1]), LAYERS[layer], **given)
     image, filters, pad, groups = CONVOLUTIONS[layer]
     options = {"stride": 4 if layer == "conv1" else 1, "pad": pad, "groups": groups}
     shapes = (batch, *image), filters
-    return ops.conv_kernel(step, *shapes, **options, rounding="ceil", precision=precision)
+    return ops.conv_kernel(step, *shapes, **options, rounding="ceil", **given)
 
 
 @pytest.mark.parametrize("batch", [1, 3, 32, 128])
@@ -137,12 +139,14 @@ def test_plain_sums_stay_plain(says: Says) -> None:
 
 def test_the_description_names_the_passes(says: Says) -> None:
     says(AMX)
-    for precision, name in (("bf16", "bfloat16"), ("tf32", "TF32")):
+    for precision, name in (("bf16", "stored as bfloat16; bfloat16"), ("tf32", "TF32")):
         said = ops.precision_description(precision)
         assert said.startswith(f"{name} by oneDNN ")
         assert "conv fprop, conv dgrad, conv wgrad, dense fprop, dense dgrad, dense wgrad" in said
     says("brgconv:avx512_core")
-    assert ops.precision_description("bf16").startswith("as fp32: this processor has no unit for ")
+    assert ops.precision_description("bf16") == (
+        "stored as bfloat16; products as fp32: this processor has no unit for those of bfloat16"
+    )
 
 
 @pytest.mark.parametrize("name", [AMX, "jit:avx512_core"])
@@ -168,3 +172,43 @@ def test_results_are_right_whatever_is_chosen(
 def test_pretending_is_for_the_cpu(kernels_backend: convnet.backend.Backend) -> None:
     with pytest.raises(ValueError, match="pretend_implementation: no library forms these products"):
         kernels_backend.module.pretend_implementation(AMX)
+
+
+# ---- bfloat16 arrays --------------------------------------------------------------------------
+
+HALF = {"precision": "bf16", "dtype": "bfloat16"}
+
+
+@pytest.mark.parametrize(
+    ("name", "ending"),
+    [(AMX, ", bf16"), ("brgconv:avx512_core_bf16", ", bf16"), ("brgconv:avx512_core", "")],
+)
+def test_bfloat16_arrays_want_a_unit_for_them(says: Says, name: str, ending: str) -> None:
+    says(name)
+    for step in PASSES:
+        assert ops.conv_kernel(step, *POINTWISE, **HALF) == f"direct{ending}"
+        assert ops.dense_kernel(step, (128, 1024), (512, 1024), **HALF) == f"matmul{ending}"
+        in_float32 = HALF | {"precision": "fp32"}
+        assert ops.conv_kernel(step, *POINTWISE, **in_float32) == "direct"
+
+
+@pytest.mark.parametrize("layer", [*CONVOLUTIONS, *LAYERS])
+def test_with_amx_bfloat16_arrays_are_multiplied_as_they_lie(says: Says, layer: str) -> None:
+    """Nothing is rounded on the way but w, so that Winograd's algorithm saves too little."""
+    says(AMX)
+    for step in PASSES:
+        if (layer, step) != ("conv1", "dgrad"):  # a slow one of oneDNN's, which no net asks for
+            assert kernel(layer, step, 128, **HALF).endswith(", bf16")
+
+
+@pytest.mark.parametrize("name", [AMX, "jit:avx512_core"])
+def test_results_of_bfloat16_arrays_are_right_whatever_is_chosen(
+    says: Says, rng: np.random.Generator, name: str
+) -> None:
+    says(name)
+    backend, half = convnet.backend.get("cpu"), stored_type("bfloat16")
+    conv = ConvCase("strided", 3, 11, 13, 12, 40, 4, 3, stride=(2, 3), pad=(1, 2))
+    dense = DenseCase("rows", 65, 200, 130)
+    for passes, case in ((conv_passes, conv), (dense_passes, dense)):
+        for _, actual, expected in passes(backend, case, cases.integers, rng, "bf16", stored=half):
+            check.equal(actual, expected.astype(actual.dtype))

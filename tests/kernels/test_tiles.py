@@ -96,7 +96,7 @@ def test_bits_depend_on_the_splits_alone(kernels_backend, module, step, precisio
 
 
 def test_the_workspace_follows(kernels_backend, module):
-    windows = (PLAIN.stride, PLAIN.pad, PLAIN.rounding, PLAIN.groups, "fp32")
+    windows = (PLAIN.stride, PLAIN.pad, PLAIN.rounding, PLAIN.groups, "fp32", "float32")
     shapes = PLAIN.x_shape, PLAIN.w_shape
     row = ("fprop", "fp32", choice(module, PLAIN, "fprop", "fp32")[2], "64x32", 9, "rule")
     module.set_tile_choices([row])

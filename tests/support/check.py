@@ -20,6 +20,7 @@ import reference
 from convnet.ops.step_state import StepState
 
 U = 2.0**-24
+U16 = 2.0**-8  # as U, of bfloat16
 TINY = float(np.finfo(np.float32).tiny)  # below it, results may be flushed to zero
 
 # oneDNN may divide these sums by the number of threads: they repeat their bits for one count only.
@@ -46,11 +47,14 @@ def same_bits(actual: np.ndarray, expected: np.ndarray) -> None:
 def close(
     actual: np.ndarray, expected: np.ndarray, magnitude: np.ndarray | float, length: int = 1
 ) -> None:
-    """|actual - expected| <= (4 + 2 sqrt(length)) U magnitude, for `length` terms of that total."""
+    """|actual - expected| <= (4 + 2 sqrt(length)) U magnitude, for `length` terms of that total; in
+    bfloat16 and U16 |expected| besides, as the result is rounded once more."""
     assert actual.shape == np.shape(expected)
-    assert actual.dtype == np.float32
+    assert actual.dtype == np.float32 or is_bfloat16(actual.dtype)
     error = np.abs(actual.astype(np.float64) - expected)
     allowed = (4 + 2 * np.sqrt(length)) * U * np.abs(magnitude) + TINY
+    if is_bfloat16(actual.dtype):
+        allowed = (1 + U16) * allowed + U16 * np.abs(expected)
     ratio = np.where(np.isfinite(error), error / allowed, np.inf)
     worst = np.unravel_index(np.argmax(ratio), ratio.shape)
     assert ratio[worst] <= 1, (
@@ -132,6 +136,11 @@ def _cancelling(kind: str, x: np.ndarray) -> np.ndarray | float:
     return 2 * np.abs(reference.float64(x)) if kind == "drelu" else 0.0  # x - a tanh(x / a)
 
 
+def is_bfloat16(dtype: Any) -> bool:
+    """Without ml_dtypes, which few tests need."""
+    return str(dtype) == "bfloat16"
+
+
 def _bits(array: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(array).view(f"u{array.dtype.itemsize}")
 
@@ -184,6 +193,9 @@ class Guarded:
             large = np.float32(2.0**100 * (1 + number / 64))
             bits = np.uint32(0x7FC0BE00 + number)  # no operation makes such a NaN by chance
             return {"nan": bits.view(np.float32), "high": large, "low": -large}[filler]
+        if is_bfloat16(dtype):
+            large, bits = dtype.type(2.0 ** (60 + number)), np.uint16(0x7FC1 + number)
+            return {"nan": bits.view(dtype), "high": large, "low": -large}[filler]
         limits = np.iinfo(dtype)
         return np.array(
             {"nan": 165, "high": limits.max - 32, "low": limits.min}[filler] + number, dtype

@@ -170,6 +170,7 @@ void conv_dgrad_as(OpName op, const ConvShape& shape, Math math, const float* dy
   }
 }
 
+template <>
 void conv_dgrad(const ConvShape& shape, Math math, const float* dy, const float* w,
                 const float* relu_mask, float* dx, Workspace workspace, Stream stream) {
   conv_dgrad_as("conv_dgrad", shape, math, dy, w, relu_mask, dx, workspace, stream);

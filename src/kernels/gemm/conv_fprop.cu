@@ -200,6 +200,7 @@ void conv_prepare(const ConvShape& shape, Math math, const float* w, Workspace p
   }
 }
 
+template <>
 void conv_fprop_prepared(const ConvShape& shape, Math math, const float* x, Workspace prepared,
                          const float* b, bool relu, float* y, Workspace workspace, Stream stream) {
   const OpName op = "conv_fprop_prepared";
@@ -216,6 +217,7 @@ void conv_fprop_prepared(const ConvShape& shape, Math math, const float* x, Work
   }
 }
 
+template <>
 void conv_fprop(const ConvShape& shape, Math math, const float* x, const float* w, const float* b,
                 bool relu, float* y, Workspace workspace, Stream stream) {
   conv_fprop_as("conv_fprop", shape, math, x, w, b, relu, y, workspace, stream);

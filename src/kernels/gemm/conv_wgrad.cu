@@ -176,6 +176,7 @@ void conv_wgrad_as(OpName op, const ConvShape& shape, Math math, const float* x,
   }
 }
 
+template <>
 void conv_wgrad(const ConvShape& shape, Math math, const float* x, const float* dy, float* dw,
                 float* db, Workspace workspace, Stream stream) {
   conv_wgrad_as("conv_wgrad", shape, math, x, dy, dw, db, workspace, stream);

@@ -130,6 +130,7 @@ void finish_splits(const WgradSgdCall& call, const WgradSgdParameters& parameter
   }
 }
 
+template <>
 void dense_wgrad_sgd(const DenseShape& shape, Math math, const float* x, const float* dy,
                      const SgdRule& rule, float* w, float* velocity, float* db, Workspace workspace,
                      Stream stream) {

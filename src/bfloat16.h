@@ -1,0 +1,21 @@
+// What activations and their gradients are stored as: float32, or bfloat16, which is the upper half
+// of a float32. Operations read either, compute in float32, and round once when they write: to
+// nearest, ties to even.
+#pragma once
+
+#include <cstdint>
+
+namespace convnet {
+
+struct Bfloat16 {
+  std::uint16_t bits;
+};
+
+enum class Storage { kFloat32, kBfloat16 };
+
+template <class T>
+constexpr Storage storage_of = Storage::kFloat32;
+template <>
+constexpr Storage storage_of<Bfloat16> = Storage::kBfloat16;
+
+}  // namespace convnet

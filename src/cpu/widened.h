@@ -1,0 +1,32 @@
+// bfloat16 arrays as float32 in scratch memory, for products that only float32 has.
+#pragma once
+
+#include "onednn.h"
+
+namespace convnet {
+
+inline std::size_t float_bytes(std::int64_t count) {
+  return static_cast<std::size_t>(count) * sizeof(float);
+}
+
+inline float* take_floats(std::int64_t count, Scratch& scratch) {
+  return static_cast<float*>(scratch.take(float_bytes(count)));
+}
+
+inline const float* widened(const Bfloat16* x, std::int64_t count, Scratch& scratch) {
+  float* wide = take_floats(count, scratch);
+  to_float32(count, x, wide, nullptr);
+  return wide;
+}
+
+// The same layer of float32 arrays.
+template <class Shape>
+Shape in_float32(Shape shape) {
+  shape.storage = Storage::kFloat32;
+  return shape;
+}
+
+// In what it multiplies: numbers that were rounded to bfloat16 are not rounded again.
+inline Math in_float32(Math math) { return math == Math::kBf16 ? Math::kFp32 : math; }
+
+}  // namespace convnet
