@@ -172,7 +172,8 @@ class TrainConfig:
         threads: of the CPU (0: all cores).
         tensorboard: also write event files for TensorBoard.
         report: write report.html into the run's folder when the run is over.
-        precision: of products (see `convnet.ops`), but for layers with one of their own.
+        precision: of products (see `convnet.ops`), but for layers with one of their own; with
+            "bf16" also of what is stored: activations and their gradients.
     """
 
     batch: int = setting(128, low=1)

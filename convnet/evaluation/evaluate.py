@@ -89,7 +89,7 @@ def open_run(
     net = build_net(cfg, shape, len(classes), device or "auto")
     load_weights(net, checkpoint)
     stats = checkpoint.statistics()
-    prepare = Preparer(backend, stats, cfg, shape)
+    prepare = Preparer(backend, stats, cfg, shape, net.stored)
     return Trained(net, cfg, classes, shape, stats, checkpoint, prepare)
 
 

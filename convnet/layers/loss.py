@@ -49,7 +49,7 @@ class Loss(Layer):
         """The loss of each sample, not weighted, and its gradient.
 
         Args:
-            x: float32 [N, classes].
+            x: [N, classes].
             labels: int32 [N].
             scale: multiplies the gradient, `coeff` included: coeff / N for the mean of a batch.
             gradient: whether dx is wanted.
@@ -66,7 +66,7 @@ class Loss(Layer):
 class SoftmaxCrossEntropy(Loss):
     """Softmax, and the cross-entropy (natural logarithm) between it and the labels.
 
-    fprop gives the probabilities.
+    fprop gives the probabilities, in float32.
 
     Args:
         coeff: weight of this loss among those of the net.
@@ -78,7 +78,7 @@ class SoftmaxCrossEntropy(Loss):
     text = "softmax, cross-entropy"
 
     def fprop(self, x: Array, train: bool) -> tuple[Array, None]:
-        return ops.softmax_fprop(x), None
+        return ops.softmax_fprop(ops.convert(x, "float32")), None
 
     def loss(
         self, x: Array, labels: Array, scale: float, gradient: bool

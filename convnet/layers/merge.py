@@ -36,7 +36,7 @@ class Sum(Layer):
 
     def fprop(self, x: list[Array], train: bool) -> tuple[Array, None]:
         first, *others = self._weighted(x)
-        y = ops.copy(backend.of(first).empty(first.shape), first)
+        y = ops.copy(backend.of(first).empty(first.shape, first.dtype), first)
         for other in others:
             ops.accumulate(y, other)
         return y, None
@@ -100,7 +100,7 @@ class Concat(Layer):
         return self._sized(shape, shape)  # the inputs have as many numbers together
 
     def fprop(self, x: list[Array], train: bool) -> tuple[Array, None]:
-        y = backend.of(x[0]).empty((*x[0].shape[:-1], self.out_shape[-1]))
+        y = backend.of(x[0]).empty((*x[0].shape[:-1], self.out_shape[-1]), x[0].dtype)
         start = 0
         for each, channels in zip(x, self.channels, strict=True):
             ops.peer_copy(_rows(y), _rows(each), dst_col=start, cols=channels)
@@ -110,7 +110,7 @@ class Concat(Layer):
     def bprop(self, saved: None, dy: Array) -> tuple[list[Array], Gradients]:
         dx, start = [], 0
         for channels in self.channels:
-            dx.append(backend.of(dy).empty((*dy.shape[:-1], channels)))
+            dx.append(backend.of(dy).empty((*dy.shape[:-1], channels), dy.dtype))
             ops.peer_copy(_rows(dx[-1]), _rows(dy), src_col=start, cols=channels)
             start += channels
         return dx, []

@@ -20,6 +20,7 @@ from convnet.layers.graph import INPUT, Node, input_names, learning
 from convnet.layers.layer import Array, Gradients, Layer, Parameter
 from convnet.layers.loss import Loss
 from convnet.nn.divergence import Watch
+from convnet.nn.in_float32 import in_float32
 from convnet.nn.structure import Structure
 
 At = Callable[[Node], contextlib.AbstractContextManager[Any]]
@@ -54,6 +55,7 @@ class Passes:
         at: what is entered around each node: its device, or its name in a trace.
         stand_in: what is run in place of a layer; the layer itself by default.
         watch: shown all that is computed, node by node.
+        stored: the type of activations, to which x is converted.
     """
 
     def __init__(
@@ -62,8 +64,10 @@ class Passes:
         at: At,
         stand_in: Callable[[Layer], Any] = _as_it_is,
         watch: Watch | None = None,
+        stored: Any = np.float32,
     ) -> None:
         self.nodes, self.at, self.stand_in, self.watch = nodes, at, stand_in, watch
+        self.stored = np.dtype(stored)
 
     def forward(
         self,
@@ -82,7 +86,7 @@ class Passes:
             scale: multiplies the gradient of the sum of the losses; 1 / N by default.
             gradient: whether `backward` follows.
         """
-        done = Forward({INPUT: x})
+        done = Forward({INPUT: ops.convert(x, self.stored)})
         if self.watch:
             self.watch.see(INPUT, x)
         for node in self.nodes:
@@ -173,7 +177,14 @@ class Eager:
         """What runs nodes one by one, on their devices."""
         device_of = {} if self.net.partition is None else self.net.partition.device_of
         first = self.net.backend
-        return Passes(nodes, lambda node: device_of.get(node.name, first).active(), watch=watch)
+
+        def at(node: Node) -> contextlib.AbstractContextManager[Any]:
+            return device_of.get(node.name, first).active()
+
+        return Passes(nodes, at, self._stand_in, watch, self.net.stored)
+
+    def _stand_in(self, layer: Layer) -> Any:
+        return in_float32(layer, layer, self.net.stored)
 
     def gradients(self, x: Array, labels: Array, scale: float | None) -> Forward:
         """Losses, and the gradients of all parameters in `Parameter.grad`."""
@@ -211,7 +222,10 @@ class _Sum:
             return
         if not self._copied:
             device = backends.of(self.array)
-            self.array, self._copied = ops.copy(device.empty(part.shape), self.array), True
+            self.array, self._copied = (
+                ops.copy(device.empty(part.shape, part.dtype), self.array),
+                True,
+            )
         ops.accumulate(self.array, part)
 
 

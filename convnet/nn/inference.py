@@ -46,7 +46,7 @@ class Inference:
         with backends.use(net.backend):
             self._traced = net.programs.trace_forward(shape, ends)
             self._prepare()
-            self._x = net.backend.zeros(shape)
+            self._x = net.backend.zeros(shape, net.stored)
             self._runnable = _bound(Runnable(self._traced.program, self._traced.trace, []))
             self._runnable.fill({self._traced.x: self._x})
 
@@ -69,7 +69,7 @@ class Inference:
                 f"{device.threads}; make it anew"
             )
         with backends.use(device):
-            x = checked_x(x, net.in_shape, device)
+            x = checked_x(x, net.in_shape, device, net.stored)
             output = np.empty((len(x), *self._out_shape), np.float32)
             for start in range(0, len(x), self.batch):
                 part = device.asarray(x[start : start + self.batch])

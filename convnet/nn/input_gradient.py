@@ -6,16 +6,19 @@ pass than its own: so a deconvolutional net is made of a net (`convnet.interpret
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
+from convnet import ops
 from convnet.common.checks import check_int
 from convnet.layers import Dropout
+from convnet.layers.graph import Node
 from convnet.layers.layer import Array, Gradients, Layer
 from convnet.layers.loss import Loss
 from convnet.nn.eager import Passes
+from convnet.nn.in_float32 import in_float32
 from convnet.nn.inputs import checked_x
 from convnet.nn.steps import Steps
 
@@ -37,7 +40,7 @@ def input_gradient(
     if (labels is None) == (node is None) or (node is None) is not (dy is None):
         raise ValueError("input_gradient: expected labels, or node and dy")
     stand_in = stand_in or in_test_mode
-    x = checked_x(x, net.in_shape, net.backend)
+    x = checked_x(x, net.in_shape, net.backend, net.stored)
     if node is not None:
         dy = _checked_dy(net, node, dy, len(x))
     else:
@@ -86,15 +89,23 @@ def in_test_mode(layer: Layer) -> Any:
     return _NothingDropped(layer) if isinstance(layer, Dropout) else layer
 
 
+def _passes(net: Steps, nodes: Sequence[Node], stand_in: StandIn) -> Passes:
+    def runs(layer: Layer) -> Any:
+        return in_float32(layer, stand_in(layer), net.stored)
+
+    return Passes(nodes, lambda node: net.backend.active(), runs, stored=net.stored)
+
+
 def _of_losses(net: Steps, x: Array, labels: Array, stand_in: StandIn) -> Array | None:
     """The gradient of the sum of all samples' losses with respect to x."""
-    passes = Passes(net.step_nodes, lambda node: net.backend.active(), stand_in)
+    passes = _passes(net, net.step_nodes, stand_in)
     forward = passes.forward(x, True, labels, scale=1.0)
     return passes.backward(forward, lambda param, grad: None, to_input=True)
 
 
 def _of_node(net: Steps, x: Array, node: str, dy: Array, stand_in: StandIn) -> Array | None:
     """The gradient of sum(dy * y), where y is the output of a node, with respect to x."""
-    passes = Passes(net.needed_for([node]), lambda node: net.backend.active(), stand_in)
+    passes = _passes(net, net.needed_for([node]), stand_in)
     forward = passes.forward(x, True)
+    dy = ops.convert(dy, net.stored)
     return passes.backward(forward, lambda param, grad: None, {node: dy}, to_input=True)

@@ -10,8 +10,9 @@ from convnet.backend import Backend
 from convnet.layers.layer import Array, Shape
 
 
-def checked_x(x: Any, in_shape: Shape, backend: Backend) -> Array:
-    """x, if it is float32 [N, *in_shape], C-contiguous, with N at least 1.
+def checked_x(x: Any, in_shape: Shape, backend: Backend, stored: Any = np.float32) -> Array:
+    """x, if it is [N, *in_shape], C-contiguous, with N at least 1, and float32 or, in a net whose
+    activations are stored as another type, that.
 
     Raises: ValueError with what was expected and what was found.
     """
@@ -19,10 +20,11 @@ def checked_x(x: Any, in_shape: Shape, backend: Backend) -> Array:
     shape = getattr(x, "shape", None)
     if shape is None:
         raise ValueError(f"x: expected an array, got {type(x).__name__}")
-    expected = f"float32 of shape (N, {', '.join(map(str, in_shape))})"
+    kinds = " or ".join(dict.fromkeys(("float32", np.dtype(stored).name)))
+    expected = f"{kinds} of shape (N, {', '.join(map(str, in_shape))})"
     if len(shape) != 1 + len(in_shape) or tuple(shape[1:]) != in_shape or not shape[0]:
         raise ValueError(f"x: expected {expected}, got shape {tuple(shape)}")
-    if x.dtype != np.float32:
+    if x.dtype not in (np.float32, stored):
         raise ValueError(f"x: expected {expected}, got {x.dtype}")
     if not x.flags.c_contiguous:
         raise ValueError("x: expected a C-contiguous array; numpy.ascontiguousarray makes one")

@@ -91,7 +91,7 @@ def device_memory(net: Steps, batch: int, image_bytes: int = 0) -> list[Memory]:
 
     Args, Raises: as `training_memory`.
     """
-    images = batch * (4 * math.prod(net.in_shape) + 4 + image_bytes)
+    images = batch * (net.stored.itemsize * math.prod(net.in_shape) + 4 + image_bytes)
     shape = (batch, *net.in_shape)
     try:
         training = net.programs.trace_training(shape, SGD(net.params))

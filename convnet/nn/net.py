@@ -55,6 +55,8 @@ class Net(Steps):
         sizes_only: the parameters have shapes and take no memory: a net to describe, not to run.
         devices: the devices as a sequence, in place of `device`.
         precision: in which layers multiply that have none of their own; see :mod:`convnet.ops`.
+            "bf16": activations and their gradients are bfloat16 too, where the device stores that
+            (`stored`); weights, velocities, sums, losses and what is returned are float32.
 
     Attributes:
         nodes: in the order they run; shapes: name -> output shape without the batch.
@@ -122,7 +124,8 @@ class Net(Steps):
         """One step: forward, backward, update.
 
         Args:
-            x: float32 [N, *in_shape], on the host or on the net's device; only read.
+            x: float32 [N, *in_shape], or of the type that the net stores, on the host or on the
+                net's device; only read.
             labels: integers [N] in 0 .. classes - 1.
             sgd: updates the parameters.
 
@@ -328,7 +331,7 @@ class Net(Steps):
         Raises: ValueError: x does not fit, or there is no such node.
         """
         until = self.known(until)
-        x = checked_x(x, self.in_shape, self.backend)
+        x = checked_x(x, self.in_shape, self.backend, self.stored)
         output = np.empty((len(x), *self.shapes[until]), np.float32)
         for part in _parts(len(x), batch):
             values = self._values(self.backend.asarray(x[part]), until)

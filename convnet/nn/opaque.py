@@ -18,14 +18,6 @@ from convnet.layers.loss import Loss
 from convnet.nn.trace import Tensor
 
 
-def is_opaque(layer: Layer) -> bool:
-    """Whether a layer does more than call `ops`, as far as one can know."""
-    kind = type(layer)
-    if kind.__module__.partition(".")[0] == "convnet":
-        return not layer.traced
-    return not vars(kind).get("traced", False)
-
-
 @dataclass
 class Saved:
     """What a forward pass leaves for the backward pass, in each run of a program."""

@@ -29,18 +29,20 @@ def flops(call: Call) -> int:
 
 
 def program_table(program: Program, trace: Trace, constant: Program | None = None) -> str:
-    """One line a call: its number, operation, nodes, what it writes (shape and bytes), FLOPs, and
-    the offset in the block of its device, in KiB; then what the block takes.
+    """One line a call: its number, operation, nodes, what it writes (shape, type and bytes), FLOPs,
+    and the offset in the block of its device, in KiB; then what the block takes.
 
     "out" is an output of the program or an input, "state" what lasts from step to step; "constant"
     what the calls of `constant` have made once, which come first.
     """
     places = [plan(program, number) for number in range(len(trace.devices))]
-    rows: list[tuple[str, ...]] = [("#", "call", "nodes", "writes", "KiB", "MFLOP", "at KiB")]
+    rows: list[tuple[str, ...]] = [
+        ("#", "call", "nodes", "writes", "type", "KiB", "MFLOP", "at KiB")
+    ]
     once = [] if constant is None else constant.calls
     for number, call in enumerate([*once, *program.calls]):
         if call.op is WAIT:
-            rows.append((str(number), f"wait for {call['other'].device}", "", "", "", "", ""))
+            rows.append((str(number), f"wait for {call['other'].device}", *[""] * 6))
             continue
         written = [tensor for tensor in call.writes if tensor.root.kind != "scratch"]
         work = flops(call)
@@ -50,13 +52,14 @@ def program_table(program: Program, trace: Trace, constant: Program | None = Non
                 call.op.name,
                 ", ".join(call.nodes),
                 _shapes(written),
+                ", ".join(dict.fromkeys(tensor.dtype.name for tensor in written)),
                 f"{sum(tensor.nbytes for tensor in written) / 1024:,.1f}",
                 f"{work / 1e6:,.1f}" if work else "",
                 ", ".join(dict.fromkeys(_where(tensor, places, trace) for tensor in written)),
             )
         )
     total = sum(map(flops, program.calls))
-    rows.append(("total", "", "", "", "", f"{total / 1e6:,.1f}", ""))
+    rows.append(("total", "", "", "", "", "", f"{total / 1e6:,.1f}", ""))
     lines = []
     for number, (device, place) in enumerate(zip(trace.devices, places, strict=True)):
         least, where = peak(program, number)
@@ -67,7 +70,7 @@ def program_table(program: Program, trace: Trace, constant: Program | None = Non
         if constant is not None:
             held = sum(root.nbytes for root in program.constants if root.traced_on is device)
             lines[-1] += f"; constants of {held / 2**20:,.1f} MiB"
-    return aligned(rows, left=4) + "\n" + "\n".join(lines)
+    return aligned(rows, left=5) + "\n" + "\n".join(lines)
 
 
 def _shapes(tensors: Sequence[Tensor]) -> str:

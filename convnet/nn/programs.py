@@ -17,6 +17,7 @@ from convnet.layers.layer import Layer, Parameter
 from convnet.nn import opaque
 from convnet.nn.cuda_graph import GraphError, Streams
 from convnet.nn.eager import Forward, Passes
+from convnet.nn.in_float32 import in_float32, is_opaque
 from convnet.nn.program import Program
 from convnet.nn.rewrite import rewrite
 from convnet.nn.run import Runnable
@@ -91,28 +92,28 @@ class Programs:
     def train(self, x: Array, labels: Array, sgd: SGD) -> Forward:
         """A step with its update; the state of the step has been written."""
         key = "train", id(sgd), tuple(map(id, sgd.params)), sgd.own_rates, self.net.keep_gradients
-        return self._run(key, x, labels, lambda shape: self.trace_training(shape, sgd))
+        return self._run(key, x, labels, lambda: self.trace_training(x.shape, sgd, x.dtype))
 
     def gradients(self, x: Array, labels: Array, scale: float | None) -> Forward:
         """Losses, and the gradients of all parameters in `Parameter.grad`."""
         key = "gradients", scale, self.net.gradient_ready
-        return self._run(key, x, labels, lambda shape: self.trace_gradients(shape, scale))
+        return self._run(key, x, labels, lambda: self.trace_gradients(x.shape, scale, x.dtype))
 
     def losses(self, x: Array, labels: Array, train: bool) -> Forward:
         """Losses and ranks, in training or in test mode; no gradients."""
         key = "losses", train
-        return self._run(key, x, labels, lambda shape: self.trace_losses(shape, train))
+        return self._run(key, x, labels, lambda: self.trace_losses(x.shape, train, x.dtype))
 
     def forward(self, x: Array, names: Sequence[str]) -> Forward:
         """The outputs of some nodes in test mode."""
         key = "forward", tuple(names)
-        return self._run(key, x, None, lambda shape: self.trace_forward(shape, names))
+        return self._run(key, x, None, lambda: self.trace_forward(x.shape, names, x.dtype))
 
     # ---- tracing --------------------------------------------------------------------------------
 
-    def trace_training(self, x_shape: Sequence[int], sgd: SGD) -> Traced:
-        """A training step with its update."""
-        traced = self._begin(x_shape)
+    def trace_training(self, x_shape: Sequence[int], sgd: SGD, dtype: Any = None) -> Traced:
+        """A training step with its update. `dtype`: of x, by default that of activations."""
+        traced = self._begin(x_shape, dtype)
         if self.net.keep_gradients:
             traced.kept = []
         self._trace_passes(traced, None)
@@ -125,41 +126,51 @@ class Programs:
                     param.grad = None
         return self._end(traced)
 
-    def trace_gradients(self, x_shape: Sequence[int], scale: float | None = None) -> Traced:
+    def trace_gradients(
+        self, x_shape: Sequence[int], scale: float | None = None, dtype: Any = None
+    ) -> Traced:
         """A training step up to its gradients."""
-        traced = self._begin(x_shape)
+        traced = self._begin(x_shape, dtype)
         traced.kept = []
         self._trace_passes(traced, scale)
         for param in self.net.params:
             param.grad = None
         return self._end(traced)
 
-    def trace_losses(self, x_shape: Sequence[int], train: bool) -> Traced:
+    def trace_losses(self, x_shape: Sequence[int], train: bool, dtype: Any = None) -> Traced:
         """A forward pass with its losses."""
-        traced = self._begin(x_shape)
+        traced = self._begin(x_shape, dtype)
         forward = self._passes(traced).forward(traced.x, train, traced.labels, gradient=False)
         traced.losses, traced.rank = forward.losses, forward.rank
         return self._end(traced)
 
-    def trace_forward(self, x_shape: Sequence[int], names: Sequence[str]) -> Traced:
+    def trace_forward(
+        self, x_shape: Sequence[int], names: Sequence[str], dtype: Any = None
+    ) -> Traced:
         """A forward pass in test mode up to some nodes."""
-        traced = self._begin(x_shape)
+        traced = self._begin(x_shape, dtype)
         forward = self._passes(traced, self.net.needed_for(names)).forward(traced.x, False)
         traced.outputs = {name: forward.values[name] for name in names}
         return self._end(traced)
 
-    def _begin(self, x_shape: Sequence[int]) -> Traced:
+    def _begin(self, x_shape: Sequence[int], dtype: Any) -> Traced:
         trace = Trace(self.net.backends)
-        x = trace.input(tuple(x_shape), np.float32, self.net.backend)
+        dtype = self.net.stored if dtype is None else dtype
+        x = trace.input(tuple(x_shape), dtype, self.net.backend)
         labels = trace.input((x_shape[0],), np.int32, self.net.backend)
         return Traced(trace, Program([], []), x, labels)
 
     def _passes(self, traced: Traced, nodes: Sequence[graph.Node] | None = None) -> Passes:
         def stand_in(layer: Layer) -> Any:
-            return opaque.Opaque(layer) if opaque.is_opaque(layer) else layer
+            stand = opaque.Opaque(layer) if is_opaque(layer) else layer
+            return in_float32(layer, stand, self.net.stored)
 
         trace = traced.trace
-        return Passes(nodes or self.net.step_nodes, lambda node: trace.at(node.name), stand_in)
+
+        def at(node: graph.Node) -> Any:
+            return trace.at(node.name)
+
+        return Passes(nodes or self.net.step_nodes, at, stand_in, stored=self.net.stored)
 
     def _trace_passes(self, traced: Traced, scale: float | None) -> None:
         """Forward and backward; leaves the gradients in `Parameter.grad`, as tensors."""
@@ -199,11 +210,11 @@ class Programs:
         what: Any,
         x: Array,
         labels: Array | None,
-        trace: Callable[[Sequence[int]], Traced],
+        trace: Callable[[], Traced],
     ) -> Forward:
-        key = what, x.shape, self._settings()
+        key = what, x.shape, x.dtype, self._settings()
         if key not in self._kept:
-            traced = trace(x.shape)
+            traced = trace()
             self._kept[key] = traced, self._runnable(traced)
             while len(self._kept) > KEPT:
                 self._kept.popitem(last=False)

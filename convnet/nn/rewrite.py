@@ -176,10 +176,11 @@ def prepared_filters(call: Call, program: Program) -> Changes | None:
     x, w, device = call["x"], call["w"], call.device
     options = {name: call[name] for name in ("stride", "pad", "rounding", "groups", "precision")}
     with device.real.active():
-        if not device.module.conv_prepared_bytes(x.shape, w.shape, *options.values()):
+        dtype = x.dtype.name
+        if not device.module.conv_prepared_bytes(x.shape, w.shape, *options.values(), dtype):
             return None
         with device.trace.apart() as calls:
-            prepared = ops.conv_prepare(w, x.shape, **options)
+            prepared = ops.conv_prepare(w, x.shape, dtype=dtype, **options)
             rest = {"relu": call["relu"], "out": call["y"], **options}
             ops.conv_fprop_prepared(x, prepared, w.shape, call["b"], **rest)
     return {call: [replace(new, nodes=call.nodes) for new in calls]}

@@ -56,7 +56,7 @@ class Steps(Structure):
             raise ValueError(
                 "the net has no loss; end it with a SoftmaxCrossEntropy layer to train it"
             )
-        x = checked_x(x, self.in_shape, self.backend)
+        x = checked_x(x, self.in_shape, self.backend, self.stored)
         return x, checked_labels(labels, len(x), self.classes or UNRANKED, self.backend)
 
     def on_device(self, x: Array, labels: Array) -> tuple[Array, Array]:

@@ -11,6 +11,7 @@ from convnet import backend as backends
 from convnet import ops
 from convnet.common.checks import check_bool, check_choice, check_int
 from convnet.common.deprecated import renamed_attribute
+from convnet.common.dtypes import stored_type
 from convnet.common.typecheck import did_you_mean
 from convnet.layers import graph
 from convnet.layers.graph import INPUT, Node, input_names
@@ -29,6 +30,8 @@ class Structure:
         splits: of each parameter, its shards on the devices.
         classes: how many classes its losses tell apart; None where none of them does.
         changes: what has been set of its layers and parameters, which programs depend on.
+        stored: the type of its activations and their gradients: bfloat16 where `precision` is
+            "bf16" and the device has all operations for it, else float32.
     """
 
     math = renamed_attribute("math", "precision")
@@ -47,6 +50,8 @@ class Structure:
         self.sizes_only = sizes_only
         self.backends = list(devices)
         self.backend = self.backends[0]
+        half = precision == "bf16" and self.backend.stores_bfloat16
+        self.stored = stored_type("bfloat16" if half else "float32")
         self._random = Randomness(seed=check_int("seed", seed, 0), state=StepState(self.backends))
         self.nodes = graph.resolve(nodes)
         self.in_shape: Shape = tuple(check_int("in_shape", size) for size in in_shape)

@@ -40,7 +40,11 @@ def summary_table(net: Steps, batch: int) -> str:
     rows.append(("total", "", "", "", f"{net.parameter_count:,}", f"{net.macs:,}"))
     if not any(row[2] for row in rows[1:]):  # every node takes the one above
         rows = [row[:2] + row[3:] for row in rows]
-    split = "" if net.partition is None else f"\n\n{partition_table(net.partition, batch)}"
+    split = (
+        ""
+        if net.partition is None
+        else f"\n\n{partition_table(net.partition, batch, net.stored.itemsize)}"
+    )
     return (
         f"{aligned(rows, left=len(rows[0]) - 3)}\n"
         f"{net.flops / 1e6:,.1f} MFLOP per image forward; "
@@ -49,8 +53,9 @@ def summary_table(net: Steps, batch: int) -> str:
     )
 
 
-def partition_table(partition: Partition, batch: int) -> str:
-    """Which channels of each node are on which device, and the bytes that cross in a step.
+def partition_table(partition: Partition, batch: int, itemsize: int = 4) -> str:
+    """Which channels of each node are on which device, and the bytes that cross in a step, where an
+    activation takes `itemsize`.
 
     The last two columns are what a node's output costs: sent to the device that lacks a part of it,
     and the gradients that come back.
@@ -59,7 +64,7 @@ def partition_table(partition: Partition, batch: int) -> str:
     wanted = learning(partition.steps)
     for node, gather in partition.gathers():
         name = partition.origin[node.name]
-        there, back = gather.crossing(batch, wanted)
+        there, back = gather.crossing(batch, wanted, itemsize)
         before = sent.get(name, (0, 0))
         sent[name] = (before[0] + there, before[1] + back)
     devices = [device.device for device in partition.devices]

@@ -66,7 +66,7 @@ class AllGather(Layer):
 
     def fprop(self, x: list[Array], train: bool) -> tuple[Array, list[Shape]]:
         here = backend.of(x[0]).beside(self.device)
-        y = here.empty((x[0].shape[0], *self.out_shape))
+        y = here.empty((x[0].shape[0], *self.out_shape), x[0].dtype)
         rows = y.reshape(-1, self.width)
         for part, array in zip(self.columns, x, strict=True):
             source = array.reshape(-1, part.width)
@@ -78,7 +78,8 @@ class AllGather(Layer):
         rows, found = dy.reshape(-1, self.width), []
         for part, shape in zip(self.columns, saved, strict=True):
             there = backend.of(dy).beside(part.device)
-            dx = there.empty(shape) if part.count == part.width else there.zeros(shape)
+            make = there.empty if part.count == part.width else there.zeros
+            dx = make(shape, dy.dtype)
             link, target = self._link(self.device, part.device), dx.reshape(-1, part.width)
             link(f"gradient of {self.name}", target, part.first, rows, part.at, part.count)
             found.append(dx)
@@ -97,10 +98,10 @@ class AllGather(Layer):
         """Rows of channels that one sample has."""
         return int(np.prod(self.out_shape)) // self.width
 
-    def crossing(self, batch: int, wanted: Collection[str]) -> tuple[int, int]:
+    def crossing(self, batch: int, wanted: Collection[str], itemsize: int = 4) -> tuple[int, int]:
         """Bytes that come from other devices in a step of this batch, and gradients sent back:
-        those of the nodes that are `wanted`."""
+        those of the nodes that are `wanted`. `itemsize`: of an activation."""
         remote = [part for part in self.columns if part.device is not self.device]
-        sizes = {part: 4 * batch * self.rows * part.count for part in remote}
+        sizes = {part: itemsize * batch * self.rows * part.count for part in remote}
         back = sum(size for part, size in sizes.items() if part.node in wanted)
         return sum(sizes.values()), back

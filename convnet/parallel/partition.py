@@ -331,10 +331,11 @@ class Partition:
         """The nodes of a step that bring channels from other devices."""
         return [(node, node.layer) for node in self.steps if isinstance(node.layer, AllGather)]
 
-    def moved(self, batch: int) -> int:
-        """Bytes that cross between the devices in a training step of this batch."""
+    def moved(self, batch: int, itemsize: int = 4) -> int:
+        """Bytes that cross between the devices in a training step of this batch; `itemsize`: of an
+        activation."""
         wanted = learning(self.steps)
-        return sum(sum(gather.crossing(batch, wanted)) for _, gather in self.gathers())
+        return sum(sum(gather.crossing(batch, wanted, itemsize)) for _, gather in self.gathers())
 
 
 def _unset(rng: np.random.Generator, shape: Shape, fan_in: int, fan_out: int) -> np.ndarray:

@@ -46,18 +46,18 @@ class HostStaged:
         self._count += 1
         if self.source.name == "cuda":
             return self._copy_cuda(src, dst, src_col, dst_col, cols)
-        slot = self._slot((src.shape[0], cols), np.empty)
+        slot = self._slot((src.shape[0], cols), src.dtype, np.empty)
         np.copyto(slot, self.source.to_host(src)[:, src_col : src_col + cols])
         np.copyto(self.target.to_host(dst)[:, dst_col : dst_col + cols], slot)
         return None
 
-    def _slot(self, shape: tuple[int, int], make: Callable[..., Any]) -> Any:
-        """This transfer's slot, as an array of that shape."""
-        size = shape[0] * shape[1]
+    def _slot(self, shape: tuple[int, int], dtype: Any, make: Callable[..., Any]) -> Any:
+        """This transfer's slot, as an array of that shape and type."""
+        size = shape[0] * shape[1] * dtype.itemsize
         held = self._slots[self._count % 2]
         if held is None or held.size < size:
-            held = self._slots[self._count % 2] = make(size, np.float32)
-        return held[:size].reshape(shape)
+            held = self._slots[self._count % 2] = make(size, np.uint8)
+        return held[:size].view(dtype).reshape(shape)
 
     def _copy_cuda(self, src: Array, dst: Array, src_col: int, dst_col: int, cols: int) -> None:
         """The blocks are packed and unpacked by kernels of their own device, as copies between host
@@ -66,10 +66,10 @@ class HostStaged:
         block = src[:, src_col : src_col + cols]
         with self.source.active():
             packed = self.source.xp.ascontiguousarray(block)
-            slot = self._slot(block.shape, self.source.pinned)
+            slot = self._slot(block.shape, block.dtype, self.source.pinned)
             packed.get(out=slot)
         with self.target.active():
-            arrived: Any = self.target.empty(block.shape)
+            arrived: Any = self.target.empty(block.shape, block.dtype)
             arrived.set(slot)
             dst[:, dst_col : dst_col + cols] = arrived
             self.target.current_stream().synchronize()

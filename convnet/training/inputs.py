@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from convnet import backend as backends
@@ -27,22 +29,31 @@ class Preparer:
         stats: of the training data; its mean is subtracted.
         cfg: `data.scale` and `augment.crop` are used.
         shape: (H, W, C) of the data, before the crop.
+        dtype: of the net's activations.
 
     Attributes:
         labels: of the last batch, int32 [N], on the backend.
     """
 
-    def __init__(self, backend: Backend, stats: Statistics, cfg: Config, shape: Shape) -> None:
+    def __init__(
+        self,
+        backend: Backend,
+        stats: Statistics,
+        cfg: Config,
+        shape: Shape,
+        dtype: Any = np.float32,
+    ) -> None:
         self.backend = backend
         self.crop = crop_size(shape, cfg.augment)
         self.scale, self._channel_scale = _scales(cfg, backend, shape[2])
         self._mean = backend.asarray(stats.mean)
         self._uploads = Uploads(backend)
-        self._arrays = backend.empty((0, *self.crop, shape[2])), backend.empty((0,), np.int32)
+        x = backend.empty((0, *self.crop, shape[2]), dtype)
+        self._arrays = x, backend.empty((0,), np.int32)
         self._parts: dict[int, tuple[Array, Array]] = {}  # of these, by the size of the batch
 
     def __call__(self, batch: Batch) -> Array:
-        """float32 [N, crop height, crop width, C], on the backend."""
+        """[N, crop height, crop width, C], on the backend."""
         x, self.labels = self._room_for(len(batch))
         sent = (batch.images, batch.offsets, batch.mirror, batch.noise, batch.labels)
         with backends.use(self.backend), self._uploads.put(sent) as there:
@@ -57,8 +68,8 @@ class Preparer:
     def _room_for(self, count: int) -> tuple[Array, Array]:
         """Arrays for the input and the labels of a batch, parts of the largest so far."""
         if count > len(self._arrays[0]):
-            shape = (count, *self._arrays[0].shape[1:])
-            self._arrays = self.backend.empty(shape), self.backend.empty((count,), np.int32)
+            x = self.backend.empty((count, *self._arrays[0].shape[1:]), self._arrays[0].dtype)
+            self._arrays = x, self.backend.empty((count,), np.int32)
             self._parts = {}
         if count not in self._parts:
             x, labels = self._arrays

@@ -159,7 +159,7 @@ def build(
         loader=feed(train, train=True),
         validation_loader=feed(validation, train=False),
         parallel=Parallel(net, ranks),
-        prepare=Preparer(backend, stats, cfg, train.shape),
+        prepare=Preparer(backend, stats, cfg, train.shape, net.stored),
         memory=memory,
         taken=taken,
     )
