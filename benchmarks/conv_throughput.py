@@ -284,9 +284,10 @@ def kernel(work: Work) -> str:
     if work.kind not in ("conv", "dense"):
         return ""
     shapes = work.shapes["x"], work.shapes["w"]
+    how = {"precision": work.precision, "dtype": work.dtype}
     if work.kind == "dense":
-        return ops.dense_kernel(work.step, *shapes, precision=work.precision)
-    return ops.conv_kernel(work.step, *shapes, precision=work.precision, **work.options)
+        return ops.dense_kernel(work.step, *shapes, **how)
+    return ops.conv_kernel(work.step, *shapes, **how, **work.options)
 
 
 HEADER = (

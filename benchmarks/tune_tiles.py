@@ -213,7 +213,7 @@ def race(
     space, errors, calls = 0, {}, {}
     for choice in tried:
         choose(choice)
-        space = max(space, module.conv_workspace(work.step, *shape, work.precision))
+        space = max(space, module.conv_workspace(work.step, *shape, work.precision, "float32"))
         errors[choice] = ready.check()
         calls[choice] = chosen(ready.queue, lambda choice=choice: choose(choice))
     start = time.perf_counter()

@@ -58,3 +58,4 @@ class Work:
     shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
     options: dict[str, Any] = field(default_factory=dict)
     precision: str = "fp32"
+    dtype: str = "float32"  # of activations

@@ -11,6 +11,7 @@ from work import Ready, Work, placed
 
 from convnet import ops
 from convnet.backend import Backend
+from convnet.common.dtypes import stored_type
 
 SAMPLES = 64  # results compared with float64
 # How far a result may be off, as a share of the sum of its absolute terms. Operands are rounded to
@@ -41,7 +42,8 @@ def product_works(
     else:
         y_shape = (x_shape[0], w_shape[0])
     macs = np.prod(y_shape, dtype=np.float64) * np.prod(w_shape[1:])
-    floats = sum(np.prod(shape, dtype=np.float64) for shape in (x_shape, w_shape, y_shape))
+    activations = sum(np.prod(shape, dtype=np.float64) for shape in (x_shape, y_shape))
+    weights = 4 * np.prod(w_shape, dtype=np.float64)
     shapes = {"x": x_shape, "w": w_shape, "y": y_shape}
     text = f"{'x'.join(map(str, x_shape))} * {'x'.join(map(str, w_shape))}"
     if options:
@@ -51,13 +53,25 @@ def product_works(
     def prepare(step: str, precision: str) -> Callable[[], Ready]:
         return lambda: _ready(backend, kind, step, shapes, options, precision)
 
-    sizes = text, 2 * macs, 4 * floats
+    def work(step: str, precision: str) -> Work:
+        dtype = stored(backend, precision)
+        size = weights + activations * stored_type(dtype).itemsize
+        ready = prepare(step, precision)
+        return Work(
+            name, kind, step, text, 2 * macs, size, ready, shapes, options, precision, dtype
+        )
+
     return [
-        Work(name, kind, step, *sizes, prepare(step, precision), shapes, options, precision)
+        work(step, precision)
         for step in ("fprop", "dgrad", "wgrad")
         if not (first and step == "dgrad")
         for precision in precisions
     ]
+
+
+def stored(backend: Backend, precision: str) -> str:
+    """The type of activations, as in a net of this precision."""
+    return "bfloat16" if precision == "bf16" and backend.stores_bfloat16 else "float32"
 
 
 @functools.lru_cache(maxsize=1)  # the passes and modes of a layer come one after the other
@@ -70,9 +84,12 @@ def _ready(
     backend: Backend, kind: str, step: str, shapes: Shapes, options: dict[str, Any], precision: str
 ) -> Ready:
     host = _numbers((*shapes.items(), ("b", shapes["w"][:1])))
-    x, w, b, dy = (placed(backend, host[name]) for name in ("x", "w", "b", "y"))
+    dtype = stored_type(stored(backend, precision))
+    x, dy = (placed(backend, host[name].astype(dtype, copy=False)) for name in ("x", "y"))
+    w, b = (placed(backend, host[name]) for name in ("w", "b"))
     call = getattr(ops, f"{kind}_{step}")
-    result: Any = backend.empty(shapes[RESULT[step]])
+    of_w = RESULT[step] == "w"
+    result: Any = backend.empty(shapes[RESULT[step]], np.float32 if of_w else dtype)
     out: Any = result
     if step == "fprop":
         args: tuple[Any, ...] = (x, w, b)
@@ -91,7 +108,7 @@ def _ready(
         queue()
         places, expected, sizes = sample()
         found = backend.to_host(result.reshape(-1)[backend.asarray(places)])
-        worst = float((np.abs(found - expected) / sizes).max())
+        worst = float((np.abs(found.astype(np.float64) - expected) / sizes).max())
         if not worst < ALLOWED[precision]:
             raise SystemExit(f"{step} ({precision}) is wrong by {worst:.1e}; nothing was timed")
         return worst

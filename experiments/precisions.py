@@ -1,0 +1,129 @@
+"""Whether a net learns in mixed precision as in float32.
+
+    python experiments/precisions.py                         # the packaged Fashion-MNIST
+    python experiments/precisions.py --config folder --data DIR --seeds 1 --results FILE
+
+A run that is in the results file, one line of JSON each, is not made again; `--report` makes none.
+
+The same runs with `train.precision` fp32 and bf16, which differ in nothing else: accuracy and loss
+at the end, the losses of the epochs, and, in the nets as they were trained, the share of zeros
+among the gradients that each node hands down. bfloat16 has the exponents of float32, so that no
+gradient should vanish, and no loss has to be scaled.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tables import markdown, measured
+
+import convnet
+from convnet.config import Config, load_config
+from convnet.nn.divergence import Watch
+from convnet.nn.eager import Eager
+from convnet.nn.net import Net
+
+PRECISIONS = ("fp32", "bf16")
+RESULTS = Path(__file__).parent / "results" / "precisions-fashion-mnist.jsonl"
+
+
+class Zeros(Watch):
+    """Counts the zeros among the gradients that each node hands down."""
+
+    def __init__(self) -> None:
+        super().__init__({})
+        self.shares: dict[str, float] = {}
+
+    def see_gradients(self, name: str, gradients: Sequence[Any]) -> None:
+        counts = [(np.count_nonzero(each == 0), each.size) for each in gradients[:1]]
+        self.shares[name] = sum(zeros for zeros, _ in counts) / sum(size for _, size in counts)
+
+
+def zeros(net: Net, count: int = 64) -> dict[str, float]:
+    """The share of zeros by node, in the backward pass of one batch of noise."""
+    rng = np.random.default_rng(1)
+    x = rng.standard_normal((count, *net.in_shape), dtype=np.float32)
+    labels = rng.integers(0, net.classes or 2, count).astype(np.int32)
+    watch = Zeros()
+    with convnet.backend.use(net.backend):
+        passes = Eager(net).passes(net.step_nodes, watch)
+        passes.backward(passes.forward(x, True, labels), lambda param, grad: None)
+    return watch.shares
+
+
+def run(cfg: Config, data: str | None) -> dict[str, Any]:
+    """What came of a run: figures of each epoch, and zeros by node."""
+    with tempfile.TemporaryDirectory() as folder:
+        result = convnet.train(cfg, "cpu", run_dir=folder, data=data, quiet=True)
+    if result.status != "done":
+        raise SystemExit(f"precisions: the run was {result.status}; nothing was kept of it")
+    names = ("loss", "val_loss", "val_top1", "images_per_s")
+    epochs = [{name: row[name] for name in names} for row in result.history if "val_loss" in row]
+    return {"epochs": epochs, "zeros": zeros(result.net)}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--config", default="fashion-mnist", help="a preset or a file")
+    parser.add_argument("--data", default="sample", help="as for `convnet train`")
+    parser.add_argument("--epochs", type=int, default=10)
+    parser.add_argument("--seeds", default="1,2,3", help="comma list")
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    parser.add_argument("--report", action="store_true", help="only tables of what there is")
+    args = parser.parse_args()
+    runs = [json.loads(line) for line in _lines(args.results)]
+    wanted = itertools.product(map(int, args.seeds.split(",")), PRECISIONS)
+    for seed, precision in () if args.report else wanted:
+        key = {"config": args.config, "epochs_run": args.epochs, "seed": seed}
+        key["precision"] = precision
+        if any(key.items() <= each.items() for each in runs):
+            continue
+        words = [f"seed={seed}", f"train.epochs={args.epochs}", f"train.precision={precision}"]
+        runs.append(key | run(load_config(args.config, words), args.data))
+        with args.results.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(runs[-1]) + "\n")
+    by_precision = {each: [run for run in runs if run["precision"] == each] for each in PRECISIONS}
+    histories = {each: [run["epochs"] for run in some] for each, some in by_precision.items()}
+    print(_results(histories), _losses(histories), sep="\n\n")
+    print(f"\n{_zeros({each: some[0]['zeros'] for each, some in by_precision.items()})}")
+
+
+def _lines(path: Path) -> list[str]:
+    return path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+
+
+def _results(histories: dict[str, list[list[dict[str, Any]]]]) -> str:
+    rows = []
+    for precision, runs in histories.items():
+        last = [history[-1] for history in runs]
+        figures = ("val_top1", "val_loss", "loss", "images_per_s")
+        rows.append((precision, *(str(measured([row[name] for row in last])) for name in figures)))
+    head = ("precision", "accuracy, %", "validation loss", "training loss", "images/s")
+    return markdown(head, rows)
+
+
+def _losses(histories: dict[str, list[list[dict[str, Any]]]]) -> str:
+    head = ("epoch", *(f"{precision}: training loss" for precision in histories))
+    count = min(len(history) for runs in histories.values() for history in runs)
+    rows = []
+    for epoch in range(count):
+        means = [measured([h[epoch]["loss"] for h in runs]) for runs in histories.values()]
+        rows.append((str(epoch + 1), *(f"{each.mean:.3f}" for each in means)))
+    return markdown(head, rows)
+
+
+def _zeros(shares: dict[str, dict[str, float]]) -> str:
+    names = list(next(iter(shares.values())))
+    rows = [(name, *(f"{each[name]:.4f}" for each in shares.values())) for name in names]
+    return markdown(("node", *(f"{precision}: zeros" for precision in shares)), rows)
+
+
+if __name__ == "__main__":
+    main()
