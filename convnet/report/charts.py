@@ -201,6 +201,7 @@ def number(value: float) -> str:
 
 CELLS = 40  # classes up to which the matrix is drawn cell by cell, with names
 _FIGURES = 20  # classes up to which the cells have figures in them
+_LETTER = 7.4  # pixels of a letter of these names, at most
 _NAME = 16  # characters of a name beside the matrix
 
 
@@ -213,10 +214,10 @@ def confusion_cells(confusion: npt.NDArray[np.int64], classes: Sequence[str]) ->
     """
     names = [cut(name, _NAME) for name in classes]
     count = len(names)
-    cell = 30 if count <= 12 else 24 if count <= _FIGURES else 15
+    cell = max(30, 200 // count) if count <= 12 else 24 if count <= _FIGURES else 15
     longest = max(map(_width, names))
-    left, top = 12 + 6.6 * longest, 16 + 6.6 * longest * 0.75
-    right = 24 + 6.6 * _width(names[-1]) * 0.62  # a slanted name reaches beyond the last column
+    left, top = 12 + _LETTER * longest, 16 + _LETTER * longest * 0.75
+    right = 24 + _LETTER * _width(names[-1]) * 0.62  # a slanted name reaches beyond the last column
     share = 100.0 * confusion / np.maximum(confusion.sum(axis=1, keepdims=True), 1)
     drawn: list[Markup] = []
     for i, name in enumerate(names):
@@ -270,19 +271,39 @@ def _cell(x: float, y: float, side: int, per_cent: float, right: bool, count: in
     return [joined(square, figure)]
 
 
-def confusion_image(confusion: npt.NDArray[np.int64]) -> str:
+def confusion_image(confusion: npt.NDArray[np.int64], spread: int = 0) -> str:
     """The matrix of many classes as an image, a pixel for each cell, for a data: URL: right ones
     blue, wrong ones red, the stronger the larger their share; what did not happen is transparent.
 
     Args:
         confusion: counts [classes, classes].
+        spread: each cell also covers so many around it, so that it is seen where the image is shown
+            smaller than it is.
     """
     share = confusion / np.maximum(confusion.sum(axis=1, keepdims=True), 1)
+    right = np.eye(len(share), dtype=bool)
+    own, others = _spread(share * right, spread), _spread(share * ~right, spread)
+    blue = own > 0
+    share = np.where(blue, own, others)
     pixels = np.zeros((*share.shape, 4), np.uint8)
     pixels[..., :3] = (0xD0, 0x57, 0x3A)
-    pixels[np.eye(len(share), dtype=bool), :3] = (0x2B, 0x73, 0xB8)
-    strength = 70 + 185 * np.sqrt(share)
-    pixels[..., 3] = np.where(confusion > 0, np.rint(strength), 0).astype(np.uint8)
+    pixels[blue, :3] = (0x2B, 0x73, 0xB8)
+    pixels[..., 3] = np.where(share > 0, np.rint(110 + 145 * np.sqrt(share)), 0).astype(np.uint8)
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, format="PNG", optimize=True)
     return f"data:image/png;base64,{b64encode(file.getvalue()).decode()}"
+
+
+def _spread(cells: npt.NDArray[np.float64], by: int) -> npt.NDArray[np.float64]:
+    """In place of each cell the largest of those up to `by` rows and columns away."""
+    for axis in (0, 1):
+        moved = [cells]
+        for step in range(1, by + 1):
+            for sign in (1, -1):
+                other = np.roll(cells, sign * step, axis)
+                edge = [slice(None), slice(None)]
+                edge[axis] = slice(0, step) if sign == 1 else slice(-step, None)
+                other[tuple(edge)] = 0.0
+                moved.append(other)
+        cells = np.max(moved, axis=0)
+    return cells

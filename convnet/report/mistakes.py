@@ -16,6 +16,7 @@ from convnet.report.sections import per_cent, section
 from convnet.report.story import Story
 
 _ROWS = 1000  # of the table of classes, and classes of a confusion matrix, at most
+_SMALL = 280  # classes of which the page shows each with two pixels
 _PAIRS = 12  # most frequent confusions that are listed
 
 
@@ -113,14 +114,14 @@ def _zoomable(table: Any, classes: Sequence[str]) -> Markup:
     rows, columns = np.nonzero(table)
     cells = [rows.tolist(), columns.tolist(), table[rows, columns].tolist()]
     facts = {"classes": [cut(name, 60) for name in classes], "cells": cells}
-    image = element(
-        "img",
-        src=charts.confusion_image(table),
-        alt="confusion matrix, one dot a cell",
-        width=len(classes),
-        height=len(classes),
-        class_="pixels",
-    )
+    size = {"width": len(classes), "height": len(classes), "class_": "pixels"}
+    alt = "confusion matrix, one dot a cell"
+    images = [element("img", src=charts.confusion_image(table), alt=alt, **size)]
+    if len(classes) > _SMALL:  # the page has no room for a pixel a cell until one zooms in
+        spread = charts.confusion_image(table, spread=1)
+        first = element("img", src=spread, alt=alt, data_overview=True, **size)
+        hidden = element("img", src=charts.confusion_image(table), alt="", hidden=True, **size)
+        images = [first, hidden]
     buttons = [
         element("button", text, type="button", data_zoom=by, aria_label=label)
         for text, by, label in (
@@ -132,7 +133,7 @@ def _zoomable(table: Any, classes: Sequence[str]) -> Markup:
     return element(
         "div",
         element("div", *buttons, element("output", "", class_="readout"), class_="tools"),
-        element("div", image, class_="view", tabindex="0"),
+        element("div", *images, class_="view", tabindex="0"),
         _data(facts),
         class_="matrix zoomable",
     )

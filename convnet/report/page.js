@@ -53,7 +53,8 @@ for (const table of document.querySelectorAll(".sortable")) {
 
 for (const matrix of document.querySelectorAll(".zoomable")) {
   const view = matrix.querySelector(".view");
-  const image = matrix.querySelector("img");
+  const images = [...view.querySelectorAll("img")];
+  const [overview, exact] = [images[0], images.at(-1)];
   const said = matrix.querySelector(".readout");
   const { classes, cells } = JSON.parse(matrix.querySelector("script").textContent);
   const counts = new Map();
@@ -69,7 +70,11 @@ for (const matrix of document.querySelectorAll(".zoomable")) {
       (view.scrollTop + view.clientHeight / 2) / zoom,
     ];
     zoom = Math.min(Math.max(next, 1), Math.max(1, classes.length / 12));
-    image.style.width = `${100 * zoom}%`;
+    for (const image of images) image.style.width = `${100 * zoom}%`;
+    if (overview !== exact) {
+      overview.hidden = zoom > 2;
+      exact.hidden = zoom <= 2;
+    }
     view.scrollLeft = middle[0] * zoom - view.clientWidth / 2;
     view.scrollTop = middle[1] * zoom - view.clientHeight / 2;
   };
@@ -83,7 +88,7 @@ for (const matrix of document.querySelectorAll(".zoomable")) {
   };
   view.addEventListener("wheel", wheel, { passive: false });
   const read = (event) => {
-    const box = image.getBoundingClientRect();
+    const box = event.currentTarget.getBoundingClientRect();
     const cell = (at, start, size) =>
       Math.min(classes.length - 1, Math.max(0, Math.floor(((at - start) / size) * classes.length)));
     const row = cell(event.clientY, box.top, box.height);
@@ -92,8 +97,10 @@ for (const matrix of document.querySelectorAll(".zoomable")) {
     const share = totals[row] ? ((100 * count) / totals[row]).toFixed(0) : 0;
     said.textContent = `${classes[row]} taken for ${classes[column]}: ${count} (${share} %)`;
   };
-  image.addEventListener("pointermove", read);
-  image.addEventListener("pointerdown", read);
+  for (const image of images) {
+    image.addEventListener("pointermove", read);
+    image.addEventListener("pointerdown", read);
+  }
 }
 
 const live = document.body.dataset.live;

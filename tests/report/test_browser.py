@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import re
 import shutil
@@ -9,9 +10,8 @@ import subprocess
 from pathlib import Path
 
 import pytest
-import tiny
 
-import convnet
+from convnet.report.write import write_report
 
 BROWSER = next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), ""
@@ -59,12 +59,9 @@ addEventListener("message", (event) => { document.title = event.data; });
 
 
 @pytest.fixture(scope="module")
-def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The page of a small run."""
-    folder = tmp_path_factory.mktemp("browser")
-    data = tiny.write_data(folder / "data")
-    convnet.train(tiny.config(data), device="cpu", run_dir=folder / "run", quiet=True)
-    return folder / "run" / "report.html"
+def page(named_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The page of a run whose classes and files have long and odd names."""
+    return write_report(named_run, tmp_path_factory.mktemp("page") / "p.html", device="cpu")[0]
 
 
 def browse(*options: str, timeout: int = 60) -> str:
@@ -93,13 +90,13 @@ def test_it_is_laid_out(page: Path, tmp_path: Path, width: int, dark: bool) -> N
         "--dump-dom",
         (tmp_path / "frame.html").as_uri(),
     )
-    facts = json.loads(re.findall("<title>(.*?)</title>", out)[0].replace("&quot;", '"'))
+    facts = json.loads(html.unescape(re.findall("<title>(.*?)</title>", out)[0]))
     assert facts["width"] == width
     assert facts["wide"] == []
     assert facts["loaded"] == []
     assert facts["broken"] == 0
-    assert facts["said"].startswith("epoch 3: training ")
-    assert facts["first"] == "0"
+    assert facts["said"].startswith("epoch 2: training ")
+    assert facts["first"].startswith("<script>boom()<|script>")
     assert facts["dark"] is dark
     assert (int(re.findall(r"\d+", facts["paper"])[0]) < 60) is dark
 

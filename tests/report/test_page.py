@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import pytest
 import tiny
-from PIL import Image
 
 import convnet
 from convnet.cli.main import main
@@ -28,11 +27,6 @@ from convnet.report.mistakes import confusion
 from convnet.report.story import Story, gather, repeating
 from convnet.report.write import write_report
 from convnet.training.run_folder import RunFolder
-from convnet.training.train import train
-
-EVIL = "<script>boom()</script>"
-LONG = "a very long name of a class that somebody has really used in a set of images"
-NAMES = (EVIL.replace("/", "|"), "猫と犬", LONG)
 
 
 @pytest.fixture(scope="module")
@@ -44,22 +38,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "run"
 
 
-@pytest.fixture(scope="module")
-def named_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run on files whose names, and those of their classes, are not nice."""
-    folder = tmp_path_factory.mktemp("named")
-    rng = np.random.default_rng(1)
-    for place, name in enumerate(NAMES):
-        (folder / "images" / name).mkdir(parents=True)
-        for number in range(12):
-            pixels = rng.integers(0, 90, (16, 16, 3)) + 80 * np.eye(3, dtype=int)[place]
-            file = folder / "images" / name / f"{EVIL.replace('/', '|')}{number}.png"
-            Image.fromarray(pixels.astype(np.uint8)).save(file)
-    cfg = tiny.config(folder / "images", data={"source": "folder", "size": [16, 16]})
-    cfg["net"]["layers"][-2]["units"] = len(NAMES)
-    cfg |= {"augment": {}, "train": {"batch": 8, "epochs": 1}, "name": EVIL.replace("/", "|")}
-    train(cfg, device="cpu", run_dir=folder / "run <b>", quiet=True)
-    return folder / "run <b>"
+EVIL = "<script>boom()<|script>"  # as a class and as a file
+LONG = "a very long name of a class that somebody has really used in a set of images"
 
 
 class Reader(HTMLParser):
@@ -134,7 +114,7 @@ def test_names_are_text(named_run: Path, tmp_path: Path) -> None:
     assert page.count("b", dir="auto") > 0
     assert page.count("h1") == 1
     assert "run <b>" in page.text
-    assert EVIL.replace("/", "|") in page.text
+    assert EVIL in page.text
     assert "猫と犬" in page.text
     assert any(LONG in (attrs.get("title") or "") for _, attrs in page.elements)
     assert "five guesses" not in page.text  # of three classes that says nothing
@@ -173,6 +153,7 @@ def test_any_number_of_classes(classes: int) -> None:
         rows, columns, counts = map(np.array, facts["cells"])
         np.testing.assert_array_equal(metrics.confusion[rows, columns], counts)
         assert counts.sum() == 3 * classes
+        assert page.count("img") == (2 if classes == 1000 else 1)
 
 
 def test_what_cannot_be_measured_is_said(run: Path, tmp_path: Path, capsys: Any) -> None:
