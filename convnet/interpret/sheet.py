@@ -109,7 +109,8 @@ def heat(values: npt.NDArray[np.floating], top: float | None = None) -> npt.NDAr
 
 def around_grey(values: npt.NDArray[np.floating]) -> npt.NDArray[np.uint8]:
     """Values [H, W, C] with zero as mid-grey, so that the strongest few are black or white."""
-    top = float(np.quantile(np.abs(values), 0.995)) or float(np.abs(values).max()) or 1.0
+    size = np.abs(values[values != 0])
+    top = float(np.quantile(size, 0.995)) if size.size else 1.0
     return np.rint(np.clip(127.5 + 127.5 * values / top, 0, 255)).astype(np.uint8)
 
 

@@ -23,7 +23,10 @@ Vectors = npt.NDArray[np.float32]
 def inputs_of(trained: Trained, pixels: Images) -> Vectors:
     """The input of the net, float32 [N, *in_shape] on the host, of images uint8 [N, H, W, C]."""
     backend = trained.net.backend
-    found = [np.array(backend.to_host(trained.prepare(one))) for one in batches(trained, pixels)]
+    found = [
+        np.array(backend.to_host(trained.prepare(one)), np.float32)
+        for one in batches(trained, pixels)
+    ]
     return np.concatenate(found)
 
 

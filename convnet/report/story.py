@@ -223,8 +223,11 @@ def _settings(preset: Config, cfg: Config) -> list[str] | None:
     for key, _, value in differences("", preset.to_dict(), cfg.to_dict()):
         if key in ("data.path", "net.init"):
             continue
-        if value is None or isinstance(value, dict):
-            return None
+        if value is None:
+            continue  # of another kind of schedule or net, perhaps: it is compared below
+        if isinstance(value, str) and value.isidentifier():
+            settings.append(f"{key}={value}")  # --set takes a bare word
+            continue
         try:
             text = to_toml({"value": value}).partition("=")[2].strip()
         except TypeError:

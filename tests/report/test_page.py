@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import sys
 import threading
 import urllib.error
 import urllib.request
@@ -24,7 +25,7 @@ from convnet.report import charts, follow
 from convnet.report.markup import element
 from convnet.report.measured import Measured
 from convnet.report.mistakes import confusion
-from convnet.report.story import Story, gather, repeating
+from convnet.report.story import Story, gather, repeating, without_paths
 from convnet.report.write import write_report
 from convnet.training.run_folder import RunFolder
 
@@ -34,7 +35,9 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run on grey images of ten classes, with its page."""
     folder = tmp_path_factory.mktemp("report")
     data = tiny.write_data(folder / "data")
-    convnet.train(tiny.config(data), device="cpu", run_dir=folder / "run", quiet=True)
+    convnet.train(
+        tiny.config(data, train={"report": True}), device="cpu", run_dir=folder / "run", quiet=True
+    )
     return folder / "run"
 
 
@@ -106,7 +109,8 @@ def test_it_loads_nothing(run: Path, named_run: Path, tmp_path: Path) -> None:
         assert "@import" not in text
 
 
-def test_names_are_text(named_run: Path, tmp_path: Path) -> None:
+def test_names_are_text(named_run: Path, tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib", None)  # it needs no extra
     path, _ = write_report(named_run, tmp_path / "named.html", device="cpu")
     text = path.read_text(encoding="utf-8")
     page = Reader(text)
@@ -176,7 +180,7 @@ def test_a_page_that_fails_is_a_warning(tmp_path: Path, monkeypatch: Any, capsys
     data = tiny.write_data(tmp_path / "data")
     monkeypatch.setattr("convnet.report.callback.write_report", fail)
     options = {"device": "cpu", "quiet": True}
-    changes = {"epochs": 1}
+    changes = {"epochs": 1, "report": True}
     done = convnet.train(tiny.config(data, train=changes), run_dir=tmp_path / "a", **options)
     assert done.status == "done"
     assert "warning: report: not written: MemoryError" in capsys.readouterr().err
@@ -194,6 +198,9 @@ def test_the_command_repeats_the_run() -> None:
     )
     filters = load_config("cifar10-quick", ["net.layers.conv1.filters=8"])
     assert repeating(filters).endswith("cifar10-quick --set net.layers.conv1.filters=8")
+    cosine = load_config("alexnet-half", ["schedule.kind=cosine", "data.path=/a/b"])
+    found = repeating(without_paths(cosine))
+    assert found == "convnet train alexnet-half --data b --set schedule.kind=cosine"
     assert repeating(load_config("mnist", ["name=mine"])) == "convnet train config.toml"
 
 

@@ -68,6 +68,7 @@ def config(folder: Path | str, **changes: Any) -> dict[str, Any]:
             "checkpoint_steps": 4,
             "log_steps": 3,
             "threads": 1,
+            "report": False,
         },
     }
     for key, value in changes.items():
