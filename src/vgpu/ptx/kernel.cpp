@@ -26,7 +26,7 @@ class KernelReader {
  private:
   // A function that is being decoded, and where it was called.
   struct Call {
-    const Function* function;
+    const DeviceFunction* function;
     int location;
   };
   static constexpr std::string_view kReturn = "(return)", kSkip = "(no call)";  // labels
@@ -95,7 +95,7 @@ class KernelReader {
       text_.expect('(');
       arguments = variables();
     }
-    const Function& f = found->second;
+    const DeviceFunction& f = found->second;
     check_callable(f);
     names_.open_scope();
     if (s.ins.pred >= 0) {
@@ -116,7 +116,7 @@ class KernelReader {
     }
     return names;
   }
-  void check_callable(const Function& f) const {
+  void check_callable(const DeviceFunction& f) const {
     const auto refuse = [&](const std::string& why) {
       text_.fail("a call of " + demangled(f.name) + ", " + why + ": that is not implemented");
     };
@@ -126,7 +126,7 @@ class KernelReader {
       if (c.function == &f) refuse("which has called itself");
   }
   // The function's instructions, here.
-  void expand(const Function& f, const std::vector<std::string_view>& results,
+  void expand(const DeviceFunction& f, const std::vector<std::string_view>& results,
               const std::vector<std::string_view>& arguments) {
     names_.begin_call(f, results, arguments, text_);
     calls_.push_back({&f, static_cast<int>(code_.locations.size()) - 1});

@@ -153,7 +153,7 @@ class ModuleReader {
 
   // .func {(.param .b32 result)} name{(.param .b64 a, .param .align 8 .b8 b[16])}
   void function() {
-    Function f;
+    DeviceFunction f;
     if (text_.take('(')) f.results = arguments(f);
     f.name = std::string(text_.word());
     if (text_.take('(')) f.params = arguments(f);
@@ -168,7 +168,7 @@ class ModuleReader {
     f.defined = true;
     module_.functions.insert_or_assign(f.name, f);
   }
-  std::vector<std::string> arguments(Function& f) {
+  std::vector<std::string> arguments(DeviceFunction& f) {
     std::vector<std::string> names;
     while (!text_.take(')')) {
       text_.expect('.');

@@ -36,7 +36,7 @@ struct Kernel {
 };
 
 // A device function that the compiler did not inline: decoded where it is called, as if it had.
-struct Function {
+struct DeviceFunction {
   std::string name;
   std::string_view body;
   bool defined = false;       // has a body
@@ -66,7 +66,7 @@ struct PtxModule {
   std::map<int, std::string> files;                               // of .file
   std::map<std::string, std::string, std::less<>> debug_strings;  // label -> text, of .debug_str
   int device = 0;
-  std::map<std::string, Function, std::less<>> functions;
+  std::map<std::string, DeviceFunction, std::less<>> functions;
 };
 
 // Finds the kernels and makes the variables, on `device`. Null, with *error set, for what is no

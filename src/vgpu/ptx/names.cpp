@@ -123,14 +123,14 @@ void Names::declare_local(const Variable& v) {
   local_ += v.bytes;
 }
 
-void Names::begin_call(const Function& f, const std::vector<std::string_view>& results,
+void Names::begin_call(const DeviceFunction& f, const std::vector<std::string_view>& results,
                        const std::vector<std::string_view>& arguments, const Lexer& text) {
   symbols_of_callers_.push_back(symbols_);
   bind(f, f.results, results, text);
   bind(f, f.params, arguments, text);
   open_scope();
 }
-void Names::bind(const Function& f, const std::vector<std::string>& formal,
+void Names::bind(const DeviceFunction& f, const std::vector<std::string>& formal,
                  const std::vector<std::string_view>& actual, const Lexer& text) {
   if (formal.size() != actual.size())
     text.fail("a call of " + f.name + " with " + std::to_string(actual.size()) +

@@ -40,7 +40,7 @@ class Names {
   void declare_local(const Variable& v);
   // Of a function that is called: its parameters and results are these variables, and nothing that
   // it declares is known outside.
-  void begin_call(const Function& f, const std::vector<std::string_view>& results,
+  void begin_call(const DeviceFunction& f, const std::vector<std::string_view>& results,
                   const std::vector<std::string_view>& arguments, const Lexer& text);
   void end_call();
   void declare_label(std::string_view name, int instruction, const Lexer& text);
@@ -75,7 +75,7 @@ class Names {
     int instruction, scope;
   };
   void add_shared(std::string_view name, long bytes, int align);
-  void bind(const Function& f, const std::vector<std::string>& formal,
+  void bind(const DeviceFunction& f, const std::vector<std::string>& formal,
             const std::vector<std::string_view>& actual, const Lexer& text);
   int target_of(const Branch& branch) const;
 
