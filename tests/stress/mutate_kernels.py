@@ -25,6 +25,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 import tomllib
 from collections.abc import Sequence
@@ -44,6 +45,7 @@ BUILT = ("CMakeLists.txt", "bindings", "convnet/_build_info.py.in", "src")
 # What mutant(number) is in the copy, in kernels and around them: whether that fault is awake. It
 # notes who asks. The state lies at an address that every file knows and every kernel may read.
 ADDRESS = "0x5d0000000000ull"
+SIZE = 1 << 14  # more faults than there are: one header for all, so that little is built anew
 HEADER = """
 #pragma once
 struct MutantState {
@@ -82,30 +84,46 @@ extern "C" __attribute__((visibility("default"))) MutantState* convnet_mutants()
 
 
 def copy_sources(copy: Path, files: Sequence[str], kinds: Sequence[str]) -> list[Mutant]:
-    """The sources with every fault of these files and kinds in them; returns the faults."""
-    shutil.rmtree(copy, ignore_errors=True)
-    for name in BUILT:
-        source, target = ROOT / name, copy / name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        if source.is_dir():
-            shutil.copytree(source, target)
-        else:
-            shutil.copy2(source, target)
-    mutants = plant_all(copy / "src" / "kernels", files, kinds)
-    (copy / "src" / "vgpu" / "mutants.cpp").write_text(STATE % {"address": ADDRESS})
-    size = state_size(mutants)
-    (copy / "mutants.h").write_text(HEADER % {"size": size, "address": ADDRESS})
+    """The sources with every fault of these files and kinds in them; returns the faults. What is
+    the same as in the copy before keeps its time, so that it is not built anew."""
+    with tempfile.TemporaryDirectory() as folder:
+        fresh = Path(folder)
+        for name in BUILT:
+            source, target = ROOT / name, fresh / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            if source.is_dir():
+                shutil.copytree(source, target)
+            else:
+                shutil.copy2(source, target)
+        mutants = plant_all(fresh / "src" / "kernels", files, kinds)
+        assert all(mutant.number < SIZE for mutant in mutants)
+        header = copy / "mutants.h"
+        for file in {mutant.file for mutant in mutants}:
+            path = fresh / "src" / "kernels" / file
+            path.write_text(f'#include "{header}"\n{path.read_text()}')
+        (fresh / "src" / "vgpu" / "mutants.cpp").write_text(STATE % {"address": ADDRESS})
+        (fresh / header.name).write_text(HEADER % {"size": SIZE, "address": ADDRESS})
+        update(copy, fresh)
     return mutants
 
 
-def state_size(mutants: list[Mutant]) -> int:
-    return 1 + max((mutant.number for mutant in mutants), default=0)
+def update(copy: Path, fresh: Path) -> None:
+    """Makes a folder the same as another, by writing only what differs."""
+    wanted = {path.relative_to(fresh) for path in fresh.rglob("*") if path.is_file()}
+    for path in copy.rglob("*"):
+        if path.is_file() and path.relative_to(copy) not in wanted:
+            path.unlink()
+    for name in wanted:
+        content, target = (fresh / name).read_bytes(), copy / name
+        if not target.exists() or target.read_bytes() != content:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(content)
 
 
 def build(copy: Path, folder: Path) -> None:
     pybind11 = [sys.executable, "-m", "pybind11", "--cmakedir"]
     options = {
-        "CMAKE_CUDA_FLAGS": f"-include {copy / 'mutants.h'} -w",
+        "CMAKE_CUDA_FLAGS": "-w",
         "CONVNET_VGPU": "on",
         "CONVNET_CUDA": "off",
         "Python_EXECUTABLE": sys.executable,
@@ -116,7 +134,7 @@ def build(copy: Path, folder: Path) -> None:
     subprocess.run(["cmake", "--build", str(folder), "--target", "_vgpu"], check=True)
 
 
-def load(folder: Path, size: int) -> ctypes.Structure:
+def load(folder: Path) -> ctypes.Structure:
     """Makes what was built `convnet._vgpu`; returns the state that mutant() reads."""
     (path,) = folder.rglob("_vgpu*.so")
     name = "convnet._vgpu"
@@ -128,7 +146,7 @@ def load(folder: Path, size: int) -> ctypes.Structure:
     sys.modules[name] = module
 
     class State(ctypes.Structure):
-        _fields_ = (("awake", ctypes.c_int), ("passed", ctypes.c_ubyte * size))
+        _fields_ = (("awake", ctypes.c_int), ("passed", ctypes.c_ubyte * SIZE))
 
     library = ctypes.CDLL(str(path))
     library.convnet_mutants.restype = ctypes.POINTER(State)
@@ -301,7 +319,7 @@ def main() -> int:
         print("\n".join(map(str, chosen)))
         return 0
     build(options.work / "copy", options.work / "build")
-    state = load(options.work / "build", state_size(mutants))
+    state = load(options.work / "build")
     mutation = Mutation(chosen, state, options.seconds, options.jobs)
     code = pytest.main(
         [*(options.tests or [str(TESTS / "kernels")]), "--backend", "vgpu", "-q", "-s",

@@ -59,6 +59,10 @@ void gather(Warp& w, int to, const u64* from, std::int64_t shift, int offset) {
 void gather_elements(Warp& w, const Ins& i, const u64* from) {
   const int* const to = list_of(w, i);
   const int each = size_of(i.type);
+  if (i.vector == 4 && each == 4 && i.width == 4 && w.all_active &&
+      std::find(to, to + 4, -1) == to + 4)
+    return load_fours(w, to,
+                      [&](int l) { return reinterpret_cast<const char*>(from[l]) + w.host_shift; });
   for (int k = 0; k < i.vector; ++k) {
     if (to[k] < 0) continue;
     if (each == 4 && i.width == 8)

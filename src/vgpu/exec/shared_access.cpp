@@ -91,24 +91,6 @@ void note_reads(Warp& w, const Ins& i, const u32* place, u32 lanes) {
   }
 }
 
-// Loads four words for each lane: 4 x 4 transposed at a time.
-void load_fours(const u32* from, const u32* place, u32* const* d) {
-  using Four = Words<4>;
-  for (int l = 0; l < kLanes; l += 4) {
-    Four row[4];
-    for (int k = 0; k < 4; ++k) std::memcpy(&row[k], from + place[l + k], sizeof(Four));
-    const Four low01 = __builtin_shuffle(row[0], row[1], Four{0, 4, 1, 5}),
-               low23 = __builtin_shuffle(row[2], row[3], Four{0, 4, 1, 5}),
-               high01 = __builtin_shuffle(row[0], row[1], Four{2, 6, 3, 7}),
-               high23 = __builtin_shuffle(row[2], row[3], Four{2, 6, 3, 7});
-    const Four column[4] = {__builtin_shuffle(low01, low23, Four{0, 1, 4, 5}),
-                            __builtin_shuffle(low01, low23, Four{2, 3, 6, 7}),
-                            __builtin_shuffle(high01, high23, Four{0, 1, 4, 5}),
-                            __builtin_shuffle(high01, high23, Four{2, 3, 6, 7})};
-    for (int k = 0; k < 4; ++k) std::memcpy(d[k] + l, &column[k], sizeof(Four));
-  }
-}
-
 // Whether a write of these words may have to wait for another access.
 template <int words>
 bool may_race(const Warp& w, const u32* place) {
@@ -139,9 +121,7 @@ void load_shared(Warp& w, const Ins& i) {
   const int* const to = list_of(w, i);
   const auto* const from = reinterpret_cast<const u32*>(w.block->shared.bytes.data());
   if (words == 4 && w.all_active && std::find(to, to + words, -1) == to + words) {
-    u32* const d[] = {reg<u32>(w, to[0]), reg<u32>(w, to[1]), reg<u32>(w, to[2]),
-                      reg<u32>(w, to[3])};
-    return load_fours(from, place, d);
+    return load_fours(w, to, [&](int l) { return from + place[l]; });
   }
   for (int k = 0; k < words; ++k)
     if (to[k] >= 0) write_lanes(w, reg<u32>(w, to[k]), [&](int l) { return from[place[l] + k]; });
