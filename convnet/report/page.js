@@ -1,6 +1,8 @@
 "use strict";
 // The page reads without this: it adds values under the pointer, sorting, zoom, and the live view.
 
+document.documentElement.classList.add("scripted");
+
 for (const chart of document.querySelectorAll(".chart")) {
   const svg = chart.querySelector("svg");
   const cursor = chart.querySelector(".cursor");

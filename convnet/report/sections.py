@@ -14,6 +14,7 @@ from convnet.report.markup import Markup, cut, element, name_of
 from convnet.report.story import FIVE, Story
 
 _FILTERS = 256  # that are shown, at most
+_FILTER_BYTES = 600_000  # of all of them together
 
 
 def section(key: str, title: str, note: object, *content: object) -> Markup:
@@ -75,8 +76,9 @@ def filters(story: Story) -> Markup | None:
     if channels not in (1, 3):
         w = w[..., :1]
         note += f" Of {channels} channels the first is shown."
-    note += f" The first {_FILTERS} are shown." if count > _FILTERS else ""
-    shown = element("div", *filter_pictures(w[:_FILTERS]), class_="filters")
+    most = max(1, min(_FILTERS, _FILTER_BYTES // w[0].size))
+    note += f" The first {most} are shown." if count > most else ""
+    shown = element("div", *filter_pictures(w[:most]), class_="filters")
     return section("filters", "What it looks for", note, shown)
 
 

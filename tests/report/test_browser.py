@@ -9,8 +9,14 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from convnet.config import load_config
+from convnet.evaluation.metrics import Metrics
+from convnet.report.measured import Measured
+from convnet.report.page import page as page_of
+from convnet.report.story import Story
 from convnet.report.write import write_report
 
 BROWSER = next(
@@ -110,6 +116,42 @@ def test_its_own_policy_lets_its_script_run(page: Path, tmp_path: Path) -> None:
     out = browse("--virtual-time-budget=1000", "--dump-dom", (tmp_path / "page.html").as_uri())
     assert "data-evil" not in out
     assert 'tabindex="0"' in re.findall(r'<table class="sortable">.*?</thead>', out, re.DOTALL)[0]
+
+
+ZOOM = """
+<script>
+addEventListener("load", () => setTimeout(() => {
+  const view = document.querySelector(".view");
+  for (let i = 0; i < 4; i += 1) document.querySelector("[data-zoom=in]").click();
+  const image = [...view.querySelectorAll("img")].find((one) => !one.hidden);
+  const box = image.getBoundingClientRect();
+  const at = (place) => ({clientX: box.left + (place + 0.5) * box.width / 300,
+                          clientY: box.top + 7.5 * box.height / 300});
+  image.dispatchEvent(new PointerEvent("pointermove", at(9)));
+  const facts = {grown: box.width / view.clientWidth, said: document.querySelector(
+    ".tools .readout").textContent, overview: image.hasAttribute("data-overview")};
+  document.title = JSON.stringify(facts);
+}, 50));
+</script>
+"""
+
+
+@needs_browser
+def test_a_matrix_of_many_classes_grows(tmp_path: Path) -> None:
+    names = tuple(f"<i>{number}" for number in range(300))
+    metrics = Metrics(names)
+    labels = np.arange(300)
+    guesses = np.where(labels == 7, 9, labels)
+    metrics.add_ranked(np.ones(300), (guesses != labels).astype(int), guesses, labels)
+    measured = Measured(metrics, 300, 300, [], [], [], [], "", 0)
+    story = Story("x", load_config("fashion-mnist"), [], False, classes=names, measured=measured)
+    text = re.sub("<meta http-equiv[^>]*>", "", page_of(story))
+    (tmp_path / "p.html").write_text(text.replace("</body>", f"{ZOOM}</body>"), encoding="utf-8")
+    out = browse("--virtual-time-budget=2000", "--dump-dom", (tmp_path / "p.html").as_uri())
+    facts = json.loads(html.unescape(re.findall("<title>(.*?)</title>", out)[0]))
+    assert facts["grown"] == pytest.approx(1.6**4, rel=0.01)
+    assert facts["said"] == "<i>7 taken for <i>9: 1 (100 %)"
+    assert not facts["overview"]
 
 
 @needs_browser
