@@ -64,12 +64,12 @@ class Parser(argparse.ArgumentParser):
     def run(self, *more: str) -> None:
         """The argument RUN, the option --device, and `more` options that commands share."""
         self.argument("run", "RUN", "run folder or checkpoint file")
-        self.shared("device", *more)
+        self.shared("device", "code", *more)
 
     def config(self) -> None:
         """The argument CFG, and the options of commands that take a configuration."""
         self.argument("config", "CFG|PRESET", "configuration file, or one of convnet presets")
-        self.shared("set", "data", "device")
+        self.shared("set", "data", "device", "code")
 
     def shared(self, *names: str) -> None:
         """Options that mean the same in every command, by their names."""
@@ -79,6 +79,10 @@ class Parser(argparse.ArgumentParser):
 
 _SHARED: dict[str, dict[str, Any]] = {
     "data": {"metavar": "D", "help": "folder or file of the data"},
+    "code": {
+        "action": "store_true",
+        "help": "let code run that the configuration or the run names: look at it first",
+    },
     "debug": {"action": "store_true", "help": "show the traceback of an error"},
     "device": {
         "metavar": "D",

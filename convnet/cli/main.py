@@ -17,6 +17,7 @@ from convnet.cli.arguments import Commands, Parser, chosen, integer, warn
 from convnet.common.deprecated import notes_shown
 from convnet.common.distribution import VERSION, check_package
 from convnet.common.exit_codes import DONE, FAILED, complain, explain
+from convnet.common.own_code import allowed
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -35,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     debug = arguments.debug or os.environ.get("CONVNET_DEBUG", "") not in ("", "0")
     try:
         check_package()
-        with notes_shown():
+        with notes_shown(), allowed(getattr(arguments, "code", False)):
             return int(arguments.command(arguments))
     except BrokenPipeError:
         sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115 - the interpreter flushes it at exit
@@ -63,7 +64,7 @@ def _parser() -> Parser:
     _add_train(commands)
     evaluate = commands.add("eval", _eval, "Measure a trained net on its validation data.")
     evaluate.argument("run", "RUN", "run folder or checkpoint file; several are averaged", "+")
-    evaluate.shared("ten-crop", "json", "data", "device")
+    evaluate.shared("ten-crop", "json", "data", "device", "code")
     evaluate.flag("--nine-crop", "average over nine crops, as cuda-convnet did")
     evaluate.option("--csv", "DIR", "write classes.csv and confusion.csv to this folder")
     predict = commands.add("predict", _predict, "Name what images show.")
@@ -88,7 +89,7 @@ def _parser() -> Parser:
 def _add_train(commands: Commands) -> None:
     train = commands.add("train", _train, "Train a net.")
     train.argument("cfg", "CFG|PRESET", "configuration file, or one of convnet presets", "?")
-    train.shared("set", "data", "device")
+    train.shared("set", "data", "device", "code")
     train.option("--resume", "RUN", "continue the run in this folder")
     train.option("--init", "RUN", "start from the weights of this run where they fit")
     train.option("--run-dir", "R", "folder of the run (default: runs/<date>-<name>)")

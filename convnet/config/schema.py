@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import functools
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -15,10 +16,11 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
 
+from convnet.common.own_code import OwnCodeError, find, is_own
 from convnet.common.reading import TEXT, read_text
 from convnet.common.typecheck import ConfigError, brief, did_you_mean, shown
 from convnet.config.overrides import override
-from convnet.config.reading import Place, Table, section, setting
+from convnet.config.reading import Place, Reader, Table, section, setting
 from convnet.config.renamed import rename
 from convnet.config.toml_text import TomlError, from_toml, to_toml
 
@@ -79,10 +81,11 @@ class LayerConfig:
 
     Attributes:
         name: of the node.
-        type: of the layer, a key of `convnet.layers.LAYER_TYPES`.
+        type: of the layer, a key of `convnet.layers.LAYER_TYPES`, or "module:Class" of one's own.
         inputs: names of the nodes that it reads; None: the node above.
         share: a node whose parameters it uses; None: its own.
         options: keyword arguments of the layer's class.
+        kind: the class; it is not part of the file.
     """
 
     name: str
@@ -90,6 +93,7 @@ class LayerConfig:
     inputs: tuple[str, ...] | None = None
     share: str | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
+    kind: Any = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True)
@@ -97,11 +101,13 @@ class NetConfig:
     """The net: a function in `convnet.models`, or a list of layers.
 
     Attributes:
-        model: name of the function; empty where there are layers.
+        model: name of the function, or "module:function" of one's own; empty where there are
+            layers.
         options: its keyword arguments.
         layers: the nodes, from input to loss.
         init: a run or checkpoint from whose weights the net starts where they fit; or empty.
         lr_mult: factors of the learning rates of layers, by name, at least 0; 0 freezes one.
+        function: the model's; it is not part of the file.
     """
 
     model: str = ""
@@ -109,6 +115,7 @@ class NetConfig:
     layers: tuple[LayerConfig, ...] = ()
     init: str = ""
     lr_mult: Mapping[str, float] = field(default_factory=dict, metadata={"low": 0})
+    function: Any = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True)
@@ -210,6 +217,7 @@ class Config:
         seed: of initial weights, data order, augmentation and dropout; 0 to 2^63 - 1.
         data, augment, net, sgd, schedule, train, step: the tables.
         origin: the file it came from, for messages; it is not part of the file.
+        folder: where code of one's own is looked for first; neither is this.
     """
 
     name: str = "run"
@@ -222,6 +230,7 @@ class Config:
     train: TrainConfig = field(default_factory=TrainConfig)
     step: StepConfig = field(default_factory=StepConfig)
     origin: str = field(default="configuration", compare=False)
+    folder: Path | None = field(default=None, compare=False, repr=False)
 
     def to_dict(self) -> dict[str, Any]:
         """The configuration as plain values.
@@ -229,7 +238,7 @@ class Config:
         Returns: dicts, lists and values, which `load_config` reads back to an equal Config.
         """
         table = {item.name: getattr(self, item.name) for item in dataclasses.fields(self)}
-        del table["origin"]
+        del table["origin"], table["folder"]
         return {key: _plain(value) for key, value in table.items()}
 
     def to_toml(self) -> str:
@@ -257,7 +266,8 @@ def _plain(value: Any) -> Any:
             return {**rest, "layers": [_plain(layer) for layer in value.layers]}
         return {"model": value.model, "options": dict(value.options), **rest}
     if isinstance(value, (ScheduleConfig, LayerConfig)):
-        table = {item.name: getattr(value, item.name) for item in dataclasses.fields(value)}
+        own = (item.name for item in dataclasses.fields(value) if item.compare)
+        table = {name: getattr(value, name) for name in own}
         options = table.pop("options")
         return {key: _plain(item) for key, item in {**table, **options}.items() if item is not None}
     if dataclasses.is_dataclass(value):  # None and () stand for keys that are not there
@@ -284,6 +294,7 @@ def load_config(
     overrides: Iterable[str] = (),
     *,
     saved: bool = False,
+    folder: Path | None = None,
 ) -> Config:
     """Reads and checks a configuration.
 
@@ -292,6 +303,7 @@ def load_config(
         overrides: texts like "sgd.lr=0.1"; the value is TOML, and a bare word is a string.
             "schedule.kind=..." and "net.model=..." first clear the keys of the kind before.
         saved: a run has written it; old names in it are read without a note.
+        folder: where files of one's own code are looked for first; None: beside the file.
 
     Returns: the configuration, with a default for every key that is not given.
 
@@ -303,7 +315,13 @@ def load_config(
     for text in overrides:
         override(table, text)
         rename(table, origin, saved)
-    return _config(table, origin)
+    return _config(table, origin, folder or _folder_of(source, origin))
+
+
+def _folder_of(source: Any, origin: str) -> Path:
+    """The folder of the file that a configuration came from; else the current one."""
+    beside = Path(origin).parent if Path(origin).suffix == ".toml" else Path()
+    return source.folder or beside if isinstance(source, Config) else beside
 
 
 def _read(source: Any) -> tuple[dict[str, Any], str]:
@@ -341,24 +359,28 @@ def _parse(text: str, origin: str) -> dict[str, Any]:
 # ---- checking -----------------------------------------------------------------------------------
 
 
-def _config(table: Table, origin: str) -> Config:
-    readers = {NetConfig: _net, LayerConfig: _layer, GroupConfig: _group, ScheduleConfig: _schedule}
+def _config(table: Table, origin: str, folder: Path) -> Config:
+    readers: dict[type, Reader] = {NetConfig: functools.partial(_net, folder=folder)}
+    readers |= {GroupConfig: _group, ScheduleConfig: _schedule}
     cfg: Config = section(Config, table, Place(origin), readers)
     if "net" not in table:
         raise Place(origin, "net").error("missing; name a model or list [[net.layers]]")
     name = table.get("name", Path(origin).stem)
     if not name or any(char in name for char in "/\\\0") or name.startswith("."):
         raise Place(origin, "name").error(f"expected a name fit for a folder, got {shown(name)}")
-    return dataclasses.replace(cfg, name=name, origin=origin)
+    return dataclasses.replace(cfg, name=name, origin=origin, folder=folder)
 
 
-def _net(table: Table, place: Place) -> NetConfig:
+def _net(table: Table, place: Place, folder: Path) -> NetConfig:
     from convnet import models  # they import the compiled backends
 
+    def layer(table: Table, place: Place) -> LayerConfig:
+        return _layer(table, place, folder)
+
     if ("model" in table) == ("layers" in table):
-        place.known(table, [item.name for item in dataclasses.fields(NetConfig)])
+        place.known(table, [item.name for item in dataclasses.fields(NetConfig) if item.compare])
         raise place.error("expected either a model or [[net.layers]]")
-    net: NetConfig = section(NetConfig, table, place, {LayerConfig: _layer})
+    net: NetConfig = section(NetConfig, table, place, {LayerConfig: layer})
     options = place.at("options")
     if "layers" in table:
         if not net.layers:
@@ -366,12 +388,24 @@ def _net(table: Table, place: Place) -> NetConfig:
         if "options" in table:
             raise options.error("only a model takes options")
         return net
-    model = models.MODELS[place.at("model").name(net.model, "model", models.MODELS)]
-    return dataclasses.replace(net, options=options.arguments(net.options, model, MODEL_GETS))
+    if is_own(net.model):
+        model = _own(net.model, place.at("model"), folder)
+    else:
+        model = models.MODELS[place.at("model").name(net.model, "model", models.MODELS)]
+    arguments = options.arguments(net.options, model, MODEL_GETS)
+    return dataclasses.replace(net, options=arguments, function=model)
 
 
-def _layer(table: Table, place: Place) -> LayerConfig:
-    from convnet.layers import LAYER_TYPES
+def _own(name: str, place: Place, folder: Path) -> Any:
+    """Code that a key names. Raises: ConfigError: it is not allowed, or not there."""
+    try:
+        return find(name, folder)
+    except OwnCodeError as error:
+        raise place.error(str(error)) from None
+
+
+def _layer(table: Table, place: Place, folder: Path) -> LayerConfig:
+    from convnet.layers import LAYER_TYPES, Layer
 
     for word in ("name", "type"):
         if word not in table:
@@ -379,16 +413,24 @@ def _layer(table: Table, place: Place) -> LayerConfig:
     name = place.at("name").convert(table["name"], str)
     kind = place.at("type").convert(table["type"], str)
     place = Place(place.origin, f"{place.key} ({brief(name)})")
-    Place(place.origin, f"{place.key}: type").name(kind, "layer type", LAYER_TYPES)
+    there = Place(place.origin, f"{place.key}: type")
+    if is_own(kind):
+        made = _own(kind, there, folder)
+        if not (isinstance(made, type) and issubclass(made, Layer)):
+            raise there.error(f'"{brief(kind)}" is no class of layers')
+    else:
+        made = LAYER_TYPES[there.name(kind, "layer type", LAYER_TYPES)]
     inputs = table.get("inputs")
     words = {"inputs": [inputs] if isinstance(inputs, str) else inputs, "share": table.get("share")}
     rest = {word: value for word, value in table.items() if word not in LAYER_WORDS}
-    options = place.arguments(rest, LAYER_TYPES[kind])
+    options = place.arguments(rest, made)
     try:
-        LAYER_TYPES[kind](**options)
+        made(**options)
     except ValueError as error:
         raise place.error(str(error)) from None
-    return section(LayerConfig, {"name": name, "type": kind, **words, "options": options}, place)
+    table = {"name": name, "type": kind, **words, "options": options}
+    layer: LayerConfig = section(LayerConfig, table, place)
+    return dataclasses.replace(layer, kind=made)
 
 
 def _group(table: Table, place: Place) -> GroupConfig:

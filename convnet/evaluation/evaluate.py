@@ -12,11 +12,14 @@ from typing import Any
 import numpy as np
 
 from convnet import backend as backends
-from convnet.config import Config, load_config
+from convnet.common.own_code import allowed
+from convnet.config import Config
 from convnet.data import DataError, Dataset, Loader, Statistics
 from convnet.evaluation.crops import crops_of, probabilities
 from convnet.evaluation.metrics import Metrics
-from convnet.nn.net import Net
+from convnet.nn.net import Net, remade
+from convnet.nn.saved import is_net
+from convnet.nn.saved import read as read_net
 from convnet.training.checkpoint import Checkpoint, check_weights, load_weights
 from convnet.training.datasets import Data, open_sets
 from convnet.training.inputs import Preparer
@@ -78,7 +81,7 @@ def open_run(
     """
     checkpoint = open_checkpoint(run, warn)
     state = checkpoint.state
-    cfg = load_config(state["config"], saved=True)
+    cfg = checkpoint.config()
     backend = backends.get_all(device or "auto")[0]
     if backend.name == "cpu":
         backends.set_threads(cfg.train.threads)
@@ -93,19 +96,29 @@ def open_run(
     return Trained(net, cfg, classes, shape, stats, checkpoint, prepare)
 
 
-def load(run: str | os.PathLike[str], device: str | None = None) -> Net:
-    """The net of a run folder or checkpoint file, with its trained weights.
+def load(run: str | os.PathLike[str], device: str | None = None, code: bool = False) -> Net:
+    """The net of a run folder or checkpoint file, with its trained weights; or of `Net.save`.
 
     Args:
-        run: a run folder (its best checkpoint, else the newest) or a checkpoint file.
+        run: a run folder (its best checkpoint, else the newest), a checkpoint file, or a file that
+            `Net.save` has written.
         device: as for `convnet.train`; None is "auto".
+        code: whether layers of one's own, "module:Class", may be imported: look at them first.
 
     Returns: a net that can predict, and be trained further with `Net.train_step`.
 
     Raises:
         CheckpointError, RunError: no usable checkpoint. DeviceError: no such device.
+        ValueError: a damaged file of a net, or one with code where that is not allowed.
     """
-    return open_run(run, device).net
+    path = Path(run)
+    with allowed(code):
+        if not path.is_file() or not is_net(path):
+            return open_run(run, device).net
+        facts, nodes, state = read_net(path)
+    step = facts.pop("step")
+    facts["device"] = device or "auto"
+    return remade(nodes, facts, {"state": state, "step": step})
 
 
 def validation_sets(nets: Sequence[Trained], data: Data = None) -> list[Dataset]:

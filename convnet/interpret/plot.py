@@ -16,7 +16,6 @@ import numpy as np
 
 from convnet.common.checks import check_int
 from convnet.common.typecheck import did_you_mean
-from convnet.config import load_config
 from convnet.data import DataError
 from convnet.data.dataset import mismatch, shown
 from convnet.evaluation.evaluate import as_warning, measure_classes, open_run, validation_sets
@@ -77,7 +76,7 @@ def read_filters(checkpoint: Checkpoint, layer: str | None = None) -> Filters:
     """
     state = checkpoint.state
     height, width, channels = state["picture"]
-    cfg = load_config(state["config"], saved=True)
+    cfg = checkpoint.config()
     shape = (height, width, channels)
     net = build_net(cfg, shape, len(state["classes"]), "cpu", sizes_only=True)
     names = [node.name for node in net.nodes if _has_filters(node)]

@@ -26,6 +26,7 @@ import numpy as np
 
 from convnet import backend
 from convnet.common.deprecated import note
+from convnet.layers.options import described
 from convnet.ops.step_state import StepState
 
 Array = Any  # numpy.ndarray or cupy.ndarray
@@ -276,6 +277,9 @@ class Layer:
         dy in another shape; and the gradients of the parameters, in their order.
         """
         raise NotImplementedError
+
+    def __repr__(self) -> str:
+        return described(self)
 
     @property
     def learns(self) -> bool:

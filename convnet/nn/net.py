@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
@@ -14,13 +16,14 @@ from convnet.common.deprecated import renamed_keyword
 from convnet.layers.graph import Node
 from convnet.layers.layer import Array
 from convnet.layers.loss import UNRANKED
-from convnet.nn import weights
+from convnet.nn import saved, weights
 from convnet.nn.eager import mean_loss
 from convnet.nn.inference import Inference
 from convnet.nn.input_gradient import input_gradient
 from convnet.nn.inputs import checked_x
 from convnet.nn.memory import training_memory
 from convnet.nn.program_table import program_table
+from convnet.nn.saved import NodeTable
 from convnet.nn.steps import Origins, Steps, alone
 from convnet.nn.summary import summary_table
 from convnet.optim.sgd import SGD
@@ -388,6 +391,54 @@ class Net(Steps):
         origin = self.find_origin(x, labels)
         return origin.node if origin else None
 
+    # ---- the net as a value ---------------------------------------------------------------------
+
+    def __repr__(self) -> str:
+        shape = "x".join(map(str, self.in_shape))
+        outputs = f" -> {self.classes} classes" if self.classes else ""
+        return (
+            f"Net({len(self.nodes)} nodes, {self.parameter_count:,} parameters, {shape}{outputs}, "
+            f"{self.device})"
+        )
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """For `copy.deepcopy` and pickle: the net on the same devices, with its state."""
+        facts = {
+            "state": None if self.sizes_only else self.state(),
+            "step": self.step,
+            "keep_gradients": self.keep_gradients,
+        }
+        options = {
+            "in_shape": self.in_shape,
+            "devices": [backend.device for backend in self.backends],
+            "seed": self.seed,
+            "trace": self.trace,
+            "sizes_only": self.sizes_only,
+            "precision": self.precision,
+        }
+        return remade, (saved.tables(self.nodes), options, facts)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Writes the net to one file: its layers, and parameters and velocities.
+
+        `convnet.load` reads it. A layer of your own is kept by its name, "module:Class", and its
+        arguments by the attributes of the same names.
+
+        Args:
+            path: a file, .safetensors; one that is there is replaced at once.
+
+        Raises:
+            ValueError: a layer whose options are not plain values, or no attributes of it.
+            OSError: it cannot be written.
+        """
+        facts = {
+            "in_shape": list(self.in_shape),
+            "seed": self.seed,
+            "precision": self.precision,
+            "step": self.step,
+        }
+        saved.save(Path(path), facts, self.nodes, self.state())
+
     # ---- saving ---------------------------------------------------------------------------------
 
     @_on_own_backend
@@ -423,6 +474,22 @@ class Net(Steps):
             self.forget_divergence()
         weights.load(self.splits, {key: state[key] for key in state if key not in problems})
         return list(problems.values())
+
+
+def remade(nodes: Sequence[NodeTable], options: Mapping[str, Any], facts: Mapping[str, Any]) -> Net:
+    """A net of tables, on its devices and with its state.
+
+    Args:
+        nodes: of `convnet.nn.saved.tables`.
+        options: keyword arguments of `Net`.
+        facts: "state", "step", and "keep_gradients" where it is set.
+    """
+    net = Net([table.node() for table in nodes], **options)
+    if facts["state"] is not None:
+        net.load_state(facts["state"])
+    net.step = facts["step"]
+    net.keep_gradients = facts.get("keep_gradients", False)
+    return net
 
 
 def _parts(count: int, batch: int) -> list[slice]:

@@ -69,6 +69,11 @@ class SGD:
         self._own = ParameterRates()
         self._state: StepState | None = None  # of updates that are given none
 
+    def __repr__(self) -> str:
+        rates = ("lr", "momentum", "weight_decay")
+        shown = ", ".join(f"{name}={getattr(self, name):g}" for name in rates)
+        return f"{type(self).__name__}({shown}, {len(self.params)} parameters)"
+
     @property
     def rates(self) -> tuple[float, float, float]:
         """lr, momentum and weight decay."""

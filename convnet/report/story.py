@@ -135,7 +135,7 @@ def gather(
 def _of_checkpoint(story: Story, checkpoint: Checkpoint) -> Story:
     """Adds what a checkpoint says."""
     state = checkpoint.state
-    saved = load_config(state["config"], saved=True)
+    saved = checkpoint.config()
     classes = tuple(state["classes"])
     try:
         filters = read_filters(checkpoint)

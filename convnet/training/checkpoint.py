@@ -24,11 +24,13 @@ from convnet.common.files import TEMPORARY, replace, sync_folder
 from convnet.common.reading import parse_json
 from convnet.common.tensor_header import header_of, read_tensors, sha256_of
 from convnet.common.typecheck import MismatchError, convert, shown
+from convnet.config import Config, load_config
 from convnet.data import Statistics
 from convnet.nn.net import Net
 from convnet.nn.weights import misfits
 
 FORMAT = 1
+CHECKPOINTS = "checkpoints"  # the folder in that of a run
 _NOT_OURS = "or none of convnet's"
 _STATISTICS = "statistics:"  # begins the names of the arrays that are statistics of the data
 _NAME = re.compile(r"step-(\d+)\.safetensors")
@@ -61,6 +63,18 @@ class Checkpoint:
         """The parameters and velocities, as `Net.load_state` takes them."""
         arrays = self.arrays.items()
         return {name: array for name, array in arrays if not name.startswith(_STATISTICS)}
+
+    @property
+    def run(self) -> Path | None:
+        """The folder of its run, where the file still lies in one."""
+        return self.path.parent.parent if self.path.parent.name == CHECKPOINTS else None
+
+    def config(self) -> Config:
+        """The configuration that it was trained with; the run's files of own code are beside it.
+
+        Raises: ConfigError: it cannot be used, or names code where that is not allowed.
+        """
+        return load_config(self.state["config"], saved=True, folder=self.run)
 
     def statistics(self) -> Statistics:
         """The statistics of the training data.

@@ -14,6 +14,7 @@ from convnet.data.augment import crop_size
 from convnet.data.sources import PUBLISHED
 from convnet.layers import LAYER_TYPES, Loss
 from convnet.nn.net import Net, Node
+from convnet.nn.saved import tables, type_name
 from convnet.optim.param_groups import Groups
 from convnet.training.datasets import Data, open_sets
 from convnet.training.inputs import Shape
@@ -46,10 +47,21 @@ def build_net(
             net = Net([_node(layer) for layer in cfg.net.layers], in_shape, **options)
         else:
             options |= {} if classes is None else {"classes": classes}
-            model = models.MODELS[cfg.net.model]
+            model = cfg.net.function or models.MODELS[cfg.net.model]
             net = model(in_shape=in_shape, **options, **cfg.net.options)
     except ValueError as error:
         raise ConfigError(f"{cfg.origin}: net: {error}") from None
+    return check_net(cfg, net, classes)
+
+
+def check_net(cfg: Config, net: Net, classes: int | None) -> Net:
+    """A net that fits the data, with the settings and rates of a configuration.
+
+    Args:
+        cfg: its `net.lr_mult`, `sgd.groups` and `step` are used; classes: as for `build_net`.
+
+    Raises: ConfigError: it has no loss, other classes, or keys name layers that it has not.
+    """
     losses = [(node.name, node.layer) for node in net.nodes if isinstance(node.layer, Loss)]
     if not losses:
         raise ConfigError(f"{cfg.origin}: net: expected a loss at the end of the net, got none")
@@ -67,8 +79,23 @@ def build_net(
 
 
 def _node(layer: LayerConfig) -> Node:
-    kind = LAYER_TYPES[layer.type]
+    kind = layer.kind or LAYER_TYPES[layer.type]
     return Node(layer.name, kind(**layer.options), layer.inputs, layer.share)
+
+
+def layers_of(net: Net) -> tuple[LayerConfig, ...]:
+    """The nodes of a net as a configuration has them.
+
+    Raises: ConfigError: a layer that does not keep an argument as an attribute of the same name.
+    """
+    try:
+        found = tables(net.nodes)
+    except ValueError as error:
+        raise ConfigError(f"net: {error}") from None
+    return tuple(
+        LayerConfig(t.name, type_name(t.layer), t.inputs, t.share, t.options, t.layer)
+        for t in found
+    )
 
 
 def param_groups(cfg: Config, net: Net) -> Groups:

@@ -153,7 +153,7 @@ def config_of(checkpoint: Checkpoint) -> Config:
     Raises: CheckpointError: it cannot be used, for example for keys of a later version.
     """
     try:
-        cfg = load_config(checkpoint.state["config"], saved=True)
+        cfg = checkpoint.config()
         return replace(cfg, origin=str(checkpoint.path))
     except ConfigError as error:
         version = checkpoint.state.get("version", "unknown")

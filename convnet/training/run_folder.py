@@ -19,9 +19,10 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from convnet.common.files import is_open, lock, replace
+from convnet.common.own_code import is_own
 from convnet.common.reading import LINES, open_handle, parse_json, read_bytes
 from convnet.config import Config, load_config
-from convnet.training.checkpoint import Checkpoint, Checkpoints, read
+from convnet.training.checkpoint import CHECKPOINTS, Checkpoint, Checkpoints, read
 
 CONFIG, METRICS, LOG = "config.toml", "metrics.jsonl", "log.txt"
 
@@ -36,7 +37,7 @@ class RunFolder:
     def __init__(self, path: Path, keep: int, new: bool) -> None:
         self.path = path
         self.records = 0  # lines of metrics.jsonl
-        self.checkpoints = Checkpoints(path / "checkpoints", keep)
+        self.checkpoints = Checkpoints(path / CHECKPOINTS, keep)
         try:
             self._lock = lock(path)
         except BlockingIOError:
@@ -69,7 +70,18 @@ class RunFolder:
         folder.mkdir(parents=True, exist_ok=True)
         run = cls(folder, cfg.train.keep, new=True)
         run.use_config(cfg)
+        run._keep_code(cfg)
         return run
+
+    def _keep_code(self, cfg: Config) -> None:
+        """Copies the files of code of one's own that lie beside the configuration."""
+        names = [cfg.net.model, *(layer.type for layer in cfg.net.layers)]
+        for name in dict.fromkeys(name for name in names if is_own(name)):
+            file = Path(*name.partition(":")[0].split(".")).with_suffix(".py")
+            source = (cfg.folder or Path()) / file
+            if source.is_file():
+                (self.path / file).parent.mkdir(parents=True, exist_ok=True)
+                replace(self.path / file, source.read_bytes())
 
     @classmethod
     def resume(cls, path: str | os.PathLike[str]) -> RunFolder:

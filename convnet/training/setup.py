@@ -16,6 +16,7 @@ from convnet.backend import Backend
 from convnet.common.typecheck import shown
 from convnet.config import Config, ConfigError
 from convnet.data import Dataset, Loader, Statistics, statistics
+from convnet.data.augment import crop_size
 from convnet.data.workers.pool import auto_workers, usable_cpus
 from convnet.nn.memory import Fit, checked
 from convnet.nn.net import Net
@@ -28,7 +29,7 @@ from convnet.training.data_parallel import Parallel
 from convnet.training.datasets import Data, open_sets
 from convnet.training.finetune import Taken, take_weights
 from convnet.training.inputs import Preparer
-from convnet.training.nets import build_net, param_groups
+from convnet.training.nets import build_net, check_net, param_groups
 from convnet.training.resume import differences
 from convnet.training.staging import UPLOADS
 
@@ -109,6 +110,7 @@ def build(
     stats: Statistics | None = None,
     ranks: Ranks | None = None,
     init: Checkpoint | None = None,
+    given: Net | None = None,
 ) -> Parts:
     """Opens the data and makes net, optimiser, schedule and loaders.
 
@@ -119,6 +121,7 @@ def build(
         stats: of the training data, where they are known.
         ranks: the processes that train together; by default this one alone.
         init: gives the net its first weights where they fit.
+        given: the net to train, which the configuration describes; None: one is made of it.
 
     Raises:
         ConfigError, DataError, DeviceError; MemoryNeedError: training takes more than there is.
@@ -131,7 +134,11 @@ def build(
     train, validation = open_sets(cfg, data)
     _check_batch(cfg, len(train), ranks)
     memory = _checked_memory(cfg, device, train, ranks)
-    net = build_net(cfg, train.shape, len(train.classes), device)
+    if given is None:
+        net = build_net(cfg, train.shape, len(train.classes), device)
+    else:
+        net = check_net(cfg, given, len(train.classes))
+        _check_input(cfg, net, train)
     taken = None if init is None else take_weights(net, init)
     stats = stats or statistics(train, cfg.data.mean, colour=cfg.augment.colour_noise > 0)
     schedule = cfg.schedule
@@ -163,6 +170,15 @@ def build(
         memory=memory,
         taken=taken,
     )
+
+
+def _check_input(cfg: Config, net: Net, train: Dataset) -> None:
+    shape = (*crop_size(train.shape, cfg.augment), train.shape[2])
+    if net.in_shape != shape:
+        raise ConfigError(
+            f"{cfg.origin}: net: expected a net of inputs {shape}, as the data and the crop give, "
+            f"got one of {net.in_shape}"
+        )
 
 
 def _check_batch(cfg: Config, images: int, ranks: Ranks) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import shlex
 import warnings
@@ -12,7 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from convnet import backend as backends
+from convnet.common.own_code import allowed
 from convnet.config import Config, ConfigError, load_config
+from convnet.config.schema import NetConfig
 from convnet.data.dataset import expanded
 from convnet.nn.net import Net
 from convnet.optim.sgd import DivergedError
@@ -24,6 +27,8 @@ from convnet.training.callbacks import Record
 from convnet.training.checkpoint import Checkpoint
 from convnet.training.datasets import Data, with_path
 from convnet.training.display import Display, StuckHint
+from convnet.training.nets import layers_of
+from convnet.training.notebook import page
 from convnet.training.progress import Reporter
 from convnet.training.resume import Resumption, resumption
 from convnet.training.run_folder import NoFolder, RunFolder, open_checkpoint
@@ -32,7 +37,7 @@ from convnet.training.signals import Signals
 from convnet.training.trainer import Trainer
 
 
-@dataclass
+@dataclass(repr=False)
 class TrainResult:
     """What `convnet.train` returns.
 
@@ -62,6 +67,21 @@ class TrainResult:
     reason: str = ""
     signal: int = 0
 
+    def __repr__(self) -> str:
+        return f"TrainResult({self._title()})"
+
+    def _repr_html_(self) -> str:
+        """For notebooks: the curves, and a row for each epoch."""
+        return page(self._title(), self.history)
+
+    def _title(self) -> str:
+        words = [self.status]
+        if self.best is not None and "val_top1" in self.best:
+            words.append(f"best top-1 {self.best['val_top1']:.2f} % in epoch {self.best['epoch']}")
+        return ", ".join(
+            [*words, f"{self.images_per_s:.0f} images/s", self.device, str(self.run_dir)]
+        )
+
 
 def train(
     cfg: str | os.PathLike[str] | Mapping[str, Any] | Config | None = None,
@@ -74,6 +94,8 @@ def train(
     callbacks: Sequence[Callable[[Record], Any]] = (),
     overrides: Iterable[str] = (),
     quiet: bool = False,
+    net: Net | str | None = None,
+    code: bool = False,
 ) -> TrainResult:
     """Trains a net and keeps configuration, metrics, log and checkpoints in the folder of the run.
 
@@ -96,6 +118,9 @@ def train(
             returning True; see also `convnet.training.callbacks.Callback`.
         overrides: texts like "sgd.lr=0.1", as for `--set`.
         quiet: print warnings only.
+        net: a net to train in the place of the configuration's, on its own device; or the name of
+            a function that makes one, "package.module:function".
+        code: whether code of one's own that the configuration names, "module:Class", may run.
 
     Returns:
         The result; also of a run that diverged or was interrupted by SIGINT, SIGTERM or SIGHUP.
@@ -110,12 +135,18 @@ def train(
     """
     if epochs is not None:
         overrides = [*overrides, f"train.epochs={epochs}"]
-    with jobs.ranks().guard() as ranks:
+    given = net if isinstance(net, Net) else None
+    if given is not None:
+        device = _device_of(given, device)
+    with allowed(code or net is not None), jobs.ranks().guard() as ranks:
         reporter = Reporter(quiet or not ranks.first)
-        job = _Job(jobs.local_device(device or "auto", ranks), data, callbacks, reporter, ranks)
+        on = jobs.local_device(device or "auto", ranks)
+        job = _Job(on, data, callbacks, reporter, ranks, given)
         with contextlib.closing(reporter):
             if resume is None:
-                return job.begin(run_dir, lambda: _config(cfg, overrides, data, init))
+                return job.begin(run_dir, lambda: _config(cfg, overrides, data, init, net))
+            if net is not None:
+                raise ConfigError("net: cannot be given with resume: the run says what its net is")
             if run_dir is not None:
                 raise ConfigError("run_dir: cannot be given with resume, which names the folder")
             if init is not None:
@@ -125,11 +156,27 @@ def train(
             )
 
 
-def _config(cfg: Any, overrides: Iterable[str], data: Data, init: Any) -> Config:
+def _device_of(net: Net, device: str | None) -> str:
+    """The device of a net. Raises: ConfigError: another one is asked for."""
+    if device not in (None, "auto", net.device):
+        raise ConfigError(f"device: expected that of the net, {net.device}, got {device}")
+    return net.device
+
+
+def _config(
+    cfg: Any, overrides: Iterable[str], data: Data, init: Any, net: Net | str | None
+) -> Config:
     """The configuration of a new run; the paths in it are absolute."""
     if cfg is None:
         raise ConfigError("train: expected a configuration file, a preset or a run to resume")
+    if isinstance(net, str):
+        overrides = [f"net.model={json.dumps(net)}", *overrides]
+    if net is not None and isinstance(cfg, Mapping) and "net" not in cfg:
+        cfg = {**cfg, "net": {"model": "small"}}
     read = with_path(load_config(cfg, overrides), data)
+    if isinstance(net, Net):
+        layers = layers_of(net)
+        read = replace(read, net=replace(NetConfig(layers=layers), lr_mult=read.net.lr_mult))
     path = os.fspath(init) if init is not None else read.net.init
     return replace(
         read, net=replace(read.net, init=str(expanded(path).absolute()) if path else path)
@@ -145,6 +192,7 @@ class _Job:
     callbacks: Sequence[Callable[[Record], Any]]
     reporter: Reporter
     ranks: Ranks
+    net: Net | None = None
 
     def begin(
         self, run_dir: str | os.PathLike[str] | None, config: Callable[[], Config]
@@ -201,7 +249,7 @@ class _Job:
         init = None if checkpoint else ranks.from_first(lambda: self._first_weights(cfg))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", LinkWarning)  # shown below
-            parts = build(cfg, self.device, self.data, stats, ranks, init)
+            parts = build(cfg, self.device, self.data, stats, ranks, init, self.net)
         parts.loader.warn = parts.validation_loader.warn = reporter.warn
         parts.net.programs.warn = reporter.warn
         self._show(parts)
@@ -248,7 +296,9 @@ class _Job:
         if not cfg.net.init:
             return None
         source = open_checkpoint(cfg.net.init, self.reporter.warn)
-        before = load_config(source.state["config"], saved=True).data
+        # Its net may be of code, which is not needed for the data.
+        described = {**source.state["config"], "net": {"model": "small"}}
+        before = load_config(described, saved=True).data
         for key in ("mean", "scale"):
             then, now = getattr(before, key), getattr(cfg.data, key)
             if then != now:
