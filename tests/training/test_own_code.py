@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 import re
+import sys
+import types
 from pathlib import Path
 
 import numpy as np
@@ -72,10 +75,8 @@ def images(count: int = 30) -> list[ArrayDataset]:
 def test_the_page_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs/own-code.md").read_text(), re.DOTALL)
     names = {"RUN": tmp_path / "run", "FILE": tmp_path / "net.safetensors", "__name__": "page"}
-    module = type(re)("page")
+    module = types.ModuleType("page")
     vars(module).update(names)
-    import sys
-
     sys.modules["page"] = module  # as the notebook in which it would be typed
     try:
         for block in blocks:
@@ -154,7 +155,7 @@ def test_damaged_files_of_nets(tmp_path: Path) -> None:
     content = path.read_bytes()
     for damaged in (content[:-9], content.replace(b'type\\": \\"conv', b'type\\": \\"cone')):
         path.write_bytes(damaged)
-        with pytest.raises(ValueError, match="damaged|unknown layer type"):
+        with pytest.raises(ValueError, match=r"damaged|unknown layer type"):
             convnet.load(path, "cpu")
 
 
@@ -172,8 +173,6 @@ def test_short_reprs() -> None:
 def test_every_layer_keeps_its_arguments(kind: type[Layer]) -> None:
     values = {"filters": 4, "size": 3, "units": 4, "stride": 2, "n": 3, "alpha": 0.5, "std": 1.0}
     values |= {"height": 2, "width": 2, "start": 1, "stop": 3, "channels": 4}
-    import inspect
-
     parameters = inspect.signature(kind.__init__).parameters.values()
     needed = {
         p.name: values[p.name] for p in parameters if p.default is p.empty and p.name in values
