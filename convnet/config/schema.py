@@ -34,7 +34,7 @@ class DataConfig:
     """What to train on.
 
     Attributes:
-        source: the format of the data.
+        source: the format of the data; "given": `convnet.train` was given the sets themselves.
         path: a folder or file; empty: $CONVNET_DATA, the system's data sets, the user's cache, the
             packaged sample.
         size: (height, width) in pixels of the images of a folder: the shorter side is resized to
@@ -47,7 +47,9 @@ class DataConfig:
             process; "auto": by the number of CPUs); changes no result.
     """
 
-    source: Literal["fashion-mnist", "mnist", "cifar10", "cifar100", "folder"] = "fashion-mnist"
+    source: Literal["fashion-mnist", "mnist", "cifar10", "cifar100", "folder", "given"] = (
+        "fashion-mnist"
+    )
     path: str = ""
     size: tuple[int, int] = setting((0, 0), low=0, high=4096)
     val_fraction: float = setting(0.1, above=0, below=1)

@@ -13,11 +13,13 @@ from convnet.common.deprecated import renamed_members
 from convnet.data.dataset import ArrayDataset, DataError, Dataset
 from convnet.data.folder.image_folder import FolderDataset
 from convnet.data.image import read_image
+from convnet.data.indexable import from_indexable
 from convnet.data.loader import Batch, Loader
 from convnet.data.packed.dataset import PackedDataset
 from convnet.data.sources import open_data
 from convnet.data.statistics import statistics
 from convnet.data.sums import Statistics
+from convnet.data.webdataset import WebDataset
 
 __all__ = [
     "ArrayDataset",
@@ -28,6 +30,8 @@ __all__ = [
     "Loader",
     "PackedDataset",
     "Statistics",
+    "WebDataset",
+    "from_indexable",
     "open_data",
     "read_image",
     "statistics",

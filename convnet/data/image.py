@@ -129,6 +129,16 @@ def decode(source: Path | BinaryIO, name: str, size: tuple[int, int], channels: 
     return pixels.reshape(*size, channels)
 
 
+def fitted(image: Image.Image, name: str, size: tuple[int, int], channels: int) -> Images:
+    """An image that is open already, as `decode` gives it, uint8 [H, W, channels].
+
+    Raises: ImageError: as `decode`.
+    """
+    with _decoding(image, name):
+        pixels = np.asarray(_fit(_eight_bits(image, name), None, size, channels))
+    return pixels.reshape(*size, channels)
+
+
 def check_file(path: Path, name: str) -> tuple[int, int]:
     """Looks at the header and the end of an image file, without decoding it where they suffice.
 

@@ -18,6 +18,7 @@ from convnet.data.packed.shards import WORK
 # Test accuracy, in %, that the preset `fashion-mnist` reaches on the packaged sample.
 SAMPLE_ACCURACY: float | None = 87.0
 
+GIVEN = "given"  # as a source: the sets were given to `convnet.train`, in Python
 PACKAGED = "sample"  # as a path: the sample of Fashion-MNIST that comes with the package
 SAMPLE_FOLDER = Path(__file__).parent / "sample"
 _SYSTEM_FOLDER = Path("/usr/share/datasets")
@@ -69,7 +70,14 @@ def open_data(cfg: DataConfig) -> tuple[Dataset, Dataset]:
     Raises:
         DataError: no data there, or damaged data; or `cfg.size` for a set of fixed size.
     """
-    if cfg.source == "folder":
+    if cfg.source == GIVEN and not cfg.path:
+        raise mismatch(
+            "data.source",
+            "the sets that the run was given in Python (data=(training set, validation set)), or "
+            "a path with --data",
+            "neither: no other data take their place",
+        )
+    if cfg.source in ("folder", GIVEN):
         folder = _folder_path(cfg)
         if is_packed(folder):
             return open_packed(folder, cfg.size)

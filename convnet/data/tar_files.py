@@ -12,7 +12,7 @@ from collections.abc import Container
 from convnet.common.reading import Budget, Limit
 from convnet.data.inflate import DamagedError, Stream, read_up_to
 
-_BLOCK = 512
+BLOCK = 512
 _CHUNK = 1 << 20  # bytes passed over at a time
 _MEMBERS = Limit(10_000, "members in an archive")
 _FILE_TYPES = (b"0", b"\0")
@@ -33,19 +33,19 @@ def read_members(stream: Stream, names: Container[str], limit: Limit) -> dict[st
     found: dict[str, bytes] = {}
     members = Budget(_MEMBERS)
     first = True
-    while len(header := stream.read(_BLOCK)) == _BLOCK and header.strip(b"\0"):
+    while len(header := stream.read(BLOCK)) == BLOCK and header.strip(b"\0"):
         members.spend()
-        name, size, is_file = _parse(header)
+        name, size, is_file = parse_header(header)
         if is_file and name in names:
             if name in found:
                 raise DamagedError(f"{name} comes twice")
             limit.check(size)
             found[name] = _take(stream, size)
-            _take(stream, -size % _BLOCK)
+            _take(stream, -size % BLOCK)
         else:
-            _pass_over(stream, size + -size % _BLOCK)
+            _pass_over(stream, size + -size % BLOCK)
         first = False
-    if len(header) < _BLOCK:
+    if len(header) < BLOCK:
         if first:
             raise DamagedError("not a tar archive")
         raise EOFError
@@ -54,8 +54,11 @@ def read_members(stream: Stream, names: Container[str], limit: Limit) -> dict[st
     return found
 
 
-def _parse(header: bytes) -> tuple[str, int, bool]:
-    """Name, size, and whether it is a regular file."""
+def parse_header(header: bytes) -> tuple[str, int, bool]:
+    """Name, size, and whether it is a regular file.
+
+    Raises: DamagedError: no header of a tar archive.
+    """
     said = _octal(header[148:156])
     if said != sum(header) - sum(header[148:156]) + 8 * ord(" "):
         raise DamagedError("a header that is damaged, or none of a tar archive")

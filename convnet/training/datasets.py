@@ -5,22 +5,39 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 from convnet.config import Config
-from convnet.data import DataError, Dataset, open_data
+from convnet.data import DataError, Dataset, from_indexable, open_data
 from convnet.data.dataset import expanded
 from convnet.data.sources import PACKAGED
 
-Data = str | os.PathLike[str] | Sequence[Dataset] | None
+Data = str | os.PathLike[str] | Sequence[Any] | None
 
 
 def with_path(cfg: Config, data: Data) -> Config:
     """The configuration with `data.path` replaced by `data`, if that is a path, and absolute, so
-    that a run can be resumed from another folder."""
+    that a run can be resumed from another folder. Of sets it says that they were given."""
+    if data is not None and not isinstance(data, (str, os.PathLike)):
+        height, width, _ = sets_of(data)[0].shape
+        given = replace(cfg.data, source="given", path="", size=(height, width))
+        return replace(cfg, data=given)
     path = os.fspath(data) if isinstance(data, (str, os.PathLike)) else cfg.data.path
     if path and not (path == PACKAGED and cfg.data.source == "fashion-mnist"):
         path = str(expanded(path).absolute())
     return replace(cfg, data=replace(cfg.data, path=path))
+
+
+def sets_of(data: Sequence[Any]) -> tuple[Dataset, Dataset]:
+    """The training and the validation set of a pair: each a data set, a pair of arrays (images,
+    labels), or anything else that `convnet.data.from_indexable` takes.
+
+    Raises: DataError: no pair, or no data sets.
+    """
+    if len(data) != 2:
+        raise DataError(f"data: expected (training set, validation set), got {len(data)} of them")
+    train, validation = (d if isinstance(d, Dataset) else from_indexable(d) for d in data)
+    return train, validation
 
 
 def open_sets(cfg: Config, data: Data = None) -> tuple[Dataset, Dataset]:
@@ -28,14 +45,14 @@ def open_sets(cfg: Config, data: Data = None) -> tuple[Dataset, Dataset]:
 
     Args:
         cfg: its `data` table.
-        data: a path that replaces `data.path`, or the two sets themselves.
+        data: a path that replaces `data.path`, or the two sets themselves; see `sets_of`.
 
     Raises:
         DataError: missing, damaged or unsuitable data.
     """
     if data is None or isinstance(data, (str, os.PathLike)):
         return open_data(with_path(cfg, data).data)
-    train, validation = data
+    train, validation = sets_of(data)
     if train.shape != validation.shape or train.classes != validation.classes:
         raise DataError(
             f"validation data: expected {train.shape} and {len(train.classes)} classes as in the "

@@ -7,6 +7,7 @@ value.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from enum import Enum
@@ -127,6 +128,8 @@ def resumption(
         CheckpointError: the configuration in the checkpoint cannot be used.
     """
     begun = run_config(folder) if checkpoint is None else config_of(checkpoint)
+    if data is not None and not isinstance(data, (str, os.PathLike)):
+        begun = with_path(begun, data)  # runs of before did not say that their sets were given
     there = run_config(folder) if (folder / CONFIG).is_file() else begun
     wanted = with_path(load_config(there if cfg is None else cfg, overrides), data)
     if not wanted.data.path:

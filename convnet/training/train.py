@@ -25,7 +25,7 @@ from convnet.parallel.ranks import Ranks
 from convnet.training import tensorboard
 from convnet.training.callbacks import Record
 from convnet.training.checkpoint import Checkpoint
-from convnet.training.datasets import Data, with_path
+from convnet.training.datasets import Data, sets_of, with_path
 from convnet.training.display import Display, StuckHint
 from convnet.training.nets import layers_of
 from convnet.training.notebook import page
@@ -113,7 +113,9 @@ def train(
         run_dir: the folder of the run; by default runs/<date>-<time>-<name>.
         resume: the folder of a run to continue from its newest undamaged checkpoint.
         init: replaces `net.init`: a run or checkpoint whose weights are taken where they fit.
-        data: a path that replaces `data.path`, or (training set, validation set).
+        data: a path that replaces `data.path`, or (training set, validation set), each a data set
+            of `convnet.data`, a pair of arrays (images, labels), or one of PyTorch's or Hugging
+            Face's (see `convnet.data.from_indexable`).
         callbacks: each is called with every line of metrics.jsonl as a dict, and ends the run by
             returning True; see also `convnet.training.callbacks.Callback`.
         overrides: texts like "sgd.lr=0.1", as for `--set`.
@@ -135,6 +137,8 @@ def train(
     """
     if epochs is not None:
         overrides = [*overrides, f"train.epochs={epochs}"]
+    if data is not None and not isinstance(data, (str, os.PathLike)):
+        data = sets_of(data)  # once: it may read every label
     given = net if isinstance(net, Net) else None
     if given is not None:
         device = _device_of(given, device)

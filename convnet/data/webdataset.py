@@ -1,0 +1,164 @@
+"""Shards as WebDataset has them: tar files in which an image and its label have one name.
+
+    000017.jpg  000017.cls          or 000017.png 000017.json, where the label is a key of the JSON
+
+The headers are read once; an image is read at its offset when it is asked for. Names, sizes and
+texts are whatever somebody wrote: each shard has a budget.
+Source: https://github.com/webdataset/webdataset.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import BinaryIO, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from convnet.common.reading import Budget, BudgetError, Limit, open_file, parse_json
+from convnet.data.dataset import DataError, Dataset, Images, check_labels, mismatch, readable
+from convnet.data.image import decode, quiet_pillow
+from convnet.data.inflate import DamagedError
+from convnet.data.tar_files import BLOCK, parse_header
+
+_MEMBERS = Limit(10_000_000, "members in a shard")
+_LABEL = Limit(1 << 20, "bytes in a label")
+_IMAGES = ("jpg", "jpeg", "png", "webp", "ppm")
+_KEYS = ("cls", "label", "class")  # of a label in JSON
+
+
+class _Place(NamedTuple):
+    """Where a member lies: the shard, the offset and the length."""
+
+    shard: int
+    offset: int
+    length: int
+
+
+class WebDataset(Dataset):
+    """Images in the shards of a WebDataset.
+
+    Args:
+        shards: .tar files, in order; not compressed.
+        size: (height, width) of the images: the shorter side is scaled to cover it, and the centre
+            is taken.
+        classes: names of the classes; None: the numbers, or, where labels are texts, the texts
+            sorted.
+        channels: 3 for red, green and blue; 1 for grey.
+
+    Raises: DataError: damaged, or an image without a label.
+    """
+
+    def __init__(
+        self,
+        shards: Sequence[str | os.PathLike[str]],
+        size: tuple[int, int],
+        classes: Sequence[str] | None = None,
+        channels: int = 3,
+    ) -> None:
+        self.paths = [Path(shard) for shard in shards]
+        self.shape = (*size, channels)
+        self._places: list[_Place] = []
+        labels: list[int | str] = []
+        for number, path in enumerate(self.paths):
+            with readable(path):
+                self._index(number, path, labels)
+        if not labels:
+            raise DataError("WebDataset: expected images with labels in the shards, got none")
+        self.classes, numbers = _numbered(labels, classes)
+        self.description = f"WebDataset of {len(self.paths)} shards, {len(labels)} images"
+        self.labels = check_labels(numbers, len(self.classes), self.description)
+
+    def _index(self, number: int, path: Path, labels: list[int | str]) -> None:
+        """Notes the images of a shard and reads their labels."""
+        groups: dict[str, dict[str, _Place]] = {}
+        with open_file(path) as file:
+            try:
+                for name, offset, length in _members(file):
+                    folder, _, base = name.rpartition("/")
+                    stem, _, kind = base.partition(".")
+                    group = groups.setdefault(f"{folder}/{stem}", {})
+                    group[kind.lower()] = _Place(number, offset, length)
+                for stem, group in groups.items():
+                    image = next((group[kind] for kind in _IMAGES if kind in group), None)
+                    if image is not None:
+                        labels.append(_label(file, group, f"{path}: {stem.lstrip('/')}"))
+                        self._places.append(image)
+            except (DamagedError, BudgetError) as error:
+                raise mismatch(path, "a sound tar file", str(error)) from None
+            except EOFError:
+                raise mismatch(path, "a sound tar file", "one that ends early") from None
+
+    def read(self, indices: npt.NDArray[np.int64] | Sequence[int]) -> Images:
+        height, width, channels = self.shape
+        images = np.empty((len(indices), height, width, channels), np.uint8)
+        with quiet_pillow():
+            for at, index in enumerate(indices):
+                place = self._places[int(index)]
+                path = self.paths[place.shard]
+                with readable(path), open_file(path) as file:
+                    file.seek(place.offset)
+                    content = io.BytesIO(file.read(place.length))
+                images[at] = decode(content, f"{path}: image {index}", (height, width), channels)
+        return images
+
+
+def _members(file: BinaryIO) -> Iterator[tuple[str, int, int]]:
+    """Name, offset and length of each regular file in a tar file."""
+    members, offset = Budget(_MEMBERS), 0
+    end = os.fstat(file.fileno()).st_size
+    while offset < end:
+        file.seek(offset)
+        header = file.read(BLOCK)
+        if len(header) < BLOCK:
+            raise EOFError
+        if not header.strip(b"\0"):
+            return
+        members.spend()
+        name, size, is_file = parse_header(header)
+        if offset + BLOCK + size > end:
+            raise EOFError
+        if is_file:
+            yield name, offset + BLOCK, size
+        offset += BLOCK + size + -size % BLOCK
+
+
+def _label(file: BinaryIO, group: dict[str, _Place], name: str) -> int | str:
+    """The label of an image: the text of .cls, or a key of .json."""
+    for kind in ("cls", "json"):
+        if kind not in group:
+            continue
+        _LABEL.check(group[kind].length)
+        file.seek(group[kind].offset)
+        text = file.read(group[kind].length).decode("utf-8", "replace").strip()
+        if kind == "cls":
+            return int(text) if text.isdecimal() and len(text) < 10 else text
+        try:
+            table = parse_json(text)
+        except ValueError as error:
+            raise mismatch(f"{name}.json", "JSON", str(error)) from None
+        for key in _KEYS:
+            if isinstance(table, dict) and isinstance(table.get(key), int | str):
+                return table[key]
+        raise mismatch(f"{name}.json", f"a label, as one of {', '.join(_KEYS)}", "none of them")
+    raise mismatch(name, "a label, .cls or .json", "an image without")
+
+
+def _numbered(
+    labels: list[int | str], classes: Sequence[str] | None
+) -> tuple[tuple[str, ...], list[int]]:
+    """The names of the classes, and the labels as numbers of them."""
+    texts = [label for label in labels if isinstance(label, str)]
+    if not texts:
+        count = max(int(label) for label in labels) + 1
+        names = tuple(map(str, range(min(count, 1 << 20)))) if classes is None else tuple(classes)
+        return names, [int(label) for label in labels]
+    names = tuple(sorted({str(label) for label in labels})) if classes is None else tuple(classes)
+    places = {name: number for number, name in enumerate(names)}
+    for label in labels:
+        if str(label) not in places:
+            raise DataError(f"WebDataset: the class {str(label)[:60]!a} is none of those given")
+    return names, [places[str(label)] for label in labels]
