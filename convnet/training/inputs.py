@@ -59,11 +59,13 @@ class Preparer:
         with backends.use(self.backend), self._uploads.put(sent) as there:
             images, offsets, mirror, noise, labels = there
             self.labels[...] = labels
-            options = {"crop": self.crop, "noise": noise, "scale": self.scale, "out": x}
-            ops.augment(images, offsets, mirror, self._mean, **options)
-            if self._channel_scale is not None:
-                x *= self._channel_scale
-            return x
+            options = {"crop": self.crop, "noise": noise, "scale": self.scale}
+            if self._channel_scale is None:
+                return ops.augment(images, offsets, mirror, self._mean, **options, out=x)
+            wide = x if x.dtype == np.float32 else None
+            wide = ops.augment(images, offsets, mirror, self._mean, **options, out=wide)
+            wide *= self._channel_scale
+            return wide if wide is x else ops.convert(wide, "bfloat16", out=x)
 
     def _room_for(self, count: int) -> tuple[Array, Array]:
         """Arrays for the input and the labels of a batch, parts of the largest so far."""
