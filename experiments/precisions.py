@@ -4,6 +4,7 @@
     python experiments/precisions.py --config folder --data DIR --seeds 1 --results FILE
 
 A run that is in the results file, one line of JSON each, is not made again; `--report` makes none.
+Tables are of the seeds that have run in both.
 
 The same runs with `train.precision` fp32 and bf16, which differ in nothing else: accuracy and loss
 at the end, the losses of the epochs, and, in the nets as they were trained, the share of zeros
@@ -64,7 +65,7 @@ def run(cfg: Config, data: str | None) -> dict[str, Any]:
         result = convnet.train(cfg, "cpu", run_dir=folder, data=data, quiet=True)
     if result.status != "done":
         raise SystemExit(f"precisions: the run was {result.status}; nothing was kept of it")
-    names = ("loss", "val_loss", "val_top1", "images_per_s")
+    names = ("loss", "val_loss", "val_top1")
     epochs = [{name: row[name] for name in names} for row in result.history if "val_loss" in row]
     return {"epochs": epochs, "zeros": zeros(result.net)}
 
@@ -89,6 +90,8 @@ def main() -> None:
         runs.append(key | run(load_config(args.config, words), args.data))
         with args.results.open("a", encoding="utf-8") as file:
             file.write(json.dumps(runs[-1]) + "\n")
+    made = [{run["seed"] for run in runs if run["precision"] == each} for each in PRECISIONS]
+    runs = [run for run in runs if run["seed"] in set.intersection(*made)]
     by_precision = {each: [run for run in runs if run["precision"] == each] for each in PRECISIONS}
     histories = {each: [run["epochs"] for run in some] for each, some in by_precision.items()}
     print(_results(histories), _losses(histories), sep="\n\n")
@@ -103,9 +106,9 @@ def _results(histories: dict[str, list[list[dict[str, Any]]]]) -> str:
     rows = []
     for precision, runs in histories.items():
         last = [history[-1] for history in runs]
-        figures = ("val_top1", "val_loss", "loss", "images_per_s")
+        figures = ("val_top1", "val_loss", "loss")
         rows.append((precision, *(str(measured([row[name] for row in last])) for name in figures)))
-    head = ("precision", "accuracy, %", "validation loss", "training loss", "images/s")
+    head = ("precision", "accuracy, %", "validation loss", "training loss")
     return markdown(head, rows)
 
 
