@@ -34,8 +34,15 @@ def call(name: str, *values: Any, device: Backend | None = None) -> Any:
             was expected and what was found.
     """
     op = operations()[name]
+    theirs = values
     if device is None:
-        device = device_of(name, *op.arrays_among(values))
+        try:
+            device = device_of(name, *op.arrays_among(values))
+        except ValueError:
+            values = tuple(map(_on_host, theirs))
+            if all(mine is other for mine, other in zip(values, theirs, strict=True)):
+                raise
+            device = device_of(name, *op.arrays_among(values))
     module, given = device.module, list(values)
     if op.scratch or [place for place in op.results if isinstance(given[place], _TO_MAKE)]:
         outputs, size = module.infer(name, *values)
@@ -44,9 +51,24 @@ def call(name: str, *values: Any, device: Backend | None = None) -> Any:
         if op.scratch:
             given.append(device.workspace(size))
     getattr(module, name)(*given, device.stream())
+    if theirs is not values:  # an output of another library is returned as it was given
+        for place in op.results:
+            given[place] = theirs[place] if hasattr(theirs[place], "__dlpack__") else given[place]
     if len(op.results) == 1:
         return given[op.results[0]]
     return tuple([given[place] for place in op.results])
+
+
+def _on_host(value: Any) -> Any:
+    """An array of another library in the memory of the host, as NumPy's, without a copy; anything
+    else as it is."""
+    if isinstance(value, np.ndarray) or not hasattr(value, "__dlpack_device__"):
+        return value
+    try:
+        on_host = int(value.__dlpack_device__()[0]) == _backend.DLPACK_CPU
+        return np.from_dlpack(value) if on_host else value
+    except (BufferError, RuntimeError, TypeError) as error:  # as of a tensor that needs gradients
+        raise ValueError(f"an array that DLPack does not give: {error}") from None
 
 
 def device_of(name: str, *values: Any) -> Backend:
