@@ -108,12 +108,10 @@ for (const matrix of document.querySelectorAll(".zoomable")) {
 const live = document.body.dataset.live;
 if (live) {
   const state = async () => (await fetch(live, { cache: "no-store" })).text();
-  let shown;
+  const shown = live.split("?")[1];
   setInterval(async () => {
     try {
-      const now = await state();
-      shown ??= now;
-      if (now !== shown) location.reload();
+      if ((await state()) !== shown) location.reload();
     } catch {
       // the server has ended: what is shown stays
     }

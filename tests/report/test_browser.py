@@ -7,6 +7,9 @@ import json
 import re
 import shutil
 import subprocess
+import threading
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +17,7 @@ import pytest
 
 from convnet.config import load_config
 from convnet.evaluation.metrics import Metrics
+from convnet.report.follow import LiveView
 from convnet.report.measured import Measured
 from convnet.report.page import page as page_of
 from convnet.report.story import Story
@@ -22,6 +26,7 @@ from convnet.report.write import write_report
 BROWSER = next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), ""
 )
+QUIET = ("--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--no-first-run")
 needs_browser = pytest.mark.skipif(
     not BROWSER, reason="no Chromium here (apt-get install chromium)"
 )
@@ -72,9 +77,8 @@ def page(named_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def browse(*options: str, timeout: int = 60) -> str:
     """What the browser prints."""
-    quiet = ("--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--no-first-run")
     done = subprocess.run(
-        [BROWSER, *quiet, *options], capture_output=True, text=True, timeout=timeout, check=True
+        [BROWSER, *QUIET, *options], capture_output=True, text=True, timeout=timeout, check=True
     )
     return done.stdout
 
@@ -152,6 +156,41 @@ def test_a_matrix_of_many_classes_grows(tmp_path: Path) -> None:
     assert facts["grown"] == pytest.approx(1.6**4, rel=0.01)
     assert facts["said"] == "<i>7 taken for <i>9: 1 (100 %)"
     assert not facts["overview"]
+
+
+@needs_browser
+def test_the_live_view_loads_again(named_run: Path, tmp_path: Path) -> None:
+    """Once for a change of the run, and not without one."""
+    shutil.copytree(named_run, tmp_path / "run")
+    view = LiveView(tmp_path / "run", device="cpu")
+    loads: list[float] = []
+    content = view.content
+    view.content = lambda: loads.append(time.monotonic()) or content()  # type: ignore[method-assign]
+    server = threading.Thread(target=view.serve)
+    server.start()
+    browser = subprocess.Popen(
+        [BROWSER, *QUIET, "--remote-debugging-port=0", view.address], stderr=subprocess.DEVNULL
+    )
+    try:
+        wait_for(lambda: len(loads) == 1)
+        time.sleep(3)  # it asks every two seconds
+        assert len(loads) == 1
+        record = {"kind": "step", "epoch": 3, "step": 60, "loss": 0.5, "top1": 80.0, "lr": 0.1}
+        with (tmp_path / "run" / "metrics.jsonl").open("a") as file:
+            file.write(json.dumps(record) + "\n")
+        wait_for(lambda: len(loads) == 2)
+    finally:
+        browser.terminate()
+        browser.wait()
+        view.server.shutdown()
+        server.join()
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = 30.0) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.05)
 
 
 @needs_browser
