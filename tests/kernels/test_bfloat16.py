@@ -276,6 +276,6 @@ def test_types_do_not_mix(cpu, rng):
 
 
 def test_a_backend_without_the_kernels_says_so(kernels_backend, rng):
-    with pytest.raises(ValueError, match=r"relu|x: .*got bfloat16.*has no kernel for that yet"):
+    with pytest.raises(ValueError, match=r"x: expected .*got bfloat16.*has no kernel"):
         ops.activation_fprop("relu", kernels_backend.asarray(halves(rng, 3, 4)))
     assert not kernels_backend.stores_bfloat16
