@@ -278,49 +278,51 @@ def confusion_chart(confusion: np.ndarray, classes: Sequence[str], title: str) -
 
     total = confusion.sum(axis=1, keepdims=True)
     share = 100.0 * confusion / np.maximum(total, 1)
-    count = len(classes)
-    names = [shortened(name, 26) for name in classes]
-    size = (
-        8.0 if count > _NAMED else max(2.6, {True: 0.36, False: 0.15}[count <= _NUMBERED] * count)
-    )
-    room = 0.0 if count > _NAMED else 0.07 * max(map(letters, names))
-    norm = PowerNorm(1.0 if count <= _NUMBERED else 0.5, 0, 100)
+    count, step = len(classes), -(-len(classes) // _CELLS)
+    names = [shortened(name, 26) for name in classes] if count <= _NAMED else []
+    inches = 0.36 if count <= _NUMBERED else 0.15  # of a class
+    size = max(2.6, inches * count) if names else 8.0
+    room = 0.07 * max(map(letters, names), default=0)
     with matplotlib.rc_context({**_STYLE, "axes.spines.top": True, "axes.spines.right": True}):
         figure = _figure(size + room + 1.6, size + 0.8 * room + 1.0, layout="constrained")
         axes = figure.subplots()
+        norm = PowerNorm(1.0 if count <= _NUMBERED else 0.5, 0, 100)
+        cells = _blocks(share, step)
+        end = len(cells) * step - 0.5
         options = {"cmap": "Blues", "norm": norm, "interpolation": "nearest"}
-        cells = _blocks(share)
-        end = len(cells) * -(-count // len(cells)) - 0.5
         image = axes.imshow(cells, extent=(-0.5, end, end, -0.5), **options)
         axes.set(xlim=(-0.5, count - 0.5), ylim=(count - 0.5, -0.5))
         bar = figure.colorbar(image, ax=axes, shrink=0.7)
         bar.set_label("% of the images of a class")
-        axes.set(xlabel="taken for", ylabel="class of the image")
+        numbers = "" if names else f" (number of the class, 0 to {count - 1})"
+        axes.set(xlabel=f"taken for{numbers}", ylabel="class of the image")
         axes.set_title(title, fontsize=9, parse_math=False)
-        if count <= _NAMED:
-            small = 8 if count <= _NUMBERED else 5.5
-            slant = {"rotation": 45, "rotation_mode": "anchor"} if count <= _NUMBERED else {}
-            turned = slant or {"rotation": 90, "rotation_mode": "default"}
-            side = "right" if slant else "center"
-            axes.set_xticks(
-                range(count), names, ha=side, fontsize=small, parse_math=False, **turned
-            )
-            axes.set_yticks(range(count), names, fontsize=small, parse_math=False)
-        else:
-            axes.set(xlabel=f"taken for (number of the class, 0 to {count - 1})")
+        if names:
+            _name_classes(axes, names)
         if count <= _NUMBERED:
-            for (i, j), per_cent in np.ndenumerate(np.floor(share + 0.5).astype(int)):
-                colour = "white" if per_cent > 55 else "black"
-                text = str(per_cent) if per_cent else ""
-                axes.text(j, i, text, ha="center", va="center", fontsize=7, color=colour)
+            _figures_in_cells(axes, share)
     return _with_fonts(figure)
 
 
-def _blocks(share: np.ndarray) -> np.ndarray:
-    """The matrix, where it is large with the largest of several cells in place of each."""
-    step = -(-len(share) // _CELLS)
-    if step == 1:
-        return share
+def _name_classes(axes: Any, names: Sequence[str]) -> None:
+    """Names beside and below a matrix: slanted where they are few, else upright and small."""
+    few = len(names) <= _NUMBERED
+    places, options = range(len(names)), {"fontsize": 8 if few else 5.5, "parse_math": False}
+    turned = {"rotation": 45, "rotation_mode": "anchor"} if few else {"rotation": 90}
+    axes.set_xticks(places, names, ha="right" if few else "center", **turned, **options)
+    axes.set_yticks(places, names, **options)
+
+
+def _figures_in_cells(axes: Any, share: np.ndarray) -> None:
+    """Per cent in each cell that has some."""
+    for (i, j), per_cent in np.ndenumerate(np.floor(share + 0.5).astype(int)):
+        colour = "white" if per_cent > 55 else "black"
+        text = str(per_cent) if per_cent else ""
+        axes.text(j, i, text, ha="center", va="center", fontsize=7, color=colour)
+
+
+def _blocks(share: np.ndarray, step: int) -> np.ndarray:
+    """The largest of each step x step cells of a matrix."""
     side = -(-len(share) // step) * step
     padded = np.zeros((side, side))
     padded[: len(share), : len(share)] = share
