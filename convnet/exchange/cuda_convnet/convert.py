@@ -106,6 +106,7 @@ class Imported:
             facts.append(
                 f"The definition names GPUs {names}. Here a net is divided among devices as a "
                 "whole: --device cuda:0,cuda:1"
+                + ("; among two at most" if len(self.gpus) > 2 else "")
             )
         return self.report.text(facts)
 
