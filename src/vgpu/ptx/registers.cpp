@@ -30,7 +30,9 @@ class Sets {
  public:
   Sets(int blocks, int registers)
       : words_((registers + 63) / 64), bits_(static_cast<std::size_t>(blocks) * words_) {}
-  std::uint64_t* operator[](int block) { return &bits_[static_cast<std::size_t>(block) * words_]; }
+  std::uint64_t* operator[](int block) {
+    return bits_.data() + static_cast<std::size_t>(block) * words_;
+  }
   int words() const { return words_; }
 
  private:
