@@ -21,9 +21,9 @@ ON_HOPPER = {"rule": "kRule", "wgmma": "kWgmma", "mma": "kMma"}
 PRECISIONS = {"fp32": "kFp32", "tf32": "kTf32", "bf16": "kBf16"}
 
 HEAD = """\
-// Tiles and splits that were measured, for mma_plan(): where a product is listed here, the rule of
-// mma_plan.cu is not asked. Written by benchmarks/tune_tiles.py --write, from the JSON of a run on
-// a GPU; not by hand.
+// Tiles and splits that were measured, for plan.cu: where a product is listed here, its rules are
+// not asked. Written by benchmarks/tune_tiles.py --write, from the JSON of a run on a GPU; not by
+// hand.
 //
 {empty}// {{measured on, pass, math, {{m, n, k, products}}, tile, splits, on Hopper}},  // layer, ms
 """

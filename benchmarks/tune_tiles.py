@@ -7,10 +7,10 @@
 
 For each convolution and dense layer, pass and precision, every tile with several numbers of
 splits, and on Hopper the kernel with wgmma, take turns with what the rules choose
-(src/kernels/gemm/mma_plan.cu, wgmma_plan.cu): all of them for a few turns, and the fastest again
-beside the rules'. Before that each is checked against float64 at a sample of its results. On a GPU
-a turn is one CUDA graph of many calls, so that Python's part is not measured. The JSON is written
-after every product, and what it holds already is not measured again.
+(src/kernels/gemm/plan.cu): all of them for a few turns, and the fastest again beside the rules'.
+Before that each is checked against float64 at a sample of its results. On a GPU a turn is one CUDA
+graph of many calls, so that Python's part is not measured. The JSON is written after every product,
+and what it holds already is not measured again.
 
 --write makes src/kernels/gemm/tuned.inc of it, with the rows that gain at least --least, beside
 those for other products that are there; plans then prefer these rows on every GPU, and results
@@ -255,7 +255,7 @@ def conv_shape(work: Work) -> tuple[Any, ...]:
 
 
 def wide(work: Work) -> bool:
-    """Whether a pass can copy 16 bytes at a time (mma_plan.cuh): else the tile is given."""
+    """Whether a pass can copy 16 bytes at a time (gemm/fprop.cu): else the tile is given."""
     (_, _, width, channels), (filters, *_), stride, pad, _, groups = conv_shape(work)
     columns = groups == 1 and all(n * channels % 4 == 0 for n in (stride[1], pad[1], width))
     fours_c, fours_k = channels // groups % 4 == 0, filters // groups % 4 == 0

@@ -24,7 +24,7 @@ def kernel_line(kernel: dict[str, Any]) -> str:
 
 
 def short_name(kernel: str) -> str:
-    """``mma_fprop_kernel<MmaTile<...>>`` of a demangled name: without namespaces and parameters."""
+    """``lrn_kernel<4>`` of a demangled name: without namespaces and parameters."""
     name = kernel.replace("(anonymous namespace)::", "").replace("convnet::", "")
     depth = 0
     for at, character in enumerate(name):
@@ -43,7 +43,7 @@ def _against(kernel: dict[str, Any], metric: str) -> str:
 
 
 def short_source(source: str) -> str:
-    """``mma.cuh:152 < mma_gather.cuh:75 < mma_fprop.cu:72`` of a line and the calls that it
+    """``mma.cuh:152 < operands.cuh:75 < fprop.cu:72`` of a line and the calls that it
     was inlined by: files without their folders, and no names of functions."""
     places = [place.partition(" (")[0] for place in source.split(", inlined at ")]
     return " < ".join(place.rpartition("/")[2] for place in places)

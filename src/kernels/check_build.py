@@ -41,13 +41,15 @@ KERNELS = Path(__file__).resolve().parent
 SUPPORTED = ("75", "80", "86", "89", "90", "100", "120")
 FLAGS = ("-std=c++17", "-O3", "-lineinfo", f"-I{KERNELS.parent}")  # those of cuda.cmake
 
-# Kernels whose last template argument says that they read whole vectors, by their mangled names.
-READS_VECTORS = re.compile(r"\d(conv|local|dense)_(fprop|dgrad|wgrad|wgrad_sgd)_kernelI.*?Lb1EEE")
+# By their mangled names: kernels with the main loop of FFMA (gemm/simt.cuh), whose last template
+# argument says that they read whole vectors.
+READS_VECTORS = re.compile(r"_kernelINS_8SimtLoopI.*?Lb1EEE")
 
-# Tensor-core kernels: pass, tile (rows, columns, those of a warp, blocks), math, 16-byte copies.
+# With that of tensor cores (gemm/mma.cuh): pass, tile (rows, columns, those of a warp, blocks),
+# math, 16-byte copies.
 MMA = re.compile(
-    r"\dmma_(fprop|dgrad|wgrad|wgrad_sgd)_kernelI.*?MmaTileILi(\d+)ELi(\d+)ELi(\d+)ELi(\d+)ELi(\d+)EEE"
-    r"LNS\w*?4MathE(\d)ELb(\d)E"
+    r"\d(?:conv|dense)_(fprop|dgrad|wgrad|wgrad_sgd)_kernelINS_7MmaLoopI"
+    r"NS_7MmaTileILi(\d+)ELi(\d+)ELi(\d+)ELi(\d+)ELi(\d+)EEELNS_4MathE(\d)ELb(\d)E"
 )
 # By the number of a math in ops.h: its name, instruction, and how many of those a 16 x 8 piece of C
 # needs in a step of 16.

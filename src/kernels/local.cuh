@@ -8,7 +8,7 @@
 
 #include "fast_divmod.cuh"
 #include "gemm/epilogue.cuh"
-#include "gemm/gather.cuh"
+#include "gemm/operands.cuh"
 #include "gemm/simt.cuh"
 #include "ops.h"
 
@@ -75,7 +75,7 @@ LocalIndex make_local(const ConvShape& shape, int rows, int columns) {
   local.taps.width = static_cast<unsigned>(shape.w);
   local.taps.pitch = static_cast<unsigned>(shape.c);
   local.taps.length = static_cast<unsigned>(shape.r) * shape.s * local.group_c;
-  local.taps.by_channels = FastDivmod(local.group_c);
+  local.taps.order.by_channels = FastDivmod(local.group_c);
   local.taps.by_width = FastDivmod(shape.s);
   local.x_image = static_cast<unsigned>(shape.h) * shape.w * shape.c;
   local.y_image = static_cast<unsigned>(shape.p) * shape.q * shape.k;

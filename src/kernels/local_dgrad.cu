@@ -6,8 +6,8 @@
 //
 // Tensors:  dy [N,P,Q,K], w [P,Q,K,R,S,C/G], relu_mask [N,H,W,C] or null read; dx [N,H,W,C]
 //           written: zero where relu_mask <= 0, and where no window comes.
-// Mapping:  a block computes 64 images x 32 channels of one pixel and group (gemm/simt.cuh): a gather,
-//           so that nothing is added to memory and the order of the sum is fixed.
+// Mapping:  a block computes 64 images x 32 channels of one pixel and group (gemm/simt.cuh): a
+//           gather, so that nothing is added to memory and the order of the sum is fixed.
 // Edges:    reads beyond the image and beyond a size are zeros. 128-bit loads where C/G and K/G
 //           are multiples of four and arrays are aligned to 16 bytes.
 // Limits:   2 N P Q K R S C/G operations; w is read once for 64 images.
@@ -21,12 +21,12 @@ namespace convnet {
 namespace {
 
 // The windows that hold one pixel, and from i to one of them.
-struct Windows {
+struct CoveringWindows {
   int h, w;
   Span ps, qs;
   unsigned q_count, length;  // of the sum: windows * K/G
 
-  __device__ Windows(const LocalIndex& local, unsigned pixel)
+  __device__ CoveringWindows(const LocalIndex& local, unsigned pixel)
       : h(static_cast<int>(pixel / local.shape.w)), w(static_cast<int>(pixel % local.shape.w)) {
     const ConvShape& s = local.shape;
     ps = covering_span(h, local.by_stride_h, s.pad_h, s.r, s.p);
@@ -48,28 +48,28 @@ struct Windows {
 };
 
 // A[n, i]: the gradients of one group at the windows.
-template <class T, bool kVector>
-class Gradients : public AlongK<T::kM, T::kThreads, kVector> {
-  using Base = AlongK<T::kM, T::kThreads, kVector>;
+template <class Loop>
+class Gradients : public Loop::template AlongK<Loop::kM> {
+  using Base = typename Loop::template AlongK<Loop::kM>;
 
  public:
   __device__ Gradients(const float* dy, const LocalIndex& local, const Work& work,
-                       const Windows& windows)
+                       const CoveringWindows& windows)
       : dy_(dy), local_(local), work_(work), windows_(windows) {}
 
-  __device__ void fetch(unsigned first_k) {
+  template <class Take>
+  __device__ void each(unsigned first_k, const Take& take) const {
     const unsigned k = first_k + Base::k();
     unsigned offset = 0;
     if (k < windows_.length) {
-      const Windows::Term term = windows_.at(local_, k);
+      const CoveringWindows::Term term = windows_.at(local_, k);
       offset = (term.p * local_.shape.q + term.q) * local_.shape.k + work_.group * local_.group_k +
                term.filter;
     }
 #pragma unroll
     for (int load = 0; load < Base::kLoads; ++load) {
       const unsigned n = work_.first_row + Base::row(load);
-      read(this->values[load], dy_, n * local_.y_image + offset,
-           n < local_.rows && k < windows_.length);
+      take(load, dy_ + (n * local_.y_image + offset), n < local_.rows && k < windows_.length);
     }
   }
 
@@ -77,25 +77,26 @@ class Gradients : public AlongK<T::kM, T::kThreads, kVector> {
   const float* dy_;
   const LocalIndex& local_;
   const Work& work_;
-  const Windows& windows_;
+  const CoveringWindows& windows_;
 };
 
 // B[c, i]: the weights between channel c of the pixel and the filters of the windows.
-template <class T, bool kVector>
-class WindowWeights : public AlongRows<T::kN, T::kThreads, kVector> {
-  using Base = AlongRows<T::kN, T::kThreads, kVector>;
+template <class Loop>
+class WindowWeights : public Loop::template AlongRows<Loop::kN> {
+  using Base = typename Loop::template AlongRows<Loop::kN>;
 
  public:
   __device__ WindowWeights(const float* w, const LocalIndex& local, const Work& work,
-                           const Windows& windows)
+                           const CoveringWindows& windows)
       : w_(w), local_(local), work_(work), windows_(windows) {}
 
-  __device__ void fetch(unsigned first_k) {
+  template <class Take>
+  __device__ void each(unsigned first_k, const Take& take) const {
     const ConvShape& s = local_.shape;
     const unsigned k = first_k + Base::k();
     unsigned offset = 0;
     if (k < windows_.length) {
-      const Windows::Term term = windows_.at(local_, k);
+      const CoveringWindows::Term term = windows_.at(local_, k);
       const unsigned place = term.p * s.q + term.q;
       const unsigned filter = place * s.k + work_.group * local_.group_k + term.filter;
       const int tap_h = windows_.h + s.pad_h - term.p * s.stride_h;
@@ -105,8 +106,7 @@ class WindowWeights : public AlongRows<T::kN, T::kThreads, kVector> {
 #pragma unroll
     for (int load = 0; load < Base::kLoads; ++load) {
       const unsigned channel = work_.first_column + Base::row(load);
-      read(this->values[load], w_, offset + channel,
-           channel < local_.columns && k < windows_.length);
+      take(load, w_ + (offset + channel), channel < local_.columns && k < windows_.length);
     }
   }
 
@@ -114,27 +114,30 @@ class WindowWeights : public AlongRows<T::kN, T::kThreads, kVector> {
   const float* w_;
   const LocalIndex& local_;
   const Work& work_;
-  const Windows& windows_;
+  const CoveringWindows& windows_;
 };
 
-template <class T, bool kVector>
-__global__ void __launch_bounds__(T::kThreads, kLocalBlocks)
+template <class Loop>
+__global__ void __launch_bounds__(Loop::kThreads, kLocalBlocks)
     local_dgrad_kernel(const LocalIndex local, const float* dy, const float* w,
                        const float* relu_mask, float* dx) {
-  const Work work = block_work<T>(local);
-  const Windows windows(local, work.place);
-  Gradients<T, kVector> gradients(dy, local, work, windows);
-  WindowWeights<T, kVector> weights(w, local, work, windows);
-  float sum[T::kThreadM][T::kThreadN];
-  OnlyMultiply also;
-  multiply<T>(gradients, weights, 0, steps_for(windows.length), sum, also);
+  const Work work = block_work<Loop>(local);
+  const CoveringWindows windows(local, work.place);
+  using A = Gradients<Loop>;
+  using B = WindowWeights<Loop>;
+  A gradients(dy, local, work, windows);
+  B weights(w, local, work, windows);
+  typename Loop::Product product;
+  NothingElse also;
+  Loop::multiply(gradients, weights, 0, steps_for(windows.length), product, also);
   const unsigned start = work.place * local.shape.c + work.group * local.group_c;
   const unsigned pitch = local.x_image;
-  store_tile<T>(sum, output_of(local, work, dx, Epilogue{nullptr, relu_mask, false}, 0),
-                [=](unsigned n) { return n * pitch + start; });
+  store_tile<typename Loop::template Sums<A, B>>(
+      product.sums, output_of(local, work, dx, Epilogue{nullptr, relu_mask, false}, 0),
+      [=](unsigned n) { return n * pitch + start; }, SameColumns{local.columns});
 }
 
-using ImageTile = NarrowTile;  // rows are images
+using ImageTile = Tile<64, 32, 4>;  // rows are images
 
 }  // namespace
 
@@ -146,11 +149,11 @@ void local_dgrad(const ConvShape& shape, const float* dy, const float* w, const 
   const dim3 grid = grid_of(local, shape.h * shape.w), block(ImageTile::kThreads);
   const bool fours = local.group_c % 4 == 0 && local.group_k % 4 == 0;
   if (fours && aligned16(dy) && aligned16(w)) {
-    launch("local_dgrad", local_dgrad_kernel<ImageTile, true>, grid, block, 0, stream, local, dy, w,
-           relu_mask, dx);
+    launch("local_dgrad", local_dgrad_kernel<SimtLoop<ImageTile, true>>, grid, block, 0, stream,
+           local, dy, w, relu_mask, dx);
   } else {
-    launch("local_dgrad", local_dgrad_kernel<ImageTile, false>, grid, block, 0, stream, local, dy,
-           w, relu_mask, dx);
+    launch("local_dgrad", local_dgrad_kernel<SimtLoop<ImageTile, false>>, grid, block, 0, stream,
+           local, dy, w, relu_mask, dx);
   }
 }
 

@@ -5,8 +5,8 @@
 //   C[m, j] = sum_i A[m, i] B[j, i]:   m = n,  j = k,  i = (r,s,c)
 //
 // Tensors:  x [N,H,W,C], w [P,Q,K,R,S,C/G], b [P,Q,K] or null read; y [N,P,Q,K] written.
-// Mapping:  a block computes 64 images x 32 filters of one place and group (gemm/simt.cuh). A is read
-//           from x by gemm/gather.cuh, with the same window in all rows.
+// Mapping:  a block computes 64 images x 32 filters of one place and group (gemm/simt.cuh). A is
+//           read from x (gemm/operands.cuh), with the same window in all rows.
 // Edges:    reads beyond the image and beyond a size are zeros. 128-bit loads where C/G is a
 //           multiple of four and arrays are aligned to 16 bytes.
 // Limits:   2 N P Q K R S C/G operations. Every filter is read once for 64 images: with fewer, the
@@ -20,24 +20,25 @@ namespace convnet {
 namespace {
 
 // B[j, i]: the filters of one place and group as they lie in memory.
-template <class T, bool kVector>
-class Filters : public AlongK<T::kN, T::kThreads, kVector> {
-  using Base = AlongK<T::kN, T::kThreads, kVector>;
+template <class Loop>
+class PlaceFilters : public Loop::template AlongK<Loop::kN> {
+  using Base = typename Loop::template AlongK<Loop::kN>;
 
  public:
-  __device__ Filters(const float* w, const LocalIndex& local, const Work& work)
+  __device__ PlaceFilters(const float* w, const LocalIndex& local, const Work& work)
       : w_(w + std::size_t{work.place * local.shape.k + work.group * local.group_k} *
                    local.taps.length),
         first_(work.first_column),
         filters_(local.columns),
         length_(local.taps.length) {}
 
-  __device__ void fetch(unsigned first_k) {
+  template <class Take>
+  __device__ void each(unsigned first_k, const Take& take) const {
     const unsigned k = first_k + Base::k();
 #pragma unroll
     for (int load = 0; load < Base::kLoads; ++load) {
       const unsigned filter = first_ + Base::row(load);
-      read(this->values[load], w_, filter * length_ + k, filter < filters_ && k < length_);
+      take(load, w_ + (filter * length_ + k), filter < filters_ && k < length_);
     }
   }
 
@@ -46,36 +47,38 @@ class Filters : public AlongK<T::kN, T::kThreads, kVector> {
   unsigned first_, filters_, length_;
 };
 
-template <class T, bool kVector>
-__global__ void __launch_bounds__(T::kThreads, kLocalBlocks)
+template <class Loop>
+__global__ void __launch_bounds__(Loop::kThreads, kLocalBlocks)
     local_fprop_kernel(const LocalIndex local, const float* x, const float* w, const float* b,
                        bool relu, float* y) {
   const ConvShape& s = local.shape;
-  const Work work = block_work<T>(local);
-  using Pixels = PixelRows<T, kVector, 1>;
-  Pixels pixels(x, local.taps);
+  const Work work = block_work<Loop>(local);
+  using A = PixelRows<Loop, 1>;
+  using B = PlaceFilters<Loop>;
+  A pixels(x, local.taps);
   const unsigned top = work.place / s.q * s.stride_h - s.pad_h;
   const unsigned left = work.place % s.q * s.stride_w - s.pad_w;
 #pragma unroll
-  for (int load = 0; load < Pixels::kLoads; ++load) {
-    const unsigned n = work.first_row + Pixels::row(load);
+  for (int load = 0; load < A::kLoads; ++load) {
+    const unsigned n = work.first_row + A::row(load);
     if (n < local.rows) {
       pixels.begin_row(load, n, top, left, work.group * local.group_c);
     } else {
       pixels.skip_row(load);
     }
   }
-  Filters<T, kVector> filters(w, local, work);
-  float sum[T::kThreadM][T::kThreadN];
-  OnlyMultiply also;
-  multiply<T>(pixels, filters, 0, steps_for(local.taps.length), sum, also);
+  B filters(w, local, work);
+  typename Loop::Product product;
+  NothingElse also;
+  Loop::multiply(pixels, filters, 0, steps_for(local.taps.length), product, also);
   const unsigned channel = work.place * s.k + work.group * local.group_k;
   const unsigned pitch = local.y_image;
-  store_tile<T>(sum, output_of(local, work, y, Epilogue{b, nullptr, relu}, channel),
-                [=](unsigned n) { return n * pitch + channel; });
+  store_tile<typename Loop::template Sums<A, B>>(
+      product.sums, output_of(local, work, y, Epilogue{b, nullptr, relu}, channel),
+      [=](unsigned n) { return n * pitch + channel; }, SameColumns{local.columns});
 }
 
-using ImageTile = NarrowTile;  // rows are images
+using ImageTile = Tile<64, 32, 4>;  // rows are images
 
 }  // namespace
 
@@ -86,11 +89,11 @@ void local_fprop(const ConvShape& shape, const float* x, const float* w, const f
   local.vector_out = local.group_k % 4 == 0 && aligned16(y);
   const dim3 grid = grid_of(local, shape.p * shape.q), block(ImageTile::kThreads);
   if (local.group_c % 4 == 0 && aligned16(x) && aligned16(w)) {
-    launch("local_fprop", local_fprop_kernel<ImageTile, true>, grid, block, 0, stream, local, x, w,
-           b, relu, y);
+    launch("local_fprop", local_fprop_kernel<SimtLoop<ImageTile, true>>, grid, block, 0, stream,
+           local, x, w, b, relu, y);
   } else {
-    launch("local_fprop", local_fprop_kernel<ImageTile, false>, grid, block, 0, stream, local, x, w,
-           b, relu, y);
+    launch("local_fprop", local_fprop_kernel<SimtLoop<ImageTile, false>>, grid, block, 0, stream,
+           local, x, w, b, relu, y);
   }
 }
 

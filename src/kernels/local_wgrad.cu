@@ -6,8 +6,8 @@
 //
 // Tensors:  x [N,H,W,C], dy [N,P,Q,K] read; dw [P,Q,K,R,S,C/G], db [P,Q,K] (may be null) written.
 // Mapping:  a block computes 32 filters x 64 elements of their windows, of one place and group
-//           (gemm/simt.cuh), and adds up the images in order. db: a thread an element, in a launch of
-//           its own.
+//           (gemm/simt.cuh), and adds up the images in order. db: a thread an element, in a launch
+//           of its own.
 // Edges:    reads beyond the image and beyond a size are zeros. 128-bit loads where C/G and K/G
 //           are multiples of four and arrays are aligned to 16 bytes.
 // Limits:   2 N P Q K R S C/G operations; with few images, writing dw.
@@ -21,9 +21,9 @@ namespace convnet {
 namespace {
 
 // A[k, n]: the gradients of one place and group.
-template <class T, bool kVector>
-class PlaceGradients : public AlongRows<T::kM, T::kThreads, kVector> {
-  using Base = AlongRows<T::kM, T::kThreads, kVector>;
+template <class Loop>
+class PlaceGradients : public Loop::template AlongRows<Loop::kM> {
+  using Base = typename Loop::template AlongRows<Loop::kM>;
 
  public:
   __device__ PlaceGradients(const float* dy, const LocalIndex& local, const Work& work)
@@ -33,12 +33,13 @@ class PlaceGradients : public AlongRows<T::kM, T::kThreads, kVector> {
         images_(local.shape.n),
         image_(local.y_image) {}
 
-  __device__ void fetch(unsigned first_k) {
+  template <class Take>
+  __device__ void each(unsigned first_k, const Take& take) const {
     const unsigned n = first_k + Base::k();
 #pragma unroll
     for (int load = 0; load < Base::kLoads; ++load) {
       const unsigned filter = first_ + Base::row(load);
-      read(this->values[load], dy_, n * image_ + filter, filter < filters_ && n < images_);
+      take(load, dy_ + (n * image_ + filter), filter < filters_ && n < images_);
     }
   }
 
@@ -48,9 +49,9 @@ class PlaceGradients : public AlongRows<T::kM, T::kThreads, kVector> {
 };
 
 // B[(r,s,c), n]: the window of one place and group. Where its elements lie is the same for all n.
-template <class T, bool kVector>
-class Window : public AlongRows<T::kN, T::kThreads, kVector> {
-  using Base = AlongRows<T::kN, T::kThreads, kVector>;
+template <class Loop>
+class Window : public Loop::template AlongRows<Loop::kN> {
+  using Base = typename Loop::template AlongRows<Loop::kN>;
 
  public:
   __device__ Window(const float* x, const LocalIndex& local, const Work& work)
@@ -62,7 +63,7 @@ class Window : public AlongRows<T::kN, T::kThreads, kVector> {
     for (int load = 0; load < Base::kLoads; ++load) {
       unsigned tap = work.first_column + Base::row(load);
       const bool exists = tap < local.columns;
-      const unsigned channel = local.taps.by_channels.split(&tap);
+      const unsigned channel = local.taps.order.by_channels.split(&tap);
       const unsigned w = left + local.taps.by_width.split(&tap), h = top + tap;
       // Places above or left of the image wrap to numbers beyond any size.
       valid_[load] = exists && h < local.taps.height && w < local.taps.width;
@@ -70,11 +71,12 @@ class Window : public AlongRows<T::kN, T::kThreads, kVector> {
     }
   }
 
-  __device__ void fetch(unsigned first_k) {
+  template <class Take>
+  __device__ void each(unsigned first_k, const Take& take) const {
     const unsigned n = first_k + Base::k();
 #pragma unroll
     for (int load = 0; load < Base::kLoads; ++load) {
-      read(this->values[load], x_, n * image_ + offset_[load], valid_[load] && n < images_);
+      take(load, x_ + (n * image_ + offset_[load]), valid_[load] && n < images_);
     }
   }
 
@@ -85,19 +87,22 @@ class Window : public AlongRows<T::kN, T::kThreads, kVector> {
   bool valid_[Base::kLoads];
 };
 
-template <class T, bool kVector>
-__global__ void __launch_bounds__(T::kThreads, kLocalBlocks)
+template <class Loop>
+__global__ void __launch_bounds__(Loop::kThreads, kLocalBlocks)
     local_wgrad_kernel(const LocalIndex local, const float* x, const float* dy, float* dw) {
-  const Work work = block_work<T>(local);
-  PlaceGradients<T, kVector> gradients(dy, local, work);
-  Window<T, kVector> window(x, local, work);
-  float sum[T::kThreadM][T::kThreadN];
-  OnlyMultiply also;
-  multiply<T>(gradients, window, 0, steps_for(local.shape.n), sum, also);
+  const Work work = block_work<Loop>(local);
+  using A = PlaceGradients<Loop>;
+  using B = Window<Loop>;
+  A gradients(dy, local, work);
+  B window(x, local, work);
+  typename Loop::Product product;
+  NothingElse also;
+  Loop::multiply(gradients, window, 0, steps_for(local.shape.n), product, also);
   const unsigned filter = work.place * local.shape.k + work.group * local.group_k;
   const unsigned length = local.taps.length;
-  store_tile<T>(sum, output_of(local, work, dw, Epilogue{}, 0),
-                [=](unsigned k) { return (filter + k) * length; });
+  store_tile<typename Loop::template Sums<A, B>>(
+      product.sums, output_of(local, work, dw, Epilogue{}, 0),
+      [=](unsigned k) { return (filter + k) * length; }, SameColumns{local.columns});
 }
 
 // db[i] = the sum over n of dy[n, i].
@@ -111,7 +116,7 @@ __global__ void __launch_bounds__(kBlockThreads)
   db[i] = sum;
 }
 
-using FilterTile = WideTile;  // rows are filters
+using FilterTile = Tile<32, 64, 4>;  // rows are filters
 
 }  // namespace
 
@@ -124,11 +129,11 @@ void local_wgrad(const ConvShape& shape, const float* x, const float* dy, float*
   const dim3 grid = grid_of(local, shape.p * shape.q), block(FilterTile::kThreads);
   const bool fours = local.group_c % 4 == 0 && local.group_k % 4 == 0;
   if (fours && aligned16(x) && aligned16(dy)) {
-    launch("local_wgrad", local_wgrad_kernel<FilterTile, true>, grid, block, 0, stream, local, x,
-           dy, dw);
+    launch("local_wgrad", local_wgrad_kernel<SimtLoop<FilterTile, true>>, grid, block, 0, stream,
+           local, x, dy, dw);
   } else {
-    launch("local_wgrad", local_wgrad_kernel<FilterTile, false>, grid, block, 0, stream, local, x,
-           dy, dw);
+    launch("local_wgrad", local_wgrad_kernel<SimtLoop<FilterTile, false>>, grid, block, 0, stream,
+           local, x, dy, dw);
   }
   if (db != nullptr) {
     launch("local_wgrad", local_bias_kernel, blocks_for(local.y_image), dim3(kBlockThreads), 0,

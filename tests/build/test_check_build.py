@@ -17,8 +17,8 @@ sys.modules["check_build"] = check_build  # dataclasses look their module up
 spec.loader.exec_module(check_build)
 
 VECTOR = (
-    "_ZN7convnet46_GLOBAL__N__3137559b_13_conv_fprop_cu_049692d617conv_fprop_kernel"
-    "INS_4TileILi128ELi64ELi8EEELb1EEEvNS0_15FpropParametersEPKfS5_Pf"
+    "_ZN7convnet40_GLOBAL__N__d0ed131c_8_fprop_cu_458bf3cc17conv_fprop_kernel"
+    "INS_8SimtLoopINS_4TileILi128ELi64ELi8EEELb1EEEEEvNS0_15FpropParametersEPKfS8_Pf"
 )
 SCALAR = VECTOR.replace("Lb1E", "Lb0E")
 PLAIN = "_ZN7convnet39_GLOBAL__N__d8639359_7_conv_cu_f8b9138816split_sum_kernelEPKfjPf"
@@ -72,8 +72,8 @@ def test_finds_what_is_wrong(changed, problem):
 
 
 MMA = (
-    "_ZN7convnet45_GLOBAL__N__00001234_12_mma_fprop_cu_0123456716mma_fprop_kernelINS_7MmaTileILi128ELi64E"
-    "Li64ELi32ELi2EEELNS_4MathE0ELb1EEEvNS0_15FpropParametersEPKfS6_Pf"
+    "_ZN7convnet40_GLOBAL__N__d0ed131c_8_fprop_cu_458bf3cc17conv_fprop_kernelINS_7MmaLoopI"
+    "NS_7MmaTileILi128ELi64ELi64ELi32ELi2EEELNS_4MathE0ELb1EEEEEvNS0_15FpropParametersEPKfS9_Pf"
 )
 MMA_SASS = (
     "  HMMA.1688.F32.TF32 R4, R8, R2, R4 ;\n" * 96
@@ -89,14 +89,14 @@ def mma_problems(name=MMA, sass=MMA_SASS, registers=40) -> str:
 
 def test_tensor_core_kernels():
     assert mma_problems() == ""
-    assert check_build.readable(MMA) == "mma_fprop_kernel<128x64 fp32 128-bit>"
+    assert check_build.readable(MMA) == "conv_fprop_kernel<128x64 fp32 128-bit>"
     assert "has 95 HMMA.1688.F32.TF32, expected 96" in mma_problems(sass=MMA_SASS.split("\n", 1)[1])
     assert "copies of 128 bits" in mma_problems(sass=MMA_SASS.replace("LTC128B.128", "LTC128B"))
     narrow = MMA.replace("Lb1E", "Lb0E")
     assert mma_problems(narrow, MMA_SASS.replace("LTC128B.128", "LTC128B")) == ""
     assert "no asynchronous copies" in mma_problems(narrow, MMA_SASS.replace("LDGSTS", "LDG"))
     assert "fragments by LDSM" in mma_problems(sass=MMA_SASS.replace("LDSM", "LDS"))
-    assert "fragments by LDS.128" in mma_problems(MMA.replace("fprop", "wgrad"))
+    assert "fragments by LDS.128" in mma_problems(MMA.replace("conv_fprop", "conv_wgrad"))
     assert "has 0 HMMA.16816.F32.BF16, expected 16" in mma_problems(
         MMA.replace("MathE0E", "MathE3E")
     )

@@ -1,9 +1,8 @@
 """Convolutions of the shapes that decide which tile a GPU kernel takes, and how a sum is split.
 
-The kernels choose by the numbers of pixels, of filters and of channels (gemm/conv.cu for
-FFMA, mma_plan.cu for tensor cores). These cases go through every branch of the former, for 128-bit
-loads and without, with ragged edges; test_conv.py has the geometry, test_precision.py the
-other tiles.
+The kernels choose by the numbers of pixels, of filters and of channels (gemm/plan.cu). These
+cases go through every tile of FFMA's, for 128-bit loads and without, with ragged edges;
+test_conv.py has the geometry, test_precision.py the other tiles.
 """
 
 from __future__ import annotations

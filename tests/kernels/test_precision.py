@@ -15,7 +15,7 @@ from passes import conv_passes, dense_passes
 
 from convnet import ops
 
-# Every tile of gemm/mma_plan.cuh, by the width of the result: up to 32, 64, 96, more; with
+# Every tile of src/kernels/gemm/tiles.cuh, by the width of the result: up to 32, 64, 96, more; with
 # 16-byte copies and single ones, ragged along each side. Sums of 32 products at least.
 CONV = (
     ConvCase("small-tiles", 3, 7, 6, 8, 24, 3, 3, pad=(1, 1)),

@@ -268,10 +268,6 @@ int main() {
 }
 // What the rest of the file calls, which is not linked here.
 namespace convnet {
-MmaPlan mma_plan(const ConvShape&, Pass, Math) { return {}; }
-bool mma_serves(const ConvShape&, Pass, Math) { return false; }
-bool has_huge_tiles(Pass, Math) { return false; }
-bool wgmma_takes(OpName, const ConvShape&, Pass, Math, bool) { return false; }
 [[noreturn]] void fail(const char*, const char*, const std::string&, const std::string&,
                        const std::string&) {
   throw 1;

@@ -68,7 +68,7 @@ def test_simt_tiles_meet_no_bank_twice_and_move_whole_sectors(gpu: Backend, step
 def test_tensor_core_tiles_meet_no_bank_twice(gpu: Backend, step: str, precision: str) -> None:
     """Results are stored 16 bytes at a time, half a sector: up to 1.25 times the sectors here."""
     needs(gpu, 80)
-    kernel = kernels_of(gpu, convolution(gpu, step, precision))[f"mma_{step}"]
+    kernel = kernels_of(gpu, convolution(gpu, step, precision))[f"conv_{step}"]
     assert ratio(kernel, "shared_wavefronts") == 1.0
     assert ratio(kernel, "global_sectors") < 1.3
     # 3xTF32 is three products; tiles reach over the edges of the result
@@ -94,6 +94,18 @@ def test_hopper_kernels_meet_banks_as_often_as_is_known(
     assert ratio(kernel, "global_sectors") < 1.05
     if step != "wgrad":
         assert ratio(kernels["fill_filters"], "global_sectors") == 1
+
+
+@pytest.mark.parametrize("wgmma", ["off", "always"])
+def test_split_sums_of_both_gradients_are_one_launch(
+    gpu: Backend, wgmma: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CONVNET_WGMMA", wgmma)
+    kernels = kernels_of(gpu, convolution(gpu, "wgrad", "tf32"))
+    assert {name: kernel["launches"] for name, kernel in kernels.items()} == {
+        "wgmma_wgrad" if "wgmma_wgrad" in kernels else "conv_wgrad": 1,
+        "split_sum": 1,
+    }
 
 
 def test_memory_bound_kernels_move_whole_sectors(gpu: Backend) -> None:

@@ -5,12 +5,12 @@
 //   wgrad  dw[k,c] = sum_n dy[n,k] x[n,c],  db[k] = sum_n dy[n,k]
 //
 // x [N,C] is [N,1,1,C], w [K,C] is [K,1,1,C], y [N,K] is [N,1,1,K], all as they lie: the kernels
-// are those of conv_*.cu, and everything said there holds. (dense_wgrad_sgd.cu updates w on the
-// way.) With a batch of 128 the forward products have few tiles and a long sum, so they are split
-// along it.
+// are those of fprop.cu, dgrad.cu and wgrad.cu, and everything said there holds.
+// (dense_wgrad_sgd.cu updates w on the way.) With a batch of 128 the forward products have few
+// tiles and a long sum, so they are split along it.
 // Cost: 2 N C K flops, and w read (in wgrad written) once: with N = 128, 64 flops a byte of w,
 // which is more than these kernels need to be limited by arithmetic.
-#include "conv.cuh"
+#include "gemm.cuh"
 
 namespace convnet {
 

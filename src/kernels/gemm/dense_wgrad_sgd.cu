@@ -6,52 +6,133 @@
 //
 // Tensors: x [N,C], dy [N,K]: read. w, velocity [K,C]: read and written. db [K] or null: written.
 // dw is in registers only (or, with splits, its parts are in the workspace).
-// Mapping: the product of conv_wgrad.cu, with its plan: m = k, n = c, and the sum over n. Both
-// operands are read along their tile. The epilogue reads velocity and w, which the block has asked for
-// at its start, where conv_wgrad.cu would write dw; with splits that is done by the kernel that adds them up. The sums are formed as there
-// and the update is that of sgd.cu, so that all bits are those of the two operations. 128-bit
-// accesses need C and K to be multiples of 4 and aligned arrays.
+// Mapping: the product of wgrad.cu, with its plan: m = k, n = c, and the sum over n. Both operands
+// are read along their tile, as matrices: there are no windows. The epilogue reads velocity and w,
+// which the block has asked for at its start, where wgrad.cu would write dw; with splits that is
+// done by the kernel that adds them up. The sums are formed as there and the update is that of
+// sgd.cu, so that all bits are those of the two operations. 16-byte accesses need C and K to be
+// multiples of 4 and aligned arrays.
 // Cost: 2 N C K flops; 8 bytes read and 8 written for a weight, where the two operations read 12
 // and write 12.
+#include "gemm.cuh"
 #include "kernels/device/launch.h"
+#include "kernels/device/prefetch.h"
 #include "kernels/device/vectors.h"
-#include "kernels/fast_divmod.cuh"
+#include "kernels/update.cuh"
 #include "kernels/warp.cuh"
-#include "mma_plan.cuh"
-#include "wgrad.cuh"
-#include "wgrad_sgd.cuh"
+#include "operands.cuh"
+#include "splits.cuh"
+#include "tiles.cuh"
 
 namespace convnet {
 namespace {
 
-template <class T, bool kVector>
-__global__ void __launch_bounds__(T::kThreads, T::blocks(kVector))
-    dense_wgrad_sgd_kernel(const WgradSgdParameters parameters, const float* x, const float* dy) {
-  const TileCoord coord = block_coord(parameters.plan);
-  const unsigned first_row = coord.tile_m * T::kM, first_column = coord.tile_n * T::kN;
-  prefetch_tile<T>(parameters, first_row, first_column);
-  const unsigned n = parameters.n, c = parameters.c, k = parameters.k;
-  MatrixColumns<T::kM, T::kThreads, kVector> gradients(dy, k, n, first_row, k);
-  MatrixColumns<T::kN, T::kThreads, kVector> inputs(x, c, n, first_column, c);
+struct Parameters {
+  TileGrid grid;
+  unsigned n, c, k;     // x [N, C], dy [N, K], w and velocity [K, C]
+  float *w, *velocity;  // not touched where there are splits
+  float* partials;      // with splits: the first split's sums, then the next one's; else null
+  float* db;            // null, the gradient, or with splits the sums of it likewise
+  SgdRule rule;
+  bool vector_out;
+};
 
-  float sum[T::kThreadM][T::kThreadN];
-  const KRange range = split_range(parameters.plan, coord.split, n);
-  RowSums<T> bias{parameters.db != nullptr && coord.tile_n == 0 && threadIdx.x < T::kM};
-  multiply<T>(gradients, inputs, range.begin, range.end, sum, bias);
-
-  Output output{};
-  output.first_row = first_row;
-  output.first_column = first_column;
-  output.rows = k;
-  output.columns = c;
-  output.vector = parameters.vector_out;
-  finish_update(parameters, output, coord.split, [&](const Output& to, const auto& store_op) {
-    store_tile<T>(sum, to, [=](unsigned row) { return row * c; }, store_op);
-  });
-  const unsigned row = first_row + threadIdx.x;
-  if (bias.wanted && row < k) parameters.db[std::size_t{coord.split} * k + row] = bias.sum;
+// Asks for a block's tile of w and of the velocity, which the update reads when the product is
+// done: they come from DRAM while it is formed, and the update, whose loads wait for its stores,
+// finds them in L2. 128 KiB for a tile of 128 x 128.
+template <class Loop>
+__device__ inline void prefetch_tile(const Parameters& s, unsigned first_row,
+                                     unsigned first_column) {
+  constexpr unsigned kLine = 32, kLines = Loop::kN / kLine;  // floats of a line; lines of a row
+  if (s.partials != nullptr) return;
+  for (unsigned i = threadIdx.x; i < Loop::kM * kLines; i += Loop::kThreads) {
+    const unsigned row = first_row + i / kLines, column = first_column + i % kLines * kLine;
+    if (row >= s.k || column >= s.c) continue;
+    const std::size_t at = std::size_t{row} * s.c + column;
+    prefetch_to_l2(s.w + at);
+    prefetch_to_l2(s.velocity + at);
+  }
 }
 
+// In place of StoreResult (epilogue.cuh): a finished sum is the gradient of what it is written to.
+struct UpdateResult {
+  const SgdRule& rule;
+  UpdateFactors by;
+  float* velocity;
+
+  __device__ void operator()(float* w, unsigned at, float4 grad) const {
+    float4 v = load4(velocity + at), value = load4(w + at);
+    const bool finite =
+        update_value(by, grad.x, &v.x, &value.x) & update_value(by, grad.y, &v.y, &value.y) &
+        update_value(by, grad.z, &v.z, &value.z) & update_value(by, grad.w, &v.w, &value.w);
+    store4(velocity + at, v);
+    store4(w + at, value);
+    if (!finite) note_diverged(rule);
+  }
+  __device__ void operator()(float* w, unsigned at, float grad) const {
+    if (!update_value(by, grad, velocity + at, w + at)) note_diverged(rule);
+  }
+};
+
+// Lets store(output, store_op) see to the tile's sums: they are stored, with splits, and else w is
+// updated by them, where it may be.
+template <class StoreTile>
+__device__ inline void finish_update(const Parameters& parameters, Output& output, unsigned split,
+                                     const StoreTile& store) {
+  if (parameters.partials != nullptr) {
+    output.out = parameters.partials + std::size_t{split} * parameters.grid.outputs;
+    store(output, StoreResult{});
+    return;
+  }
+  UpdateResult update{parameters.rule, {}, parameters.velocity};
+  if (!update_factors(parameters.rule, &update.by)) return;
+  output.out = parameters.w;
+  store(output, update);
+}
+
+// What a block needs when its product is done: kept in shared memory meanwhile, as the product
+// takes all registers.
+struct ResultPlace {
+  unsigned first_row, first_column, split;
+};
+
+template <class Loop>
+__global__ void __launch_bounds__(Loop::kThreads, Loop::kBlocks)
+    dense_wgrad_sgd_kernel(const Parameters parameters, const float* x, const float* dy) {
+  if constexpr (Loop::kCompiled) {
+    const TileCoord coord = block_coord(parameters.grid);
+    const unsigned first_row = coord.tile_m * Loop::kM, first_column = coord.tile_n * Loop::kN;
+    prefetch_tile<Loop>(parameters, first_row, first_column);
+    const unsigned n = parameters.n, c = parameters.c, k = parameters.k;
+    using A = MatrixColumns<Loop, Loop::kM>;
+    using B = MatrixColumns<Loop, Loop::kN>;
+    A gradients(dy, k, n, first_row, k);
+    B inputs(x, c, n, first_column, c);
+
+    __shared__ __align__(16) ResultPlace kept;
+    if (threadIdx.x == 0) kept = {first_row, first_column, coord.split};
+    __syncthreads();
+    typename Loop::Product product;
+    const KRange range = split_range<Loop>(parameters.grid, coord.split, n);
+    RowSums<Loop> bias{parameters.db != nullptr && coord.tile_n == 0 && threadIdx.x < Loop::kM};
+    Loop::multiply(gradients, inputs, range.begin, range.end, product, bias);
+
+    Output output{};
+    output.first_row = kept.first_row;
+    output.first_column = kept.first_column;
+    output.rows = k;
+    output.columns = c;
+    output.vector = parameters.vector_out;
+    finish_update(parameters, output, kept.split, [&](const Output& to, const auto& store_op) {
+      store_tile<typename Loop::template Sums<A, B>>(
+          product.sums, to, [=](unsigned row) { return row * c; }, SameColumns{c}, store_op);
+    });
+    const unsigned row = kept.first_row + threadIdx.x;
+    if (bias.wanted && row < k) parameters.db[std::size_t{kept.split} * k + row] = bias.sum;
+  }
+}
+
+// With splits, in place of sum_splits(): adds up the gradient and updates w by it.
 __global__ void __launch_bounds__(kBlockThreads)
     split_update_kernel(const float* partials, unsigned splits, unsigned count, SgdRule rule,
                         float* w, float* velocity) {
@@ -65,81 +146,38 @@ __global__ void __launch_bounds__(kBlockThreads)
   if (!update_value(by, sum, velocity + i, w + i)) note_diverged(rule);
 }
 
-template <class T, bool kVector>
-void run(const WgradSgdCall& call, const WgradSgdParameters& parameters) {
-  launch(call.op, dense_wgrad_sgd_kernel<T, kVector>, parameters.plan.grid(), dim3(T::kThreads), 0,
-         call.stream, parameters, call.x, call.dy);
-}
-
-// By FFMA.
-void ffma_wgrad_sgd(const WgradSgdCall& call) {
-  const Plan plan = conv_plan(as_convolution(call.shape), Pass::kWgrad);
-  WgradSgdParameters parameters = wgrad_sgd_parameters(call, plan.splits, plan.outputs);
-  parameters.plan = plan;
-  const DenseShape& s = call.shape;
-  const bool vector = s.c % 4 == 0 && s.k % 4 == 0 && aligned16(call.x) && aligned16(call.dy);
-  if (plan.tile == TileKind::kLarge && vector) {
-    run<LargeTile, true>(call, parameters);
-  } else if (plan.tile == TileKind::kLarge) {
-    run<LargeTile, false>(call, parameters);
-  } else if (plan.tile == TileKind::kMedium && vector) {
-    run<MediumWideTile, true>(call, parameters);
-  } else if (plan.tile == TileKind::kMedium) {
-    run<MediumWideTile, false>(call, parameters);
-  } else if (vector) {
-    run<WideTile, true>(call, parameters);
-  } else {
-    run<WideTile, false>(call, parameters);
-  }
-  finish_splits(call, parameters);
-}
-
 }  // namespace
-
-WgradSgdParameters wgrad_sgd_parameters(const WgradSgdCall& call, unsigned splits,
-                                        std::int64_t outputs) {
-  const DenseShape& s = call.shape;
-  WgradSgdParameters parameters{};
-  parameters.n = s.n;
-  parameters.c = s.c;
-  parameters.k = s.k;
-  parameters.w = call.w;
-  parameters.velocity = call.velocity;
-  parameters.db = call.db;
-  parameters.rule = call.rule;
-  if (splits > 1) {
-    parameters.partials = partials_in(call.op, splits * (outputs + s.k), call.workspace);
-    if (call.db != nullptr) parameters.db = parameters.partials + splits * outputs;
-  }
-  const bool aligned = parameters.partials != nullptr
-                           ? aligned16(parameters.partials)
-                           : aligned16(call.w) && aligned16(call.velocity);
-  parameters.vector_out = s.c % 4 == 0 && aligned;
-  return parameters;
-}
-
-void finish_splits(const WgradSgdCall& call, const WgradSgdParameters& parameters) {
-  if (parameters.partials == nullptr) return;
-  const Plan& plan = parameters.plan;
-  launch(call.op, split_update_kernel, blocks_for(plan.outputs), dim3(kBlockThreads), 0,
-         call.stream, parameters.partials, plan.splits, static_cast<unsigned>(plan.outputs),
-         call.rule, call.w, call.velocity);
-  if (call.db != nullptr) {
-    sum_splits(call.op, parameters.db, plan.splits, call.shape.k, call.shape.k, Epilogue{}, call.db,
-               call.stream);
-  }
-}
 
 template <>
 void dense_wgrad_sgd(const DenseShape& shape, Math math, const float* x, const float* dy,
                      const SgdRule& rule, float* w, float* velocity, float* db, Workspace workspace,
                      Stream stream) {
-  const WgradSgdCall call{"dense_wgrad_sgd", shape, math,      x,     dy, rule, w,
-                          velocity,          db,    workspace, stream};
-  if (mma_serves(as_convolution(shape), Pass::kWgrad, math) && device_has_mma(call.op)) {
-    mma_wgrad_sgd(call);
-  } else {
-    ffma_wgrad_sgd(call);
+  const OpName op = "dense_wgrad_sgd";
+  const GemmPlan plan = gemm_plan(op, as_convolution(shape), Pass::kWgrad, math);
+  const SplitSums sums(op, plan, workspace);
+  Parameters parameters{};
+  parameters.n = shape.n;
+  parameters.c = shape.c;
+  parameters.k = shape.k;
+  parameters.w = w;
+  parameters.velocity = velocity;
+  parameters.partials = sums.partials;
+  parameters.db = sums.bias_out(db);
+  parameters.rule = rule;
+  parameters.vector_out =
+      shape.c % 4 == 0 && (sums.split() || (aligned16(w) && aligned16(velocity)));
+  const bool vector = shape.c % 4 == 0 && shape.k % 4 == 0 && aligned16(x) && aligned16(dy);
+  with_loop<Pass::kWgrad>(plan, vector, [&](auto loop) {
+    using Loop = decltype(loop);
+    parameters.grid = grid_of<Loop>(plan);
+    launch(op, dense_wgrad_sgd_kernel<Loop>, parameters.grid.blocks(), dim3(Loop::kThreads),
+           Loop::kSharedBytes, stream, parameters, x, dy);
+  });
+  if (!sums.split()) return;
+  launch(op, split_update_kernel, blocks_for(plan.outputs), dim3(kBlockThreads), 0, stream,
+         sums.partials, plan.splits, static_cast<unsigned>(plan.outputs), rule, w, velocity);
+  if (db != nullptr) {
+    sum_splits(op, {parameters.db, plan.splits, shape.k, shape.k, db, {}}, stream);
   }
 }
 

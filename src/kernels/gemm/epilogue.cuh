@@ -1,16 +1,11 @@
-// What happens to the sums of a product on their way to memory, and the sum over splits.
-//
-// A product with few tiles and a long reduction is split along k over several blocks. Each split
-// writes its sums to the workspace, laid out as the result is, and sum_splits() adds them in the
-// order of k; where there is one split, the product's kernel finishes the result by itself. Both
-// do the same to a sum, so a result does not depend on where it was finished.
+// What happens to the sums of a product on their way to memory: bias, ReLU or its mask, and which
+// of them a thread stores where.
 #pragma once
 
 #include <type_traits>
 
 #include "kernels/device/launch.h"
 #include "kernels/device/vectors.h"
-#include "simt.cuh"
 
 namespace convnet {
 
@@ -130,42 +125,45 @@ __device__ inline V gather_sums(const Sums& sums, int c) {
   }
 }
 
-template <class T, class RowStart, class StoreOp = StoreResult>
-__device__ inline void store_tile(const float (&sum)[T::kThreadM][T::kThreadN],
-                                  const Output& output, RowStart start, StoreOp store_op = {}) {
-  unsigned starts[T::kThreadM];
+// The columns of C are those of the result.
+struct SameColumns {
+  unsigned columns;
+  __device__ bool valid(unsigned column) const { return column < columns; }
+  __device__ unsigned offset(unsigned column) const { return column; }
+};
+
+// Stores a thread's sums: element (row, column) goes to out[start(row) + columns.offset(column)],
+// where row < rows and columns.valid(column). `Map` says which they are: in kRows rows, and along a
+// row in kFours pieces of four.
+template <class Map, class Sums, class RowStart, class Columns, class StoreOp = StoreResult>
+__device__ inline void store_tile(const Sums& sums, const Output& output, RowStart start,
+                                  Columns columns, StoreOp store_op = {}) {
+  unsigned starts[Map::kRows];
 #pragma unroll
-  for (int i = 0; i < T::kThreadM; ++i) {
-    const unsigned row = output.first_row + T::row(i);
+  for (int i = 0; i < Map::kRows; ++i) {
+    const unsigned row = output.first_row + Map::row(i);
     starts[i] = row < output.rows ? start(row) : kNoRow;
   }
   with_width(output, [&](auto kind, auto zero) {
     using V = decltype(zero);
 #pragma unroll
-    for (int j = 0; j < T::kThreadN; j += sizeof(V) / 4) {
-      const unsigned column = output.first_column + T::column(j / 4 * 4) + j % 4;
-      if (column >= output.columns) continue;
-      const V bias = bias_of<V>(output.epilogue, output.first_channel + column);
+    for (int four = 0; four < Map::kFours; ++four) {
 #pragma unroll
-      for (int i = 0; i < T::kThreadM; ++i) {
-        if (starts[i] == kNoRow) continue;
-        const V v = gather_sums<V>([&](int c) { return sum[i][c]; }, j);
-        const unsigned at = starts[i] + column;
-        store_op(output.out, at, finish<decltype(kind)::value>(v, output.epilogue, bias, at));
+      for (int c = 0; c < 4; c += sizeof(V) / 4) {
+        const unsigned column = output.first_column + Map::column(four) + c;
+        if (!columns.valid(column)) continue;
+        const unsigned offset = columns.offset(column);
+        const V bias = bias_of<V>(output.epilogue, output.first_channel + offset);
+#pragma unroll
+        for (int i = 0; i < Map::kRows; ++i) {
+          if (starts[i] == kNoRow) continue;
+          const V v = gather_sums<V>([&](int e) { return Map::get(sums, i, four, e); }, c);
+          const unsigned at = starts[i] + offset;
+          store_op(output.out, at, finish<decltype(kind)::value>(v, output.epilogue, bias, at));
+        }
       }
     }
   });
 }
-
-// out[i] = finish(sum over splits of partials[split][i]), i < count; `channels` is the length of
-// the last dimension. In conv.cu.
-void sum_splits(OpName op, const float* partials, unsigned splits, std::int64_t count,
-                std::int64_t channels, const Epilogue& epilogue, float* out, void* stream);
-
-// The same for out [count / channels, channels], and then dropout of it.
-struct DropoutDraw;
-void sum_splits_and_drop(OpName op, const float* partials, unsigned splits, std::int64_t count,
-                         std::int64_t channels, const Epilogue& epilogue, const DropoutDraw& draw,
-                         float* out, void* stream);
 
 }  // namespace convnet

@@ -1,6 +1,6 @@
-// The product behind mma_*.cu: a block's tile of C = A B^T on tensor cores (sm_80 and up).
+// The main loop on tensor cores (sm_80 and up): a block's tile of C = A B^T by mma.sync.
 //
-//   C[m, n] = sum_k A[m, k] B[n, k],  A and B float32 in memory
+//   C[m, n] = sum_k A[m, k] B[n, k],  A and B float32 in memory, where operands.cuh says
 //
 // Mapping. A block computes kM x kN of C, a warp kWarpM x kWarpN of it in mma of 16 x 8. Steps of
 // 16 k pass through a ring of four stages in shared memory: while one is multiplied, the next three
@@ -125,6 +125,7 @@ struct MmaAlongRows {
 // For memory that is contiguous along k: a thread copies 4 (or 1) successive k of kLoads rows.
 template <int kRows, int kThreads, bool kVector, bool kThroughL1 = false>
 struct CopyAlongK {
+  static constexpr int kStep = kMmaK;
   using Layout = MmaAlongK<kRows>;
   static constexpr int kWidth = kVector ? 4 : 1;
   static constexpr int kThreadsPerRow = kMmaK / kWidth, kRowsAtOnce = kThreads / kThreadsPerRow;
@@ -145,6 +146,7 @@ struct CopyAlongK {
 // For memory that is contiguous along the tile: a thread copies pieces of 4 (or 1) rows at one k.
 template <int kRows, int kThreads, bool kVector, bool kThroughL1 = false>
 struct CopyAlongRows {
+  static constexpr int kStep = kMmaK;
   using Layout = MmaAlongRows<kRows>;
   static constexpr int kWidth = kVector ? 4 : 1;
   static constexpr int kThreadsPerK = kThreads / kMmaK, kRowsAtOnce = kThreadsPerK * kWidth;
@@ -163,107 +165,90 @@ struct CopyAlongRows {
   }
 };
 
-// ---- the product of a block --------------------------------------------------------------------
+// ---- the main loop -----------------------------------------------------------------------------
 
-// For mma_multiply(): nothing else to do with a step.
-struct OnlyMma {
-  __device__ void operator()(const float*) {}
+// Where a lane's sums lie in the tile, for store_tile(): rows by eights, and along a row in fours.
+template <class T, class LayoutA, class LayoutB>
+struct MmaSumsMap {
+  static constexpr int kRows = 2 * T::kFragmentsM, kFours = T::kFragmentsN / 2;
+  __device__ static int row(int eight) {
+    return T::warp_row() + LayoutA::row(eight, threadIdx.x % 32 / 4);
+  }
+  __device__ static int column(int quad) {
+    return T::warp_column() + LayoutB::quad_column(quad, threadIdx.x % 4);
+  }
+  __device__ static float get(const MmaSums<T>& sums, int eight, int quad, int c) {
+    return sums[eight / 2][LayoutB::quad_eight(quad, c)]
+               [eight % 2 * 2 + LayoutB::quad_element(quad, c)];
+  }
 };
 
-// product.sums = the warp's part of the block's tile over the steps [begin, end) along k. CopyA and
-// CopyB are sources: copy(stage, k) starts the copies of their elements k ... k + 15. `also(stage)`
-// is called with each step's part of A, laid out as CopyA::Layout says.
-template <class T, class CopyA, class CopyB, class Product, class Also>
-__device__ inline void mma_multiply(CopyA& a, CopyB& b, unsigned begin, unsigned end,
-                                    Product& product, Also& also) {
-  extern __shared__ __align__(128) unsigned char shared[];
-  float* const ring = reinterpret_cast<float*>(shared);
-  product.begin();
-  if (begin == end) return;  // all threads of the block do
-  const auto copy = [&](unsigned slot, unsigned step) {
-    float* stage = ring + slot * T::kStageFloats;
-    a.copy(stage, step * kMmaK);
-    b.copy(stage + T::kM * kMmaK, step * kMmaK);
-  };
-  const auto load = [&](unsigned slot, int half, Operands<T>& operands) {
-    const float* stage = ring + slot * T::kStageFloats;
-    CopyA::Layout::load(stage, T::warp_row(), half, operands.a);
-    CopyB::Layout::load(stage + T::kM * kMmaK, T::warp_column(), half, operands.b);
-  };
-  for (unsigned i = 0; i < kStages - 1; ++i) {
-    if (begin + i < end) copy(i, begin + i);
-    cp_async_commit();  // also where there is nothing, so that the counts below are right
-  }
-  cp_async_wait<kStages - 2>();
-  __syncthreads();
-  Operands<T> first, second;
-  load(0, 0, first);
-  unsigned slot = 0;
-  for (unsigned step = begin; step < end; ++step) {
-    // To the stage of the step before, whose last readers have passed that step's barrier.
-    if (step + kStages - 1 < end) copy((slot + kStages - 1) % kStages, step + kStages - 1);
-    cp_async_commit();
-    load(slot, 1, second);  // after the addresses of the copies have given up their registers
-    product.first(first, second);
-    also(ring + slot * T::kStageFloats);
-    // The next step has arrived when all groups but the newest kStages - 2 have.
+template <class T, Math kMath, bool kVector>
+struct MmaLoop {
+  static constexpr int kM = T::kM, kN = T::kN, kThreads = T::kThreads, kStep = kMmaK;
+  static constexpr int kBlocks = T::kBlocks, kSharedBytes = T::kSharedBytes;
+  static constexpr bool kCompiled = kCompiledForMma, kTakesColumns = true;
+
+  // How the rows of an operand are shared.
+  template <int kRows, bool kThroughL1 = false>
+  using AlongK = CopyAlongK<kRows, kThreads, kVector, kThroughL1>;
+  template <int kRows, bool kThroughL1 = false>
+  using AlongRows = CopyAlongRows<kRows, kThreads, kVector, kThroughL1>;
+
+  using Product = WarpProduct<T, kMath>;
+
+  // product.sums = the warp's part of the block's tile over the steps [begin, end) along k. also(a)
+  // is called with each step's part of A in shared memory: a(row, k).
+  template <class A, class B, class Also>
+  __device__ static void multiply(A& a, B& b, unsigned begin, unsigned end, Product& product,
+                                  Also& also) {
+    extern __shared__ __align__(128) unsigned char shared[];
+    float* const ring = reinterpret_cast<float*>(shared);
+    product.begin();
+    if (begin == end) return;  // all threads of the block do
+    const auto copy = [&](unsigned slot, unsigned step) {
+      float* stage = ring + slot * T::kStageFloats;
+      a.each(step * kMmaK,
+             [&](int load, const float* from, bool valid) { A::copy(stage, load, from, valid); });
+      b.each(step * kMmaK, [&](int load, const float* from, bool valid) {
+        B::copy(stage + T::kM * kMmaK, load, from, valid);
+      });
+    };
+    const auto load = [&](unsigned slot, int half, Operands<T>& operands) {
+      const float* stage = ring + slot * T::kStageFloats;
+      A::Layout::load(stage, T::warp_row(), half, operands.a);
+      B::Layout::load(stage + T::kM * kMmaK, T::warp_column(), half, operands.b);
+    };
+    for (unsigned i = 0; i < kStages - 1; ++i) {
+      if (begin + i < end) copy(i, begin + i);
+      cp_async_commit();  // also where there is nothing, so that the counts below are right
+    }
     cp_async_wait<kStages - 2>();
     __syncthreads();
-    slot = (slot + 1) % kStages;
-    if (step + 1 < end) load(slot, 0, first);
-    product.second(second);
-  }
-}
-
-// ---- to memory ---------------------------------------------------------------------------------
-
-// The columns of C are those of the result.
-struct SameColumns {
-  unsigned columns;
-  __device__ bool valid(unsigned column) const { return column < columns; }
-  __device__ unsigned offset(unsigned column) const { return column; }
-};
-
-// Stores the tile as store_tile() of epilogue.cuh does: element (row, column) goes to
-// out[start(row) + columns.offset(column)], where row < rows and columns.valid(column).
-template <class T, class LayoutA, class LayoutB, class RowStart, class Columns,
-          class StoreOp = StoreResult>
-__device__ inline void store_mma_tile(const MmaSums<T>& sums, const Output& output, RowStart start,
-                                      Columns columns, StoreOp store_op = {}) {
-  const int group = threadIdx.x % 32 / 4, place = threadIdx.x % 4;
-  constexpr int kEights = 2 * T::kFragmentsM;
-  unsigned starts[kEights];
-#pragma unroll
-  for (int eight = 0; eight < kEights; ++eight) {
-    const unsigned row = output.first_row + T::warp_row() + LayoutA::row(eight, group);
-    starts[eight] = row < output.rows ? start(row) : kNoRow;
-  }
-  with_width(output, [&](auto kind, auto zero) {
-    using V = decltype(zero);
-#pragma unroll
-    for (int quad = 0; quad < T::kFragmentsN / 2; ++quad) {
-#pragma unroll
-      for (int c = 0; c < 4; c += sizeof(V) / 4) {
-        const unsigned column =
-            output.first_column + T::warp_column() + LayoutB::quad_column(quad, place) + c;
-        if (!columns.valid(column)) continue;
-        const unsigned offset = columns.offset(column);
-        const V bias = bias_of<V>(output.epilogue, output.first_channel + offset);
-#pragma unroll
-        for (int eight = 0; eight < kEights; ++eight) {
-          if (starts[eight] == kNoRow) continue;
-          const auto sum = [&](int e) {
-            return sums[eight / 2][LayoutB::quad_eight(quad, e)]
-                       [eight % 2 * 2 + LayoutB::quad_element(quad, e)];
-          };
-          const unsigned at = starts[eight] + offset;
-          store_op(
-              output.out, at,
-              finish<decltype(kind)::value>(gather_sums<V>(sum, c), output.epilogue, bias, at));
-        }
-      }
+    Operands<T> first, second;
+    load(0, 0, first);
+    unsigned slot = 0;
+    for (unsigned step = begin; step < end; ++step) {
+      // To the stage of the step before, whose last readers have passed that step's barrier.
+      if (step + kStages - 1 < end) copy((slot + kStages - 1) % kStages, step + kStages - 1);
+      cp_async_commit();
+      load(slot, 1, second);  // after the addresses of the copies have given up their registers
+      product.first(first, second);
+      also([&](int row, int k) {
+        return (ring + slot * T::kStageFloats)[A::Layout::offset(row, k)];
+      });
+      // The next step has arrived when all groups but the newest kStages - 2 have.
+      cp_async_wait<kStages - 2>();
+      __syncthreads();
+      slot = (slot + 1) % kStages;
+      if (step + 1 < end) load(slot, 0, first);
+      product.second(second);
     }
-  });
-}
+  }
+
+  // Where the sums of a product of A and B lie.
+  template <class A, class B>
+  using Sums = MmaSumsMap<T, typename A::Layout, typename B::Layout>;
+};
 
 }  // namespace convnet

@@ -1,9 +1,9 @@
-// The product behind conv_*.cu and dense.cu: a block's tile of C = A B^T by register tiles.
+// The main loop on any GPU: a block's tile of C = A B^T by FFMA, from register tiles.
 //
 //   C[m, n] = sum_k A[m, k] B[n, k]
 //
-// A and B are never in memory as matrices: a pass says what their elements are by two "sources",
-// which read a step of kTileK along k into registers (fetch) and hand it to shared memory (put).
+// A and B are never in memory as matrices: operands (operands.cuh) say where their elements are.
+// The loop reads a step of kTileK along k into registers and hands it to shared memory.
 //
 // Mapping. A block computes kM x kN of C; a thread 8 x 8 or 8 x 4 of it, in pieces of 4 x 4 that
 // lie 16 rows and 32 columns apart; a warp is 4 x 8 threads. So a warp reads 4 different float4 of
@@ -20,6 +20,7 @@
 // of k, whatever the tile.
 #pragma once
 
+#include "epilogue.cuh"
 #include "kernels/device/vectors.h"
 
 namespace convnet {
@@ -62,12 +63,13 @@ using WideTile = Tile<32, 64, 4>;
 
 // For memory that is contiguous along k: a thread reads 4 (or 1) successive k of kLoads rows.
 template <int kRows, int kThreads, bool kVector>
-struct AlongK {
+struct SimtAlongK {
+  static constexpr int kStep = kTileK;
   static constexpr int kWidth = kVector ? 4 : 1;
   static constexpr int kThreadsPerRow = kTileK / kWidth;
   static constexpr int kLoads = kRows * kThreadsPerRow / kThreads;
 
-  float values[kLoads][kWidth];
+  using Registers = float[kLoads][kWidth];
 
   __device__ static int k() { return threadIdx.x % kThreadsPerRow * kWidth; }
   __device__ static int row(int load) {
@@ -75,7 +77,7 @@ struct AlongK {
   }
 
   template <int kPitch>
-  __device__ void put(float (&tile)[kTileK][kPitch]) const {
+  __device__ static void put(const Registers& values, float (&tile)[kTileK][kPitch]) {
 #pragma unroll
     for (int load = 0; load < kLoads; ++load) {
 #pragma unroll
@@ -86,12 +88,13 @@ struct AlongK {
 
 // For memory that is contiguous along the tile: a thread reads pieces of 4 (or 1) rows at one k.
 template <int kRows, int kThreads, bool kVector>
-struct AlongRows {
+struct SimtAlongRows {
+  static constexpr int kStep = kTileK;
   static constexpr int kWidth = kVector ? 4 : 1;
   static constexpr int kThreadsPerK = kThreads / kTileK;
   static constexpr int kLoads = kRows / (kThreadsPerK * kWidth);
 
-  float values[kLoads][kWidth];
+  using Registers = float[kLoads][kWidth];
 
   __device__ static int k() { return threadIdx.x / kThreadsPerK; }
   __device__ static int row(int load) {
@@ -99,7 +102,7 @@ struct AlongRows {
   }
 
   template <int kPitch>
-  __device__ void put(float (&tile)[kTileK][kPitch]) const {
+  __device__ static void put(const Registers& values, float (&tile)[kTileK][kPitch]) {
 #pragma unroll
     for (int load = 0; load < kLoads; ++load) {
       if constexpr (kWidth == 4) {
@@ -112,19 +115,18 @@ struct AlongRows {
   }
 };
 
-// values = data[offset ...], or zeros where that is not `valid`.
+// values = from[0 ...], or zeros where that is not `valid`.
 template <int kWidth>
-__device__ inline void read(float (&values)[kWidth], const float* data, unsigned offset,
-                            bool valid) {
+__device__ inline void read(float (&values)[kWidth], const float* from, bool valid) {
   if constexpr (kWidth == 4) {
     float4 v = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
-    if (valid) v = load4_readonly(data + offset);
+    if (valid) v = load4_readonly(from);
     values[0] = v.x;
     values[1] = v.y;
     values[2] = v.z;
     values[3] = v.w;
   } else {
-    values[0] = valid ? __ldg(data + offset) : 0.0f;
+    values[0] = valid ? __ldg(from) : 0.0f;
   }
 }
 
@@ -168,43 +170,82 @@ __device__ inline void multiply_step(const Stage<T>& stage,
   }
 }
 
-// For multiply(): nothing else to do with a step.
-struct OnlyMultiply {
-  template <class Rows>
-  __device__ void operator()(const Rows&) {}
+// ---- the main loop -----------------------------------------------------------------------------
+
+// Where a thread's sums lie in the tile, for store_tile(): in rows, and along a row in fours.
+template <class T>
+struct SimtSums {
+  static constexpr int kRows = T::kThreadM, kFours = T::kThreadN / 4;
+  __device__ static int row(int i) { return T::row(i); }
+  __device__ static int column(int four) { return T::column(4 * four); }
+  __device__ static float get(const float (&sums)[T::kThreadM][T::kThreadN], int i, int four,
+                              int c) {
+    return sums[i][4 * four + c];
+  }
 };
 
-// sum = the block's tile over the steps [begin, end) along k. `also(tile)` is called with each
-// step's part of A, [kTileK][kM + 4] in shared memory.
-template <class T, class SourceA, class SourceB, class Also>
-__device__ inline void multiply(SourceA& a, SourceB& b, unsigned begin, unsigned end,
-                                float (&sum)[T::kThreadM][T::kThreadN], Also& also) {
-  __shared__ __align__(16) Stage<T> stages[2];
+template <class T, bool kVector>
+struct SimtLoop {
+  static constexpr int kM = T::kM, kN = T::kN, kThreads = T::kThreads, kStep = kTileK;
+  static constexpr int kBlocks = T::blocks(kVector), kSharedBytes = 0;  // the latter: dynamic
+  static constexpr bool kCompiled = true, kTakesColumns = false;
+
+  // How the rows of an operand are shared. What is read goes through L1 in any case.
+  template <int kRows, bool kThroughL1 = false>
+  using AlongK = SimtAlongK<kRows, kThreads, kVector>;
+  template <int kRows, bool kThroughL1 = false>
+  using AlongRows = SimtAlongRows<kRows, kThreads, kVector>;
+
+  struct Product {
+    float sums[T::kThreadM][T::kThreadN];
+  };
+
+  // product.sums = the block's tile over the steps [begin, end) along k. also(a) is called with
+  // each step's part of A in shared memory: a(row, k).
+  template <class A, class B, class Also>
+  __device__ static void multiply(A& a, B& b, unsigned begin, unsigned end, Product& product,
+                                  Also& also) {
+    __shared__ __align__(16) Stage<T> stages[2];
 #pragma unroll
-  for (int i = 0; i < T::kThreadM; ++i) {
+    for (int i = 0; i < T::kThreadM; ++i) {
 #pragma unroll
-    for (int j = 0; j < T::kThreadN; ++j) sum[i][j] = 0.0f;
-  }
-  if (begin == end) return;  // all threads of the block do
-  a.fetch(begin * kTileK);
-  b.fetch(begin * kTileK);
-  a.put(stages[0].a);
-  b.put(stages[0].b);
-  __syncthreads();
-  int buffer = 0;
-  for (unsigned step = begin + 1; step < end; ++step) {
-    a.fetch(step * kTileK);
-    b.fetch(step * kTileK);
-    multiply_step(stages[buffer], sum);
-    also(stages[buffer].a);
-    // The other buffer's last readers have passed the barrier of the step before.
-    buffer ^= 1;
-    a.put(stages[buffer].a);
-    b.put(stages[buffer].b);
+      for (int j = 0; j < T::kThreadN; ++j) product.sums[i][j] = 0.0f;
+    }
+    if (begin == end) return;  // all threads of the block do
+    typename A::Registers a_values;
+    typename B::Registers b_values;
+    const auto fetch = [&](unsigned step) {
+      a.each(step * kTileK,
+             [&](int load, const float* from, bool valid) { read(a_values[load], from, valid); });
+      b.each(step * kTileK,
+             [&](int load, const float* from, bool valid) { read(b_values[load], from, valid); });
+    };
+    const auto put = [&](Stage<T>& stage) {
+      A::put(a_values, stage.a);
+      B::put(b_values, stage.b);
+    };
+    const auto multiply_stage = [&](const Stage<T>& stage) {
+      multiply_step(stage, product.sums);
+      also([&](int row, int k) { return stage.a[k][row]; });
+    };
+    fetch(begin);
+    put(stages[0]);
     __syncthreads();
+    int buffer = 0;
+    for (unsigned step = begin + 1; step < end; ++step) {
+      fetch(step);
+      multiply_stage(stages[buffer]);
+      // The other buffer's last readers have passed the barrier of the step before.
+      buffer ^= 1;
+      put(stages[buffer]);
+      __syncthreads();
+    }
+    multiply_stage(stages[buffer]);
   }
-  multiply_step(stages[buffer], sum);
-  also(stages[buffer].a);
-}
+
+  // Where the sums of a product of A and B lie.
+  template <class A, class B>
+  using Sums = SimtSums<T>;
+};
 
 }  // namespace convnet

@@ -1,12 +1,11 @@
-// The table of measured tiles, and what benchmarks ask about plans. On the host only.
+// The table of measured tiles. On the host only.
 #include "tuned.cuh"
 
 #include <mutex>
 #include <utility>
 #include <vector>
 
-#include "mma_plan.cuh"
-#include "wgmma_plan.cuh"
+#include "mma.cuh"
 
 namespace convnet {
 namespace {
@@ -15,13 +14,6 @@ const TunedTile kTuned[] = {
 #include "tuned.inc"
     {},  // ends the table
 };
-
-// "long x wide", as mma_plan.cuh has them; in wgrad they lie across.
-constexpr std::pair<TileKind, const char*> kTiles[] = {{TileKind::kHuge, "256x128"},
-                                                       {TileKind::kLarge, "128x128"},
-                                                       {TileKind::kNinetySix, "128x96"},
-                                                       {TileKind::kMedium, "128x64"},
-                                                       {TileKind::kSmall, "64x32"}};
 
 constexpr std::pair<OnHopper, const char*> kOnHopper[] = {
     {OnHopper::kRule, "rule"}, {OnHopper::kWgmma, "wgmma"}, {OnHopper::kMma, "mma"}};
@@ -46,7 +38,7 @@ TunedTile as_row(const TileChoice& choice) {
   const char* op = "set_tile_choices";
   std::string names;
   const TileKind* found = nullptr;
-  for (const auto& [kind, name] : kTiles) {
+  for (const auto& [kind, name] : kTileNames) {
     if (kind == TileKind::kHuge && !has_huge_tiles(choice.pass, choice.math)) continue;
     names += (names.empty() ? "" : ", ") + std::string(name);
     if (choice.tile == name) found = &kind;
@@ -90,38 +82,6 @@ bool find_tuned(Pass pass, Math math, const Product& product, TunedTile* found) 
     }
   }
   return false;
-}
-
-// ---- the contract's part for benchmarks --------------------------------------------------------
-
-const char* tile_name(TileKind tile) {
-  for (const auto& [kind, name] : kTiles) {
-    if (kind == tile) return name;
-  }
-  return "";
-}
-
-TileChoice tile_choice(const ConvShape& shape, Pass pass, Math math) {
-  TileChoice choice{pass, math, 0, 0, 0, 0, "", 0, "rule"};
-  if (!mma_serves(shape, pass, math)) return choice;
-  const MmaPlan plan = mma_plan(shape, pass, math);
-  choice.m = plan.product.m;
-  choice.n = plan.product.n;
-  choice.k = plan.product.k;
-  choice.products = plan.product.products;
-  choice.tile = tile_name(plan.tile);
-  choice.splits = static_cast<int>(plan.splits);
-  const bool wgmma = wgmma_takes("tile_choice", shape, pass, math);
-  choice.on_hopper = wgmma ? "wgmma" : "mma";
-  return choice;
-}
-
-std::vector<std::string> tiles_of(Pass pass, Math math) {
-  std::vector<std::string> names;
-  for (const auto& [kind, name] : kTiles) {
-    if (kind != TileKind::kHuge || has_huge_tiles(pass, math)) names.push_back(name);
-  }
-  return names;
 }
 
 void set_tile_choices(const std::vector<TileChoice>& choices) {

@@ -1,4 +1,4 @@
-// Tiles and splits that were measured to be faster than those of the rule in mma_plan.cu.
+// Tiles and splits that were measured to be faster than those of the rules in plan.cu.
 //
 // The table is tuned.inc. Its rows are found by pass, math and product alone, and apply on
 // every GPU, so that a plan stays a function of shape and `math`, and a result has the same bits
@@ -9,12 +9,12 @@
 
 #include <string>
 
-#include "conv.cuh"
+#include "plan.cuh"
 
 namespace convnet {
 
-// Which kernel takes the product on a device that has both: what wgmma_takes() would say anyway, or
-// one of the two.
+// Which kernel takes the product on a device that has both: what the rule of plan.cu says, or one
+// of the two.
 enum class OnHopper { kRule, kWgmma, kMma };
 
 struct TunedTile {
@@ -26,8 +26,6 @@ struct TunedTile {
   unsigned splits;
   OnHopper on_hopper;
 };
-
-const char* tile_name(TileKind tile);  // "128x64"
 
 // The row of the table in force for this product, if it has one: `*row`.
 bool find_tuned(Pass pass, Math math, const Product& product, TunedTile* row);

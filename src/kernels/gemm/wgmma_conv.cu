@@ -5,7 +5,7 @@
 //   C[m, j] = sum_i A[m, i] B[j, i]:   m = (n,p,q),  j = filter of the group,  i = (c,r,s)
 //
 // Tensors: x [N,H,W,C], filters, b [K] or null: read. y [N,P,Q,K]: written. In dgrad dy is x
-// and dx is y, with the mask in b's place (Epilogue). `filters` are those of wgmma_filters.cu, in
+// and dx is y, with the mask in b's place (Epilogue). `filters` are those of filters.cu, in
 // the order in which they are read.
 //
 // Mapping. A block computes tiles of kM pixels x kN filters, one after the other: blocks are as
@@ -15,7 +15,7 @@
 // each pixel R S times from L2, which tensor cores outrun; this one about once.
 //
 //   producer      one thread of a warpgroup: slabs, two in turn, and through a ring the filters of
-//                 one tap and 16 channels, which wgmma_filters.cu has rounded, permuted and laid
+//                 one tap and 16 channels, which filters.cu has rounded, permuted and laid
 //                 side by side, so that each is one copy
 //   2 warpgroups  kM / 2 pixels each. A is read from the slab by ldmatrix, at any shift, and
 //                 rounded in registers, from where wgmma takes it; B is in shared memory. The A of
@@ -26,13 +26,14 @@
 // channels in sixteens, in each over taps: the bits depend on math alone, not on the tile. Which
 // shapes it takes: wgmma_plan.cuh. Cost: 2 N P Q K R S C/G flops; for a tile and 16 channels a slab
 // is fetched (in AlexNet 1.6 to 2.6 times its pixels) and 16 kN R S filter elements.
+#include "gemm.cuh"
 #include "kernels/device/launch.h"
 #include "kernels/device/mma.h"
 #include "kernels/device/sm90.h"
 #include "kernels/device/vectors.h"
 #include "kernels/fast_divmod.cuh"
 #include "kernels/warp.cuh"
-#include "mma_plan.cuh"
+#include "tiles.cuh"
 #include "wgmma.cuh"
 #include "wgmma_product.cuh"
 
@@ -53,7 +54,7 @@ struct WgmmaTile {
   static constexpr int kFit = kFilterRingBytes / kStageBytes;
   static constexpr int kStages = kFit < kMostFilterStages ? kFit : kMostFilterStages;
 
-  // Of the tile, for store_mma_tile(): wgmma i of a warpgroup has 64 rows, 16 of them a warp's.
+  // Of the tile, for store_tile(): wgmma i of a warpgroup has 64 rows, 16 of them a warp's.
   __device__ static int warp_row() {
     return static_cast<int>(threadIdx.x / 128 * (kM / 2) + threadIdx.x / 32 % 4 * 16);
   }
@@ -250,7 +251,7 @@ __device__ inline void consume(const WgmmaParameters& s, Barriers<T::kStages>& b
     output.vector = true;
     output.epilogue = s.epilogue;
     const unsigned pitch = s.pitch, first_channel = output.first_channel;
-    store_mma_tile<T, WgmmaRows, MmaAlongK<T::kN>>(
+    store_tile<MmaSumsMap<T, WgmmaRows, MmaAlongK<T::kN>>>(
         product.sums, output, [=](unsigned row) { return row * pitch + first_channel; },
         SameColumns{output.columns});
   }
@@ -322,10 +323,10 @@ void run_with(const Call& call, int filters) {
 
 }  // namespace
 
-void wgmma_conv(OpName op, const ConvShape& shape, Pass pass, Math math, const float* image,
-                const unsigned char* filters, const Epilogue& epilogue, float* out, Stream stream) {
-  const ConvShape s = as_forward(shape, pass);
-  const WgmmaPlan plan = wgmma_plan(shape, pass, math);
+void wgmma_conv(OpName op, const GemmPlan& gemm, const float* image, const void* filters,
+                const Epilogue& epilogue, float* out, Stream stream) {
+  const ConvShape s = as_forward(gemm.shape, gemm.pass);
+  const WgmmaPlan& plan = gemm.wgmma;
   WgmmaParameters parameters{};
   parameters.rows = static_cast<unsigned>(s.n * s.p * s.q);
   parameters.taps_h = static_cast<unsigned>(s.r);
@@ -340,8 +341,9 @@ void wgmma_conv(OpName op, const ConvShape& shape, Pass pass, Math math, const f
   parameters.slab = slab_shape(s, plan);
   parameters.slab_bytes = plan.slab_bytes();
   parameters.epilogue = epilogue;
-  const Call call{op, parameters, image, s, filters, out, stream};
-  with_math(math, [&](auto mode) {
+  const Call call{op,  parameters, image, s, static_cast<const unsigned char*>(filters),
+                  out, stream};
+  with_math(gemm.math, [&](auto mode) {
     constexpr Math kMath = decltype(mode)::value;
     if constexpr (kMath != Math::kFp32) {
       if (plan.pixels == 256) return run_with<kMath, 256>(call, plan.filters);

@@ -1,10 +1,7 @@
-// The choice of the Hopper kernel, on the host.
+// How the Hopper kernels cut a convolution, on the host.
 #include "wgmma_plan.cuh"
 
-#include "choice.h"
-#include "kernels/device/launch.h"
 #include "kernels/device/vectors.h"
-#include "tuned.cuh"
 
 namespace convnet {
 namespace {
@@ -86,24 +83,6 @@ Cut choose_cut(const ConvShape& s, Math math) {
   return best;
 }
 
-// Has shared memory where its code was compiled for sm_90a.
-__global__ void hopper_probe_kernel(int* out) {
-#if defined(__CUDA_ARCH_FEAT_SM90_ALL)
-  __shared__ __align__(16) int present[32];
-  present[threadIdx.x] = 0;
-  __syncthreads();
-  *out = present[31 - threadIdx.x];
-#else
-  (void)out;
-#endif
-}
-
-bool device_has_wgmma(OpName op) {
-  // Also by the machine code's version: newer devices may count memory that the driver takes.
-  const KernelCode& code = kernel_code(op, reinterpret_cast<const void*>(hopper_probe_kernel));
-  return code.static_shared_bytes > 0 && code.binary_version == 90;
-}
-
 }  // namespace
 
 ConvShape as_forward(const ConvShape& shape, Pass pass) {
@@ -125,24 +104,6 @@ bool wgmma_serves(const ConvShape& shape, Pass pass, Math math) {
   if (s.c / s.groups % kSlabK != 0 || pixels > 256 || 2 * s.q < pixels) return false;
   if (pass == Pass::kWgrad) return choose_cut(s, math).sixteens != 0;
   return s.k / s.groups % 4 == 0 && slabs_fit(s, 128);
-}
-
-bool wgmma_takes(OpName op, const ConvShape& shape, Pass pass, Math math, bool aligned) {
-  const Choice chosen = choice_of("CONVNET_WGMMA");
-  if (chosen == Choice::kOff || !wgmma_serves(shape, pass, math) || !aligned) return false;
-  if (!device_has_wgmma(op)) return false;
-  if (chosen == Choice::kAlways) return true;
-  TunedTile tuned;
-  if (find_tuned(pass, math, conv_product(shape, pass), &tuned) &&
-      tuned.on_hopper != OnHopper::kRule) {
-    return tuned.on_hopper == OnHopper::kWgmma;
-  }
-  if (pass == Pass::kWgrad) {  // blocks that are busy for a slab or two at least
-    const WgmmaWgradPlan plan = wgmma_wgrad_plan(shape, math);
-    const std::int64_t slabs = std::int64_t{plan.splits} * plan.each;
-    return plan.tiles_c * plan.tiles_k * shape.groups * slabs >= 2 * kMultiprocessors;
-  }
-  return wgmma_plan(shape, pass, math).tiles(shape.groups) >= kMultiprocessors;
 }
 
 WgmmaPlan wgmma_plan(const ConvShape& shape, Pass pass, Math math) {
@@ -188,12 +149,6 @@ WgmmaWgradPlan wgmma_wgrad_plan(const ConvShape& s, Math math) {
   plan.each = static_cast<unsigned>(best);
   plan.splits = static_cast<unsigned>(ceil_div(slabs, best));
   return plan;
-}
-
-std::int64_t wgmma_workspace_floats(const ConvShape& shape, Pass pass, Math math) {
-  if (!wgmma_serves(shape, pass, math)) return 0;
-  if (pass == Pass::kWgrad) return wgmma_wgrad_plan(shape, math).workspace_floats(shape.k);
-  return wgmma_plan(shape, pass, math).filter_bytes / 4;
 }
 
 }  // namespace convnet

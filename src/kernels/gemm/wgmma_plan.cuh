@@ -1,12 +1,12 @@
-// Which convolutions the Hopper kernels take, and how they are cut into tiles. In wgmma_plan.cu.
+// Which convolutions the Hopper kernels can do, and how these are cut into tiles: the part of a
+// plan (plan.cuh) that slabs decide. In wgmma_plan.cu.
 //
 // wgmma_conv.cu computes convolutions of stride 1 forward. dgrad of stride 1 is one too: dy takes
 // the picture's place, and the filters are transposed and turned around. So all here is said of the
 // forward convolution that a pass is: as_forward(). wgmma_wgrad.cu is the gradient of the filters.
 #pragma once
 
-#include "conv.cuh"
-#include "kernels/device/launch.h"
+#include "ops.h"
 
 namespace convnet {
 
@@ -52,24 +52,8 @@ struct WgmmaWgradPlan {
 // of the result in fours, and slabs that fit into shared memory; wgrad not in fp32, which would
 // need twice the registers.
 bool wgmma_serves(const ConvShape& shape, Pass pass, Math math);
-// Whether it should: the device has it, the arrays (x or dy, the result and the mask) are aligned
-// to 16 bytes, there is work for all multiprocessors, or tuned.cuh says so. CONVNET_WGMMA=off
-// or always overrules the last two. Throws std::invalid_argument when that says something else.
-bool wgmma_takes(OpName op, const ConvShape& shape, Pass pass, Math math, bool aligned = true);
-
 // Of what it serves: of fprop and dgrad, and of wgrad.
 WgmmaPlan wgmma_plan(const ConvShape& shape, Pass pass, Math math);
 WgmmaWgradPlan wgmma_wgrad_plan(const ConvShape& shape, Math math);
-std::int64_t wgmma_workspace_floats(const ConvShape& shape, Pass pass, Math math);
-
-// fprop and dgrad of wgmma_filters(): `image` is x or dy, `out` y or dx. In wgmma_conv.cu.
-void wgmma_conv(OpName op, const ConvShape& shape, Pass pass, Math math, const float* image,
-                const unsigned char* filters, const Epilogue& epilogue, float* out, Stream stream);
-// The filters that it takes, made in the workspace. In wgmma_filters.cu.
-const unsigned char* wgmma_filters(OpName op, const ConvShape& shape, Pass pass, Math math,
-                                   const float* w, Workspace workspace, Stream stream);
-// In wgmma_wgrad.cu. db may be null.
-void wgmma_wgrad(OpName op, const ConvShape& shape, Math math, const float* x, const float* dy,
-                 float* dw, float* db, Workspace workspace, Stream stream);
 
 }  // namespace convnet

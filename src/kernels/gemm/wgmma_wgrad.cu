@@ -22,12 +22,14 @@
 // are in the workspace and added in order. Cost: 2 N P Q K R S C/G flops; for 64 filters and the
 // sixteens of a tile, 64 floats of dy a pixel and a slab of x (in AlexNet 1.6 to 2 times its
 // pixels).
+#include "gemm.cuh"
 #include "kernels/device/launch.h"
 #include "kernels/device/mma.h"
 #include "kernels/device/sm90.h"
 #include "kernels/device/vectors.h"
 #include "kernels/warp.cuh"
 #include "mma.cuh"
+#include "splits.cuh"
 #include "wgmma.cuh"
 
 namespace convnet {
@@ -90,10 +92,10 @@ struct WgradShared {
 
 using WgradBarriers = Barriers<kWgradStages>;
 
-// The pixel of 16 that a lane reads l-th: its place picks one of 0, 1, 4, 5, l is worth 0, 2, 8, 10.
-// Shared memory serves half a warp at once, 32 bytes of four pixels each. The slab's swizzle puts
-// those of pixels that are 4 apart into banks that differ, and of neighbours too; 2 apart it does
-// not.
+// The pixel of 16 that a lane reads l-th: its place picks one of 0, 1, 4, 5, l is worth 0, 2, 8,
+// 10. Shared memory serves half a warp at once, 32 bytes of four pixels each. The slab's swizzle
+// puts those of pixels that are 4 apart into banks that differ, and of neighbours too; 2 apart it
+// does not.
 __device__ constexpr unsigned pixel_of(unsigned place, unsigned l) {
   return place % 2 + place / 2 * 4 + l % 2 * 2 + l / 2 * 8;
 }
@@ -340,9 +342,10 @@ __global__ void __launch_bounds__(kConsumers + kProducers, 1)
 
 }  // namespace
 
-void wgmma_wgrad(OpName op, const ConvShape& s, Math math, const float* x, const float* dy,
-                 float* dw, float* db, Workspace workspace, Stream stream) {
-  const WgmmaWgradPlan plan = wgmma_wgrad_plan(s, math);
+void wgmma_wgrad(OpName op, const GemmPlan& gemm, const float* x, const float* dy, float* dw,
+                 float* db, Workspace workspace, Stream stream) {
+  const ConvShape& s = gemm.shape;
+  const WgmmaWgradPlan& plan = gemm.wgmma_wgrad;
   WgradParameters parameters{};
   parameters.rows = static_cast<unsigned>(s.n * s.p * s.q);
   parameters.taps_h = static_cast<unsigned>(s.r);
@@ -361,7 +364,7 @@ void wgmma_wgrad(OpName op, const ConvShape& s, Math math, const float* x, const
   parameters.slab_bytes = plan.sixteens * parameters.sixteen_bytes;
   parameters.outputs = plan.outputs;
 
-  float* partials = partials_in(op, plan.workspace_floats(s.k), workspace);
+  float* partials = floats_in(op, plan.workspace_floats(s.k), workspace);
   float* db_sums = db == nullptr ? nullptr : partials + plan.partial_floats();
   float* out = plan.splits == 1 ? dw : partials;
   parameters.vector_out = aligned16(out);
@@ -375,15 +378,19 @@ void wgmma_wgrad(OpName op, const ConvShape& s, Math math, const float* x, const
     launch(op, kernel, blocks, dim3(kConsumers + kProducers), bytes, stream, parameters, map, dy,
            out, db_sums);
   };
-  if (math == Math::kBf16) {
+  if (gemm.math == Math::kBf16) {
     run(wgmma_wgrad_kernel<Math::kBf16>, WgradStage<Math::kBf16>::kBytes);
   } else {
     run(wgmma_wgrad_kernel<Math::kTf32>, WgradStage<Math::kTf32>::kBytes);
   }
-  if (plan.splits > 1) {
-    sum_splits(op, partials, plan.splits, plan.outputs, parameters.group_c, Epilogue{}, dw, stream);
+  const SplitResult weights{
+      partials, plan.splits, plan.outputs, parameters.group_c, plan.splits > 1 ? dw : nullptr, {}};
+  const SplitResult biases{db_sums, 2 * plan.splits, s.k, s.k, db, {}};
+  if (db != nullptr) {
+    sum_splits(op, weights, biases, stream);
+  } else if (plan.splits > 1) {
+    sum_splits(op, weights, stream);
   }
-  if (db != nullptr) sum_splits(op, db_sums, 2 * plan.splits, s.k, s.k, Epilogue{}, db, stream);
 }
 
 }  // namespace convnet

@@ -1,21 +1,25 @@
-// Filters as wgmma_conv.cu wants them.
+// Filters as a main loop reads them, where that is not as they lie.
 //
-//   filled[group, tile, chunk, tap] = a stage of its ring: [part][j][16 k]
+// wgmma (wgmma_conv.cu): filled[group, tile, chunk, tap] = a stage of its ring, [part][j][16 k]
+//   w [K,R,S,C/G], of the convolution or, in dgrad, of the one whose gradient this is. The parts of
+//   fp32 are high and low, else there is one. Row j of a stage is column MmaAlongK::row(j) of the
+//   tile, such that a lane's sums lie in fours; of bfloat16, k is permuted as in
+//   WarpProduct<Math::kBf16>; and rows are swizzled.
+//   Mapping: a thread makes 16 bytes of a row. Those that make a row, of 2 or 4, are neighbours,
+//   and so are the filters, along which dgrad's w is contiguous: each sector is read and written
+//   whole.
+// mma, by columns (plan.cuh): filled[row, i] = w[row, i], or 0 for i >= width. A thread an element.
 //
-// Tensors: w [K,R,S,C/G] read, of the convolution or, in dgrad, of the one whose gradient this is;
-// `filled`, in the workspace or prepared, written. The parts of fp32 are high and low, else there
-// is one. Row j of a stage is column MmaAlongK::row(j) of the tile, such that a lane's sums lie in
-// fours; of bfloat16, k is permuted as in WarpProduct<Math::kBf16>; and rows are swizzled.
-// Mapping: a thread makes 16 bytes of a row. Those that make a row, of 2 or 4, are neighbours, and
-// so are the filters, along which dgrad's w is contiguous: each sector is read and written whole.
+// Tensors: w read; `filled`, in the workspace or prepared, written.
 // Cost: memory, 8 to 12 bytes an element: 2 to 3 us for the largest of AlexNet's (computed).
+#include "gemm.cuh"
 #include "kernels/device/launch.h"
 #include "kernels/device/mma.h"
 #include "kernels/device/vectors.h"
 #include "kernels/fast_divmod.cuh"
 #include "kernels/warp.cuh"
-#include "mma_plan.cuh"
-#include "wgmma_plan.cuh"
+#include "splits.cuh"
+#include "tiles.cuh"
 
 namespace convnet {
 namespace {
@@ -98,30 +102,59 @@ __global__ void __launch_bounds__(kBlockThreads)
   }
 }
 
-}  // namespace
+__global__ void __launch_bounds__(kBlockThreads)
+    fill_rows_kernel(const float* w, unsigned count, unsigned width, FastDivmod by_filled,
+                     float* filled) {
+  const unsigned i = global_thread();
+  if (i >= count) return;
+  unsigned row = i;
+  const unsigned column = by_filled.split(&row);
+  filled[i] = column < width ? w[row * width + column] : 0.0f;
+}
 
-const unsigned char* wgmma_filters(OpName op, const ConvShape& shape, Pass pass, Math math,
-                                   const float* w, Workspace workspace, Stream stream) {
-  const ConvShape s = as_forward(shape, pass);
-  const WgmmaPlan plan = wgmma_plan(shape, pass, math);
+// ---- launchers ---------------------------------------------------------------------------------
+
+void fill_filters(OpName op, const GemmPlan& plan, const float* w, float* filled, Stream stream) {
+  const ConvShape s = as_forward(plan.shape, plan.pass);
   FilterParameters parameters{};
-  parameters.columns = static_cast<unsigned>(plan.filters);
+  parameters.columns = static_cast<unsigned>(plan.wgmma.filters);
   parameters.taps = static_cast<unsigned>(s.r * s.s);
   parameters.group_c = static_cast<unsigned>(s.c / s.groups);
   parameters.group_k = static_cast<unsigned>(s.k / s.groups);
-  parameters.count = static_cast<unsigned>(plan.filter_bytes / 16) / (math == Math::kFp32 ? 2 : 1);
-  parameters.turned = pass == Pass::kDgrad;
+  const int parts = plan.math == Math::kFp32 ? 2 : 1;
+  parameters.count = static_cast<unsigned>(plan.wgmma.filter_bytes / 16) / parts;
+  parameters.turned = plan.pass == Pass::kDgrad;
   parameters.vector = aligned16(w);
-  parameters.by_columns = FastDivmod(plan.filters);
+  parameters.by_columns = FastDivmod(plan.wgmma.filters);
   parameters.by_taps = FastDivmod(parameters.taps);
   parameters.by_chunks = FastDivmod(parameters.group_c / kSlabK);
-  parameters.by_tiles = FastDivmod(plan.tiles_n);
-  auto* filled =
-      reinterpret_cast<unsigned char*>(partials_in(op, plan.filter_bytes / 4, workspace));
-  with_math(math, [&](auto mode) {
+  parameters.by_tiles = FastDivmod(plan.wgmma.tiles_n);
+  with_math(plan.math, [&](auto mode) {
     launch(op, fill_filters_kernel<decltype(mode)::value>, blocks_for(parameters.count),
-           dim3(kBlockThreads), 0, stream, parameters, w, filled);
+           dim3(kBlockThreads), 0, stream, parameters, w, reinterpret_cast<unsigned char*>(filled));
   });
+}
+
+void fill_rows(OpName op, const GemmPlan& plan, const float* w, float* filled, Stream stream) {
+  const std::int64_t count = plan.filled_filters();
+  launch(op, fill_rows_kernel, blocks_for(count), dim3(kBlockThreads), 0, stream, w,
+         static_cast<unsigned>(count), plan.row_floats, FastDivmod(plan.shape.s), filled);
+}
+
+}  // namespace
+
+const void* prepare_filters(OpName op, const GemmPlan& plan, const float* w, Workspace* workspace,
+                            Stream stream) {
+  const std::int64_t floats = plan.prepared_bytes() / 4;
+  if (floats == 0) return w;
+  float* const filled = floats_in(op, floats, *workspace);
+  if (plan.loop == MainLoop::kWgmma) {
+    fill_filters(op, plan, w, filled, stream);
+  } else {
+    fill_rows(op, plan, w, filled, stream);
+  }
+  auto* const end = static_cast<char*>(workspace->data) + workspace->bytes;
+  *workspace = {filled + floats, end - reinterpret_cast<char*>(filled + floats)};
   return filled;
 }
 
