@@ -244,9 +244,12 @@ class Call {
   // Takes the type of a symbolic tensor, or of an array that is looked at for its shape.
   void infer_storage(Tensor& tensor, py::handle object) {
     static PyObject* const attribute = PyUnicode_InternFromString("dtype");
-    static const auto* const plain = new py::object(py::dtype::of<float>());
+    // Not initialized where it is declared: NumPy gives Python's lock up while it looks the type up,
+    // and a thread that waited for the static would hold it.
+    static PyObject* plain = nullptr;
+    if (plain == nullptr) plain = py::dtype::of<float>().release().ptr();
     const auto type = py::getattr(object, attribute, py::none());
-    const std::string name = type.is(*plain) ? "float32" : std::string(py::str(type));
+    const std::string name = type.is(py::handle(plain)) ? "float32" : std::string(py::str(type));
     const std::string half = element<Bfloat16>().name;
     const bool is_half = name.size() >= half.size() &&  // PyTorch calls it torch.bfloat16
                          name.compare(name.size() - half.size(), half.size(), half) == 0;

@@ -79,7 +79,7 @@ def main() -> None:
     parser.add_argument("--results", type=Path, default=RESULTS)
     parser.add_argument("--report", action="store_true", help="only tables of what there is")
     args = parser.parse_args()
-    runs = [json.loads(line) for line in _lines(args.results)]
+    runs = read_runs(args.results)
     wanted = itertools.product(map(int, args.seeds.split(",")), PRECISIONS)
     for seed, precision in () if args.report else wanted:
         key = {"config": args.config, "epochs_run": args.epochs, "seed": seed}
@@ -90,16 +90,24 @@ def main() -> None:
         runs.append(key | run(load_config(args.config, words), args.data))
         with args.results.open("a", encoding="utf-8") as file:
             file.write(json.dumps(runs[-1]) + "\n")
+    print(*tables(runs), sep="\n\n")
+
+
+def read_runs(path: Path) -> list[dict[str, Any]]:
+    """The runs of a results file; none where there is no file."""
+    if not path.exists():
+        return []
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def tables(runs: list[dict[str, Any]]) -> tuple[str, str, str]:
+    """Accuracies, losses of the epochs and zeros, of the seeds that have run in both precisions."""
     made = [{run["seed"] for run in runs if run["precision"] == each} for each in PRECISIONS]
     runs = [run for run in runs if run["seed"] in set.intersection(*made)]
     by_precision = {each: [run for run in runs if run["precision"] == each] for each in PRECISIONS}
     histories = {each: [run["epochs"] for run in some] for each, some in by_precision.items()}
-    print(_results(histories), _losses(histories), sep="\n\n")
-    print(f"\n{_zeros({each: some[0]['zeros'] for each, some in by_precision.items()})}")
-
-
-def _lines(path: Path) -> list[str]:
-    return path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    shares = {each: some[0]["zeros"] for each, some in by_precision.items()}
+    return _results(histories), _losses(histories), _zeros(shares)
 
 
 def _results(histories: dict[str, list[list[dict[str, Any]]]]) -> str:

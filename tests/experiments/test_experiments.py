@@ -11,6 +11,7 @@ from typing import Any
 
 import ablations
 import numpy as np
+import precisions
 import pytest
 import relu_vs_tanh
 import trees
@@ -384,7 +385,16 @@ def test_cifar10(tmp_path: Path) -> None:
 # ---- the documents ------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "experiments" / "results").glob("*.jsonl")))
+RESULTS = sorted((ROOT / "experiments" / "results").glob("*.jsonl"))
+
+
+def test_tables_of_precisions_are_those_of_the_results() -> None:
+    text = (ROOT / "docs" / "precision.md").read_text(encoding="utf-8")
+    for table in precisions.tables(precisions.read_runs(precisions.RESULTS)):
+        assert table in text
+
+
+@pytest.mark.parametrize("path", [path for path in RESULTS if path != precisions.RESULTS])
 def test_tables_in_the_documents_are_those_of_the_results(path: Path) -> None:
     text = (ROOT / "docs" / "experiments.md").read_text(encoding="utf-8")
     results = Results(path)

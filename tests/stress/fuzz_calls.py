@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 
 import convnet.backend
 from convnet import ops
+from convnet.common.dtypes import stored_type
 
 Call = tuple[str, Callable, tuple, dict]
 
@@ -93,6 +94,8 @@ def valid_ops() -> list[Call]:
         ("activation_saves_output", ("tanh",), {}),
         ("activation_fprop", ("drelu", matrix, 1.0, 1.0), {"out": array(3, 7)}),
         ("activation_bprop", ("tanh", matrix, matrix, 1.0, 1.0), {}),
+        ("convert", (array(5), "bfloat16"), {}),
+        ("convert", (array(5).astype(stored_type("bfloat16")), "float32"), {}),
         ("accumulate", (array(5), array(5)), {}),
         ("dropout_fprop", (matrix, 0.5), {"seed": 1, "layer": 2, "step": 3, "mode": "inverted",
                                           "row_offset": 4, "col_offset": 5, "global_cols": 99}),
@@ -151,7 +154,7 @@ def untested(calls: list[Call], module: Any) -> set[str]:
     """Functions that take arguments and that no valid call reaches: a gap in the table above."""
     functions = {name for name in dir(module) if not name.startswith("_")}
     alone = {"backend_name", "device_count", "build_description", "thread_count"}
-    alone |= {"start_backend", "schema", "Recording"}
+    alone |= {"start_backend", "schema", "Recording", "stores_bfloat16"}
     alone |= {"tiles_of", "tile_choice", "set_tile_choices"}  # which the host refuses altogether
     return functions - {call[0] for call in calls} - alone
 
