@@ -25,6 +25,6 @@ def convert(x: Array, dtype: Any, *, out: Array | None = None) -> Array:
         ValueError: x is neither, or there is no such type.
     """
     name = check_choice("convert: dtype", str(dtype), STORED)
-    if out is None and x.dtype == stored_type(name):
+    if out is None and getattr(x, "dtype", None) == stored_type(name):
         return x
     return call("to_bfloat16" if name == "bfloat16" else "to_float32", x, out)

@@ -123,10 +123,11 @@ class DLPack:
         if not self.versioned and "max_version" in options:
             raise TypeError("unexpected keyword max_version")
         rank, array = self.array.ndim, self.array
+        begin = int(array.ctypes.data) if self.device == 1 else address(array)
         self.sizes = (ctypes.c_int64 * rank)(*array.shape)
         self.steps = (ctypes.c_int64 * rank)(*(step // array.itemsize for step in array.strides))
         tensor = Tensor(
-            address(array) - 64,
+            begin - 64,
             self.device,
             0,
             rank,
