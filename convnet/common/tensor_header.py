@@ -1,4 +1,4 @@
-"""The header of a safetensors file: what lies where, and the text beside it.
+"""Safetensors files: the header, which says what lies where and holds texts, and the arrays.
 
 The format is https://huggingface.co/docs/safetensors: a length, a JSON header, the arrays, one
 after the other without gaps.
@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
+from convnet.common.files import replace
 from convnet.common.host_memory import CACHE_LINE
 from convnet.common.reading import open_file
 from convnet.common.typecheck import brief
@@ -60,6 +61,29 @@ def header_of(
     text = json.dumps(header).encode()
     text += b" " * (-(8 + len(text)) % CACHE_LINE)
     return len(text).to_bytes(8, "little") + text, end
+
+
+def write_tensors(
+    path: Path, metadata: Mapping[str, str], arrays: Mapping[str, np.ndarray]
+) -> None:
+    """Puts a file with these arrays in the place of the one that may be there.
+
+    Args:
+        path: where; its folder must exist.
+        metadata: texts by name.
+        arrays: contiguous, of the types in `DTYPES`, in their order in the file.
+
+    Raises: OSError: it cannot be written.
+    """
+    layout = {name: (array.dtype.name, array.shape) for name, array in arrays.items()}
+    header, _ = header_of(metadata, layout)
+
+    def write(file: Any) -> None:
+        file.write(header)
+        for array in arrays.values():
+            file.write(array.reshape(-1).view(np.uint8).data)
+
+    replace(path, write)
 
 
 def read_header(path: Path) -> tuple[dict[str, str], dict[str, Entry]]:

@@ -40,8 +40,8 @@ _AT_A_TIME = 128
 # ---- the rules -----------------------------------------------------------------------------------
 
 
-class _Rectified:
-    """Stands for a ReLU, alone or within a layer: backwards, what comes back is rectified."""
+class _StandIn:
+    """Forwards as the layer that it stands for; backwards by a rule of its own."""
 
     def __init__(self, layer: Layer) -> None:
         self.layer = layer
@@ -49,6 +49,10 @@ class _Rectified:
     def fprop(self, x: Array, train: bool) -> tuple[Array, Any]:
         """As the layer."""
         return self.layer.fprop(x, train)
+
+
+class _Rectified(_StandIn):
+    """Stands for a ReLU, alone or within a layer: backwards, what comes back is rectified."""
 
     def bprop(self, saved: Any, dy: Array) -> tuple[Any, Gradients]:
         """The layer's own backward pass, with what comes back in place of its output: the mask of
@@ -58,15 +62,8 @@ class _Rectified:
         return ops.relu_fprop(dy), []
 
 
-class _Passed:
+class _Passed(_StandIn):
     """Stands for response normalization: backwards it is not there."""
-
-    def __init__(self, layer: Layer) -> None:
-        self.layer = layer
-
-    def fprop(self, x: Array, train: bool) -> tuple[Array, Any]:
-        """As the layer."""
-        return self.layer.fprop(x, train)
 
     def bprop(self, saved: Any, dy: Array) -> tuple[Array, Gradients]:
         """What comes back."""

@@ -14,10 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from convnet.common.files import replace
 from convnet.common.own_code import find, is_own, shown_name
 from convnet.common.reading import parse_json
-from convnet.common.tensor_header import header_of, read_header, read_tensors
+from convnet.common.tensor_header import read_header, read_tensors, write_tensors
 from convnet.common.typecheck import brief, did_you_mean
 from convnet.layers import LAYER_TYPES
 from convnet.layers.graph import Node
@@ -118,15 +117,7 @@ def save(path: Path, facts: Mapping[str, Any], nodes: Any, state: Mapping[str, n
     """
     held = {name: np.ascontiguousarray(array) for name, array in sorted(state.items())}
     text = json.dumps({"format": _FORMAT, **facts, "nodes": [plain(t) for t in tables(nodes)]})
-    layout = {name: (array.dtype.name, array.shape) for name, array in held.items()}
-    header, _ = header_of({KEY: text}, layout)
-
-    def write(file: Any) -> None:
-        file.write(header)
-        for array in held.values():
-            file.write(array.reshape(-1).view(np.uint8).data)
-
-    replace(path, write)
+    write_tensors(path, {KEY: text}, held)
 
 
 def is_net(path: Path) -> bool:

@@ -20,9 +20,9 @@ from typing import Any
 
 import numpy as np
 
-from convnet.common.files import TEMPORARY, replace, sync_folder
+from convnet.common.files import TEMPORARY, sync_folder
 from convnet.common.reading import parse_json
-from convnet.common.tensor_header import header_of, read_tensors, sha256_of
+from convnet.common.tensor_header import read_tensors, sha256_of, write_tensors
 from convnet.common.typecheck import MismatchError, convert, shown
 from convnet.config import Config, load_config
 from convnet.data import Statistics
@@ -141,15 +141,7 @@ def write(path: Path, state: Mapping[str, Any], arrays: Mapping[str, np.ndarray]
     """
     held = {name: np.asarray(arrays[name], order="C") for name in sorted(arrays)}
     text = json.dumps({"format": FORMAT, **state}, allow_nan=False)
-    layout = {name: (array.dtype.name, array.shape) for name, array in held.items()}
-    header, _ = header_of({"convnet": text, "sha256": sha256_of(text, held).hex()}, layout)
-
-    def write_all(file: Any) -> None:
-        file.write(header)
-        for array in held.values():
-            file.write(array.reshape(-1).view(np.uint8).data)
-
-    replace(path, write_all)
+    write_tensors(path, {"convnet": text, "sha256": sha256_of(text, held).hex()}, held)
 
 
 def read(path: Path) -> Checkpoint:

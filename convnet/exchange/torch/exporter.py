@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from convnet.common.files import replace
-from convnet.common.tensor_header import header_of
+from convnet.common.tensor_header import write_tensors
 from convnet.evaluation.evaluate import Trained, as_warning, open_run
 from convnet.exchange.errors import ExchangeError
 from convnet.exchange.facts import facts_json
@@ -74,19 +74,13 @@ def export_torch(
     trained = open_run(run, "cpu", warn)
     arrays, text = state_dict(trained), facts_json(trained)
     if path.suffix == ".safetensors":
-        layout = {name: (array.dtype.name, array.shape) for name, array in arrays.items()}
-        header, _ = header_of({"preprocessing": text, "format": "pt"}, layout)
-        replace(path, lambda file: _write_parts(file, [header, *map(_bytes, arrays.values())]))
+        held = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+        write_tensors(path, {"preprocessing": text, "format": "pt"}, held)
         return [path]
     beside = path.with_suffix(".json")
     replace(path, lambda file: write_archive(file, arrays))
     replace(beside, text.encode())
     return [path, beside]
-
-
-def _write_parts(file: Any, parts: list[Any]) -> None:
-    for part in parts:
-        file.write(part)
 
 
 def _bytes(array: np.ndarray) -> memoryview:
