@@ -6,20 +6,23 @@
 >>> y = convnet.ops.conv_fprop(x, w, b, stride=4)      # the operations, without any net
 """
 
+from typing import TYPE_CHECKING
+
 from convnet.common.distribution import DISTRIBUTION as __distribution__  # noqa: N811, F401
 from convnet.common.distribution import VERSION as __version__  # noqa: N811, F401
+from convnet.common.lazy import lazy_members
 
-# isort: split
-from convnet import backend, data, layers, models, ops
-from convnet.backend import DeviceError
-from convnet.config import Config, ConfigError, load_config
-from convnet.data import DataError
-from convnet.evaluation.evaluate import load
-from convnet.layers.layer import Layer, Parameter
-from convnet.nn.net import Net, Node
-from convnet.optim.sgd import SGD, DivergedError
-from convnet.report.callback import train
-from convnet.training.train import TrainResult
+if TYPE_CHECKING:
+    from convnet import backend, data, layers, models, ops
+    from convnet.backend import DeviceError
+    from convnet.config import Config, ConfigError, load_config
+    from convnet.data import DataError
+    from convnet.evaluation.evaluate import load
+    from convnet.layers.layer import Layer, Parameter
+    from convnet.nn.net import Net, Node
+    from convnet.optim.sgd import SGD, DivergedError
+    from convnet.report.callback import train
+    from convnet.training.train import TrainResult
 
 __all__ = [
     "SGD",
@@ -42,3 +45,32 @@ __all__ = [
     "ops",
     "train",
 ]
+
+__getattr__ = lazy_members(
+    __name__,
+    {
+        "SGD": "convnet.optim.sgd",
+        "Config": "convnet.config",
+        "ConfigError": "convnet.config",
+        "DataError": "convnet.data",
+        "DeviceError": "convnet.backend",
+        "DivergedError": "convnet.optim.sgd",
+        "Layer": "convnet.layers.layer",
+        "Net": "convnet.nn.net",
+        "Node": "convnet.nn.net",
+        "Parameter": "convnet.layers.layer",
+        "TrainResult": "convnet.training.train",
+        "backend": "convnet",
+        "data": "convnet",
+        "layers": "convnet",
+        "load": "convnet.evaluation.evaluate",
+        "load_config": "convnet.config",
+        "models": "convnet",
+        "ops": "convnet",
+        "train": "convnet.report.callback",
+    },
+)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -38,16 +38,21 @@ def notes_shown() -> Iterator[None]:
         yield
 
 
-def renamed_members(module: str, names: Mapping[str, str]) -> Callable[[str], Any]:
+def renamed_members(
+    module: str, names: Mapping[str, str], others: Callable[[str], Any] | None = None
+) -> Callable[[str], Any]:
     """The `__getattr__` of a module, which finds its members also by their old names.
 
     Args:
         module: its `__name__`.
         names: old name -> new name.
+        others: finds what has no old name, such as `lazy_members`.
     """
 
     def get(name: str) -> Any:
         if name not in names:
+            if others is not None:
+                return others(name)
             raise AttributeError(f"module {module!r} has no attribute {name!r}")
         note(f"{module}.{name}", names[name])
         return getattr(sys.modules[module], names[name])

@@ -7,7 +7,6 @@ project, which installs files into a folder of the same name.
 from __future__ import annotations
 
 import importlib
-import importlib.metadata
 import sys
 from types import ModuleType
 from typing import Literal
@@ -30,6 +29,8 @@ class InstallationError(ImportError):
 
 def version(name: str) -> str | None:
     """The version of an installed distribution, or None."""
+    import importlib.metadata  # takes as long as the rest of `import convnet`
+
     try:
         return importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:

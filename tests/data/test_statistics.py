@@ -41,7 +41,7 @@ def test_against_numpy(channels: int) -> None:
 def test_the_way_it_is_read_changes_no_bit(monkeypatch: pytest.MonkeyPatch) -> None:
     data = dataset(300, (9, 7, 3))
     whole = statistics(data)
-    module = sys.modules["convnet.data.statistics"]
+    module = sys.modules["convnet.data.pixel_statistics"]
     monkeypatch.setattr(module, "_READ_BYTES", 1000)
     monkeypatch.setattr(sums, "_BLOCK", 17)
     order = np.random.default_rng(1).permutation(300)
