@@ -19,6 +19,9 @@ from gpus import is_virtual
 if processes := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "0")):
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // processes)))
 
+# What one test finds out about files is not for the next, and not for the user.
+os.environ["CONVNET_CACHE"] = "off"
+
 import convnet.backend
 
 NAMES = ("cpu", "vgpu", "cuda")

@@ -14,10 +14,12 @@ from typing import Any
 
 from convnet.cli import bench, data, exchange, plot, report, retrieval
 from convnet.cli.arguments import Commands, Parser, chosen, integer, warn
+from convnet.cli.progress import bar
 from convnet.common.deprecated import notes_shown
 from convnet.common.distribution import VERSION, check_package
 from convnet.common.exit_codes import DONE, FAILED, complain, explain
 from convnet.common.own_code import allowed
+from convnet.common.progress import shown_by
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -36,7 +38,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     debug = arguments.debug or os.environ.get("CONVNET_DEBUG", "") not in ("", "0")
     try:
         check_package()
-        with notes_shown(), allowed(getattr(arguments, "code", False)):
+        display = None if getattr(arguments, "quiet", False) else bar
+        with notes_shown(), allowed(getattr(arguments, "code", False)), shown_by(display):
             return int(arguments.command(arguments))
     except BrokenPipeError:
         sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115 - the interpreter flushes it at exit

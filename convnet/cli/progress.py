@@ -5,12 +5,40 @@ from __future__ import annotations
 import contextlib
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from convnet.common.progress import Tell, shown_by, untold
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress, TaskID
+
+AFTER = 1.0  # seconds until a bar appears
+
+
+def _console() -> Console:
+    from rich.console import Console
+
+    return Console(stderr=True)
 
 
 @contextlib.contextmanager
-def shown_progress(what: str, unit: str) -> Iterator[Callable[[int, int], None]]:
-    """Shows the progress of what runs within the block.
+def bar(what: str, unit: str) -> Iterator[Tell]:
+    """A bar on standard error for what takes longer than a second; nothing where that is no
+    terminal. Arguments as for `convnet.common.progress.progress`, which shows by it."""
+    console = _console()
+    if not console.is_terminal:
+        yield untold
+        return
+    with contextlib.closing(_LateBar(console, what, unit)) as tell:
+        yield tell
+
+
+@contextlib.contextmanager
+def shown_progress(what: str, unit: str) -> Iterator[Tell]:
+    """Shows the progress of what runs within the block: as `bar`, or where standard error is no
+    terminal, as a line every ten seconds.
 
     Args:
         what: it does, for example "packing".
@@ -19,24 +47,49 @@ def shown_progress(what: str, unit: str) -> Iterator[Callable[[int, int], None]]
     Yields:
         A function to be called with how many are done, and how many there are.
     """
-    from rich.console import Console
+    with shown_by(None):
+        if _console().is_terminal:
+            with bar(what, unit) as tell:
+                yield tell
+        else:
+            yield _Lines(what, unit)
 
-    console = Console(stderr=True)
-    if not console.is_terminal:
-        yield _Lines(what, unit)
-        return
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TextColumn("{task.completed:,.0f}/{task.total:,.0f} " + unit),
-        TextColumn("ETA"),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=console, transient=True) as bar:
-        task = bar.add_task(what, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
+class _LateBar:
+    """A bar that appears when a second has passed and there is still something to do."""
+
+    def __init__(self, console: Console, what: str, unit: str) -> None:
+        self._console, self._what, self._unit = console, what, unit
+        self._shown: tuple[Progress, TaskID] | None = None
+        self._start = time.monotonic()
+
+    def __call__(self, done: int, total: int) -> None:
+        if self._shown is None:
+            if time.monotonic() - self._start < AFTER or done >= total:
+                return
+            self._shown = self._appear()
+        shown, task = self._shown
+        shown.update(task, completed=done, total=total)
+
+    def _appear(self) -> tuple[Progress, TaskID]:
+        from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("{task.completed:,.0f}/{task.total:,.0f} " + self._unit),
+            TextColumn("ETA"),
+            TimeRemainingColumn(),
+        )
+        # What is printed meanwhile may go to a file.
+        shown = Progress(*columns, console=self._console, transient=True, redirect_stdout=False)
+        task = shown.add_task(self._what, total=1)
+        shown.start()
+        return shown, task
+
+    def close(self) -> None:
+        if self._shown is not None:
+            self._shown[0].stop()
 
 
 class _Lines:

@@ -116,8 +116,21 @@ class Dataset(ABC):
     def __len__(self) -> int:
         return len(self.labels)
 
-    def stored_sums(self) -> Sums | None:
-        """The sums for this set's statistics where they were computed before; else None."""
+    def stored_sums(self, colour: bool = True) -> Sums | None:
+        """The sums for this set's statistics where they were computed before; else None.
+
+        Args:
+            colour: whether those of colours are wanted too.
+        """
+        return None
+
+    def keep_sums(self, sums: Sums, colour: bool) -> None:
+        """Keeps what `stored_sums` returns next time, where there is a place for it.
+
+        Args:
+            sums: of all images.
+            colour: whether those of colours were computed.
+        """
         return None
 
     @abstractmethod

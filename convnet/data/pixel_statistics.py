@@ -7,6 +7,7 @@ from typing import Literal
 
 import numpy as np
 
+from convnet.common.progress import progress as shown_progress
 from convnet.data.dataset import Dataset
 from convnet.data.sums import Statistics, Sums
 
@@ -36,14 +37,18 @@ def statistics(
 
     Source: paper, section 2 (mean) and 4.1 (colour).
     """
-    stored = dataset.stored_sums()
+    stored = dataset.stored_sums(colour)
     if stored is not None:
         return stored.statistics(mean, colour)
     sums = Sums.of_nothing(dataset.shape)
     count = len(dataset)
     step = max(1, _READ_BYTES // int(np.prod(dataset.shape)))
-    for start in range(0, count if mean != "none" or colour else 0, step):
-        sums.add(dataset.read(np.arange(start, min(start + step, count), dtype=np.int64)), colour)
-        if progress is not None:
-            progress(min(start + step, count), count)
+    if mean == "none" and not colour:
+        return sums.statistics(mean, colour)
+    with shown_progress("averaging", "images") as tell:
+        for start in range(0, count, step):
+            stop = min(start + step, count)
+            sums.add(dataset.read(np.arange(start, stop, dtype=np.int64)), colour)
+            (progress or tell)(stop, count)
+    dataset.keep_sums(sums, colour)
     return sums.statistics(mean, colour)

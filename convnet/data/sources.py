@@ -52,7 +52,7 @@ PUBLISHED = {
 }
 
 
-def open_data(cfg: DataConfig) -> tuple[Dataset, Dataset]:
+def open_data(cfg: DataConfig, training: bool = True) -> tuple[Dataset, Dataset]:
     """Opens the training and the validation images that a configuration asks for.
 
     Args:
@@ -62,6 +62,8 @@ def open_data(cfg: DataConfig) -> tuple[Dataset, Dataset]:
             /usr/share/datasets/<source>, ~/.cache/convnet/<source> ($XDG_CACHE_HOME is respected),
             and, for fashion-mnist, in the sample that comes with the package. For the source
             "folder" the path may also be a folder of packed images.
+        training: whether the training images are wanted; if not, those of a folder with `train/`
+            and `val/` are not checked.
 
     Returns:
         training and validation images; for the published sets, the latter are their test images.
@@ -84,7 +86,9 @@ def open_data(cfg: DataConfig) -> tuple[Dataset, Dataset]:
         if (folder / WORK).is_dir():
             got = "an unfinished packing; the same convnet data pack command goes on with it"
             raise mismatch(folder, "packed images", got)
-        return open_folder(folder, cfg.size, cfg.val_fraction, bad_files=cfg.bad_files)
+        return open_folder(
+            folder, cfg.size, cfg.val_fraction, bad_files=cfg.bad_files, training=training
+        )
     if cfg.source == "fashion-mnist" and cfg.path == PACKAGED:
         return _checked_size(cfg, _open_sample())
     tried: list[str] = []

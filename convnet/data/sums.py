@@ -6,6 +6,8 @@ depend on the order of the images or on how many are read at a time.
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -63,6 +65,20 @@ class Sums:
         self.products += other.products
         self.count += other.count
 
+    def arrays(self) -> dict[str, npt.NDArray[np.int64]]:
+        """The sums as arrays of a file."""
+        return {"total": self.total, "products": self.products, "count": np.array([self.count])}
+
+    @classmethod
+    def of_arrays(cls, arrays: Mapping[str, np.ndarray], shape: tuple[int, int, int]) -> Sums:
+        """The sums of images of this (H, W, C) from a file. Raises: ValueError: other arrays."""
+        shapes = {"total": shape, "products": (shape[2], shape[2]), "count": (1,)}
+        if {name: array.shape for name, array in arrays.items()} != shapes or any(
+            array.dtype != np.int64 for array in arrays.values()
+        ):
+            raise ValueError("its arrays are others")
+        return cls(arrays["total"], arrays["products"], int(arrays["count"][0]))
+
     def statistics(self, mean: str, colour: bool) -> Statistics:
         """The statistics; `mean` and `colour` as for the function `statistics`."""
         height, width, channels = self.total.shape
@@ -71,6 +87,15 @@ class Sums:
             pixels = self.count * height * width
             values, vectors = _eigen(self.total.sum(axis=(0, 1)), self.products, pixels)
         return Statistics(_mean(mean, self.total, self.count), values, vectors)
+
+
+def checksum(arrays: Mapping[str, np.ndarray]) -> str:
+    """BLAKE2b (16 bytes) of arrays with their names, types and shapes, as hexadecimal digits."""
+    digest = hashlib.blake2b(digest_size=16)
+    for name, array in sorted(arrays.items()):
+        digest.update(f"{name} {array.dtype.str} {array.shape}\n".encode())
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()
 
 
 def _mean(kind: str, total: npt.NDArray[np.int64], count: int) -> npt.NDArray[np.float32]:

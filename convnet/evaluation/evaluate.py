@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,8 +13,9 @@ import numpy as np
 
 from convnet import backend as backends
 from convnet.common.own_code import allowed
+from convnet.common.progress import progress
 from convnet.config import Config
-from convnet.data import DataError, Dataset, Loader, Statistics
+from convnet.data import Batch, DataError, Dataset, Loader, Statistics
 from convnet.evaluation.crops import crops_of, probabilities
 from convnet.evaluation.metrics import Metrics
 from convnet.nn.net import Net, remade
@@ -165,7 +166,7 @@ def _class_difference(classes: tuple[str, ...], first: Trained) -> str:
 
 
 def _validation_set(net: Trained, data: Data) -> Dataset:
-    _, found = open_sets(net.cfg, data)
+    _, found = open_sets(net.cfg, data, training=False)
     if found.shape != net.image_shape or found.classes != net.classes:
         raise DataError(
             f"{found.description}: expected images {net.image_shape} of {len(net.classes)} classes "
@@ -189,7 +190,7 @@ def _measure(
         return [_measure_centre(nets[0], loaders[0], tables)]
     together, own = Metrics(nets[0].classes), [Metrics(net.classes) for net in nets]
     crops = [crops_of(net.image_shape, net.cfg.augment, ten_crop, nine_crop) for net in nets]
-    for batches in zip(*(loader.epoch(0) for loader in loaders), strict=True):
+    for batches in _counted(zip(*(loader.epoch(0) for loader in loaders), strict=True), loaders[0]):
         labels = batches[0].labels
         total = np.zeros((len(labels), len(together.classes)))
         for net, one_batch, taken, metrics in zip(nets, batches, crops, own, strict=True):
@@ -200,11 +201,21 @@ def _measure(
     return [together, *(own if len(nets) > 1 else ())]
 
 
+def _counted(batches: Iterable[tuple[Batch, ...]], loader: Loader) -> Iterator[tuple[Batch, ...]]:
+    """The same batches, with progress."""
+    done, total = 0, len(loader.dataset)
+    with progress("measuring", "images") as tell:
+        for several in batches:
+            yield several
+            done += len(several[0])
+            tell(done, total)
+
+
 def _measure_centre(net: Trained, loader: Loader, tables: bool) -> Metrics:
     """One net on centre crops: the same numbers as validation in training. Only where `tables` are
     wanted is it found which classes are likeliest."""
     metrics = Metrics(net.classes)
-    for batch in loader.epoch(0):
+    for (batch,) in _counted(zip(loader.epoch(0), strict=True), loader):
         x = net.prepare(batch)
         losses, rank = net.net.evaluate(x, batch.labels)
         guesses = net.net.predict(x).argmax(axis=1) if tables else batch.labels

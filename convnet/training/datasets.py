@@ -40,18 +40,19 @@ def sets_of(data: Sequence[Any]) -> tuple[Dataset, Dataset]:
     return train, validation
 
 
-def open_sets(cfg: Config, data: Data = None) -> tuple[Dataset, Dataset]:
+def open_sets(cfg: Config, data: Data = None, training: bool = True) -> tuple[Dataset, Dataset]:
     """The training and validation sets.
 
     Args:
         cfg: its `data` table.
         data: a path that replaces `data.path`, or the two sets themselves; see `sets_of`.
+        training: as for `convnet.data.open_data`.
 
     Raises:
         DataError: missing, damaged or unsuitable data.
     """
     if data is None or isinstance(data, (str, os.PathLike)):
-        return open_data(with_path(cfg, data).data)
+        return open_data(with_path(cfg, data).data, training)
     train, validation = sets_of(data)
     if train.shape != validation.shape or train.classes != validation.classes:
         raise DataError(

@@ -206,11 +206,13 @@ def test_refuses_what_cannot_be_split(tmp_path: Path) -> None:
 def test_bad_files_are_named_before_training(tmp_path: Path) -> None:
     tree(tmp_path)
     (tmp_path / "cat" / "007.png").write_bytes(b"")
-    with pytest.raises(DataError, match=r"cat/007.png: expected an image, got an empty file$"):
+    with pytest.raises(
+        DataError, match=r"cat/007.png: expected an image, got an empty file; --set data.bad"
+    ):
         open_folder(tmp_path)
     path = tmp_path / "dog" / "003.png"
     path.write_bytes(path.read_bytes()[:-30])
-    message = r"cat/007.png: expected .* \(and 1 more bad files: \S+dog/003.png\)$"
+    message = r"cat/007.png: expected .* \(and 1 more bad files: \S+dog/003.png\); --set data.*out$"
     with pytest.raises(DataError, match=message):
         open_folder(tmp_path)
     train, val = open_folder(tmp_path, bad_files="skip")

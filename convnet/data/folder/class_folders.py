@@ -14,11 +14,12 @@ from typing import TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from convnet.common.progress import Tell, untold
 from convnet.common.reading import open_file
 from convnet.data.dataset import Labels, check_labels, mismatch, readable, shown
 from convnet.data.image import EXTENSIONS, quiet_pillow
 
-_CHUNK = 64  # files a thread takes at a time
+_CHUNK = 16  # files a thread takes at a time
 # Kinds of files; the last: images that lie in none of the class folders.
 _IMAGES, _HIDDEN, _OTHER, _STRAY = "images", "hidden", "not images", "in no class folder"
 
@@ -192,7 +193,10 @@ def groups_of_copies(hashes: Iterable[Hashable]) -> list[list[int]]:
 
 
 def split_by_content(
-    listing: Listing, fraction: float, threads: int = 0
+    listing: Listing,
+    fraction: float,
+    threads: int = 0,
+    hashes: Sequence[bytes] | None = None,
 ) -> tuple[Listing, Listing, int]:
     """Splits by the hash of each file's content: always the same way, wherever the files lie.
 
@@ -203,6 +207,8 @@ def split_by_content(
     Args:
         listing: what to split.
         fraction: the share to hold out, above 0 and below 1.
+        threads: how many threads hash; 0: one per usable CPU.
+        hashes: of the files, where they are known.
 
     Returns:
         Training, validation, and how many files are copies of an earlier one.
@@ -212,7 +218,8 @@ def split_by_content(
     """
     if not 0 < fraction < 1:
         raise mismatch("data.val_fraction", "a number above 0 and below 1", fraction)
-    hashes = in_threads(content_hash, listing.paths, threads)
+    if hashes is None:
+        hashes = in_threads(content_hash, listing.paths, threads)
     held_out = set(_smallest_by_class(hashes, listing.labels, fraction))
     is_val = np.asarray([digest in held_out for digest in hashes], bool)
     train, val = (listing.take(np.flatnonzero(side)) for side in (~is_val, is_val))
@@ -249,12 +256,18 @@ def usable_cpus() -> int:
     return len(usable(0)) if usable else os.cpu_count() or 1
 
 
-def in_threads(function: Callable[[Path], T], paths: Sequence[Path], threads: int) -> list[T]:
-    """function(path) for every path, in order."""
+def in_threads(
+    function: Callable[[Path], T], paths: Sequence[Path], threads: int, tell: Tell = untold
+) -> list[T]:
+    """function(path) for every path, in order; `tell` is called with how many are done."""
 
     def several(chunk: Sequence[Path]) -> list[T]:
         return [function(path) for path in chunk]
 
     chunks = [paths[i : i + _CHUNK] for i in range(0, len(paths), _CHUNK)]
     with quiet_pillow(), thread_pool(threads) as pool:
-        return [result for results in pool.map(several, chunks) for result in results]
+        found: list[T] = []
+        for results in pool.map(several, chunks):
+            found += results
+            tell(len(found), len(paths))
+        return found

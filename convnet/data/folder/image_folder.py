@@ -1,8 +1,9 @@
 """Images in folders: one sub-folder per class, or `train/` and `val/` that hold such sub-folders.
 
 Every file's header and end are checked when the folder is opened, so that a broken download is
-named before training starts and not in the middle of it. Images are decoded by a thread pool
-when they are read; small sets stay in memory after that.
+named before training starts and not in the middle of it; what was found is kept (`verdicts.py`),
+and so are the sums for the statistics. Images are decoded by a thread pool when they are read;
+small sets stay in memory after that.
 """
 
 from __future__ import annotations
@@ -17,16 +18,22 @@ import numpy.typing as npt
 from convnet.data.dataset import DataError, Images, expanded, mismatch, shown
 from convnet.data.folder.class_folders import (
     Listing,
-    in_threads,
     passed_over,
     require_all_classes,
     split_by_content,
 )
+from convnet.data.folder.inspection import Inspection
+from convnet.data.folder.known_sums import read_sums, write_sums
 from convnet.data.folder.trees import find_listings
-from convnet.data.image import check_file, decode
+from convnet.data.folder.verdicts import Verdicts
+from convnet.data.image import ImageError, decode
+from convnet.data.sums import Sums
 from convnet.data.workers.decoded import CACHE_BYTES, DecodedDataset
 
 BadFiles = Literal["error", "skip"]
+
+# Ends the message about a bad file.
+WAY_OUT = "--set data.bad_files=skip leaves bad files out"
 
 
 # ---- the data set --------------------------------------------------------------------------------
@@ -39,6 +46,13 @@ class FolderDecoder:
     size: tuple[int, int]
 
     def __call__(self, item: str) -> Images:
+        try:
+            return self.decoded(item)
+        except ImageError as error:
+            raise DataError(f"{error}; {WAY_OUT}") from None
+
+    def decoded(self, item: str) -> Images:
+        """The same, where bad files are no dead end."""
         path = Path(item)
         return decode(path, shown(path), self.size)
 
@@ -73,6 +87,12 @@ class FolderDataset(DecodedDataset):
     def items(self, indices: npt.NDArray[np.int64]) -> list[str]:
         return [str(self.listing.path(index)) for index in indices.tolist()]
 
+    def stored_sums(self, colour: bool = True) -> Sums | None:
+        return read_sums(self.listing, self.decoder, self.shape, colour)
+
+    def keep_sums(self, sums: Sums, colour: bool) -> None:
+        write_sums(self.listing, self.decoder, sums, colour)
+
 
 # ---- opening -------------------------------------------------------------------------------------
 
@@ -85,6 +105,7 @@ def open_folder(
     bad_files: BadFiles = "error",
     threads: int = 0,
     cache_bytes: int = CACHE_BYTES,
+    training: bool = True,
 ) -> tuple[FolderDataset, FolderDataset]:
     """Training and validation images of a folder.
 
@@ -96,9 +117,12 @@ def open_folder(
         size: (height, width) of the images; (0, 0): as they are, if all are of one size.
         val_fraction: the share of images held out where there is no folder of them.
         bad_files: "error": an image that is damaged, empty or too large is an error that names it.
-            "skip": every image is decoded once now, and those that cannot be are left out.
+            "skip": every image is decoded once now, and those that cannot be are left out. What an
+            earlier run has found of files that have not changed since is not looked at again.
         threads: how many threads check and decode; 0: one per usable CPU.
         cache_bytes: images are kept decoded in memory if all of them take no more than this.
+        training: whether the training images are wanted; if not, they are not checked where the
+            split does not depend on it.
 
     Raises:
         DataError: no class folders, an empty class, a bad file, images of several sizes without
@@ -109,15 +133,24 @@ def open_folder(
         raise mismatch("data.size", "a height and a width, or [0, 0]", list(size))
     parts = find_listings(root)
     left_out = passed_over(parts.values())
-    size, parts, bad = _check_files(parts, size, bad_files, threads)
+    inspection = Inspection(Verdicts.of(root), threads)
+    images = sum(len(part.files) for part in parts.values())
+    fits = min(size) > 0 and images * size[0] * size[1] * 3 <= cache_bytes
+    checked = {name: part for name, part in parts.items() if training or name != "train"}
     copies = 0
-    if "all" in parts:
-        train, val, copies = split_by_content(parts["all"], val_fraction, threads)
-        how = "held out by content"
-    else:
-        train, val = parts["train"], parts["val"]
-        require_all_classes(train)
-        how = f"from {shown(val.root.name)}/"
+    try:
+        size, good, bad = _check_files(inspection, checked, size, bad_files, fits)
+        parts |= good
+        if "all" in parts:
+            hashes = inspection.hashes(parts["all"].paths)
+            train, val, copies = split_by_content(parts["all"], val_fraction, threads, hashes)
+            how = "held out by content"
+        else:
+            train, val = parts["train"], parts["val"]
+            require_all_classes(train)
+            how = f"from {shown(val.root.name)}/"
+    finally:
+        inspection.known.save()
     notes = [f"{len(train.classes)} classes at {size[0]}x{size[1]}"]
     if copies:
         notes.append(f"{copies:,} exact copies, none on the other side of the split")
@@ -127,48 +160,42 @@ def open_folder(
         kinds = (f"{count:,} {kind}" for kind, count in left_out.items())
         notes.append(f"passed over: {', '.join(kinds)}")
     keep = (len(train.files) + len(val.files)) * size[0] * size[1] * 3 <= cache_bytes
-    train_text, val_text = (
-        "; ".join([f"images in {shown(root)}: {len(part.files):,} {what}", *notes])
-        for part, what in ((train, "training images"), (val, f"validation images ({how})"))
-    )
-    return (
-        FolderDataset(train, size, train_text, keep, threads),
-        FolderDataset(val, size, val_text, keep, threads),
-    )
+    sets = []
+    for part, what in ((train, "training images"), (val, f"validation images ({how})")):
+        text = "; ".join([f"images in {shown(root)}: {len(part.files):,} {what}", *notes])
+        sets.append(FolderDataset(part, size, text, keep, threads))
+        if keep:
+            sets[-1].keep_decoded(inspection.pixels)
+    return sets[0], sets[1]
 
 
 def _check_files(
-    parts: dict[str, Listing], size: tuple[int, int], bad_files: str, threads: int
+    inspection: Inspection,
+    parts: dict[str, Listing],
+    size: tuple[int, int],
+    bad_files: str,
+    keep: bool,
 ) -> tuple[tuple[int, int], dict[str, Listing], list[str]]:
     """Checks every file; returns the size to use, the parts without the bad files, and these."""
     checked: dict[str, Listing] = {}
     sizes: dict[tuple[int, int], str] = {}
-    bad: list[DataError] = []
+    bad: list[tuple[str, str]] = []
     target = size if min(size) > 0 else (8, 8)
-
-    def check(path: Path) -> tuple[int, int] | DataError:
-        try:
-            found = check_file(path, shown(path))
-            if bad_files == "skip":
-                decode(path, shown(path), target)
-            return found
-        except DataError as error:
-            return error
-
+    decoder = FolderDecoder(target).decoded if bad_files == "skip" else None
     for part, listing in parts.items():
         good: list[int] = []
-        for index, result in enumerate(in_threads(check, listing.paths, threads)):
-            if isinstance(result, DataError):
-                bad.append(result)
+        for index, verdict in enumerate(inspection.check(listing.paths, decoder, keep)):
+            if verdict.size is None:
+                bad.append((shown(listing.path(index)), verdict.why))
             else:
                 good.append(index)
-                sizes.setdefault(result, shown(listing.path(index)))
+                sizes.setdefault(verdict.size, shown(listing.path(index)))
         checked[part] = listing.take(np.asarray(good, np.int64))
-    names = [str(error).split(": expected")[0] for error in bad]
+    names = [f"{name}: {why}".split(": expected")[0] for name, why in bad]
     if bad and bad_files != "skip":
         more = ", ".join(names[1:3]) + (", ..." if len(bad) > 3 else "")
         more = f" (and {len(bad) - 1} more bad files: {more})" if len(bad) > 1 else ""
-        raise DataError(f"{bad[0]}{more}")
+        raise DataError(f"{bad[0][0]}: {bad[0][1]}{more}; {WAY_OUT}")
     if min(size) > 0:
         return size, checked, names
     if len(sizes) != 1:

@@ -140,7 +140,7 @@ class PackedDataset(DecodedDataset):
         columns = [rows[name].tolist() for name in ("key", "offset", "length", "shard")]
         return list(zip(*columns, strict=True))
 
-    def stored_sums(self) -> Sums | None:
+    def stored_sums(self, colour: bool = True) -> Sums | None:
         """What `convnet data mean` has stored, if the images are read at the packed size.
 
         Raises:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import copy
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol, Self
 
 import numpy as np
@@ -84,6 +85,15 @@ class DecodedDataset(Dataset):
         self._decode_into(self._kept, missing, missing)
         self._is_kept[missing] = True
         return self._kept[wanted]
+
+    def keep_decoded(self, images: Mapping[Path, Images]) -> None:
+        """Keeps images that somebody has decoded already, by the paths that `items` gives."""
+        if self._kept is None or not images:
+            return
+        for index, item in enumerate(self.items(np.arange(len(self), dtype=np.int64))):
+            pixels = images.get(Path(item))
+            if pixels is not None:
+                self._kept[index], self._is_kept[index] = pixels, True
 
     def _decode_into(
         self, out: Images, places: npt.NDArray[np.int64], indices: npt.NDArray[np.int64]
