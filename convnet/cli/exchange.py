@@ -62,9 +62,10 @@ def _add_cuda_convnet(kinds: Commands) -> None:
     cuda.out("FILE", "configuration to write (default: DEF's name.toml)")
     cuda.flag("--force", "write over a file that is there")
     cuda.option("--init", "MODEL", "a saved model, whose weights go to FILE's name.safetensors")
+    cuda.option("--meta", "FILE", "batches.meta of MODEL's data, with the mean image")
     text = "the data (default: by channels and classes)"
     cuda.add_argument("--source", default="", choices=(*PUBLISHED, "folder"), help=text)
-    cuda.option("--size", "N", "height and width of the images of a folder", integer(1), 256)
+    cuda.option("--size", "N", "images of a folder (default: as --meta, or 256)", integer(1), 0)
     cuda.option("--crop", "N", "train on crops NxN, and mirror them", integer(1), 0)
     cuda.option("--batch", "N", "images per step", integer(1), 128)
     cuda.option("--epochs", "N", "epochs to train", integer(1), 10)
@@ -72,6 +73,7 @@ def _add_cuda_convnet(kinds: Commands) -> None:
 
 def _cuda_convnet(arguments: argparse.Namespace) -> int:
     from convnet.exchange.cuda_convnet.convert import import_files
+    from convnet.exchange.cuda_convnet.saved import read_meta, write_checkpoint
 
     definition = Path(arguments.definition)
     output = Path(arguments.out or f"{definition.stem}.toml")
@@ -81,13 +83,17 @@ def _cuda_convnet(arguments: argparse.Namespace) -> int:
     for path in (output, report, *([weights] if arguments.init else [])):
         if path.exists() and not arguments.force:
             raise ValueError(f"{path}: is there already; --force writes over it, -o names another")
-    options = chosen(arguments, "source", "size", "crop", "batch", "epochs")
+    options, meta = chosen(arguments, "source", "size", "crop", "batch", "epochs"), None
+    if arguments.meta and not arguments.init:
+        raise ValueError("--meta: expected with --init MODEL, whose data it describes")
+    if arguments.meta:
+        meta = read_meta(Path(arguments.meta))
+    options["size"] = arguments.size or (meta.side(3) if meta and meta.mean.size % 3 == 0 else 256)
     found = import_files(definition, arguments.parameters, **options, name=output.stem)
     way = f"convnet train {output}" + (" --device cuda:0,cuda:1" if len(found.gpus) > 1 else "")
+    said = ""
     if arguments.init:
-        from convnet.exchange.cuda_convnet.saved import write_checkpoint
-
-        write_checkpoint(weights, Path(arguments.init), found)
+        said = write_checkpoint(weights, Path(arguments.init), found, meta)
         way += f" --init {weights}"
     origin = f"# cuda-convnet's {definition.name} and {Path(arguments.parameters).name}; {way}"
     toml, text = f"{origin}\n{found.toml}".encode(), found.text().encode()
@@ -95,6 +101,8 @@ def _cuda_convnet(arguments: argparse.Namespace) -> int:
     replace(report, text)
     print(found.text())
     print(f"wrote {output} and {report}; train it with: {way}")
+    if said:
+        print(f"wrote {weights}; use it with: convnet predict {weights} IMAGE\n{said}")
     return DONE
 
 

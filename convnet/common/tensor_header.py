@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
+from convnet.common.dtypes import stored_type
 from convnet.common.files import replace
 from convnet.common.host_memory import CACHE_LINE
 from convnet.common.reading import open_file
@@ -25,6 +26,7 @@ from convnet.common.typecheck import brief
 DTYPES = {"float32": "F32", "float64": "F64", "int32": "I32", "int64": "I64", "uint8": "U8"}
 _HEADER_ERROR = "Error while deserializing header: "  # begins most errors of the library
 _NUMPY = {name: np.dtype(dtype) for dtype, name in DTYPES.items()}
+_HALVES = {"F16": "float16", "BF16": "bfloat16"}
 _HASHED = 1 << 24  # bytes at a time: arrays may be mapped files
 
 
@@ -86,8 +88,12 @@ def write_tensors(
     replace(path, write)
 
 
-def read_header(path: Path) -> tuple[dict[str, str], dict[str, Entry]]:
+def read_header(path: Path, halves: bool = False) -> tuple[dict[str, str], dict[str, Entry]]:
     """The metadata and the arrays of a file.
+
+    Args:
+        path: of the file.
+        halves: whether arrays may be float16 and bfloat16, which nothing writes here.
 
     Raises:
         OSError: it cannot be read, or is no regular file.
@@ -95,12 +101,14 @@ def read_header(path: Path) -> tuple[dict[str, str], dict[str, Entry]]:
     """
     with open_file(path) as file:
         end = 8 + int.from_bytes(file.read(8), "little")
-    entries = {}
+    entries, known = {}, dict(_NUMPY)
+    if halves:
+        known |= {name: stored_type(dtype) for name, dtype in _HALVES.items()}
     try:
         with safe_open(path, "numpy") as tensors:
             for name in tensors.offset_keys():  # one after the other, without gaps
                 part = tensors.get_slice(name)
-                entry = Entry(_NUMPY[part.get_dtype()], tuple(part.get_shape()), end)
+                entry = Entry(known[part.get_dtype()], tuple(part.get_shape()), end)
                 entries[name] = entry
                 end += entry.nbytes
             return tensors.metadata() or {}, entries
@@ -122,13 +130,16 @@ def sha256_of(text: str, arrays: Mapping[str, np.ndarray]) -> bytes:
     return digest.digest()
 
 
-def read_tensors(path: Path) -> tuple[dict[str, str], dict[str, np.ndarray]]:
+def read_tensors(path: Path, halves: bool = False) -> tuple[dict[str, str], dict[str, np.ndarray]]:
     """The metadata and all arrays of a file.
+
+    Args:
+        path, halves: as of `read_header`.
 
     Raises:
         OSError: it cannot be read, or is no regular file. ValueError: as `read_header`.
     """
-    metadata, entries = read_header(path)
+    metadata, entries = read_header(path, halves)
     with open_file(path) as file:
         file.seek(min((entry.offset for entry in entries.values()), default=0))
         arrays = {}

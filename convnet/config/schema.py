@@ -37,9 +37,10 @@ class DataConfig:
         source: the format of the data; "given": `convnet.train` was given the sets themselves.
         path: a folder or file; empty: $CONVNET_DATA, the system's data sets, the user's cache, the
             packaged sample.
-        size: (height, width) in pixels of the images of a folder: the shorter side is resized to
-            it and the centre taken; (0, 0) where all have one size.
-        val_fraction: part of a folder without train/ and val/ that is held out, in (0, 1).
+        size: (height, width) in pixels of the images of a folder or of shards: the shorter side
+            is resized to it and the centre taken; (0, 0) where all of a folder have one size.
+        val_fraction: part of a folder, or of shards, without train/ and val/ that is held out,
+            in (0, 1).
         bad_files: what becomes of files of a folder that cannot be decoded.
         mean: what is subtracted: the mean image, one mean per channel, or nothing.
         scale: multiplies the difference; above 0; one number, or one for each channel.
@@ -47,9 +48,9 @@ class DataConfig:
             process; "auto": by the number of CPUs); changes no result.
     """
 
-    source: Literal["fashion-mnist", "mnist", "cifar10", "cifar100", "folder", "given"] = (
-        "fashion-mnist"
-    )
+    source: Literal[
+        "fashion-mnist", "mnist", "cifar10", "cifar100", "folder", "webdataset", "given"
+    ] = "fashion-mnist"
     path: str = ""
     size: tuple[int, int] = setting((0, 0), low=0, high=4096)
     val_fraction: float = setting(0.1, above=0, below=1)

@@ -14,6 +14,7 @@ from convnet.data.folder.image_folder import open_folder
 from convnet.data.packed.dataset import open_packed
 from convnet.data.packed.manifest import is_packed
 from convnet.data.packed.shards import WORK
+from convnet.data.webdataset import open_shards
 
 # Test accuracy, in %, that the preset `fashion-mnist` reaches on the packaged sample.
 SAMPLE_ACCURACY: float | None = 87.0
@@ -61,7 +62,8 @@ def open_data(cfg: DataConfig, training: bool = True) -> tuple[Dataset, Dataset]
             published sets are looked for in $CONVNET_DATA or its sub-folder named after the source,
             /usr/share/datasets/<source>, ~/.cache/convnet/<source> ($XDG_CACHE_HOME is respected),
             and, for fashion-mnist, in the sample that comes with the package. For the source
-            "folder" the path may also be a folder of packed images.
+            "folder" the path may also be a folder of packed images; for "webdataset" it is a folder
+            of shards.
         training: whether the training images are wanted; if not, those of a folder with `train/`
             and `val/` are not checked.
 
@@ -89,6 +91,8 @@ def open_data(cfg: DataConfig, training: bool = True) -> tuple[Dataset, Dataset]
         return open_folder(
             folder, cfg.size, cfg.val_fraction, bad_files=cfg.bad_files, training=training
         )
+    if cfg.source == "webdataset":
+        return open_shards(_folder_path(cfg), cfg.size, cfg.val_fraction)
     if cfg.source == "fashion-mnist" and cfg.path == PACKAGED:
         return _checked_size(cfg, _open_sample())
     tried: list[str] = []
@@ -112,9 +116,9 @@ def open_data(cfg: DataConfig, training: bool = True) -> tuple[Dataset, Dataset]
 def _folder_path(cfg: DataConfig) -> Path:
     path = cfg.path or os.environ.get("CONVNET_DATA", "")
     if not path:
+        what = "shards" if cfg.source == "webdataset" else "one sub-folder of images per class"
         raise DataError(
-            "data.path: expected a folder with one sub-folder of images per class"
-            " (--data DIR, or $CONVNET_DATA), got none"
+            f"data.path: expected a folder with {what} (--data DIR, or $CONVNET_DATA), got none"
         )
     return expanded(path)
 

@@ -9,9 +9,13 @@ Source: https://github.com/webdataset/webdataset.
 
 from __future__ import annotations
 
+import copy
+import hashlib
 import io
 import os
+import re
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
@@ -19,10 +23,19 @@ import numpy as np
 import numpy.typing as npt
 
 from convnet.common.reading import Budget, BudgetError, Limit, open_file, parse_json
-from convnet.data.dataset import DataError, Dataset, Images, check_labels, mismatch, readable
-from convnet.data.image import decode, quiet_pillow
+from convnet.data.dataset import (
+    DataError,
+    Images,
+    check_labels,
+    expanded,
+    mismatch,
+    readable,
+    shown,
+)
+from convnet.data.image import decode
 from convnet.data.inflate import DamagedError
 from convnet.data.tar_files import BLOCK, parse_header
+from convnet.data.workers.decoded import DecodedDataset
 
 _MEMBERS = Limit(10_000_000, "members in a shard")
 _LABEL = Limit(1 << 20, "bytes in a label")
@@ -38,7 +51,30 @@ class _Place(NamedTuple):
     length: int
 
 
-class WebDataset(Dataset):
+@dataclass(frozen=True)
+class ShardDecoder:
+    """Reads and decodes an image of a shard.
+
+    Attributes:
+        paths: of the shards.
+        size: (height, width) of the images.
+        channels: 3 for red, green and blue; 1 for grey.
+    """
+
+    paths: tuple[Path, ...]
+    size: tuple[int, int]
+    channels: int
+
+    def __call__(self, item: tuple[int, _Place]) -> Images:
+        number, place = item
+        path = self.paths[place.shard]
+        with readable(path), open_file(path) as file:
+            file.seek(place.offset)
+            content = io.BytesIO(file.read(place.length))
+        return decode(content, f"{shown(path)}: image {number}", self.size, self.channels)
+
+
+class WebDataset(DecodedDataset):
     """Images in the shards of a WebDataset.
 
     Args:
@@ -60,17 +96,19 @@ class WebDataset(Dataset):
         channels: int = 3,
     ) -> None:
         self.paths = [Path(shard) for shard in shards]
-        self.shape = (*size, channels)
-        self._places: list[_Place] = []
+        self.places: list[_Place] = []
+        self.names: list[str] = []
         labels: list[int | str] = []
         for number, path in enumerate(self.paths):
             with readable(path):
                 self._index(number, path, labels)
         if not labels:
             raise DataError("WebDataset: expected images with labels in the shards, got none")
-        self.classes, numbers = _numbered(labels, classes)
-        self.description = f"WebDataset of {len(self.paths)} shards, {len(labels)} images"
-        self.labels = check_labels(numbers, len(self.classes), self.description)
+        names, numbers = _numbered(labels, classes)
+        description = f"WebDataset of {len(self.paths)} shards, {len(labels):,} images"
+        checked = check_labels(numbers, len(names), description)
+        decoder = ShardDecoder(tuple(self.paths), size, channels)
+        super().__init__(checked, names, (*size, channels), description, decoder)
 
     def _index(self, number: int, path: Path, labels: list[int | str]) -> None:
         """Notes the images of a shard and reads their labels."""
@@ -85,25 +123,82 @@ class WebDataset(Dataset):
                 for stem, group in groups.items():
                     image = next((group[kind] for kind in _IMAGES if kind in group), None)
                     if image is not None:
-                        labels.append(_label(file, group, f"{path}: {stem.lstrip('/')}"))
-                        self._places.append(image)
+                        labels.append(_label(file, group, f"{shown(path)}: {shown(stem[:200])}"))
+                        self.places.append(image)
+                        self.names.append(stem)
             except (DamagedError, BudgetError) as error:
                 raise mismatch(path, "a sound tar file", str(error)) from None
             except EOFError:
                 raise mismatch(path, "a sound tar file", "one that ends early") from None
 
-    def read(self, indices: npt.NDArray[np.int64] | Sequence[int]) -> Images:
-        height, width, channels = self.shape
-        images = np.empty((len(indices), height, width, channels), np.uint8)
-        with quiet_pillow():
-            for at, index in enumerate(indices):
-                place = self._places[int(index)]
-                path = self.paths[place.shard]
-                with readable(path), open_file(path) as file:
-                    file.seek(place.offset)
-                    content = io.BytesIO(file.read(place.length))
-                images[at] = decode(content, f"{path}: image {index}", (height, width), channels)
-        return images
+    def items(self, indices: npt.NDArray[np.int64]) -> list[tuple[int, _Place]]:
+        return [(index, self.places[index]) for index in indices.tolist()]
+
+    def part(self, indices: npt.NDArray[np.int64], description: str) -> WebDataset:
+        """Some of the images, with the same classes.
+
+        Args:
+            indices: their numbers, int64 [n]; description: of what they are, one line.
+        """
+        other = copy.copy(self)
+        other.labels, other.description = self.labels[indices], description
+        other.places = [self.places[index] for index in indices.tolist()]
+        other.names = [self.names[index] for index in indices.tolist()]
+        return other
+
+
+def open_shards(
+    folder: Path, size: tuple[int, int], val_fraction: float
+) -> tuple[WebDataset, WebDataset]:
+    """Training and validation images in a folder of shards.
+
+    Validation shards lie in a folder `val` (or `valid`, `validation`, `test`) beside one called
+    `train`, or their names begin so. Where there are none, images are held out by a hash of their
+    names: the same ones each time, whatever the order of the shards.
+
+    Args:
+        folder: with .tar files.
+        size: (height, width) of the images.
+        val_fraction: the share that is held out where there are no shards of them, in (0, 1).
+
+    Raises: DataError: no shards, one that is damaged, an image without a label, or no size.
+    """
+    folder = expanded(folder)
+    if min(size) < 1:
+        raise mismatch("data.size", "a height and a width, for the images of shards", list(size))
+    with readable(folder, "a folder of shards"):
+        shards = sorted([*folder.glob("*.tar"), *folder.glob("*/*.tar")])
+    words = {path: _part_of(path, folder) for path in shards}
+    held_out = [path for path in shards if words[path] == "val"]
+    rest = [path for path in shards if path not in held_out]
+    if not rest:
+        got = "none" if not shards else "validation shards alone"
+        raise mismatch(folder, "shards of training images, *.tar or train/*.tar", got)
+    train = WebDataset(rest, size)
+    at = f"shards in {shown(folder)}"
+    if held_out:
+        val = WebDataset(held_out, size, train.classes)
+        val.description = f"{at}: {len(val):,} validation images"
+        train.description = f"{at}: {len(train):,} training images, {len(train.classes)} classes"
+        return train, val
+    digests = [hashlib.blake2b(name.encode("utf-8", "replace")).digest() for name in train.names]
+    ranks = np.array([int.from_bytes(digest[:7], "big") for digest in digests])
+    count = max(1, round(val_fraction * len(ranks)))
+    if count == len(ranks):
+        raise mismatch(folder, "several images, to hold some out", len(ranks))
+    order = np.argsort(ranks, kind="stable")
+    chosen, others = np.sort(order[:count]), np.sort(order[count:])
+    text = f"{at}: {len(others):,} training images, {len(train.classes)} classes"
+    return (
+        train.part(others, text),
+        train.part(chosen, f"{at}: {count:,} validation images (held out by name)"),
+    )
+
+
+def _part_of(path: Path, folder: Path) -> str:
+    """ "val" for a validation shard, by its folder or the beginning of its name; else ""."""
+    name = path.name if path.parent == folder else path.parent.name
+    return "val" if re.match(r"(?:val|valid|validation|test)(?![a-z])", name.lower()) else ""
 
 
 def _members(file: BinaryIO) -> Iterator[tuple[str, int, int]]:

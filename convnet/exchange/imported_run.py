@@ -11,13 +11,14 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
 from convnet.common.reading import LINES, read_text
 from convnet.config import Config
 from convnet.data import Statistics
+from convnet.data.sources import PUBLISHED
 from convnet.exchange.errors import ExchangeError
 from convnet.nn.net import Net
 from convnet.nn.weights import misfits
@@ -45,7 +46,7 @@ class Preprocessing:
         """A configuration with this preprocessing."""
         kind: Literal["channel", "image"] = "image"
         kind = "channel" if self.mean.shape[:2] == (1, 1) else kind
-        scale, size = self.scale, self.size if cfg.data.source == "folder" else (0, 0)
+        scale, size = self.scale, (0, 0) if cfg.data.source in PUBLISHED else self.size
         if isinstance(scale, tuple) and len(scale) != channels:
             raise ExchangeError(f"scale: expected {channels} numbers, got {len(scale)}")
         data = dataclasses.replace(cfg.data, mean=kind, scale=scale, size=size)
@@ -101,25 +102,43 @@ def write_run(
         misfits(params, weights, strict=True)
     except ValueError as error:
         raise ExchangeError(str(error)) from None
-    channels = net.in_shape[-1]
     size = preprocessing.size if any(preprocessing.size) else preprocessing.crop
+    shape = (*size, net.in_shape[-1])
+    state, statistics = checkpoint_state(cfg, shape, preprocessing, classes, origin)
+    run = RunFolder.create(folder, cfg)
+    try:
+        run.checkpoints.folder.mkdir(exist_ok=True)
+        write(run.checkpoints.best, state, {**weights, **statistics})
+    finally:
+        run.close()
+    return run.path
+
+
+def checkpoint_state(
+    cfg: Config,
+    shape: tuple[int, int, int],
+    preprocessing: Preprocessing,
+    classes: Sequence[str],
+    origin: Mapping[str, object],
+) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """What a checkpoint of imported weights has besides these: its state and its statistics.
+
+    Args:
+        cfg: with the preprocessing applied; shape: (H, W, C) of images before the crop.
+        preprocessing, classes, origin: as of `write_run`.
+    """
+    channels = shape[-1]
     colour = np.zeros(channels), np.zeros((channels, channels))  # no colour noise is known
     stats = Statistics(np.asarray(preprocessing.mean, np.float32), *colour)
     state = {
         "step": 0,
         "epoch": 0,
         "classes": list(classes),
-        "picture": [*size, channels],
+        "picture": list(shape),
         "config": cfg.to_dict(),
         "imported": dict(origin),
     }
-    run = RunFolder.create(folder, cfg)
-    try:
-        run.checkpoints.folder.mkdir(exist_ok=True)
-        write(run.checkpoints.best, state, {**weights, **statistics_arrays(stats)})
-    finally:
-        run.close()
-    return run.path
+    return state, statistics_arrays(stats)
 
 
 def class_names(path: str, count: int) -> list[str]:

@@ -12,8 +12,9 @@ import pytest
 from PIL import Image
 
 import convnet
-from convnet.config import load_config
-from convnet.data import DataError, WebDataset, from_indexable
+from convnet.cli.main import main
+from convnet.config import DataConfig, load_config
+from convnet.data import DataError, WebDataset, from_indexable, open_data
 from convnet.evaluation.evaluate import evaluate
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (6, 8, 9, 3), dtype=np.uint8)
@@ -202,3 +203,51 @@ def test_shards_that_cannot_be_used(tmp_path: Path, members, cut: int, message: 
     path = shard(tmp_path / "1.tar", members, cut)
     with pytest.raises(DataError, match=message):
         WebDataset([path], (8, 9))
+
+
+@pytest.mark.parametrize(
+    ("train", "val"),
+    [("train/{}.tar", "val/{}.tar"), ("train-{}.tar", "test-{}.tar"), ("valued-{}.tar", "")],
+)
+def test_a_folder_of_shards_trains_and_evaluates(tmp_path: Path, train: str, val: str) -> None:
+    """From the command line; where there are no validation shards, some images are held out."""
+    for part, name in enumerate((train, val)):
+        if not name:
+            continue
+        path = tmp_path / "shards" / name.format(part)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        members = [
+            (f"{part}{row}.{kind}", content)
+            for row in range(30)
+            for kind, content in (("png", png(PIXELS[row % 6])), ("cls", b"%d" % LABELS[row % 6]))
+        ]
+        shard(path, members)
+    cfg = tmp_path / "a.toml"
+    cfg.write_text(
+        '[data]\nsource = "webdataset"\nsize = [8, 8]\nval_fraction = 0.2\n'
+        '[[net.layers]]\nname = "fc"\ntype = "dense"\nunits = 3\n'
+        '[[net.layers]]\nname = "loss"\ntype = "softmax_cross_entropy"\n'
+        "[train]\nbatch = 6\nepochs = 1\nreport = false\n"
+    )
+    run, data = tmp_path / "run", tmp_path / "shards"
+    command = ["train", str(cfg), "--data", str(data), "--run-dir", str(run), "--device", "cpu"]
+    assert main(command) == 0
+    assert main(["eval", str(run), "--device", "cpu"]) == 0
+    sets = open_data(load_config(run / "config.toml").data)
+    assert list(map(len, sets)) == ([30, 30] if val else [24, 6])
+    assert all(one.classes == ("0", "1", "2") for one in sets)
+
+
+@pytest.mark.parametrize(
+    ("members", "size", "message"),
+    [
+        ([], (8, 8), "expected shards of training images"),
+        ([("1.png", png(PIXELS[0])), ("1.cls", b"0")], (0, 0), "data.size: expected a height"),
+        ([("1.png", png(PIXELS[0])), ("1.cls", b"0")], (8, 8), "expected several images"),
+    ],
+)
+def test_a_folder_without_enough_shards(tmp_path: Path, members, size, message: str) -> None:
+    if members:
+        shard(tmp_path / "1.tar", members)
+    with pytest.raises(DataError, match=message):
+        open_data(DataConfig(source="webdataset", path=str(tmp_path), size=size))

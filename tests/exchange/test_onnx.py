@@ -47,8 +47,6 @@ def compare(tmp_path: Path, table: dict, classes: int) -> None:
 @pytest.mark.parametrize("name", presets())
 def test_every_preset(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("CONVNET_DATA", raising=False)
-    if name == "alexnet-torchvision":
-        pytest.skip("its layers are those of other presets, and it has no narrow form")
     known = load_config(name, NARROW if name.startswith("alexnet") else [])
     compare(tmp_path, known.to_dict(), net_of(known, "cpu", sizes_only=True).classes)
 

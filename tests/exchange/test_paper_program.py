@@ -13,12 +13,14 @@ import numpy as np
 import pytest
 from foreign import conv, softmax
 from original_rules import Rules
+from PIL import Image
 
 from convnet.cli.main import main
 from convnet.common.typecheck import ConfigError
 from convnet.config import load_config
+from convnet.evaluation.predict import predict
 from convnet.exchange.cuda_convnet.convert import DECLINED, Imported
-from convnet.exchange.cuda_convnet.saved import weights_of
+from convnet.exchange.cuda_convnet.saved import read_meta, weights_of, write_checkpoint
 from convnet.exchange.errors import ExchangeError
 from convnet.training.nets import net_of
 
@@ -205,6 +207,52 @@ def test_weights_of_a_saved_model(tmp_path: Path, listed: bool) -> None:
     scores = net.forward(x, "fc10")
     assert np.linalg.norm(scores - expected) < 1e-5 * np.linalg.norm(expected)
     assert np.abs(net.predict(x) - softmax(expected)).max() < 1e-5
+
+
+@pytest.mark.parametrize("with_meta", [True, False])
+def test_a_saved_model_predicts(tmp_path: Path, with_meta: bool, capsys) -> None:
+    rng, weights = np.random.default_rng(2), model_weights()
+    names = [f"name {number}" for number in range(10)]
+    mean = rng.uniform(90, 150, (3 * 32 * 32, 1)).astype(np.float32)
+    meta = {b"data_mean": mean, b"label_names": names, b"op": Option()}
+    (tmp_path / "batches.meta").write_bytes(pickle.dumps(meta, 2))
+    (tmp_path / "model").write_bytes(saved(weights, True))
+    files = [str(path) for path in d.write(tmp_path, model_layers())]
+    command = ["import", "cuda-convnet", *files, "--source", "cifar10", "--init"]
+    command += [str(tmp_path / "model"), "-o", str(tmp_path / "net.toml")]
+    options = ["--meta", str(tmp_path / "batches.meta")] if with_meta else []
+    assert main([*command, *options]) == 0
+    said = capsys.readouterr().out
+    assert ("the mean image is that of" in said) == with_meta
+    assert ("a grey of 128 is subtracted" in said) != with_meta
+
+    pixels = rng.integers(0, 256, (32, 32, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    x = pixels.transpose(2, 0, 1)[None] - (mean.reshape(1, 3, 32, 32) if with_meta else 128.0)
+    expected = softmax(logits(weights, x.astype(np.float64)))[0]
+    [found] = predict(tmp_path / "net.safetensors", [tmp_path / "a.png"], "cpu")
+    places = dict(zip(found.classes, found.probabilities, strict=True))
+    for number, value in enumerate(expected):
+        name = names[number] if with_meta else f"class {number}"
+        assert abs(places.get(name, value) - value) < 1e-5
+    best = int(expected.argmax())
+    assert found.classes[0] == (names[best] if with_meta else f"class {best}")
+
+
+@pytest.mark.parametrize(
+    ("meta", "message"),
+    [
+        ({"data_mean": np.zeros((12, 1), np.float32)}, "data_mean: expected 3072 numbers.*got 12"),
+        ({"data_mean": [1.0]}, "expected data_mean as an array"),
+        ({"names": []}, "expected a batches.meta with data_mean"),
+    ],
+)
+def test_a_mean_image_that_does_not_fit(tmp_path: Path, meta: dict, message: str) -> None:
+    found = imported_model(tmp_path)
+    (tmp_path / "model").write_bytes(saved(model_weights(), True))
+    (tmp_path / "meta").write_bytes(pickle.dumps(meta, 2))
+    with pytest.raises(ExchangeError, match=message):
+        write_checkpoint(tmp_path / "a", tmp_path / "model", found, read_meta(tmp_path / "meta"))
 
 
 def test_training_starts_from_a_saved_model(tmp_path: Path, capsys) -> None:

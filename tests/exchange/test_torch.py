@@ -9,8 +9,10 @@ import struct
 import zipfile
 from pathlib import Path
 
+import ml_dtypes
 import numpy as np
 import pytest
+import safetensors.numpy
 from foreign import CLASSES, SMALL, random_run, small_logits, small_weights, softmax
 from PIL import Image
 
@@ -111,6 +113,19 @@ def test_torch_reads_and_computes_the_same(tmp_path: Path) -> None:
         export_torch(run, tmp_path / "back.pth")
         back = torch.load(tmp_path / "back.pth", weights_only=True)
         assert all(torch.equal(back[name], values) for name, values in net.state_dict().items())
+
+
+@pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.bfloat16, np.float64])
+def test_safetensors_of_other_types_become_float32(tmp_path: Path, dtype, capsys) -> None:
+    state = {name: values.astype(dtype) for name, values in small_weights().items()}
+    safetensors.numpy.save_file(state, tmp_path / "a.safetensors")
+    command = ["import", "torch", str(tmp_path / "a.safetensors"), "-o", str(tmp_path / "run")]
+    assert main([*command, "--net", str(write_config(tmp_path))]) == 0
+    how = "rounded" if dtype is np.float64 else "widened"
+    said = f"8 of 8 tensors are {np.dtype(dtype).name}, {how} to float32"
+    assert said in capsys.readouterr().out
+    back = state_dict(open_run(tmp_path / "run", "cpu"))
+    assert all(np.array_equal(back[name], state[name].astype("f4")) for name in state)
 
 
 def test_nets_are_recognised_by_their_shapes() -> None:

@@ -83,6 +83,7 @@ class Imported:
         report: what to know of it.
         gpus: the GPUs that the definition names.
         net: its net: shapes alone, no weights.
+        image: (H, W, C) of its data; outputs: how many classes these have.
         sources: name of a parameter -> the layer of the definition, and which of its matrices; -1
             for its biases.
     """
@@ -92,6 +93,8 @@ class Imported:
     report: Report
     gpus: list[int]
     net: Net
+    image: Shape
+    outputs: int
     sources: dict[str, tuple[str, int]]
 
     def text(self) -> str:
@@ -167,7 +170,8 @@ def import_files(
     except ConfigError as error:
         raise ConfigError(str(error).replace("configuration", str(definition), 1)) from None
     net = build_net(cfg, image, None, "cpu", sizes_only=True)
-    return Imported(cfg, to_toml(table), report, builder.gpus, net, parametric.sources)
+    text = to_toml(table)
+    return Imported(cfg, text, report, builder.gpus, net, image, classes, parametric.sources)
 
 
 def _check_types(layers: dict[str, Section], path: Path) -> None:

@@ -1,75 +1,43 @@
-"""Saved models of cuda-convnet: pickles of Python 2, read as data.
+"""Saved models of cuda-convnet as weights.
 
 A model is a dictionary with "model_state", in which "layers" are dictionaries (a list, later a
-dictionary of them) with matrices. Beside it stand objects of cuda-convnet's own classes, which are
-inert here: nothing is imported, constructed or called. A file may be a zip file with the pickle as
-its entry "data".
+dictionary of them) with matrices.
 
     conv   (C/groups F F, K)       the rows are channels, then pixels
     local  (P Q C/groups F F, K)   the same for each place
     fc     (inputs, K)             images are C, H, W
     biases of places (K P Q), else (K)
+
+The mean image that was subtracted is in the data's "batches.meta", with the names of the classes.
 """
 
 from __future__ import annotations
 
-import io
-import pickle
-import zipfile
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 
-from convnet.common.pickle_machine import (
-    Machine,
-    Operations,
-    PickledObject,
-    RefusedError,
-    counted,
-    text_of,
-)
-from convnet.common.pickled_arrays import ARRAY_NAMES, FLOAT_CODES, PickledArray
-from convnet.common.reading import Budget, BudgetError, Limit, read_bytes
+from convnet.common.pickle_machine import RefusedError, text_of
+from convnet.common.pickled_arrays import FLOAT_CODES, PickledArray
+from convnet.common.reading import Budget, BudgetError
 from convnet.exchange.cuda_convnet.convert import Imported
+from convnet.exchange.cuda_convnet.pickles import FILE, load, value_at
 from convnet.exchange.errors import ExchangeError
+from convnet.exchange.imported_run import Preprocessing, checkpoint_state
 from convnet.exchange.layouts import from_foreign, weighted
 from convnet.layers import Dense, Local
 from convnet.nn.net import Node
 from convnet.training.checkpoint import write
 
-FILE = Limit(1 << 32, "bytes in a saved model")
-_OPERATIONS = Limit(20_000_000, "operations in a saved model")  # it keeps the cost of each batch
-
-
-class _Inert(PickledObject):
-    """Stands for an object of any class, and holds nothing."""
-
-    def __new__(cls, *_: Any) -> _Inert:
-        return super().__new__(cls)
-
-    def __init__(self, *_: Any) -> None:
-        pass
-
-
-class _SavedMachine(Machine):
-    """Runs the pickle of a saved model: what it names besides arrays is inert."""
-
-    dispatch = Operations(
-        Machine.dispatch
-        | {
-            code: counted(pickle._Unpickler.dispatch[code])
-            for code in (pickle.NEWOBJ[0], pickle.OBJ[0], pickle.INST[0])
-        }
-    )
-
-    def __init__(self, file: BinaryIO, size: int) -> None:
-        super().__init__(file, ARRAY_NAMES, size, "", _OPERATIONS)
-
-    def find_class(self, module: str, name: str) -> Any:
-        """What stands for an array, or an inert object."""
-        return self.known.get(f"{module}.{name}"[:200], _Inert)
+GREY = 128.0  # what is subtracted of every pixel where the mean image is not known
+_MODEL, _META = "a saved model", "a batches.meta"
+_NO_MEAN = (
+    f"a model has no mean image: a grey of {GREY:g} is subtracted in its place, which is not what "
+    "it was trained with; --meta batches.meta, of its data, has the mean image"
+)
 
 
 def read_saved(path: Path) -> dict[str, dict[str, Any]]:
@@ -77,42 +45,19 @@ def read_saved(path: Path) -> dict[str, dict[str, Any]]:
 
     Raises: ExchangeError: damaged, or no model. OSError: it cannot be read.
     """
-    content = read_bytes(path, FILE)
+    state = load(path, _MODEL)
     try:
-        if content[:4] == b"PK\x03\x04":
-            content = _unzipped(content)
-        state = _SavedMachine(io.BytesIO(content), len(content)).load()
-        layers = _at(_at(state, "model_state"), "layers")
+        layers = value_at(value_at(state, "model_state", _MODEL), "layers", _MODEL)
         listed = list(layers.values()) if isinstance(layers, dict) else layers
         if not isinstance(listed, list):
             raise RefusedError("expected layers in model_state, got none")
         return {_name(layer): layer for layer in listed}
-    except (RefusedError, BudgetError) as error:
+    except RefusedError as error:
         raise ExchangeError(f"{path}: {error}") from None
-    except Exception as error:  # the machine raises nearly anything on damaged pickles
-        why = " ".join(str(error).split())[:100]
-        got = f"one that cannot be read ({type(error).__name__}: {why})"
-        raise ExchangeError(f"{path}: expected a saved model, got {got}") from None
-
-
-def _unzipped(content: bytes) -> bytes:
-    """The entry "data" of a zip file; models shrink little, so that more is refused."""
-    with zipfile.ZipFile(io.BytesIO(content)) as archive:
-        if archive.getinfo("data").file_size > 20 * len(content):
-            raise RefusedError("expected a model of up to 20 times the zip file, got more")
-        return archive.read("data")
-
-
-def _at(table: Any, key: str) -> Any:
-    """The value of a key, which Python 2 wrote as bytes."""
-    for name in (key, key.encode()):
-        if isinstance(table, dict) and name in table:
-            return table[name]
-    raise RefusedError(f"expected a saved model with {key}, got another pickle")
 
 
 def _name(layer: Any) -> str:
-    name = _at(layer, "name")
+    name = value_at(layer, "name", "a layer")
     if not isinstance(name, str | bytes):
         raise RefusedError("expected the name of a layer, got something else")
     return text_of(name)
@@ -149,7 +94,7 @@ def weights_of(path: Path, found: Imported) -> dict[str, np.ndarray]:
 
 def _array(layer: Mapping[Any, Any], index: int, room: Budget) -> np.ndarray:
     """A matrix of a layer, or its biases (-1), float32."""
-    value = _at(layer, "biases" if index < 0 else "weights")
+    value = value_at(layer, "biases" if index < 0 else "weights", "a layer")
     if index >= 0 and isinstance(value, list):
         value = value[index] if index < len(value) else None
     if not isinstance(value, PickledArray):
@@ -177,18 +122,80 @@ def _laid_out(found: Imported, node: Node, name: str, array: np.ndarray) -> np.n
     return np.ascontiguousarray(array.reshape(c, r, s, k).transpose(3, 1, 2, 0))
 
 
-def write_checkpoint(path: Path, model: Path, found: Imported) -> None:
-    """Writes a saved model's weights as a checkpoint, for `convnet train --init`.
+@dataclass(frozen=True)
+class Meta:
+    """What a batches.meta says.
+
+    Attributes:
+        path: of the file.
+        mean: the mean image, float32 [C H W], 0 to 255.
+        classes: names of the classes; empty where there are none.
+    """
+
+    path: Path
+    mean: np.ndarray
+    classes: tuple[str, ...]
+
+    def side(self, channels: int) -> int:
+        """Height and width of the mean image. Raises: ExchangeError: it is no square."""
+        side = int((self.mean.size // channels) ** 0.5)
+        if side * side * channels != self.mean.size:
+            raise ExchangeError(
+                f"{self.path}: data_mean: expected a square image of {channels} channels, got "
+                f"{self.mean.size} numbers"
+            )
+        return side
+
+
+def read_meta(path: Path) -> Meta:
+    """The batches.meta of cuda-convnet's data.
+
+    Raises: ExchangeError: damaged, or no mean image in it. OSError: it cannot be read.
+    """
+    table = load(path, _META)
+    try:
+        pickled = value_at(table, "data_mean", _META)
+        if not isinstance(pickled, PickledArray):
+            raise RefusedError("expected data_mean as an array, got something else")
+        mean = pickled.to_numpy(Budget(FILE), FLOAT_CODES, "numbers").astype(np.float32).reshape(-1)
+        if not mean.size or not np.isfinite(mean).all():
+            raise RefusedError("expected numbers in data_mean, got none, or some not finite")
+        names = table.get("label_names", table.get(b"label_names"))
+    except (RefusedError, BudgetError) as error:
+        raise ExchangeError(f"{path}: {error}") from None
+    known = isinstance(names, list) and all(isinstance(name, str | bytes) for name in names)
+    return Meta(path, mean, tuple(text_of(name) for name in names) if known else ())
+
+
+def write_checkpoint(path: Path, model: Path, found: Imported, meta: Meta | None = None) -> str:
+    """Writes a saved model's weights as a checkpoint, for `train --init`, `predict` and `eval`.
 
     Args:
         path: the checkpoint; model: the saved model; found: of its definition.
+        meta: of its data; None: a grey of 128 takes the place of the mean image.
 
-    Raises: ExchangeError: as `weights_of`. OSError: it cannot be written.
+    Returns: what to know of its preprocessing, one line.
+    Raises: ExchangeError: as `weights_of`, or a mean image of another size.
+        OSError: it cannot be written.
     """
-    state = {
-        "step": 0,
-        "epoch": 0,
-        "config": found.cfg.to_dict(),
-        "imported": {"format": "cuda-convnet"},
-    }
-    write(path, state, weights_of(model, found))
+    height, width, channels = found.image
+    mean, said = np.full((1, 1, channels), GREY, np.float32), _NO_MEAN
+    classes = [f"class {number}" for number in range(found.outputs)]
+    if meta is not None:
+        if meta.mean.size != height * width * channels:
+            raise ExchangeError(
+                f"{meta.path}: data_mean: expected {height * width * channels} numbers, for images "
+                f"of {height}x{width}x{channels} (--size), got {meta.mean.size}"
+            )
+        mean = np.ascontiguousarray(meta.mean.reshape(channels, height, width).transpose(1, 2, 0))
+        said = f"the mean image is that of {meta.path}"
+        if len(set(meta.classes)) == len(classes):
+            classes = list(meta.classes)
+        else:
+            said += f"; it names {len(meta.classes)} classes, and the net has {len(classes)}"
+    how = Preprocessing((height, width), found.cfg.augment.crop, mean, found.cfg.data.scale)
+    cfg = how.applied(found.cfg, channels)
+    origin = {"format": "cuda-convnet"}
+    state, statistics = checkpoint_state(cfg, found.image, how, classes, origin)
+    write(path, state, {**weights_of(model, found), **statistics})
+    return said

@@ -10,8 +10,9 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,7 @@ _WRAPPERS = (
 _PARALLEL = "module."  # begins the names of nets that were trained by DataParallel
 _NAMES = {"weight": "w", "bias": "b"}
 _MOST_MODULES = 1000
+_CONVERSIONS = {"float16": "widened", "bfloat16": "widened", "float64": "rounded"}
 
 
 @dataclass(frozen=True)
@@ -52,11 +54,23 @@ class StateDict:
         path: of the file.
         shapes: by the names of the tensors, in the order of the file.
         read: gives the values of a tensor, float32 or integers.
+        types: of the tensors in the file: "float32", "bfloat16".
     """
 
     path: Path
     shapes: dict[str, tuple[int, ...]]
     read: Callable[[str], np.ndarray]
+    types: Mapping[str, str] = field(default_factory=dict)
+
+    def conversions(self) -> str:
+        """What becomes of tensors that are not float32; empty where there are none."""
+        counts = Counter(self.types.values())
+        others = [
+            f"{counts[name]} of {counts.total()} tensors are {name}, {how} to float32"
+            for name, how in _CONVERSIONS.items()
+            if counts[name]
+        ]
+        return "; ".join(others)
 
     def modules(self) -> dict[str, dict[str, str]]:
         """The tensors by module: {"features.0": {"w": "features.0.weight", "b": ...}}.
@@ -92,18 +106,20 @@ def open_state_dict(path: Path) -> Iterator[StateDict]:
     """
     if path.suffix == ".safetensors":
         try:
-            _, entries = read_header(path)
-            arrays = read_tensors(path)[1]
+            _, entries = read_header(path, halves=True)
+            arrays = read_tensors(path, halves=True)[1]
         except ValueError as error:
             raise ExchangeError(f"{path}: expected a file of safetensors, got {error}") from None
         shapes = {name: entry.shape for name, entry in entries.items()}
         names = sorted(shapes, key=lambda name: _place(name, shapes))
-        yield StateDict(path, {name: shapes[name] for name in names}, arrays.__getitem__)
+        types = {name: entry.dtype.name for name, entry in entries.items()}
+        yield StateDict(path, {name: shapes[name] for name in names}, arrays.__getitem__, types)
         return
     with Archive(path) as archive:
         tensors = _tensors(path, archive.saved)
         shapes = {name: tensor.shape for name, tensor in tensors.items()}
-        yield StateDict(path, shapes, lambda name: archive.array(tensors[name]))
+        types = {name: tensor.storage.kind.type_name for name, tensor in tensors.items()}
+        yield StateDict(path, shapes, lambda name: archive.array(tensors[name]), types)
 
 
 def _tensors(path: Path, saved: Any) -> dict[str, Tensor]:
@@ -219,10 +235,12 @@ def import_torch(
         cfg = preprocessing.applied(cfg, channels)
         nodes, modules = weighted(made), state.modules()
         weights, notes = {}, [f"the net is {net or cfg.name}"]
+        if conversions := state.conversions():
+            notes.append(conversions)
         for node, names in zip(nodes, modules.values(), strict=True):
             for name, tensor in names.items():
                 values = state.read(tensor)
-                if values.dtype not in (np.float32, np.float64):
+                if values.dtype != np.float32 and values.dtype.name not in _CONVERSIONS:
                     raise ExchangeError(f"{path}: {tensor}: expected numbers, got {values.dtype}")
                 values = np.asarray(values, np.float32)
                 weights[f"{node.name}.{name}"] = from_foreign(made, node, name, values)

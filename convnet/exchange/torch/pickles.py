@@ -50,6 +50,11 @@ class StorageType:
         """Whether elements are the upper halves of float32."""
         return self.name == "BFloat16Storage"
 
+    @property
+    def type_name(self) -> str:
+        """Of the elements, as NumPy says it: "float32", "bfloat16"."""
+        return "bfloat16" if self.bfloat16 else self.dtype("<").name
+
     def dtype(self, order: str) -> np.dtype[Any]:
         """Of the elements; order: "<" or ">"."""
         return np.dtype(order + _STORAGES[self.name])
