@@ -222,6 +222,28 @@ void add_pool(Schema& schema) {
             });
 }
 
+void add_blur(Schema& schema) {
+  schema.op("blur", "x y size std",
+            [](Call& call, In<Real> x, Out<Real> y, Int size, double deviation) {
+              const BlurShape s = blur_shape(call.op, x.dims, size, deviation);
+              call.expect(y, x.dims);
+              call.run(BY_STORAGE(blur), s, x, y);
+            });
+  schema.op("nailbed_fprop", "x y stride start",
+            [](Call& call, In<Real> x, Out<Real> y, Int stride, Int start) {
+              const NailbedShape s = nailbed_shape(call.op, x.dims, stride, start);
+              call.expect(y, y_dims(s));
+              call.run(BY_STORAGE(nailbed_fprop), s, x, y);
+            });
+  schema.op("nailbed_bprop", "dy dx stride start",
+            [](Call& call, In<Real> dy, Out<Real> dx, Int stride, Int start) {
+              const NailbedShape s = nailbed_shape(call.op, dx.dims, stride, start);
+              call.expect(dy, y_dims(s));
+              call.expect(dx, x_dims(s));
+              call.run(BY_STORAGE(nailbed_bprop), s, dy, dx);
+            });
+}
+
 void add_lrn(Schema& schema) {
   schema.op("lrn_fprop", "x y " LRN, [](Call& call, In<Real> x, Out<Real> y, LrnArguments lrn) {
     const LrnShape s = lrn.shape(call.op, x.dims);
@@ -440,6 +462,7 @@ void add_operations(Schema& schema) {
   add_local(schema);
   add_dense(schema);
   add_pool(schema);
+  add_blur(schema);
   add_lrn(schema);
   add_elementwise(schema);
   add_conversions(schema);

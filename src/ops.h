@@ -241,6 +241,19 @@ CONVNET_OPTIONAL void avgpool_fprop(const PoolShape& shape, const T* x, T* y, St
 template <class T>
 CONVNET_OPTIONAL void avgpool_bprop(const PoolShape& shape, const T* dy, T* dx, Stream stream);
 
+// ---- blur and nailbed, for cuda-convnet's nets -------------------------------------------------
+//   blur:     y[n,h,w,c] = sum_{r,s} g_r g_s x[n, h - size/2 + r, w - size/2 + s, c], zeros outside
+//   nailbed:  y[n,p,q,c] = x[n, start + p stride, start + q stride, c]
+
+// g (BlurShape::weights) is symmetric, so that the backward pass is the same operation on dy.
+template <class T>
+CONVNET_OPTIONAL void blur(const BlurShape& shape, const T* x, T* y, Stream stream);
+template <class T>
+CONVNET_OPTIONAL void nailbed_fprop(const NailbedShape& shape, const T* x, T* y, Stream stream);
+// All of dx is written: zeros between the pixels that were taken.
+template <class T>
+CONVNET_OPTIONAL void nailbed_bprop(const NailbedShape& shape, const T* dy, T* dx, Stream stream);
+
 // ---- local response normalization across channels ----------------------------------------------
 //   s_i = k + alpha * sum_{j = i - n/2}^{i - n/2 + n - 1} x_j^2   (clipped to i's group)
 //   y_i = x_i * s_i^-beta

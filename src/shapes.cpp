@@ -1,6 +1,7 @@
 #include "shapes.h"
 
 #include <algorithm>
+#include <cmath>
 #include <limits>
 #include <stdexcept>
 
@@ -195,6 +196,48 @@ PoolShape pool_shape(const char* op, const Dims& x, std::int64_t size_h, std::in
   return shape;
 }
 
+BlurShape blur_shape(const char* op, const Dims& x, std::int64_t size, double deviation) {
+  check_rank(op, "x", x, 4, "[N, H, W, C]");
+  if (size < 3 || size > kMostBlurSize || size % 2 == 0) {
+    fail(op, "size", "3, 5, 7 or 9 pixels", std::to_string(size));
+  }
+  if (!(deviation > 0.0 && std::isfinite(deviation))) {
+    fail(op, "std", "a positive number of pixels", std::to_string(deviation));
+  }
+  BlurShape shape{};
+  shape.n = static_cast<int>(x[0]);
+  shape.h = static_cast<int>(x[1]);
+  shape.w = static_cast<int>(x[2]);
+  shape.c = static_cast<int>(x[3]);
+  shape.size = static_cast<int>(size);
+  double weights[kMostBlurSize], sum = 0.0;
+  for (int i = 0; i < shape.size; ++i) {
+    const double distance = (i - shape.size / 2) / deviation;
+    weights[i] = std::exp(-distance * distance / 2.0);
+    sum += weights[i];
+  }
+  for (int i = 0; i < shape.size; ++i) shape.weights[i] = static_cast<float>(weights[i] / sum);
+  return shape;
+}
+
+NailbedShape nailbed_shape(const char* op, const Dims& x, std::int64_t stride, std::int64_t start) {
+  check_rank(op, "x", x, 4, "[N, H, W, C]");
+  check_range(op, "stride", stride, 1, kMaxExtent);
+  check_range(op, "start", start, 0, std::min(x[1], x[2]) - 1);
+  NailbedShape shape{};
+  shape.n = static_cast<int>(x[0]);
+  shape.h = static_cast<int>(x[1]);
+  shape.w = static_cast<int>(x[2]);
+  shape.c = static_cast<int>(x[3]);
+  shape.p = static_cast<int>(
+      output_size(op, "height", x[1] - start, 1, stride, 0, Rounding::kFloor, false));
+  shape.q = static_cast<int>(
+      output_size(op, "width", x[2] - start, 1, stride, 0, Rounding::kFloor, false));
+  shape.stride = static_cast<int>(stride);
+  shape.start = static_cast<int>(start);
+  return shape;
+}
+
 LrnShape lrn_shape(const char* op, const Dims& x, std::int64_t n, double k, double alpha,
                    double beta, std::int64_t groups, bool alpha_is_mean) {
   if (x.empty()) fail(op, "x", "at least 1 dimension [..., C]", "shape ()");
@@ -299,6 +342,8 @@ Dims local_b_dims(const ConvShape& shape) { return {shape.p, shape.q, shape.k}; 
 Dims y_dims(const ConvShape& shape) { return {shape.n, shape.p, shape.q, shape.k}; }
 Dims x_dims(const PoolShape& shape) { return {shape.n, shape.h, shape.w, shape.c}; }
 Dims y_dims(const PoolShape& shape) { return {shape.n, shape.p, shape.q, shape.c}; }
+Dims x_dims(const NailbedShape& shape) { return {shape.n, shape.h, shape.w, shape.c}; }
+Dims y_dims(const NailbedShape& shape) { return {shape.n, shape.p, shape.q, shape.c}; }
 Dims y_dims(const AugmentShape& shape) { return {shape.n, shape.p, shape.q, shape.c}; }
 
 }  // namespace convnet

@@ -51,6 +51,22 @@ struct PoolShape {
   int stride_h, stride_w, pad_h, pad_w;
 };
 
+constexpr int kMostBlurSize = 9;
+
+// A Gaussian over each channel, as a filter down and one across.
+struct BlurShape {
+  int n, h, w, c;                // x, y [N, H, W, C]
+  int size;                      // 3, 5, 7 or 9 pixels
+  float weights[kMostBlurSize];  // `size` of them, symmetric, with the sum 1
+};
+
+// Every stride-th pixel of each channel, from row and column `start` on.
+struct NailbedShape {
+  int n, h, w, c;  // x [N, H, W, C]
+  int p, q;        // y [N, P, Q, C]
+  int stride, start;
+};
+
 // Response normalization across channels (paper, section 3.3). `alpha` multiplies the plain sum of
 // squares; lrn_shape() has already divided it by n where the caller asked for the mean.
 struct LrnShape {
@@ -99,6 +115,8 @@ ConvShape local_shape(const char* op, const Dims& x, const Dims& w, const Window
 DenseShape dense_shape(const char* op, const Dims& x, const Dims& w);
 PoolShape pool_shape(const char* op, const Dims& x, std::int64_t size_h, std::int64_t size_w,
                      const Window& window);
+BlurShape blur_shape(const char* op, const Dims& x, std::int64_t size, double deviation);
+NailbedShape nailbed_shape(const char* op, const Dims& x, std::int64_t stride, std::int64_t start);
 LrnShape lrn_shape(const char* op, const Dims& x, std::int64_t n, double k, double alpha,
                    double beta, std::int64_t groups, bool alpha_is_mean);
 DropoutShape dropout_shape(const char* op, const Dims& x, double drop, std::int64_t row_offset,
@@ -119,6 +137,8 @@ Dims local_b_dims(const ConvShape& shape);
 Dims y_dims(const ConvShape& shape);
 Dims x_dims(const PoolShape& shape);
 Dims y_dims(const PoolShape& shape);
+Dims x_dims(const NailbedShape& shape);
+Dims y_dims(const NailbedShape& shape);
 Dims y_dims(const AugmentShape& shape);
 
 // Checks. `rank` and `dims` compare a tensor with what the operation needs.

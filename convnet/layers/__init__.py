@@ -27,9 +27,10 @@ from convnet.layers.loss import BinaryCrossEntropy, Loss, Softmax, SoftmaxCrossE
 from convnet.layers.lrn import LRN
 from convnet.layers.mapnorm import ContrastNorm, MapNorm
 from convnet.layers.merge import Concat, Max, Sum
+from convnet.layers.nailbed import Nailbed
 from convnet.layers.parametric import ParametricLayer
 from convnet.layers.pool import AvgPool, MaxAbsPool, MaxPool, SumPool
-from convnet.layers.reshape import Crop, Flatten, FlattenCHW, Nailbed, Slice, UnflattenCHW
+from convnet.layers.reshape import Crop, Flatten, FlattenCHW, Slice, UnflattenCHW
 
 check_package()  # another project's `convnet`, where it is installed over this one, comes here
 

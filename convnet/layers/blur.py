@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import functools
-from typing import Any
-
 import numpy as np
 
-from convnet import backend, ops
+from convnet import ops
 from convnet.common.checks import check_float, check_int
 from convnet.layers.layer import Array, Gradients, Layer, Shape, image_shape
 
@@ -17,8 +14,7 @@ class Blur(Layer):
 
         g_i = exp(-(size/2 - i)^2 / (2 std^2)) / sum,  size/2 in whole numbers,  0 <= i < size
 
-    Two convolutions of one filter a channel, down and across: kernels of the contract on every
-    backend. The filters are no parameters.
+    The filter is no parameter.
 
     Args:
         size: pixels of the filter: 3, 5, 7 or 9.
@@ -29,6 +25,7 @@ class Blur(Layer):
     Source: cuda-convnet's `blur` layer.
     """
 
+    traced = True
     split_by = "channel"
 
     def __init__(self, size: int, std: float) -> None:
@@ -47,23 +44,11 @@ class Blur(Layer):
             )
         return self._sized(in_shape, in_shape)
 
-    def _passes(self, x: Array) -> list[tuple[Array, dict[str, Any]]]:
-        """The filters down and across, and how they are applied."""
-        half, channels = self.size // 2, self.in_shape[2]
-        down = _filters(backend.of(x), self.size, self.std, channels)
-        common = {"stride": (1, 1), "groups": channels, "rounding": "floor", "precision": "fp32"}
-        across = down.reshape(channels, 1, self.size, 1)
-        return [(down, {"pad": (half, 0), **common}), (across, {"pad": (0, half), **common})]
-
     def fprop(self, x: Array, train: bool) -> tuple[Array, None]:
-        for filters, options in self._passes(x):
-            x = ops.conv_fprop(x, filters, None, **options)
-        return x, None
+        return ops.blur_fprop(x, self.size, self.std), None
 
     def bprop(self, saved: None, dy: Array) -> tuple[Array, Gradients]:
-        for filters, options in reversed(self._passes(dy)):
-            dy = ops.conv_dgrad(dy, filters, dy.shape, **options)
-        return dy, []
+        return ops.blur_bprop(dy, self.size, self.std), []
 
     def describe(self) -> str:
         return f"blur {self.size}x{self.size} std {self.std:g}"
@@ -75,13 +60,6 @@ def gaussian_filter(size: int, std: float) -> np.ndarray:
     Args:
         size: pixels; std: standard deviation in pixels.
     """
-    places = np.arange(size, dtype=np.float64)
-    values = np.exp(-((size // 2 - places) ** 2) / (2.0 * std**2)).astype(np.float32)
-    return values / values.sum(dtype=np.float32)
-
-
-@functools.lru_cache(maxsize=32)
-def _filters(device: backend.Backend, size: int, std: float, channels: int) -> Array:
-    """One for each channel, down, float32 [C, size, 1, 1] on a device."""
-    row = gaussian_filter(size, std).reshape(1, size, 1, 1)
-    return device.asarray(np.ascontiguousarray(np.broadcast_to(row, (channels, size, 1, 1))))
+    with np.errstate(over="ignore"):  # of a standard deviation near 0
+        values = np.exp(-(((np.arange(size) - size // 2) / std) ** 2) / 2.0)
+    return (values / values.sum()).astype(np.float32)

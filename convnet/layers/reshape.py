@@ -1,4 +1,4 @@
-"""Layers that reorder or cut out: Flatten, FlattenCHW, UnflattenCHW, Crop, Nailbed, Slice."""
+"""Layers that reorder or cut out: Flatten, FlattenCHW, UnflattenCHW, Crop, Slice."""
 
 from __future__ import annotations
 
@@ -116,36 +116,6 @@ class Crop(_Window):
 
     def describe(self) -> str:
         return f"crop {self.height}x{self.width} at {self.top}, {self.left}"
-
-
-class Nailbed(_Window):
-    """Every stride-th pixel: y[n,p,q,c] = x[n, start + p stride, start + q stride, c].
-
-    Args:
-        stride: pixels from one to the next.
-        start: row and column of the first.
-
-    Source: cuda-convnet's `nailbed` layer.
-    """
-
-    split_by = "channel"
-
-    def __init__(self, stride: int, start: int = 0) -> None:
-        super().__init__()
-        self.stride, self.start = check_int("stride", stride), check_int("start", start, 0)
-
-    def setup(self, in_shape: Shape, rng: np.random.Generator) -> Shape:
-        height, width, channels = image_shape(in_shape, "a nailbed")
-        if self.start >= min(height, width):
-            raise ValueError(f"start: expected less than {min(height, width)}, got {self.start}")
-        sides = (-(-(side - self.start) // self.stride) for side in (height, width))
-        return self._sized(in_shape, (*sides, channels))
-
-    def _window(self, x: Array) -> Array:
-        return x[:, self.start :: self.stride, self.start :: self.stride]
-
-    def describe(self) -> str:
-        return f"nailbed /{self.stride} from {self.start}"
 
 
 class Slice(_Window):

@@ -50,6 +50,7 @@ from convnet.ops.activation import (
     tanh_fprop,
 )
 from convnet.ops.augment import augment
+from convnet.ops.blur import blur_bprop, blur_fprop
 from convnet.ops.conv import (
     conv_dgrad,
     conv_fprop,
@@ -74,6 +75,7 @@ from convnet.ops.dense import (
 from convnet.ops.dropout import dropout_bprop, dropout_fprop
 from convnet.ops.local import local_dgrad, local_fprop, local_output_shape, local_wgrad
 from convnet.ops.lrn import lrn_bprop, lrn_fprop, lrn_maxpool_bprop, lrn_maxpool_fprop
+from convnet.ops.nailbed import nailbed_bprop, nailbed_fprop
 from convnet.ops.peer import copy, peer_abort, peer_add, peer_check, peer_checksum, peer_copy
 from convnet.ops.pool import (
     avgpool_bprop,
@@ -113,6 +115,8 @@ __all__ = [
     "augment",
     "avgpool_bprop",
     "avgpool_fprop",
+    "blur_bprop",
+    "blur_fprop",
     "conv_dgrad",
     "conv_fprop",
     "conv_fprop_prepared",
@@ -143,6 +147,8 @@ __all__ = [
     "lrn_maxpool_fprop",
     "maxpool_bprop",
     "maxpool_fprop",
+    "nailbed_bprop",
+    "nailbed_fprop",
     "peer_abort",
     "peer_add",
     "peer_check",

@@ -93,6 +93,9 @@ def memory_bound(rng, channels: int):
     yield ops.maxpool_bprop, (y, won, x.shape), POOL
     yield ops.avgpool_fprop, (x,), POOL
     yield ops.avgpool_bprop, (y, x.shape), POOL
+    yield ops.blur_fprop, (x, 5, 1.2), {}
+    yield ops.nailbed_fprop, (x, 2, 1), {}
+    yield ops.nailbed_bprop, (halves(rng, 2, 3, 4, channels), x.shape, 2, 1), {}
     yield ops.dropout_fprop, (x,), DROP | {"mode": "inverted"}
     yield ops.dropout_bprop, (x,), DROP
 

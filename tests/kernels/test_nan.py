@@ -7,6 +7,8 @@ ReLU (its x is NaN then, which shows forward), labels, and what dropout drops.
 
 from __future__ import annotations
 
+from functools import partial
+
 import cases
 import numpy as np
 import pytest
@@ -200,6 +202,26 @@ def test_pools(backend, rng, case):
         lambda dy: reference.avgpool_bprop(dy, x.shape, *case.args),
         [dy],
     )
+
+
+def test_blur_and_nailbed(backend, rng):
+    for shape, size, std in cases.BLUR[:4]:
+        expect = partial(reference.blur, size=size, std=std)
+        [x] = draw(rng, shape)
+        op = partial(ops.blur_fprop, size=size, std=std)
+        comes_out(backend, rng, op, expect, [x], linear=True)
+    for shape, stride, start in cases.NAILBED:
+        taken = (slice(None), slice(start, None, stride), slice(start, None, stride))
+        x, dy = draw(rng, shape, np.empty(shape)[taken].shape)
+        x[taken] = np.nan
+        assert np.isnan(backend.to_host(ops.nailbed_fprop(backend.asarray(x), stride, start))).all()
+        comes_out(
+            backend,
+            rng,
+            lambda dy, args=(shape, stride, start): ops.nailbed_bprop(dy, *args),
+            lambda dy, args=(shape, stride, start): reference.nailbed_bprop(dy, *args),
+            [dy],
+        )
 
 
 @pytest.mark.parametrize("case", [case for case in cases.LRN if case.small], ids=str)

@@ -127,6 +127,22 @@ SHAPES = {
         lambda z: ops.avgpool_fprop(z(2, 5, 5, 3), 6, 2),
         r"window: expected a height of at most 5 .*, got 6",
     ),
+    "blur-size": (
+        lambda z: ops.blur_fprop(z(2, 5, 5, 3), 4, 1.0),
+        r"blur: size: expected 3, 5, 7 or 9 pixels, got 4",
+    ),
+    "blur-std": (
+        lambda z: ops.blur_fprop(z(2, 5, 5, 3), 3, 0.0),
+        r"blur: std: expected a positive number of pixels, got 0",
+    ),
+    "nailbed-start": (
+        lambda z: ops.nailbed_fprop(z(2, 5, 9, 3), 2, 5),
+        r"nailbed_fprop: start: expected between 0 and 4, got 5",
+    ),
+    "nailbed-gradient": (
+        lambda z: ops.nailbed_bprop(z(2, 3, 3, 3), (2, 5, 5, 3), 2, 1),
+        r"nailbed_bprop: dy: expected shape \(2, 2, 2, 3\), got \(2, 3, 3, 3\)",
+    ),
     "maxpool-window-of-257": (
         lambda z: ops.maxpool_fprop(z(1, 20, 20, 1), (17, 16), 1),
         r"size: expected at most 256 elements in a window .*, got \(17, 16\)",

@@ -233,6 +233,24 @@ POOL = (
     PoolCase("several-blocks", 9, 27, 25, 34, (3, 3), (2, 2), small=False),
 )
 
+BLUR = (  # shape of x, size, standard deviation
+    ((2, 5, 4, 3), 3, 0.7),
+    ((1, 9, 6, 8), 5, 1.3),  # channels in fours, two strips of rows
+    ((2, 17, 3, 2), 7, 4.0),  # wider than the image
+    ((1, 8, 10, 4), 9, 1.0),
+    ((3, 1, 1, 1), 3, 0.5),
+    ((1, 16, 2, 17), 5, 1e-3),  # what is left is the pixel itself
+)
+
+NAILBED = (  # shape of x, stride, start
+    ((2, 7, 6, 5), 3, 1),
+    ((1, 8, 9, 8), 2, 0),
+    ((2, 5, 4, 3), 1, 0),
+    ((1, 6, 5, 4), 7, 4),  # one pixel, the last row but one
+    ((3, 1, 1, 1), 2, 0),
+    ((1, 33, 20, 12), 2, 3),  # several blocks
+)
+
 LRN = (
     LrnCase("alpha-1", (2, 3, 4, 16)),
     LrnCase("paper", (2, 3, 4, 16), k=2.0, alpha=1e-4),

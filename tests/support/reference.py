@@ -219,6 +219,35 @@ def avgpool_bprop(dy, x_shape, size, stride, pad=(0, 0), rounding="ceil"):
     return dx
 
 
+# ---- blur and nailbed -----------------------------------------------------------------------
+
+
+def blur(x, size, std):
+    """The Gaussian with zeros outside, pixel by pixel; it is its own transpose."""
+    row = np.exp(-((size // 2 - np.arange(size)) ** 2) / (2 * std**2))
+    row /= row.sum()
+    x, half = float64(x), size // 2
+    y, (height, width) = np.zeros(x.shape), x.shape[1:3]
+    for h in range(height):
+        for w in range(width):
+            for r in range(max(0, half - h), min(size, height + half - h)):
+                for s in range(max(0, half - w), min(size, width + half - w)):
+                    y[:, h, w] += row[r] * row[s] * x[:, h + r - half, w + s - half]
+    return y
+
+
+def nailbed_fprop(x, stride, start):
+    return float64(x)[:, start::stride, start::stride]
+
+
+def nailbed_bprop(dy, x_shape, stride, start):
+    dx = np.zeros(x_shape)
+    for p in range(dy.shape[1]):
+        for q in range(dy.shape[2]):
+            dx[:, start + p * stride, start + q * stride] = dy[:, p, q]
+    return dx
+
+
 # ---- local response normalization -----------------------------------------------------------
 
 
