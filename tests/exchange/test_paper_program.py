@@ -12,6 +12,7 @@ import definitions as d
 import numpy as np
 import pytest
 from foreign import conv, softmax
+from foreign_files import Option, model_layers, model_weights, saved
 from original_rules import Rules
 from PIL import Image
 
@@ -123,49 +124,6 @@ def test_options_that_are_not_carried_over_say_why(tmp_path: Path, section, mess
 
 
 # ---- saved models --------------------------------------------------------------------------------
-
-
-class Option:
-    """Such as cuda-convnet pickled beside the weights."""
-
-    def __init__(self) -> None:
-        self.value = {"gpu": [0]}
-
-
-def model_layers() -> d.Layers:
-    layers = d.ended(
-        {
-            "conv1": d.conv("data", 3, 8, stride=4, groups=1),
-            "conv2": d.conv("conv1", 8, 3, groups=2),
-            "local3": {**d.conv("conv2", 6, 4, padding=0), "type": "local"},
-        },
-        "local3",
-    )
-    return layers
-
-
-def model_weights() -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    rng = np.random.default_rng(0)
-
-    def numbers(*shape: int) -> np.ndarray:
-        return (0.2 * rng.standard_normal(shape)).astype(np.float32)
-
-    return {
-        "conv1": (numbers(27, 8) / 100, numbers(8, 1)),
-        "conv2": (numbers(4 * 9, 6), numbers(6, 1)),
-        "local3": (numbers(49 * 6 * 9, 4), numbers(4 * 49, 1)),
-        "fc10": (numbers(196, 10), numbers(1, 10)),
-    }
-
-
-def saved(weights: dict[str, tuple[np.ndarray, np.ndarray]], listed: bool) -> bytes:
-    layers = [
-        {"name": name, "type": "conv", "weights": [w], "biases": b, "weightsInc": [w * 0]}
-        for name, (w, b) in weights.items()
-    ]
-    held = layers if listed else {layer["name"]: layer for layer in layers}
-    state = {"layers": held, "epoch": 3, "train_outputs": [({"logprob": [1.0, 2.0]}, 128)]}
-    return pickle.dumps({"model_state": state, "op": Option()}, 2)
 
 
 def logits(weights: dict[str, tuple[np.ndarray, np.ndarray]], x: np.ndarray) -> np.ndarray:

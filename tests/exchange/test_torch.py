@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import pickle
-import struct
 import zipfile
 from pathlib import Path
 
@@ -14,6 +12,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 from foreign import CLASSES, SMALL, random_run, small_logits, small_weights, softmax
+from foreign_files import legacy_file, zip_file
 from PIL import Image
 
 from convnet import models
@@ -23,7 +22,7 @@ from convnet.evaluation.evaluate import open_run
 from convnet.evaluation.predict import predict
 from convnet.exchange.errors import ExchangeError
 from convnet.exchange.layouts import foreign_shape, weighted
-from convnet.exchange.torch.exporter import export_torch, state_dict, write_archive
+from convnet.exchange.torch.exporter import export_torch, state_dict
 from convnet.exchange.torch.importer import (
     StateDict,
     import_torch,
@@ -32,25 +31,6 @@ from convnet.exchange.torch.importer import (
 )
 
 MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.25, 0.3)
-
-
-def zip_file(path: Path, state: dict[str, np.ndarray]) -> Path:
-    with path.open("wb") as file:
-        write_archive(file, state)
-    return path
-
-
-def legacy_file(path: Path, state: dict[str, np.ndarray]) -> Path:
-    """The format before 1.6: the pickle of the zip format among those that came with it."""
-    with zipfile.ZipFile(zip_file(path, state)) as archive:
-        saved = archive.read("archive/data.pkl")
-    facts = {"protocol_version": 1001, "little_endian": True, "type_sizes": {"int": 4}}
-    parts = [pickle.dumps(each, 2) for each in (0x1950A86A20F9469CFC6C, 1001, facts)]
-    parts += [saved, pickle.dumps([str(number) for number in range(len(state))], 2)]
-    for values in state.values():
-        parts += [struct.pack("<q", values.size), values.astype("<f4").tobytes()]
-    path.write_bytes(b"".join(parts))
-    return path
 
 
 def write_config(tmp_path: Path) -> Path:

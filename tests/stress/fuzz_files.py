@@ -31,8 +31,11 @@ os.environ["OMP_NUM_THREADS"] = "1"  # a process that was forked must not need o
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "support"))
 
-from fuzz_targets import ATTACKS, Attack
+from fuzz_exchange import ATTACKS as EXCHANGE_ATTACKS
+from fuzz_targets import ATTACKS as OWN_ATTACKS
+from fuzz_targets import Attack
 
+ATTACKS = OWN_ATTACKS | EXCHANGE_ATTACKS
 SECONDS = 5.0  # for one try, of the process's own time
 MEMORY = 1 << 30  # bytes beyond what the process has before the first try
 _SHOWN = 20  # failures a process describes

@@ -91,7 +91,7 @@ def one_of(*mutators: Mutator) -> Mutator:
 
 # ---- data sets -----------------------------------------------------------------------------------
 
-_OPCODES = (
+PICKLE_WORDS = (
     *(bytes([code]) for code in range(256)),
     b"(" * 300, b"\x85" * 300, b"}" * 300, b"\x8b\xff\xff\xff\x7f", b"\x96" + b"\xff" * 8,
     b"cnumpy\nndarray\n", b"c_codecs\nencode\n", b"h\x01", b"r\xff\xff\xff\xff",
@@ -107,7 +107,7 @@ def pickles(folder: Path) -> Attack:
     valid = [cifar_files.python2_pickle({**entries, "names": ["a"]})]
     valid += [pickle.dumps(entries, protocol) for protocol in range(6)]
     return Attack(
-        "pickle", None, bytes_of(valid, _OPCODES),
+        "pickle", None, bytes_of(valid, PICKLE_WORDS),
         functools.partial(load_pickle, "batch"), (DataError,), 300_000,
     )  # fmt: skip
 

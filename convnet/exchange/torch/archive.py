@@ -10,6 +10,7 @@ Source: PyTorch, torch/serialization.py.
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import zipfile
@@ -92,7 +93,8 @@ class Archive:
         return _LegacyContent(self._file)
 
     def _error(self, error: Exception) -> Exception:
-        if isinstance(error, OSError | MemoryError):
+        damaged = isinstance(error, OSError) and error.errno == errno.EINVAL  # a place before 0
+        if isinstance(error, OSError | MemoryError) and not damaged:
             return error
         if isinstance(error, RefusedError | BudgetError):
             return ExchangeError(f"{self._path}: {error}")
