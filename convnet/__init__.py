@@ -3,6 +3,7 @@
 >>> import convnet
 >>> result = convnet.train("fashion-mnist")            # a preset, a TOML file, a dict or a Config
 >>> net = convnet.load(result.run_dir)                 # the best weights of a run
+>>> convnet.predict(result.run_dir, "images")          # what a folder of images shows
 >>> y = convnet.ops.conv_fprop(x, w, b, stride=4)      # the operations, without any net
 """
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from convnet.config import Config, ConfigError, load_config
     from convnet.data import DataError
     from convnet.evaluation.evaluate import load
+    from convnet.evaluation.predict import Prediction, Predictions, predict
     from convnet.layers.layer import Layer, Parameter
     from convnet.nn.net import Net, Node
     from convnet.optim.sgd import SGD, DivergedError
@@ -35,6 +37,8 @@ __all__ = [
     "Net",
     "Node",
     "Parameter",
+    "Prediction",
+    "Predictions",
     "TrainResult",
     "backend",
     "data",
@@ -43,6 +47,7 @@ __all__ = [
     "load_config",
     "models",
     "ops",
+    "predict",
     "train",
 ]
 
@@ -59,6 +64,8 @@ __getattr__ = lazy_members(
         "Net": "convnet.nn.net",
         "Node": "convnet.nn.net",
         "Parameter": "convnet.layers.layer",
+        "Prediction": "convnet.evaluation.predict",
+        "Predictions": "convnet.evaluation.predict",
         "TrainResult": "convnet.training.train",
         "backend": "convnet",
         "data": "convnet",
@@ -67,6 +74,7 @@ __getattr__ = lazy_members(
         "load_config": "convnet.config",
         "models": "convnet",
         "ops": "convnet",
+        "predict": "convnet.evaluation.predict",
         "train": "convnet.report.callback",
     },
 )

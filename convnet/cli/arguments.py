@@ -66,6 +66,11 @@ class Parser(argparse.ArgumentParser):
         self.argument("run", "RUN", "run folder or checkpoint file")
         self.shared("device", "code", *more)
 
+    def reading(self) -> None:
+        """The option --set of commands that take a run: how its data are read."""
+        text = "how the images of the run are read: data.bad_files=skip leaves out bad files"
+        self.add_argument("--set", **(_SHARED["set"] | {"help": text}))
+
     def config(self) -> None:
         """The argument CFG, and the options of commands that take a configuration."""
         self.argument("config", "CFG|PRESET", "configuration file, or one of convnet presets")

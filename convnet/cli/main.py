@@ -68,11 +68,13 @@ def _parser() -> Parser:
     evaluate = commands.add("eval", _eval, "Measure a trained net on its validation data.")
     evaluate.argument("run", "RUN", "run folder or checkpoint file; several are averaged", "+")
     evaluate.shared("ten-crop", "json", "data", "device", "code")
+    evaluate.reading()
     evaluate.flag("--nine-crop", "average over nine crops, as cuda-convnet did")
     evaluate.option("--csv", "DIR", "write classes.csv and confusion.csv to this folder")
     predict = commands.add("predict", _predict, "Name what images show.")
     predict.run("ten-crop", "json")
-    predict.argument("images", "IMG", "image files", "+")
+    predict.reading()
+    predict.argument("images", "IMG", "image files, or folders of them", "+")
     predict.option("--top", "N", "classes to list", integer(1), 5)
     summary = commands.add("summary", _summary, "Show the shapes, parameters and FLOPs of a net.")
     summary.config()
@@ -126,7 +128,7 @@ def _train(arguments: argparse.Namespace) -> int:
 def _eval(arguments: argparse.Namespace) -> int:
     from convnet.evaluation.evaluate import evaluate
 
-    options = ("run", "data", "device", "ten_crop", "csv", "nine_crop")
+    options = ("run", "data", "device", "ten_crop", "csv", "nine_crop", "overrides")
     result = evaluate(**chosen(arguments, *options), warn=warn)
     if arguments.json:
         print(json.dumps(result))
@@ -152,11 +154,16 @@ def _metrics(result: dict[str, Any], few: bool) -> str:
 
 
 def _predict(arguments: argparse.Namespace) -> int:
-    from convnet.evaluation.predict import predict, show
+    from convnet.evaluation.evaluate import open_run
+    from convnet.evaluation.given_images import given_images
+    from convnet.evaluation.predict import predict_each, show
 
-    options = ("run", "images", "device", "top", "ten_crop")
-    for prediction in predict(**chosen(arguments, *options), warn=warn):
-        print(json.dumps(prediction.as_dict()) if arguments.json else show(prediction))
+    asked = given_images(arguments.images)
+    trained = open_run(**chosen(arguments, "run", "device", "overrides"), warn=warn)
+    options = chosen(arguments, "top", "ten_crop")
+    with shown_by(None if sys.stdout.isatty() else bar):  # else the answers show how far it is
+        for one in predict_each(trained, asked, warn=warn, **options):
+            print(json.dumps(one.as_dict()) if arguments.json else show(one))
     return DONE
 
 

@@ -8,6 +8,8 @@ from pathlib import Path
 
 from convnet.cli.arguments import Commands, Parser, chosen, integer, integers, warn
 
+_DATA = ("data", "device", "overrides")  # options of all that shows images
+
 
 def add_commands(commands: Commands) -> None:
     """Adds `plot` to the sub-commands of `convnet`."""
@@ -49,6 +51,7 @@ def add_commands(commands: Commands) -> None:
     pick_option(activations)
     for kind in (guess, confusion, saliency, deconv, activations):
         kind.shared("data", "device")
+        kind.reading()
 
 
 def pick_option(command: Parser) -> None:
@@ -79,32 +82,36 @@ def _predictions(arguments: argparse.Namespace) -> int:
     from convnet.interpret.plot import plot_predictions
 
     options = ("run", "images", "out", "labels", "pick", "count", "top", "ten_crop")
-    return _wrote(plot_predictions(**chosen(arguments, *options, "data", "device"), warn=warn))
+    return _wrote(plot_predictions(**chosen(arguments, *options, *_DATA), warn=warn))
 
 
 def _confusion(arguments: argparse.Namespace) -> int:
     from convnet.interpret.plot import plot_confusion
 
-    options = chosen(arguments, "run", "out", "ten_crop", "data", "device")
+    options = chosen(arguments, "run", "out", "ten_crop", *_DATA)
     return _wrote(plot_confusion(**options, warn=warn))
 
 
 def _saliency(arguments: argparse.Namespace) -> int:
     from convnet.interpret.look import plot_saliency
 
-    options = chosen(arguments, "run", "images", "out", "pick", "count", "data", "device")
+    options = chosen(
+        arguments, "run", "images", "out", "pick", "count", "data", "device", "overrides"
+    )
     return _wrote(plot_saliency(**options, warn=warn))
 
 
 def _deconv(arguments: argparse.Namespace) -> int:
     from convnet.interpret.look import plot_deconv
 
-    options = chosen(arguments, "run", "out", "layer", "units", "most", "data", "device")
+    options = chosen(
+        arguments, "run", "out", "layer", "units", "most", "data", "device", "overrides"
+    )
     return _wrote(plot_deconv(**options, warn=warn))
 
 
 def _activations(arguments: argparse.Namespace) -> int:
     from convnet.interpret.look import plot_activations
 
-    options = chosen(arguments, "run", "images", "out", "pick", "data", "device")
+    options = chosen(arguments, "run", "images", "out", "pick", *_DATA)
     return _wrote(plot_activations(**options, warn=warn))

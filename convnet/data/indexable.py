@@ -111,7 +111,7 @@ class IndexableDataset(Dataset):
         """The image of an item, uint8 [H, W, C]."""
         name, image = f"{self._name}: image {index}", item[self._image]
         if not isinstance(image, Image.Image):
-            pixels = _bytes_of(image, name)
+            pixels = bytes_of(image, name)
             if self._size in (None, pixels.shape[:2]):
                 return pixels
             image = Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)
@@ -121,8 +121,8 @@ class IndexableDataset(Dataset):
         return fitted(image, name, self._size or (image.height, image.width), channels)
 
 
-def _bytes_of(image: Any, name: str) -> Images:
-    """An array or a tensor as uint8 [H, W, C]."""
+def bytes_of(image: Any, name: str) -> Images:
+    """An array or a tensor as uint8 [H, W, C]. Raises: DataError: it is no image."""
     is_tensor = not isinstance(image, np.ndarray) and hasattr(image, "numpy")
     pixels = np.asarray(image.numpy() if is_tensor else image)
     pixels = pixels[..., None] if pixels.ndim == 2 else pixels

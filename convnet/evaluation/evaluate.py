@@ -14,7 +14,8 @@ import numpy as np
 from convnet import backend as backends
 from convnet.common.own_code import allowed
 from convnet.common.progress import progress
-from convnet.config import Config
+from convnet.common.typecheck import brief
+from convnet.config import Config, ConfigError, load_config
 from convnet.data import Batch, DataError, Dataset, Loader, Statistics
 from convnet.evaluation.crops import crops_of, probabilities
 from convnet.evaluation.metrics import Metrics
@@ -27,6 +28,9 @@ from convnet.training.inputs import Preparer
 from convnet.training.nets import build_net
 from convnet.training.run_folder import RunError, open_checkpoint
 from convnet.training.setup import workers_for
+
+# Keys that may differ from those of training when a run is used.
+_OF_DATA = ("data.bad_files", "data.workers")
 
 Run = str | os.PathLike[str]
 
@@ -68,7 +72,10 @@ def loader_of(
 
 
 def open_run(
-    run: Run, device: str | None = None, warn: Callable[[str], None] = as_warning
+    run: Run,
+    device: str | None = None,
+    warn: Callable[[str], None] = as_warning,
+    overrides: Sequence[str] = (),
 ) -> Trained:
     """Reads a trained net.
 
@@ -76,13 +83,15 @@ def open_run(
         run: a run folder (its best checkpoint, else the newest) or a checkpoint file.
         device: as for `convnet.train`; None is "auto".
         warn: called with a message when a damaged checkpoint is passed over.
+        overrides: changes of its configuration, of how data are found: "data.bad_files=skip".
 
     Raises:
         CheckpointError, RunError: no usable checkpoint. DeviceError: no such device.
+        ConfigError: an override of what the net was trained with.
     """
     checkpoint = open_checkpoint(run, warn)
     state = checkpoint.state
-    cfg = checkpoint.config()
+    cfg = _overridden(checkpoint.config(), overrides)
     backend = backends.get_all(device or "auto")[0]
     if backend.name == "cpu":
         backends.set_threads(cfg.train.threads)
@@ -95,6 +104,17 @@ def open_run(
     stats = checkpoint.statistics()
     prepare = Preparer(backend, stats, cfg, shape, net.stored)
     return Trained(net, cfg, classes, shape, stats, checkpoint, prepare)
+
+
+def _overridden(cfg: Config, overrides: Sequence[str]) -> Config:
+    """The configuration with other ways to read its data. Raises: ConfigError: other keys."""
+    if not overrides:
+        return cfg
+    for text in overrides:
+        key = text.partition("=")[0].strip()
+        if key not in _OF_DATA:
+            raise ConfigError(f"--set {brief(text)}: of a run, expected {' or '.join(_OF_DATA)}")
+    return load_config(cfg, overrides, saved=True, folder=cfg.folder)
 
 
 def load(run: str | os.PathLike[str], device: str | None = None, code: bool = False) -> Net:
@@ -229,9 +249,10 @@ def measure_classes(
     device: str | None = None,
     warn: Callable[[str], None] = as_warning,
     ten_crop: bool = False,
+    overrides: Sequence[str] = (),
 ) -> tuple[Metrics, Dataset]:
     """The metrics of one net by class, and its validation data; arguments as for `evaluate`."""
-    net = open_run(run, device, warn)
+    net = open_run(run, device, warn, overrides)
     sets = validation_sets([net], data)
     return _measure([net], sets, warn, ten_crop)[0], sets[0]
 
@@ -244,6 +265,7 @@ def evaluate(
     ten_crop: bool = False,
     csv: str | os.PathLike[str] | None = None,
     nine_crop: bool = False,
+    overrides: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Measures a trained net, or the average of several, on validation data.
 
@@ -257,6 +279,8 @@ def evaluate(
             4.1), where otherwise the centre alone is taken.
         csv: a folder to write classes.csv and confusion.csv to; see `convnet.evaluation.metrics`.
         nine_crop: average over three by three crops, not mirrored, as cuda-convnet did on CIFAR-10.
+        overrides: changes of the run's configuration: "data.bad_files=skip" leaves out files that
+            are no usable images.
 
     Returns:
         {"loss": mean, "top1", "top5": per cent, "images": how many, "classes": how many, "data": a
@@ -276,7 +300,7 @@ def evaluate(
         raise ValueError("evaluate: expected ten crops or nine, got both")
     if csv is not None:
         Path(csv).mkdir(parents=True, exist_ok=True)  # before the work, in case it cannot be
-    nets = [open_run(each, device, warn) for each in runs]
+    nets = [open_run(each, device, warn, overrides) for each in runs]
     sets = validation_sets(nets, data)
     metrics, *own = _measure(nets, sets, warn, ten_crop, nine_crop, tables=csv is not None)
     if csv is not None:

@@ -32,6 +32,7 @@ def plot_saliency(
     data: Data = None,
     device: str | None = None,
     warn: Warn = as_warning,
+    overrides: Sequence[str] = (),
 ) -> tuple[Path, str]:
     """What of an image the likeliest class depends on: the gradient of its score at the input, and
     what covering parts of the image does to its probability.
@@ -41,12 +42,12 @@ def plot_saliency(
         images: image files; without any, validation images.
         out: the file, .png or another of Pillow's; by default saliency.png in the run's folder.
         pick: numbers of validation images; by default `count`, chosen by the seed of the run.
-        data, device, warn: as for `convnet.evaluation.evaluate.evaluate`.
+        data, device, warn, overrides: as for `convnet.evaluation.evaluate.evaluate`.
 
     Returns: the file, and what is in it.
     Raises: CheckpointError, RunError, DataError, DeviceError; OSError: the file cannot be written.
     """
-    trained = open_run(run, device, warn)
+    trained = open_run(run, device, warn, overrides)
     examples = _examples(trained, images, pick, count, data)
     path = place_for(run, "saliency.png", out)
     save_image(saliency_sheet(trained, seen(trained, examples)), path)
@@ -62,6 +63,7 @@ def plot_deconv(
     data: Data = None,
     device: str | None = None,
     warn: Warn = as_warning,
+    overrides: Sequence[str] = (),
 ) -> tuple[Path, str]:
     """What excites the units of a net, layer by layer: the patches of validation images that do so
     most, and what the unit has seen of them (`convnet.interpret.deconvolution` has the rules).
@@ -72,12 +74,12 @@ def plot_deconv(
         layer: a convolution; by default all of them.
         units: of each layer, those that stand out most.
         most: how many images are looked at, of all classes alike, chosen by the seed of the run.
-        data, device, warn: as for `convnet.evaluation.evaluate.evaluate`.
+        data, device, warn, overrides: as for `convnet.evaluation.evaluate.evaluate`.
 
     Returns: the file, and which units of each layer are in it.
     Raises: CheckpointError, RunError, DataError, DeviceError; OSError: the file cannot be written.
     """
-    trained = open_run(run, device, warn)
+    trained = open_run(run, device, warn, overrides)
     known = layers_shown(trained.net)
     if not known:
         raise DataError("deconv: expected a net with a convolution, got none")
@@ -99,6 +101,7 @@ def plot_activations(
     data: Data = None,
     device: str | None = None,
     warn: Warn = as_warning,
+    overrides: Sequence[str] = (),
 ) -> tuple[Path, str]:
     """An image on its way through the layers: the maps of the strongest channels of each.
 
@@ -107,14 +110,14 @@ def plot_activations(
         images: one image file; without it, a validation image.
         out: the file, .png or another of Pillow's; by default activations.png in the run's folder.
         pick: the number of a validation image; by default one chosen by the seed of the run.
-        data, device, warn: as for `convnet.evaluation.evaluate.evaluate`.
+        data, device, warn, overrides: as for `convnet.evaluation.evaluate.evaluate`.
 
     Returns: the file, and what is in it.
     Raises: CheckpointError, RunError, DataError, DeviceError; OSError: the file cannot be written.
     """
     if len(images) > 1 or len(pick) > 1:
         raise DataError("activations: expected one image, got several")
-    trained = open_run(run, device, warn)
+    trained = open_run(run, device, warn, overrides)
     examples = _examples(trained, images, pick, 1, data)
     path = place_for(run, "activations.png", out)
     save_image(activation_sheet(trained, seen(trained, examples)), path)

@@ -173,6 +173,7 @@ def plot_predictions(
     data: Data = None,
     device: str | None = None,
     warn: Warn = as_warning,
+    overrides: Sequence[str] = (),
 ) -> tuple[Path, str]:
     """Images with the classes that the net finds likeliest, the right one red (paper, figure 4).
 
@@ -185,13 +186,13 @@ def plot_predictions(
             where these are classes.
         pick: numbers of validation images; by default `count`, chosen by the seed of the run.
         top: bars an image.
-        ten_crop, data, device, warn: as for `convnet.evaluation.evaluate.evaluate`.
+        ten_crop, data, device, warn, overrides: as for `convnet.evaluation.evaluate.evaluate`.
 
     Returns: the file, and how many are right.
     Raises: CheckpointError, RunError, DataError, DeviceError; ConfigError: no matplotlib.
     """
     path = _chart_place(run, "predictions.png", out)
-    trained = open_run(run, device, warn)
+    trained = open_run(run, device, warn, overrides)
     if images:
         if pick:
             raise DataError("pick: cannot be given with image files")
@@ -249,6 +250,7 @@ def plot_confusion(
     device: str | None = None,
     warn: Warn = as_warning,
     most: int = 5,
+    overrides: Sequence[str] = (),
 ) -> tuple[Path, str]:
     """What validation images of each class are taken for.
 
@@ -256,14 +258,14 @@ def plot_confusion(
         run: a run folder or a checkpoint file.
         out: the file, .png, .svg, .pdf, .jpg, .webp; by default confusion.png in the run's
             folder.
-        ten_crop, data, device, warn: as for `convnet.evaluation.evaluate.evaluate`.
+        ten_crop, data, device, warn, overrides: as for `convnet.evaluation.evaluate.evaluate`.
         most: how many of the most frequent confusions to tell.
 
     Returns: the file, and the most frequent confusions.
     Raises: CheckpointError, RunError, DataError, DeviceError; ConfigError: no matplotlib.
     """
     path = _chart_place(run, "confusion.png", out)
-    metrics, validation = measure_classes(run, data, device, warn, ten_crop)
+    metrics, validation = measure_classes(run, data, device, warn, ten_crop, overrides)
     title = f"{shown(Path(run).absolute().name)}: {metrics.means()['top1']:.2f} % right"
     charts.save_chart(charts.confusion_chart(metrics.confusion, metrics.classes, title), path)
     right = f"{metrics.means()['top1']:.2f} % right"

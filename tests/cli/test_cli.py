@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -100,6 +101,52 @@ def test_predict(run_dir: Path, images: list[str], capsys: pytest.CaptureFixture
     found = json.loads(capsys.readouterr().out)
     assert found["image"] == images[0]
     assert len(found["classes"]) == len(found["probabilities"]) == 2
+
+
+def test_predict_a_folder(
+    run_dir: Path, images: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Files, a folder of them at any depth, Pillow's images and arrays: the same answers."""
+    for number, image in enumerate(images):
+        place = tmp_path / "some" / f"deep{number}" / "er"
+        place.mkdir(parents=True)
+        shutil.copy(image, place / f"{number}.png")
+    assert main(["predict", str(run_dir), str(tmp_path / "some"), "--json"]) == 0
+    found = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    names = [str(tmp_path / "some" / f"deep{n}" / "er" / f"{n}.png") for n in range(len(images))]
+    assert [one["image"] for one in found] == names
+    opened = [Image.open(image) for image in images]
+    arrays = [np.asarray(image) for image in opened]
+    for kind in (images, opened, arrays):
+        answers = convnet.predict(run_dir, kind)
+        assert [list(one.probabilities) for one in answers] == [o["probabilities"] for o in found]
+    assert [one.image for one in convnet.predict(run_dir, arrays)] == ["image 0", "image 1"]
+    assert repr(answers).splitlines()[1].startswith(f"image 1: {found[1]['classes'][0]} ")
+    assert repr(answers[0]).startswith(f"<Prediction image 0: {found[0]['classes'][0]} ")
+    batch = np.stack([arrays[0]] * 3)[..., None] / np.float32(255)
+    for one in convnet.predict(run_dir, batch):
+        assert one.probabilities == pytest.approx(answers[0].probabilities, rel=1e-4)
+
+
+def test_predict_and_bad_files(
+    run_dir: Path, images: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "bad.png").write_bytes(b"no image")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(convnet.DataError, match="expected a folder of images, got none in it"):
+        convnet.predict(run_dir, tmp_path / "empty")
+    with pytest.raises(convnet.DataError, match="expected images, got none"):
+        convnet.predict(run_dir, [])
+    words = ["predict", str(run_dir), images[0], str(tmp_path / "bad.png"), "--json"]
+    assert main(words) == 2
+    assert "bad.png: expected an image" in (error := capsys.readouterr().err)
+    assert error.endswith("; --set data.bad_files=skip leaves bad files out\n")
+    assert main([*words, "--set", "data.bad_files=skip"]) == 0
+    out, error = capsys.readouterr()
+    assert [json.loads(line)["image"] for line in out.splitlines()] == images[:1]
+    assert error.startswith("convnet: warning: left out: ")
+    assert main([*words, "--set", "sgd.lr=1"]) == 2
+    assert "--set sgd.lr=1: of a run, expected data.bad_files" in capsys.readouterr().err
 
 
 def test_predict_prepares_images_as_training_did(

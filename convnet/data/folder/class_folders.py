@@ -108,6 +108,14 @@ def list_flat(root: Path) -> Listing:
     return Listing(root, ("unlabelled",), tuple(names), labels, passed_over)
 
 
+def images_below(root: Path) -> list[str]:
+    """Paths relative to root of all images in a folder, at any depth, sorted, but for hidden ones.
+
+    Raises: DataError: it cannot be read.
+    """
+    return _images_below(root, "", Counter())
+
+
 def _kind(file: str) -> str:
     if file.startswith("."):
         return _HIDDEN
