@@ -38,9 +38,9 @@ from convnet.data.packed.dataset import open_packed
 from convnet.data.packed.manifest import digest_of, manifest_text
 from convnet.data.packed.mean import compute_sums
 from convnet.data.packed.pack import PackSettings, pack
-from convnet.data.packed.sums import _digest as digest_of_sums
 from convnet.data.packed.sums import read_sums
 from convnet.data.safe_pickle import load_pickle
+from convnet.data.sums import checksum
 from convnet.evaluation.evaluate import open_run
 from convnet.exchange.cuda_convnet.convert import import_files
 from convnet.retrieval import tensor_file
@@ -260,7 +260,7 @@ def packed(folder: Path) -> Attack:
             arrays[name][:1], arrays[name] * -7, arrays[name].astype(np.float64),
             np.zeros(0, np.int64),
         ))  # fmt: skip
-        facts = {"manifest": digest_of(whole["packed.json"]), "blake2b": digest_of_sums(arrays)}
+        facts = {"manifest": digest_of(whole["packed.json"]), "blake2b": checksum(arrays)}
         content = safetensors.numpy.save(arrays, facts)
         (root / "statistics.safetensors").write_bytes(
             damaged(rng, content, []) if rng.random() < 0.5 else content
