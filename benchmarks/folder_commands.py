@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import resource
 import subprocess
 import sys
 import time
@@ -56,12 +57,14 @@ def draw(folder: Path, count: int) -> None:
         image.save(path, compress_level=1)
 
 
-def timed(words: list[str]) -> float:
-    """Seconds that one command takes in a process of its own."""
-    start = time.perf_counter()
+def timed(words: list[str]) -> tuple[float, float]:
+    """Seconds that one command takes in a process of its own, and of all its threads."""
+    start, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
     command = [sys.executable, "-m", "convnet", *words]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-    return time.perf_counter() - start
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    used = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return time.perf_counter() - start, used
 
 
 def commands(folder: Path, run: Path) -> dict[str, list[str]]:
@@ -87,14 +90,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("folder", type=Path, help="for the images and the runs; some 100 MB")
     parser.add_argument("--images", type=int, default=1500)
+    parser.add_argument("--run", type=Path, help="another run folder, trained before")
     parser.add_argument("--only", default="", help="parts of the names of commands, with commas")
     arguments = parser.parse_args()
     images = arguments.folder / "images"
     draw(images, arguments.images)
-    run = arguments.folder / f"run-{os.getpid()}"
+    run = arguments.folder / f"run-{os.getpid()}" if arguments.run is None else arguments.run
     for name, words in commands(images, run).items():
         if not arguments.only or any(part in name for part in arguments.only.split(",")):
-            print(f"{name:24}{timed(words):7.1f} s", flush=True)
+            seconds, used = timed(words)
+            print(f"{name:24}{seconds:7.1f} s{used:9.1f} s of CPU", flush=True)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from convnet.cli import bench, data, exchange, plot, report, retrieval
+from convnet.cli import bench, completion, data, exchange, plot, report, retrieval
 from convnet.cli.arguments import Commands, Parser, chosen, integer, warn
 from convnet.cli.progress import bar
 from convnet.common.deprecated import notes_shown
@@ -85,6 +85,7 @@ def _parser() -> Parser:
     check.option("--batch", "N", "random images", integer(1), 4)
     for group in (data, bench, exchange, plot, report, retrieval):
         group.add_commands(commands)
+    completion.add_commands(commands, _parser)
     commands.add("presets", _presets, "List the packaged configurations.")
     doctor = commands.add("doctor", _doctor, "Show what is installed and which devices work.")
     doctor.shared("json")

@@ -166,3 +166,22 @@ def test_a_board_by_itself(tmp_path: Path) -> None:
     board.end()
     assert os.fspath(board.path).startswith(os.fspath(tmp_path / "a" / "b" / "events.out.tfevents"))
     assert shown([board.path]) == {("train/loss", 4): 1.5, ("train/loss", 5): 1.0}
+
+
+def test_the_viewer_reads_what_is_written(tmp_path: Path) -> None:
+    """The extra brings both: what writes the files, and TensorBoard itself."""
+    pytest.importorskip("tensorboardX")
+    pytest.importorskip("tensorboard")
+    board = Board()
+    board.open(tmp_path, [{"kind": "step", "epoch": 1, "step": 3, "loss": 2.0, "lr": 0.1}])
+    board.end()
+    code = (
+        "import sys\n"
+        "from tensorboard.backend.event_processing.event_accumulator import EventAccumulator\n"
+        "found = EventAccumulator(sys.argv[1]).Reload()\n"
+        "(event,) = found.Scalars('train/loss')\n"
+        "print(sorted(found.Tags()['scalars']), event.step, event.value)\n"
+    )
+    words = [sys.executable, "-c", code, str(tmp_path)]
+    done = subprocess.run(words, capture_output=True, text=True, check=True)
+    assert done.stdout == "['train/loss', 'train/lr'] 3 2.0\n"
