@@ -231,11 +231,14 @@ def curves_chart(records: Sequence[dict[str, Any]], title: str) -> Any:
         rate.plot(at_step, rates, color="black", lw=1.0)
         rate.set(title="learning rate", xlabel=unit)
         rate.xaxis.get_major_locator().set_params(integer=True)
-        in_steps = len(set(rates)) <= _RATES
-        rate.set_ylim(bottom=None if in_steps else 0.0)
-        if in_steps and min(rates, default=0.0) > 0 and min(rates) < max(rates):
+        in_steps = len(set(rates)) <= min(_RATES, len(rates) // 2)
+        low, high = min(rates, default=0.0), max(rates, default=0.0)
+        if in_steps and 0 < low < high:
             rate.set_yscale("log")
-            _few_ticks(rate.yaxis, min(rates), max(rates))
+            rate.set_ylim(low / 1.5, high * 1.5)
+            _few_ticks(rate.yaxis, low, high)
+        else:
+            rate.set_ylim(bottom=0.0)
         for axes in (loss, error):
             axes.legend(frameon=False, fontsize=7)
     return _with_fonts(figure)

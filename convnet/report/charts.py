@@ -18,7 +18,7 @@ from convnet.report.markup import Markup, cut, element, joined
 
 _WIDTH, _HEIGHT = 360, 240
 _LEFT, _RIGHT, _TOP, _BOTTOM = 42, 10, 10, 38  # around the area of a chart
-_DIGITS = 1e-4  # numbers from here on are written as they are, smaller ones with an exponent
+_DIGITS = 1e-3  # numbers from here on are written as they are, smaller ones with an exponent
 
 
 @dataclass(frozen=True)

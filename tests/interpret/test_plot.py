@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import shutil
 import sys
@@ -505,6 +506,36 @@ def test_a_short_window_makes_no_spike() -> None:
     assert set(y) == {0.5}
     figure = charts.curves_chart(records, "")
     assert figure.axes[0].lines[0].get_ydata().max() == 2.0
+
+
+@pytest.mark.parametrize(
+    "rates",
+    [
+        [0.017, 0.0074, 0.00034],  # a few steps of a cosine
+        [10.0**-power for power in (2, 3, 4, 5) for _ in range(4)],  # divided three times
+        [0.1, 0.1, 0.02, 0.02],
+        [0.1],
+    ],
+)
+def test_rates_have_room_and_labels_apart(rates: list[float]) -> None:
+    records = [
+        {"kind": "step", "epoch": 1, "step": 10 * at, "loss": 1.0, "top1": 50.0, "lr": rate}
+        for at, rate in enumerate(rates, 1)
+    ]
+    figure = charts.curves_chart(records, "")
+    FigureCanvasAgg(figure).draw()
+    rate = figure.axes[2]
+    low, high = rate.get_ylim()
+    assert 0 <= low < min(rates)
+    assert max(rates) < high < 3 * max(rates)
+    boxes = [
+        label.get_window_extent()
+        for label, place in zip(rate.get_yticklabels(), rate.get_yticks(), strict=True)
+        if low <= place <= high and label.get_text()
+    ]
+    edges = sorted((box.y0, box.y1) for box in boxes)
+    assert len(edges) > 1
+    assert all(one[1] <= other[0] for one, other in itertools.pairwise(edges))
 
 
 def test_two_classes_have_no_top_five(tmp_path: Path) -> None:

@@ -160,6 +160,15 @@ def test_any_number_of_classes(classes: int) -> None:
         assert page.count("img") == (2 if classes == 1000 else 1)
 
 
+def test_numbers_of_an_axis_fit_beside_it() -> None:
+    assert [charts.number(10.0**-power) for power in (1, 3, 4, 12)] == [
+        "0.1",
+        "0.001",
+        "1e-4",
+        "1e-12",
+    ]
+
+
 def test_what_cannot_be_measured_is_said(run: Path, tmp_path: Path, capsys: Any) -> None:
     shutil.copytree(run, tmp_path / "run")
     assert main(["report", str(tmp_path / "run"), "--data", str(tmp_path / "none")]) == 0

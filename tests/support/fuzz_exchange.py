@@ -56,6 +56,15 @@ def _repacked(files: dict[str, bytes], method: int = zipfile.ZIP_STORED) -> byte
     return packed.getvalue()
 
 
+def _other_numbers(rng: random.Random, pickled: bytes) -> bytes:
+    """A pickle that says the same of other sizes: numbers after their opcodes, K, M and J."""
+    content = bytearray(pickled)
+    places = [at for at, byte in enumerate(content[:-1]) if byte in b"KMJ"]
+    for at in rng.sample(places, rng.randint(1, 2)):
+        content[at + 1] = rng.choice((0, 1, 2, 3, content[at + 1] ^ 1, 127, 255))
+    return bytes(content)
+
+
 # ---- PyTorch -------------------------------------------------------------------------------------
 
 _TORCH_WORDS = (
@@ -72,7 +81,9 @@ def torch_zip(folder: Path) -> Attack:
     name = next(each for each in files if each.endswith("data.pkl"))
 
     def inner(rng: random.Random) -> bytes:
-        changed = damaged(rng, files[name], [files[name]], _TORCH_WORDS)
+        changed = _other_numbers(rng, files[name])
+        if rng.random() < 0.5:
+            changed = damaged(rng, files[name], [files[name]], _TORCH_WORDS)
         method = zipfile.ZIP_DEFLATED if rng.random() < 0.02 else zipfile.ZIP_STORED
         return _repacked(files | {name: changed}, method)
 
@@ -84,7 +95,12 @@ def torch_zip(folder: Path) -> Attack:
 
 def torch_before_1_6(folder: Path) -> Attack:
     content = legacy_file(folder / "a.pth", small_weights()).read_bytes()
-    mutator, allowed = bytes_of([content], _TORCH_WORDS), (ExchangeError, ConfigError)
+
+    def numbers(rng: random.Random) -> bytes:
+        return _other_numbers(rng, content)
+
+    mutator = one_of(bytes_of([content], _TORCH_WORDS), numbers)
+    allowed = (ExchangeError, ConfigError)
     return Attack("torch old", folder / "a.pth", mutator, _reader(folder), allowed, 30_000)
 
 

@@ -108,7 +108,7 @@ class _ZipContent:
 
     def __init__(self, file: BinaryIO) -> None:
         self._size = os.fstat(file.fileno()).st_size
-        self._zip = zipfile.ZipFile(file)
+        self._zip = zipfile.ZipFile(_Clamped(file))
         names = self._zip.namelist()
         if len(names) > _ENTRIES:
             raise RefusedError(f"expected at most {_ENTRIES} entries, got {len(names)}")
@@ -181,7 +181,9 @@ class _Clamped:
     def __init__(self, file: BinaryIO) -> None:
         self.size = os.fstat(file.fileno()).st_size
         self._file, self.seek, self.tell, self.readline = file, file.seek, file.tell, file.readline
+        self.seekable = file.seekable
 
-    def read(self, count: int) -> bytes:
-        """At most as much as is left."""
-        return self._file.read(min(count, max(0, self.size - self._file.tell())))
+    def read(self, count: int = -1) -> bytes:
+        """At most as much as is left, which is what a number below 0 asks for."""
+        left = max(0, self.size - self._file.tell())
+        return self._file.read(left if count < 0 else min(count, left))
