@@ -28,6 +28,7 @@ def docs(session: nox.Session) -> None:
     """The site of docs/, in build/site; warnings are errors."""
     session.install(*nox.project.dependency_groups(nox.project.load_toml(), "docs"))
     session.run("mkdocs", "build", env={"NO_MKDOCS_2_WARNING": "1"})
+    session.run("python", ".ci/site.py", "build/site")
 
 
 @nox.session

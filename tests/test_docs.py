@@ -1,17 +1,232 @@
-"""Diagrams in the documents are what their scripts draw today."""
+"""What the documents say to type works: commands are parsed, snippets run on tiny data."""
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
+import io
+import re
+import shlex
+import tarfile
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
 
+import numpy as np
+import pytest
 from paths import ROOT
+from PIL import Image
+
+import convnet
+from convnet.cli.main import _parser
+from convnet.config import load_config, presets
+from convnet.layers import Conv, Dense, SoftmaxCrossEntropy
+from convnet.training.train import train
+
+PAGES = {
+    str(path.relative_to(ROOT)): path.read_text(encoding="utf-8")
+    for path in (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(ROOT.glob("docs/**/*.md")))
+}
+_BLOCK = re.compile(r"^ *```(\w*)\n(.*?)^ *```", re.MULTILINE | re.DOTALL)
+_INLINE = re.compile(r"(?<!`)`((?:convnet |python |mpiexec |\.venv/bin/convnet )[^`]+)`")
 
 
-def test_the_diagram_of_two_devices():
-    path = ROOT / "docs" / "parallel_diagram.py"
-    spec = importlib.util.spec_from_file_location("parallel_diagram", path)
+def module_at(path: Path) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(path.stem, path)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
+    return module
+
+
+def test_the_diagram_of_two_devices() -> None:
+    module = module_at(ROOT / "docs" / "parallel_diagram.py")
     assert module.diagram() == (ROOT / "docs" / "parallel.svg").read_text(encoding="utf-8")
+
+
+# ---- commands ------------------------------------------------------------------------------------
+
+
+def commands(text: str) -> Iterator[str]:
+    """The commands of a page: lines of its blocks, and code within sentences."""
+    for language, block in _BLOCK.findall(text):
+        for line in re.sub(r"\\\n\s*", "", block).splitlines() if not language else ():
+            # What follows several spaces, or #, explains; what is optional is in brackets.
+            for part in re.split(r"\s{3,}|\s#", line.strip().lstrip("$ "))[0].split("&&"):
+                yield part.strip()
+    yield from (" ".join(code.split()) for code in _INLINE.findall(_BLOCK.sub("", text)))
+
+
+def words_of(command: str) -> list[str]:
+    """The words of a command of convnet or of one of its scripts; [] of any other."""
+    command = re.sub(r"^(mpiexec -n \d+|[A-Z_]+=\S+) ", "", command)
+    command = re.sub(r"(?<=\s)\[[^]]*\]|\.\.\.|…", "", command)  # optional, and so on
+    command = re.sub(r"(?<=\w)\|\w+", "", re.sub(r"<[^>]*>", "X", command))  # one of several
+    words = shlex.split(command.split(" > ")[0].split(" | ")[0])
+    if words and Path(words[0]).name == "convnet" and words[1:2] != ["COMMAND"]:
+        return words
+    if words and words[0] == "python" and words[1:] and words[1].endswith(".py"):
+        return words
+    return []
+
+
+def refused(words: list[str]) -> str:
+    """Why the parser refuses the words of a command; empty where it does not."""
+    said = io.StringIO()
+    with contextlib.redirect_stderr(said), contextlib.redirect_stdout(said):
+        try:
+            arguments = _parser().parse_args(words[1:])
+        except SystemExit as stopped:
+            return said.getvalue() if stopped.code else ""
+    given = getattr(arguments, "config", None) or getattr(arguments, "cfg", None)
+    if given in presets():
+        load_config(given, getattr(arguments, "overrides", ()))
+    elif given and re.fullmatch(r"[a-z0-9-]+", given):
+        return f"no preset {given}"
+    return ""
+
+
+def script_lacks(words: list[str]) -> list[str]:
+    """The options of a script's command that no source beside it knows."""
+    script = ROOT / words[1]
+    if not script.exists():
+        return [words[1]]
+    words = words[: words.index("convnet")] if "convnet" in words else words  # a command to run
+    sources = "".join(path.read_text(encoding="utf-8") for path in script.parent.glob("*.py"))
+    if '"-m", "pytest"' in script.read_text(encoding="utf-8"):  # it hands its options on
+        return []
+    return [word for word in words if word.startswith("--") and f'"{word}"' not in sources]
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_commands(page: str) -> None:
+    wrong = []
+    for command in commands(PAGES[page]):
+        words = words_of(command)
+        if words and words[0] == "python":
+            wrong += [f"{command}: {word}" for word in script_lacks(words)]
+        elif words and (why := refused(words)) and not is_name(words):
+            wrong.append(f"{command}: {why}")
+    assert wrong == []
+
+
+def is_name(words: list[str]) -> bool:
+    """Whether this is the name of a command, perhaps with some of its arguments, in a sentence."""
+    why = refused(words)
+    return "the following arguments are required" in why
+
+
+# ---- snippets ------------------------------------------------------------------------------------
+
+
+def tiny_folder(root: Path, size: int = 32) -> Path:
+    rng = np.random.default_rng(0)
+    for number in range(60):
+        path = root / ("cat", "dog", "emu")[number % 3] / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 256, (size, size, 3), dtype=np.uint8)).save(path)
+    return root
+
+
+def tiny_train(cfg: Any, data: Any = None, **options: Any) -> Any:
+    """`convnet.train` for a moment: the same call, with a small net on few images."""
+    small = ["net.model=small", "net.options.width=2", "train.report=false"]
+    if cfg == "fashion-mnist":
+        data, more = data or "sample", ["train.batch=1000"]
+    else:
+        more = ["data.size=[32,32]", "augment.crop=[32,32]"]
+    options |= {"epochs": 1, "quiet": True, "device": "cpu"}
+    return train(cfg, data=data, overrides=[*small, *more], **options)
+
+
+def names_for(page: str, folder: Path) -> dict[str, Any]:
+    """What the snippets of a page take as given."""
+    rng = np.random.default_rng(0)
+    if page == "README.md":
+        tiny_folder(folder / "images")
+        return {"x": np.zeros((1, 32, 32, 3), np.float32)}
+    if page == "docs/interpret.md":
+        nodes = [("conv1", Conv(4, 3)), ("fc8", Dense(3)), ("loss", SoftmaxCrossEntropy())]
+        net = convnet.Net([convnet.Node(*node) for node in nodes], in_shape=(8, 8, 3), device="cpu")
+        x = rng.standard_normal((2, 8, 8, 3), dtype=np.float32)
+        return {"net": net, "x": x, "labels": np.array([0, 1]), "dy": np.ones((2, 3), np.float32)}
+    if page == "docs/data.md":
+        tiny_folder(folder / "holiday")
+        result = tiny_train("folder", folder / "holiday", run_dir=folder / "runs" / "drawings")
+        for shard in ("shard-000.tar", "shard-001.tar"):
+            with tarfile.open(folder / shard, "w") as tar:
+                picture = next((folder / "holiday" / "cat").iterdir())
+                (folder / "class").write_text("1")
+                tar.add(picture, "1.png")
+                tar.add(folder / "class", "1.cls")
+        return {"convnet": convnet, "pixels": np.zeros((40, 50, 3), np.uint8), "result": result}
+    return {}
+
+
+SNIPPETS = {
+    page: found
+    for page, text in PAGES.items()
+    # Those of own-code.md run in tests/training/test_own_code.py.
+    if (found := [body for language, body in _BLOCK.findall(text) if language == "python"])
+    and page != "docs/own-code.md"
+}
+
+
+@pytest.mark.parametrize("page", SNIPPETS)
+def test_snippets(
+    page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
+    if page == "docs/virtual-gpu.md":
+        request.getfixturevalue("vgpu")
+    monkeypatch.chdir(tmp_path)
+    names = names_for(page, tmp_path)
+    monkeypatch.setattr(convnet, "train", tiny_train)
+    for body in SNIPPETS[page]:
+        if "Conv(32, 5" in body:  # a batch for this net
+            names |= {"x": np.zeros((2, 28, 28, 1), np.float32), "labels": np.array([1, 2])}
+        small = body.replace("(128, 224, 224, 3)", "(1, 64, 64, 3)")
+        exec(compile(small, page, "exec"), names)
+
+
+@pytest.mark.parametrize("page", [page for page, text in PAGES.items() if "```toml" in text])
+def test_configurations(page: str) -> None:
+    for language, body in _BLOCK.findall(PAGES[page]):
+        if language == "toml":
+            tomllib.loads(body)
+
+
+# ---- the site ------------------------------------------------------------------------------------
+
+
+def test_what_the_check_of_the_site_finds(tmp_path: Path) -> None:
+    """`.ci/site.py` reads the site that CI builds; here, that it would see something."""
+    site = module_at(ROOT / ".ci" / "site.py")
+    (tmp_path / "page.html").write_text(
+        '<link rel="stylesheet" href="//a.example/x.css"><a href="https://b.example">far</a>'
+        '<script src="https://c.example/x.js"></script><img src="near.png" srcset="//d.example/y">'
+        "<style>p { background: url('https://e.example/z.png') }</style>"
+        '<p style="background: url(https://f.example/z.png)">https://g.example</p>'
+    )
+    (tmp_path / "style.css").write_text("@import 'https://h.example/font.css';")
+    found = " ".join(site.elsewhere(tmp_path))
+    assert re.findall(r"//(\w)\.example", found) == list("acdefh")
+    names = site.public_names()
+    assert {"convnet.predict", "convnet.ops.conv_fprop", "convnet.layers.Conv"} <= names
+
+
+def test_every_public_name_has_its_place_in_the_reference() -> None:
+    """What CI asks the built site, asked of the pages: is a name, or its module, there?"""
+    site = module_at(ROOT / ".ci" / "site.py")
+    text = "".join(text for page, text in PAGES.items() if page.startswith("docs/api/"))
+    places = set(re.findall(r"^::: (\S+)", text, re.MULTILINE))
+    missing = []
+    for name in sorted(site.public_names()):
+        package, _, member = name.rpartition(".")
+        found = getattr(importlib.import_module(package), member)
+        module = getattr(found, "__module__", "")
+        if not {name, package, module, f"{name}.{member}"} & places:
+            missing.append(name)
+    assert missing == []
