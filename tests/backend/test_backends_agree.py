@@ -76,14 +76,14 @@ def test_cupy_s_arrays_and_numpy_s(graph, virtual_cuda, vgpu, rng):
 @pytest.mark.parametrize("model", MODELS)
 def test_models(model, kernels_backend, rng):
     build, shape, options = MODELS[model]
-    x = rng.standard_normal((5, *shape)).astype(np.float32)
-    labels = rng.integers(0, 10, 5)
+    x = rng.standard_normal((3, *shape)).astype(np.float32)
+    labels = rng.integers(0, 10, 3)
     agree(
         lambda device: build(shape, 10, device=device, seed=3, **options),
         kernels_backend,
         x,
         labels,
-        steps=4,
+        steps=2,
     )
 
 

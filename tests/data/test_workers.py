@@ -72,8 +72,10 @@ def gone(pid: int, seconds: float = 10.0) -> bool:
 
 def children(pid: int) -> list[int]:
     """The child processes of a process, whichever of its threads has started them."""
-    lists = Path(f"/proc/{pid}/task").glob("*/children")
-    return [int(word) for path in lists for word in path.read_text().split()]
+    while True:
+        lists = Path(f"/proc/{pid}/task").glob("*/children")
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # a thread just ended
+            return [int(word) for path in lists for word in path.read_text().split()]
 
 
 def shared_names() -> set[str]:

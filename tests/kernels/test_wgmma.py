@@ -80,6 +80,7 @@ def test_accuracy(kernels_backend, rng, case, precision):
             assert error > 0.8 * least or not claims, f"{name}: {error:.2e} is not {precision}"
 
 
+@pytest.mark.thorough
 def test_slabs_shorter_than_the_ring(backend, rng):
     """wgrad's slabs are of 128 pixels, eight stages of twelve; there are three to a split."""
     case = ConvCase("one-line-pictures", 272, 1, 8, 256, 256, 3, 3, pad=(1, 1), groups=16)
