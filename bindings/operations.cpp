@@ -342,34 +342,38 @@ void update_all(const std::vector<SgdTensor>& table, float lr, float momentum, f
 }
 
 void add_ends(Schema& schema) {
-  schema.op("augment", "x offsets mirror noise mean y crop scale dtype",
+  schema.op("augment", "x offsets mirror affine noise mean y crop scale dtype",
             [](Call& call, In<std::uint8_t> x, In<std::int32_t> offsets, In<std::uint8_t> mirror,
-               MaybeIn<float> noise, In<float> mean, Out<Real> y, Pair crop, float scale,
-               std::optional<Storage> dtype) {
+               MaybeIn<float> affine, MaybeIn<float> noise, In<float> mean, Out<Real> y, Pair crop,
+               float scale, std::optional<Storage> dtype) {
               if (dtype) call.store(*dtype);
               const AugmentShape s = augment_shape(call.op, x.dims, mean.dims, crop.h, crop.w);
               call.expect(offsets, {s.n, 2});
               call.expect(mirror, {s.n});
+              call.expect(affine, {s.n, 2, 2});
               call.expect(noise, {s.n, s.c});
               call.expect(y, y_dims(s));
-              call.run(BY_STORAGE(augment), s, x, offsets, mirror, noise, mean, scale, y);
+              call.run(BY_STORAGE(augment), s, x, offsets, mirror, affine, noise, mean, scale, y);
             });
   schema.op("softmax_fprop", "logits probs", [](Call& call, In<Real> logits, Out<Real> probs) {
     const SoftmaxShape s = softmax_shape(call.op, logits.dims);
     call.expect(probs, logits.dims);
     call.run(BY_STORAGE(softmax_fprop), s, logits, probs);
   });
-  schema.op("softmax_xent", "logits labels loss dlogits rank scale",
-            [](Call& call, In<Real> logits, In<std::int32_t> labels, Out<float> loss,
-               MaybeOut<Real> dlogits, Out<std::int32_t> rank, std::optional<float> scale) {
+  schema.op("softmax_xent", "logits labels weights loss dlogits rank scale",
+            [](Call& call, In<Real> logits, In<std::int32_t> labels, MaybeIn<float> weights,
+               Out<float> loss, MaybeOut<Real> dlogits, Out<std::int32_t> rank,
+               std::optional<float> scale) {
               const SoftmaxShape s = softmax_shape(call.op, logits.dims);
               call.expect(labels, {s.n});
+              call.expect(weights, {s.classes});
               call.expect(loss, {s.n});
               call.expect(dlogits, logits.dims);
               call.expect(rank, {s.n});
               if (call.runs()) check_labels(call.op, labels, s);
               const float factor = scale.value_or(static_cast<float>(1.0 / s.n));
-              call.run(BY_STORAGE(softmax_xent), s, logits, labels, factor, loss, dlogits, rank);
+              call.run(BY_STORAGE(softmax_xent), s, logits, labels, weights, factor, loss, dlogits,
+                       rank);
             });
   schema.op(
       "sgd_update",

@@ -355,6 +355,7 @@ def augment(
     x: _Array,
     offsets: _Array,
     mirror: _Array,
+    affine: _Array | None,
     noise: _Array | None,
     mean: _Array,
     y: _Array,
@@ -368,6 +369,7 @@ def softmax_fprop(logits: _Array, probs: _Array, stream: int, /) -> None: ...
 def softmax_xent(
     logits: _Array,
     labels: _Array,
+    weights: _Array | None,
     loss: _Array,
     dlogits: _Array | None,
     rank: _Array,

@@ -343,15 +343,16 @@ template <class T>
 CONVNET_OPTIONAL void softmax_fprop(const SoftmaxShape& shape, const T* logits, T* probs,
                                     Stream stream);
 
-// loss[n] = -log softmax(logits[n])[labels[n]];  dlogits = scale * (softmax - onehot), may be null;
+// loss[n] = -weight log softmax(logits[n])[labels[n]];  dlogits = scale * weight * (softmax -
+// onehot), may be null; weight = weights[labels[n]], or 1 where weights [classes] is null;
 // rank[n] = number of classes that score at least as high as the label, not counting the label and
 // counting equals only when they come first: top-k is right when rank < k. Scores that are not
 // comparable (NaN) count against the label. A label outside [0, classes) gives NaN in loss and
 // dlogits and rank = classes (the binding refuses such labels where it can read them).
 template <class T>
 CONVNET_OPTIONAL void softmax_xent(const SoftmaxShape& shape, const T* logits,
-                                   const std::int32_t* labels, float scale, float* loss, T* dlogits,
-                                   std::int32_t* rank, Stream stream);
+                                   const std::int32_t* labels, const float* weights, float scale,
+                                   float* loss, T* dlogits, std::int32_t* rank, Stream stream);
 
 // ---- the update rule of the paper, section 5 ---------------------------------------------------
 //   v = momentum v - weight_decay decay_mult lr lr_mult w - lr lr_mult g;   w = w + v
@@ -399,16 +400,21 @@ CONVNET_OPTIONAL void to_bfloat16(std::int64_t count, const float* x, Bfloat16* 
 CONVNET_OPTIONAL void to_float32(std::int64_t count, const Bfloat16* x, float* y, Stream stream);
 
 // ---- data augmentation (paper, section 4.1) ----------------------------------------------------
-//   y[n,p,q,c] = scale * (x[n, p + offset_h, q' + offset_w, c] + noise[n,c] - mean[same place])
-//   q' = mirror[n] ? Q - 1 - q : q;  a place outside x gives 0 (the mean)
+//   y[n,p,q,c] = scale * v[p + offset_h, q' + offset_w],   q' = mirror[n] ? Q - 1 - q : q
+//   v[h, w] = x[n,h,w,c] + noise[n,c] - mean[h,w,c], and 0 (the mean) at a place outside x
 // offsets [N, 2] (rows, columns); mirror [N]; noise [N, C] may be null; mean [H, W, C] or
-// [1, 1, C].
+// [1, 1, C]. affine [N, 2, 2] may be null; else a pixel of the crop is read elsewhere: its distance
+// from the crop's centre is multiplied by the image's matrix,
+//   (h, w) = centre + affine[n] (p - (P - 1) / 2, q' - (Q - 1) / 2),
+//   centre = (offset_h + (P - 1) / 2, offset_w + (Q - 1) / 2),
+// and v between pixels is interpolated linearly along both axes (Jaderberg et al., "Spatial
+// transformer networks", NIPS 2015, equation 5). The identity gives the crop, to the bit.
 
 template <class T>
 CONVNET_OPTIONAL void augment(const AugmentShape& shape, const std::uint8_t* x,
                               const std::int32_t* offsets, const std::uint8_t* mirror,
-                              const float* noise, const float* mean, float scale, T* y,
-                              Stream stream);
+                              const float* affine, const float* noise, const float* mean,
+                              float scale, T* y, Stream stream);
 
 // ---- between devices ---------------------------------------------------------------------------
 // dst[row, col] = src[row, col], and dst[row, col] += src[row, col], over a block.

@@ -23,6 +23,7 @@ def softmax_xent(
     logits: Array,
     labels: Array,
     *,
+    weights: Array | None = None,
     scale: float | None = None,
     dlogits: bool = True,
     out: tuple[Array, Array | None, Array] | None = None,
@@ -33,6 +34,8 @@ def softmax_xent(
         logits: [N, classes].
         labels: [N] int32, each in 0 .. classes - 1. On a GPU, where reading them would stall, a
             label out of range gives NaN and not an error.
+        weights: [classes] float32; loss and gradient of a sample are multiplied by that of its
+            label. None: by 1.
         scale: factor on dlogits; 1/N by default, the gradient of the mean loss.
         dlogits: whether the gradient is wanted.
         out: (loss, dlogits or None, rank).
@@ -42,4 +45,4 @@ def softmax_xent(
         the right one (equals count when they come first): top-k is right where rank < k.
     """
     loss, gradient, rank = outputs("softmax_xent", out, None, dlogits or None, None)
-    return call("softmax_xent", logits, labels, loss, gradient, rank, scale)
+    return call("softmax_xent", logits, labels, weights, loss, gradient, rank, scale)

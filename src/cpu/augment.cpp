@@ -1,10 +1,12 @@
-// Crop, mirror, colour noise and mean subtraction, from bytes to floats (paper, section 4.1).
-//   y[n,p,q,c] = scale * (x[n, p + offset_h, q' + offset_w, c] + noise[n,c] - mean[same place])
-//   q' = mirror[n] ? Q - 1 - q : q;  a place outside x gives 0
+// Crop, mirror, turn, colour noise and mean subtraction, from bytes to floats (paper, section 4.1).
+//   y[n,p,q,c] = scale * v[p + offset_h, q' + offset_w],   q' = mirror[n] ? Q - 1 - q : q
+//   v[h, w] = x[n,h,w,c] + noise[n,c] - mean[h,w,c], and 0 at a place outside x; with affine the
+//   place is turned about the crop's centre (ops.h), and v is interpolated between four pixels
 //
-// A row of the crop is a run of contiguous bytes, so the equation is applied to the run as a whole,
+// Without affine, a row of the crop is a run of contiguous bytes, so the equation is applied to the run as a whole,
 // with the noise repeated along it, and vectorises for 3 channels too. A mirrored row is made the
 // right way round in scratch memory and copied pixel by pixel.
+#include <cmath>
 #include <cstring>
 #include <vector>
 
@@ -65,12 +67,83 @@ struct Scratch {
   std::vector<T> line;             // for reverse_pixels()
 };
 
+// One image as it is sampled between pixels.
+struct Image {
+  const AugmentShape& shape;
+  const std::uint8_t* x;
+  const float* noise;  // or null
+  const float* mean;
+  bool mean_image;
+
+  // Adds share * v[h, w] to `sums`, one for each channel.
+  void add(std::int64_t h, std::int64_t w, float share, float* sums) const {
+    if (h < 0 || h >= shape.h || w < 0 || w >= shape.w) return;
+    const std::int64_t place = (h * shape.w + w) * shape.c;
+    const float* means = mean + (mean_image ? place : 0);
+    for (int c = 0; c < shape.c; ++c) {
+      const float shift = noise == nullptr ? 0.0f : noise[c];
+      sums[c] += share * (static_cast<float>(x[place + c]) + shift - means[c]);
+    }
+  }
+};
+
+// A row of a crop whose places are turned by the matrix a. `sums` has room for all channels.
+template <class T>
+void turned_row(const Image& image, const float* a, const std::int32_t* offset, bool mirrored,
+                std::int64_t p, float scale, float* sums, T* y) {
+  const AugmentShape& shape = image.shape;
+  const float middle_p = 0.5f * static_cast<float>(shape.p - 1);
+  const float middle_q = 0.5f * static_cast<float>(shape.q - 1);
+  const float below = static_cast<float>(p) - middle_p;
+  const float row_h = static_cast<float>(offset[0]) + middle_p + a[0] * below;
+  const float row_w = static_cast<float>(offset[1]) + middle_q + a[2] * below;
+  for (std::int64_t q = 0; q < shape.q; ++q, y += shape.c) {
+    const float right = static_cast<float>(mirrored ? shape.q - 1 - q : q) - middle_q;
+    const float h = row_h + a[1] * right, w = row_w + a[3] * right;
+    std::fill(sums, sums + shape.c, std::isnan(h + w) ? h + w : 0.0f);
+    if (h > -1.0f && h < static_cast<float>(shape.h) && w > -1.0f &&
+        w < static_cast<float>(shape.w)) {
+      const float top = std::floor(h), left = std::floor(w), down = h - top, across = w - left;
+      const auto first_h = static_cast<std::int64_t>(top);
+      const auto first_w = static_cast<std::int64_t>(left);
+      image.add(first_h, first_w, (1.0f - down) * (1.0f - across), sums);
+      image.add(first_h, first_w + 1, (1.0f - down) * across, sums);
+      image.add(first_h + 1, first_w, down * (1.0f - across), sums);
+      image.add(first_h + 1, first_w + 1, down * across, sums);
+    }
+    for (int c = 0; c < shape.c; ++c) write(y + c, scale * sums[c]);
+  }
+}
+
+template <class T>
+void turned(const AugmentShape& shape, const std::uint8_t* x, const std::int32_t* offsets,
+            const std::uint8_t* mirror, const float* affine, const float* noise, const float* mean,
+            float scale, T* y) {
+  const std::int64_t channels = shape.c, row = shape.q * channels;
+  const bool mean_image = shape.mean_h == shape.h && shape.mean_w == shape.w;
+  parallel_chunks(std::int64_t{shape.n} * shape.p, std::max<std::int64_t>(1, kChunk / (4 * row)),
+                  [&](std::int64_t first, std::int64_t rows) {
+                    std::vector<float> sums(static_cast<std::size_t>(channels));
+                    for (std::int64_t i = first; i < first + rows; ++i) {
+                      const std::int64_t n = i / shape.p;
+                      const Image image{shape, x + n * shape.h * shape.w * channels,
+                                        noise == nullptr ? nullptr : noise + n * channels, mean,
+                                        mean_image};
+                      turned_row(image, affine + 4 * n, offsets + 2 * n, mirror[n] != 0,
+                                 i % shape.p, scale, sums.data(), y + i * row);
+                    }
+                  });
+}
+
 }  // namespace
 
 template <class T>
 void augment(const AugmentShape& shape, const std::uint8_t* x, const std::int32_t* offsets,
-             const std::uint8_t* mirror, const float* noise, const float* mean, float scale, T* y,
-             Stream) {
+             const std::uint8_t* mirror, const float* affine, const float* noise, const float* mean,
+             float scale, T* y, Stream) {
+  if (affine != nullptr) {
+    return turned(shape, x, offsets, mirror, affine, noise, mean, scale, y);
+  }
   const std::int64_t channels = shape.c, row = shape.q * channels;
   const bool mean_image = shape.mean_h == shape.h && shape.mean_w == shape.w;
   const std::int64_t rows_per_task = std::max<std::int64_t>(1, kChunk / row);

@@ -1,6 +1,6 @@
 // Softmax, and the cross-entropy loss with its gradient and the rank of the label (ops.h).
 //   softmax_j = e^(x_j - max) / sum,   sum = sum_i e^(x_i - max)
-//   loss = log(sum) - (x_label - max),   dlogits_j = scale * (softmax_j - [j = label])
+//   loss = weight (log(sum) - (x_label - max)),   dlogits_j = scale weight (softmax_j - [j = label])
 //
 // A row is read from memory once; the later passes find it in the cache. The exponentials of a row
 // are kept where a float32 result goes, or in scratch memory.
@@ -99,7 +99,8 @@ void softmax_fprop(const SoftmaxShape& shape, const T* logits, T* probs, Stream)
 
 template <class T>
 void softmax_xent(const SoftmaxShape& shape, const T* logits, const std::int32_t* labels,
-                  float scale, float* loss, T* dlogits, std::int32_t* rank, Stream) {
+                  const float* weights, float scale, float* loss, T* dlogits, std::int32_t* rank,
+                  Stream) {
   const int classes = shape.classes;
   parallel_chunks(shape.n, rows_per_task(shape), [&](std::int64_t first, std::int64_t rows) {
     std::vector<float> scratch(static_cast<std::size_t>(classes));
@@ -120,10 +121,11 @@ void softmax_xent(const SoftmaxShape& shape, const T* logits, const std::int32_t
       const float own = row[label];
       row[label] = 0.0f;
       const float others = vectorized<row_sum>(classes, row);
-      loss[n] = std::log1p(others + (own - 1.0f)) - (read(x[label]) - max);
+      const float weight = weights == nullptr ? 1.0f : weights[label];
+      loss[n] = weight * (std::log1p(others + (own - 1.0f)) - (read(x[label]) - max));
       rank[n] = vectorized<rank_of<T>>(classes, x, label);
       if (gradient == nullptr) continue;
-      const float factor = scale / (others + own);
+      const float factor = scale * weight / (others + own);
       vectorized<scale_row<T>>(classes, factor, row, gradient);
       write(gradient + label, -factor * others);
     }

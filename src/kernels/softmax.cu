@@ -1,10 +1,11 @@
 // Softmax, and the cross-entropy loss with its gradient and the rank of the label (ops.h).
 //   softmax_j = e^(x_j - max) / sum_i e^(x_i - max)
-//   loss = log(sum_i e^(x_i - max)) - (x_label - max);   dx_j = scale * (softmax_j - [j = label])
+//   loss = weight (log(sum_i e^(x_i - max)) - (x_label - max))
+//   dx_j = scale weight (softmax_j - [j = label]);   weight = weights[label], or 1
 //   rank = number of classes that are not surely behind the label
 //
-// Tensors:  logits [N, classes], labels [N] int32 read; probs or loss [N], dlogits [N, classes]
-//           (may be null) and rank [N] int32 written.
+// Tensors:  logits [N, classes], labels [N] int32, weights [classes] (may be null) read; probs or
+//           loss [N], dlogits [N, classes] (may be null) and rank [N] int32 written.
 // Mapping:  up to kNarrow classes, a warp takes a row, eight rows a block; more, a block of eight
 //           warps takes a row. A thread takes every 32nd (256th) class. Maximum, sum and rank are
 //           reduced by shuffles, and over the warps of a block through shared memory (64 bytes,
@@ -86,8 +87,8 @@ __device__ void reject(const Team<kWarps>& team, int classes, float* loss, float
 template <int kWarps>
 __global__ void __launch_bounds__(kBlockThreads)
     softmax_xent_kernel(SoftmaxShape shape, const float* __restrict__ logits,
-                        const std::int32_t* __restrict__ labels, float scale,
-                        float* __restrict__ loss, float* __restrict__ dlogits,
+                        const std::int32_t* __restrict__ labels, const float* __restrict__ weights,
+                        float scale, float* __restrict__ loss, float* __restrict__ dlogits,
                         std::int32_t* __restrict__ rank) {
   __shared__ __align__(16) float partial[kWideWarps];
   const Team<kWarps> team(partial);
@@ -110,12 +111,13 @@ __global__ void __launch_bounds__(kBlockThreads)
   others = team.reduce(others, Add{});
   ahead = team.reduce(ahead, Add{});
   const float own = expf(score - max);
+  const float weight = weights == nullptr ? 1.0f : weights[label];
   if (team.rank == 0) {
-    loss[team.row] = log1pf(others + (own - 1.0f)) - (score - max);
+    loss[team.row] = weight * (log1pf(others + (own - 1.0f)) - (score - max));
     rank[team.row] = ahead;
   }
   if (dx == nullptr) return;
-  const float factor = scale / (others + own);
+  const float factor = scale * weight / (others + own);
   for (int j = team.rank; j < classes; j += team.kThreads) {
     dx[j] = j == label ? -factor * others : factor * expf(x[j] - max);
   }
@@ -137,14 +139,15 @@ void softmax_fprop(const SoftmaxShape& shape, const float* logits, float* probs,
 
 template <>
 void softmax_xent(const SoftmaxShape& shape, const float* logits, const std::int32_t* labels,
-                  float scale, float* loss, float* dlogits, std::int32_t* rank, Stream stream) {
+                  const float* weights, float scale, float* loss, float* dlogits,
+                  std::int32_t* rank, Stream stream) {
   const char* op = "softmax_xent";
   if (shape.classes <= kNarrow) {
     launch(op, softmax_xent_kernel<1>, blocks_for(shape.n, Team<1>::kRows), dim3(kBlockThreads), 0,
-           stream, shape, logits, labels, scale, loss, dlogits, rank);
+           stream, shape, logits, labels, weights, scale, loss, dlogits, rank);
   } else {
     launch(op, softmax_xent_kernel<kWideWarps>, blocks_for(shape.n, 1), dim3(kBlockThreads), 0,
-           stream, shape, logits, labels, scale, loss, dlogits, rank);
+           stream, shape, logits, labels, weights, scale, loss, dlogits, rank);
   }
 }
 

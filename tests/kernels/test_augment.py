@@ -101,3 +101,51 @@ def test_unaligned_arrays(backend, rng):
     arrays = problem(rng, CASES[1])
     for y in check.calls_on_unaligned(backend, ops.augment, *arrays, crop=(6, 5)):
         check.equal(y, reference.augment(*arrays, crop=(6, 5)))
+
+
+QUARTER = np.array([[0, 1], [-1, 0]], np.float32)  # of a turn
+TURNS = (np.eye(2), QUARTER, -np.eye(2), np.eye(2) / 2, 2 * QUARTER, [[1, 0.5], [0, 1]])
+
+
+@every_case
+def test_turns_and_sizes_exactly(backend, rng, case):
+    """Places on pixels and between them by halves and quarters, which float32 holds exactly."""
+    x, offsets, mirror, mean = problem(rng, case)
+    n = len(x)
+    turns = [TURNS[(i + len(case.name)) % len(TURNS)] for i in range(n)]
+    noise = cases.integers(rng, (n, case.x_shape[3]))
+    options = {"affine": np.array(turns, np.float32), "noise": noise, "scale": 0.25}
+    y = check.call(backend, ops.augment, x, offsets, mirror, mean, crop=case.crop, **options)
+    check.equal(y, reference.augment(x, offsets, mirror, mean, crop=case.crop, **options))
+
+
+@every_case
+def test_turns_and_sizes_on_floats(backend, rng, case):
+    x, offsets, mirror, mean = problem(rng, case, mean_as=cases.floats)
+    affine = (np.eye(2) + rng.uniform(-0.7, 0.7, (len(x), 2, 2))).astype(np.float32)
+    options = {"crop": case.crop, "affine": affine, "scale": 1 / 255}
+    y = check.call(backend, ops.augment, x, offsets, mirror, mean, **options)
+    # A place is wrong by some roundings of its size, and the result by as much of a step of v.
+    largest = 2 * (255 + abs(mean).max()) / 255 * sum((*case.x_shape[1:3], *case.crop))
+    check.close(y, reference.augment(x, offsets, mirror, mean, **options), largest, 4)
+
+
+@every_case
+def test_the_identity_is_the_crop(backend, rng, case):
+    arrays = problem(rng, case, mean_as=cases.floats)
+    affine = np.tile(np.eye(2, dtype=np.float32), (case.x_shape[0], 1, 1))
+    options = {"crop": case.crop, "scale": 1 / 255}
+    crop = check.call(backend, ops.augment, *arrays, **options)
+    check.same_bits(check.call(backend, ops.augment, *arrays, affine=affine, **options), crop)
+
+
+@pytest.mark.parametrize("far", [2**31 - 1, -(2**31), 2**30])
+def test_turned_far_outside_is_all_mean_and_nan_stays_nan(backend, far):
+    x = np.full((3, 4, 4, 3), 200, np.uint8)
+    offsets = np.array([[far, 0], [0, far], [0, 0]], np.int32)
+    mirror, mean = np.array([0, 1, 0], np.uint8), np.zeros((1, 1, 3), np.float32)
+    affine = np.tile(np.float32([[0.5, 0.5], [-3e38, 1]]), (3, 1, 1))
+    affine[2] = [[1, 0], [np.nan, 1]]
+    y = check.call(backend, ops.augment, x, offsets, mirror, mean, crop=(4, 4), affine=affine)
+    check.equal(y[:2], np.zeros((2, 4, 4, 3)))
+    assert np.isnan(y[2]).all()

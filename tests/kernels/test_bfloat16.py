@@ -104,6 +104,7 @@ def others(rng):
     logits, labels = halves(rng, 9, 13), rng.integers(0, 13, 9).astype(np.int32)
     yield ops.softmax_fprop, (logits,), {}
     yield ops.softmax_xent, (logits, labels), {}
+    yield ops.softmax_xent, (logits, labels), {"weights": cases.floats(rng, (13,))}
     x, w, b = halves(rng, 5, 6, 7, 4), cases.floats(rng, (5, 6, 6, 3, 3, 2)), None
     dy = halves(rng, 5, 5, 6, 6)
     local = {"stride": 1, "pad": (1, 1), "groups": 2}
@@ -156,9 +157,10 @@ def test_augment_and_sums(cpu, rng):
     offsets = np.array([[0, 1], [2, -1], [1, 1]], np.int32)
     mirror, mean = np.array([0, 1, 1], np.uint8), cases.floats(rng, (9, 8, 3))
     given = images, offsets, mirror, mean
-    half = check.call(cpu, ops.augment, *given, crop=(6, 7), scale=0.3, dtype="bfloat16")
-    full = ops.augment(*given, crop=(6, 7), scale=0.3)
-    check.same_bits(half, full.astype(BFLOAT16))
+    for affine in (None, cases.floats(rng, (3, 2, 2))):
+        options = {"crop": (6, 7), "scale": 0.3, "affine": affine}
+        half = check.call(cpu, ops.augment, *given, **options, dtype="bfloat16")
+        check.same_bits(half, ops.augment(*given, **options).astype(BFLOAT16))
     dst, src = halves(rng, 4, 33), halves(rng, 4, 33)
     total = (wide(dst) + wide(src)).astype(BFLOAT16)
     check.same_bits(ops.accumulate(dst.copy(), src), total)

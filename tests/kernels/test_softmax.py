@@ -60,6 +60,31 @@ def test_gradient_against_differences_of_the_reference(backend, rng, shape):
     )
 
 
+@pytest.mark.parametrize("shape", [(7, 3), (40, 300)], ids=str)
+def test_weights_of_classes(backend, rng, shape):
+    """They multiply loss and gradient of their samples; ranks stay, and so do the bits for 1."""
+    logits, labels = problem(rng, shape)
+    weights = rng.uniform(0, 4, shape[1]).astype(np.float32)
+    weights[labels[0]] = 0
+    options = {"weights": weights, "scale": 1.0}
+    loss, dlogits, rank = check.call(backend, ops.softmax_xent, logits, labels, **options)
+    expected = reference.softmax_xent(logits, labels, 1.0, weights)
+    size = np.maximum(weights[labels], 1e-30) * (1 + exponents(logits).max(axis=1))
+    check.close(loss, expected[0], 2 * size, shape[1])
+    check.close(dlogits, expected[1], 2 * size[:, None], shape[1])
+    assert loss[0] == 0
+    assert not dlogits[0].any()
+    check.gradient(
+        lambda v: reference.softmax_xent(v, labels, weights=weights)[0],
+        logits, np.ones(shape[0]), dlogits, directions=2,
+    )  # fmt: skip
+    plain = check.call(backend, ops.softmax_xent, logits, labels)
+    check.equal(rank, plain[2])
+    ones = check.call(backend, ops.softmax_xent, logits, labels, weights=np.ones_like(weights))
+    for got, same in zip(ones, plain, strict=True):
+        check.same_bits(got, same)
+
+
 @shapes
 def test_without_gradient(backend, rng, shape):
     logits, labels = problem(rng, shape)

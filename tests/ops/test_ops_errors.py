@@ -35,9 +35,9 @@ def assert_refuses(call, message, backend):
     assert "\n" not in text
 
 
-def augment(z, images=np.uint8, offsets=(2, 2), mean=(5, 5, 3), crop=4):
-    x, mirror = z(2, 5, 5, 3, dtype=images), z(2, dtype=np.uint8)
-    return ops.augment(x, z(*offsets, dtype=np.int32), mirror, z(*mean), crop=crop)
+def augment(z, images=np.uint8, offsets=(2, 2), mean=(5, 5, 3), crop=4, affine=(2, 2, 2)):
+    x, mirror, turns = z(2, 5, 5, 3, dtype=images), z(2, dtype=np.uint8), z(*affine)
+    return ops.augment(x, z(*offsets, dtype=np.int32), mirror, z(*mean), crop=crop, affine=turns)
 
 
 SHAPES = {
@@ -196,6 +196,14 @@ SHAPES = {
     "augment-offsets": (
         lambda z: augment(z, offsets=(2, 3)),
         r"offsets: expected shape \(2, 2\), got \(2, 3\)",
+    ),
+    "augment-affine": (
+        lambda z: augment(z, affine=(2, 4)),
+        r"affine: expected shape \(2, 2, 2\), got \(2, 4\)",
+    ),
+    "softmax-weights": (
+        lambda z: ops.softmax_xent(z(2, 6), z(2, dtype=np.int32), weights=z(2)),
+        r"softmax_xent: weights: expected shape \(6,\), got \(2,\)",
     ),
     "augment-crop": (
         lambda z: augment(z, crop=(0, 4)),

@@ -381,7 +381,7 @@ def softmax(logits):
     return np.exp(shifted) / np.exp(shifted).sum(axis=1, keepdims=True)
 
 
-def softmax_xent(logits, labels, scale=None):
+def softmax_xent(logits, labels, scale=None, weights=None):
     """(loss [N], dlogits [N, classes], rank [N]); scale 1 / N unless given."""
     logits = float64(logits)
     n, classes = logits.shape
@@ -390,8 +390,10 @@ def softmax_xent(logits, labels, scale=None):
     dlogits = scale * softmax(logits)
     for i, label in enumerate(labels):
         top = logits[i].max()
-        loss[i] = np.log(np.exp(logits[i] - top).sum()) - (logits[i, label] - top)
+        weight = 1.0 if weights is None else float64(weights)[label]
+        loss[i] = weight * (np.log(np.exp(logits[i] - top).sum()) - (logits[i, label] - top))
         dlogits[i, label] -= scale
+        dlogits[i] *= weight
         for j in range(classes):
             if j != label:  # a score that cannot be compared (NaN) counts against the label
                 tied_after = logits[i, j] == logits[i, label] and j > label
@@ -409,17 +411,34 @@ def sgd_update(w, velocity, grad, lr_mult, decay_mult, lr, momentum, weight_deca
 # ---- data -----------------------------------------------------------------------------------
 
 
-def augment(x, offsets, mirror, mean, *, crop, noise=None, scale=1.0):
-    """Crop, mirror, add noise, subtract the mean of the same place; outside the image 0."""
+def augment(x, offsets, mirror, mean, *, crop, affine=None, noise=None, scale=1.0):
+    """Crop, mirror, add noise, subtract the mean of the same place; outside the image 0. `affine`
+    turns the places of a crop about its centre; then four pixels are interpolated."""
     n, height, width, c = x.shape
     y = np.zeros((n, *crop, c))
     mean = np.broadcast_to(float64(mean), (height, width, c))
+    middle = (float64(crop) - 1) / 2
     for i in range(n):
         shift = float64(noise)[i] if noise is not None else 0.0
+
+        def value(h, w, i=i, shift=shift):
+            inside = 0 <= h < height and 0 <= w < width
+            return float64(x[i, h, w]) + shift - mean[h, w] if inside else np.zeros(c)
+
         for p in range(crop[0]):
             for q in range(crop[1]):
-                h = p + offsets[i, 0]
-                w = (crop[1] - 1 - q if mirror[i] else q) + offsets[i, 1]
-                if 0 <= h < height and 0 <= w < width:
-                    y[i, p, q] = scale * (float64(x[i, h, w]) + shift - mean[h, w])
+                place = np.array([p, crop[1] - 1 - q if mirror[i] else q])
+                if affine is None:
+                    h, w = place + offsets[i]
+                    y[i, p, q] = scale * value(h, w)
+                    continue
+                h, w = offsets[i] + middle + float64(affine)[i] @ (place - middle)
+                if np.isnan(h + w):
+                    y[i, p, q] = np.nan
+                elif -1 < h < height and -1 < w < width:
+                    top, left = int(np.floor(h)), int(np.floor(w))
+                    for row in (top, top + 1):
+                        for column in (left, left + 1):
+                            share = (1 - abs(h - row)) * (1 - abs(w - column))
+                            y[i, p, q] += scale * share * value(row, column)
     return y
