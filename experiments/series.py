@@ -24,7 +24,7 @@ from parts import Part, fingerprint
 import convnet
 from convnet.common.files import lock, replace
 from convnet.config import Config, load_config
-from convnet.evaluation.evaluate import evaluate
+from convnet.evaluation.evaluate import evaluate, measure_classes
 
 Record = dict[str, Any]
 Stop = Callable[[Record], bool]
@@ -165,6 +165,7 @@ class Series:
         sets: Sets,
         stop: Stop = lambda epoch: False,
         ten_crop: bool = False,
+        by_class: bool = False,
     ) -> Record:
         """The result of one run, which is made unless it is in the file.
 
@@ -175,12 +176,13 @@ class Series:
             stop: told of each epoch as it stands in the record; true ends the run. It depends on
                 nothing else, so that a run that was killed stops where it would have stopped.
             ten_crop: measure the test error over the paper's ten crops too.
+            by_class: count the test images of each class, and those that were named right.
 
         Returns:
             {"run", "config" (a digest), "status": "done", "stopped" or "diverged",
             "epochs": [{"epoch", "loss", "error"}, ...]}, and of a run that is done "test_error" and
-            perhaps "ten_crop_error"; errors in per cent. "loss" is the mean over the epoch, as
-            trained; "error" that on `sets.sample` at its end.
+            perhaps "ten_crop_error", "images" and "right"; errors in per cent. "loss" is the mean
+            over the epoch, as trained; "error" that on `sets.sample` at its end.
 
         Raises:
             SeriesError: the file has a run of this name with another configuration.
@@ -197,12 +199,16 @@ class Series:
                 )
             return held
         record: Record = {"run": name, "config": made_with}
-        record |= self._train(cfg, self.folder / f"{name}-{made_with}", sets, stop, ten_crop)
+        record |= self._train(
+            cfg, self.folder / f"{name}-{made_with}", sets, stop, ten_crop, by_class
+        )
         self.results.add(record)
         print(f"{name}: {summary(record)}", flush=True)
         return record
 
-    def _train(self, cfg: Config, folder: Path, sets: Sets, stop: Stop, ten_crop: bool) -> Record:
+    def _train(
+        self, cfg: Config, folder: Path, sets: Sets, stop: Stop, ten_crop: bool, by_class: bool
+    ) -> Record:
         begun = (folder / "config.toml").is_file()
         with contextlib.redirect_stdout(io.StringIO()):  # how to resume a run that was stopped
             result = convnet.train(
@@ -227,6 +233,10 @@ class Series:
                 if ten_crop or not ten:
                     found = evaluate(result.checkpoint, data, self.device, ten_crop=ten)
                     record[key] = round(100.0 - found["top1"], 4)
+            if by_class:
+                confusion = measure_classes(result.checkpoint, data, self.device)[0].confusion
+                record["images"] = confusion.sum(axis=1).tolist()
+                record["right"] = confusion.diagonal().tolist()
         return record
 
 

@@ -19,6 +19,7 @@ def add_commands(commands: Commands) -> None:
     check = group.add("check", _check, "Look for damaged, huge and duplicate images.")
     check.argument("folder", "DIR", "class folders, train/ and val/, or packed images")
     check.flag("--all", "list everything, however long")
+    check.flag("--similar", "list images that look alike, too (needs imagehash)")
     pack = group.add("pack", _pack, "Resize images once and pack them in a few large files.")
     _add_pack(pack)
     mean = group.add("mean", _mean, "Compute mean image and colour covariance of packed images.")
@@ -39,6 +40,10 @@ def _add_pack(pack: Parser) -> None:
     text = "part to hold out where there are no validation images"
     pack.option("--val-fraction", "F", text, positive(1, below=True), 0.1)
     pack.option("--size", "N", "height and width in pixels", integer(8, 4096), 256)
+    text = (
+        "how images get that size: cut off, filled up with the edges' colour, or out of proportion"
+    )
+    pack.choice("--resize", text, "crop", "pad", "stretch")
     pack.option("--quality", "Q", "quality of the JPEG files", integer(1, 100), 95)
     pack.flag("--raw", "store pixels uncompressed, for small sets")
     pack.option("--shard", "N", "images per file", integer(1, 1_000_000), 2000)
@@ -64,7 +69,7 @@ def _check(arguments: argparse.Namespace) -> int:
         return 0
     parts = find_listings(root, unlabelled=True)
     with shown_progress("checking", "files") as progress:
-        report = check(root, parts, arguments.workers, progress, warn)
+        report = check(root, parts, arguments.workers, progress, warn, arguments.similar)
     print(json.dumps(report.as_dict()) if arguments.json else report.text(arguments.all))
     return 1 if report.bad else 0
 
@@ -78,7 +83,7 @@ def _pack(arguments: argparse.Namespace) -> int:
     settings = PackSettings(
         size=(arguments.size, arguments.size),
         encoding="raw" if arguments.raw else "jpeg",
-        **chosen(arguments, "quality", "shard", "bad_files"),
+        **chosen(arguments, "quality", "shard", "bad_files", "resize"),
     )
     start = time.monotonic()
     with shown_progress("packing", "images") as progress:

@@ -36,6 +36,10 @@ def add_commands(commands: Commands) -> None:
         "--scale", "S", "multiplies the difference (default: as in PROTOTXT)", positive(1e6)
     )
     caffe.option("--size", "N", "to which images are resized (default: 256)", integer(1), 0)
+    text = (
+        "how: cut off, filled up with the edges' colour, or out of proportion as Caffe's tools do"
+    )
+    caffe.choice("--resize", text, "crop", "pad", "stretch")
     caffe.choice("--order", "of the net's channels", "BGR", "RGB")
     _add_run(caffe, "of 0 to 255, in the net's order (default: as in PROTOTXT, or ImageNet's)")
     kinds = Commands(commands.group("export", "Write a trained net for another program."), "KIND")
@@ -118,7 +122,7 @@ def _caffe(arguments: argparse.Namespace) -> int:
 
     if arguments.mean and arguments.mean_file:
         raise ValueError("expected --mean or --mean-file, got both")
-    options = chosen(arguments, "out", "scale", "size", "order", "classes")
+    options = chosen(arguments, "out", "scale", "size", "resize", "order", "classes")
     mean = arguments.mean_file or arguments.mean
     return _made(import_caffe(arguments.prototxt, arguments.caffemodel, mean=mean, **options))
 

@@ -18,7 +18,7 @@ DISTRIBUTION = "convnet-kernels"
 VERSION = "0.1.0"
 OTHER = "convnet"  # the other project's, and this one's before it was renamed
 
-Extra = Literal["completion", "cuda12", "cuda13", "faiss", "mpi", "plot", "tensorboard"]
+Extra = Literal["completion", "cuda12", "cuda13", "dedup", "faiss", "mpi", "plot", "tensorboard"]
 
 
 class InstallationError(ImportError):

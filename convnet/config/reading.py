@@ -92,7 +92,11 @@ class Place:
     def value(self, value: Any, hint: Any, limits: Mapping[str, Any]) -> Any:
         """A field's value as its hint wants it, and within its limits. Raises: ConfigError."""
         value = self.convert(value, hint)
-        if typing.get_origin(hint) is Mapping and (inner := typing.get_args(hint)[1]) is not Any:
+        if isinstance(value, Mapping):
+            hints = (hint, *typing.get_args(hint))  # of a table, or of one thing that it may be
+            table = next(kind for kind in hints if typing.get_origin(kind) is Mapping)
+            if (inner := typing.get_args(table)[1]) is Any:
+                return value
             return {name: self.at(name).value(item, inner, limits) for name, item in value.items()}
         numbers = [] if isinstance(value, str) else value if isinstance(value, tuple) else [value]
         for number in numbers:

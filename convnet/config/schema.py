@@ -37,10 +37,16 @@ class DataConfig:
         source: the format of the data; "given": `convnet.train` was given the sets themselves.
         path: a folder or file; empty: $CONVNET_DATA, the system's data sets, the user's cache, the
             packaged sample.
-        size: (height, width) in pixels of the images of a folder or of shards: the shorter side
-            is resized to it and the centre taken; (0, 0) where all of a folder have one size.
+        size: (height, width) in pixels of the images of a folder or of shards; (0, 0) where all of
+            a folder have one size.
+        resize: how images get that size: "crop": the shorter side is scaled to it and the centre
+            taken; "pad": the longer side is, and the rest filled with the colour of the edges;
+            "stretch": both sides are, whatever becomes of the proportions.
         val_fraction: part of a folder, or of shards, without train/ and val/ that is held out,
             in (0, 1).
+        copies: which images of such a folder are copies of one another, and so on one side:
+            "same": files with the same content; "similar": also images that look alike (needs
+            imagehash).
         bad_files: what becomes of files of a folder that cannot be decoded.
         mean: what is subtracted: the mean image, one mean per channel, or nothing.
         scale: multiplies the difference; above 0; one number, or one for each channel.
@@ -53,7 +59,9 @@ class DataConfig:
     ] = "fashion-mnist"
     path: str = ""
     size: tuple[int, int] = setting((0, 0), low=0, high=4096)
+    resize: Literal["crop", "pad", "stretch"] = "crop"
     val_fraction: float = setting(0.1, above=0, below=1)
+    copies: Literal["same", "similar"] = "same"
     bad_files: Literal["error", "skip"] = "error"
     mean: Literal["image", "channel", "none"] = "image"
     scale: float | tuple[float, ...] = setting(1 / 256, above=0)
@@ -69,12 +77,16 @@ class AugmentConfig:
             otherwise; 0: the whole image.
         pad: pixels outside the image at which a crop may begin.
         mirror: flip half of the images.
+        scale: (smallest, largest) size at which an image is shown, as a factor; 1 is its own.
+        rotate: largest turn to either side, in degrees.
         colour_noise: standard deviation of the PCA noise (paper, section 4.1: 0.1).
     """
 
     crop: tuple[int, int] = setting((0, 0), low=0, high=4096)
     pad: int = setting(0, low=0, high=1024)
     mirror: bool = False
+    scale: tuple[float, float] = setting((1.0, 1.0), low=0.1, high=10)
+    rotate: float = setting(0.0, low=0, high=180)
     colour_noise: float = setting(0.0, low=0)
 
 
@@ -175,6 +187,14 @@ class TrainConfig:
     Attributes:
         batch: images per step, of all processes together.
         epochs: passes over the training data.
+        sampling: "shuffle": an epoch shows every image once; "balanced": as many images, and as
+            many of each class, so that those of small classes come several times.
+        class_weights: factors of the loss of the images of each class in training: "none";
+            "balanced", the inverse of how many there are; a table by name, in which 1 may be left
+            out; or a list in the order of the classes. They are scaled to a mean of 1 over the
+            training images.
+        best: by what the best epoch is found: the highest top-1 or the lowest loss in validation.
+        patience: epochs after the best one until the run ends early (0: it never does).
         checkpoint_steps: steps between checkpoints, besides those at the end of an epoch (0: only
             those).
         keep: how many of the newest checkpoints are kept, besides the best; at least 2.
@@ -188,6 +208,12 @@ class TrainConfig:
 
     batch: int = setting(128, low=1)
     epochs: int = setting(10, low=1)
+    sampling: Literal["shuffle", "balanced"] = "shuffle"
+    class_weights: Literal["none", "balanced"] | tuple[float, ...] | Mapping[str, float] = setting(
+        "none", low=0
+    )
+    best: Literal["val_top1", "val_loss"] = "val_top1"
+    patience: int = setting(0, low=0)
     checkpoint_steps: int = setting(500, low=0)
     keep: int = setting(2, low=2)
     log_steps: int = setting(50, low=1)
@@ -366,6 +392,10 @@ def _config(table: Table, origin: str, folder: Path) -> Config:
     readers: dict[type, Reader] = {NetConfig: functools.partial(_net, folder=folder)}
     readers |= {GroupConfig: _group, ScheduleConfig: _schedule}
     cfg: Config = section(Config, table, Place(origin), readers)
+    small, large = cfg.augment.scale
+    if small > large:
+        got = shown(list(cfg.augment.scale))
+        raise Place(origin, "augment.scale").error(f"expected [smallest, largest], got {got}")
     if "net" not in table:
         raise Place(origin, "net").error("missing; name a model or list [[net.layers]]")
     name = table.get("name", Path(origin).stem)

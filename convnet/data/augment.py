@@ -1,4 +1,4 @@
-"""Drawing the order of an epoch, and each image's crop, mirror and colour noise.
+"""Drawing the order of an epoch, and each image's crop, mirror, turn, size and colour noise.
 
 All of it is a function of (seed, epoch, index of the image) through Philox counters, whatever the
 batch size, the number of threads, or the number of interruptions. The pixels are then changed by
@@ -14,12 +14,14 @@ import numpy.typing as npt
 
 from convnet import ops
 from convnet.config import AugmentConfig
-from convnet.data.dataset import mismatch
+from convnet.data.dataset import Labels, mismatch
 from convnet.data.sums import Statistics
 
 # Philox streams. Those of dropout are the numbers of the layers, far below these.
 _ORDER_STREAM = 0x80000000
 _CROP_STREAM = 0x80000001
+_CHOICE_STREAM = 0x80000002
+_TURN_STREAM = 0x80000003
 _NOISE_STREAM = 0x80000100  # and the following ones, for more than four channels
 
 _TWO_32 = 1 << 32
@@ -36,11 +38,14 @@ class Variation(NamedTuple):
             negative, or end outside the image.
         mirror: uint8 [N], 1 where the crop is flipped left to right.
         noise: float32 [N, C], added to every pixel, in grey levels (0 .. 255); None without noise.
+        affine: float32 [N, 2, 2], what takes a place of the crop, from its centre, to the place in
+            the image; None where images are neither turned nor scaled.
     """
 
     offsets: npt.NDArray[np.int32]
     mirror: npt.NDArray[np.uint8]
     noise: npt.NDArray[np.float32] | None
+    affine: npt.NDArray[np.float32] | None = None
 
 
 def epoch_order(seed: int, epoch: int, count: int) -> Indices:
@@ -52,6 +57,40 @@ def epoch_order(seed: int, epoch: int, count: int) -> Indices:
     bits = ops.philox(seed, _ORDER_STREAM, epoch, np.arange((count + 1) // 2, dtype=np.int64))
     keys = np.ascontiguousarray(bits).view(np.uint64).reshape(-1)[:count]
     return np.argsort(keys, kind="stable").astype(np.int64)
+
+
+def balanced_order(seed: int, epoch: int, labels: Labels) -> Indices:
+    """An epoch of as many images as there are, in which each class comes equally often.
+
+    Of a small class every image comes several times; of a large one, others are left out in each
+    epoch. What does not divide evenly is left to chance.
+
+    Args:
+        labels: int32 [N], the class of each image.
+
+    Returns: int64 [N], numbers of images; that of an image that comes for the k-th time has
+    (k - 1) N added, so that it is varied otherwise each time.
+    """
+    count = len(labels)
+    present, sizes = np.unique(labels, return_counts=True)
+    quota = np.full(len(present), count // len(present))
+    extra = epoch_order(seed, epoch, len(present))[: count % len(present)]
+    quota[extra] += 1
+    lots = _bits64(seed, _CHOICE_STREAM, epoch, np.arange(count, dtype=np.int64))
+    drawn = []
+    for label, size, wanted in zip(present, sizes, quota, strict=True):
+        images = np.flatnonzero(labels == label)
+        images = images[np.argsort(lots[images], kind="stable")]
+        place = np.arange(wanted)
+        drawn.append(images[place % size] + place // size * count)
+    chosen = np.sort(np.concatenate(drawn)).astype(np.int64)
+    return chosen[np.argsort(_bits64(seed, _ORDER_STREAM, epoch, chosen), kind="stable")]
+
+
+def _bits64(seed: int, stream: int, epoch: int, indices: Indices) -> npt.NDArray[np.uint64]:
+    """64 random bits for each index."""
+    bits = ops.philox(seed, stream, epoch, indices)
+    return np.ascontiguousarray(bits[:, :2]).view(np.uint64).reshape(-1)
 
 
 def crop_size(shape: tuple[int, int, int], augment: AugmentConfig) -> tuple[int, int]:
@@ -84,13 +123,14 @@ def draw_variation(
     augment: AugmentConfig,
     stats: Statistics | None = None,
 ) -> Variation:
-    """Random crops, mirrors and noise for these images in this epoch.
+    """Random crops, mirrors, turns, sizes and noise for these images in this epoch.
 
     Crops start anywhere from `pad` pixels outside the image to where they end `pad` pixels
     outside, each place equally likely.
 
     Args:
-        indices: int64 [N], which images of the data set.
+        indices: int64 [N], which images of the data set; those of an image that is shown several
+            times in an epoch differ by multiples of the size of the set.
         shape: (H, W, C) of the images.
         stats: the eigenvalues and eigenvectors for the noise.
 
@@ -110,7 +150,7 @@ def draw_variation(
     noise = None
     if augment.colour_noise > 0:
         noise = _draw_noise(seed, epoch, indices, shape[2], augment.colour_noise, stats)
-    return Variation(offsets, mirror, noise)
+    return Variation(offsets, mirror, noise, _draw_affine(seed, epoch, indices, augment))
 
 
 def centre(count: int, shape: tuple[int, int, int], augment: AugmentConfig) -> Variation:
@@ -119,6 +159,21 @@ def centre(count: int, shape: tuple[int, int, int], augment: AugmentConfig) -> V
     middle = ((shape[0] - height) // 2, (shape[1] - width) // 2)
     offsets = np.tile(np.array(middle, np.int32), (count, 1))
     return Variation(offsets, np.zeros(count, np.uint8), None)
+
+
+def _draw_affine(
+    seed: int, epoch: int, indices: Indices, augment: AugmentConfig
+) -> npt.NDArray[np.float32] | None:
+    """A turn by an angle in -rotate .. rotate, each as likely, and a size whose logarithm is as
+    likely everywhere in the range, so that half as large comes as often as twice as large."""
+    small, large = augment.scale
+    if small == large == 1.0 and augment.rotate == 0.0:
+        return None
+    bits = ops.philox(seed, _TURN_STREAM, epoch, indices).astype(np.float64) / _TWO_32
+    angle = np.deg2rad(augment.rotate) * (2.0 * bits[:, 0] - 1.0)
+    shrink = small**-1.0 * (small / large) ** bits[:, 1]  # of the place that is read
+    cos, sin = shrink * np.cos(angle), shrink * np.sin(angle)
+    return np.stack([cos, -sin, sin, cos], axis=1).reshape(-1, 2, 2).astype(np.float32)
 
 
 def _draw_noise(

@@ -13,13 +13,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Literal
 
 import numpy as np
 from PIL import Image, ImageOps
 
 from convnet.common.reading import open_file
 from convnet.data.dataset import DataError, Images, expanded, shown
+
+# How an image gets its size: the shorter side is scaled to cover it and the centre cut out; or the
+# longer side to fit, the rest filled with the mean colour of the edges there; or both sides apart.
+Resize = Literal["crop", "pad", "stretch"]
 
 # Larger images are refused before they are decoded: a few bytes can claim any size. This is also
 # where Pillow starts to warn of decompression bombs.
@@ -71,14 +75,16 @@ def _formats() -> tuple[str, ...]:
     return tuple(name for name in _FORMATS if name in Image.OPEN)
 
 
-def read_image(path: str | Path, size: tuple[int, int], channels: int = 3) -> Images:
+def read_image(
+    path: str | Path, size: tuple[int, int], channels: int = 3, resize: Resize = "crop"
+) -> Images:
     """Decodes one image file.
 
     Args:
         path: the file; `~` stands for the home folder.
-        size: (height, width) of the result in pixels. The shorter side is scaled to cover it,
-            keeping the proportions, and the centre is cut out.
+        size: (height, width) of the result in pixels.
         channels: 3 for red, green and blue; 1 for grey.
+        resize: how the image gets that size, as for `decode`.
 
     Returns:
         uint8 [H, W, channels].
@@ -88,7 +94,7 @@ def read_image(path: str | Path, size: tuple[int, int], channels: int = 3) -> Im
     """
     path = expanded(path)
     with quiet_pillow():
-        return decode(path, shown(path), size, channels)
+        return decode(path, shown(path), size, channels, resize)
 
 
 @contextmanager
@@ -102,15 +108,24 @@ def quiet_pillow() -> Iterator[None]:
         yield
 
 
-def decode(source: Path | BinaryIO, name: str, size: tuple[int, int], channels: int = 3) -> Images:
-    """Decodes an image: the shorter side is scaled to `size`, then its centre is taken.
+def decode(
+    source: Path | BinaryIO,
+    name: str,
+    size: tuple[int, int],
+    channels: int = 3,
+    resize: Resize = "crop",
+) -> Images:
+    """Decodes an image and brings it to a size.
 
     Args:
         source: a path, or an open binary file that can seek.
         name: what to call it in a message.
-        size: (height, width) of the result. The image is scaled, keeping its proportions, to the
-            smallest size that covers this.
+        size: (height, width) of the result.
         channels: 3 for RGB, 1 for grey (ITU-R 601-2 luma).
+        resize: "crop": the image is scaled, keeping its proportions, to the smallest size that
+            covers `size`, and its centre is taken; "pad": to the largest that fits inside, and what
+            is left on two sides is filled with the mean colour of those edges of the image;
+            "stretch": each side by itself.
 
     Returns:
         uint8 [H, W, channels].
@@ -124,18 +139,20 @@ def decode(source: Path | BinaryIO, name: str, size: tuple[int, int], channels: 
         _open(file, name) as image,
         _decoding(image, name, 2 * max(size)),
     ):
-        fitted = _fit(_eight_bits(image, name), _upright(image), size, channels)
+        fitted = _fit(_eight_bits(image, name), _upright(image), size, channels, resize)
         pixels = np.asarray(fitted)
     return pixels.reshape(*size, channels)
 
 
-def fitted(image: Image.Image, name: str, size: tuple[int, int], channels: int) -> Images:
+def fitted(
+    image: Image.Image, name: str, size: tuple[int, int], channels: int, resize: Resize = "crop"
+) -> Images:
     """An image that is open already, as `decode` gives it, uint8 [H, W, channels].
 
     Raises: ImageError: as `decode`.
     """
     with _decoding(image, name):
-        pixels = np.asarray(_fit(_eight_bits(image, name), None, size, channels))
+        pixels = np.asarray(_fit(_eight_bits(image, name), None, size, channels, resize))
     return pixels.reshape(*size, channels)
 
 
@@ -288,14 +305,40 @@ def _eight_bits(image: Image.Image, name: str) -> Image.Image:
 
 
 def _fit(
-    image: Image.Image, upright: Image.Transpose | None, size: tuple[int, int], channels: int
+    image: Image.Image,
+    upright: Image.Transpose | None,
+    size: tuple[int, int],
+    channels: int,
+    resize: Resize,
 ) -> Image.Image:
     """Scales and crops in one step, so that a very long image never grows in between."""
     height, width = size
     target = (height, width) if upright in _SIDEWAYS else (width, height)
-    image = ImageOps.fit(image, target, Image.Resampling.BILINEAR)
+    if resize == "crop":
+        image = ImageOps.fit(image, target, Image.Resampling.BILINEAR)
+    else:
+        inside = _inside(image.size, target) if resize == "pad" else target
+        image = image.resize(inside, Image.Resampling.BILINEAR)
     if image.mode == "RGBA":
         white = Image.new("RGBA", image.size, (255, 255, 255, 255))
         image = Image.alpha_composite(white, image)
     image = image.convert("L" if channels == 1 else "RGB")
+    if image.size != target:
+        image = _padded(image, target)
     return image if upright is None else image.transpose(upright)
+
+
+def _inside(size: tuple[int, int], target: tuple[int, int]) -> tuple[int, int]:
+    """The largest size of these proportions that fits into the target."""
+    factor = min(target[0] / size[0], target[1] / size[1])
+    return max(1, round(factor * size[0])), max(1, round(factor * size[1]))
+
+
+def _padded(image: Image.Image, target: tuple[int, int]) -> Image.Image:
+    """The image in the middle, and around it the mean colour of the edges that lie inside."""
+    pixels = np.asarray(image)
+    edges = pixels[:, [0, -1]] if image.width < target[0] else pixels[[0, -1]]
+    colour = np.atleast_1d(np.rint(edges.mean(axis=(0, 1)))).astype(int).tolist()
+    whole = Image.new(image.mode, target, colour[0] if image.mode == "L" else tuple(colour))
+    whole.paste(image, ((target[0] - image.width) // 2, (target[1] - image.height) // 2))
+    return whole

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from convnet.data.dataset import ArrayDataset, DataError, Dataset, Images, check_labels, mismatch
-from convnet.data.image import fitted
+from convnet.data.image import Resize, fitted
 
 _CHANNELS = (1, 3)
 
@@ -28,20 +28,21 @@ def from_indexable(
     labels: npt.ArrayLike | None = None,
     classes: Sequence[str] | None = None,
     description: str = "",
+    resize: Resize = "crop",
 ) -> Dataset:
     """A data set of anything that has a length and items; or of a pair of arrays.
 
     Args:
         items: a data set of PyTorch's (its transforms without normalization, or none), of Hugging
             Face's, a list; or (images, labels), uint8 [N, H, W, C] and whole numbers [N].
-        size: (height, width) to which each image is fitted: its shorter side is scaled to cover
-            it, and the centre is taken. None: all have one size.
+        size: (height, width) to which each image is fitted. None: all have one size.
         image, label: where they are in an item; by default "image" or "img" and "label" of a
             dictionary, 0 and 1 of a pair.
         labels: the label of each item, whole numbers [N]; by default the data set's own list, where
             it has one (`targets`, or a column), or else every item is read once to find out.
         classes: names of the classes; by default the data set's, or "0", "1", ...
         description: one line saying what this is.
+        resize: how each image is fitted: "crop", "pad" or "stretch", as `data.resize` has it.
 
     Returns: a data set for `convnet.train` and `Loader`; images are read when they are asked for,
     perhaps from several threads.
@@ -52,7 +53,7 @@ def from_indexable(
         return _of_arrays(*items, classes, description or "arrays")
     if not len(items):
         raise DataError("from_indexable: expected items, got none")
-    return IndexableDataset(items, size, image, label, labels, classes, description)
+    return IndexableDataset(items, size, image, label, labels, classes, description, resize)
 
 
 def _of_arrays(
@@ -75,8 +76,9 @@ class IndexableDataset(Dataset):
         labels: npt.ArrayLike | None,
         classes: Sequence[str] | None,
         description: str,
+        resize: Resize = "crop",
     ) -> None:
-        self.items, self._size = items, size
+        self.items, self._size, self.resize = items, size, resize
         first = items[0]
         self._image = _key(first, image, ("image", "img", "jpg", "png"), 0, "image")
         self.description = description or f"{type(items).__name__} of {len(items)} items"
@@ -118,7 +120,8 @@ class IndexableDataset(Dataset):
         channels = 1 if image.mode in ("1", "L") else 3
         if hasattr(self, "shape"):
             channels = self.shape[2]
-        return fitted(image, name, self._size or (image.height, image.width), channels)
+        size = self._size or (image.height, image.width)
+        return fitted(image, name, size, channels, self.resize)
 
 
 def bytes_of(image: Any, name: str) -> Images:

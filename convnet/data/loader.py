@@ -19,6 +19,7 @@ from convnet.config import AugmentConfig
 from convnet.data.augment import (
     Indices,
     Variation,
+    balanced_order,
     centre,
     crop_size,
     draw_variation,
@@ -41,6 +42,7 @@ class Batch:
         offsets: int32 [N, 2], row and column at which the crop of each image starts.
         mirror: uint8 [N], 1 where the crop is flipped left to right.
         noise: float32 [N, C], added to every pixel, in grey levels; None without colour noise.
+        affine: float32 [N, 2, 2], turns and sizes about the centre of each crop; None without.
         indices: int64 [N], numbers of the images in the data set.
     """
 
@@ -49,6 +51,7 @@ class Batch:
     offsets: npt.NDArray[np.int32]
     mirror: npt.NDArray[np.uint8]
     noise: npt.NDArray[np.float32] | None
+    affine: npt.NDArray[np.float32] | None
     indices: Indices
 
     def __len__(self) -> int:
@@ -60,9 +63,9 @@ class Loader:
     """Batches of a data set, epoch by epoch.
 
     Training: each epoch in a new random order, each image varied at random, the ragged last batch
-    dropped. Evaluation: in the data set's order, the centre of each image, the last batch as
-    small as it comes. Which batch comes at which step depends on the seed, the epoch and the batch
-    size only, so an epoch can be taken up at any step.
+    dropped; `balanced` shows all classes equally often. Evaluation: in the data set's order, the
+    centre of each image, the last batch as small as it comes. Which batch comes at which step
+    depends on the seed, the epoch and the batch size only, so an epoch can be taken up at any step.
 
     Args:
         dataset: the images.
@@ -81,6 +84,7 @@ class Loader:
             "auto" always does.
         warn: called with a line of text when a worker died and was replaced, or when there are none
             after all.
+        balanced: an epoch of training has as many images of each class, see `balanced_order`.
 
     Attributes:
         steps_per_epoch: number of batches in an epoch.
@@ -105,6 +109,7 @@ class Loader:
     workers: int | Literal["auto"] = 0
     fallback: bool = False
     warn: Callable[[str], None] = warn_plainly
+    balanced: bool = False
     wait_seconds: float = field(default=0.0, init=False)
     total_seconds: float = field(default=0.0, init=False)
     _feeder: Feeder | None = field(default=None, init=False)
@@ -146,9 +151,15 @@ class Loader:
         Args:
             epoch: its number, from 0.
         """
-        if self.train:
-            return epoch_order(self.seed, epoch, len(self.dataset))
-        return np.arange(len(self.dataset), dtype=np.int64)
+        return self._draws(epoch) % len(self.dataset)
+
+    def _draws(self, epoch: int) -> Indices:
+        """The same, where an image that comes again has the size of the set added each time."""
+        if not self.train:
+            return np.arange(len(self.dataset), dtype=np.int64)
+        if self.balanced:
+            return balanced_order(self.seed, epoch, self.dataset.labels)
+        return epoch_order(self.seed, epoch, len(self.dataset))
 
     def epoch(self, epoch: int = 0, start_step: int = 0) -> Iterator[Batch]:
         """The batches of an epoch.
@@ -223,9 +234,9 @@ class Loader:
             batches = self._own_batches(epoch, start_step)
             with contextlib.closing(self._decoded(batches)) as decoded:
                 while not stop.is_set() and (item := next(decoded, None)) is not None:
-                    indices, images = item
-                    labels, variation = self.dataset.labels[indices], self._vary(epoch, indices)
-                    ready.put(Batch(images, labels, *variation, indices))
+                    draws, images = item
+                    indices, variation = draws % len(self.dataset), self._vary(epoch, draws)
+                    ready.put(Batch(images, self.dataset.labels[indices], *variation, indices))
         except BaseException as error:
             end = error
         if not self.train or end is not None:
@@ -234,14 +245,14 @@ class Loader:
             ready.put(end)
 
     def _own_batches(self, epoch: int, start_step: int) -> Iterator[Indices]:
-        """The images of each batch that this process reads, where it reads any."""
-        order = self.order(epoch)
+        """The draws of each batch that this process reads, where it reads any."""
+        order = self._draws(epoch)
         for step in range(start_step, self.steps_per_epoch):
-            indices = order[step * self.batch : (step + 1) * self.batch]
+            draws = order[step * self.batch : (step + 1) * self.batch]
             if self.share is not None:
-                indices = indices[slice(*self.share(len(indices)))]
-            if len(indices):
-                yield indices
+                draws = draws[slice(*self.share(len(draws)))]
+            if len(draws):
+                yield draws
 
     @property
     def _largest(self) -> int:
@@ -254,17 +265,17 @@ class Loader:
         return max(1, *(last - first for first, last in parts))
 
     def _decoded(self, batches: Iterator[Indices]) -> Generator[tuple[Indices, Images], None, None]:
-        """The indices and images of each batch, read in this thread or by the workers."""
-        feeder = self._feed()
+        """The draws and images of each batch, read in this thread or by the workers."""
+        feeder, count = self._feed(), len(self.dataset)
         if feeder is None:
-            for indices in batches:
-                yield indices, self.dataset.read(indices)
+            for draws in batches:
+                yield draws, self.dataset.read(draws % count)
             return
         first, second = itertools.tee(batches)
         try:
-            with contextlib.closing(feeder.stream(second)) as stream:
-                for indices in first:
-                    yield indices, next(stream)
+            with contextlib.closing(feeder.stream(draws % count for draws in second)) as stream:
+                for draws in first:
+                    yield draws, next(stream)
                 next(stream, None)  # to its end, or it would count as left early
         except BaseException:
             self.close()

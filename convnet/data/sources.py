@@ -84,15 +84,21 @@ def open_data(cfg: DataConfig, training: bool = True) -> tuple[Dataset, Dataset]
     if cfg.source in ("folder", GIVEN):
         folder = _folder_path(cfg)
         if is_packed(folder):
-            return open_packed(folder, cfg.size)
+            return open_packed(folder, cfg.size, resize=cfg.resize)
         if (folder / WORK).is_dir():
             got = "an unfinished packing; the same convnet data pack command goes on with it"
             raise mismatch(folder, "packed images", got)
         return open_folder(
-            folder, cfg.size, cfg.val_fraction, bad_files=cfg.bad_files, training=training
+            folder,
+            cfg.size,
+            cfg.val_fraction,
+            bad_files=cfg.bad_files,
+            resize=cfg.resize,
+            copies=cfg.copies,
+            training=training,
         )
     if cfg.source == "webdataset":
-        return open_shards(_folder_path(cfg), cfg.size, cfg.val_fraction)
+        return open_shards(_folder_path(cfg), cfg.size, cfg.val_fraction, cfg.resize)
     if cfg.source == "fashion-mnist" and cfg.path == PACKAGED:
         return _checked_size(cfg, _open_sample())
     tried: list[str] = []

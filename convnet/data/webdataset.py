@@ -32,7 +32,7 @@ from convnet.data.dataset import (
     readable,
     shown,
 )
-from convnet.data.image import decode
+from convnet.data.image import Resize, decode
 from convnet.data.inflate import DamagedError
 from convnet.data.tar_files import BLOCK, parse_header
 from convnet.data.workers.decoded import DecodedDataset
@@ -59,11 +59,13 @@ class ShardDecoder:
         paths: of the shards.
         size: (height, width) of the images.
         channels: 3 for red, green and blue; 1 for grey.
+        resize: how images get their size, as for `decode`.
     """
 
     paths: tuple[Path, ...]
     size: tuple[int, int]
     channels: int
+    resize: Resize = "crop"
 
     def __call__(self, item: tuple[int, _Place]) -> Images:
         number, place = item
@@ -71,7 +73,8 @@ class ShardDecoder:
         with readable(path), open_file(path) as file:
             file.seek(place.offset)
             content = io.BytesIO(file.read(place.length))
-        return decode(content, f"{shown(path)}: image {number}", self.size, self.channels)
+        name = f"{shown(path)}: image {number}"
+        return decode(content, name, self.size, self.channels, self.resize)
 
 
 class WebDataset(DecodedDataset):
@@ -79,11 +82,11 @@ class WebDataset(DecodedDataset):
 
     Args:
         shards: .tar files, in order; not compressed.
-        size: (height, width) of the images: the shorter side is scaled to cover it, and the centre
-            is taken.
+        size: (height, width) of the images.
         classes: names of the classes; None: the numbers, or, where labels are texts, the texts
             sorted.
         channels: 3 for red, green and blue; 1 for grey.
+        resize: how images get their size: "crop", "pad" or "stretch", as `data.resize` has it.
 
     Raises: DataError: damaged, or an image without a label.
     """
@@ -94,7 +97,9 @@ class WebDataset(DecodedDataset):
         size: tuple[int, int],
         classes: Sequence[str] | None = None,
         channels: int = 3,
+        resize: Resize = "crop",
     ) -> None:
+        self.resize = resize
         self.paths = [Path(shard) for shard in shards]
         self.places: list[_Place] = []
         self.names: list[str] = []
@@ -107,7 +112,7 @@ class WebDataset(DecodedDataset):
         names, numbers = _numbered(labels, classes)
         description = f"WebDataset of {len(self.paths)} shards, {len(labels):,} images"
         checked = check_labels(numbers, len(names), description)
-        decoder = ShardDecoder(tuple(self.paths), size, channels)
+        decoder = ShardDecoder(tuple(self.paths), size, channels, resize)
         super().__init__(checked, names, (*size, channels), description, decoder)
 
     def _index(self, number: int, path: Path, labels: list[int | str]) -> None:
@@ -150,7 +155,7 @@ class WebDataset(DecodedDataset):
 
 
 def open_shards(
-    folder: Path, size: tuple[int, int], val_fraction: float
+    folder: Path, size: tuple[int, int], val_fraction: float, resize: Resize = "crop"
 ) -> tuple[WebDataset, WebDataset]:
     """Training and validation images in a folder of shards.
 
@@ -162,6 +167,7 @@ def open_shards(
         folder: with .tar files.
         size: (height, width) of the images.
         val_fraction: the share that is held out where there are no shards of them, in (0, 1).
+        resize: how images get their size, as for `convnet.data.image.decode`.
 
     Raises: DataError: no shards, one that is damaged, an image without a label, or no size.
     """
@@ -176,10 +182,10 @@ def open_shards(
     if not rest:
         got = "none" if not shards else "validation shards alone"
         raise mismatch(folder, "shards of training images, *.tar or train/*.tar", got)
-    train = WebDataset(rest, size)
+    train = WebDataset(rest, size, resize=resize)
     at = f"shards in {shown(folder)}"
     if held_out:
-        val = WebDataset(held_out, size, train.classes)
+        val = WebDataset(held_out, size, train.classes, resize=resize)
         val.description = f"{at}: {len(val):,} validation images"
         train.description = f"{at}: {len(train):,} training images, {len(train.classes)} classes"
         return train, val

@@ -13,7 +13,7 @@ from PIL import Image
 
 from convnet.data.dataset import DataError, Images, expanded, shown
 from convnet.data.folder.class_folders import images_below, in_threads
-from convnet.data.image import decode, fitted
+from convnet.data.image import Resize, decode, fitted
 from convnet.data.indexable import bytes_of
 
 
@@ -63,18 +63,21 @@ def _of(item: Any) -> Iterator[Given]:
         yield Given(os.fspath(name), item)
 
 
-def read_given(images: Sequence[Given], shape: tuple[int, int, int]) -> list[Images | DataError]:
-    """Each image as a net takes it before the crop, uint8 `shape`, or what is wrong with it."""
+def read_given(
+    images: Sequence[Given], shape: tuple[int, int, int], resize: Resize = "crop"
+) -> list[Images | DataError]:
+    """Each image as a net takes it before the crop, uint8 `shape`, or what is wrong with it;
+    `resize`: how it gets that size."""
     height, width, channels = shape
 
     def read(content: Any, name: str) -> Images | DataError:
         try:
             if isinstance(content, Path):
-                return decode(content, name, (height, width), channels)
+                return decode(content, name, (height, width), channels, resize)
             if not isinstance(content, Image.Image):
                 pixels = bytes_of(content, name)
                 content = Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)
-            return fitted(content, name, (height, width), channels)
+            return fitted(content, name, (height, width), channels, resize)
         except DataError as error:
             return error
 
@@ -86,13 +89,18 @@ def read_given(images: Sequence[Given], shape: tuple[int, int, int]) -> list[Ima
     ]
 
 
-def pixels_of(images: Sequence[str | os.PathLike[str]], shape: tuple[int, int, int]) -> Images:
+def pixels_of(
+    images: Sequence[str | os.PathLike[str]],
+    shape: tuple[int, int, int],
+    resize: Resize = "crop",
+) -> Images:
     """Image files as a net takes them before the crop, uint8 [N, H, W, C].
 
     Raises: DataError: a file that is not a usable image.
     """
     found = []
-    for pixels in read_given([Given(os.fspath(one), expanded(one)) for one in images], shape):
+    given = [Given(os.fspath(one), expanded(one)) for one in images]
+    for pixels in read_given(given, shape, resize):
         if isinstance(pixels, DataError):
             raise pixels
         found.append(pixels)

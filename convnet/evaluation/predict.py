@@ -107,7 +107,8 @@ def predict_each(
         for start in range(0, len(asked), _AT_A_TIME):
             part = asked[start : start + _AT_A_TIME]
             named = []
-            for one, pixels in zip(part, read_given(part, trained.image_shape), strict=True):
+            read = read_given(part, trained.image_shape, trained.cfg.data.resize)
+            for one, pixels in zip(part, read, strict=True):
                 if not isinstance(pixels, DataError):
                     named.append((one.name, pixels))
                 elif trained.cfg.data.bad_files == "skip":
@@ -139,7 +140,7 @@ def read_images(trained: Trained, images: Sequence[str | os.PathLike[str]]) -> I
     Raises:
         DataError: a file that is not a usable image.
     """
-    return pixels_of(images, trained.image_shape)
+    return pixels_of(images, trained.image_shape, trained.cfg.data.resize)
 
 
 def batches(trained: Trained, pixels: Images) -> Iterator[Batch]:

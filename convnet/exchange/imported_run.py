@@ -18,6 +18,7 @@ import numpy as np
 from convnet.common.reading import LINES, read_text
 from convnet.config import Config
 from convnet.data import Statistics
+from convnet.data.image import Resize
 from convnet.data.sources import PUBLISHED
 from convnet.exchange.errors import ExchangeError
 from convnet.nn.net import Net
@@ -31,16 +32,18 @@ class Preprocessing:
     """How an image becomes the net's input: (pixel - mean) scale, of a crop of the centre.
 
     Attributes:
-        size: (height, width) to which the shorter side is resized; of the image before the crop.
+        size: (height, width) to which an image is resized, before the crop.
         crop: (height, width) of what the net sees.
         mean: float32 [1, 1, C] or [H, W, C], in grey levels of 0 to 255, in the order RGB.
         scale: one number, or one for each channel.
+        resize: how images get their size; None: as the configuration has it.
     """
 
     size: tuple[int, int]
     crop: tuple[int, int]
     mean: np.ndarray
     scale: float | tuple[float, ...]
+    resize: Resize | None = None
 
     def applied(self, cfg: Config, channels: int) -> Config:
         """A configuration with this preprocessing."""
@@ -49,7 +52,8 @@ class Preprocessing:
         scale, size = self.scale, (0, 0) if cfg.data.source in PUBLISHED else self.size
         if isinstance(scale, tuple) and len(scale) != channels:
             raise ExchangeError(f"scale: expected {channels} numbers, got {len(scale)}")
-        data = dataclasses.replace(cfg.data, mean=kind, scale=scale, size=size)
+        resize = self.resize or cfg.data.resize
+        data = dataclasses.replace(cfg.data, mean=kind, scale=scale, size=size, resize=resize)
         crop = dataclasses.replace(cfg.augment, crop=self.crop)
         net = dataclasses.replace(cfg.net, init="")
         return dataclasses.replace(cfg, data=data, augment=crop, net=net)

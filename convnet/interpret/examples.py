@@ -61,7 +61,8 @@ def from_files(
     examples = []
     for number, (image, one) in enumerate(zip(images, pixels, strict=True)):
         path = Path(image)
-        large = read_image(path, (factor * height, factor * width), channels)
+        size = (factor * height, factor * width)
+        large = read_image(path, size, channels, trained.cfg.data.resize)
         above = (folder.name for folder in path.absolute().parents)
         name = labels[number] if labels else next(filter(trained.classes.__contains__, above), "")
         examples.append(

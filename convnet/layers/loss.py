@@ -6,9 +6,12 @@ done by the array library (NumPy, CuPy).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from convnet import backend, ops
+from convnet.backend import Backend
 from convnet.common.checks import check_bool, check_float
 from convnet.layers.layer import Array, Gradients, Layer, Shape, scores_shape
 
@@ -46,7 +49,7 @@ class Loss(Layer):
     def loss(
         self, x: Array, labels: Array, scale: float, gradient: bool
     ) -> tuple[Array, Array | None, Array | None]:
-        """The loss of each sample, not weighted, and its gradient.
+        """The loss of each sample, without `coeff`, and its gradient.
 
         Args:
             x: [N, classes].
@@ -59,6 +62,10 @@ class Loss(Layer):
         """
         raise NotImplementedError
 
+    def in_test_mode(self) -> Loss:
+        """The loss that evaluation measures, which may know of fewer things than training."""
+        return self
+
     def describe(self) -> str:
         return self.text + (f" x {self.coeff:g}" if self.coeff != 1.0 else "")
 
@@ -66,10 +73,16 @@ class Loss(Layer):
 class SoftmaxCrossEntropy(Loss):
     """Softmax, and the cross-entropy (natural logarithm) between it and the labels.
 
+        loss = -weight_l log(e^x_l / sum_k e^x_k),    l the label
+
     fprop gives the probabilities, in float32.
 
     Args:
         coeff: weight of this loss among those of the net.
+        class_weights: of the samples of each class in training, 0 or more; evaluation measures the
+            loss without them. None: 1 for all.
+
+    Raises: ValueError: weights that are no numbers from 0 on, or not one for each class.
 
     Source: paper, sections 3.5 and 5.
     """
@@ -77,14 +90,58 @@ class SoftmaxCrossEntropy(Loss):
     traced = True
     text = "softmax, cross-entropy"
 
+    def __init__(self, coeff: float = 1.0, class_weights: Sequence[float] | None = None) -> None:
+        super().__init__(coeff)
+        self._class_weights: tuple[float, ...] | None = None
+        self._on_devices: dict[tuple[str, int], Array] = {}
+        self.class_weights = class_weights
+
+    @property
+    def class_weights(self) -> tuple[float, ...] | None:
+        """The weights; a net that is there may be given others."""
+        return self._class_weights
+
+    @class_weights.setter
+    def class_weights(self, weights: Sequence[float] | None) -> None:
+        self._class_weights = None
+        if weights is not None:
+            self._class_weights = tuple(check_float("class_weights", w, 0.0) for w in weights)
+        self._on_devices.clear()
+        self._check_count(self.in_shape)
+
+    def setup(self, in_shape: Shape, rng: np.random.Generator) -> Shape:
+        shape = super().setup(in_shape, rng)
+        self._check_count(shape)
+        return shape
+
+    def _check_count(self, shape: Shape) -> None:
+        count = None if self.class_weights is None else len(self.class_weights)
+        if count is not None and shape and (count,) != shape:
+            raise ValueError(
+                f"class_weights: expected one for each of {shape[0]} classes, got {count}"
+            )
+
+    def in_test_mode(self) -> Loss:
+        return self if self.class_weights is None else SoftmaxCrossEntropy(self.coeff)
+
     def fprop(self, x: Array, train: bool) -> tuple[Array, None]:
         return ops.softmax_fprop(ops.convert(x, "float32")), None
 
     def loss(
         self, x: Array, labels: Array, scale: float, gradient: bool
     ) -> tuple[Array, Array | None, Array | None]:
-        each, dx, rank = ops.softmax_xent(x, labels, scale=scale, dlogits=gradient)
+        weights = self._weights_on(backend.of(x).real)
+        each, dx, rank = ops.softmax_xent(x, labels, weights=weights, scale=scale, dlogits=gradient)
         return each, rank, dx
+
+    def _weights_on(self, device: Backend) -> Array | None:
+        """The weights in the memory of a device, where they lie once."""
+        if self.class_weights is None:
+            return None
+        key = device.name, device.index
+        if key not in self._on_devices:
+            self._on_devices[key] = device.asarray(np.array(self.class_weights, np.float32))
+        return self._on_devices[key]
 
 
 class SumSquares(Loss):

@@ -95,7 +95,8 @@ class Passes:
             with self.at(node):
                 if isinstance(layer, Loss) and labels is not None:
                     each = layer.coeff * (1.0 / len(x) if scale is None else scale)
-                    found = self.stand_in(layer).loss(inputs[0], labels, each, gradient)
+                    loss_layer = layer if train else layer.in_test_mode()
+                    found = self.stand_in(loss_layer).loss(inputs[0], labels, each, gradient)
                     loss, rank, done.saved[node.name] = found
                     done.losses.append((layer.coeff, loss))
                     done.rank = done.rank if rank is None else rank

@@ -22,9 +22,9 @@ class Schedule:
         base: the learning rate, 0 or more.
 
     Attributes:
-        warmup_steps: the first rates are scaled by 1/warmup_steps, 2/warmup_steps, ..., 1.
-            Source: Goyal et al., "Accurate, large minibatch SGD", 2017, section 2.2 (from near zero
-            here).
+        warmup_steps: the first rates are scaled by 1/warmup_steps, 2/warmup_steps, ..., 1; of a
+            run of fewer steps, in a tenth of the run. Source: Goyal et al., "Accurate, large
+            minibatch SGD", 2017, section 2.2 (from near zero here).
         finished: training longer is not expected to help.
         spans_run: the rates depend on how many steps the run has in all.
     """
@@ -44,8 +44,17 @@ class Schedule:
             step: its number, from 0.
             total_steps: steps of the whole run.
         """
-        rate = self.rate(step, total_steps)
-        return rate if step >= self.warmup_steps else (step + 1) / self.warmup_steps * rate
+        rate, warm_up = self.rate(step, total_steps), self.warm_up(total_steps)
+        return rate if step >= warm_up else (step + 1) / warm_up * rate
+
+    def warm_up(self, total_steps: int) -> int:
+        """How many steps the warm-up has.
+
+        Args:
+            total_steps: steps of the whole run.
+        """
+        too_long = self.warmup_steps > total_steps
+        return max(1, total_steps // 10) if too_long else self.warmup_steps
 
     def rate(self, step: int, total_steps: int) -> float:
         """The same without the warm-up.

@@ -76,9 +76,10 @@ class Story:
 
     @property
     def best(self) -> dict[str, Any] | None:
-        """The record of the epoch with the fewest errors; the first of several."""
+        """The record of the best epoch, as `train.best` says; the first of several."""
         named = [record for record in self.epochs if "val_top1" in record]
-        return max(named, key=lambda record: record["val_top1"]) if named else None
+        sign = {"val_top1": -1.0, "val_loss": 1.0}[kind := self.cfg.train.best]
+        return min(named, key=lambda record: sign * record[kind]) if named else None
 
     @property
     def data(self) -> str:

@@ -25,7 +25,15 @@ from convnet.training.datasets import with_path
 
 Part = Literal["train", "val", "all"]
 PARTS: tuple[Part, ...] = ("train", "val", "all")
-SOURCE_KEYS = ("source", "path", "size", "val_fraction", "bad_files")  # of a DataConfig
+SOURCE_KEYS = (
+    "source",
+    "path",
+    "size",
+    "resize",
+    "val_fraction",
+    "copies",
+    "bad_files",
+)  # of a DataConfig
 _SAMPLE = 64  # images of a set whose pixels are hashed
 
 
@@ -88,7 +96,8 @@ def open_source(source: Source) -> tuple[Dataset, bool]:
         if not is_packed(root):
             folders, counts = sub_folders(root)
             if not folders and counts["images"]:
-                return FolderDataset(list_flat(root), source.cfg.size), False
+                size, resize = source.cfg.size, source.cfg.resize
+                return FolderDataset(list_flat(root), size, resize=resize), False
     train, val = open_data(source.cfg)
     if source.part == "all":
         return Joined([train, val]), True

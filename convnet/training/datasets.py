@@ -19,8 +19,10 @@ def with_path(cfg: Config, data: Data) -> Config:
     """The configuration with `data.path` replaced by `data`, if that is a path, and absolute, so
     that a run can be resumed from another folder. Of sets it says that they were given."""
     if data is not None and not isinstance(data, (str, os.PathLike)):
-        height, width, _ = sets_of(data)[0].shape
+        train, _ = sets_of(data)
+        height, width, _ = train.shape
         given = replace(cfg.data, source="given", path="", size=(height, width))
+        given = replace(given, resize=getattr(train, "resize", cfg.data.resize))
         return replace(cfg, data=given)
     path = os.fspath(data) if isinstance(data, (str, os.PathLike)) else cfg.data.path
     if path and not (path == PACKAGED and cfg.data.source == "fashion-mnist"):

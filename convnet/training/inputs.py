@@ -18,7 +18,7 @@ Shape = tuple[int, int, int]
 
 
 class Preparer:
-    """Makes the net's input of batches of bytes: crop, mirror, colour noise, mean, scale.
+    """Makes the net's input of batches of bytes: crop, mirror, turn, colour noise, mean, scale.
 
     The bytes of a batch are sent to a GPU while it computes the step before
     (`convnet.training.staging`); the GPU does the rest. Batches of one size are written into the
@@ -55,11 +55,13 @@ class Preparer:
     def __call__(self, batch: Batch) -> Array:
         """[N, crop height, crop width, C], on the backend."""
         x, self.labels = self._room_for(len(batch))
-        sent = (batch.images, batch.offsets, batch.mirror, batch.noise, batch.labels)
+        sent = (
+            batch.images, batch.offsets, batch.mirror, batch.noise, batch.affine, batch.labels
+        )  # fmt: skip
         with backends.use(self.backend), self._uploads.put(sent) as there:
-            images, offsets, mirror, noise, labels = there
+            images, offsets, mirror, noise, affine, labels = there
             self.labels[...] = labels
-            options = {"crop": self.crop, "noise": noise, "scale": self.scale}
+            options = {"crop": self.crop, "affine": affine, "noise": noise, "scale": self.scale}
             if self._channel_scale is None:
                 return ops.augment(images, offsets, mirror, self._mean, **options, out=x)
             wide = x if x.dtype == np.float32 else None

@@ -41,6 +41,8 @@ _DECISIONS = {
     "schedule": Decision.STEERS,
     "train": Decision.FREE,
     "train.batch": Decision.KEPT,
+    "train.sampling": Decision.KEPT,
+    "train.class_weights": Decision.STEERS,
     "train.precision": Decision.STEERS,
     "step": Decision.FREE,
 }

@@ -25,6 +25,7 @@ from convnet.optim.param_groups import Groups
 from convnet.optim.sgd import SGD
 from convnet.parallel.ranks import Ranks, threads
 from convnet.training.checkpoint import Checkpoint, CheckpointError
+from convnet.training.class_weights import ClassWeights, class_weights
 from convnet.training.data_parallel import Parallel
 from convnet.training.datasets import Data, open_sets
 from convnet.training.finetune import Taken, take_weights
@@ -47,6 +48,7 @@ class Parts:
         prepare: makes the net's input of a batch.
         parallel: training steps of all processes together.
         memory: what training takes, and what was free.
+        class_weights: of the losses in training.
         taken: what `net.init` gave to the net; None where the key is not set.
     """
 
@@ -64,6 +66,7 @@ class Parts:
     parallel: Parallel
     memory: Fit
     taken: Taken | None
+    class_weights: ClassWeights
 
     def close(self) -> None:
         """Ends the processes that decode images."""
@@ -139,6 +142,8 @@ def build(
     else:
         net = check_net(cfg, given, len(train.classes))
         _check_input(cfg, net, train)
+    weights = class_weights(cfg, train)
+    weights.put_into(net, cfg)
     taken = None if init is None else take_weights(net, init)
     stats = stats or statistics(train, cfg.data.mean, colour=cfg.augment.colour_noise > 0)
     schedule = cfg.schedule
@@ -163,12 +168,13 @@ def build(
             schedule.kind, cfg.sgd.lr, schedule.warmup_steps, **schedule.options
         ),
         groups=param_groups(cfg, net),
-        loader=feed(train, train=True),
+        loader=feed(train, train=True, balanced=cfg.train.sampling == "balanced"),
         validation_loader=feed(validation, train=False),
         parallel=Parallel(net, ranks),
         prepare=Preparer(backend, stats, cfg, train.shape, net.stored),
         memory=memory,
         taken=taken,
+        class_weights=weights,
     )
 
 

@@ -285,7 +285,18 @@ class _Job:
             texts = (f"{name} x {rate:g}" if rate else f"{name} frozen" for name, rate in rates)
             block("rates", ", ".join(texts))
         block("init", *(parts.taken.lines() if parts.taken else ()))
-        warm_up = cfg.schedule.warmup_steps
+        if cfg.train.sampling == "balanced":
+            block(
+                "sampling", f"balanced: as many images of each class, {len(parts.train)} an epoch"
+            )
+        block("weights", *parts.class_weights.lines(parts.train.classes))
+        total = cfg.train.epochs * parts.loader.steps_per_epoch
+        warm_up = parts.schedule.warm_up(total)
+        if warm_up < cfg.schedule.warmup_steps:
+            self.reporter.warn(
+                f"schedule.warmup_steps: expected at most {total}, the steps of the run, got "
+                f"{cfg.schedule.warmup_steps}; {warm_up} are taken, a tenth of the run"
+            )
         options = [cfg.schedule.kind, *([f"warm-up {warm_up} steps"] if warm_up else [])]
         options += [f"{key} {value}" for key, value in cfg.schedule.options.items()]
         block(
@@ -377,10 +388,14 @@ class _Job:
             way_back = self._way_back(trainer)
             reporter.line(f"{status} at step {trainer.net.step}; {way_back}", always=True)
         elif best is not None:
+            if trainer.out_of_patience and trainer.epoch < trainer.cfg.train.epochs:
+                reporter.line(_stopped_early(trainer))
             command = shlex.join(["convnet", "predict", str(trainer.folder.path)])
+            loss = trainer.cfg.train.best == "val_loss"
+            what = f"loss {best['val_loss']:.4f}, " if loss else ""
             reporter.line(
-                f"done: best validation top-1 {best['val_top1']:.2f} % in epoch {best['epoch']}; "
-                f"try: {command} IMAGE"
+                f"done: best validation {what}top-1 {best['val_top1']:.2f} % in epoch "
+                f"{best['epoch']}; try: {command} IMAGE"
             )
 
     def _divergence(self, trainer: Trainer, error: DivergedError) -> str:
@@ -403,3 +418,15 @@ class _Job:
             device = ["--device", self.device] if self.device != "auto" else []
             command = shlex.join(["convnet", "train", "--resume", folder, *device])
         return f"{self._kept(trainer)}; resume with: {command}"
+
+
+def _stopped_early(trainer: Trainer) -> str:
+    """Why a run ended before its last epoch."""
+    train = trainer.cfg.train
+    what = {"val_top1": "validation top-1", "val_loss": "validation loss"}[train.best]
+    epochs = "the last epoch was" if train.patience == 1 else f"{train.patience} epochs were"
+    return (
+        f"stopped early: {epochs} not better than the best ({what}, train.patience="
+        f"{train.patience}), after {trainer.epoch} of {train.epochs} epochs; resumed with "
+        "--set train.patience=0 the run trains on"
+    )

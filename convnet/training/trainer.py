@@ -131,7 +131,14 @@ class Trainer:
     @property
     def finished(self) -> bool:
         """Whether there is nothing left to train."""
-        return self.epoch >= self.cfg.train.epochs or self.parts.schedule.finished
+        ended = self.epoch >= self.cfg.train.epochs or self.parts.schedule.finished
+        return ended or (self.out_of_patience and self.step_in_epoch == 0)
+
+    @property
+    def out_of_patience(self) -> bool:
+        """Whether the best epoch lies `train.patience` epochs back, which ends the run."""
+        patience = self.cfg.train.patience
+        return bool(patience and self.best and self.epoch - self.best["epoch"] >= patience)
 
     def run(self, signals: Signals) -> str:
         """Trains to the end, or until something stops it.
@@ -236,7 +243,7 @@ class Trainer:
         values = {f"val_{name}": value for name, value in result.items()}
         record = self._record("epoch", self.epoch_tally, self.epoch_clock)
         record |= {**values, "update_ratio": update_ratios(self.net)}
-        best = self.best is None or self._error(record) < self._error(self.best)
+        best = self.best is None or self._badness(record) < self._badness(self.best)
         if best:
             self.best = record
         self._emit(record)
@@ -247,9 +254,15 @@ class Trainer:
         self.save(best)
         if self.ranks.any(bool(signals.received)):
             return "interrupted"
-        if self.parts.schedule.finished:
+        if self.finished:
             return "done"
         return "stopped" if self.ranks.any(self.stop_asked) else None
+
+    def _badness(self, record: Record) -> float:
+        """What is least in the best epoch; see `train.best`."""
+        if self.cfg.train.best == "val_loss":
+            return float(record["val_loss"])
+        return self._error(record)
 
     def _error(self, record: Record) -> float:
         """The validation error in per cent; the loss of a net that names no classes."""

@@ -6,6 +6,7 @@ import pickle
 import shutil
 import threading
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -281,9 +282,9 @@ def test_small_sets_are_decoded_once(tmp_path: Path, monkeypatch: pytest.MonkeyP
     decoded: list[str] = []
     real = image_folder.decode
 
-    def counting(*arguments: object) -> object:
+    def counting(*arguments: Any, **options: Any) -> object:
         decoded.append(str(arguments[1]))
-        return real(*arguments)
+        return real(*arguments, **options)
 
     monkeypatch.setattr(image_folder, "decode", counting)
     tree(tmp_path)

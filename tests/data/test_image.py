@@ -168,6 +168,32 @@ def test_shorter_side_is_scaled_and_the_centre_taken(
     np.testing.assert_allclose(pixels[..., 2], 77, atol=1)
 
 
+@pytest.mark.parametrize("orientation", [1, 6])
+@pytest.mark.parametrize("channels", [3, 1])
+def test_pad_and_stretch_keep_all_of_the_image(
+    tmp_path: Path, orientation: int, channels: int
+) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    long = saved(tmp_path, halves(16, 4), "a.png", exif=exif)
+    turned = orientation == 6  # the red half is on top
+    stretched = read_image(long, (8, 8), channels, "stretch")
+    padded = read_image(long, (8, 8), channels, "pad")
+    if turned:
+        stretched, padded = (pixels.transpose(1, 0, 2) for pixels in (stretched, padded))
+    luma = [[round(np.dot(c, (0.299, 0.587, 0.114)))] for c in (RED, GREEN)]
+    red, green = (RED, GREEN) if channels == 3 else luma
+    assert (stretched[:, :3] == red).all()
+    assert (stretched[:, 5:] == green).all()
+    np.testing.assert_array_equal(padded[3:5], stretched[3:5])
+    middle = np.mean([red, green], axis=0)  # of the edges at the top and at the bottom
+    assert np.abs(padded[[0, 1, 2, 5, 6, 7]] - middle).max() <= 1
+    np.testing.assert_array_equal(
+        read_image(long, (4, 16) if not turned else (16, 4), channels, "pad"),
+        read_image(long, (4, 16) if not turned else (16, 4), channels),
+    )
+
+
 def test_an_image_of_the_size_is_not_touched(tmp_path: Path) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (9, 7, 3), np.uint8)
     path = saved(tmp_path, Image.fromarray(noise), "a.png")
@@ -177,7 +203,8 @@ def test_an_image_of_the_size_is_not_touched(tmp_path: Path) -> None:
 
 def test_a_very_long_image_does_not_grow(tmp_path: Path) -> None:
     path = saved(tmp_path, Image.new("L", (60000, 1), 9), "a.png")
-    np.testing.assert_array_equal(read_image(path, (64, 64)), 9)
+    for resize in ("crop", "pad", "stretch"):
+        np.testing.assert_array_equal(read_image(path, (64, 64), 3, resize), 9)
 
 
 def test_large_jpeg_is_read_in_reduced_detail(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import threading
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,10 +13,18 @@ import pytest
 from convnet import ops
 from convnet.config import AugmentConfig
 from convnet.data import ArrayDataset, Batch, DataError, Dataset, Loader, Statistics, statistics
-from convnet.data.augment import crop_size, draw_variation, epoch_order, normals
+from convnet.data.augment import (
+    balanced_order,
+    crop_size,
+    draw_variation,
+    epoch_order,
+    normals,
+)
 
 PLAIN = AugmentConfig()
-VARIED = AugmentConfig(crop=(6, 5), pad=1, mirror=True, colour_noise=0.1)
+VARIED = AugmentConfig(
+    crop=(6, 5), pad=1, mirror=True, colour_noise=0.1, scale=(0.5, 1.5), rotate=30.0
+)
 
 
 def dataset(count: int = 50, shape: tuple[int, int, int] = (8, 7, 3)) -> ArrayDataset:
@@ -32,7 +41,7 @@ def same(a: Batch, b: Batch) -> bool:
     names = ("images", "labels", "offsets", "mirror", "indices")
     arrays = [(getattr(a, name), getattr(b, name)) for name in names]
     if a.noise is not None or b.noise is not None:
-        arrays.append((a.noise, b.noise))
+        arrays += [(a.noise, b.noise), (a.affine, b.affine)]
     return all(np.array_equal(left, right) for left, right in arrays)
 
 
@@ -134,6 +143,29 @@ def test_noise_has_the_covariance_of_the_paper() -> None:
     np.testing.assert_allclose(np.corrcoef(along.T), np.eye(3), atol=0.02)
 
 
+def test_turns_and_sizes() -> None:
+    """Angles are even within the range, sizes in their logarithm; what else is drawn stays."""
+    config = replace(VARIED, scale=(0.5, 2.0), rotate=90.0, colour_noise=0.0)
+    drawn = draw_variation(7, 2, np.arange(20_000), (8, 7, 3), config)
+    assert drawn.affine is not None
+    size = 1 / np.sqrt(np.linalg.det(drawn.affine.astype(np.float64)))
+    angle = np.degrees(np.arctan2(drawn.affine[:, 1, 0], drawn.affine[:, 0, 0]))
+    for found, low, high in ((np.log2(size), -1, 1), (angle, -90, 90)):
+        np.testing.assert_allclose([found.min(), found.max()], [low, high], atol=0.001 * high)
+        counts, _ = np.histogram(found, 10, (low, high))
+        assert np.abs(counts - 2000).max() < 5 * np.sqrt(2000)
+    upright = draw_variation(7, 2, np.arange(20_000), (8, 7, 3), replace(config, rotate=0.0))
+    assert upright.affine is not None
+    np.testing.assert_allclose(upright.affine[:, 0, 0], 1 / size, rtol=1e-5)
+    assert not upright.affine[:, 0, 1].any()
+    plain = draw_variation(
+        7, 2, np.arange(20_000), (8, 7, 3), replace(config, scale=(1, 1), rotate=0)
+    )
+    assert plain.affine is None
+    np.testing.assert_array_equal(plain.offsets, drawn.offsets)
+    np.testing.assert_array_equal(plain.mirror, drawn.mirror)
+
+
 def test_variation_is_of_the_image_not_of_the_batch() -> None:
     stats = statistics(dataset())
     indices = np.array([4, 40, 7, 4])
@@ -160,8 +192,10 @@ def test_augment_takes_a_batch_as_it_is() -> None:
     """The operation and the loader agree on what offsets, mirror and noise mean."""
     data = dataset()
     stats = statistics(data)
-    made = Loader(data, 8, 1, VARIED, stats, train=True)
+    upright = replace(VARIED, scale=(1.0, 1.0), rotate=0.0)
+    made = Loader(data, 8, 1, upright, stats, train=True)
     batch = next(iter(made.epoch(0)))
+    assert batch.affine is None
     y = ops.augment(
         batch.images,
         batch.offsets,
@@ -226,6 +260,51 @@ def test_resuming_in_an_epoch_repeats_and_skips_nothing(train: bool) -> None:
             assert all(same(a, b) for a, b in zip(rest, whole[epoch][step:], strict=True))
     first = np.concatenate([b.indices for b in whole[0]])
     assert np.array_equal(first, np.concatenate([b.indices for b in whole[1]])) != train
+
+
+@pytest.mark.parametrize("sizes", [(97, 2, 1), (5, 5, 5), (1, 30), (7, 0, 3)], ids=str)
+def test_balanced_order(sizes: tuple[int, ...]) -> None:
+    """Every class as often, but for what does not divide; all of a small class before any again."""
+    labels = np.random.default_rng(0).permutation(np.repeat(np.arange(len(sizes)), sizes))
+    count, present = len(labels), np.flatnonzero(sizes)
+    orders = [balanced_order(3, epoch, labels) for epoch in range(40)]
+    for order in orders:
+        assert len(order) == count == len(set(order.tolist()))
+        shown = np.bincount(order % count, minlength=count)
+        each = np.bincount(labels, weights=shown, minlength=len(sizes))[present]
+        assert set(each) <= {count // len(present), -(-count // len(present))}
+        for label in present:
+            assert np.ptp(shown[labels == label]) <= 1
+        again = order[order % count == order[0] % count]
+        assert sorted(again // count) == list(range(len(again)))
+    assert len({tuple(order) for order in orders}) == len(orders)
+    assert {int(i) for order in orders for i in order % count} == set(range(count))
+    np.testing.assert_array_equal(balanced_order(3, 7, labels), orders[7])
+
+
+def test_balanced_batches() -> None:
+    """Ranks see their shares of the same batches, a resumed epoch the rest; an image that comes
+    again is varied otherwise."""
+    rare = ArrayDataset(dataset().images, np.arange(50) // 48, ["many", "few"], "numbers")
+
+    def made(**options: object) -> Loader:
+        return Loader(rare, 8, 1, VARIED, statistics(rare), train=True, balanced=True, **options)
+
+    whole = list(made().epoch(1))
+    assert all(same(a, b) for a, b in zip(made().epoch(1, 3), whole[3:], strict=True))
+    for rank in range(2):
+        half = slice(4 * rank, 4 * rank + 4)
+        for part, batch in zip(
+            made(share=lambda n, at=half: (at.start, at.stop)).epoch(1), whole, strict=True
+        ):
+            np.testing.assert_array_equal(part.indices, batch.indices[half])
+            np.testing.assert_array_equal(part.affine, batch.affine[half])
+    few = np.concatenate([batch.labels for batch in whole])
+    assert 20 <= few.sum() <= 25
+    indices = np.concatenate([batch.indices for batch in whole])
+    affine = np.concatenate([batch.affine for batch in whole])[indices == 48]
+    assert len(np.unique(affine, axis=0)) == len(affine) > 9
+    np.testing.assert_array_equal(made().order(1)[:48], indices)
 
 
 def test_seeds_differ_and_prefetch_does_not() -> None:

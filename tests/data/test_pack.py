@@ -11,6 +11,7 @@ import subprocess
 import tarfile
 import time
 import tracemalloc
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -125,6 +126,21 @@ def test_images_come_back(source: Path, result: Path, tmp_path: Path) -> None:
                 expected = read_image(source / part / file, (16, 16)).astype(int)
                 assert np.abs(found - expected).mean() <= most / 3
                 assert np.abs(found - expected).max() <= 5 * most
+
+
+@pytest.mark.parametrize("resize", ["pad", "stretch"])
+def test_the_way_images_were_resized_is_kept(source: Path, tmp_path: Path, resize: Any) -> None:
+    """A run of them has to say so, since it prepares other images in the same way."""
+    out = tmp_path / "out"
+    packed(source, out, replace(RAW, resize=resize))
+    data = {"source": "folder", "path": str(out)}
+    train, _ = open_data(DataConfig(**data, resize=resize))
+    rows = [line.split("\t") for line in (out / "train.tsv").read_text().splitlines()]
+    for index, row in enumerate(rows[:9]):
+        expected = read_image(source / "train" / row[2], (16, 16), resize=resize)
+        np.testing.assert_array_equal(train.read([index])[0], expected)
+    with pytest.raises(DataError, match=f'data.resize: expected "{resize}", as .* got "crop"'):
+        open_data(DataConfig(**data))
 
 
 def test_training_images_are_mixed_and_validation_is_in_order(result: Path) -> None:

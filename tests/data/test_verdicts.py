@@ -49,9 +49,9 @@ def looks(monkeypatch: pytest.MonkeyPatch) -> Looks:
     def count(module: object, name: str, kind: str) -> None:
         real: Callable[..., object] = getattr(module, name)
 
-        def counting(path: Path, *rest: object) -> object:
+        def counting(path: Path, *rest: object, **options: object) -> object:
             found[kind].append(path.name)
-            return real(path, *rest)
+            return real(path, *rest, **options)
 
         monkeypatch.setattr(module, name, counting)
 

@@ -80,7 +80,9 @@ def test_a_definition_for_training(tmp_path: Path) -> None:
         data + TODAY.replace('layer { name: "prob"', '#"') + end
     )
     (tmp_path / "net.caffemodel").write_bytes(caffemodel(random_weights(), False))
-    found = import_caffe(tmp_path / "train.prototxt", tmp_path / "net.caffemodel", tmp_path / "run")
+    files = (tmp_path / "train.prototxt", tmp_path / "net.caffemodel")
+    found = import_caffe(*files, tmp_path / "run", resize="stretch")
+    assert open_run(tmp_path / "run", "cpu").cfg.data.resize == "stretch"
     assert (found.cfg.data.scale, found.cfg.data.size, found.cfg.augment.crop) == (
         0.5,
         (256, 256),

@@ -15,6 +15,7 @@ import precisions
 import pytest
 import relu_vs_tanh
 import trees
+import uneven
 from cifar_files import write_binary
 from drawing import Curve, Row, curves, rows, ticks
 from parts import Part, chosen
@@ -385,6 +386,23 @@ def test_cifar10(tmp_path: Path) -> None:
 # ---- the documents ------------------------------------------------------------------------------
 
 
+def test_a_rare_class(data: Path, tmp_path: Path, capsys: Any) -> None:
+    """Few images of it are trained, all of it are tested, and the table counts what was right."""
+    given = words(data, tmp_path, "--epochs", "1", "--set", "augment.crop=[0,0]", "--rare", "3")
+    assert uneven.main([*given, "--percent", "3", "--only", "weights,balanced,today"]) == 0
+    settings, *runs = lines(tmp_path / "results.jsonl")
+    assert settings["settings"]["train"].startswith("148 pictures")  # 144 of others
+    names = ("today", "weights", "balanced")
+    assert [run["run"] for run in runs] == [f"{name}-seed{n}" for n in (1, 2) for name in names]
+    assert all(run["images"] == [4] * 10 for run in runs)
+    for run in runs:
+        assert sum(run["right"]) == pytest.approx(0.4 * (100.0 - run["test_error"]))
+    hits = ", ".join(str(run["right"][3]) for run in runs if run["run"].startswith("weights"))
+    printed = capsys.readouterr().out
+    row = next(line for line in printed.splitlines() if line.startswith("| class weights |"))
+    assert row.endswith(f"| {hits} of 4 |")
+
+
 RESULTS = sorted((ROOT / "experiments" / "results").glob("*.jsonl"))
 
 
@@ -398,6 +416,9 @@ def test_tables_of_precisions_are_those_of_the_results() -> None:
 def test_tables_in_the_documents_are_those_of_the_results(path: Path) -> None:
     text = (ROOT / "docs" / "experiments.md").read_text(encoding="utf-8")
     results = Results(path)
+    if path.name.startswith("uneven"):
+        assert uneven.table(results) in text
+        return
     study = relu_vs_tanh if path.name.startswith("relu") else ablations
     assert study.table(results) in text
     picture = ROOT / "docs" / f"{path.stem}.svg"

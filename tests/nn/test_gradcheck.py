@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+import convnet
 from convnet.layers import Conv, Dense, Dropout, MaxPool, ReLU, SoftmaxCrossEntropy
 from convnet.nn.gradcheck import gradcheck, table
 from convnet.nn.net import Net, Node
@@ -123,3 +124,33 @@ def test_frozen_parameters_are_left_out(rng):
     for param in net.params:
         param.lr_mult = 0.0
     assert gradcheck(net, *data(rng), samples=2) == []
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_class_weights(rng, tmp_path, precision):
+    """They are in the loss and in its gradient, also in a program; not in what is evaluated."""
+    weights = (0.5, 4.0, 0.0, 1.0)
+
+    def made(weights, trace=True):
+        loss = SoftmaxCrossEntropy(class_weights=weights)
+        nodes = [Node("fc", Dense(4, init="he")), Node("softmax", loss)]
+        return Net(nodes, IN_SHAPE, device="cpu", trace=trace, precision=precision)
+
+    net, eager, plain = made(weights), made(weights, trace=False), made(None)
+    x, labels = data(rng)
+    if precision == "fp32":
+        assert all(row.ok for row in gradcheck(net, x, labels))
+    assert net.gradients(x, labels) == eager.gradients(x, labels)
+    for one, other in zip(net.params, eager.params, strict=True):
+        np.testing.assert_array_equal(one.grad, other.grad)
+    losses = plain.evaluate(x, labels)[0]
+    np.testing.assert_array_equal(net.evaluate(x, labels)[0], losses)
+    np.testing.assert_allclose(
+        net.training_loss(x, labels), np.mean(losses * np.take(weights, labels)), rtol=1e-5
+    )
+    net.nodes[-1].layer.class_weights = None  # makes its programs anew
+    assert net.gradients(x, labels) == plain.gradients(x, labels)
+    eager.save(tmp_path / "net.safetensors")
+    assert convnet.load(tmp_path / "net.safetensors").nodes[-1].layer.class_weights == weights
+    with pytest.raises(ValueError, match="class_weights: expected one for each of 4 classes, got"):
+        made((1.0, 2.0))

@@ -411,6 +411,8 @@ KEPT = [
     ("augment.pad=2", "1"),
     ("augment.crop=[7, 8]", r"\[8, 8\]"),
     ("augment.mirror=true", "false"),
+    ("data.resize=pad", '"crop"'),
+    ("train.sampling=balanced", '"shuffle"'),
     ("net.layers.conv1.filters=4", "8"),
     ("net.layers.fc2.init=he", '"xavier"'),
     ("net.init=elsewhere", "not given"),
@@ -426,6 +428,10 @@ TAKEN = [
     (
         "train.precision=ffma",
         'warning: train.precision: it was "fp32", and is "ffma" now; from here on',
+    ),
+    (
+        "train.class_weights=balanced",
+        'warning: train.class_weights: it was "none", and is "balanced" now; from here on',
     ),
     ("train.epochs=4", "changed   train.epochs: it was 2, and is 4 now"),
     ("train.log_steps=5", "changed   train.log_steps: it was 3, and is 5 now"),

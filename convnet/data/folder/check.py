@@ -6,12 +6,14 @@ import math
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from convnet.data.dataset import DataError, mismatch, shown
+from convnet.data.folder import near_copies
 from convnet.data.folder.class_folders import (
     Listing,
     content_hash,
@@ -38,6 +40,8 @@ class CheckReport:
         sizes: smallest, median and largest (height, width), by the number of pixels.
         bad: (kind, file, message); kinds are those of `ImageError`.
         copies: groups of files with the same content.
+        similar: groups of files that look alike, those of the same content among them, where that
+            was asked for; None: it was not.
         copies_across_classes, copies_across_parts: how many of the groups lie in several.
         passed_over: kind -> files that are no part of the set.
     """
@@ -49,6 +53,8 @@ class CheckReport:
     copies: list[list[str]] = field(default_factory=list)
     copies_across_classes: int = 0
     copies_across_parts: int = 0
+    similar: list[list[str]] | None = None
+    similar_across_parts: int = 0
     passed_over: dict[str, int] = field(default_factory=dict)
 
     @property
@@ -77,10 +83,21 @@ class CheckReport:
         lines.append(f"exact copies of another file: {extra:,}" + self._where())
         lines += [f"  {' = '.join(group)}" for group in self.copies[:most]]
         lines += _more(len(self.copies), most)
+        if self.similar is not None:
+            lines += self._similar_lines(most)
         if self.passed_over:
             told = ", ".join(f"{count:,} {kind}" for kind, count in self.passed_over.items())
             lines.append(f"passed over: {told}")
         return "\n".join(lines)
+
+    def _similar_lines(self, most: int) -> list[str]:
+        """Near-copies: of the groups, those across the parts stand first."""
+        groups = self.similar or []
+        where = f", {self.similar_across_parts:,} in both training and validation"
+        line = f"groups of files that look alike: {len(groups):,}"
+        lines = [line + (where if self.similar_across_parts else "")]
+        lines += [f"  {' ~ '.join(group)}" for group in groups[:most]]
+        return lines + _more(len(groups), most)
 
     def _where(self) -> str:
         notes = []
@@ -105,16 +122,18 @@ def _more(count: int, most: int) -> list[str]:
     return [f"  ... and {count - most:,} more (--all lists them)"] if count > most else []
 
 
-def _check_one(path: Path) -> tuple[bytes, int, int, str, str]:
-    """In a worker: hash, height, width, and what is wrong with a file: its kind and the message."""
-    digest, height, width = b"", 0, 0
+def _check_one(similar: bool, path: Path) -> tuple[bytes, int, int, str, str, int | None]:
+    """In a worker: hash, height, width, what is wrong with a file, its kind and the message, and
+    where it is wanted and can be had the perceptual hash."""
+    digest, height, width, look = b"", 0, 0, None
     try:
         digest = content_hash(path)
         height, width = check_file(path, shown(path))
         decode(path, shown(path), _SMALL)
+        look = near_copies.perceptual_hash(path) if similar else None
     except DataError as error:
-        return digest, height, width, getattr(error, "kind", "unreadable"), str(error)
-    return digest, height, width, "", ""
+        return digest, height, width, getattr(error, "kind", "unreadable"), str(error), None
+    return digest, height, width, "", "", look
 
 
 def check(
@@ -123,8 +142,9 @@ def check(
     workers: int | None = None,
     progress: Callable[[int, int], None] = lambda done, count: None,
     warn: Callable[[str], None] = warn_plainly,
+    similar: bool = False,
 ) -> CheckReport:
-    """Decodes every image once.
+    """Decodes every image once; twice where it looks for near-copies.
 
     Args:
         root: the folder, to which files in the report are relative.
@@ -132,7 +152,12 @@ def check(
         workers: number of processes; None: one for each usable CPU, at most 16.
         progress: called with (files done, files in all).
         warn: called with a line of text when a worker died and was replaced.
+        similar: look for images that look alike, too.
+
+    Raises: ConfigError: that needs imagehash, and it is not installed.
     """
+    if similar:
+        near_copies.require("--similar")
     report = CheckReport(shown(root))
     places = [
         (part, listing, index)
@@ -143,9 +168,12 @@ def check(
     sizes: list[tuple[int, int]] = []
     digests: list[bytes] = []
     paths = (listing.path(index) for _, listing, index in places)
-    for name, result in zip(names, each(_check_one, paths, workers, warn), strict=True):
-        digest, height, width, kind, message = result
+    looks: list[int | None] = []
+    task = partial(_check_one, similar)
+    for name, result in zip(names, each(task, paths, workers, warn), strict=True):
+        digest, height, width, kind, message, look = result
         digests.append(digest)
+        looks.append(look)
         if kind:
             report.bad.append((kind, name, message))
         else:
@@ -162,8 +190,22 @@ def check(
     for part, listing in parts.items():
         counts = np.bincount(listing.labels, minlength=len(listing.classes))
         report.classes[part] = dict(zip(listing.classes, counts.tolist(), strict=True))
+    if similar:
+        _find_similar(report, looks, names, [part for part, _, _ in places])
     report.passed_over = passed_over(parts.values())
     return report
+
+
+def _find_similar(
+    report: CheckReport, looks: list[int | None], names: list[str], parts: list[str]
+) -> None:
+    """Puts the groups of near-copies into the report, those across the parts first."""
+    rows = [row for row, look in enumerate(looks) if look is not None]
+    hashes = np.array([looks[row] for row in rows], np.uint64)
+    groups = [[rows[at] for at in group] for group in near_copies.near_groups(hashes)]
+    groups.sort(key=lambda group: len({parts[row] for row in group}) == 1)
+    report.similar = [[names[row] for row in group] for group in groups]
+    report.similar_across_parts = sum(len({parts[row] for row in group}) > 1 for group in groups)
 
 
 def _name(path: Path, root: Path) -> str:

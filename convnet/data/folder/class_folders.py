@@ -216,7 +216,8 @@ def split_by_content(
         listing: what to split.
         fraction: the share to hold out, above 0 and below 1.
         threads: how many threads hash; 0: one per usable CPU.
-        hashes: of the files, where they are known.
+        hashes: of the content of each file, where they are known; equal for what is to count as
+            copies of one image.
 
     Returns:
         Training, validation, and how many files are copies of an earlier one.

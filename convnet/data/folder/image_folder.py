@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from convnet.data.dataset import DataError, Images, expanded, mismatch, shown
+from convnet.data.folder import near_copies
 from convnet.data.folder.class_folders import (
     Listing,
     passed_over,
@@ -26,7 +27,7 @@ from convnet.data.folder.inspection import Inspection
 from convnet.data.folder.known_sums import read_sums, write_sums
 from convnet.data.folder.trees import find_listings
 from convnet.data.folder.verdicts import Verdicts
-from convnet.data.image import ImageError, decode
+from convnet.data.image import ImageError, Resize, decode
 from convnet.data.sums import Sums
 from convnet.data.workers.decoded import CACHE_BYTES, DecodedDataset
 
@@ -41,9 +42,10 @@ WAY_OUT = "--set data.bad_files=skip leaves bad files out"
 
 @dataclass(frozen=True)
 class FolderDecoder:
-    """Decodes the file at a path to a (height, width)."""
+    """Decodes the file at a path to a (height, width), as `decode` does."""
 
     size: tuple[int, int]
+    resize: Resize = "crop"
 
     def __call__(self, item: str) -> Images:
         try:
@@ -54,7 +56,7 @@ class FolderDecoder:
     def decoded(self, item: str) -> Images:
         """The same, where bad files are no dead end."""
         path = Path(item)
-        return decode(path, shown(path), self.size)
+        return decode(path, shown(path), self.size, resize=self.resize)
 
 
 class FolderDataset(DecodedDataset):
@@ -66,6 +68,7 @@ class FolderDataset(DecodedDataset):
         description: one line saying what this is and where it comes from.
         keep: keep decoded images in memory (N * H * W * 3 bytes).
         threads: how many threads decode; 0: one per CPU this process may use.
+        resize: how images get their size, as for `decode`.
     """
 
     def __init__(
@@ -75,11 +78,12 @@ class FolderDataset(DecodedDataset):
         description: str = "",
         keep: bool = False,
         threads: int = 0,
+        resize: Resize = "crop",
     ) -> None:
         self.listing = listing
         description = description or f"images in {shown(listing.root)}"
         shape = (size[0], size[1], 3)
-        decoder = FolderDecoder(size)
+        decoder = FolderDecoder(size, resize)
         super().__init__(
             listing.labels, listing.classes, shape, description, decoder, keep, threads
         )
@@ -103,6 +107,8 @@ def open_folder(
     val_fraction: float = 0.1,
     *,
     bad_files: BadFiles = "error",
+    resize: Resize = "crop",
+    copies: Literal["same", "similar"] = "same",
     threads: int = 0,
     cache_bytes: int = CACHE_BYTES,
     training: bool = True,
@@ -119,6 +125,8 @@ def open_folder(
         bad_files: "error": an image that is damaged, empty or too large is an error that names it.
             "skip": every image is decoded once now, and those that cannot be are left out. What an
             earlier run has found of files that have not changed since is not looked at again.
+        resize: how images get their size, as for `decode`.
+        copies: "similar": images that look alike, too, are on the same side of the split.
         threads: how many threads check and decode; 0: one per usable CPU.
         cache_bytes: images are kept decoded in memory if all of them take no more than this.
         training: whether the training images are wanted; if not, they are not checked where the
@@ -137,13 +145,15 @@ def open_folder(
     images = sum(len(part.files) for part in parts.values())
     fits = min(size) > 0 and images * size[0] * size[1] * 3 <= cache_bytes
     checked = {name: part for name, part in parts.items() if training or name != "train"}
-    copies = 0
+    repeated, kind = 0, "exact copies"
     try:
-        size, good, bad = _check_files(inspection, checked, size, bad_files, fits)
+        size, good, bad = _check_files(inspection, checked, size, bad_files, fits, resize)
         parts |= good
         if "all" in parts:
             hashes = inspection.hashes(parts["all"].paths)
-            train, val, copies = split_by_content(parts["all"], val_fraction, threads, hashes)
+            if copies == "similar":
+                hashes, kind = _joined(hashes, parts["all"], threads), "copies and near-copies"
+            train, val, repeated = split_by_content(parts["all"], val_fraction, threads, hashes)
             how = "held out by content"
         else:
             train, val = parts["train"], parts["val"]
@@ -152,8 +162,8 @@ def open_folder(
     finally:
         inspection.known.save()
     notes = [f"{len(train.classes)} classes at {size[0]}x{size[1]}"]
-    if copies:
-        notes.append(f"{copies:,} exact copies, none on the other side of the split")
+    if repeated:
+        notes.append(f"{repeated:,} {kind}, none on the other side of the split")
     if bad:
         notes.append(f"{len(bad):,} bad files left out, the first {bad[0]}")
     if left_out:
@@ -163,10 +173,17 @@ def open_folder(
     sets = []
     for part, what in ((train, "training images"), (val, f"validation images ({how})")):
         text = "; ".join([f"images in {shown(root)}: {len(part.files):,} {what}", *notes])
-        sets.append(FolderDataset(part, size, text, keep, threads))
+        sets.append(FolderDataset(part, size, text, keep, threads, resize))
         if keep:
             sets[-1].keep_decoded(inspection.pixels)
     return sets[0], sets[1]
+
+
+def _joined(hashes: list[bytes], listing: Listing, threads: int) -> list[bytes]:
+    """Hashes of contents in which images that look alike have the same."""
+    near_copies.require('data.copies="similar"')
+    looks = near_copies.hashes_of(listing.paths, threads)
+    return near_copies.as_one_file(hashes, near_copies.near_groups(looks))
 
 
 def _check_files(
@@ -175,13 +192,14 @@ def _check_files(
     size: tuple[int, int],
     bad_files: str,
     keep: bool,
+    resize: Resize,
 ) -> tuple[tuple[int, int], dict[str, Listing], list[str]]:
     """Checks every file; returns the size to use, the parts without the bad files, and these."""
     checked: dict[str, Listing] = {}
     sizes: dict[tuple[int, int], str] = {}
     bad: list[tuple[str, str]] = []
     target = size if min(size) > 0 else (8, 8)
-    decoder = FolderDecoder(target).decoded if bad_files == "skip" else None
+    decoder = FolderDecoder(target, resize).decoded if bad_files == "skip" else None
     for part, listing in parts.items():
         good: list[int] = []
         for index, verdict in enumerate(inspection.check(listing.paths, decoder, keep)):

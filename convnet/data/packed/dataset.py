@@ -24,7 +24,7 @@ import numpy.typing as npt
 from convnet.common.reading import map_npy, open_handle
 from convnet.data.dataset import DataError, Images, check_labels, mismatch, readable, shown
 from convnet.data.folder.class_folders import content_hash
-from convnet.data.image import decode
+from convnet.data.image import Resize, decode
 from convnet.data.packed.manifest import PARTS, SUFFIXES, Part, read_manifest
 from convnet.data.packed.sums import read_sums
 from convnet.data.sums import Sums
@@ -53,6 +53,7 @@ class PackedDecoder:
     Attributes:
         stored: (height, width) of the packed images.
         size: (height, width) wanted.
+        resize: how images get it, as for `decode`.
     """
 
     root: Path
@@ -60,6 +61,7 @@ class PackedDecoder:
     encoding: str
     stored: tuple[int, int]
     size: tuple[int, int]
+    resize: Resize = "crop"
     _files: dict[int, int] = field(default_factory=dict, repr=False, compare=False)
 
     def __call__(self, item: Item) -> Images:
@@ -72,7 +74,7 @@ class PackedDecoder:
             head = ppm_head(self.stored)
             if content.startswith(head) and len(content) == len(head) + 3 * np.prod(self.stored):
                 return np.frombuffer(content, np.uint8, offset=len(head)).reshape(*self.stored, 3)
-        return decode(io.BytesIO(content), name, self.size)
+        return decode(io.BytesIO(content), name, self.size, resize=self.resize)
 
     def bytes_of(self, item: Item, name: str) -> bytes:
         """The encoded image.
@@ -167,6 +169,7 @@ def open_packed(
     root: Path,
     size: tuple[int, int] = (0, 0),
     *,
+    resize: Resize | None = None,
     threads: int = 0,
     cache_bytes: int = CACHE_BYTES,
 ) -> tuple[PackedDataset, PackedDataset]:
@@ -176,6 +179,7 @@ def open_packed(
         root: the folder.
         size: (height, width) of the images; (0, 0): as they are packed. Others are scaled from
             there when they are read.
+        resize: how the images got their size when they were packed; None: however that was.
         threads: how many threads decode; 0: one per usable CPU.
         cache_bytes: images are kept decoded in memory if all of them take no more than this.
 
@@ -183,6 +187,9 @@ def open_packed(
         DataError: files that are missing, damaged or shorter than they were.
     """
     manifest = read_manifest(root)
+    if resize not in (None, manifest.resize):
+        expected = f'"{manifest.resize}", as {shown(root)} was packed'
+        raise mismatch("data.resize", expected, f'"{resize}"')
     if min(size) < 1:
         if max(size) != 0:
             raise mismatch("data.size", "a height and a width, or [0, 0]", list(size))
@@ -201,7 +208,7 @@ def open_packed(
             f"packed images in {shown(root)}: {len(indices[part]):,} {what} images;"
             f" {len(manifest.classes)} classes at {height}x{width}{scaled}{note}"
         )
-        decoder = PackedDecoder(root, part, manifest.encoding, manifest.size, size)
+        decoder = PackedDecoder(root, part, manifest.encoding, manifest.size, size, manifest.resize)
         found.append(PackedDataset(decoder, indices[part], manifest.classes, text, keep, threads))
     return found[0], found[1]
 

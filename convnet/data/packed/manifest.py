@@ -17,7 +17,7 @@ from typing import Any, Literal
 from convnet.common.reading import JSON, parse_json, read_bytes
 from convnet.common.typecheck import MismatchError, convert
 from convnet.data.dataset import DataError, mismatch, readable, shown
-from convnet.data.image import MAX_PIXELS
+from convnet.data.image import MAX_PIXELS, Resize
 
 MANIFEST = "packed.json"
 # The words of files stay, whatever the things are called since.
@@ -54,6 +54,7 @@ class Manifest:
         encoding: "jpeg" or "raw".
         classes: the name of each class.
         parts: "train" and "val" -> what each holds.
+        resize: how the images got their size; see `convnet.data.image.decode`.
         digest: checksum of the file; stored statistics name it, to say which images they are of.
         complete: whether labels and classes have checksums (from version 2 on).
     """
@@ -64,6 +65,7 @@ class Manifest:
     parts: dict[str, Part]
     digest: str
     complete: bool
+    resize: Resize = "crop"
 
 
 def digest_of(content: bytes) -> str:
@@ -109,12 +111,13 @@ def read_manifest(root: Path) -> Manifest:
     try:
         size = _field(said, "size", tuple[int, int], _is_size)
         encoding = _field(said, "encoding", Literal["jpeg", "raw"])
+        resize = _field({"resize": "crop", **said}, "resize", Resize)
         classes = _field(said, "classes", tuple[str, ...])
         parts = _field(said, "parts", dict)
         found = {part: _part(_field(parts, part, dict), version) for part in PARTS}
     except ValueError as error:
         raise mismatch(path, "a whole description", f"a damaged one ({error})") from None
-    return Manifest(size, encoding, classes, found, digest_of(content), version > 1)
+    return Manifest(size, encoding, classes, found, digest_of(content), version > 1, resize)
 
 
 def _part(said: dict[str, Any], version: int) -> Part:

@@ -26,7 +26,7 @@ from convnet.common.files import replace
 from convnet.data.augment import epoch_order
 from convnet.data.dataset import DataError, mismatch, shown
 from convnet.data.folder.class_folders import Listing, content_hash, groups_of_copies
-from convnet.data.image import decode
+from convnet.data.image import Resize, decode
 from convnet.data.packed.dataset import INDEX, member_name, ppm_head
 from convnet.data.packed.manifest import VERSION, digest_of
 from convnet.data.packed.shards import NOTES, Output
@@ -40,7 +40,8 @@ class PackSettings:
     """How images are packed.
 
     Attributes:
-        size: (height, width); the shorter side is scaled to cover it, and the centre cut out.
+        size: (height, width).
+        resize: how images get it, as for `convnet.data.image.decode`.
         encoding: "jpeg", or "raw": uncompressed PPM, exact, about five times as large, and read
             without decoding.
         quality: quality of the JPEG files, 1 to 100.
@@ -53,6 +54,12 @@ class PackSettings:
     quality: int = 95
     shard: int = 2000
     bad_files: Literal["error", "skip"] = "error"
+    resize: Resize = field(default="crop", repr=False)  # which `_digest` adds
+
+    @property
+    def notes(self) -> dict[str, str]:
+        """What packed.json says besides; nothing, as before, of images that were cropped."""
+        return {} if self.resize == "crop" else {"resize": self.resize}
 
 
 @dataclass
@@ -86,7 +93,8 @@ def _packed(settings: PackSettings, path: Path) -> tuple[str, bytes, str]:
     name, digest = shown(path), ""
     try:
         digest = content_hash(path).hex()
-        return digest, encode(decode(path, name, settings.size), settings), ""
+        pixels = decode(path, name, settings.size, resize=settings.resize)
+        return digest, encode(pixels, settings), ""
     except DataError as error:
         if settings.bad_files == "error":
             raise
@@ -171,7 +179,8 @@ def pack(
 
 def _digest(settings: PackSettings, *listings: Listing) -> str:
     """Of everything that decides what comes out, but for the content of the files."""
-    digest = hashlib.blake2b(repr((VERSION, NOTES, settings)).encode(), digest_size=16)
+    said = (VERSION, NOTES, settings, *settings.notes.values())
+    digest = hashlib.blake2b(repr(said).encode(), digest_size=16)
     for listing in listings:
         digest.update(repr((listing.classes, len(listing.files))).encode())
         digest.update(np.ascontiguousarray(listing.labels).tobytes())
@@ -215,6 +224,7 @@ def _finish(
     output.finish(
         {
             "size": list(settings.size),
+            **settings.notes,
             "encoding": settings.encoding,
             "quality": settings.quality if settings.encoding == "jpeg" else None,
             "classes": list(listings["train"].classes),

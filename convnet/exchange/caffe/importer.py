@@ -6,6 +6,7 @@ are those of the same name. Caffe's images are BGR, so that the filters over the
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import os
 from collections.abc import Sequence
@@ -15,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from convnet.config import Config, load_config
+from convnet.data.image import Resize
 from convnet.exchange.caffe.blobs import read_caffemodel, read_mean
 from convnet.exchange.caffe.layers import Graph, add_layer, is_for_training
 from convnet.exchange.caffe.prototxt import Block, read_prototxt
@@ -39,6 +41,7 @@ def import_caffe(
     size: int = 0,
     order: str = "BGR",
     classes: str = "",
+    resize: Resize = "crop",
 ) -> Imported:
     """Reads a net of Caffe and writes a run with its weights.
 
@@ -54,6 +57,7 @@ def import_caffe(
             or the net's own where that is larger.
         order: "BGR" or "RGB", that of the net's channels.
         classes: a file with the names of the classes, a line each.
+        resize: how images get their size: "crop", "pad", or "stretch", as Caffe's own tools do.
 
     Raises:
         ExchangeError: naming the file, and the layer and both shapes where a weight does not fit.
@@ -67,7 +71,7 @@ def import_caffe(
     image, notes = _mean(transforms, mean, in_shape[2], order)
     factor = scale or next((each.one("scale", 1.0) for each in transforms if each.items), 1.0)
     cfg, preprocessing = _config(net_text, graph, in_shape, image, factor, size)
-    cfg = preprocessing.applied(cfg, in_shape[2])
+    cfg = dataclasses.replace(preprocessing, resize=resize).applied(cfg, in_shape[2])
     net = build_net(cfg, (*preprocessing.size, in_shape[2]), None, "cpu", sizes_only=True)
     weights = {}
     for node in weighted(net):
