@@ -30,7 +30,7 @@ from convnet.layers.graph import consumers
 from convnet.layers.layer import Array, Gradients, Layer
 from convnet.layers.parametric import ParametricLayer
 from convnet.nn.input_gradient import in_test_mode, input_gradient
-from convnet.nn.net import Net
+from convnet.nn.net import Net, on_one_device
 
 STRONGEST = 9  # images of a unit
 _TILE = 58  # pixels of one of them
@@ -80,14 +80,14 @@ def deconvolve(net: Net, x: Array, node: str, dy: Array) -> Vectors:
     """Runs a net backwards from a node, by the rules above.
 
     Args:
-        net: on one device.
+        net: a trained net.
         x: float32 [N, *in_shape], which images the places of maxima are of.
         node: where it begins.
         dy: float32 [N, *output]: the activations that are followed; others are 0.
 
     Returns: float32 [N, *in_shape].
     """
-    return input_gradient(net, x, None, node, dy, _AT_A_TIME, _backwards)
+    return input_gradient(on_one_device(net), x, None, node, dy, _AT_A_TIME, _backwards)
 
 
 # ---- what excites a unit -------------------------------------------------------------------------

@@ -34,9 +34,7 @@ def input_gradient(
     batch: int,
     stand_in: StandIn | None = None,
 ) -> np.ndarray:
-    """As `Net.input_gradient`; `stand_in`: what is run in place of a layer."""
-    if net.partition is not None:
-        raise ValueError("input_gradient: expected a net on one device, got one on several")
+    """As `Net.input_gradient`, on one device; `stand_in`: what is run in place of a layer."""
     if (labels is None) == (node is None) or (node is None) is not (dy is None):
         raise ValueError("input_gradient: expected labels, or node and dy")
     stand_in = stand_in or in_test_mode

@@ -237,13 +237,14 @@ class Net(Steps):
             dy: float32 [N, *output], what each number of its output y is multiplied by.
             batch: how many samples are run at a time, which bounds the memory.
 
-        Returns: float32 [N, *in_shape] on the host.
+        Returns: float32 [N, *in_shape] on the host. Of a net over two devices, it is that of a copy
+            on the first of them, which has to have room for it.
 
-        Raises: ValueError: something does not fit, or the net is on two devices.
+        Raises: ValueError: something does not fit.
 
         Source: Simonyan, Vedaldi, Zisserman, "Deep inside convolutional networks", 2013, section 3.
         """
-        return input_gradient(self, x, labels, node, dy, batch)
+        return input_gradient(on_one_device(self), x, labels, node, dy, batch)
 
     @_on_own_backend
     def training_loss(self, x: Array, labels: Array) -> float:
@@ -474,6 +475,14 @@ class Net(Steps):
             self.forget_divergence()
         weights.load(self.splits, {key: state[key] for key in state if key not in problems})
         return list(problems.values())
+
+
+def on_one_device(net: Net) -> Net:
+    """The net itself; of one over two devices, a copy on the first of them."""
+    if net.partition is None:
+        return net
+    make, (nodes, options, facts) = net.__reduce__()
+    return make(nodes, {**options, "devices": options["devices"][:1]}, facts)
 
 
 def remade(nodes: Sequence[NodeTable], options: Mapping[str, Any], facts: Mapping[str, Any]) -> Net:

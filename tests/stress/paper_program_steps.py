@@ -3,15 +3,18 @@
     git clone https://github.com/computerhistory/AlexNet-Source-Code
     python tests/stress/paper_program_steps.py AlexNet-Source-Code/layers [--batch 128] [--steps 2]
 
-All three start from the same weights and see the same images, drawn at random, without dropout. The
+All start from the same weights and see the same images, drawn at random, without dropout. The
 second is what the definition says, written by hand with both towers as groups: its losses are those
-of the imported net but for rounding. The preset is the net as the paper prints it.
+of the imported net but for rounding. The preset is the net as the paper prints it; the third is the
+imported net after the three changes that make it that, and its losses are the preset's.
 """
 
 from __future__ import annotations
 
 import argparse
+import copy
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -44,20 +47,43 @@ def main() -> None:
     x = coarse.repeat(16, axis=1).repeat(16, axis=2)
     labels = rng.integers(0, 1000, arguments.batch)
     net = net_of(load_config(table), "cpu")
-    state = joined(net.state())
+    towers = {name: np.array(array) for name, array in net.state().items()}
+    state = joined(towers)
     preset = load_config("alexnet", ["net.options.dropout=0"])
     makers = {
         "layers-145, imported": lambda: net,
         "the same, one tower of groups": lambda: one_tower(norm),
+        "layers-145, as the paper prints it": lambda: net_of(load_config(as_printed(table)), "cpu"),
         "preset alexnet": lambda: net_of(preset, "cpu"),
     }
     for name, make in makers.items():
         made = make()
         if made is not net:
-            made.load_state(state)
+            made.load_state(towers if "conv1a.w" in made.state() else state)
         sgd = SGD(made.params, lr=0.01, momentum=0.9, weight_decay=0.0005)
         losses = [made.train_step(x, labels, sgd) for _ in range(arguments.steps)]
         print(f"{name}: {', '.join(f'{loss:.6f}' for loss in losses)}", flush=True)
+
+
+def as_printed(table: dict[str, Any]) -> dict[str, Any]:
+    """The imported net with a ReLU before its first norm, not after; norms of the sum, not of the
+    mean; and no norm within maps."""
+    layers = []
+    for layer in copy.deepcopy(table["net"]["layers"]):
+        name, tower = layer["name"], layer["name"][-1]
+        if layer["type"] == "rnorm" or name in ("pool1a_neuron", "pool1b_neuron"):
+            continue
+        if layer["type"] == "lrn":
+            layer["alpha_mode"] = "sum"
+        if name.startswith("rnorm1"):
+            layers.append({"name": f"relu1{tower}", "type": "relu", "inputs": [f"conv1{tower}"]})
+            layer["inputs"] = [f"relu1{tower}"]
+        if name.startswith("pool2"):
+            layer["inputs"] = [f"rnorm2{tower}"]
+        if name.startswith("conv2") and layer["type"] == "conv":
+            layer["inputs"] = [f"pool1{tower}"]
+        layers.append(layer)
+    return {**table, "net": {**table["net"], "layers": layers}}
 
 
 def one_tower(norm: dict[str, object]) -> Net:
