@@ -89,8 +89,10 @@ def chart(rows: list[dict[str, Any]], machine: Limits, device: str) -> tuple[Any
 
 
 def _labels(figure: Any, axes: Any, rows: Sequence[dict[str, Any]]) -> list[Any]:
-    """The names of layers beside their points, moved up or down until none covers another."""
+    """The names of layers beside their points, moved up or down until none covers another, in white
+    outlines that keep lines from running through them."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.patheffects import withStroke
     from matplotlib.text import Text
 
     canvas = FigureCanvasAgg(figure)
@@ -109,6 +111,7 @@ def _labels(figure: Any, axes: Any, rows: Sequence[dict[str, Any]]) -> list[Any]
             text.update_positions(canvas.get_renderer())
             box = Text.get_window_extent(text)  # without its line
             if not any(box.overlaps(other) for other in boxes):
+                text.set_path_effects([withStroke(linewidth=2.5, foreground="white")])
                 placed.append(text)
                 boxes.append(box)
                 break
