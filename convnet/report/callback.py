@@ -32,7 +32,7 @@ class ReportWriter(Callback):
         folder, warn = run.folder.path, run.reporter.warn
         try:
             sets = run.parts.train, run.parts.validation
-            path, _ = write_report(folder, data=sets, device=run.net.device, warn=warn)
+            path, _ = write_report(folder, data=sets, device=run.net.device, warn=warn, over=True)
         except Exception as error:
             warn(f"report: not written: {str(error) or type(error).__name__}")
         else:

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from convnet.interpret.curves import thinned
-from convnet.report.markup import Markup, cut, element, joined
+from convnet.report.markup import Markup, cut, element, joined, width_of
 
 _WIDTH, _HEIGHT = 360, 240
 _LEFT, _RIGHT, _TOP, _BOTTOM = 42, 10, 10, 38  # around the area of a chart
@@ -47,11 +47,11 @@ def line_chart(title: str, lines: Sequence[Line], unit: str, log: bool = False) 
         title: with the unit of y.
         lines: points that are not finite are left out.
         unit: of x.
-        log: a logarithmic y axis, where all values allow it.
+        log: a logarithmic y axis, where the values are positive and differ.
     """
     lines = [_finite(line) for line in lines]
     values = [value for line in lines for value in line.y]
-    log = log and bool(values) and min(values) > 0
+    log = log and bool(values) and 0 < min(values) < max(values)
     y = _Axis.of(_capped(lines), _HEIGHT - _BOTTOM, _TOP, log, zero=not log)
     ends = [value for line in lines for value in line.x]
     x = _Axis.of([0.0, *ends], _LEFT, _WIDTH - _RIGHT, False, whole=True)
@@ -202,7 +202,7 @@ def number(value: float) -> str:
 CELLS = 40  # classes up to which the matrix is drawn cell by cell, with names
 _FIGURES = 20  # classes up to which the cells have figures in them
 _LETTER = 7.4  # pixels of a letter of these names, at most
-_NAME = 16  # characters of a name beside the matrix
+_NAME = 18  # the width of a name beside the matrix, in letters
 
 
 def confusion_cells(confusion: npt.NDArray[np.int64], classes: Sequence[str]) -> Markup:
@@ -215,9 +215,11 @@ def confusion_cells(confusion: npt.NDArray[np.int64], classes: Sequence[str]) ->
     names = [cut(name, _NAME) for name in classes]
     count = len(names)
     cell = max(30, 200 // count) if count <= 12 else 24 if count <= _FIGURES else 15
-    longest = max(map(_width, names))
+    longest = max(map(width_of, names))
     left, top = 12 + _LETTER * longest, 16 + _LETTER * longest * 0.75
-    right = 24 + _LETTER * _width(names[-1]) * 0.62  # a slanted name reaches beyond the last column
+    right = (
+        24 + _LETTER * width_of(names[-1]) * 0.62
+    )  # a slanted name reaches beyond the last column
     share = 100.0 * confusion / np.maximum(confusion.sum(axis=1, keepdims=True), 1)
     drawn: list[Markup] = []
     for i, name in enumerate(names):
@@ -237,11 +239,6 @@ def confusion_cells(confusion: npt.NDArray[np.int64], classes: Sequence[str]) ->
     label = "confusion matrix: rows are classes of images, columns what they are taken for"
     svg = element("svg", *drawn, viewBox=box, role="img", aria_label=label, width=round(width))
     return element("div", svg, class_="matrix")
-
-
-def _width(name: str) -> float:
-    """The width of a name, in Latin letters; East Asian ones are wider."""
-    return sum(1.75 if ord(char) > 0x2E7F else 1.0 for char in name)
 
 
 def _named(x: float, y: float, name: str) -> Markup:

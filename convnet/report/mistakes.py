@@ -10,7 +10,7 @@ import numpy as np
 
 from convnet.report import charts
 from convnet.report.images import picture
-from convnet.report.markup import Markup, cut, element, name_of
+from convnet.report.markup import Markup, cut, element, line_of, name_of
 from convnet.report.measured import Measured, Sample
 from convnet.report.sections import per_cent, section
 from convnet.report.story import Story
@@ -59,7 +59,7 @@ def _card(sample: Sample) -> Markup:
     bars = [
         element(
             "li",
-            name_of(name, 40),
+            line_of(name),
             element("data", per_cent(chance), value=f"{chance:.4f}"),
             class_="right" if name == sample.label else None,
             style=f"--share:{chance:.4f}",
@@ -69,9 +69,9 @@ def _card(sample: Sample) -> Markup:
     verdict, mark = ("right", "✓") if sample.right else ("wrong", "✗")
     caption = element(
         "figcaption",
-        name_of(sample.label, 40, "b"),
+        name_of(sample.label, 24, "b"),
         element("span", mark, class_=f"verdict {verdict}", role="img", aria_label=verdict),
-        name_of(sample.name, 36, "small"),
+        line_of(sample.name, "small"),
     )
     image = element(
         "div", picture(sample.pixels, f"an image of {cut(sample.label)}"), class_="frame"

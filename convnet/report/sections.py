@@ -10,7 +10,7 @@ from convnet.layers.graph import INPUT
 from convnet.report import charts
 from convnet.report.charts import Line
 from convnet.report.images import filter_pictures, picture
-from convnet.report.markup import Markup, cut, element, name_of
+from convnet.report.markup import Markup, cut, element, line_of
 from convnet.report.story import FIVE, Story
 
 _FILTERS = 256  # that are shown, at most
@@ -93,13 +93,13 @@ def neighbours(story: Story) -> Markup | None:
             element(
                 "figure",
                 picture(query.pixels, "query"),
-                name_of(query.label, 24, "figcaption"),
+                line_of(query.label, "figcaption"),
                 class_="query",
             )
         ]
         for other in others:
             kind = "same" if other.same else "other"
-            caption = name_of(other.label, 24, "figcaption")
+            caption = line_of(other.label, "figcaption")
             cells.append(
                 element("figure", picture(other.pixels, cut(other.label)), caption, class_=kind)
             )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -21,6 +22,7 @@ def write_report(
     data: Data = None,
     device: str | None = None,
     warn: Callable[[str], None] = as_warning,
+    over: bool = False,
 ) -> tuple[Path, int]:
     """Writes what a run was, and what came of it, as one HTML file that needs nothing else.
 
@@ -34,6 +36,7 @@ def write_report(
         data: a path, or (training set, validation set); None takes the data of the run.
         device: as for `convnet.train`; None is "auto".
         warn: called with a line of text where a part of the page has to be left out.
+        over: whether its training is known to be over, though its process holds the folder still.
 
     Returns: the file, and its size in bytes.
 
@@ -42,6 +45,8 @@ def write_report(
         DeviceError: no such device. OSError: the file cannot be written.
     """
     path = Path(out) if out is not None else Path(run) / REPORT
-    content = page(gather(run, data, device, warn)).encode(errors="backslashreplace")
+    story = gather(run, data, device, warn)
+    story = dataclasses.replace(story, running=story.running and not over)
+    content = page(story).encode(errors="backslashreplace")
     replace(path, content)
     return path, len(content)

@@ -40,6 +40,12 @@ addEventListener("load", () => setTimeout(() => {
   const scrolls = (e) => e && (clips(e) || scrolls(e.parentElement));
   const wide = [...document.body.querySelectorAll("*")].filter(
     (e) => e.getBoundingClientRect().right > width + 1 && !scrolls(e.parentElement));
+  const ends = [...document.querySelectorAll(".line span:last-child")].filter((e) => {
+    const box = e.parentElement.getBoundingClientRect();
+    return e.getBoundingClientRect().right > box.right + 1 || e.scrollWidth > e.clientWidth + 1;
+  });
+  const twice = [...document.querySelectorAll(".card b")].filter(
+    (e) => e.textContent.includes("…") && e.scrollHeight > e.clientHeight + 2);
   const chart = document.querySelector(".chart svg");
   const box = chart.getBoundingClientRect();
   const place = {clientX: box.right - 12, clientY: box.top + 9};
@@ -48,6 +54,8 @@ addEventListener("load", () => setTimeout(() => {
   const facts = {
     width,
     wide: wide.map((e) => e.tagName + "." + e.className),
+    lines: document.querySelectorAll(".line").length,
+    cut: ends.concat(twice).map((e) => e.textContent),
     loaded: performance.getEntriesByType("resource").map((e) => e.name).filter(
       (name) => !name.startsWith("data:")),
     broken: [...document.images].filter((i) => i.loading !== "lazy" && !i.naturalWidth).length,
@@ -103,6 +111,8 @@ def test_it_is_laid_out(page: Path, tmp_path: Path, width: int, dark: bool) -> N
     facts = json.loads(html.unescape(re.findall("<title>(.*?)</title>", out)[0]))
     assert facts["width"] == width
     assert facts["wide"] == []
+    assert facts["lines"] > 0
+    assert facts["cut"] == []  # the ends of names are seen, and no name is shortened twice
     assert facts["loaded"] == []
     assert facts["broken"] == 0
     assert facts["said"].startswith("epoch 2: training ")

@@ -22,7 +22,7 @@ from convnet.cli.main import main
 from convnet.config import load_config
 from convnet.evaluation.metrics import Metrics
 from convnet.report import charts, follow
-from convnet.report.markup import element
+from convnet.report.markup import cut, element, line_of
 from convnet.report.measured import Measured
 from convnet.report.mistakes import confusion
 from convnet.report.story import Story, gather, repeating, without_paths
@@ -91,6 +91,8 @@ def test_the_page_comes_with_the_run(run: Path) -> None:
     assert page.count("rect") == 100
     assert page.count("rect", class_="none") == int((matrix == 0).sum())
     assert "largest" not in page.text
+    assert "training run" in page.text  # though the process that wrote it held the folder still
+    assert "still learning" not in page.text
     assert f"report    {run / 'report.html'}" in (run / "log.txt").read_text()
 
 
@@ -136,6 +138,32 @@ def test_names_are_text(named_run: Path, tmp_path: Path, monkeypatch: Any) -> No
 )
 def test_text_is_escaped(text: str, shown: str) -> None:
     assert element("p", text, title=text) == f'<p title="{shown}">{shown}</p>'
+
+
+def test_long_names_are_shortened_once() -> None:
+    """In their middle, and never again by the browser: East Asian letters are wider."""
+    assert cut("Ankle boot", 10) == "Ankle boot"
+    assert cut("n00000298 a class <b>298", 12) == "n00000…b>298"
+    assert cut("飛行機と非常に長い名前", 12) == "飛行機…名前"
+    assert cut("猫" * 1000, 24) == "猫" * 6 + "…" + "猫" * 6
+    assert line_of("Ankle boot") == '<span dir="auto">Ankle boot</span>'
+    page = Reader(line_of(f"{EVIL} number 298"))
+    assert page.words == [f"{EVIL} numb", "er 298"]
+    assert page.elements[0][1]["title"] == f"{EVIL} number 298"
+
+
+def test_a_rate_that_never_changes_has_an_axis() -> None:
+    chart = Reader(
+        charts.line_chart("rate", [charts.Line("", [1, 2], [0.01, 0.01], "rate")], "epoch", True)
+    )
+    assert chart.words[1:6] == ["0", "0.005", "0.01", "0", "1"]
+    places = [
+        float(point.split(",")[1])
+        for _, given in chart.elements
+        if "points" in given
+        for point in str(given["points"]).split()
+    ]
+    assert places == [10.0, 10.0]
 
 
 @pytest.mark.parametrize("classes", [2, 60, 1000])
