@@ -230,3 +230,14 @@ def test_every_public_name_has_its_place_in_the_reference() -> None:
         if not {name, package, module, f"{name}.{member}"} & places:
             missing.append(name)
     assert missing == []
+
+
+# ---- the README ----------------------------------------------------------------------------------
+
+
+def test_readme_shows_a_picture_and_then_the_two_commands() -> None:
+    text = PAGES["README.md"]
+    pictures = re.findall(r"^!\[[^]]+\]\(([^)]+)\)", text, re.MULTILINE)
+    assert (ROOT / pictures[0]).is_file()
+    places = [text.index(part) for part in (pictures[0], "<!-- train -->", "<!-- test -->", "\n- ")]
+    assert places == sorted(places)
