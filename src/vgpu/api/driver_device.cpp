@@ -1,7 +1,6 @@
 // The driver API: start, errors, devices and contexts.
 #define __CUDA_API_VERSION_INTERNAL
 #include <cuda.h>
-#include <cudaProfiler.h>
 
 #include <cstdio>
 #include <cstring>
@@ -35,6 +34,7 @@ CUresult cuGetErrorString(CUresult code, const char** text) {
   *text = found ? found->text : nullptr;
   return found ? CUDA_SUCCESS : CUDA_ERROR_INVALID_VALUE;
 }
+// In cudaProfiler.h, which on PyPI is a package of its own.
 CUresult cuProfilerStart() {
   return call(__func__, [] {});
 }

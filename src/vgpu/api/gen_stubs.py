@@ -20,7 +20,9 @@ PER_THREAD = re.compile(r"_pt[sd][sz]$")  # variants for programs whose default 
 
 
 def declarations(include: Path, headers: list[str], pattern: str) -> set[str]:
-    """The names that a pattern finds in preprocessed headers."""
+    """The names that a pattern finds in preprocessed headers. Those of the profiler may be missing:
+    on PyPI they are a package of their own."""
+    headers = [header for header in headers if (include / header).exists()]
     text = subprocess.run(
         ["c++", "-E", "-P", "-x", "c++", "-D__CUDA_API_VERSION_INTERNAL", "-I", include, "-"],
         input="".join(f"#include <{header}>\n" for header in headers),

@@ -1,8 +1,9 @@
 // The runtime API: errors, versions and devices.
-#include <cudaProfiler.h>
-
 #include "vgpu/api/error_names.h"
 #include "vgpu/api/runtime.h"
+
+extern "C" CUresult cuProfilerStart();  // in cudaProfiler.h, which not every toolkit brings
+extern "C" CUresult cuProfilerStop();
 
 namespace vgpu::runtime {
 
