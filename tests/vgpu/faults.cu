@@ -437,6 +437,7 @@ KERNEL divide(const float* x, float* y) {
 enum class Fault {
   kNone,
   kNoInit,
+  kNoInitFence,
   kNoFull,
   kNoEmpty,
   kNeverArrives,
@@ -456,7 +457,7 @@ __device__ __forceinline__ void pipeline(const float* x, float* y) {
       init(&full[i], 1);
       init(&empty[i], kConsumers);
     }
-    fence_async();
+    if (fault != Fault::kNoInitFence) fence_async();
   }
   __syncthreads();
   if (thread == kConsumers) {
@@ -482,6 +483,7 @@ __device__ __forceinline__ void pipeline(const float* x, float* y) {
 }
 KERNEL pipeline_right(const float* x, float* y) { pipeline<Fault::kNone>(x, y); }
 KERNEL pipeline_no_init(const float* x, float* y) { pipeline<Fault::kNoInit>(x, y); }
+KERNEL pipeline_no_init_fence(const float* x, float* y) { pipeline<Fault::kNoInitFence>(x, y); }
 KERNEL pipeline_no_full(const float* x, float* y) { pipeline<Fault::kNoFull>(x, y); }
 KERNEL pipeline_no_empty(const float* x, float* y) { pipeline<Fault::kNoEmpty>(x, y); }
 KERNEL pipeline_never_arrives(const float* x, float* y) { pipeline<Fault::kNeverArrives>(x, y); }

@@ -74,6 +74,43 @@ def test_bulk_copy() -> None:
     assert out.tolist() == [4, 5, 6, 7, 15]
 
 
+@pytest.mark.parametrize(
+    ("fence", "ends"),
+    [
+        ("fence.mbarrier_init.release.cluster;", "right"),
+        ("fence.proxy.async.shared::cta;", "right"),
+        ("fence.acq_rel.cta;", "was initialized at PTX line .* with no fence.mbarrier_init or"),
+        ("", "was initialized at PTX line .* with no fence.mbarrier_init or fence.proxy.async"),
+    ],
+)
+@pytest.mark.parametrize("other", [False, True])
+def test_the_asynchronous_proxy_sees_a_barrier_after_a_fence(
+    fence: str, ends: str, other: bool
+) -> None:
+    """Of the thread that initialized it, before others may start copies. A barrier that is
+    initialized again wants another fence."""
+    body = f"""
+    .shared .align 8 .b8 bar[8]; .shared .align 16 .b8 to[16];
+    setp.ne.u32 %p1, %t, 0; @%p1 bra meet;
+    mbarrier.init.shared::cta.b64 [bar], 1; {"fence.mbarrier_init.release.cluster;" * other}
+    {"mbarrier.init.shared::cta.b64 [bar], 1;" * other} {fence}
+    meet: bar.sync 0;
+    setp.ne.u32 %p1, %t, 40; @%p1 bra wait;
+    mbarrier.arrive.expect_tx.shared::cta.b64 _, [bar], 16;
+    mov.u32 %r0, to; mov.u32 %r1, bar; {BULK} [%r0], [%in0], 16, [%r1];
+    wait: bar.sync 0;
+    {WAIT.format(n=0, parity=0)}
+    ld.shared.u32 %r2, [to+12]; st.global.u32 [%out0], %r2;
+    """
+    arrays = [np.arange(4, dtype=np.uint32)], [np.zeros(1, np.uint32)]
+    if ends == "right":
+        [out] = run_ptx(body, *arrays, block=64)
+        assert out.tolist() == [3]
+    else:
+        with pytest.raises(PtxError, match=ends):
+            run_ptx(body, *arrays, block=64)
+
+
 @pytest.mark.parametrize("size", [8, 24])
 def test_bulk_copies_are_of_16_bytes(size: int) -> None:
     body = f"""

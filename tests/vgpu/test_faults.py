@@ -189,6 +189,11 @@ def test_pipeline_of_bulk_copies(kernels: Kernels, order: str) -> None:
     ("fault", "line", "what"),
     [
         ("no_init", None, "the mbarrier was not initialized"),
+        (
+            "no_init_fence",
+            "copy",
+            "the mbarrier of an asynchronous copy was initialized at .* with no fence.mbarrier",
+        ),
         ("no_full", "stage", "shared memory at byte .* (under way|before it was written)|race"),
         (
             "no_empty",

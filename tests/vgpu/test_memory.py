@@ -146,15 +146,16 @@ def test_parameters() -> None:
     body = """
     ld.param.u8 %r0, [extra]; ld.param.s8 %r1, [extra+1]; ld.param.f32 %f0, [extra+4];
     ld.param.v2.f32 {%f1, %f2}, [extra+8]; ld.param.v4.u8 {%h0, %h1, %h2, %h3}, [extra];
-    ld.param.u64 %l4, [extra+16]; cvt.u32.u16 %r2, %h2;
+    ld.param.u64 %l4, [extra+16]; cvt.u32.u16 %r2, %h2; ld.param.s32 %r3, [extra+24];
     mov.b64 %l5, extra; cvta.param.u64 %l5, %l5; ld.f32 %f3, [%l5+12];
     st.global.u32 [%out0], %r0; st.global.u32 [%out0+4], %r1; st.global.f32 [%out0+8], %f0;
     st.global.f32 [%out0+12], %f1; st.global.f32 [%out0+16], %f2; st.global.u32 [%out0+20], %r2;
-    st.global.u64 [%out0+24], %l4; st.global.f32 [%out0+32], %f3;
+    st.global.u64 [%out0+24], %l4; st.global.f32 [%out0+32], %f3; st.global.u32 [%out0+36], %r3;
     """
-    extra = struct.pack("<BbBBfffQ", 200, -3, 7, 9, 1.5, 2.5, 3.5, 1 << 40)
-    [out] = run_ptx(body, [], [words(9)], block=1, extra=extra)
+    extra = struct.pack("<BbBBfffQi", 200, -3, 7, 9, 1.5, 2.5, 3.5, 1 << 40, -2)
+    [out] = run_ptx(body, [], [words(10)], block=1, extra=extra)
     numbers = [200, 0xFFFFFFFD, 0x3FC00000, 0x40200000, 0x40600000, 7, 0, 1 << 8, 0x40600000]
+    numbers.append(0xFFFFFFFE)
     assert out.tolist() == numbers
 
 

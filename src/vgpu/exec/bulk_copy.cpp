@@ -46,6 +46,17 @@ void check_destination(Warp& w, const Ins& i, Block& block, u32 begin, u32 end, 
   }
 }
 
+// Before a copy counts its bytes at a barrier: that was initialized by ordinary writes, too.
+void check_barrier(Warp& w, const Ins& i, Block& block, u32 mbarrier, int lane) {
+  if (i.op == Op::st_async || mbarrier_state(block, mbarrier).init_fenced) return;
+  const u32 stamp = block.shared.written[mbarrier / 4];
+  const Writer& writer = block.shared.writer[mbarrier / 4];
+  if (knows_fenced(w, lane, writer.column, lane_of(stamp), tick_of(stamp))) return;
+  fault(w, i, kLaunchFailed, lane,
+        "the mbarrier of an asynchronous copy was initialized at " + place_of(w, writer.pc) +
+            " with no fence.mbarrier_init or fence.proxy.async since");
+}
+
 // Bytes that nobody must have read: NaNs as floats.
 void poison(SharedMemory& m, const BulkCopy::Run& run) {
   std::memset(m.bytes.data() + run.to, 0xff, run.size);
@@ -54,6 +65,7 @@ void poison(SharedMemory& m, const BulkCopy::Run& run) {
 void start(Warp& w, const Ins& i, BulkCopy copy, const Target& target, int lane) {
   Block& block = *target.block;
   Mbarrier* const b = mbarrier_at(w, i, block, target.mbarrier, lane);
+  check_barrier(w, i, block, target.mbarrier, lane);
   copy.mbarrier = target.mbarrier;
   copy.warp = &w, copy.lane = lane, copy.pc = w.pc;
   SharedMemory& m = block.shared;
