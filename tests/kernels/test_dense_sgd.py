@@ -13,7 +13,8 @@ from cases import DenseCase
 
 from convnet import ops
 
-# Every tile, and splits of the sum over the batch; the last lies in several tiles on the CPU.
+# Every tile, and splits of the sum over the batch, of which the last may have nothing left to do;
+# the last case lies in several tiles on the CPU.
 CASES = (
     *cases.DENSE,
     DenseCase("fc", 65, 200, 130),
@@ -21,6 +22,7 @@ CASES = (
     DenseCase("small-tiles", 40, 60, 24),
     DenseCase("ninety-six", 40, 100, 92),
     DenseCase("medium-for-180", 40, 68, 180),
+    DenseCase("empty-splits", 1296, 20, 12),
     DenseCase("splits", 600, 40, 36),
     DenseCase("odd-splits", 300, 35, 21),
     DenseCase("several-tiles", 9, 2300, 530, small=False),

@@ -98,6 +98,17 @@ def test_conv(backend, rng, case, precision):
     )
 
 
+@PRECISIONS
+def test_what_no_window_covers_stays_out(kernels_backend, rng, precision):
+    """The last row and column of an image whose windows end before them; 45 products are no whole
+    number of a tile's steps, and what fills the last one is not read."""
+    x, w = draw(rng, (2, 8, 10, 5), (7, 3, 3, 5))
+    x[:, 7], x[:, :, 9] = np.nan, np.nan
+    y = ops.conv_fprop(*map(kernels_backend.asarray, (x, w)), stride=(2, 2), precision=precision)
+    assert y.shape == (2, 3, 4, 7)
+    assert np.isfinite(kernels_backend.to_host(y)).all()
+
+
 @pytest.mark.parametrize("case", SOME_LOCAL, ids=str)
 def test_local(backend, rng, case):
     x, w, b, dy = draw(rng, case.x_shape, case.local_w_shape, case.local_b_shape, case.y_shape)

@@ -127,6 +127,31 @@ def test_without_rows_the_rule_decides(kernels_backend, module):
     assert choice(module, conv2, "fprop", "ffma")[3:5] == ("", 0)  # not for tensor cores
 
 
+@pytest.mark.parametrize(
+    ("rows", "columns", "tile"),
+    [
+        (64, 128, "64x32"),
+        (65, 128, "128x128"),
+        (1000, 32, "64x32"),
+        (1000, 33, "128x64"),
+        (1000, 64, "128x64"),
+        (1000, 65, "128x96"),
+        (1000, 96, "128x96"),
+        (1000, 97, "128x128"),
+        (1000, 128, "128x128"),
+        (1000, 129, "128x64"),
+        (1000, 192, "128x64"),
+        (1000, 193, "128x128"),
+        (263 * 256, 128, "128x128"),
+        (264 * 256 - 255, 128, "256x128"),  # two for each of 132 multiprocessors
+    ],
+)
+def test_the_rule_at_its_limits(tensor_cores, module, rows, columns, tile):
+    module.set_tile_choices([])
+    case = ConvCase("rows", rows, 1, 1, 64, columns, 1, 1)
+    assert choice(module, case, "fprop", "tf32")[3] == tile
+
+
 def test_the_documentation_has_the_rules_choices(module, monkeypatch):
     """The table of what is expected on an H200 is of the plans that there are."""
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))

@@ -92,6 +92,17 @@ def test_slabs_shorter_than_the_ring(backend, rng):
     check.equal(db, expected[1])
 
 
+@pytest.mark.parametrize("images", [1, 5])
+def test_wgrad_without_a_bias(kernels_backend, rng, images):
+    """In one split and in several: the same dw."""
+    case = ConvCase("no-bias", images, 16, 16, 16, 20, 3, 3, pad=(1, 1))
+    x, dy = cases.integers(rng, case.x_shape), cases.integers(rng, case.y_shape)
+    options = {"precision": "tf32", "bias": False, **case.options}
+    dw, db = check.call(kernels_backend, ops.conv_wgrad, x, dy, case.w_shape, **options)
+    check.equal(dw, reference.conv_wgrad(x, dy, case.w_shape, **case.options)[0])
+    assert db is None
+
+
 @pytest.mark.parametrize("value", ["", "on", "Always"])
 def test_misspelt_choice(kernels_backend, rng, monkeypatch, value):
     monkeypatch.setenv("CONVNET_WGMMA", value)
@@ -177,6 +188,42 @@ def test_the_table_of_wgrad(monkeypatch, hopper, layer, kernel, precision):
     with convnet.backend.use(hopper):
         assert kernel_of(layer, "wgrad", precision) == kernel
         assert kernel_of(layer, "wgrad", "fp32").startswith("mma.sync, ")
+
+
+@pytest.mark.parametrize(
+    ("step", "x", "w", "pad", "kernel"),
+    [
+        # 256 pixels of a slab's row are the most, and half of them may be padding
+        ("fprop", (1, 8, 254, 16), (48, 3, 3, 16), 1, "wgmma, 128x48"),
+        ("fprop", (1, 8, 255, 16), (48, 3, 3, 16), 1, "mma.sync, 128x64"),
+        ("fprop", (2, 8, 8, 16), (48, 3, 3, 16), 1, "wgmma, 128x48"),
+        ("fprop", (2, 8, 7, 16), (48, 3, 3, 16), 1, "mma.sync, 128x64"),
+        # of wgrad 32 wgmma, three sixteens, and the fewest of these with as many wgmma
+        ("wgrad", (5, 16, 16, 16), (64, 4, 8, 16), 2, "wgmma, 512x64, 5 splits"),
+        ("wgrad", (5, 16, 16, 16), (64, 3, 11, 16), 5, "mma.sync, 128x64, 15 splits"),
+        ("wgrad", (5, 16, 16, 64), (64, 1, 1, 64), 0, "wgmma, 32x64, 5 splits"),
+        ("wgrad", (5, 16, 16, 32), (64, 4, 4, 32), 2, "wgmma, 256x64, 6 splits"),
+        # a slab for each split, or one split where more take as long
+        ("wgrad", (5, 16, 16, 16), (64, 3, 3, 16), 1, "wgmma, 144x64, 5 splits"),
+        ("wgrad", (5, 16, 16, 132 * 16), (132 * 16, 3, 3, 16), 1, "wgmma, 144x64"),
+    ],
+)
+def test_the_rule_at_its_limits(hopper, step, x, w, pad, kernel):
+    options = {"pad": pad, "groups": x[3] // w[3], "precision": "tf32"}
+    with convnet.backend.use(hopper):
+        found = ops.conv_kernel(step, x, w, **options)
+    assert found == kernel
+
+
+@pytest.mark.parametrize(("step", "tiles"), [("fprop", 132), ("wgrad", 264)])
+def test_work_for_every_multiprocessor(monkeypatch, hopper, step, tiles):
+    """A tile for each, in wgrad two slabs: here one of each group."""
+    monkeypatch.setenv("CONVNET_WGMMA", "auto")
+    with convnet.backend.use(hopper):
+        for groups, kernel in ((tiles, "wgmma, "), (tiles - 1, "mma.sync, ")):
+            shapes = (1, 8, 12, 16 * groups), (16 * groups, 3, 3, 16)
+            options = {"pad": 1, "groups": groups, "precision": "tf32"}
+            assert ops.conv_kernel(step, *shapes, **options).startswith(kernel), groups
 
 
 def test_what_it_leaves_to_others(monkeypatch, hopper):
