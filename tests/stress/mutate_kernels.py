@@ -7,11 +7,12 @@
     python tests/stress/mutate_kernels.py --list gemm/simt.cuh   # what would be planted
 
 A copy of the sources gets all faults of those files at once, each asleep until its number is
-chosen, and is built once for the virtual GPU, which takes nvcc and some minutes. The tests are
-collected once and run without a fault, which shows which pass by which fault. Then each fault is
-woken in a process of its own, which runs the tests that pass by it, the quickest first, until one
-fails. A fault that no test sees, and that is not in ``mutants.toml`` with the reason why nobody
-could see it, makes the exit code 1.
+chosen, and is built once for the virtual GPU, which takes some minutes, and needs nvcc, CMake,
+Ninja, pybind11 and oneDNN (what `build-system` of pyproject.toml names), in the environment that
+has convnet and its tests. The tests are collected once and run without a fault, which shows which
+pass by which fault. Then each fault is woken in a process of its own, which runs the tests that
+pass by it, the quickest first, until one fails. A fault that no test sees, and that is not in
+``mutants.toml`` with the reason why nobody could see it, makes the exit code 1.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import argparse
 import collections
 import ctypes
 import importlib.util
+import mmap
 import os
 import shutil
 import signal
@@ -120,6 +122,16 @@ def update(copy: Path, fresh: Path) -> None:
             target.write_bytes(content)
 
 
+def missing_tools() -> str:
+    """What a build needs and this environment does not have; empty where nothing is missing."""
+    tools = [name for name in ("cmake", "ninja") if shutil.which(name) is None]
+    if shutil.which(os.environ.get("CUDACXX") or "nvcc") is None:
+        tools.append("nvcc")
+    if importlib.util.find_spec("pybind11") is None:
+        tools.append("pybind11")
+    return ", ".join(tools)
+
+
 def build(copy: Path, folder: Path) -> None:
     pybind11 = [sys.executable, "-m", "pybind11", "--cmakedir"]
     options = {
@@ -130,8 +142,12 @@ def build(copy: Path, folder: Path) -> None:
         "pybind11_DIR": subprocess.check_output(pybind11, text=True).strip(),
     }
     configure = ["cmake", "-G", "Ninja", "-S", str(copy), "-B", str(folder)]
-    subprocess.run([*configure, *(f"-D{k}={v}" for k, v in options.items())], check=True)
-    subprocess.run(["cmake", "--build", str(folder), "--target", "_vgpu"], check=True)
+    for command in (
+        [*configure, *(f"-D{k}={v}" for k, v in options.items())],
+        ["cmake", "--build", str(folder), "--target", "_vgpu"],
+    ):
+        if subprocess.run(command).returncode:
+            sys.exit(f"mutate_kernels: cannot build the faults: see above; {' '.join(command[:2])}")
 
 
 def load(folder: Path) -> ctypes.Structure:
@@ -189,7 +205,7 @@ class Mutation:
             raise session.Interrupted("the tests could not be collected")
         self.items = {item.nodeid: item for item in session.items}
         passing = self.run_without_a_fault()
-        running: dict[int, tuple[Mutant, list[str], int]] = {}
+        running: dict[int, tuple[Mutant, list[str], mmap.mmap]] = {}
         for mutant in self.chosen:
             tests = passing[mutant.number]
             if not tests:
@@ -197,12 +213,11 @@ class Mutation:
                 continue
             if len(running) == self.jobs:
                 self.wait_for_one(running)
-            read, write = os.pipe()
+            begun = mmap.mmap(-1, 4)  # how many tests, as the child says
             child = os.fork()
             if child == 0:
-                self.run_one(mutant, tests, write)
-            os.close(write)
-            running[child] = mutant, tests, read
+                self.run_one(mutant, tests, begun)
+            running[child] = mutant, tests, begun
         while running:
             self.wait_for_one(running)
         return True
@@ -220,11 +235,14 @@ class Mutation:
             start = time.perf_counter()
             run_test(item)
             seconds[name] = time.perf_counter() - start
-            if self.failure:
+            met = [m.number for m in self.chosen if self.state.passed[m.number]]
+            if self.failure and met:
                 raise pytest.UsageError(f"{self.failure} fails without any fault")
-            for mutant in self.chosen:
-                if self.state.passed[mutant.number]:
-                    passing[mutant.number].append(name)
+            if self.failure:  # nothing of the kernels: it says nothing of their faults
+                print(f"\n{self.failure} fails without any fault, and passes by none: left out")
+                self.failure = None
+            for number in met:
+                passing[number].append(name)
         print(f"\n{len(seconds)} tests pass without a fault, in {sum(seconds.values()):.0f} s")
         for number, names in passing.items():
             names.sort(key=seconds.__getitem__)
@@ -236,25 +254,24 @@ class Mutation:
                     break
         return passing
 
-    def run_one(self, mutant: Mutant, tests: list[str], write: int) -> None:
-        """In a child: names each test before it runs, and ends with 1 where one fails."""
+    def run_one(self, mutant: Mutant, tests: list[str], begun: mmap.mmap) -> None:
+        """In a child: counts each test before it runs, and ends with 1 where one fails."""
         signal.alarm(int(60 + 20 * self.seconds))
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, 1)
         os.dup2(nowhere, 2)
         self.state.awake = mutant.number
-        for name in tests:
-            os.write(write, f"{name}\n".encode())
+        for number, name in enumerate(tests, start=1):
+            begun[:] = number.to_bytes(4, "little")
             run_test(self.items[name])
             if self.failure:
                 os._exit(1)
         os._exit(0)
 
-    def wait_for_one(self, running: dict[int, tuple[Mutant, list[str], int]]) -> None:
+    def wait_for_one(self, running: dict[int, tuple[Mutant, list[str], mmap.mmap]]) -> None:
         child, status = os.wait()
-        mutant, tests, read = running.pop(child)
-        with os.fdopen(read) as pipe:
-            last = pipe.read().split("\n")[-2]
+        mutant, tests, begun = running.pop(child)
+        last = tests[int.from_bytes(begun[:], "little") - 1]
         code = os.waitstatus_to_exitcode(status)
         if code == 0:
             self.report(mutant, "survived", f"{len(tests)} tests")
@@ -304,6 +321,7 @@ def main() -> int:
     parser.add_argument("files", nargs="*", metavar="FILE", help="of src/kernels; default: all")
     parser.add_argument("--kinds", default=",".join(KINDS), help=f"of {', '.join(KINDS)}")
     parser.add_argument("--tests", action="append", metavar="PATH", help="default: tests/kernels")
+    parser.add_argument("--thorough", action="store_true", help="also the tests marked thorough")
     parser.add_argument("--seconds", type=float, default=60, help="of tests a fault, at most")
     parser.add_argument("--jobs", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--every", type=int, default=1, help="only every so many of the faults")
@@ -318,11 +336,14 @@ def main() -> int:
     if options.list:
         print("\n".join(map(str, chosen)))
         return 0
+    if missing := missing_tools():
+        parser.error(f"the build needs {missing}; see --help")
     build(options.work / "copy", options.work / "build")
     state = load(options.work / "build")
     mutation = Mutation(chosen, state, options.seconds, options.jobs)
     code = pytest.main(
         [*(options.tests or [str(TESTS / "kernels")]), "--backend", "vgpu", "-q", "-s",
+         *(["--thorough"] if options.thorough else []),
          "--no-header", "--no-summary", "-p", "no:cacheprovider", "-p", "no:faulthandler"],
         plugins=[mutation],
     )  # fmt: skip
