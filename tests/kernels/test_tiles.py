@@ -4,7 +4,6 @@ order of sums."""
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 
 import cases
@@ -13,6 +12,7 @@ import numpy as np
 import pytest
 import reference
 from cases import ConvCase
+from kernels import nvcc
 from paths import ROOT
 
 from convnet import ops
@@ -242,7 +242,6 @@ def test_the_cpu_has_no_tiles():
         backend.get("cpu").module.set_tile_choices([])
 
 
-@pytest.mark.skipif(shutil.which("nvcc") is None, reason="needs nvcc")
 def test_what_tune_tiles_writes_is_a_table(tmp_path, monkeypatch):
     """tuned.cu takes the file, and finds its rows."""
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
@@ -259,7 +258,7 @@ def test_what_tune_tiles_writes_is_a_table(tmp_path, monkeypatch):
     (tmp_path / "tuned.cu").write_text((kernels / "tuned.cu").read_text())
     (tmp_path / "main.cu").write_text(MAIN)
     command = [
-        "nvcc",
+        nvcc(),
         "-std=c++17",
         "-O0",
         f"-I{kernels}",

@@ -116,7 +116,8 @@ __device__ void exchange(const float* x, float* y) {
   tile[threadIdx.x] = x[element()];
   __syncthreads();
   if (fault != Without::kFirst) cluster.sync();
-  const unsigned rank = fault == Without::kRank ? 2 : cluster.block_rank() ^ 1;
+  constexpr unsigned kOther = fault == Without::kRank ? 3 : 1;
+  const unsigned rank = cluster.block_rank() ^ kOther;       // MARK: rank
   const float* other = cluster.map_shared_rank(tile, rank);  // MARK: rank
   if (fault == Without::kBounds) other += 1;
   y[element()] = other[threadIdx.x];  // MARK: exchange
