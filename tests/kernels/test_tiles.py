@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 import reference
 from cases import ConvCase
-from kernels import nvcc
 from paths import ROOT
 
 from convnet import ops
+from kernels import nvcc
 
 PRECISIONS = ("fp32", "tf32", "bf16")
 # Ragged in every tile; k of 144 in fprop, 234 in dgrad, 84 in wgrad: 6 to 15 steps. One with
