@@ -96,6 +96,18 @@ def test_a_definition_for_training(tmp_path: Path) -> None:
     assert np.linalg.norm(scores - expected) < 1e-5 * np.linalg.norm(expected)
 
 
+def test_what_caffe_passes_over(tmp_path: Path) -> None:
+    """`k` of a norm within channels; and a mean image that is named is not read."""
+    text = TODAY.replace("lrn_param {", "lrn_param { norm_region: WITHIN_CHANNEL k: 3")
+    data = 'layer { name: "d" type: "Data" transform_param { crop_size: 13 mean_file: "m.binaryproto" } }'
+    (tmp_path / "a.prototxt").write_text(HEAD + data + text)
+    (tmp_path / "a.caffemodel").write_bytes(caffemodel(random_weights(), False))
+    found = import_caffe(tmp_path / "a.prototxt", tmp_path / "a.caffemodel", tmp_path / "run")
+    norm = next(layer for layer in found.cfg.net.layers if layer.type == "rnorm")
+    assert norm.options["k"] == 1.0
+    assert any("in the place of m.binaryproto (--mean-file)" in note for note in found.notes)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

@@ -95,6 +95,55 @@ def test_torch_reads_and_computes_the_same(tmp_path: Path) -> None:
         assert all(torch.equal(back[name], values) for name, values in net.state_dict().items())
 
 
+@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "module._orig_mod.", "model."])
+def test_names_within_wrappers(tmp_path: Path, prefix: str) -> None:
+    """Of DataParallel and torch.compile, which go, and of a module around the net, which stays."""
+    state = {f"{prefix}{name}": values for name, values in small_weights().items()}
+    config, stays = str(write_config(tmp_path)), prefix if prefix == "model." else ""
+    safetensors.numpy.save_file(state, tmp_path / "a.safetensors")
+    for number, file in enumerate(
+        (zip_file(tmp_path / "a.pth", state), tmp_path / "a.safetensors")
+    ):
+        import_torch(file, tmp_path / f"run{number}", config)
+        back = state_dict(open_run(tmp_path / f"run{number}", "cpu"))
+        assert list(back) == [f"{stays}{name}" for name in small_weights()]
+        assert all(
+            np.array_equal(back[f"{stays}{name}"], values)
+            for name, values in small_weights().items()
+        )
+
+
+def test_a_state_dict_in_a_checkpoint(tmp_path: Path) -> None:
+    """Under whatever key, where there is one; the usual keys come first."""
+    torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+    state = {name: torch.from_numpy(values) for name, values in small_weights().items()}
+    other = {"w": torch.zeros(3)}
+    file, config = tmp_path / "a.pth", str(write_config(tmp_path))
+    for number, saved in enumerate(
+        (
+            {"epoch": 3, "weights": state, "optimizer": {"lr": 0.1, "state": {0: other}}},
+            {"model": {"name": "small"}, "params": state},
+            {"ema": other, "state_dict": state},
+        )
+    ):
+        torch.save(saved, file)
+        import_torch(file, tmp_path / f"run{number}", config)
+        back = state_dict(open_run(tmp_path / f"run{number}", "cpu"))
+        assert all(np.array_equal(back[name], state[name]) for name in state)
+    torch.save({"ema": other, "weights": state}, file)
+    with pytest.raises(ExchangeError, match="expected one state dict, got 2: 'ema', 'weights'"):
+        import_torch(file, tmp_path / "none", config)
+
+
+def test_weights_that_are_no_numbers_are_counted(tmp_path: Path, capsys) -> None:
+    state = {name: values.astype("f8") for name, values in small_weights().items()}
+    state["a.0.weight"].flat[:2] = np.nan, 1e300
+    safetensors.numpy.save_file(state, tmp_path / "a.safetensors")
+    command = ["import", "torch", str(tmp_path / "a.safetensors"), "-o", str(tmp_path / "run")]
+    assert main([*command, "--net", str(write_config(tmp_path))]) == 0
+    assert "2 weights are no finite numbers" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.bfloat16, np.float64])
 def test_safetensors_of_other_types_become_float32(tmp_path: Path, dtype, capsys) -> None:
     state = {name: values.astype(dtype) for name, values in small_weights().items()}
@@ -117,6 +166,8 @@ def test_nets_are_recognised_by_their_shapes() -> None:
             shapes[f"{module}.{kind}"] = foreign_shape(node.layer, name)
     state = StateDict(Path("net.pth"), shapes, lambda name: np.empty(0))
     assert recognised(state).name == "alexnet-torchvision"
+    within = {f"net.{name}": shape for name, shape in shapes.items()}
+    assert recognised(StateDict(Path("net.pth"), within, state.read)).name == "alexnet-torchvision"
     other = {name.replace("features", "conv"): shape for name, shape in shapes.items()}
     with pytest.raises(
         ExchangeError, match=r"net.pth: fits alexnet-one-tower, alexnet-torchvision"
@@ -133,6 +184,9 @@ def test_what_does_not_fit_is_named_with_both_shapes(tmp_path: Path) -> None:
     file, config = zip_file(tmp_path / "net.pth", state), str(write_config(tmp_path))
     with pytest.raises(ExchangeError, match=r"b\.0 for fc3: w: expected \(5, 24\), got \(5, 23\)"):
         import_torch(file, tmp_path / "run", config)
+    state = dict([*small_weights().items()][:-2])  # no last layer
+    with pytest.raises(ExchangeError, match=r"net\.pth: .*expected 4 layers with weights, got 3"):
+        import_torch(zip_file(file, state), tmp_path / "run", config)
     state = small_weights() | {"c.running_mean": np.zeros(3, np.float32)}
     with pytest.raises(ExchangeError, match=r"c\.running_mean.*batch normalization"):
         import_torch(zip_file(tmp_path / "net.pth", state), tmp_path / "run", config)

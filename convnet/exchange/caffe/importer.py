@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from convnet.common.typecheck import brief
 from convnet.config import Config, load_config
 from convnet.data.image import Resize
 from convnet.exchange.caffe.blobs import read_caffemodel, read_mean
@@ -178,7 +179,9 @@ def _mean(
         if not values:
             values = [*BGR_MEAN] if channels == 3 else [0.0] * channels
             values = values[::-1] if order == "RGB" else values
-            notes.append(f"no mean is given: {values} is subtracted (--mean)")
+            named = next((block.one("mean_file", "") for block in transforms if block.items), "")
+            image = f" in the place of {brief(named)} (--mean-file)" if named else " (--mean)"
+            notes.append(f"no mean is given: {values} is subtracted{image}")
         values = values * channels if len(values) == 1 else values
         mean = np.asarray([[values]], np.float32)
     if mean.shape[2] != channels:

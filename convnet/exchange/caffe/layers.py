@@ -204,6 +204,8 @@ def _lrn(graph: Graph, layer: Block) -> tuple[str, Shape]:
     options = {"n": block.one("local_size", 5), "alpha_mode": "mean"}
     options |= {name: float(block.one(name, default)) for name, default in _LRN.items()}
     within = block.one("norm_region", "ACROSS_CHANNELS") == "WITHIN_CHANNEL"
+    if within:
+        options["k"] = 1.0  # Caffe reads `k` across channels only
     return graph.add(layer, "rnorm" if within else "lrn", graph.inputs(layer), **options)
 
 

@@ -11,10 +11,10 @@ import contextlib
 import os
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -29,18 +29,17 @@ from convnet.exchange.torch.pickles import Tensor
 from convnet.nn.net import Net
 from convnet.training.nets import build_net
 
+T = TypeVar("T")
+
 # The normalization of torchvision's models: of images from 0 to 1, in the order RGB.
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 _LEVELS = 255.0
-_TORCHVISION = ("features.", "classifier.")
+_TORCHVISION = re.compile(r"(.*?)(?:features|classifier)\.\d+\.")  # its names, in a module or not
 _TORCHVISION_PRESET = "alexnet-torchvision"
-_WRAPPERS = (
-    "state_dict",
-    "model_state_dict",
-    "model",
-    "net",
-)  # of dictionaries around a state dict
-_PARALLEL = "module."  # begins the names of nets that were trained by DataParallel
+# Keys under which training checkpoints have a state dict, the usual ones first.
+_WRAPPERS = ("state_dict", "model_state_dict", "model", "net")
+# What DataParallel and torch.compile put before the names of a net.
+_PREFIX = re.compile(r"^(?:(?:module|_orig_mod)\.)+")
 _NAMES = {"weight": "w", "bias": "b"}
 _MOST_MODULES = 1000
 _CONVERSIONS = {"float16": "widened", "bfloat16": "widened", "float64": "rounded"}
@@ -112,8 +111,10 @@ def open_state_dict(path: Path) -> Iterator[StateDict]:
             raise ExchangeError(f"{path}: expected a file of safetensors, got {error}") from None
         shapes = {name: entry.shape for name, entry in entries.items()}
         names = sorted(shapes, key=lambda name: _place(name, shapes))
-        types = {name: entry.dtype.name for name, entry in entries.items()}
-        yield StateDict(path, {name: shapes[name] for name in names}, arrays.__getitem__, types)
+        arrays = _plain(arrays)
+        types = {name: entry.dtype.name for name, entry in _plain(entries).items()}
+        ordered = _plain({name: shapes[name] for name in names})
+        yield StateDict(path, ordered, arrays.__getitem__, types)
         return
     with Archive(path) as archive:
         tensors = _tensors(path, archive.saved)
@@ -124,10 +125,14 @@ def open_state_dict(path: Path) -> Iterator[StateDict]:
 
 def _tensors(path: Path, saved: Any) -> dict[str, Tensor]:
     """The tensors of a state dict, or of the one in a training checkpoint, by name."""
-    for key in _WRAPPERS:
-        if isinstance(saved, dict) and isinstance(saved.get(key), dict):
-            saved = saved[key]
-            break
+    if isinstance(saved, dict) and not _holds_tensors(saved):
+        inside = [key for key, value in saved.items() if _holds_tensors(value)]
+        usual = [key for key in _WRAPPERS if isinstance(saved.get(key), dict)]
+        if len(inside) > 1 and not usual:
+            found = ", ".join(ascii(key)[:60] for key in inside[:5])
+            raise ExchangeError(f"{path}: expected one state dict, got {len(inside)}: {found}")
+        best = [key for key in usual if key in inside] or inside or usual
+        saved = saved[best[0]] if best else saved
     if not isinstance(saved, dict) or not saved:
         raise ExchangeError(
             f"{path}: expected a state dict, got {type(saved).__name__.lstrip('_')}"
@@ -137,7 +142,18 @@ def _tensors(path: Path, saved: Any) -> dict[str, Tensor]:
             raise ExchangeError(
                 f"{path}: expected tensors by name, got {str(name)[:60]!a} of another kind"
             )
-    return {name.removeprefix(_PARALLEL): tensor for name, tensor in saved.items()}
+    return _plain(saved)
+
+
+def _holds_tensors(value: Any) -> bool:
+    """Whether something is a dictionary of tensors and nothing else."""
+    return isinstance(value, dict) and {type(each) for each in value.values()} == {Tensor}
+
+
+def _plain(by_name: Mapping[str, T]) -> dict[str, T]:
+    """By the names of the net, without what wrappers around it put before them."""
+    plain = {_PREFIX.sub("", name): value for name, value in by_name.items()}
+    return plain if len(plain) == len(by_name) else dict(by_name)
 
 
 def _place(name: str, shapes: Mapping[str, tuple[int, ...]]) -> tuple[object, ...]:
@@ -176,7 +192,8 @@ def net_of_shapes(cfg: Config, state: StateDict) -> Net:
     shape = (
         known.shape if known else (*(cfg.data.size if any(cfg.data.size) else cfg.augment.crop), 3)
     )
-    return build_net(cfg, shape, classes, "cpu", sizes_only=True)
+    outputs = classes if cfg.net.model else None  # layers that are written down have their own
+    return build_net(cfg, shape, outputs, "cpu", sizes_only=True)
 
 
 def recognised(state: StateDict) -> Config:
@@ -191,12 +208,18 @@ def recognised(state: StateDict) -> Config:
             if not misfit(net_of_shapes(cfg, state), state):
                 found.append(cfg)
     names = [cfg.name for cfg in found]
-    if _TORCHVISION_PRESET in names and all(name.startswith(_TORCHVISION) for name in state.shapes):
+    if _TORCHVISION_PRESET in names and _named_as_torchvision(state.shapes):
         return found[names.index(_TORCHVISION_PRESET)]
     if len(found) != 1:
         what = f"fits {', '.join(names)}" if found else "fits no preset"
         raise ExchangeError(f"{state.path}: {what}; name the net: --net PRESET or a file of yours")
     return found[0]
+
+
+def _named_as_torchvision(names: Iterable[str]) -> bool:
+    """Whether all names are those of torchvision's AlexNet, perhaps within one other module."""
+    matches = [_TORCHVISION.match(name) for name in names]
+    return len({match[1] if match else None for match in matches}) == 1 and all(matches)
 
 
 # ---- the import ----------------------------------------------------------------------------------
@@ -237,13 +260,17 @@ def import_torch(
         weights, notes = {}, [f"the net is {net or cfg.name}"]
         if conversions := state.conversions():
             notes.append(conversions)
+        infinite = 0
         for node, names in zip(nodes, modules.values(), strict=True):
             for name, tensor in names.items():
                 values = state.read(tensor)
                 if values.dtype != np.float32 and values.dtype.name not in _CONVERSIONS:
                     raise ExchangeError(f"{path}: {tensor}: expected numbers, got {values.dtype}")
-                values = np.asarray(values, np.float32)
+                values = _float32(values)
+                infinite += int(values.size - np.isfinite(values).sum())
                 weights[f"{node.name}.{name}"] = from_foreign(made, node, name, values)
+    if infinite:
+        notes.append(f"{infinite:,} weights are no finite numbers")
     outputs = made.classes or made.shapes[made.nodes[-1].name][-1]
     if mean is None and std is None:
         known = "torchvision's mean and std" if channels == 3 else "pixels from 0 to 1"
@@ -257,6 +284,12 @@ def import_torch(
     run = write_run(out, cfg, made, weights, preprocessing, names_of_classes, origin)
     count = sum(array.size for array in weights.values())
     return Imported(run, cfg, len(nodes), count, tuple(notes))
+
+
+def _float32(values: np.ndarray) -> np.ndarray:
+    """As float32; what is too large for it becomes infinite."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        return np.asarray(values, np.float32)
 
 
 def _preprocessing(
