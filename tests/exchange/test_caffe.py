@@ -99,7 +99,8 @@ def test_a_definition_for_training(tmp_path: Path) -> None:
 def test_what_caffe_passes_over(tmp_path: Path) -> None:
     """`k` of a norm within channels; and a mean image that is named is not read."""
     text = TODAY.replace("lrn_param {", "lrn_param { norm_region: WITHIN_CHANNEL k: 3")
-    data = 'layer { name: "d" type: "Data" transform_param { crop_size: 13 mean_file: "m.binaryproto" } }'
+    transform = 'transform_param { crop_size: 13 mean_file: "m.binaryproto" }'
+    data = f'layer {{ name: "d" type: "Data" {transform} }}'
     (tmp_path / "a.prototxt").write_text(HEAD + data + text)
     (tmp_path / "a.caffemodel").write_bytes(caffemodel(random_weights(), False))
     found = import_caffe(tmp_path / "a.prototxt", tmp_path / "a.caffemodel", tmp_path / "run")
