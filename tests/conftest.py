@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import signals
 from gpus import is_virtual
 
 # Each of several processes takes its share of the cores. OpenMP reads this when it is loaded.
@@ -114,6 +115,13 @@ def backend(request: pytest.FixtureRequest) -> Iterator[convnet.backend.Backend]
 def rng(request: pytest.FixtureRequest) -> np.random.Generator:
     """Random numbers of the test's own: the same in every run and on every backend."""
     return np.random.default_rng(zlib.crc32(request.node.originalname.encode()))
+
+
+@pytest.fixture
+def default_signals() -> Iterator[None]:
+    """For tests that send themselves or a child a hangup or Ctrl-C."""
+    with signals.by_default():
+        yield
 
 
 @pytest.fixture

@@ -30,6 +30,8 @@ from convnet.data.workers.feeder import Feeder
 from convnet.data.workers.pool import Pool, WorkerError, usable_cpus
 from convnet.training.setup import build
 
+pytestmark = pytest.mark.usefixtures("default_signals")
+
 VARIED = AugmentConfig(crop=(10, 8), pad=1, mirror=True, colour_noise=0.1)
 
 

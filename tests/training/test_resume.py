@@ -42,6 +42,8 @@ from convnet.training.run_folder import (
 from convnet.training.train import TrainResult, train
 from convnet.training.trainer import Trainer
 
+pytestmark = pytest.mark.usefixtures("default_signals")
+
 # Long enough for the learning rate to drop, after epochs 4 and 6, and for bests before the last.
 CHANGES: dict[str, Any] = {
     "train": {"epochs": 6},
