@@ -139,6 +139,19 @@ def test_local(backend, rng, case):
     )
 
 
+@pytest.mark.parametrize("spoiled", ["dy", "w"])
+def test_local_dgrad_of_other_windows_stays_out(kernels_backend, rng, spoiled):
+    """5 to 45 products in steps of 8: what fills the last one is not read."""
+    dy, w = draw(rng, (2, 4, 4, 5), (4, 4, 5, 3, 3, 2))
+    {"dy": dy[:, 0, 0], "w": w[0, 0]}[spoiled][:] = np.nan
+    dx = kernels_backend.to_host(
+        ops.local_dgrad(*map(kernels_backend.asarray, (dy, w)), (2, 6, 6, 2))
+    )
+    assert np.isnan(dx[:, :3, :3]).all()
+    assert np.isfinite(dx[:, 3:]).all()
+    assert np.isfinite(dx[:, :, 3:]).all()
+
+
 @PRECISIONS
 @pytest.mark.parametrize("case", [*cases.DENSE[:5], cases.DenseCase("few", 3, 70, 20)], ids=str)
 def test_dense(backend, rng, case, precision):

@@ -92,6 +92,14 @@ def test_slabs_shorter_than_the_ring(backend, rng):
     check.equal(db, expected[1])
 
 
+def test_the_widest_slab(kernels_backend, rng):
+    """256 pixels in a row: as many as a box of a tensor map has."""
+    x, w = cases.integers(rng, (1, 2, 254, 16)), cases.integers(rng, (20, 3, 3, 16))
+    b = cases.integers(rng, (20,))
+    y = check.call(kernels_backend, ops.conv_fprop, x, w, b, pad=(1, 1), precision="tf32")
+    check.equal(y, reference.conv_fprop(x, w, b, stride=(1, 1), pad=(1, 1)))
+
+
 @pytest.mark.parametrize("images", [1, 5])
 def test_wgrad_without_a_bias(kernels_backend, rng, images):
     """In one split and in several: the same dw."""
