@@ -27,6 +27,7 @@ def add_commands(commands: Commands) -> None:
         "--net", "PRESET|CFG", "the net (default: the preset with these shapes)", default=""
     )
     torch.option("--std", "S,S,S", "of images from 0 to 1 (default: torchvision's)", numbers)
+    torch.shared("code")
     _add_run(torch, "of images from 0 to 1 (default: torchvision's)")
     caffe = kinds.add("caffe", _caffe, "Make a run of a net of Caffe (docs/importing.md).")
     caffe.argument("prototxt", "PROTOTXT", "its definition")
@@ -49,6 +50,8 @@ def add_commands(commands: Commands) -> None:
     onnx = kinds.add("onnx", _export_onnx, "Write a run as an ONNX model.")
     onnx.argument("run", "RUN", "run folder or checkpoint file")
     onnx.out("FILE", "a file that ends in .onnx", required=True)
+    for kind in (torch, onnx):
+        kind.shared("code")
 
 
 def _add_run(command: Parser, mean: str) -> None:

@@ -50,8 +50,9 @@ def add_commands(commands: Commands) -> None:
     activations.argument("images", "IMG", "an image file (default: a validation image)", "*")
     pick_option(activations)
     for kind in (guess, confusion, saliency, deconv, activations):
-        kind.shared("data", "device")
+        kind.shared("data", "device", "code")
         kind.reading()
+    filters.shared("code")
 
 
 def pick_option(command: Parser) -> None:

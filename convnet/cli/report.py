@@ -17,7 +17,7 @@ def add_commands(commands: Commands) -> None:
     report.out("FILE", "default: report.html in the run's folder")
     report.flag("--follow", "serve the page on this machine, and load it again as the run goes on")
     report.option("--port", "N", "with --follow (default: a free one)", integer(0, 65535))
-    report.shared("data", "device")
+    report.shared("data", "device", "code")
 
 
 def _report(arguments: argparse.Namespace) -> int:
@@ -34,7 +34,7 @@ def _report(arguments: argparse.Namespace) -> int:
 def _follow(arguments: argparse.Namespace) -> int:
     from convnet.report.follow import LiveView
 
-    options = chosen(arguments, "data", "device")
+    options = chosen(arguments, "data", "device", "code")
     view = LiveView(Path(arguments.run), **options, warn=warn, port=arguments.port or 0)
     print(f"{view.address} shows the run; Ctrl-C ends this", flush=True)
     try:

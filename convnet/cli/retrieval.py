@@ -43,7 +43,7 @@ def add_commands(commands: Commands) -> None:
     search.add_argument("--no-image", "--no-picture", action="store_true", help="draw nothing")
     search.flag("--no-check", "trust the index: read it once")
     search.option("--data", "D", "where the images are, if they have moved")
-    search.shared("json", "engine", "device")
+    search.shared("json", "engine", "device", "code")
 
     table = commands.add("retrieval", _retrieval, "Measure search by features, codes and pixels.")
     table.argument("index", "F", "features to search")

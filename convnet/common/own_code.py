@@ -105,6 +105,12 @@ def _from_file(file: Path) -> ModuleType:
     return sys.modules[name]
 
 
+def is_lasting(name: str) -> bool:
+    """Whether another process finds what a name stands for: not what a script or a notebook has
+    defined, or a function."""
+    return not name.startswith("__main__:") and "<locals>" not in name
+
+
 def shown_name(thing: Any) -> str:
     """The name of a class or function, as `find` takes it."""
     module: str = thing.__module__

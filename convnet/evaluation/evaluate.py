@@ -76,6 +76,7 @@ def open_run(
     device: str | None = None,
     warn: Callable[[str], None] = as_warning,
     overrides: Sequence[str] = (),
+    code: bool = False,
 ) -> Trained:
     """Reads a trained net.
 
@@ -84,12 +85,18 @@ def open_run(
         device: as for `convnet.train`; None is "auto".
         warn: called with a message when a damaged checkpoint is passed over.
         overrides: changes of its configuration, of how data are found: "data.bad_files=skip".
+        code: whether code of one's own that the run names may be imported: look at it first.
 
     Raises:
         CheckpointError, RunError: no usable checkpoint. DeviceError: no such device.
         ConfigError: an override of what the net was trained with.
     """
-    checkpoint = open_checkpoint(run, warn)
+    with allowed(code):
+        return _opened(open_checkpoint(run, warn), device, overrides)
+
+
+def _opened(checkpoint: Checkpoint, device: str | None, overrides: Sequence[str]) -> Trained:
+    """The net of a checkpoint."""
     state = checkpoint.state
     cfg = _overridden(checkpoint.config(), overrides)
     backend = backends.get_all(device or "auto")[0]
@@ -250,9 +257,10 @@ def measure_classes(
     warn: Callable[[str], None] = as_warning,
     ten_crop: bool = False,
     overrides: Sequence[str] = (),
+    code: bool = False,
 ) -> tuple[Metrics, Dataset]:
     """The metrics of one net by class, and its validation data; arguments as for `evaluate`."""
-    net = open_run(run, device, warn, overrides)
+    net = open_run(run, device, warn, overrides, code)
     sets = validation_sets([net], data)
     return _measure([net], sets, warn, ten_crop)[0], sets[0]
 
@@ -266,6 +274,7 @@ def evaluate(
     csv: str | os.PathLike[str] | None = None,
     nine_crop: bool = False,
     overrides: Sequence[str] = (),
+    code: bool = False,
 ) -> dict[str, Any]:
     """Measures a trained net, or the average of several, on validation data.
 
@@ -281,6 +290,7 @@ def evaluate(
         nine_crop: average over three by three crops, not mirrored, as cuda-convnet did on CIFAR-10.
         overrides: changes of the run's configuration: "data.bad_files=skip" leaves out files that
             are no usable images.
+        code: whether code of one's own that the run names may be imported: look at it first.
 
     Returns:
         {"loss": mean, "top1", "top5": per cent, "images": how many, "classes": how many, "data": a
@@ -300,7 +310,7 @@ def evaluate(
         raise ValueError("evaluate: expected ten crops or nine, got both")
     if csv is not None:
         Path(csv).mkdir(parents=True, exist_ok=True)  # before the work, in case it cannot be
-    nets = [open_run(each, device, warn, overrides) for each in runs]
+    nets = [open_run(each, device, warn, overrides, code) for each in runs]
     sets = validation_sets(nets, data)
     metrics, *own = _measure(nets, sets, warn, ten_crop, nine_crop, tables=csv is not None)
     if csv is not None:

@@ -68,6 +68,7 @@ def predict(
     warn: Callable[[str], None] = as_warning,
     ten_crop: bool = False,
     overrides: Sequence[str] = (),
+    code: bool = False,
 ) -> Predictions:
     """Classifies images, which are prepared as in training: size, grey or colour, mean.
 
@@ -82,6 +83,7 @@ def predict(
         ten_crop: average over ten crops, as for `convnet.evaluation.evaluate.evaluate`.
         overrides: changes of the run's configuration: "data.bad_files=skip" leaves out files that
             are no usable images, with a warning.
+        code: whether code of one's own that the run names may be imported: look at it first.
 
     Returns: a list with one `Prediction` for each image, in order.
 
@@ -91,7 +93,7 @@ def predict(
         ConfigError: an override that does not fit.
     """
     asked = given_images(images)
-    trained = open_run(run, device, warn, overrides)
+    trained = open_run(run, device, warn, overrides, code)
     return Predictions(predict_each(trained, asked, top, warn, ten_crop))
 
 

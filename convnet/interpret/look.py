@@ -33,6 +33,7 @@ def plot_saliency(
     device: str | None = None,
     warn: Warn = as_warning,
     overrides: Sequence[str] = (),
+    code: bool = False,
 ) -> tuple[Path, str]:
     """What of an image the likeliest class depends on: the gradient of its score at the input, and
     what covering parts of the image does to its probability.
@@ -42,12 +43,12 @@ def plot_saliency(
         images: image files; without any, validation images.
         out: the file, .png or another of Pillow's; by default saliency.png in the run's folder.
         pick: numbers of validation images; by default `count`, chosen by the seed of the run.
-        data, device, warn, overrides: as for `convnet.evaluation.evaluate.evaluate`.
+        data, device, warn, overrides, code: as for `convnet.evaluation.evaluate.evaluate`.
 
     Returns: the file, and what is in it.
     Raises: CheckpointError, RunError, DataError, DeviceError; OSError: the file cannot be written.
     """
-    trained = open_run(run, device, warn, overrides)
+    trained = open_run(run, device, warn, overrides, code)
     examples = _examples(trained, images, pick, count, data)
     path = place_for(run, "saliency.png", out)
     save_image(saliency_sheet(trained, seen(trained, examples)), path)
@@ -64,6 +65,7 @@ def plot_deconv(
     device: str | None = None,
     warn: Warn = as_warning,
     overrides: Sequence[str] = (),
+    code: bool = False,
 ) -> tuple[Path, str]:
     """What excites the units of a net, layer by layer: the patches of validation images that do so
     most, and what the unit has seen of them (`convnet.interpret.deconvolution` has the rules).
@@ -74,12 +76,12 @@ def plot_deconv(
         layer: a convolution; by default all of them.
         units: of each layer, those that stand out most.
         most: how many images are looked at, of all classes alike, chosen by the seed of the run.
-        data, device, warn, overrides: as for `convnet.evaluation.evaluate.evaluate`.
+        data, device, warn, overrides, code: as for `convnet.evaluation.evaluate.evaluate`.
 
     Returns: the file, and which units of each layer are in it.
     Raises: CheckpointError, RunError, DataError, DeviceError; OSError: the file cannot be written.
     """
-    trained = open_run(run, device, warn, overrides)
+    trained = open_run(run, device, warn, overrides, code)
     known = layers_shown(trained.net)
     if not known:
         raise DataError("deconv: expected a net with a convolution, got none")
@@ -102,6 +104,7 @@ def plot_activations(
     device: str | None = None,
     warn: Warn = as_warning,
     overrides: Sequence[str] = (),
+    code: bool = False,
 ) -> tuple[Path, str]:
     """An image on its way through the layers: the maps of the strongest channels of each.
 
@@ -110,14 +113,14 @@ def plot_activations(
         images: one image file; without it, a validation image.
         out: the file, .png or another of Pillow's; by default activations.png in the run's folder.
         pick: the number of a validation image; by default one chosen by the seed of the run.
-        data, device, warn, overrides: as for `convnet.evaluation.evaluate.evaluate`.
+        data, device, warn, overrides, code: as for `convnet.evaluation.evaluate.evaluate`.
 
     Returns: the file, and what is in it.
     Raises: CheckpointError, RunError, DataError, DeviceError; OSError: the file cannot be written.
     """
     if len(images) > 1 or len(pick) > 1:
         raise DataError("activations: expected one image, got several")
-    trained = open_run(run, device, warn, overrides)
+    trained = open_run(run, device, warn, overrides, code)
     examples = _examples(trained, images, pick, 1, data)
     path = place_for(run, "activations.png", out)
     save_image(activation_sheet(trained, seen(trained, examples)), path)

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from convnet.common.checks import check_int
+from convnet.common.own_code import allowed
 from convnet.common.typecheck import did_you_mean
 from convnet.data import DataError
 from convnet.data.dataset import mismatch, shown
@@ -121,6 +122,7 @@ def plot_filters(
     each: bool = False,
     most: int = 64,
     warn: Warn = as_warning,
+    code: bool = False,
 ) -> tuple[Path, str]:
     """The kernels of a layer as one image, towers apart (paper, figure 3).
 
@@ -134,11 +136,13 @@ def plot_filters(
         most: the most filters and channels that are shown of filters that are neither grey nor in
             colour, which have one panel for each channel.
         warn: called with a line of text when a damaged checkpoint is passed over.
+        code: whether code of one's own that the run names may be imported: look at it first.
 
     Returns: the file, and what is in it.
     Raises: CheckpointError, RunError, DataError; OSError: the file cannot be written.
     """
-    filters = read_filters(open_checkpoint(run, warn), layer)
+    with allowed(code):
+        filters = read_filters(open_checkpoint(run, warn), layer)
     w, towers = filters.w, filters.towers if towers is None else check_int("towers", towers)
     count, height, width, channels = w.shape
     if count % towers:
@@ -174,6 +178,7 @@ def plot_predictions(
     device: str | None = None,
     warn: Warn = as_warning,
     overrides: Sequence[str] = (),
+    code: bool = False,
 ) -> tuple[Path, str]:
     """Images with the classes that the net finds likeliest, the right one red (paper, figure 4).
 
@@ -186,13 +191,14 @@ def plot_predictions(
             where these are classes.
         pick: numbers of validation images; by default `count`, chosen by the seed of the run.
         top: bars an image.
-        ten_crop, data, device, warn, overrides: as for `convnet.evaluation.evaluate.evaluate`.
+        ten_crop, data, device, warn, overrides, code: as for
+            `convnet.evaluation.evaluate.evaluate`.
 
     Returns: the file, and how many are right.
     Raises: CheckpointError, RunError, DataError, DeviceError; ConfigError: no matplotlib.
     """
     path = _chart_place(run, "predictions.png", out)
-    trained = open_run(run, device, warn, overrides)
+    trained = open_run(run, device, warn, overrides, code)
     if images:
         if pick:
             raise DataError("pick: cannot be given with image files")
@@ -251,6 +257,7 @@ def plot_confusion(
     warn: Warn = as_warning,
     most: int = 5,
     overrides: Sequence[str] = (),
+    code: bool = False,
 ) -> tuple[Path, str]:
     """What validation images of each class are taken for.
 
@@ -258,14 +265,15 @@ def plot_confusion(
         run: a run folder or a checkpoint file.
         out: the file, .png, .svg, .pdf, .jpg, .webp; by default confusion.png in the run's
             folder.
-        ten_crop, data, device, warn, overrides: as for `convnet.evaluation.evaluate.evaluate`.
+        ten_crop, data, device, warn, overrides, code: as for
+            `convnet.evaluation.evaluate.evaluate`.
         most: how many of the most frequent confusions to tell.
 
     Returns: the file, and the most frequent confusions.
     Raises: CheckpointError, RunError, DataError, DeviceError; ConfigError: no matplotlib.
     """
     path = _chart_place(run, "confusion.png", out)
-    metrics, validation = measure_classes(run, data, device, warn, ten_crop, overrides)
+    metrics, validation = measure_classes(run, data, device, warn, ten_crop, overrides, code)
     title = f"{shown(Path(run).absolute().name)}: {metrics.means()['top1']:.2f} % right"
     charts.save_chart(charts.confusion_chart(metrics.confusion, metrics.classes, title), path)
     right = f"{metrics.means()['top1']:.2f} % right"

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+from convnet.common.own_code import allowed
 from convnet.data.dataset import DataError
 from convnet.report.page import page
 from convnet.report.story import gather, is_training
@@ -27,7 +28,7 @@ class LiveView:
 
     Args:
         run: the folder of the run.
-        data, device, warn: as for `convnet.report.write.write_report`.
+        data, device, warn, code: as for `convnet.report.write.write_report`.
         port: 0 takes a free one.
 
     Attributes:
@@ -43,10 +44,13 @@ class LiveView:
         device: str | None = None,
         warn: Callable[[str], None] = lambda text: None,
         port: int = 0,
+        code: bool = False,
     ) -> None:
         if not run.is_dir():
             raise RunError(f"{run}: expected the folder of a run")
-        run_config(run)
+        with allowed(code):
+            run_config(run)
+        self.code = code  # of every thread that answers
         self.run, self.data, self.device, self.warn = run, data, device, warn
         self._made: tuple[str, bytes] = ("", b"")
         self._lock = threading.Lock()
@@ -79,7 +83,8 @@ class LiveView:
             state = self.state()
             if self._made[0] != state:
                 running = is_training(self.run)
-                story = gather(self.run, self.data, self.device, self.warn, measure=not running)
+                with allowed(self.code):
+                    story = gather(self.run, self.data, self.device, self.warn, measure=not running)
                 text = page(story, live=f"{_STATE}?{state}")
                 self._made = state, text.encode(errors="backslashreplace")
             return self._made[1]

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from convnet.common.files import replace
+from convnet.common.own_code import allowed
 from convnet.evaluation.evaluate import as_warning
 from convnet.report.page import page
 from convnet.report.story import gather
@@ -23,6 +24,7 @@ def write_report(
     device: str | None = None,
     warn: Callable[[str], None] = as_warning,
     over: bool = False,
+    code: bool = False,
 ) -> tuple[Path, int]:
     """Writes what a run was, and what came of it, as one HTML file that needs nothing else.
 
@@ -37,6 +39,7 @@ def write_report(
         device: as for `convnet.train`; None is "auto".
         warn: called with a line of text where a part of the page has to be left out.
         over: whether its training is known to be over, though its process holds the folder still.
+        code: whether code of one's own that the run names may be imported: look at it first.
 
     Returns: the file, and its size in bytes.
 
@@ -45,7 +48,8 @@ def write_report(
         DeviceError: no such device. OSError: the file cannot be written.
     """
     path = Path(out) if out is not None else Path(run) / REPORT
-    story = gather(run, data, device, warn)
+    with allowed(code):
+        story = gather(run, data, device, warn)
     story = dataclasses.replace(story, running=story.running and not over)
     content = page(story).encode(errors="backslashreplace")
     replace(path, content)

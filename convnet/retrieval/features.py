@@ -122,6 +122,7 @@ def write_features(
     device: str | None = None,
     warn: Callable[[str], None] = as_warning,
     progress: Callable[[int, int], None] = lambda done, total: None,
+    code: bool = False,
 ) -> Written:
     """Writes the output of a layer, in test mode, for every image of a set.
 
@@ -135,7 +136,7 @@ def write_features(
         out: the file, .safetensors. Until it is complete it is called OUT.part.
         layer: a node; by default the input of the last dense layer.
         part: "train", "val" (validation), or "all": training first.
-        device, warn: as for `convnet.evaluation.evaluate.open_run`.
+        device, warn, code: as for `convnet.evaluation.evaluate.open_run`.
         progress: called with (images done, images in all).
 
     Returns:
@@ -146,7 +147,7 @@ def write_features(
         CheckpointError, RunError, DeviceError; OSError: it cannot be written.
     """
     start = time.monotonic()
-    trained = open_run(run, device, warn)
+    trained = open_run(run, device, warn, code=code)
     layer = checked_layer(trained.net, layer)
     source = source_for(trained, data, part)
     dataset, labelled = open_source(source)

@@ -297,6 +297,7 @@ def search(
     data: Run | None = None,
     device: str | None = None,
     warn: Callable[[str], None] = as_warning,
+    code: bool = False,
 ) -> list[Found]:
     """The images of an index that are nearest to others in a layer of a net.
 
@@ -307,13 +308,13 @@ def search(
         pick: numbers of validation images of the run.
         k: how many neighbours.
         data: where the validation images are, if no longer where the run had them.
-        device, warn: as for `convnet.evaluation.evaluate.open_run`.
+        device, warn, code: as for `convnet.evaluation.evaluate.open_run`.
 
     Returns: for each query, its k neighbours, nearest first.
     Raises: DataError: an index of another net, no query, or an image that cannot be used;
         CheckpointError, RunError, DeviceError.
     """
-    trained = open_run(run, device, warn)
+    trained = open_run(run, device, warn, code=code)
     layer = str(index.facts["net"]["layer"])
     if layer not in trained.net.shapes or net_facts(trained, layer) != index.facts["net"]:
         raise mismatch(index.path, f"features of {trained.checkpoint.path}", "those of another net")

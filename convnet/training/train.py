@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from convnet import backend as backends
-from convnet.common.own_code import allowed
+from convnet.common.own_code import allowed, is_lasting, is_own
 from convnet.config import Config, ConfigError, load_config
 from convnet.config.schema import NetConfig
 from convnet.data.dataset import expanded
@@ -206,6 +206,12 @@ class _Job:
         if run_dir is not None and self.ranks.first:
             RunFolder.check_free(Path(run_dir))
         parts = self._build(cfg, None)
+        for layer in cfg.net.layers:
+            if is_own(layer.type) and not is_lasting(layer.type):
+                self.reporter.warn(
+                    f"{layer.name}: {layer.type} is found in this process alone; eval, predict and "
+                    "resume of the run need its class in a module"
+                )
         with self._folder(lambda: RunFolder.create(run_dir, cfg)) as folder:
             return self._run(self._trainer(parts, folder))
 

@@ -5,20 +5,25 @@ from __future__ import annotations
 import inspect
 import re
 import sys
+import threading
 import types
 from pathlib import Path
 
 import numpy as np
 import pytest
 from paths import ROOT
+from PIL import Image
 
 import convnet
 from convnet.cli.main import main
 from convnet.common.own_code import allowed
 from convnet.config import ConfigError, load_config
 from convnet.data import ArrayDataset
+from convnet.evaluation.evaluate import evaluate
 from convnet.layers import LAYER_TYPES, Conv, Dense, Layer, SoftmaxCrossEntropy
 from convnet.layers.options import options_of
+from convnet.report.follow import LiveView
+from convnet.report.write import write_report
 
 CODE = """
 import numpy as np
@@ -112,6 +117,72 @@ def test_commands_want_the_flag(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert "twice" in capsys.readouterr().out
     with pytest.raises(ConfigError, match="look at it first"):  # and it does not last
         load_config(path)
+
+
+def test_every_command_takes_a_run_with_code(tmp_path: Path, monkeypatch) -> None:
+    """Where it is allowed; and refuses it otherwise."""
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(0)
+    for name in "abc":
+        (tmp_path / "images" / name).mkdir(parents=True)
+        for number in range(6):
+            pixels = rng.integers(0, 256, (6, 6, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "images" / name / f"{number}.png")
+    first = '[[net.layers]]\nname = "c"\ntype = "conv"\nfilters = 4\nsize = 3\n'
+    path = write(tmp_path, first + LAYERS)
+    path.write_text(path.read_text().replace("size = [6, 6]", 'size = [6, 6]\npath = "images"'))
+    assert main(["train", str(path), "--code", "--run-dir", "run"]) == 0
+    assert main(["export", "torch", "run", "-o", "first.pth", "--code"]) == 0
+    for command in (
+        ["eval", "run"],
+        ["predict", "run", "images/a/0.png"],
+        ["report", "run"],
+        *(["plot", "run", kind] for kind in ("filters", "saliency", "deconv", "activations")),
+        ["plot", "run", "confusion"],
+        ["plot", "run", "predictions"],
+        ["export", "torch", "run", "-o", "net.pth"],
+        ["import", "torch", "first.pth", "--net", "my.toml", "-o", "back"],
+        ["features", "run", "-o", "f.safetensors"],
+        ["search", "run", "f.safetensors", "images/a/0.png"],
+    ):
+        assert main(command) == 2, command
+        assert main([*command, "--code"]) == 0, command
+
+
+def test_functions_take_a_run_with_code(tmp_path: Path) -> None:
+    options = {"data": images(), "device": "cpu"}
+    run = tmp_path / "run"
+    convnet.train(write(tmp_path, LAYERS), code=True, run_dir=run, quiet=True, **options)
+    pixels = images()[0].images[0]
+    with pytest.raises(ConfigError, match="code=True"):
+        convnet.predict(run, pixels, device="cpu")
+    assert len(convnet.predict(run, pixels, device="cpu", code=True)) == 1
+    assert evaluate(run, code=True, **options)["images"] == 30
+    assert write_report(run, code=True, **options)[1] > 0
+    view = LiveView(run, **options, code=True)
+    view.server.server_close()
+    answers: list[bytes] = []
+    thread = threading.Thread(target=lambda: answers.append(view.content()))  # as it serves
+    thread.start()
+    thread.join()
+    assert b"all 30 validation images" in answers[0]
+
+
+def test_a_class_of_this_process_alone_is_named(tmp_path: Path, capsys) -> None:
+    class Local(Layer):
+        def fprop(self, x, train):
+            return x, None
+
+        def bprop(self, saved, dy):
+            return dy, []
+
+    nodes = [convnet.Node("mine", Local()), convnet.Node("out", Dense(3))]
+    net = convnet.Net([*nodes, convnet.Node("l", SoftmaxCrossEntropy())], (6, 6, 3), device="cpu")
+    cfg = {"data": {"source": "folder"}, "train": {"batch": 10, "epochs": 1, "report": False}}
+    convnet.train(cfg, net=net, data=images(), run_dir=tmp_path / "run", quiet=True)
+    said = capsys.readouterr().err
+    assert "mine: " in said
+    assert "is found in this process alone" in said
 
 
 @pytest.mark.parametrize(

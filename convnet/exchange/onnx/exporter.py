@@ -48,6 +48,7 @@ def export_onnx(
     run: str | os.PathLike[str],
     out: str | os.PathLike[str],
     warn: Callable[[str], None] = as_warning,
+    code: bool = False,
 ) -> list[Path]:
     """Writes a trained net as an ONNX model, opset 13.
 
@@ -55,6 +56,7 @@ def export_onnx(
         run: a run folder (its best checkpoint, else the newest) or a checkpoint file.
         out: a file that ends in .onnx.
         warn: called with a message when a damaged checkpoint is passed over.
+        code: whether code of one's own that the run names may be imported: look at it first.
 
     Returns: the files that were written.
     Raises:
@@ -64,7 +66,7 @@ def export_onnx(
     path = Path(out)
     if path.suffix != ".onnx":
         raise ExchangeError(f"{path}: expected a name that ends in .onnx")
-    model = onnx_model(open_run(run, "cpu", warn))
+    model = onnx_model(open_run(run, "cpu", warn, code=code))
     try:
         replace(path, model.write)
     except WireError as error:

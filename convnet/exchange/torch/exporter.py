@@ -55,6 +55,7 @@ def export_torch(
     run: str | os.PathLike[str],
     out: str | os.PathLike[str],
     warn: Callable[[str], None] = as_warning,
+    code: bool = False,
 ) -> list[Path]:
     """Writes the weights of a run as a state dict.
 
@@ -62,6 +63,7 @@ def export_torch(
         run: a run folder (its best checkpoint, else the newest) or a checkpoint file.
         out: a file that ends in .pth or .pt, which torch.load reads, or in .safetensors.
         warn: called with a message when a damaged checkpoint is passed over.
+        code: whether code of one's own that the run names may be imported: look at it first.
 
     Returns: the files that were written.
     Raises:
@@ -71,7 +73,7 @@ def export_torch(
     path = Path(out)
     if path.suffix not in (".pth", ".pt", ".safetensors"):
         raise ExchangeError(f"{path}: expected a name that ends in .pth, .pt or .safetensors")
-    trained = open_run(run, "cpu", warn)
+    trained = open_run(run, "cpu", warn, code=code)
     arrays, text = state_dict(trained), facts_json(trained)
     if path.suffix == ".safetensors":
         held = {name: np.ascontiguousarray(array) for name, array in arrays.items()}

@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from convnet.common.own_code import allowed
 from convnet.common.tensor_header import read_header, read_tensors
 from convnet.config import Config, load_config, presets
 from convnet.data.sources import PUBLISHED
@@ -232,6 +233,7 @@ def import_torch(
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
     classes: str = "",
+    code: bool = False,
 ) -> Imported:
     """Reads a state dict and writes a run with its weights.
 
@@ -243,12 +245,13 @@ def import_torch(
         mean, std: of the normalization, for images from 0 to 1 in the order RGB, one for each
             channel; None: those of torchvision for colour, 0 and 1 for grey.
         classes: a file with the names of the classes, a line each.
+        code: whether code of one's own that `net` names may be imported: look at it first.
 
     Raises:
         ExchangeError: naming the file, and the layer and both shapes where a weight does not fit.
         ConfigError: of `net`. OSError: a file cannot be read or written.
     """
-    with open_state_dict(Path(path)) as state:
+    with allowed(code), open_state_dict(Path(path)) as state:
         cfg = load_config(net) if net else recognised(state)
         made = net_of_shapes(cfg, state)
         if why := misfit(made, state):
