@@ -15,7 +15,13 @@ from convnet.ops.precision import PRECISIONS
 
 _PACKAGES = ("numpy", "pillow", "safetensors", "rich", "tomli-w")
 _CUPY = backends.CUPY_PACKAGES
-_VARIABLES = ("CONVNET_DATA", "CONVNET_CPU_ISA", "ONEDNN_MAX_CPU_ISA", "CONVNET_WINOGRAD")
+_VARIABLES = (
+    "CONVNET_DATA",
+    "CONVNET_CPU_ISA",
+    "ONEDNN_MAX_CPU_ISA",
+    "CONVNET_WINOGRAD",
+    "CONVNET_AMX",
+)
 
 
 def examine() -> dict[str, Any]:

@@ -87,11 +87,11 @@ def conv_kernel(
     rows of dw x filters), "mma.sync, 128x64, 3 splits", "Winograd, F(2 x 2, 3 x 3)" or "direct".
 
     Tensor cores compute in the precision that is asked for. On the CPU a kernel that computes in a
-    lower one ends in it ("direct, bf16"), and every other computes in float32, also of bfloat16
-    arrays.
+    lower one ends in it ("direct, bf16", "tiles, bf16"), and every other computes in float32, also
+    of bfloat16 arrays.
 
-    CONVNET_WGMMA and CONVNET_WINOGRAD (auto, off, always) overrule the choice; see docs/kernels.md
-    and docs/performance.md.
+    CONVNET_WGMMA, CONVNET_WINOGRAD and CONVNET_AMX (auto, off, always) overrule the choice; see
+    docs/kernels.md, docs/performance.md and docs/precision.md.
 
     Args:
         pass_name: "fprop", "dgrad" or "wgrad".
@@ -200,8 +200,8 @@ def conv_prepare(
 
     Returns:
         The prepared filters, uint8, for :func:`conv_fprop_prepared` on this device. They depend on
-        the settings (CONVNET_WINOGRAD, CONVNET_WGMMA, the table of tiles) under which they were
-        made.
+        the settings (CONVNET_WINOGRAD, CONVNET_AMX, CONVNET_WGMMA, the table of tiles) under which
+        they were made.
 
     Raises:
         ValueError: an argument does not fit, or there is nothing to prepare.

@@ -14,6 +14,7 @@
 #include "isa.h"
 #include "onednn.h"
 #include "reduced.h"
+#include "tiles.h"
 
 namespace convnet {
 namespace {
@@ -140,7 +141,8 @@ std::string math_description(Math math) {
   if (passes.empty()) {
     return stored + "products as fp32: this processor has no unit for those of " + name;
   }
-  return stored + name + " by oneDNN " + product_implementation(math) + " for " + passes +
+  const std::string by = half && tiles_suit() ? " by AMX tiles and oneDNN " : " by oneDNN ";
+  return stored + name + by + product_implementation(math) + " for " + passes +
          ", by shape (conv_kernel, dense_kernel); the rest in float32";
 }
 

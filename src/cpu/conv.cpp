@@ -1,6 +1,6 @@
 // Convolution on the host, in NHWC throughout: by Winograd's algorithm where that pays
-// (winograd.cpp, space_to_depth.cpp), else directly by oneDNN (direct.cpp), which may round operands
-// where `math` allows it (reduced.h).
+// (winograd.cpp, space_to_depth.cpp), of bfloat16 arrays by AMX (amx.h), else directly by oneDNN
+// (direct.cpp), which may round operands where `math` allows it (reduced.h).
 //
 //   fprop  y  = x * w + b      (equations in ops.h)
 //   dgrad  dx = dy * flipped w
@@ -8,6 +8,7 @@
 //
 // Activations are used as they lie. Of bfloat16 arrays Winograd's algorithm reads and writes tiles, so
 // that float32 is in its matrices alone.
+#include "amx.h"
 #include "direct.h"
 #include "elements.h"
 #include "reduced.h"
@@ -18,7 +19,10 @@
 namespace convnet {
 namespace {
 
-enum class Algorithm { kDirect, kWinograd, kSpaceToDepth };
+enum class Algorithm { kDirect, kWinograd, kSpaceToDepth, kAmx };
+
+template <class T>
+constexpr bool kHalf = storage_of<T> == Storage::kBfloat16;
 
 struct Method {
   Algorithm algorithm;
@@ -33,14 +37,17 @@ Method method_for(const ConvShape& shape, Pass pass, Math math) {
   }
   const bool reduced = direct_is_reduced(shape, pass, math);
   const Math taken = reduced ? math : Math::kFp32;
-  const double direct = direct_cost(shape) / (reduced ? conv_lead(shape.storage) : 1);
-  if (winograd_suits(shape, pass, direct)) return {Algorithm::kWinograd, Math::kFp32};
-  if (space_to_depth_suits(shape, pass, direct)) return {Algorithm::kSpaceToDepth, Math::kFp32};
+  const double direct = direct_cost(shape) / (reduced ? conv_lead(shape, pass) : 1);
+  const double amx = amx_cost(shape, pass).value_or(direct), least = std::min(direct, amx);
+  if (winograd_suits(shape, pass, least)) return {Algorithm::kWinograd, Math::kFp32};
+  if (space_to_depth_suits(shape, pass, least)) return {Algorithm::kSpaceToDepth, Math::kFp32};
+  if (amx < direct) return {Algorithm::kAmx, math};
   return {Algorithm::kDirect, taken};
 }
 
 // Where it is not direct.
 FpropBytes fprop_bytes(const ConvShape& shape, Algorithm algorithm) {
+  if (algorithm == Algorithm::kAmx) return amx_fprop_bytes(shape);
   return algorithm == Algorithm::kWinograd ? winograd_fprop_bytes(shape)
                                            : space_to_depth_fprop_bytes(shape);
 }
@@ -57,6 +64,7 @@ std::string conv_kernel(const ConvShape& shape, Pass pass, Math math) {
   const Method method = method_for(shape, pass, math);
   if (method.algorithm == Algorithm::kWinograd) return winograd_name(shape, pass);
   if (method.algorithm == Algorithm::kSpaceToDepth) return "space to depth";
+  if (method.algorithm == Algorithm::kAmx) return kernel_name("tiles", method.math);
   return kernel_name("direct", method.math);
 }
 
@@ -66,6 +74,7 @@ std::int64_t conv_workspace(const ConvShape& shape, Pass pass, Math math) {
     return direct_workspace(shape, pass, method.math, false);
   }
   if (pass == Pass::kFprop) return fprop_bytes(shape, method.algorithm).together();
+  if (method.algorithm == Algorithm::kAmx) return amx_workspace(shape, pass);
   return method.algorithm == Algorithm::kWinograd ? winograd_workspace(shape, pass)
                                                   : space_to_depth_workspace(shape, pass);
 }
@@ -90,6 +99,7 @@ void conv_prepare(const ConvShape& shape, Math math, const float* w, Workspace p
   if (method.algorithm == Algorithm::kSpaceToDepth) {
     return space_to_depth_prepare(shape, w, prepared, workspace);
   }
+  if (method.algorithm == Algorithm::kAmx) return amx_prepare(shape, w, prepared);
   direct_prepare(shape, method.math, w, prepared);
 }
 
@@ -103,6 +113,10 @@ void conv_fprop_prepared(const ConvShape& shape, Math math, const T* x, Workspac
   }
   if (method.algorithm == Algorithm::kSpaceToDepth) {
     return space_to_depth_fprop(shape, x, prepared, b, relu, y, workspace);
+  }
+  if constexpr (kHalf<T>) {
+    if (method.algorithm == Algorithm::kAmx)
+      return amx_fprop(shape, x, prepared, b, relu, y, workspace);
   }
   direct_fprop(shape, method.math, x, prepared.data, true, b, relu, y, workspace);
 }
@@ -131,6 +145,10 @@ void conv_dgrad(const ConvShape& shape, Math math, const T* dy, const float* w, 
   if (method.algorithm == Algorithm::kSpaceToDepth) {
     return space_to_depth_dgrad(shape, dy, w, relu_mask, dx, workspace);
   }
+  if constexpr (kHalf<T>) {
+    if (method.algorithm == Algorithm::kAmx)
+      return amx_dgrad(shape, dy, w, relu_mask, dx, workspace);
+  }
   direct_dgrad(shape, method.math, dy, w, dx, workspace);
   apply_relu_mask(count(x_dims(shape)), relu_mask, dx);
 }
@@ -144,6 +162,9 @@ void conv_wgrad(const ConvShape& shape, Math math, const T* x, const T* dy, floa
   }
   if (method.algorithm == Algorithm::kSpaceToDepth) {
     return space_to_depth_wgrad(shape, x, dy, dw, db, workspace);
+  }
+  if constexpr (kHalf<T>) {
+    if (method.algorithm == Algorithm::kAmx) return amx_wgrad(shape, x, dy, dw, db, workspace);
   }
   direct_wgrad(shape, method.math, x, dy, dw, db, workspace);
 }

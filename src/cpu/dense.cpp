@@ -10,8 +10,9 @@
 // AVX-512 for a single row only; its reference takes a hundred times as long). In lower precision
 // (reduced.h) there is matmul only, for w as it lies.
 //
-// Of bfloat16 arrays a product in bfloat16 takes x as it lies and w rounded in scratch memory; one
-// in float32 takes x widened there, and y is rounded when it is done.
+// Of bfloat16 arrays a product in bfloat16 takes x as it lies and w rounded in scratch memory, some
+// outputs after others, so that the rounded part of w stays in the caches; one in float32 takes x widened
+// there, and y is rounded when it is done.
 #include "dense_wgrad.h"
 #include "elements.h"
 #include "product.h"
@@ -30,13 +31,17 @@ memory::data_type type_of(Storage storage) {
   return storage == Storage::kBfloat16 ? memory::data_type::bf16 : memory::data_type::f32;
 }
 
-// to = from * w + b, all but b of the type of the shape
-Product make_product(const DenseShape& s, Pass pass, Math math, bool bias, bool relu) {
+int inputs(const DenseShape& s, Pass pass) { return pass == Pass::kFprop ? s.c : s.k; }
+int outputs(const DenseShape& s, Pass pass) { return pass == Pass::kFprop ? s.k : s.c; }
+
+// to = from * w + b, all but b of the type of the shape; `out` of the outputs, with their part of w.
+Product make_product(const DenseShape& s, Pass pass, Math math, bool bias, bool relu, int out) {
   const auto f32 = memory::data_type::f32;
   const bool forward = pass == Pass::kFprop;
-  const memory::dim in = forward ? s.c : s.k, out = forward ? s.k : s.c;
+  const memory::dim in = inputs(s, pass);
   const auto type = type_of(s.storage);
-  const memory::desc from({s.n, in}, type, Tag::ab), to({s.n, out}, type, Tag::ab), none;
+  const memory::desc from({s.n, in}, type, Tag::ab), none;
+  const memory::desc to({s.n, out}, type, memory::dims{outputs(s, pass), 1});
   const auto attr = user_scratchpad(math, relu);
   if (forward && s.n <= kFewRows && type == f32) {
     const memory::desc b({out}, f32, Tag::x), w({out, in}, f32, Tag::ab);
@@ -49,50 +54,52 @@ Product make_product(const DenseShape& s, Pass pass, Math math, bool bias, bool 
 }
 
 std::shared_ptr<const Product> dense_product(const DenseShape& s, Pass pass, Math math, bool bias,
-                                             bool relu) {
+                                             bool relu, int out) {
   static PlanCache<Product> cache;
   return cache.get(
       {static_cast<int>(pass), static_cast<int>(math), static_cast<int>(s.storage), bias, relu, s.n,
-       s.c, s.k},
-      [&] { return std::make_shared<Product>(make_product(s, pass, math, bias, relu)); });
+       s.c, s.k, out},
+      [&] { return std::make_shared<Product>(make_product(s, pass, math, bias, relu, out)); });
 }
 
 // The shape of the product that oneDNN is asked about: where tests pretend that it has one of
 // bfloat16 arrays, that of float32 stands for it.
 DenseShape known_to_onednn(const DenseShape& s) { return takes_bfloat16() ? s : in_float32(s); }
 
-// How many numbers a pass reads of x or dy and of w, and writes.
-struct Sizes {
-  std::int64_t from, w, to;
-};
-Sizes sizes(const DenseShape& s, Pass pass) {
-  const std::int64_t x = std::int64_t{s.n} * s.c, y = std::int64_t{s.n} * s.k;
-  const std::int64_t w = std::int64_t{s.k} * s.c;
-  return pass == Pass::kFprop ? Sizes{x, w, y} : Sizes{y, w, x};
+// Outputs that are formed at once: all, but where w is rounded for them, which is done in two megabytes.
+int outputs_at_once(const DenseShape& s, Pass pass, bool rounds) {
+  constexpr std::int64_t kNumbers = 1 << 20, kStep = 64;
+  const int out = outputs(s, pass);
+  if (!rounds) return out;
+  const std::int64_t parts = ceil_div(std::int64_t{s.c} * s.k, kNumbers);
+  const std::int64_t each = ceil_div(ceil_div(out, parts), kStep) * kStep;
+  return static_cast<int>(std::min<std::int64_t>(out, each));
 }
 
 // The products that a pass may be asked for; oneDNN may choose differently with a bias and a ReLU.
 std::vector<std::shared_ptr<const Product>> dense_products(const DenseShape& s, Pass pass,
-                                                           Math math) {
-  std::vector<std::shared_ptr<const Product>> products = {
-      dense_product(s, pass, math, false, false)};
-  if (pass == Pass::kDgrad) return products;
-  products.push_back(dense_product(s, pass, math, false, true));
-  products.push_back(dense_product(s, pass, math, true, false));
-  products.push_back(dense_product(s, pass, math, true, true));
+                                                           Math math, bool rounds) {
+  std::vector<std::shared_ptr<const Product>> products;
+  const int most = outputs_at_once(s, pass, rounds), last = (outputs(s, pass) - 1) % most + 1;
+  for (const int out : {most, last}) {
+    for (const bool bias : {false, true}) {
+      for (const bool relu : {false, true}) {
+        if (pass == Pass::kDgrad && (bias || relu)) continue;
+        products.push_back(dense_product(s, pass, math, bias, relu, out));
+      }
+    }
+  }
   return products;
 }
 
 // What fprop and dgrad compute in, where `math` is allowed.
 Math taken(const DenseShape& s, Pass pass, Math math) {
   if (math == Math::kFfma) return math;
-  const bool forward = pass == Pass::kFprop;
-  const int in = forward ? s.c : s.k, out = forward ? s.k : s.c;
-  if (s.storage == Storage::kBfloat16 && math != Math::kBf16) {
-    return taken(in_float32(s), pass, math);
-  }
-  if (!may_reduce(math, s.storage) || !reduction_pays(s.n, out, in, s.storage)) return Math::kFp32;
-  const auto products = dense_products(known_to_onednn(s), pass, math);
+  const bool half = s.storage == Storage::kBfloat16;
+  if (half && math != Math::kBf16) return taken(in_float32(s), pass, math);
+  if (!may_reduce(math, s.storage)) return Math::kFp32;
+  if (!reduction_pays(s.n, outputs(s, pass), inputs(s, pass), s.storage)) return Math::kFp32;
+  const auto products = dense_products(known_to_onednn(s), pass, math, half);
   const bool reduced = std::all_of(products.begin(), products.end(), [&](const auto& product) {
     return is_reduced(product->implementation(), s.storage);
   });
@@ -104,28 +111,52 @@ bool is_stored(const DenseShape& s, Math by) {
   return s.storage == Storage::kBfloat16 && by == Math::kBf16 && takes_bfloat16();
 }
 
+CONVNET_INLINE void round_rows(const float* from, std::int64_t rows, std::int64_t columns,
+                               std::int64_t pitch, Bfloat16* to) {
+  for (std::int64_t i = 0; i < rows; ++i, from += pitch, to += columns) {
+    CONVNET_SIMD
+    for (std::int64_t j = 0; j < columns; ++j) to[j].bits = rounded(from[j]).bits;
+  }
+}
+
+// The part of w [K, C] that outputs [first, first + count) are formed by: rows forward, else columns.
+void round_part(const DenseShape& s, Pass pass, const float* w, int first, int count,
+                Bfloat16* to) {
+  const bool forward = pass == Pass::kFprop;
+  const std::int64_t rows = forward ? count : s.k, columns = forward ? s.c : count;
+  const float* from = w + (forward ? std::int64_t{first} * s.c : first);
+  parallel_chunks(rows, ceil_div(kChunk, columns), [&](std::int64_t begin, std::int64_t size) {
+    vectorized<round_rows>(from + begin * s.c, size, columns, s.c, to + begin * columns);
+  });
+}
+
 // to = from * w, + b where it is not null; the work of both passes.
 void multiply(const char* op, const DenseShape& s, Pass pass, Math by, const float* from,
               const float* w, const float* b, bool relu, float* to, Workspace workspace) {
   Scratch scratch(op, workspace);
-  dense_product(s, pass, by, b != nullptr, relu)->run(from, w, b, to, scratch);
+  dense_product(s, pass, by, b != nullptr, relu, outputs(s, pass))->run(from, w, b, to, scratch);
 }
 
 void multiply(const char* op, const DenseShape& s, Pass pass, Math by, const Bfloat16* from,
               const float* w, const float* b, bool relu, Bfloat16* to, Workspace workspace) {
   Scratch scratch(op, workspace);
-  const Sizes count = sizes(s, pass);
-  if (is_stored(s, by)) {
-    auto* const rounded_w = static_cast<Bfloat16*>(scratch.take(sizeof(Bfloat16) * count.w));
-    to_bfloat16(count.w, w, rounded_w, nullptr);
-    dense_product(s, pass, by, b != nullptr, relu)->run(from, rounded_w, b, to, scratch);
-    return;
+  const std::int64_t in = inputs(s, pass), out = outputs(s, pass);
+  if (!is_stored(s, by)) {
+    const float* wide_from = widened(from, s.n * in, scratch);
+    float* wide_to = take_floats(s.n * out, scratch);
+    const DenseShape wide = in_float32(s);
+    multiply(op, wide, pass, in_float32(by), wide_from, w, b, relu, wide_to, scratch.rest());
+    return to_bfloat16(s.n * out, wide_to, to, nullptr);
   }
-  const float* wide_from = widened(from, count.from, scratch);
-  float* wide_to = take_floats(count.to, scratch);
-  const DenseShape wide = in_float32(s);
-  multiply(op, wide, pass, in_float32(by), wide_from, w, b, relu, wide_to, scratch.rest());
-  to_bfloat16(count.to, wide_to, to, nullptr);
+  const int most = outputs_at_once(s, pass, true);
+  auto* const part = static_cast<Bfloat16*>(scratch.take(sizeof(Bfloat16) * most * in));
+  for (int first = 0; first < out; first += most) {
+    const int count = std::min<int>(most, static_cast<int>(out) - first);
+    round_part(s, pass, w, first, count, part);
+    Scratch rest(op, scratch.rest());
+    dense_product(s, pass, by, b != nullptr, relu, count)
+        ->run(from, part, b == nullptr ? b : b + first, to + first, rest);
+  }
 }
 
 }  // namespace
@@ -133,22 +164,28 @@ void multiply(const char* op, const DenseShape& s, Pass pass, Math by, const Bfl
 std::string dense_kernel(const DenseShape& shape, Pass pass, Math math) {
   if (pass == Pass::kWgrad) return kernel_name("matmul", dense_wgrad_math(shape, math));
   const Math by = taken(shape, pass, math);
-  return kernel_name(dense_product(in_float32(shape), pass, by, false, false)->name(), by);
+  if (is_stored(shape, by)) return kernel_name("matmul", by);
+  const int out = outputs(shape, pass);
+  return kernel_name(dense_product(in_float32(shape), pass, by, false, false, out)->name(), by);
 }
 
 std::int64_t dense_workspace(const DenseShape& shape, Pass pass, Math math) {
   if (pass == Pass::kWgrad) return dense_wgrad_workspace(shape, math);
   const Math by = taken(shape, pass, math);
   const bool stored = is_stored(shape, by);
-  const Sizes count = sizes(shape, pass);
-  std::int64_t bytes = 0;
   const bool widens = shape.storage == Storage::kBfloat16 && !stored;
-  const auto products = widens ? dense_products(in_float32(shape), pass, in_float32(by))
-                               : dense_products(shape, pass, by);
+  std::int64_t bytes = 0;
+  const auto products = widens ? dense_products(in_float32(shape), pass, in_float32(by), false)
+                               : dense_products(shape, pass, by, stored);
   for (const auto& product : products) bytes = std::max(bytes, product->workspace());
-  if (stored) return bytes + Scratch::padded(sizeof(Bfloat16) * count.w);
+  const std::int64_t in = inputs(shape, pass), out = outputs(shape, pass);
+  if (stored) {
+    const int most = outputs_at_once(shape, pass, true);
+    return bytes + Scratch::padded(sizeof(Bfloat16) * most * in);
+  }
   if (!widens) return bytes;
-  return bytes + Scratch::padded(float_bytes(count.from)) + Scratch::padded(float_bytes(count.to));
+  return bytes + Scratch::padded(float_bytes(shape.n * in)) +
+         Scratch::padded(float_bytes(shape.n * out));
 }
 
 template <class T>

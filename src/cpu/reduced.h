@@ -21,11 +21,6 @@ namespace convnet {
 // AMX; the gradients of w, which are in float32 there, have their share in that).
 constexpr double kConvLead = 1.25;
 
-// As kConvLead, of convolutions of bfloat16 arrays, which AMX takes as they lie: what is left of the
-// lead of matrix products (1,845 GFLOP/s to 316). With AVX512-BF16 alone an instruction does twice
-// the work of float32's. Neither has been measured.
-constexpr double kStoredConvLead = 4, kStoredConvLeadVectors = 1.6;
-
 // Whether oneDNN may have products of lower precision of arrays of this type here at all: of float32
 // with AMX, of bfloat16 with AMX or AVX512-BF16.
 bool may_reduce(Math math, Storage storage = Storage::kFloat32);
@@ -38,7 +33,7 @@ bool takes_bfloat16();
 bool is_reduced(const std::string& implementation, Storage storage = Storage::kFloat32);
 
 // How many multiplications of a direct convolution so take as long as one in float32.
-double conv_lead(Storage storage);
+double conv_lead(const ConvShape& shape, Pass pass);
 
 // Whether a matrix product [m, k] x [k, n] is worth the rounding of its operands: of both, or, where
 // those of m x k are bfloat16, of the others.

@@ -16,6 +16,7 @@
 #include <cstring>
 #include <type_traits>
 
+#include "row_sums.h"
 #include "winograd_plan.h"
 #include "winograd_tiles.h"
 
@@ -66,16 +67,6 @@ CONVNET_INLINE void gather(Algorithm algorithm, Role role, const Matrices<const 
   if (algorithm == Algorithm::kF2x3) as(F2x3());
   if (algorithm == Algorithm::kF3x3) as(F3x3());
   if (algorithm == Algorithm::kF2x5) as(F2x5());
-}
-
-template <class T>
-CONVNET_INLINE void add_rows(const T* rows, int count, int columns, std::int64_t stride,
-                             float* sum) {
-  for (int i = 0; i < count; ++i) {
-    const T* row = rows + i * stride;
-    CONVNET_SIMD
-    for (int j = 0; j < columns; ++j) sum[j] += read(row[j]);
-  }
 }
 
 std::size_t floats(std::int64_t count) { return static_cast<std::size_t>(count) * sizeof(float); }
@@ -190,20 +181,6 @@ void correlate(const Plan& plan, const std::vector<memory>& right, const Image<c
 
 // ---- wgrad --------------------------------------------------------------------------------------
 
-// db[k] = the sum of dy over rows: partial sums of fixed pieces, then those in order.
-constexpr int kRowsAtOnce = 512;
-
-template <class T>
-void sum_rows(const T* dy, std::int64_t rows, int k, float* partial, float* db) {
-  parallel_chunks(rows, kRowsAtOnce, [&](std::int64_t begin, std::int64_t count) {
-    float* sum = partial + begin / kRowsAtOnce * k;
-    std::memset(sum, 0, floats(k));
-    vectorized<add_rows<T>>(dy + begin * k, static_cast<int>(count), k, k, sum);
-  });
-  std::memset(db, 0, floats(k));
-  vectorized<add_rows<float>>(partial, static_cast<int>(ceil_div(rows, kRowsAtOnce)), k, k, db);
-}
-
 constexpr int kTilesAtOnce = 8;
 
 // Rows [count, block) of the matrices, so that the last, shorter block adds nothing for them.
@@ -243,9 +220,9 @@ std::int64_t winograd_workspace(const ConvShape& s, Pass pass) {
     return size(filter_bytes(*plan)) +
            std::max(filter_workspace(*plan), correlate_workspace(*plan));
   }
-  const std::int64_t pieces = ceil_div(std::int64_t{s.n} * s.p * s.q, kRowsAtOnce);
+  const std::size_t partial = row_sums_bytes(std::int64_t{s.n} * s.p * s.q, s.k);
   return size(plan->left.get_size()) + size(plan->right.get_size()) +
-         size(plan->result.get_size()) + size(floats(pieces * s.k)) + plan->wgrad->workspace();
+         size(plan->result.get_size()) + size(partial) + plan->wgrad->workspace();
 }
 
 FpropBytes winograd_fprop_bytes(const ConvShape& s) {
@@ -314,7 +291,7 @@ void winograd_wgrad(const ConvShape& s, const T* x, const T* dy, float* dw, floa
   }
   if (db == nullptr) return;
   const std::int64_t rows = std::int64_t{s.n} * s.p * s.q;
-  float* partial = static_cast<float*>(scratch.take(floats(ceil_div(rows, kRowsAtOnce) * s.k)));
+  float* partial = static_cast<float*>(scratch.take(row_sums_bytes(rows, s.k)));
   sum_rows(dy, rows, s.k, partial, db);
 }
 

@@ -11,6 +11,7 @@
 #include <utility>
 
 #include "elements.h"
+#include "epilogue.h"
 
 namespace convnet::winograd {
 
@@ -187,36 +188,6 @@ CONVNET_INLINE void scatter_tiles(const Image<const T>& from, std::int64_t begin
     }
   }
 }
-
-// What becomes of an output before it is stored; pointers may be null.
-template <class T>
-struct Epilogue {
-  const float* bias;  // [channels]
-  bool relu;          // a NaN stays one
-  const T* mask;      // laid out as the image: zero where it is <= 0
-
-  CONVNET_INLINE void store(const float* from, T* to, std::int64_t offset, int channel,
-                            int width) const {
-    if (mask != nullptr) {
-      CONVNET_SIMD
-      for (int c = 0; c < width; ++c) {
-        write(to + offset + c, read(mask[offset + c]) <= 0 ? 0.0f : from[c]);
-      }
-    } else if (bias != nullptr && relu) {
-      CONVNET_SIMD
-      for (int c = 0; c < width; ++c) {
-        const float y = from[c] + bias[channel + c];
-        write(to + offset + c, y < 0 ? 0.0f : y);
-      }
-    } else {
-      CONVNET_SIMD
-      for (int c = 0; c < width; ++c) {
-        const float y = bias != nullptr ? from[c] + bias[channel + c] : from[c];
-        write(to + offset + c, relu && y < 0 ? 0.0f : y);
-      }
-    }
-  }
-};
 
 // The way back: rows 0, 1, ... of `from`, multiplied from both sides, into the tiles of `to`.
 template <class Matrix, class T>

@@ -52,19 +52,6 @@ def close(actual: np.ndarray, expected: np.ndarray, magnitude: np.ndarray, lengt
     check.close(actual, expected, 2 * np.max(magnitude), length)
 
 
-def same_bits_on_any_threads(function, *args, **kwargs):
-    """check.call, and once more on one and on three threads."""
-    result = check.call(CPU, function, *args, **kwargs)
-    for count in (1, 3):
-        with check.threads(CPU, count):
-            again = function(*args, **kwargs)
-        pairs = zip(result, again, strict=True) if isinstance(result, tuple) else [(result, again)]
-        for first, second in pairs:
-            if first is not None:
-                check.same_bits(second, first)
-    return result
-
-
 def arrays(case):
     rng = np.random.default_rng(0)
     shapes = case.x_shape, case.w_shape, (case.k,), case.y_shape
@@ -80,7 +67,7 @@ def test_the_table_has_both_kinds():
 @pytest.mark.parametrize("relu", [False, True], ids=["linear", "relu"])
 def test_fprop(case, relu):
     x, w, b, _ = arrays(case)
-    y = same_bits_on_any_threads(ops.conv_fprop, x, w, b, relu=relu, **case.options)
+    y = check.same_bits_on_any_threads(CPU, ops.conv_fprop, x, w, b, relu=relu, **case.options)
     expected = reference.conv_fprop(x, w, b, **case.options)
     magnitude = reference.conv_fprop(abs(x), abs(w), abs(b), **case.options)
     expected = np.maximum(expected, 0) if relu else expected
@@ -92,8 +79,8 @@ def test_fprop(case, relu):
 def test_dgrad(case, masked):
     x, w, _, dy = arrays(case)
     mask = x if masked else None
-    dx = same_bits_on_any_threads(
-        ops.conv_dgrad, dy, w, case.x_shape, relu_mask=mask, **case.options
+    dx = check.same_bits_on_any_threads(
+        CPU, ops.conv_dgrad, dy, w, case.x_shape, relu_mask=mask, **case.options
     )
     expected = reference.conv_dgrad(dy, w, case.x_shape, **case.options)
     magnitude = reference.conv_dgrad(abs(dy), abs(w), case.x_shape, **case.options)
@@ -107,8 +94,8 @@ def test_dgrad(case, masked):
 @pytest.mark.parametrize("bias", [False, True], ids=["no bias", "bias"])
 def test_wgrad(case, bias):
     x, _, _, dy = arrays(case)
-    dw, db = same_bits_on_any_threads(
-        ops.conv_wgrad, x, dy, case.w_shape, bias=bias, **case.options
+    dw, db = check.same_bits_on_any_threads(
+        CPU, ops.conv_wgrad, x, dy, case.w_shape, bias=bias, **case.options
     )
     expected = reference.conv_wgrad(x, dy, case.w_shape, **case.options)
     magnitudes = reference.conv_wgrad(abs(x), abs(dy), case.w_shape, **case.options)

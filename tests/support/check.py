@@ -370,3 +370,16 @@ REDUCED_ERRORS = {"tf32": (2.6e-4, 3.4e-4), "bf16": (2.0e-3, 2.8e-3)}
 def relative_error(actual: np.ndarray, expected: np.ndarray) -> float:
     """Of a whole result: its distance in the L2 norm."""
     return float(np.linalg.norm(actual - expected) / np.linalg.norm(expected))
+
+
+def same_bits_on_any_threads(backend, function, *args, **kwargs):
+    """`call`, and once more on one and on three threads."""
+    result = call(backend, function, *args, **kwargs)
+    for count in (1, 3):
+        with threads(backend, count):
+            again = function(*args, **kwargs)
+        pairs = zip(result, again, strict=True) if isinstance(result, tuple) else [(result, again)]
+        for first, second in pairs:
+            if first is not None:
+                same_bits(second, first)
+    return result
