@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
@@ -56,40 +57,54 @@ def shown_progress(what: str, unit: str) -> Iterator[Tell]:
 
 
 class _LateBar:
-    """A bar that appears when a second has passed and there is still something to do."""
+    """A bar that appears when a second has passed and there is still something to do, also where
+    the first thing to be counted takes longer than that."""
 
     def __init__(self, console: Console, what: str, unit: str) -> None:
         self._console, self._what, self._unit = console, what, unit
         self._shown: tuple[Progress, TaskID] | None = None
-        self._start = time.monotonic()
+        self._done, self._total = 0, -1  # total: below 0 until it is told
+        self._open, self._lock = True, threading.Lock()
+        self._timer = threading.Timer(AFTER, self._appear)
+        self._timer.daemon = True
+        self._timer.start()
 
     def __call__(self, done: int, total: int) -> None:
-        if self._shown is None:
-            if time.monotonic() - self._start < AFTER or done >= total:
-                return
-            self._shown = self._appear()
-        shown, task = self._shown
-        shown.update(task, completed=done, total=total)
+        with self._lock:
+            self._done, self._total = done, total
+            self._update()
 
-    def _appear(self) -> tuple[Progress, TaskID]:
+    def _update(self) -> None:
+        if self._shown is not None and self._total >= 0:
+            shown, task = self._shown
+            count = f"{self._done:,}/{self._total:,} {self._unit}"
+            shown.update(task, completed=self._done, total=self._total, count=count)
+
+    def _appear(self) -> None:
         from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-        columns = (
-            TextColumn("{task.description}"),
-            BarColumn(),
-            TextColumn("{task.completed:,.0f}/{task.total:,.0f} " + self._unit),
-            TextColumn("ETA"),
-            TimeRemainingColumn(),
-        )
-        # What is printed meanwhile may go to a file.
-        shown = Progress(*columns, console=self._console, transient=True, redirect_stdout=False)
-        task = shown.add_task(self._what, total=1)
-        shown.start()
-        return shown, task
+        with self._lock:
+            if not self._open or self._done == self._total:
+                return
+            columns = (
+                TextColumn("{task.description}"),
+                BarColumn(),
+                TextColumn("{task.fields[count]}"),
+                TextColumn("ETA"),
+                TimeRemainingColumn(),
+            )
+            # What is printed meanwhile may go to a file.
+            shown = Progress(*columns, console=self._console, transient=True, redirect_stdout=False)
+            self._shown = shown, shown.add_task(self._what, total=None, count=self._unit)
+            self._update()
+            shown.start()
 
     def close(self) -> None:
-        if self._shown is not None:
-            self._shown[0].stop()
+        self._timer.cancel()
+        with self._lock:
+            self._open = False
+            if self._shown is not None:
+                self._shown[0].stop()
 
 
 class _Lines:

@@ -13,9 +13,11 @@ Nothing is shown unless a command has said how, by `shown_by`.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextvars import ContextVar
+from typing import TypeVar
 
+T = TypeVar("T")
 Tell = Callable[[int, int], None]  # how many are done, and how many there are
 Display = Callable[[str, str], contextlib.AbstractContextManager[Tell]]
 
@@ -53,3 +55,17 @@ def progress(what: str, unit: str) -> Iterator[Tell]:
         return
     with shown_by(None), display(what, unit) as tell:
         yield tell
+
+
+def counted(items: Iterable[T], total: int, what: str, unit: str, each: int = 1) -> Iterator[T]:
+    """The same items, with progress.
+
+    Args:
+        total: how many things there are.
+        what, unit: as for `progress`.
+        each: how many of them an item is; the last may be fewer.
+    """
+    with progress(what, unit) as tell:
+        for number, item in enumerate(items, 1):
+            yield item
+            tell(min(total, number * each), total)

@@ -22,6 +22,7 @@ from typing import BinaryIO, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from convnet.common.progress import counted
 from convnet.common.reading import Budget, BudgetError, Limit, open_file, parse_json
 from convnet.data.dataset import (
     DataError,
@@ -104,7 +105,8 @@ class WebDataset(DecodedDataset):
         self.places: list[_Place] = []
         self.names: list[str] = []
         labels: list[int | str] = []
-        for number, path in enumerate(self.paths):
+        told = counted(self.paths, len(self.paths), "reading", "shards")
+        for number, path in enumerate(told):
             with readable(path):
                 self._index(number, path, labels)
         if not labels:

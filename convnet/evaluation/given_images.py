@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from convnet.common.progress import Tell, progress, untold
 from convnet.data.dataset import DataError, Images, expanded, shown
 from convnet.data.folder.class_folders import images_below, in_threads
 from convnet.data.image import Resize, decode, fitted
@@ -64,10 +65,13 @@ def _of(item: Any) -> Iterator[Given]:
 
 
 def read_given(
-    images: Sequence[Given], shape: tuple[int, int, int], resize: Resize = "crop"
+    images: Sequence[Given],
+    shape: tuple[int, int, int],
+    resize: Resize = "crop",
+    tell: Tell = untold,
 ) -> list[Images | DataError]:
     """Each image as a net takes it before the crop, uint8 `shape`, or what is wrong with it;
-    `resize`: how it gets that size."""
+    `resize`: how it gets that size; `tell`: told how many files are read."""
     height, width, channels = shape
 
     def read(content: Any, name: str) -> Images | DataError:
@@ -82,7 +86,7 @@ def read_given(
             return error
 
     paths = [one.content for one in images if isinstance(one.content, Path)]
-    files = iter(in_threads(lambda path: read(path, shown(path)), paths, 0))
+    files = iter(in_threads(lambda path: read(path, shown(path)), paths, 0, tell))
     return [
         next(files) if isinstance(one.content, Path) else read(one.content, shown(one.name))
         for one in images
@@ -100,8 +104,10 @@ def pixels_of(
     """
     found = []
     given = [Given(os.fspath(one), expanded(one)) for one in images]
-    for pixels in read_given(given, shape, resize):
+    with progress("reading", "images") as tell:
+        read = read_given(given, shape, resize, tell)
+    for pixels in read:
         if isinstance(pixels, DataError):
-            raise pixels
+            raise DataError(f"{pixels}; leave this file out")
         found.append(pixels)
     return np.stack(found)

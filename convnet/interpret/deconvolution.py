@@ -20,6 +20,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from convnet import ops
+from convnet.common.progress import counted
 from convnet.data import Dataset
 from convnet.evaluation.evaluate import Trained
 from convnet.interpret.receptive_field import Window, receptive_field
@@ -134,7 +135,8 @@ def strongest(
         count: how many units.
     """
     tops, places = [], []
-    for first in range(0, len(numbers), _AT_A_TIME):
+    parts = range(0, len(numbers), _AT_A_TIME)
+    for first in counted(parts, len(numbers), "looking", "images", _AT_A_TIME):
         x = read_inputs(trained, data, numbers[first : first + _AT_A_TIME])
         y = trained.net.forward(x, node)
         flat = y.reshape(len(y), -1, y.shape[-1])

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from convnet.common.progress import counted
 from convnet.evaluation.evaluate import Trained
 from convnet.interpret.sheet import BLUE, RED, Sheet, beside, captioned, heat, tile
 from convnet.interpret.views import Seen, Vectors, cropped_pixels, scores_node
@@ -78,7 +79,8 @@ def saliency_sheet(trained: Trained, seen: Seen) -> Image.Image:
     likeliest = seen.probabilities.argmax(axis=1)
     gradients = gradient_map(trained, seen.x, likeliest)
     rows = []
-    for place, example in enumerate(seen.examples):
+    told = counted(seen.examples, len(seen.examples), "covering parts", "images")
+    for place, example in enumerate(told):
         number = int(likeliest[place])
         name, chance = trained.classes[number], 100.0 * float(seen.probabilities[place, number])
         pixels = cropped_pixels(trained, example.shown)

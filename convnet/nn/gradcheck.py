@@ -19,6 +19,7 @@ import numpy as np
 
 from convnet import backend as backends
 from convnet.common.checks import check_float, check_int
+from convnet.common.progress import counted
 from convnet.layers.layer import Array, Parameter
 from convnet.nn.net import Net
 
@@ -87,7 +88,8 @@ def gradcheck(
             for param, gradient in zip(params, gradients, strict=True)
         ]
         noise = max([2.0 * 2.0**-24 * loss, *(_noise(probe, elements, rng) for probe in probes)])
-        return [_check(probe, samples, elements, tolerance, noise, rng) for probe in probes]
+        told = counted(probes, len(probes), "checking", "parameters")
+        return [_check(probe, samples, elements, tolerance, noise, rng) for probe in told]
 
 
 @dataclass

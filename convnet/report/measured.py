@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from convnet.common.progress import counted
 from convnet.data import DataError, Dataset
 from convnet.data.dataset import Images
 from convnet.data.workers.decoded import DecodedDataset
@@ -145,7 +146,8 @@ class _Outcomes:
         """Runs the net over images; adds them to the metrics."""
         orders, chances, owns = [], [], []
         labels = np.asarray(data.labels, np.int64)[numbers]
-        for first in range(0, len(numbers), _AT_A_TIME):
+        starts = range(0, len(numbers), _AT_A_TIME)
+        for first in counted(starts, len(numbers), "measuring", "images", _AT_A_TIME):
             part = slice(first, first + _AT_A_TIME)
             rows = classify(trained, data.read(numbers[part]))
             metrics.add(rows, labels[part])
@@ -241,7 +243,8 @@ def _features(
     trained: Trained, layer: str, data: Dataset, numbers: Sequence[int] | npt.NDArray[np.int64]
 ) -> npt.NDArray[np.float32]:
     parts = [slice(i, i + _AT_A_TIME) for i in range(0, len(numbers), _AT_A_TIME)]
-    return np.concatenate([features_of(trained, layer, data.read(numbers[part])) for part in parts])
+    told = counted(parts, len(numbers), "searching", "images", _AT_A_TIME)
+    return np.concatenate([features_of(trained, layer, data.read(numbers[part])) for part in told])
 
 
 def _neighbour(data: Dataset, number: int, label: str) -> Neighbour:
