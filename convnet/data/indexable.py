@@ -51,6 +51,11 @@ def from_indexable(
     """
     if isinstance(items, tuple) and len(items) == 2 and hasattr(items[0], "shape"):
         return _of_arrays(*items, classes, description or "arrays")
+    if not (hasattr(items, "__len__") and hasattr(items, "__getitem__")):
+        raise DataError(
+            f"from_indexable: expected data with a length and items, got {type(items).__name__}; "
+            "a stream of images can be written to shards (convnet.data.WebDataset)"
+        )
     if not len(items):
         raise DataError("from_indexable: expected items, got none")
     return IndexableDataset(items, size, image, label, labels, classes, description, resize)

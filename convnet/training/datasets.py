@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -12,7 +12,7 @@ from convnet.data import DataError, Dataset, from_indexable, open_data
 from convnet.data.dataset import expanded
 from convnet.data.sources import PACKAGED
 
-Data = str | os.PathLike[str] | Sequence[Any] | None
+Data = str | os.PathLike[str] | Sequence[Any] | Mapping[str, Any] | None
 
 
 def with_path(cfg: Config, data: Data) -> Config:
@@ -30,12 +30,24 @@ def with_path(cfg: Config, data: Data) -> Config:
     return replace(cfg, data=replace(cfg.data, path=path))
 
 
-def sets_of(data: Sequence[Any]) -> tuple[Dataset, Dataset]:
+_VALIDATION = ("validation", "val", "valid", "test")  # splits of dictionaries, the first there is
+
+
+def sets_of(data: Sequence[Any] | Mapping[str, Any]) -> tuple[Dataset, Dataset]:
     """The training and the validation set of a pair: each a data set, a pair of arrays (images,
-    labels), or anything else that `convnet.data.from_indexable` takes.
+    labels), or anything else that `convnet.data.from_indexable` takes. Of a dictionary of splits,
+    as Hugging Face has it, "train" and "validation", or "val", "valid" or else "test".
 
     Raises: DataError: no pair, or no data sets.
     """
+    if isinstance(data, Mapping):
+        found = [name for name in _VALIDATION if name in data]
+        if "train" not in data or not found:
+            names = ", ".join(map(repr, data))[:200]
+            raise DataError(
+                f"data: expected splits 'train' and 'validation' or 'test', got {names}"
+            )
+        data = data["train"], data[found[0]]
     if len(data) != 2:
         raise DataError(f"data: expected (training set, validation set), got {len(data)} of them")
     train, validation = (d if isinstance(d, Dataset) else from_indexable(d) for d in data)

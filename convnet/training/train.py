@@ -115,7 +115,7 @@ def train(
         init: replaces `net.init`: a run or checkpoint whose weights are taken where they fit.
         data: a path that replaces `data.path`, or (training set, validation set), each a data set
             of `convnet.data`, a pair of arrays (images, labels), or one of PyTorch's or Hugging
-            Face's (see `convnet.data.from_indexable`).
+            Face's (see `convnet.data.from_indexable`); or a dictionary of such splits.
         callbacks: each is called with every line of metrics.jsonl as a dict, and ends the run by
             returning True; see also `convnet.training.callbacks.Callback`.
         overrides: texts like "sgd.lr=0.1", as for `--set`.

@@ -16,6 +16,7 @@ from convnet.cli.main import main
 from convnet.config import DataConfig, load_config
 from convnet.data import DataError, WebDataset, from_indexable, open_data
 from convnet.evaluation.evaluate import evaluate
+from convnet.training.datasets import sets_of
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (6, 8, 9, 3), dtype=np.uint8)
 LABELS = np.array([0, 2, 1, 1, 0, 2])
@@ -103,6 +104,7 @@ def test_data_sets_of_torch() -> None:
     ("items", "message"),
     [
         ([], "expected items, got none"),
+        (iter([(PIXELS[0], 0)]), "expected data with a length and items, got list_iterator"),
         (Items(lambda x: x.astype(np.int32)), "expected uint8, or numbers from 0 to 1, got int32"),
         (Items(lambda x: x.astype(np.float32)), "leave normalization to data.mean"),
         (Items(lambda x: x[:, :, :2]), "of 1 or 3 channels"),
@@ -113,6 +115,18 @@ def test_data_sets_of_torch() -> None:
 def test_what_is_no_data_set(items, message: str) -> None:
     with pytest.raises(DataError, match=message):
         from_indexable(items)
+
+
+def test_splits_of_a_dictionary(tmp_path: Path) -> None:
+    """As Hugging Face has them; "test" counts where nothing else is for validation."""
+    pixels = np.random.default_rng(0).integers(0, 256, (12, 6, 6, 3), dtype=np.uint8)
+    labels = np.arange(12) % 3
+    whole, few = (pixels, labels), (pixels[:6], labels[:6])
+    found = sets_of({"train": whole, "test": whole, "validation": few})
+    assert [len(each) for each in found] == [12, 6]
+    assert [len(each) for each in sets_of({"train": few, "test": whole})] == [6, 12]
+    with pytest.raises(DataError, match="'train' and 'validation' or 'test', got 'train', 'other'"):
+        sets_of({"train": whole, "other": few})
 
 
 def test_images_of_several_sizes() -> None:
