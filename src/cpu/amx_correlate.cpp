@@ -216,7 +216,7 @@ void correlate_band(const Plan& plan, const Bfloat16* filters, const Bfloat16* b
   TileProduct product{};
   product.rows = plan.tile_rows, product.steps = plan.steps();
   product.pitch = std::int64_t{z.stride_w} * z.in;
-  product.offsets = plan.offsets.data();
+  product.offsets = plan.offsets.data(), product.c_pitch = kTileColumns;
   for (int i = 0; i < 4; ++i) product.c[i / 2][i % 2] = sums[i / 2][i % 2];
   for (int block = 0; block < plan.blocks; block += 2) {
     product.n = std::min(2, plan.blocks - block);

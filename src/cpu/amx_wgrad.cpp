@@ -70,27 +70,6 @@ Plan plan_of(const ConvShape& s) {
 
 // ---- dy, turned --------------------------------------------------------------------------------
 
-// Tile [16 channels][32 pixels] from rows of pixels; beyond `pixels` and `channels` zero.
-CONVNET_INLINE void turn_tile(const Bfloat16* dy, std::int64_t pitch, int pixels, int channels,
-                              Bfloat16* to) {
-  alignas(64) std::uint32_t pairs[kTileRows][kTileColumns];  // of pixels, of each channel
-  for (int i = 0; i < kTileRows; ++i) {
-    const Bfloat16 *even = dy + 2 * i * pitch, *odd = even + pitch;
-    const int even_width = 2 * i < pixels ? channels : 0,
-              odd_width = 2 * i + 1 < pixels ? channels : 0;
-    for (int j = 0; j < kTileColumns; ++j) pairs[i][j] = 0;
-    CONVNET_SIMD_16
-    for (int j = 0; j < even_width; ++j) pairs[i][j] = even[j].bits;
-    CONVNET_SIMD_16
-    for (int j = 0; j < odd_width; ++j) pairs[i][j] |= std::uint32_t{odd[j].bits} << 16;
-  }
-  for (int j = 0; j < kTileColumns; ++j) {
-    for (int i = 0; i < kTileRows; ++i) {
-      std::memcpy(to + j * kTileDepth + 2 * i, &pairs[i][j], sizeof pairs[i][j]);
-    }
-  }
-}
-
 // Pixels [begin, begin + count) of dy as tiles [groups][out_blocks][steps].
 void turn(const Plan& plan, const Bfloat16* dy, std::int64_t begin, int count, Bfloat16* to) {
   const std::int64_t pitch = plan.size.k;
@@ -211,7 +190,7 @@ void multiply(const Plan& plan, const Pairs& pairs, const Bfloat16* turned,
   const TileScope scope(kTileRows);
   TileProduct product{};
   product.rows = kTileRows, product.steps = plan.steps, product.pitch = kTileDepth;
-  product.offsets = offsets, product.add = add;
+  product.offsets = offsets, product.c_pitch = kTileColumns, product.add = add;
   for (int block = 0; block < pairs.blocks; block += 2) {
     product.n = std::min(2, pairs.blocks - block);
     for (int j = 0; j < product.n; ++j) product.b[j] = pairs.at(0, block + j);

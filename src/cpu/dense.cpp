@@ -162,7 +162,7 @@ void multiply(const char* op, const DenseShape& s, Pass pass, Math by, const Bfl
 }  // namespace
 
 std::string dense_kernel(const DenseShape& shape, Pass pass, Math math) {
-  if (pass == Pass::kWgrad) return kernel_name("matmul", dense_wgrad_math(shape, math));
+  if (pass == Pass::kWgrad) return dense_wgrad_kernel(shape, math);
   const Math by = taken(shape, pass, math);
   if (is_stored(shape, by)) return kernel_name("matmul", by);
   const int out = outputs(shape, pass);

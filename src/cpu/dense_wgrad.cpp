@@ -7,11 +7,13 @@
 // dense_wgrad writes it where it belongs; dense_wgrad_sgd into the workspace, where the caches keep
 // it until w and velocity have been updated by it. So dw takes no memory of its own and is not
 // fetched from there. Both run the same products, so the update has the bits it would have had.
-// bfloat16 arrays are widened in the workspace first, unless oneDNN has the product of them.
+// bfloat16 arrays are multiplied by AMX tiles (amx_dense.h), or are widened in the workspace first, unless
+// oneDNN has the product of them.
 #include "dense_wgrad.h"
 
 #include <array>
 
+#include "amx_dense.h"
 #include "elements.h"
 #include "parallel.h"
 #include "product.h"
@@ -61,11 +63,26 @@ bool widens(const DenseShape& s, Math by) {
   return s.storage == Storage::kBfloat16 && !(by == Math::kBf16 && takes_bfloat16());
 }
 
+// What the products of slabs compute in, where `math` is allowed.
+Math slab_math(const DenseShape& shape, Math math) {
+  if (math == Math::kFfma) return math;
+  const bool half = shape.storage == Storage::kBfloat16;
+  if (half && math != Math::kBf16) return slab_math(in_float32(shape), math);
+  if (!may_reduce(math, shape.storage)) return Math::kFp32;
+  const DenseShape asked = takes_bfloat16() ? shape : in_float32(shape);
+  for (const std::int64_t rows : slab_sizes(shape)) {
+    if (!half && !reduction_pays(rows, shape.c, shape.n)) return Math::kFp32;
+    const auto product = slab_product(asked, math, rows);
+    if (!is_reduced(product->implementation(), shape.storage)) return Math::kFp32;
+  }
+  return math;
+}
+
 // Calls place(first row, scratch) for where each slab is to go, and done(first row, rows, slab).
 template <class T, class Place, class Done>
 void for_each_slab(const char* op, const DenseShape& s, Math allowed, const T* x, const T* dy,
                    Workspace workspace, const Place& place, const Done& done) {
-  const Math math = dense_wgrad_math(s, allowed);
+  const Math math = slab_math(s, allowed);
   if constexpr (std::is_same_v<T, Bfloat16>) {
     if (widens(s, math)) {
       Scratch scratch(op, workspace);
@@ -105,22 +122,14 @@ void bias_gradient(const DenseShape& s, const T* dy, float* db) {
 
 }  // namespace
 
-Math dense_wgrad_math(const DenseShape& shape, Math math) {
-  if (math == Math::kFfma) return math;
-  const bool half = shape.storage == Storage::kBfloat16;
-  if (half && math != Math::kBf16) return dense_wgrad_math(in_float32(shape), math);
-  if (!may_reduce(math, shape.storage)) return Math::kFp32;
-  const DenseShape asked = takes_bfloat16() ? shape : in_float32(shape);
-  for (const std::int64_t rows : slab_sizes(shape)) {
-    if (!half && !reduction_pays(rows, shape.c, shape.n)) return Math::kFp32;
-    const auto product = slab_product(asked, math, rows);
-    if (!is_reduced(product->implementation(), shape.storage)) return Math::kFp32;
-  }
-  return math;
+std::string dense_wgrad_kernel(const DenseShape& shape, Math math) {
+  if (amx_dense_wgrad_suits(shape, math)) return kernel_name("tiles", math);
+  return kernel_name("matmul", slab_math(shape, math));
 }
 
 std::int64_t dense_wgrad_workspace(const DenseShape& shape, Math math) {
-  const Math by = dense_wgrad_math(shape, math);
+  if (amx_dense_wgrad_suits(shape, math)) return amx_dense_wgrad_workspace(shape);
+  const Math by = slab_math(shape, math);
   if (widens(shape, by)) {
     return dense_wgrad_workspace(in_float32(shape), in_float32(by)) +
            Scratch::padded(float_bytes(std::int64_t{shape.n} * shape.c)) +
@@ -137,11 +146,22 @@ std::int64_t dense_wgrad_workspace(const DenseShape& shape, Math math) {
 template <class T>
 void dense_wgrad(const DenseShape& shape, Math math, const T* x, const T* dy, float* dw, float* db,
                  Workspace workspace, Stream) {
+  bias_gradient(shape, dy, db);
+  if constexpr (std::is_same_v<T, Bfloat16>) {
+    if (amx_dense_wgrad_suits(shape, math)) {
+      return amx_dense_wgrad(
+          "dense_wgrad", shape, x, dy, workspace, [&](const GradientBlock& block) {
+            float* const first = dw + std::int64_t{block.row} * shape.c + block.column;
+            for (int i = 0; i < block.rows; ++i) {
+              std::copy_n(block.at(i), block.columns, first + std::int64_t{i} * shape.c);
+            }
+          });
+    }
+  }
   for_each_slab(
       "dense_wgrad", shape, math, x, dy, workspace,
       [&](std::int64_t row, std::int64_t, Scratch&) { return dw + row * shape.c; },
       [](std::int64_t, std::int64_t, const float*) {});
-  bias_gradient(shape, dy, db);
 }
 
 template <class T>
@@ -152,6 +172,19 @@ void dense_wgrad_sgd(const DenseShape& shape, Math math, const T* x, const T* dy
   UpdateFactors by{};
   if (!update_factors(rule, &by)) return;
   Diverged diverged;
+  if constexpr (std::is_same_v<T, Bfloat16>) {
+    if (amx_dense_wgrad_suits(shape, math)) {
+      amx_dense_wgrad("dense_wgrad_sgd", shape, x, dy, workspace, [&](const GradientBlock& block) {
+        for (int i = 0; i < block.rows; ++i) {
+          const std::int64_t at = std::int64_t{block.row + i} * shape.c + block.column;
+          if (!update_chunk(block.columns, by, block.at(i), velocity + at, w + at)) {
+            diverged.note(rule.number);
+          }
+        }
+      });
+      return diverged.write_to(rule.state);
+    }
+  }
   for_each_slab(
       "dense_wgrad_sgd", shape, math, x, dy, workspace,
       [&](std::int64_t, std::int64_t rows, Scratch& scratch) {

@@ -1,12 +1,13 @@
-// The scratch memory of dense_wgrad and dense_wgrad_sgd, for dense_workspace(), and what they
-// compute in, for dense_kernel().
+// What dense_workspace() and dense_kernel() say of dense_wgrad and dense_wgrad_sgd.
 #pragma once
+
+#include <string>
 
 #include "ops.h"
 
 namespace convnet {
 
 std::int64_t dense_wgrad_workspace(const DenseShape& shape, Math math);
-Math dense_wgrad_math(const DenseShape& shape, Math math);
+std::string dense_wgrad_kernel(const DenseShape& shape, Math math);
 
 }  // namespace convnet

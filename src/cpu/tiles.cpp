@@ -17,7 +17,7 @@ void multiply_by_loops(const TileProduct& t) {
     for (int j = 0; j < t.n; ++j) {
       for (int row = 0; row < t.rows; ++row) {
         float sum[kTileColumns] = {};
-        float* c = t.c[i][j] + row * kTileColumns;
+        float* c = t.c[i][j] + row * t.c_pitch;
         for (int step = 0; step < t.steps; ++step) {
           const Bfloat16* a = t.a[i] + t.offsets[step] + row * t.pitch;
           const Bfloat16* b = t.b[j] + step * kTileNumbers;
@@ -62,13 +62,14 @@ CONVNET_AMX void restore(const unsigned char* before) {
 
 template <int m, int n>
 CONVNET_AMX void multiply(const TileProduct& t) {
-  constexpr int kPitch = 64;  // of B and C, in bytes
+  constexpr int kPitch = 64;  // of B, in bytes
+  const std::int64_t c_pitch = t.c_pitch * static_cast<std::int64_t>(sizeof(float));
   memory_is_used(&t);
   if (t.add) {
-    _tile_loadd(0, t.c[0][0], kPitch);
-    if constexpr (n == 2) _tile_loadd(1, t.c[0][1], kPitch);
-    if constexpr (m == 2) _tile_loadd(2, t.c[1][0], kPitch);
-    if constexpr (m == 2 && n == 2) _tile_loadd(3, t.c[1][1], kPitch);
+    _tile_loadd(0, t.c[0][0], c_pitch);
+    if constexpr (n == 2) _tile_loadd(1, t.c[0][1], c_pitch);
+    if constexpr (m == 2) _tile_loadd(2, t.c[1][0], c_pitch);
+    if constexpr (m == 2 && n == 2) _tile_loadd(3, t.c[1][1], c_pitch);
   } else {
     _tile_zero(0);
     _tile_zero(1);
@@ -88,10 +89,10 @@ CONVNET_AMX void multiply(const TileProduct& t) {
     if constexpr (m == 2) _tile_dpbf16ps(2, 5, 6);
     if constexpr (m == 2 && n == 2) _tile_dpbf16ps(3, 5, 7);
   }
-  _tile_stored(0, t.c[0][0], kPitch);
-  if constexpr (n == 2) _tile_stored(1, t.c[0][1], kPitch);
-  if constexpr (m == 2) _tile_stored(2, t.c[1][0], kPitch);
-  if constexpr (m == 2 && n == 2) _tile_stored(3, t.c[1][1], kPitch);
+  _tile_stored(0, t.c[0][0], c_pitch);
+  if constexpr (n == 2) _tile_stored(1, t.c[0][1], c_pitch);
+  if constexpr (m == 2) _tile_stored(2, t.c[1][0], c_pitch);
+  if constexpr (m == 2 && n == 2) _tile_stored(3, t.c[1][1], c_pitch);
   memory_is_used(&t);
 }
 

@@ -8,6 +8,7 @@
 #pragma once
 
 #include <cstdint>
+#include <cstring>
 
 #include "elements.h"
 
@@ -24,7 +25,8 @@ struct TileProduct {
   std::int64_t pitch;           // from row to row of A, in numbers
   const std::int32_t* offsets;  // [steps]: where each step's A is, in numbers from a[i]
   const Bfloat16* b[2];         // [steps][16][16][2]
-  float* c[2][2];               // [16][16] each
+  float* c[2][2];               // [rows][16] each
+  std::int64_t c_pitch;         // from row to row of C, in numbers
   bool add;                     // to what is in C
 };
 
@@ -63,6 +65,26 @@ CONVNET_INLINE void pack_pairs(const Bfloat16* even, const Bfloat16* odd, Bfloat
   for (int i = 0; i < kTileColumns; ++i) {
     to[2 * i].bits = even[i].bits;
     to[2 * i + 1].bits = odd[i].bits;
+  }
+}
+
+// Tile [16 columns][32 rows] of a matrix, turned; zero beyond the rows and columns that there are.
+CONVNET_INLINE void turn_tile(const Bfloat16* x, std::int64_t pitch, int rows, int columns,
+                              Bfloat16* to) {
+  alignas(64) std::uint32_t pairs[kTileRows][kTileColumns];  // of rows
+  for (int i = 0; i < kTileRows; ++i) {
+    const Bfloat16 *even = x + 2 * i * pitch, *odd = even + pitch;
+    const int even_width = 2 * i < rows ? columns : 0, odd_width = 2 * i + 1 < rows ? columns : 0;
+    for (int j = 0; j < kTileColumns; ++j) pairs[i][j] = 0;
+    CONVNET_SIMD_16
+    for (int j = 0; j < even_width; ++j) pairs[i][j] = even[j].bits;
+    CONVNET_SIMD_16
+    for (int j = 0; j < odd_width; ++j) pairs[i][j] |= std::uint32_t{odd[j].bits} << 16;
+  }
+  for (int j = 0; j < kTileColumns; ++j) {
+    for (int i = 0; i < kTileRows; ++i) {
+      std::memcpy(to + j * kTileDepth + 2 * i, &pairs[i][j], sizeof pairs[i][j]);
+    }
   }
 }
 

@@ -137,3 +137,35 @@ def test_products_of_onednn_in_between(rng):
     for _ in range(3):
         check.same_bits(ops.dense_fprop(rows, weights, precision="bf16"), first[0])
         check.same_bits(ops.conv_fprop(x, w, precision="bf16"), first[1])
+
+
+# ---- dense layers -----------------------------------------------------------------------------
+
+# Rows and columns that tiles and blocks do not divide, more than one block each way.
+DENSE = [(1, 16, 16), (3, 40, 17), (33, 33, 4113), (64, 64, 100), (130, 70, 8200)]
+
+
+@pytest.mark.parametrize(("n", "k", "c"), DENSE)
+def test_dense_gradients_are_exact_on_integers(rng, n, k, c):
+    x, dy = (
+        cases.integers(rng, (n, c)).astype(BFLOAT16),
+        cases.integers(rng, (n, k)).astype(BFLOAT16),
+    )
+    assert ops.dense_kernel("wgrad", (n, c), (k, c), **HALF) == "tiles, bf16"
+    dw, db = check.same_bits_on_any_threads(CPU, ops.dense_wgrad, x, dy, precision="bf16")
+    check.equal(dw, dy.astype(np.float64).T @ x.astype(np.float64))
+    check.equal(db, dy.astype(np.float64).sum(0))
+
+
+@pytest.mark.parametrize(("n", "k", "c"), DENSE)
+def test_the_update_in_one_has_the_bits_of_the_two(rng, n, k, c):
+    x, dy = halves(rng, n, c), halves(rng, n, k)
+    w, v = cases.floats(rng, (k, c)), cases.floats(rng, (k, c))
+    rule = {"lr": 0.1, "momentum": 0.9, "weight_decay": 0.01}
+    dw, db = ops.dense_wgrad(x, dy, precision="bf16")
+    expected = w.copy(), v.copy()
+    ops.sgd_update([(expected[0], expected[1], dw, 1.0, 1.0)], **rule)
+    again = ops.dense_wgrad_sgd(x, dy, w, v, precision="bf16", **rule)
+    check.same_bits(w, expected[0])
+    check.same_bits(v, expected[1])
+    check.same_bits(again, db)
