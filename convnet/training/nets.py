@@ -12,7 +12,7 @@ from convnet.config import Config, ConfigError
 from convnet.config.schema import LayerConfig
 from convnet.data.augment import crop_size
 from convnet.data.sources import PUBLISHED
-from convnet.layers import LAYER_TYPES, Loss
+from convnet.layers import LAYER_TYPES, Dense, Loss
 from convnet.nn.net import Net, Node
 from convnet.nn.saved import tables, type_name
 from convnet.optim.param_groups import Groups
@@ -54,6 +54,16 @@ def build_net(
     return check_net(cfg, net, classes)
 
 
+def _remedy(cfg: Config, net: Net, loss: str, classes: int) -> str:
+    """The setting that gives a net of layers written down as many outputs as there are classes."""
+    nodes, name = {node.name: node for node in net.nodes}, loss
+    while name in nodes and not nodes[name].layer.params:
+        name = str((nodes[name].inputs or ("",))[0])
+    if not cfg.net.layers or name not in nodes or type(nodes[name].layer) is not Dense:
+        return ""
+    return f" (--set net.layers.{name}.units={classes})"
+
+
 def check_net(cfg: Config, net: Net, classes: int | None) -> Net:
     """A net that fits the data, with the settings and rates of a configuration.
 
@@ -69,7 +79,7 @@ def check_net(cfg: Config, net: Net, classes: int | None) -> Net:
         if layer.classifies and classes is not None and net.shapes[name] != (classes,):
             raise ConfigError(
                 f"{cfg.origin}: net: node {name!r}: expected {classes} outputs, one for each class "
-                f"of the data, got {net.shapes[name][0]}"
+                f"of the data, got {net.shapes[name][0]}{_remedy(cfg, net, name, classes)}"
             )
     net.keep_gradients = cfg.step.keep_gradients
     net.programs.graph = cfg.step.graph

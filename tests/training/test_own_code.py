@@ -212,6 +212,18 @@ def test_a_net_object_that_does_not_fit(tmp_path: Path) -> None:
         convnet.train(cfg, net=net, device="cuda", **options)
 
 
+def test_as_many_outputs_as_classes_are_a_setting_away(tmp_path: Path) -> None:
+    layers = [
+        {"name": "fc10", "type": "dense", "units": 10},
+        {"name": "loss", "type": "softmax_cross_entropy"},
+    ]
+    table = {"net": {"layers": layers}, "train": {"batch": 10, "epochs": 1, "report": False}}
+    options = {"data": images(), "run_dir": tmp_path / "run", "quiet": True, "device": "cpu"}
+    with pytest.raises(ConfigError, match=r"got 10 \(--set net\.layers\.fc10\.units=3\)$"):
+        convnet.train(table, **options)
+    assert convnet.train(table, overrides=["net.layers.fc10.units=3"], **options).status == "done"
+
+
 def test_frozen_layers_stay_frozen_in_a_copy(tmp_path: Path) -> None:
     net = convnet.models.small(in_shape=(24, 24, 3), classes=3, device="cpu")
     net.params[0].lr_mult = 0.0
