@@ -8,8 +8,10 @@ namespace convnet {
 namespace {
 
 // How many products of tiles take as long as one of oneDNN's direct convolution in float32, and what
-// it costs, in the latter, to copy a number, and to lay out one of a window in pairs (measured).
-constexpr double kTileLead = 7, kWgradTileLead = 4.9, kCopyCost = 4, kPairCost = 3.7;
+// it costs, in the latter, to copy a number, and to lay out one of a window in pairs: fast where channels come
+// in 16s (measured).
+constexpr double kTileLead = 7, kWgradTileLead = 4.9, kCopyCost = 4;
+constexpr double kPairCost = 3.7, kOddPairCost = 60;
 
 bool has_form(const ConvShape& s, Pass pass) {
   if (s.storage != Storage::kBfloat16 || !tiles_suit()) return false;
@@ -24,7 +26,8 @@ std::optional<double> amx_cost(const ConvShape& s, Pass pass) {
   if (choice_of("CONVNET_AMX") == Choice::kAlways) return 0.0;
   if (pass == Pass::kWgrad) {
     const double windows = 1.0 * s.n * s.p * s.q * s.r * s.s * s.c;
-    return amx_wgrad_products(s) / kWgradTileLead + kPairCost * windows;
+    const bool even = s.c / s.groups % kTileColumns == 0;
+    return amx_wgrad_products(s) / kWgradTileLead + (even ? kPairCost : kOddPairCost) * windows;
   }
   const auto copied = static_cast<double>(count(x_dims(s)) + count(y_dims(s)) + count(w_dims(s)));
   return amx_correlate_products(s, pass) / kTileLead + kCopyCost * copied;

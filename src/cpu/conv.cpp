@@ -26,7 +26,7 @@ constexpr bool kHalf = storage_of<T> == Storage::kBfloat16;
 
 struct Method {
   Algorithm algorithm;
-  Math math;  // of a direct convolution
+  Math math;
 };
 
 // kFfma asks for plain sums.
@@ -38,9 +38,12 @@ Method method_for(const ConvShape& shape, Pass pass, Math math) {
   const bool reduced = direct_is_reduced(shape, pass, math);
   const Math taken = reduced ? math : Math::kFp32;
   const double direct = direct_cost(shape) / (reduced ? conv_lead(shape, pass) : 1);
-  const double amx = amx_cost(shape, pass).value_or(direct), least = std::min(direct, amx);
+  const double amx = amx_cost(shape, pass).value_or(direct);
+  const double amx_blocks = space_to_depth_amx_cost(shape, pass).value_or(direct);
+  const double least = std::min({direct, amx, amx_blocks});
   if (winograd_suits(shape, pass, least)) return {Algorithm::kWinograd, Math::kFp32};
   if (space_to_depth_suits(shape, pass, least)) return {Algorithm::kSpaceToDepth, Math::kFp32};
+  if (amx_blocks < direct && amx_blocks <= amx) return {Algorithm::kSpaceToDepth, math};
   if (amx < direct) return {Algorithm::kAmx, math};
   return {Algorithm::kDirect, taken};
 }
@@ -63,7 +66,9 @@ std::int64_t prepared_bytes(const ConvShape& shape, const Method& method) {
 std::string conv_kernel(const ConvShape& shape, Pass pass, Math math) {
   const Method method = method_for(shape, pass, math);
   if (method.algorithm == Algorithm::kWinograd) return winograd_name(shape, pass);
-  if (method.algorithm == Algorithm::kSpaceToDepth) return "space to depth";
+  if (method.algorithm == Algorithm::kSpaceToDepth) {
+    return kernel_name("space to depth", method.math);
+  }
   if (method.algorithm == Algorithm::kAmx) return kernel_name("tiles", method.math);
   return kernel_name("direct", method.math);
 }
@@ -75,8 +80,9 @@ std::int64_t conv_workspace(const ConvShape& shape, Pass pass, Math math) {
   }
   if (pass == Pass::kFprop) return fprop_bytes(shape, method.algorithm).together();
   if (method.algorithm == Algorithm::kAmx) return amx_workspace(shape, pass);
-  return method.algorithm == Algorithm::kWinograd ? winograd_workspace(shape, pass)
-                                                  : space_to_depth_workspace(shape, pass);
+  return method.algorithm == Algorithm::kWinograd
+             ? winograd_workspace(shape, pass)
+             : space_to_depth_workspace(shape, pass, method.math);
 }
 
 std::int64_t conv_prepared_bytes(const ConvShape& shape, Math math) {
@@ -161,7 +167,7 @@ void conv_wgrad(const ConvShape& shape, Math math, const T* x, const T* dy, floa
     return winograd_wgrad(shape, x, dy, dw, db, workspace);
   }
   if (method.algorithm == Algorithm::kSpaceToDepth) {
-    return space_to_depth_wgrad(shape, x, dy, dw, db, workspace);
+    return space_to_depth_wgrad(shape, method.math, x, dy, dw, db, workspace);
   }
   if constexpr (kHalf<T>) {
     if (method.algorithm == Algorithm::kAmx) return amx_wgrad(shape, x, dy, dw, db, workspace);

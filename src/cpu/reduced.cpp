@@ -1,5 +1,7 @@
 #include "reduced.h"
 
+#include <algorithm>
+
 #include "isa.h"
 
 namespace convnet {
@@ -40,13 +42,15 @@ bool is_reduced(const std::string& implementation, Storage storage) {
 }
 
 // Of bfloat16 arrays, measured with AMX on the convolutions of the paper's net, what it costs to mask dx
-// included. Where rows of y are shorter than a tile, wgrad leaves a part of each empty.
+// included. wgrad leaves a part of each tile empty where rows of y are shorter, and more where there are
+// few channels.
 double conv_lead(const ConvShape& shape, Pass pass) {
   if (shape.storage == Storage::kFloat32) return kConvLead;
   if (!has_amx() && !is_reduced("")) return kStoredConvLeadVectors;
   if (pass != Pass::kWgrad) return pass == Pass::kFprop ? 5 : 6;
-  constexpr int kTileRows = 16;
-  return shape.q < kTileRows ? 3.4 : 5.5;
+  constexpr int kTile = 16;
+  const double filled = std::min(1.0, 1.0 * shape.c / shape.groups / kTile);
+  return filled * (shape.q < kTile ? 3.4 : 5.5);
 }
 
 bool reduction_pays(std::int64_t m, std::int64_t n, std::int64_t k, Storage storage) {

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "amx.h"
 #include "elements.h"
 #include "onednn.h"
 #include "parallel.h"
@@ -108,15 +109,28 @@ std::int64_t filter_bytes(const ConvShape& s) {
 
 }  // namespace
 
+namespace {
+bool has_form(const ConvShape& s) {
+  return s.stride_h == s.stride_w && s.stride_h >= 2 && s.groups == 1;
+}
+}  // namespace
+
 bool space_to_depth_suits(const ConvShape& s, Pass pass, double direct) {
-  if (s.stride_h != s.stride_w || s.stride_h < 2 || s.groups != 1) return false;
+  if (!has_form(s)) return false;
   // oneDNN computes the gradient of a strided convolution's input at a sixth of its usual rate
   // (conv1 of the paper: 39 of 240 GFLOP/s); half of that lead is counted.
   return winograd_suits(unstrided(s), pass, direct * (pass == Pass::kDgrad ? 3 : 1));
 }
 
-std::int64_t space_to_depth_workspace(const ConvShape& s, Pass pass) {
-  return image_bytes(s) + filter_bytes(s) + winograd_workspace(unstrided(s), pass);
+std::optional<double> space_to_depth_amx_cost(const ConvShape& s, Pass pass) {
+  if (!has_form(s) || pass != Pass::kWgrad) return std::nullopt;
+  return amx_cost(unstrided(s), pass);
+}
+
+std::int64_t space_to_depth_workspace(const ConvShape& s, Pass pass, Math math) {
+  const ConvShape inner = unstrided(s);
+  return image_bytes(s) + filter_bytes(s) +
+         (math == Math::kBf16 ? amx_workspace(inner, pass) : winograd_workspace(inner, pass));
 }
 
 FpropBytes space_to_depth_fprop_bytes(const ConvShape& s) {
@@ -159,14 +173,19 @@ void space_to_depth_dgrad(const ConvShape& s, const T* dy, const float* w, const
 }
 
 template <class T>
-void space_to_depth_wgrad(const ConvShape& s, const T* x, const T* dy, float* dw, float* db,
-                          Workspace workspace) {
+void space_to_depth_wgrad(const ConvShape& s, Math math, const T* x, const T* dy, float* dw,
+                          float* db, Workspace workspace) {
   Scratch scratch("conv_wgrad", workspace);
   const Blocks images = image_blocks(s), filters = filter_blocks(s);
   T* x_blocks = take<T>(scratch, images);
   float* dw_blocks = take<float>(scratch, filters);
   to_blocks(images, x, x_blocks);
-  winograd_wgrad<T>(unstrided(s), x_blocks, dy, dw_blocks, db, scratch.rest());
+  const ConvShape inner = unstrided(s);
+  if (math != Math::kBf16) {
+    winograd_wgrad<T>(inner, x_blocks, dy, dw_blocks, db, scratch.rest());
+  } else if constexpr (std::is_same_v<T, Bfloat16>) {
+    amx_wgrad(inner, x_blocks, dy, dw_blocks, db, scratch.rest());
+  }
   from_blocks(filters, dw_blocks, dw);
 }
 

@@ -56,13 +56,30 @@ def test_the_choice(monkeypatch, case):
     for step in ("fprop", "dgrad", "wgrad"):
         shapes = case.x_shape, case.w_shape
         name = ops.conv_kernel(step, *shapes, **case.options, **HALF)
-        assert (name == "tiles, bf16") == has_form(case, step)
+        in_blocks = step == "wgrad" and case.stride[0] == case.stride[1] > 1 == case.groups
+        expected = "space to depth, bf16" if in_blocks else "tiles, bf16"
+        assert (name == expected) == has_form(case, step)
         assert "tiles" not in ops.conv_kernel(step, *shapes, **case.options, precision="bf16")
         assert "tiles" not in ops.conv_kernel(
             step, *shapes, **case.options, dtype="bfloat16", precision="fp32"
         )
     monkeypatch.setenv("CONVNET_AMX", "off")
     assert "tiles" not in ops.conv_kernel("fprop", *shapes, **case.options, **HALF)
+
+
+def test_the_first_layer_of_the_paper(rng):
+    """Three channels are laid out as 48, of blocks of 4 x 4 pixels."""
+    case = ConvCase("conv1", 2, 227, 35, 3, 24, 11, 11, stride=(4, 4), pad=(1, 2))
+    x = cases.integers(rng, case.x_shape).astype(BFLOAT16)
+    dy = cases.integers(rng, case.y_shape).astype(BFLOAT16)
+    shapes = case.x_shape, case.w_shape
+    assert ops.conv_kernel("wgrad", *shapes, **case.options, **HALF) == "space to depth, bf16"
+    dw, db = check.same_bits_on_any_threads(
+        CPU, ops.conv_wgrad, x, dy, case.w_shape, precision="bf16", **case.options
+    )
+    expected = reference.conv_wgrad(x, dy, case.w_shape, **case.options)
+    check.equal(dw, expected[0])
+    check.equal(db, expected[1])
 
 
 def test_other_choices_are_refused(monkeypatch):

@@ -193,11 +193,13 @@ def test_bfloat16_arrays_want_a_unit_for_them(says: Says, name: str, ending: str
 
 @pytest.mark.parametrize("layer", [*CONVOLUTIONS, *LAYERS])
 def test_with_amx_bfloat16_arrays_are_multiplied_as_they_lie(says: Says, layer: str) -> None:
-    """Nothing is rounded on the way but w, so that Winograd's algorithm saves too little."""
+    """Nothing is rounded on the way but w, so that Winograd's algorithm saves too little. Not in
+    conv1: its three channels fill a fifth of oneDNN's tiles in wgrad, and no net asks for dgrad."""
     says(AMX)
     for step in PASSES:
-        if (layer, step) != ("conv1", "dgrad"):  # a slow one of oneDNN's, which no net asks for
-            assert kernel(layer, step, 128, **HALF).endswith(", bf16")
+        reduced = kernel(layer, step, 128, **HALF).endswith(", bf16")
+        if (layer, step) != ("conv1", "dgrad"):
+            assert reduced == ((layer, step) != ("conv1", "wgrad"))
 
 
 @pytest.mark.parametrize("name", [AMX, "jit:avx512_core"])
