@@ -96,6 +96,14 @@ def test_a_definition_for_training(tmp_path: Path) -> None:
     assert np.linalg.norm(scores - expected) < 1e-5 * np.linalg.norm(expected)
 
 
+def test_a_long_name_of_a_layer_makes_no_long_message(tmp_path: Path) -> None:
+    text = TODAY.replace('name: "conv1"', 'name: "%s"' % ("n" * 5000))
+    (tmp_path / "a.prototxt").write_text(HEAD + text)
+    (tmp_path / "a.caffemodel").write_bytes(caffemodel(random_weights(), False))
+    with pytest.raises(ExchangeError, match=f"{'n' * 80}: expected 2 blobs of weights, got 0$"):
+        import_caffe(tmp_path / "a.prototxt", tmp_path / "a.caffemodel", tmp_path / "run")
+
+
 def test_what_caffe_passes_over(tmp_path: Path) -> None:
     """`k` of a norm within channels; and a mean image that is named is not read."""
     text = TODAY.replace("lrn_param {", "lrn_param { norm_region: WITHIN_CHANNEL k: 3")

@@ -184,6 +184,10 @@ def test_what_does_not_fit_is_named_with_both_shapes(tmp_path: Path) -> None:
     file, config = zip_file(tmp_path / "net.pth", state), str(write_config(tmp_path))
     with pytest.raises(ExchangeError, match=r"b\.0 for fc3: w: expected \(5, 24\), got \(5, 23\)"):
         import_torch(file, tmp_path / "run", config)
+    state = {"n" * 5000 + name: values for name, values in state.items()}
+    with pytest.raises(ExchangeError) as error:
+        import_torch(zip_file(file, state), tmp_path / "run", config)
+    assert len(str(error.value).replace(str(file), "")) < 200
     state = dict([*small_weights().items()][:-2])  # no last layer
     with pytest.raises(ExchangeError, match=r"net\.pth: .*expected 4 layers with weights, got 3"):
         import_torch(zip_file(file, state), tmp_path / "run", config)
