@@ -36,7 +36,9 @@ def counted(module: ModuleType) -> Iterator[list[dict[str, Any]]]:
         A dict for each kernel, by name: ``kernel``, ``launches``, ``blocks``, ``warps``,
         ``instructions`` by kind, `METRICS`, ``dram_read_bytes`` and ``dram_write_bytes`` (of the
         sectors that a launch touches, once), ``block_shapes``, and ``lines``, which has `METRICS`
-        and ``instructions`` for each ``source`` line.
+        and ``instructions`` for each ``source`` line. Where ``VGPU_REGISTERS`` names a table of a
+        build with machine code, also ``registers`` of a thread, and ``blocks_per_sm`` of each
+        block shape: how many a multiprocessor of the device holds.
 
     Raises:
         ValueError: the device is not a virtual GPU.

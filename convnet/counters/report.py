@@ -18,6 +18,7 @@ from convnet.counters.table import (
     comparison_line,
     kernel_line,
     lines_table,
+    residency_line,
 )
 
 
@@ -43,6 +44,8 @@ class Report:
         self.show(name)
         for kernel in kernels:
             self.show(kernel_line(kernel))
+            if "registers" in kernel:
+                self.show(residency_line(kernel))
             if self.gpu:
                 self.show(bound_line(kernel, self.gpu))
             for line in lines_table(kernel, self.lines) if self.lines else []:

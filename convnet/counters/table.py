@@ -23,6 +23,16 @@ def kernel_line(kernel: dict[str, Any]) -> str:
     )
 
 
+def residency_line(kernel: dict[str, Any]) -> str:
+    """Registers of a thread, and how many blocks of each shape an SM of the device holds."""
+    shapes = [
+        f"{shape['blocks_per_sm']} blocks of {shape['threads']} threads and "
+        f"{shape['shared_bytes']} bytes of shared memory"
+        for shape in kernel["block_shapes"]
+    ]
+    return f"  {kernel['registers']} registers; on an SM {', '.join(shapes)}"
+
+
 def short_name(kernel: str) -> str:
     """``lrn_kernel<4>`` of a demangled name: without namespaces and parameters."""
     name = kernel.replace("(anonymous namespace)::", "").replace("convnet::", "")

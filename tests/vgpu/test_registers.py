@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import ctypes
+import json
 from pathlib import Path
 
 import pytest
-from cuda_driver import Module, call, error_of, launch, run_program, use_device
+from cuda_driver import Module, call, error_of, launch, library, run_program, use_device
+
+from convnet.counters.table import residency_line
 
 HEAD = ".version 8.7\n.target sm_90a\n.address_size 64\n"
 # Two warpgroups. One takes registers that the other gives back, or does not.
@@ -45,6 +48,20 @@ def number_of_registers(name: str) -> int:
     return value.value
 
 
+def residency(threads: int, shared: int) -> list[object]:
+    """What is counted of a launch, and what cuOccupancy... says of such blocks."""
+    use_device()
+    function = Module(TEXT).function("plain")
+    launch(function, block=(threads, 1, 1), shared=shared)
+    call("cuCtxSynchronize")
+    library().vgpu_test_counts.restype = ctypes.c_char_p
+    [kernel] = json.loads(library().vgpu_test_counts())
+    blocks = ctypes.c_int()
+    occupancy = "cuOccupancyMaxActiveBlocksPerMultiprocessor"
+    call(occupancy, ctypes.byref(blocks), function, threads, ctypes.c_size_t(shared))
+    return [kernel.get("registers"), kernel["block_shapes"], blocks.value]
+
+
 def table(folder: Path, registers: int, name: str) -> dict[str, str]:
     path = folder / "registers"
     path.write_text(f"80 255 {name}\n90 {registers} {name}\n")
@@ -65,6 +82,34 @@ def test_threads_by_registers(tmp_path: Path, registers: int, threads: int) -> N
     if threads < 1024:
         assert f"{threads + 1} threads with {registers} registers each, takes" in outcome.messages
         assert "a multiprocessor has 65536" in outcome.messages
+
+
+@pytest.mark.parametrize(
+    ("registers", "threads", "shared", "blocks"),
+    [
+        (72, 256, 0, 3),  # 8 warps of 2,304 registers
+        (65, 256, 0, 3),  # the same, as registers come in eights
+        (64, 256, 0, 4),
+        (32, 256, 0, 8),  # 2,048 threads
+        (72, 96, 0, 7),  # warps in fours
+        (32, 256, 40 << 10, 5),  # 228 KiB by 41
+        (72, 256, 40 << 10, 3),
+    ],
+)
+def test_blocks_on_a_multiprocessor(
+    tmp_path: Path, registers: int, threads: int, shared: int, blocks: int
+) -> None:
+    given = table(tmp_path, registers, "plain")
+    counted = run_program(residency, threads, shared, counters=1, **given).value
+    shape = {"threads": threads, "shared_bytes": shared, "launches": 1, "blocks": 1}
+    assert counted == [registers, [{**shape, "blocks_per_sm": blocks}], blocks]
+    said = residency_line({"registers": registers, "block_shapes": counted[1]})
+    assert said.startswith(f"  {registers} registers; on an SM {blocks} blocks of {threads} ")
+
+
+def test_registers_are_not_counted_without_a_table() -> None:
+    shape = {"threads": 256, "shared_bytes": 0, "launches": 1, "blocks": 1}
+    assert run_program(residency, 256, 0, counters=1).value == [None, [shape], 8]
 
 
 def test_without_a_table_nothing_is_checked() -> None:

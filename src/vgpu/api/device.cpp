@@ -5,6 +5,7 @@
 #include <cstdlib>
 
 #include "vgpu/api/failure.h"
+#include "vgpu/api/register_table.h"
 #include "vgpu/settings.h"
 
 namespace vgpu {
@@ -141,12 +142,14 @@ int device_of_pci_bus_id(const char* text) {
   fail(CUDA_ERROR_INVALID_DEVICE);
 }
 
-int resident_blocks(int threads, std::size_t shared) {
+int resident_blocks(int threads, std::size_t shared, int registers) {
   const Limits& l = limits();
   require(threads > 0, CUDA_ERROR_INVALID_VALUE);
   const auto bytes = static_cast<long>(shared) + l.reserved_shared;
   long blocks = std::min(l.blocks_per_sm, l.threads_per_sm / ((threads + 31) / 32 * 32));
   if (bytes > 0) blocks = std::min(blocks, l.shared_per_sm / bytes);
+  if (registers > 0)
+    blocks = std::min(blocks, kRegistersPerBlock / registers_of_block(registers, threads));
   return static_cast<int>(blocks);
 }
 

@@ -40,7 +40,8 @@ std::string capability_text();  // "compute capability 9.0"
 std::string pci_bus_id(int device);
 int device_of_pci_bus_id(const char* text);
 
-// Blocks of a kernel that fit on a multiprocessor, by threads and shared memory.
-int resident_blocks(int threads, std::size_t shared);
+// Blocks of a kernel that fit on a multiprocessor, by threads, shared memory and registers of a
+// thread, where these are known (0: not).
+int resident_blocks(int threads, std::size_t shared, int registers);
 
 }  // namespace vgpu

@@ -7,6 +7,7 @@
 #include "vgpu/api/device.h"
 #include "vgpu/api/launch.h"
 #include "vgpu/api/module.h"
+#include "vgpu/api/register_table.h"
 #include "vgpu/api/tensor_map.h"
 
 using namespace vgpu;
@@ -130,7 +131,7 @@ CUresult cuOccupancyMaxActiveBlocksPerMultiprocessorWithFlags(int* blocks, CUfun
     const Function& function = resolve(handle);
     decode(function);
     const auto fixed = static_cast<size_t>(function.kernel->static_shared);
-    *blocks = resident_blocks(threads, fixed + shared);
+    *blocks = resident_blocks(threads, fixed + shared, registers_of(function.kernel->name));
   });
 }
 CUresult cuOccupancyMaxActiveBlocksPerMultiprocessor(int* blocks, CUfunction function, int threads,

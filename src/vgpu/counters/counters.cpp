@@ -5,6 +5,8 @@
 #include <map>
 #include <mutex>
 
+#include "vgpu/api/device.h"
+#include "vgpu/api/register_table.h"
 #include "vgpu/counters/json.h"
 #include "vgpu/counters/kinds.h"
 #include "vgpu/settings.h"
@@ -154,6 +156,8 @@ std::string counters_json() {
     json.number("launches", k.launches);
     json.number("blocks", k.blocks);
     json.number("warps", k.warps);
+    const int registers = registers_of(name);
+    if (registers) json.number("registers", registers);
     json.open("block_shapes", '[');
     for (const auto& [shape, grids] : k.shapes) {
       json.open(nullptr, '{');
@@ -161,6 +165,9 @@ std::string counters_json() {
       json.number("shared_bytes", shape.shared_bytes);
       json.number("launches", grids.launches);
       json.number("blocks", grids.blocks);
+      if (registers)
+        json.number("blocks_per_sm", resident_blocks(static_cast<int>(shape.threads),
+                                                     shape.shared_bytes, registers));
       json.close('}');
     }
     json.close(']');
