@@ -25,6 +25,7 @@ _V1_TYPES = {"INNER_PRODUCT": "InnerProduct", "SOFTMAX_LOSS": "SoftmaxWithLoss"}
 _DATA = {"Data", "ImageData", "Input", "HDF5Data", "MemoryData", "WindowData", "DummyData"}
 _LOSSES = {"Softmax", "SoftmaxWithLoss"}
 _IGNORED = {"Accuracy", "Silence"}
+_NAME = 80  # characters of a layer's name that a node keeps
 
 
 class Graph:
@@ -51,7 +52,7 @@ class Graph:
         self, layer: Block, kind: str, inputs: list[tuple[str, Shape]], **options: Any
     ) -> tuple[str, Shape]:
         """Adds a node; returns its name and the shape of its output."""
-        base = re.sub(r"[^A-Za-z0-9_/-]", "_", layer.one("name", "")) or kind
+        base = re.sub(r"[^A-Za-z0-9_/-]", "_", layer.one("name", ""))[:_NAME] or kind
         taken, name, number = {INPUT, *(node["name"] for node in self.nodes)}, base, 1
         while name in taken:
             number += 1

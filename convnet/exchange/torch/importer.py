@@ -20,6 +20,7 @@ import numpy as np
 
 from convnet.common.own_code import allowed
 from convnet.common.tensor_header import read_header, read_tensors
+from convnet.common.typecheck import brief
 from convnet.config import Config, load_config, presets
 from convnet.data.sources import PUBLISHED
 from convnet.exchange.errors import ExchangeError
@@ -179,7 +180,7 @@ def misfit(net: Net, state: StateDict) -> str:
             there = state.shapes[names[name]] if name in names else None
             if here != there:
                 shapes = f"expected {here or 'none'}, got {there or 'none'}"
-                return f"{module} for {node.name}: {name}: {shapes}"
+                return f"{brief(module)} for {node.name}: {name}: {shapes}"
     if len(nodes) != len(modules):
         return f"expected {len(nodes)} layers with weights, got {len(modules)}"
     return ""
@@ -268,7 +269,8 @@ def import_torch(
             for name, tensor in names.items():
                 values = state.read(tensor)
                 if values.dtype != np.float32 and values.dtype.name not in _CONVERSIONS:
-                    raise ExchangeError(f"{path}: {tensor}: expected numbers, got {values.dtype}")
+                    what = f"{brief(tensor)}: expected numbers, got {values.dtype}"
+                    raise ExchangeError(f"{path}: {what}")
                 values = _float32(values)
                 infinite += int(values.size - np.isfinite(values).sum())
                 weights[f"{node.name}.{name}"] = from_foreign(made, node, name, values)
