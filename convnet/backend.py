@@ -1,8 +1,8 @@
 """Backends: a compiled module that implements the operations, and the array library it works on.
 
 ``cpu`` works on NumPy arrays, ``cuda`` on CuPy arrays; ``vgpu`` runs the CUDA kernels on
-the CPU, on NumPy arrays, and exists for tests. Functions of :mod:`convnet.ops` follow the
-arrays they are given; :func:`use` chooses another backend for NumPy arrays. This is the only file
+the CPU, on NumPy arrays, and exists for tests. Functions of `convnet.ops` follow the
+arrays they are given; `use` chooses another backend for NumPy arrays. This is the only file
 that imports CuPy.
 """
 
@@ -72,7 +72,7 @@ class Backend:
         xp: ``numpy`` or ``cupy``.
         index: of the device among those of its kind.
         logical: whether it is one of several devices in the memory of the host.
-        tracing: whether operations are noted instead of run (see :mod:`convnet.nn.trace`).
+        tracing: whether operations are noted instead of run (see `convnet.nn.trace`).
     """
 
     tracing = False
@@ -390,7 +390,7 @@ def use(device: str | Backend) -> Iterator[Backend]:
 
 
 def of(*arrays: Array) -> Backend:
-    """The backend of some arrays: that of :func:`use`, else the one that holds them.
+    """The backend of some arrays: that of `use`, else the one that holds them.
 
     Args:
         arrays: NumPy's, CuPy's, or another library's on a GPU; None is passed over.

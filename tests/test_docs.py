@@ -20,7 +20,7 @@ from paths import ROOT
 from PIL import Image
 
 import convnet
-from convnet.cli.main import _parser
+from convnet.cli.main import _parser, main
 from convnet.config import load_config, presets
 from convnet.layers import Conv, Dense, SoftmaxCrossEntropy
 from convnet.training.train import train
@@ -119,13 +119,35 @@ def is_name(words: list[str]) -> bool:
     return "the following arguments are required" in why
 
 
+def test_the_tutorial_as_it_is_printed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Every command of convnet in it, in order, in a folder of 60 images with a bad one."""
+    images = tiny_folder(tmp_path / "drawings" / "images", names=("animals", "food", "tools"))
+    (images / "food" / "bad.png").write_bytes(b"")
+    monkeypatch.chdir(tmp_path)
+    ended = {}
+    for command in commands(PAGES["docs/tutorial.md"]):
+        words = words_of(command)
+        if words and words[0] == "convnet":
+            ended[command] = main(words[1:])
+    assert len(ended) >= 8
+    refusals = ["convnet data check drawings/images", *list(ended)[1:2]]
+    assert "convnet train" in refusals[1]  # without skip: the way out is shown
+    assert {command for command, code in ended.items() if code} == set(refusals)
+    assert "data.bad_files=skip leaves bad files out" in capsys.readouterr().err
+    assert (tmp_path / "report.html").stat().st_size > 10_000
+
+
 # ---- snippets ------------------------------------------------------------------------------------
 
 
-def tiny_folder(root: Path, size: int = 32) -> Path:
+def tiny_folder(
+    root: Path, size: int = 32, names: tuple[str, ...] = ("cat", "dog", "emu")
+) -> Path:
     rng = np.random.default_rng(0)
     for number in range(60):
-        path = root / ("cat", "dog", "emu")[number % 3] / f"{number}.png"
+        path = root / names[number % 3] / f"{number}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(rng.integers(0, 256, (size, size, 3), dtype=np.uint8)).save(path)
     return root
@@ -230,6 +252,13 @@ def test_every_public_name_has_its_place_in_the_reference() -> None:
         if not {name, package, module, f"{name}.{member}"} & places:
             missing.append(name)
     assert missing == []
+
+
+def test_docstrings_have_no_marks_that_the_site_would_show() -> None:
+    roles = re.compile(r":[a-z]+:`")  # Sphinx's; the site's Markdown knows none
+    sources = sorted((ROOT / "convnet").rglob("*.py"))
+    assert sources
+    assert [str(path) for path in sources if roles.search(path.read_text(encoding="utf-8"))] == []
 
 
 # ---- the README ----------------------------------------------------------------------------------

@@ -30,7 +30,7 @@ def count_convs(
     Args:
         picture: height, width and channels of the net's input.
         batch: images.
-        precision: as for :func:`convnet.ops.conv_fprop`.
+        precision: as for `convnet.ops.conv_fprop`.
         passes: some of `PASSES`; the first layer has no dgrad, as in training.
         report: takes the counters of each.
 

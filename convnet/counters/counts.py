@@ -1,4 +1,4 @@
-"""Counting what the kernels of the virtual GPU do: :func:`counted` around calls."""
+"""Counting what the kernels of the virtual GPU do: `counted` around calls."""
 
 from __future__ import annotations
 

@@ -53,8 +53,8 @@ def bound(kernel: dict[str, Any], gpu: str) -> Bound:
     """The bound of one kernel.
 
     Args:
-        kernel: an element of :func:`convnet.counters.counts.kernels`.
-        gpu: one of :func:`gpu_names`.
+        kernel: an element of `convnet.counters.counts.kernels`.
+        gpu: one of `gpu_names`.
 
     Raises:
         ValueError: an unknown GPU, or one that has no unit for what the kernel does.

@@ -13,7 +13,7 @@ HEADER = (
 
 
 def kernel_line(kernel: dict[str, Any]) -> str:
-    """One row under :data:`HEADER`. Wavefronts and sectors: how many, and times the ideal."""
+    """One row under `HEADER`. Wavefronts and sectors: how many, and times the ideal."""
     flops = sum(kernel[f"{kind}_flops"] for kind in ("float", "tf32", "bf16")) / 1e9
     dram = (kernel["dram_read_bytes"] + kernel["dram_write_bytes"]) / 1e6
     return (

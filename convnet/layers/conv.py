@@ -38,7 +38,7 @@ class Conv(ParametricLayer):
         bias_init: initial value of b.
         w_lr, w_decay, b_lr, b_decay: multipliers of learning rate and weight decay, 0 or more.
             Biases do not decay by default, as in cuda-convnet.
-        precision: the multiply precision (see :mod:`convnet.ops`); None: that of the net.
+        precision: the multiply precision (see `convnet.ops`); None: that of the net.
 
     Source: paper, section 3.5.
     """

@@ -6,12 +6,12 @@ A layer holds hyper-parameters and parameters, and its two passes are pure funct
 
 They call `convnet.ops` and have no code for any backend, no buffers and no state. So a pass can be
 traced: the same functions run once on symbolic tensors, and the calls become a program
-(:mod:`convnet.nn.trace`); what is fused, what lies where and what is not needed is decided there.
+(`convnet.nn.trace`); what is fused, what lies where and what is not needed is decided there.
 
 Arrays are NumPy or CuPy, C-contiguous, with the batch as their first dimension; shapes passed to
 `setup` leave the batch out: (H, W, C) or (C,). They are float32. In a net that stores its
 activations in bfloat16, layers that say `traced` are given bfloat16, and others float32 all the
-same (:mod:`convnet.nn.in_float32`).
+same (`convnet.nn.in_float32`).
 """
 
 from __future__ import annotations

@@ -57,7 +57,7 @@ class Net(Steps):
         trace: false runs every layer by itself, operation by operation, with the same results.
         sizes_only: the parameters have shapes and take no memory: a net to describe, not to run.
         devices: the devices as a sequence, in place of `device`.
-        precision: in which layers multiply that have none of their own; see :mod:`convnet.ops`.
+        precision: in which layers multiply that have none of their own; see `convnet.ops`.
             "bf16": activations and their gradients are bfloat16 too, where the device stores that
             (`stored`); weights, velocities, sums, losses and what is returned are float32.
 

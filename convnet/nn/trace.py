@@ -1,6 +1,6 @@
 """Tracing: the operations of a step, noted instead of run.
 
-Within a trace the functions of :mod:`convnet.ops` are given symbolic tensors. They check shapes as
+Within a trace the functions of `convnet.ops` are given symbolic tensors. They check shapes as
 always; but the backend they find is the trace, so that what would have been called in the compiled
 module is appended to a list of `Call`. Layers need to know nothing of it: a layer that only calls
 `ops` can be traced.

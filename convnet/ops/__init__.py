@@ -1,7 +1,7 @@
 """The operations of convnet as functions on arrays.
 
 Usable without any net. The backend follows the arrays (NumPy: CPU, CuPy: GPU) unless one is chosen
-with :func:`convnet.backend.use`. Arrays are C-contiguous; nothing is converted silently, and a
+with `convnet.backend.use`. Arrays are C-contiguous; nothing is converted silently, and a
 wrong dtype, shape, layout or device raises ``ValueError`` with what was expected and what was
 found. Results are deterministic.
 
@@ -14,7 +14,7 @@ Types: activations and their gradients (x, y, dx, dy, a ReLU's mask, logits and 
 float32 or, where the device has the operation for it, bfloat16 (ml_dtypes' for NumPy): one type for
 all of a call. An operation computes in float32 and rounds bfloat16 results once, when it writes
 them. Weights, biases, velocities, their gradients, losses and all sums are float32.
-:func:`convert` goes from one type to the other.
+`convert` goes from one type to the other.
 
 ``precision`` is that in which convolutions and dense layers multiply.
 
@@ -27,8 +27,8 @@ them. Weights, biases, velocities, their gradients, losses and all sums are floa
 A device without a unit for ``tf32`` or ``bf16`` computes as for ``fp32``: GPUs before sm_80, and
 CPUs without AMX (of bfloat16 arrays, without AVX512-BF16 either). Elsewhere on CPUs they are taken
 by the passes and shapes that oneDNN has them for and that a model finds faster; the others compute
-as for ``fp32``. :func:`precision_description` and ``convnet doctor`` say what it comes to, and
-:func:`conv_kernel` and :func:`dense_kernel` for a shape. Sums of fewer than 32 products are formed
+as for ``fp32``. `precision_description` and ``convnet doctor`` say what it comes to, and
+`conv_kernel` and `dense_kernel` for a shape. Sums of fewer than 32 products are formed
 by FFMA on every GPU.
 """
 

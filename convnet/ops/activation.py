@@ -49,7 +49,7 @@ def activation_fprop(
 def activation_bprop(
     kind: str, saved: Array, dy: Array, a: float = 1.0, b: float = 1.0, *, out: Array | None = None
 ) -> Array:
-    """Gradient of :func:`activation_fprop`.
+    """Gradient of `activation_fprop`.
 
     Args:
         kind, a, b: as in `activation_fprop`.
@@ -79,7 +79,7 @@ def relu_bprop(y: Array, dy: Array, *, out: Array | None = None) -> Array:
     """dy where y > 0, else 0.
 
     Args:
-        y: what :func:`relu_fprop` returned.
+        y: what `relu_fprop` returned.
         dy, out: as in `activation_bprop`.
 
     Returns:
@@ -103,10 +103,10 @@ def tanh_fprop(x: Array, a: float = 1.0, b: float = 1.0, *, out: Array | None = 
 def tanh_bprop(
     y: Array, dy: Array, a: float = 1.0, b: float = 1.0, *, out: Array | None = None
 ) -> Array:
-    """Gradient of :func:`tanh_fprop`.
+    """Gradient of `tanh_fprop`.
 
     Args:
-        y: what :func:`tanh_fprop` returned.
+        y: what `tanh_fprop` returned.
         dy, a, b, out: as in `activation_bprop`.
 
     Returns:
@@ -128,10 +128,10 @@ def sigmoid_fprop(x: Array, *, out: Array | None = None) -> Array:
 
 
 def sigmoid_bprop(y: Array, dy: Array, *, out: Array | None = None) -> Array:
-    """Gradient of :func:`sigmoid_fprop`.
+    """Gradient of `sigmoid_fprop`.
 
     Args:
-        y: what :func:`sigmoid_fprop` returned.
+        y: what `sigmoid_fprop` returned.
         dy, out: as in `activation_bprop`.
 
     Returns:
@@ -153,10 +153,10 @@ def abs_fprop(x: Array, *, out: Array | None = None) -> Array:
 
 
 def abs_bprop(x: Array, dy: Array, *, out: Array | None = None) -> Array:
-    """Gradient of :func:`abs_fprop`; 0 at 0.
+    """Gradient of `abs_fprop`; 0 at 0.
 
     Args:
-        x: the input of :func:`abs_fprop`.
+        x: the input of `abs_fprop`.
         dy, out: as in `activation_bprop`.
 
     Returns:
@@ -178,10 +178,10 @@ def softplus_fprop(x: Array, *, out: Array | None = None) -> Array:
 
 
 def softplus_bprop(x: Array, dy: Array, *, out: Array | None = None) -> Array:
-    """Gradient of :func:`softplus_fprop`.
+    """Gradient of `softplus_fprop`.
 
     Args:
-        x: the input of :func:`softplus_fprop`.
+        x: the input of `softplus_fprop`.
         dy, out: as in `activation_bprop`.
 
     Returns:

@@ -26,7 +26,7 @@ def blur_fprop(x: Array, size: int, std: float, *, out: Array | None = None) -> 
 
 
 def blur_bprop(dy: Array, size: int, std: float, *, out: Array | None = None) -> Array:
-    """Gradient of :func:`blur_fprop`: as the filter is symmetric, the blur of dy.
+    """Gradient of `blur_fprop`: as the filter is symmetric, the blur of dy.
 
     Args:
         dy: [N, H, W, C].

@@ -135,7 +135,7 @@ def conv_fprop(
         groups: divides both C and K; group g of the filters sees group g of the channels.
         rounding: ``"floor"`` or ``"ceil"``; ceil makes 224, 11, stride 4 give 55.
         relu: return max(0, y).
-        precision: the multiply precision; see :mod:`convnet.ops`.
+        precision: the multiply precision; see `convnet.ops`.
         out: [N, P, Q, K], written and returned.
 
     Returns:
@@ -158,7 +158,7 @@ def conv_prepared_bytes(
     precision: str = "fp32",
     dtype: str = "float32",
 ) -> int:
-    """How much memory the filters that :func:`conv_prepare` makes take.
+    """How much memory the filters that `conv_prepare` makes take.
 
     Args:
         x_shape: (N, H, W, C).
@@ -187,7 +187,7 @@ def conv_prepare(
     dtype: str = "float32",
     out: Array | None = None,
 ) -> Array:
-    """Filters in the form in which :func:`conv_fprop` multiplies them: transformed for Winograd's
+    """Filters in the form in which `conv_fprop` multiplies them: transformed for Winograd's
     algorithm, blocked, or split for tensor cores. `conv_fprop` makes them of w each time; where w
     stays the same, they can be made once.
 
@@ -196,10 +196,10 @@ def conv_prepare(
         x_shape: (N, H, W, C) of the x that they will meet.
         stride, pad, groups, rounding, precision: as for `conv_fprop`, and as they will be there.
         dtype: of that x, "float32" or "bfloat16".
-        out: uint8 of :func:`conv_prepared_bytes` bytes, written and returned.
+        out: uint8 of `conv_prepared_bytes` bytes, written and returned.
 
     Returns:
-        The prepared filters, uint8, for :func:`conv_fprop_prepared` on this device. They depend on
+        The prepared filters, uint8, for `conv_fprop_prepared` on this device. They depend on
         the settings (CONVNET_WINOGRAD, CONVNET_AMX, CONVNET_WGMMA, the table of tiles) under which
         they were made.
 
@@ -223,7 +223,7 @@ def conv_fprop_prepared(
     precision: str = "fp32",
     out: Array | None = None,
 ) -> Array:
-    """:func:`conv_fprop` of filters that :func:`conv_prepare` has made; the same bits.
+    """`conv_fprop` of filters that `conv_prepare` has made; the same bits.
 
     Args:
         x: [N, H, W, C].
@@ -256,7 +256,7 @@ def conv_dgrad(
     precision: str = "fp32",
     out: Array | None = None,
 ) -> Array:
-    """Gradient of :func:`conv_fprop` with respect to x.
+    """Gradient of `conv_fprop` with respect to x.
 
     Args:
         dy: [N, P, Q, K].
@@ -265,7 +265,7 @@ def conv_dgrad(
         stride, pad, groups, rounding: as in `conv_fprop`.
         relu_mask: [N, H, W, C], or None. Where it is <= 0, dx becomes 0: the backward pass of the
             ReLU that x came out of, for free.
-        precision: the multiply precision; see :mod:`convnet.ops`.
+        precision: the multiply precision; see `convnet.ops`.
         out: [N, H, W, C].
 
     Returns:
@@ -289,7 +289,7 @@ def conv_wgrad(
     precision: str = "fp32",
     out: tuple[Array, Array | None] | None = None,
 ) -> tuple[Array, Array | None]:
-    """Gradients of :func:`conv_fprop` with respect to w and b.
+    """Gradients of `conv_fprop` with respect to w and b.
 
     Args:
         x: [N, H, W, C].
@@ -297,7 +297,7 @@ def conv_wgrad(
         w_shape: (K, R, S, C/groups).
         stride, pad, groups, rounding: as in `conv_fprop`.
         bias: whether db is wanted.
-        precision: the multiply precision; see :mod:`convnet.ops`.
+        precision: the multiply precision; see `convnet.ops`.
         out: (dw, db), written and returned; db may be None.
 
     Returns:

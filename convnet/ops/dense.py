@@ -46,7 +46,7 @@ def dense_kernel(
     dtype: str = "float32",
 ) -> str:
     """The kernel that a pass takes on the backend that is in use: such as "mma.sync, 128x64, 3
-    splits", "matmul" or "matmul, bf16"; see :func:`convnet.ops.conv_kernel`.
+    splits", "matmul" or "matmul, bf16"; see `convnet.ops.conv_kernel`.
 
     Args:
         pass_name: "fprop", "dgrad" or "wgrad".
@@ -78,7 +78,7 @@ def dense_fprop(
         w: [K, C].
         b: [K], or None.
         relu: return max(0, y).
-        precision: the multiply precision; see :mod:`convnet.ops`.
+        precision: the multiply precision; see `convnet.ops`.
         out: [N, K].
 
     Returns:
@@ -106,7 +106,7 @@ def dense_fprop_dropout(
     precision: str = "fp32",
     out: Array | None = None,
 ) -> Array:
-    """:func:`dense_fprop`, and :func:`convnet.ops.dropout_fprop` of its output, in one pass.
+    """`dense_fprop`, and `convnet.ops.dropout_fprop` of its output, in one pass.
 
     Args:
         x, w, b, relu, precision: as for `dense_fprop`.
@@ -130,13 +130,13 @@ def dense_dgrad(
     precision: str = "fp32",
     out: Array | None = None,
 ) -> Array:
-    """Gradient of :func:`dense_fprop` with respect to x: ``dx = dy w``.
+    """Gradient of `dense_fprop` with respect to x: ``dx = dy w``.
 
     Args:
         dy: [N, K].
         w: [K, C].
         relu_mask: [N, C], or None; dx becomes 0 where it is <= 0.
-        precision: the multiply precision; see :mod:`convnet.ops`.
+        precision: the multiply precision; see `convnet.ops`.
         out: [N, C].
 
     Returns:
@@ -154,13 +154,13 @@ def dense_wgrad(
     precision: str = "fp32",
     out: tuple[Array, Array | None] | None = None,
 ) -> tuple[Array, Array | None]:
-    """Gradients of :func:`dense_fprop`: ``dw = dy^T x``, and db, the sum of dy over the batch.
+    """Gradients of `dense_fprop`: ``dw = dy^T x``, and db, the sum of dy over the batch.
 
     Args:
         x: [N, C].
         dy: [N, K].
         bias: whether db is wanted.
-        precision: the multiply precision; see :mod:`convnet.ops`.
+        precision: the multiply precision; see `convnet.ops`.
         out: (dw, db), written and returned; db may be None.
 
     Returns:
@@ -189,7 +189,7 @@ def dense_wgrad_sgd(
     rates: Array | None = None,
     out: Array | None = None,
 ) -> Array | None:
-    """:func:`dense_wgrad`, and :func:`convnet.ops.sgd_update` of w by it, in one pass.
+    """`dense_wgrad`, and `convnet.ops.sgd_update` of w by it, in one pass.
 
     The gradient of w is never stored. w and velocity have the bits that the two would give them.
 
@@ -200,7 +200,7 @@ def dense_wgrad_sgd(
         lr, momentum, weight_decay, lr_mult, decay_mult, state, rates: as for `sgd_update`; number:
             by which w is noted in the state, and its row of rates found.
         bias: whether db is wanted.
-        precision: the multiply precision; see :mod:`convnet.ops`.
+        precision: the multiply precision; see `convnet.ops`.
         out: db [K].
 
     Returns:

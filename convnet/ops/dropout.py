@@ -32,7 +32,7 @@ def dropout_fprop(
             at test time); ``"inverted"`` divides them by 1 - drop (and leaves test time alone).
         row_offset, col_offset, global_cols: where x lies as a block of a larger [rows, global_cols]
             tensor; the block gets its part of the whole's mask.
-        state: uint32 [12] on the same device (see :mod:`convnet.ops.step_state`): seed and step are
+        state: uint32 [12] on the same device (see `convnet.ops.step_state`): seed and step are
             taken from it, as they are when the operation runs, in place of those given.
         out: same shape; may be x.
 
@@ -57,7 +57,7 @@ def dropout_bprop(
     state: Array | None = None,
     out: Array | None = None,
 ) -> Array:
-    """Gradient of :func:`dropout_fprop`: the same mask, drawn again.
+    """Gradient of `dropout_fprop`: the same mask, drawn again.
 
     Args:
         dy: [..., C].

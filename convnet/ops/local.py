@@ -74,7 +74,7 @@ def local_dgrad(
     relu_mask: Array | None = None,
     out: Array | None = None,
 ) -> Array:
-    """Gradient of :func:`local_fprop` with respect to x.
+    """Gradient of `local_fprop` with respect to x.
 
     Args:
         dy: [N, P, Q, K].
@@ -100,7 +100,7 @@ def local_wgrad(
     bias: bool = True,
     out: tuple[Array, Array | None] | None = None,
 ) -> tuple[Array, Array | None]:
-    """Gradients of :func:`local_fprop` with respect to w and b.
+    """Gradients of `local_fprop` with respect to w and b.
 
     Args:
         x: [N, H, W, C].

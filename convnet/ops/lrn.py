@@ -49,7 +49,7 @@ def lrn_bprop(
     *,
     out: Array | None = None,
 ) -> Array:
-    """Gradient of :func:`lrn_fprop` with respect to x.
+    """Gradient of `lrn_fprop` with respect to x.
 
     Args:
         x, dy: [..., C].
@@ -113,7 +113,7 @@ def lrn_maxpool_bprop(
     relu_mask: bool = False,
     out: Array | None = None,
 ) -> Array:
-    """Gradient of :func:`lrn_maxpool_fprop` with respect to x.
+    """Gradient of `lrn_maxpool_fprop` with respect to x.
 
     Args:
         x: [N, H, W, C].

@@ -28,7 +28,7 @@ def nailbed_fprop(x: Array, stride: int, start: int = 0, *, out: Array | None = 
 def nailbed_bprop(
     dy: Array, x_shape: Sequence[int], stride: int, start: int = 0, *, out: Array | None = None
 ) -> Array:
-    """Gradient of :func:`nailbed_fprop`: dy where it was taken from, zeros elsewhere.
+    """Gradient of `nailbed_fprop`: dy where it was taken from, zeros elsewhere.
 
     Args:
         dy: [N, P, Q, C].

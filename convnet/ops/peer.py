@@ -55,7 +55,7 @@ def copy(dst: Array, src: Array) -> Array:
 def peer_add(
     dst: Array, src: Array, *, dst_col: int = 0, src_col: int = 0, cols: int | None = None
 ) -> Array:
-    """As :func:`peer_copy`, adding to what is in dst.
+    """As `peer_copy`, adding to what is in dst.
 
     Args:
         dst, src, dst_col, src_col, cols: as in `peer_copy`.

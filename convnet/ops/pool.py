@@ -66,7 +66,7 @@ def maxpool_bprop(
     *,
     out: Array | None = None,
 ) -> Array:
-    """Gradient of :func:`maxpool_fprop`: each dy goes to the winner of its window.
+    """Gradient of `maxpool_fprop`: each dy goes to the winner of its window.
 
     Args:
         dy: [N, P, Q, C].
@@ -113,7 +113,7 @@ def avgpool_bprop(
     *,
     out: Array | None = None,
 ) -> Array:
-    """Gradient of :func:`avgpool_fprop` with respect to x.
+    """Gradient of `avgpool_fprop` with respect to x.
 
     Args:
         dy: [N, P, Q, C].

@@ -29,7 +29,7 @@ def sgd_update(
         tensors: (w, velocity, grad, lr_mult, decay_mult) per parameter; w, velocity and grad of
             equal shape.
         lr, momentum, weight_decay: learning rate, and the two others as in the equation.
-        state: uint32 [12] on the same device (see :mod:`convnet.ops.step_state`): lr, momentum and
+        state: uint32 [12] on the same device (see `convnet.ops.step_state`): lr, momentum and
             weight decay are taken from it, as they are when the operation runs, in place of those
             given. Where something was not finite that is noted there; where the step was aborted or
             an earlier one was not finite nothing is changed.
