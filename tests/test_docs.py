@@ -142,9 +142,7 @@ def test_the_tutorial_as_it_is_printed(
 # ---- snippets ------------------------------------------------------------------------------------
 
 
-def tiny_folder(
-    root: Path, size: int = 32, names: tuple[str, ...] = ("cat", "dog", "emu")
-) -> Path:
+def tiny_folder(root: Path, size: int = 32, names: tuple[str, ...] = ("cat", "dog", "emu")) -> Path:
     rng = np.random.default_rng(0)
     for number in range(60):
         path = root / names[number % 3] / f"{number}.png"
