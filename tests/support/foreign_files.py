@@ -83,6 +83,11 @@ def key(number: int, kind: int) -> bytes:
     return bytes([value]) if value < 128 else bytes([value & 127 | 128, value >> 7])
 
 
+def varint(value: int) -> bytes:
+    """Seven bits a byte, the lowest first."""
+    return bytes([value]) if value < 128 else bytes([value & 127 | 128]) + varint(value >> 7)
+
+
 def part(number: int, content: bytes) -> bytes:
     """A field of bytes, its length in five of them."""
     size = len(content)
@@ -95,7 +100,7 @@ def blob(values: np.ndarray, old: bool) -> bytes:
         sides = (1,) * (4 - values.ndim) + values.shape
         shape = b"".join(key(at, 0) + bytes([side]) for at, side in enumerate(sides, 1))
     else:
-        shape = part(7, part(1, bytes(values.shape)))
+        shape = part(7, part(1, b"".join(map(varint, values.shape))))
     return shape + part(5, values.astype("<f4").tobytes())
 
 
