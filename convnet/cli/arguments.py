@@ -43,7 +43,7 @@ class Parser(argparse.ArgumentParser):
             name, choices=known, default=known[0], help=f"{text} (default: {known[0]})"
         )
 
-    def setting(self, name: str, key: str, kind: Callable[[str], Any]) -> None:
+    def setting(self, name: str, key: str, metavar: str, kind: Callable[[str], Any] = str) -> None:
         """An option with a value that overrides one key of the configuration, also one that --set
         names."""
         self.add_argument(
@@ -51,9 +51,9 @@ class Parser(argparse.ArgumentParser):
             action="append",
             default=[],
             type=lambda text: f"{key}={kind(text)}",
-            metavar="N",
+            metavar=metavar,
             dest="settings",
-            help=f"as --set {key}=N",
+            help=f"as --set {key}={metavar}",
         )
 
     def out(self, metavar: str, text: str, required: bool = False) -> None:

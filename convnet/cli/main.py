@@ -99,8 +99,9 @@ def _add_train(commands: Commands) -> None:
     train.option("--resume", "RUN", "continue the run in this folder")
     train.option("--init", "RUN", "start from the weights of this run where they fit")
     train.option("--run-dir", "R", "folder of the run (default: runs/<date>-<name>)")
-    train.setting("--epochs", "train.epochs", integer(1))
-    train.setting("--threads", "train.threads", integer(1))
+    train.setting("--epochs", "train.epochs", "N", integer(1))
+    train.setting("--precision", "train.precision", "P")
+    train.setting("--threads", "train.threads", "N", integer(1))
     train.add_argument(
         "--tensorboard",
         action="append_const",

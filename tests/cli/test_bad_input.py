@@ -54,6 +54,7 @@ def train_words(tmp_path: Path, folder: Path, **changes: Any) -> list[str | Path
         (["train", "x.toml"], "x.toml: no such file"),
         (["train", "mnist", "--epochs", "0"], 'expected a whole number, at least 1; got "0"'),
         (["train", "mnist", "--epochs", "x"], 'expected a whole number, at least 1; got "x"'),
+        (["train", "mnist", "--precision", "half"], 'train.precision: expected one of "fp32"'),
         (["train", "mnist", "--batch"], "unrecognized arguments: --batch"),
         (["train", "mnist", "--device", "gpu"], "device: expected one of auto, cpu, cuda"),
         (["train", "mnist", "--set", "sgd.lr"], "--set sgd.lr: expected key=value"),

@@ -55,9 +55,10 @@ def test_train(
 ) -> None:
     words = ["train", str(config), "--device", "cpu", "--run-dir", str(tmp_path / "r")]
     words += ["--epochs", "1", "--set", "sgd.lr=0.5", "--set", "schedule.kind=cosine"]
-    assert main([*words, "--threads", "1", "--data", str(data)]) == 0
+    assert main([*words, "--threads", "1", "--data", str(data), "--precision", "bf16"]) == 0
     out = capsys.readouterr().out
     assert out.startswith("device    cpu: ")
+    assert 'precision = "bf16"' in (tmp_path / "r" / "config.toml").read_text()
     assert "lr 0.5 cosine" in out
     assert "done: best validation top-1" in out
 
