@@ -64,7 +64,9 @@ def download(folder: Path) -> None:
         PYTHONPATH=str(site),
     )
     with tarfile.open(folder / f"cupy-{CUPY}.tar.gz") as source:
-        source.extractall(folder / "source", filter="data")
+        if hasattr(tarfile, "data_filter"):  # since Python 3.11.4
+            source.extraction_filter = tarfile.data_filter
+        source.extractall(folder / "source")
     done.touch()
 
 
