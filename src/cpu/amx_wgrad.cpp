@@ -14,9 +14,8 @@
 namespace convnet {
 namespace {
 
-constexpr int kTaskColumns = 96;             // of dw, at least; whole taps
-constexpr int kSteps = 16, kMoreSteps = 16;  // of 32 pixels at a time: more where columns are few
-constexpr int kFewBlocks = 8;
+constexpr int kTaskColumns = 96;  // of dw, at least; whole taps
+constexpr int kSteps = 16;        // of 32 pixels at a time
 
 // Some taps of a group, one after the other: what a task forms dw of.
 struct Taps {
@@ -63,8 +62,7 @@ Plan plan_of(const ConvShape& s) {
   plan.out_blocks = static_cast<int>(ceil_div(plan.out, kTileRows));
   plan.blocks = static_cast<int>(ceil_div(plan.task_taps * plan.in, kTileColumns));
   plan.pixels = std::int64_t{s.n} * s.p * s.q;
-  plan.steps = static_cast<int>(std::min<std::int64_t>(
-      plan.blocks <= kFewBlocks ? kMoreSteps : kSteps, ceil_div(plan.pixels, kTileDepth)));
+  plan.steps = static_cast<int>(std::min<std::int64_t>(kSteps, ceil_div(plan.pixels, kTileDepth)));
   return plan;
 }
 
