@@ -62,7 +62,9 @@ struct Plan {
     return std::int64_t{band_rows(band)} * columns * size.in + kTileDepth;
   }
   int bands() const { return static_cast<int>(ceil_div(size.p, band)); }
-  std::int64_t filter_numbers() const { return std::int64_t{blocks} * steps() * kTileNumbers; }
+  std::int64_t filter_numbers() const {
+    return std::int64_t{size.groups} * blocks * steps() * kTileNumbers;
+  }
 };
 
 void add_step(Plan& plan, int r, int at) {
@@ -245,12 +247,8 @@ void correlate_band(const Plan& plan, const Bfloat16* filters, const Bfloat16* b
   }
 }
 
-std::int64_t bytes_of(std::int64_t numbers) {
-  return numbers * static_cast<std::int64_t>(sizeof(Bfloat16));
-}
-
 std::int64_t band_bytes(const Plan& plan) {
-  return thread_count() * Scratch::padded(bytes_of(plan.band_numbers()));
+  return thread_count() * Scratch::array_bytes<Bfloat16>(plan.band_numbers());
 }
 
 void correlate(const Plan& plan, const Bfloat16* filters, const Bfloat16* x,
@@ -258,7 +256,7 @@ void correlate(const Plan& plan, const Bfloat16* filters, const Bfloat16* x,
   const Correlation& z = plan.size;
   std::vector<Bfloat16*> bands;  // one for each thread
   for (int i = 0; i < thread_count(); ++i) {
-    bands.push_back(static_cast<Bfloat16*>(scratch.take(bytes_of(plan.band_numbers()))));
+    bands.push_back(scratch.take_array<Bfloat16>(plan.band_numbers()));
   }
   parallel_for(std::int64_t{z.n} * z.groups * plan.bands(), [&](std::int64_t task) {
     Bfloat16* const band = bands[omp_get_thread_num()];
@@ -269,10 +267,6 @@ void correlate(const Plan& plan, const Bfloat16* filters, const Bfloat16* x,
     copy_band(plan, x, n, group, p, rows, band);
     correlate_band(plan, filters, band, n, group, p, rows, epilogue, y);
   });
-}
-
-std::int64_t filter_bytes(const Plan& plan) {
-  return plan.size.groups * bytes_of(plan.filter_numbers());
 }
 
 }  // namespace
@@ -287,12 +281,13 @@ double amx_correlate_products(const ConvShape& shape, Pass pass) {
 
 FpropBytes amx_fprop_bytes(const ConvShape& shape) {
   const Plan plan = plan_of(shape, Pass::kFprop);
-  return {filter_bytes(plan), 0, band_bytes(plan)};
+  const auto each = static_cast<std::int64_t>(sizeof(Bfloat16));
+  return {each * plan.filter_numbers(), 0, band_bytes(plan)};
 }
 
 std::int64_t amx_dgrad_workspace(const ConvShape& shape) {
   const Plan plan = plan_of(shape, Pass::kDgrad);
-  return Scratch::padded(filter_bytes(plan)) + band_bytes(plan);
+  return Scratch::array_bytes<Bfloat16>(plan.filter_numbers()) + band_bytes(plan);
 }
 
 void amx_prepare(const ConvShape& shape, const float* w, Workspace prepared) {
@@ -310,7 +305,7 @@ void amx_dgrad(const ConvShape& shape, const Bfloat16* dy, const float* w,
                const Bfloat16* relu_mask, Bfloat16* dx, Workspace workspace) {
   const Plan plan = plan_of(shape, Pass::kDgrad);
   Scratch scratch("conv_dgrad", workspace);
-  auto* const filters = static_cast<Bfloat16*>(scratch.take(filter_bytes(plan)));
+  auto* const filters = scratch.take_array<Bfloat16>(plan.filter_numbers());
   pack_filters(plan, Pass::kDgrad, w, filters);
   correlate(plan, filters, dy, {nullptr, false, relu_mask}, dx, scratch);
 }

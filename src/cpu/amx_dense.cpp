@@ -18,7 +18,7 @@ struct Plan {
 
   std::int64_t turned_numbers() const { return std::int64_t{row_tiles} * steps * kTileNumbers; }
   std::int64_t pair_numbers() const { return std::int64_t{column_tiles} * steps * kTileNumbers; }
-  std::size_t block_bytes() const { return kBlockRows * pitch * sizeof(float); }
+  std::int64_t block_numbers() const { return kBlockRows * pitch; }
 };
 
 Plan plan_of(const DenseShape& s) {
@@ -58,27 +58,6 @@ void lay_out(const DenseShape& s, const Plan& plan, const Bfloat16* x, const Bfl
   });
 }
 
-// The block of row tiles and column tiles from these on.
-void multiply(const Plan& plan, int row, int rows, int column, int columns, const Bfloat16* turned,
-              const Bfloat16* pairs, const std::int32_t* offsets, float* block) {
-  const TileScope scope(kTileRows);
-  const std::int64_t strip = std::int64_t{plan.steps} * kTileNumbers;
-  TileProduct product{};
-  product.m = rows, product.rows = kTileRows, product.steps = plan.steps;
-  product.pitch = kTileDepth, product.offsets = offsets, product.c_pitch = plan.pitch;
-  for (int i = 0; i < rows; ++i) product.a[i] = turned + (row + i) * strip;
-  for (int at = 0; at < columns; at += 2) {
-    product.n = std::min(2, columns - at);
-    for (int j = 0; j < product.n; ++j) {
-      product.b[j] = pairs + (column + at + j) * strip;
-      for (int i = 0; i < rows; ++i) {
-        product.c[i][j] = block + i * kTileRows * plan.pitch + (at + j) * kTileColumns;
-      }
-    }
-    multiply_tiles(product);
-  }
-}
-
 }  // namespace
 
 bool amx_dense_wgrad_suits(const DenseShape& shape, Math math) {
@@ -87,24 +66,22 @@ bool amx_dense_wgrad_suits(const DenseShape& shape, Math math) {
 
 std::int64_t amx_dense_wgrad_workspace(const DenseShape& shape) {
   const Plan plan = plan_of(shape);
-  return Scratch::padded(sizeof(Bfloat16) * plan.turned_numbers()) +
-         Scratch::padded(sizeof(Bfloat16) * plan.pair_numbers()) +
-         thread_count() * Scratch::padded(plan.block_bytes());
+  return Scratch::array_bytes<Bfloat16>(plan.turned_numbers()) +
+         Scratch::array_bytes<Bfloat16>(plan.pair_numbers()) +
+         thread_count() * Scratch::array_bytes<float>(plan.block_numbers());
 }
 
 void amx_dense_wgrad(const char* op, const DenseShape& s, const Bfloat16* x, const Bfloat16* dy,
                      Workspace workspace, const std::function<void(const GradientBlock&)>& done) {
   const Plan plan = plan_of(s);
   Scratch scratch(op, workspace);
-  auto* const turned =
-      static_cast<Bfloat16*>(scratch.take(sizeof(Bfloat16) * plan.turned_numbers()));
-  auto* const pairs = static_cast<Bfloat16*>(scratch.take(sizeof(Bfloat16) * plan.pair_numbers()));
+  auto* const turned = scratch.take_array<Bfloat16>(plan.turned_numbers());
+  auto* const pairs = scratch.take_array<Bfloat16>(plan.pair_numbers());
   std::vector<float*> blocks;  // one for each thread
   for (int i = 0; i < thread_count(); ++i) {
-    blocks.push_back(static_cast<float*>(scratch.take(plan.block_bytes())));
+    blocks.push_back(scratch.take_array<float>(plan.block_numbers()));
   }
-  std::vector<std::int32_t> offsets;
-  for (int step = 0; step < plan.steps; ++step) offsets.push_back(step * kTileNumbers);
+  const std::int64_t strip = std::int64_t{plan.steps} * kTileNumbers;
 
   lay_out(s, plan, x, dy, turned, pairs);
   parallel_for(std::int64_t{plan.tall} * plan.wide, [&](std::int64_t task) {
@@ -113,9 +90,10 @@ void amx_dense_wgrad(const char* op, const DenseShape& s, const Bfloat16* x, con
     const int rows = std::min(kBlockRows, s.k - row),
               columns = std::min(kBlockColumns, s.c - column);
     float* const block = blocks[omp_get_thread_num()];
-    multiply(plan, row / kTileRows, static_cast<int>(ceil_div(rows, kTileRows)),
-             column / kTileColumns, static_cast<int>(ceil_div(columns, kTileColumns)), turned,
-             pairs, offsets.data(), block);
+    multiply_strips(turned + row / kTileRows * strip, static_cast<int>(ceil_div(rows, kTileRows)),
+                    pairs + column / kTileColumns * strip,
+                    static_cast<int>(ceil_div(columns, kTileColumns)), plan.steps, false, block,
+                    plan.pitch);
     done({row, rows, column, columns, block, plan.pitch});
   });
 }

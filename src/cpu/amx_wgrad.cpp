@@ -45,9 +45,9 @@ struct Plan {
     return std::int64_t{size.groups} * out_blocks * steps * kTileNumbers;
   }
   std::int64_t window_numbers() const { return std::int64_t{blocks} * steps * kTileNumbers; }
-  int row_numbers() const { return blocks * kTileColumns; }
-  std::int64_t sum_numbers() const {  // of a task
-    return std::int64_t{out_blocks} * blocks * kTileRows * kTileColumns;
+  int columns() const { return blocks * kTileColumns; }  // of the sums of a task
+  std::int64_t sum_numbers() const {                     // of a task
+    return std::int64_t{out_blocks} * kTileRows * columns();
   }
 };
 
@@ -182,51 +182,14 @@ CONVNET_INLINE void pair_rows(const ConvShape& s, const Bfloat16* x, const Pixel
   }
 }
 
-// sums [out_blocks][blocks] (+)= turned [out_blocks][steps] * pairs [blocks][steps]
-void multiply(const Plan& plan, const Pairs& pairs, const Bfloat16* turned,
-              const std::int32_t* offsets, bool add, float* sums) {
-  const TileScope scope(kTileRows);
-  TileProduct product{};
-  product.rows = kTileRows, product.steps = plan.steps, product.pitch = kTileDepth;
-  product.offsets = offsets, product.c_pitch = kTileColumns, product.add = add;
-  for (int block = 0; block < pairs.blocks; block += 2) {
-    product.n = std::min(2, pairs.blocks - block);
-    for (int j = 0; j < product.n; ++j) product.b[j] = pairs.at(0, block + j);
-    for (int row = 0; row < plan.out_blocks; row += 2) {
-      product.m = std::min(2, plan.out_blocks - row);
-      for (int i = 0; i < product.m; ++i) {
-        product.a[i] = turned + std::int64_t{row + i} * plan.steps * kTileNumbers;
-        for (int j = 0; j < product.n; ++j) {
-          const std::int64_t tile = std::int64_t{row + i} * plan.blocks + block + j;
-          product.c[i][j] = sums + tile * kTileRows * kTileColumns;
-        }
-      }
-      multiply_tiles(product);
-    }
-  }
-}
-
 // The sums of a task to where they belong in dw.
 void store(const Plan& plan, const Taps& taps, const float* sums, float* dw) {
   const std::int64_t filter = std::int64_t{plan.taps} * plan.in;
   const int columns = taps.count * plan.in;
   float* to = dw + taps.group * plan.out * filter + std::int64_t{taps.first} * plan.in;
   for (int k = 0; k < plan.out; ++k) {
-    const float* row =
-        sums +
-        (std::int64_t{k / kTileRows} * plan.blocks * kTileRows + k % kTileRows) * kTileColumns;
-    for (int at = 0; at < columns; at += kTileColumns, row += kTileRows * kTileColumns) {
-      std::copy_n(row, std::min(kTileColumns, columns - at), to + k * filter + at);
-    }
+    std::copy_n(sums + std::int64_t{k} * plan.columns(), columns, to + k * filter);
   }
-}
-
-std::size_t bytes_of(std::int64_t numbers) {
-  return static_cast<std::size_t>(numbers) * sizeof(Bfloat16);
-}
-
-std::size_t float_bytes(std::int64_t numbers) {
-  return static_cast<std::size_t>(numbers) * sizeof(float);
 }
 
 }  // namespace
@@ -239,10 +202,10 @@ double amx_wgrad_products(const ConvShape& shape) {
 
 std::int64_t amx_wgrad_workspace(const ConvShape& shape) {
   const Plan plan = plan_of(shape);
-  const std::int64_t windows = plan.window_numbers() + 2 * plan.row_numbers();
-  return Scratch::padded(bytes_of(plan.turned_numbers())) +
-         thread_count() * Scratch::padded(bytes_of(windows)) +
-         Scratch::padded(float_bytes(plan.tasks() * plan.sum_numbers())) +
+  const std::int64_t windows = plan.window_numbers() + 2 * plan.columns();
+  return Scratch::array_bytes<Bfloat16>(plan.turned_numbers()) +
+         thread_count() * Scratch::array_bytes<Bfloat16>(windows) +
+         Scratch::array_bytes<float>(plan.tasks() * plan.sum_numbers()) +
          Scratch::padded(row_sums_bytes(plan.pixels, shape.k));
 }
 
@@ -250,17 +213,13 @@ void amx_wgrad(const ConvShape& shape, const Bfloat16* x, const Bfloat16* dy, fl
                Workspace workspace) {
   const Plan plan = plan_of(shape);
   Scratch scratch("conv_wgrad", workspace);
-  auto* const turned = static_cast<Bfloat16*>(scratch.take(bytes_of(plan.turned_numbers())));
-  auto* const sums =
-      static_cast<float*>(scratch.take(float_bytes(plan.tasks() * plan.sum_numbers())));
+  auto* const turned = scratch.take_array<Bfloat16>(plan.turned_numbers());
+  auto* const sums = scratch.take_array<float>(plan.tasks() * plan.sum_numbers());
   std::vector<PixelWindow> windows(plan.chunk());
   std::vector<Bfloat16*> matrices;  // of pairs, one for each thread
   for (int i = 0; i < thread_count(); ++i) {
-    const std::int64_t numbers = plan.window_numbers() + 2 * plan.row_numbers();
-    matrices.push_back(static_cast<Bfloat16*>(scratch.take(bytes_of(numbers))));
+    matrices.push_back(scratch.take_array<Bfloat16>(plan.window_numbers() + 2 * plan.columns()));
   }
-  std::vector<std::int32_t> offsets;
-  for (int step = 0; step < plan.steps; ++step) offsets.push_back(step * kTileNumbers);
 
   for (std::int64_t begin = 0; begin < plan.pixels; begin += plan.chunk()) {
     const auto count = static_cast<int>(std::min<std::int64_t>(plan.chunk(), plan.pixels - begin));
@@ -276,8 +235,8 @@ void amx_wgrad(const ConvShape& shape, const Bfloat16* x, const Bfloat16* dy, fl
         vectorized<pair_rows>(shape, x, windows.data(), taps, mine + plan.window_numbers(), pairs);
       }
       const std::int64_t skip = std::int64_t{taps.group} * plan.out_blocks * plan.steps;
-      multiply(plan, pairs, turned + skip * kTileNumbers, offsets.data(), begin > 0,
-               sums + task * plan.sum_numbers());
+      multiply_strips(turned + skip * kTileNumbers, plan.out_blocks, pairs.data, pairs.blocks,
+                      plan.steps, begin > 0, sums + task * plan.sum_numbers(), plan.columns());
     });
   }
   parallel_for(plan.tasks(), [&](std::int64_t task) {

@@ -143,13 +143,13 @@ void multiply(const char* op, const DenseShape& s, Pass pass, Math by, const Bfl
   const std::int64_t in = inputs(s, pass), out = outputs(s, pass);
   if (!is_stored(s, by)) {
     const float* wide_from = widened(from, s.n * in, scratch);
-    float* wide_to = take_floats(s.n * out, scratch);
+    float* wide_to = scratch.take_array<float>(s.n * out);
     const DenseShape wide = in_float32(s);
     multiply(op, wide, pass, in_float32(by), wide_from, w, b, relu, wide_to, scratch.rest());
     return to_bfloat16(s.n * out, wide_to, to, nullptr);
   }
   const int most = outputs_at_once(s, pass, true);
-  auto* const part = static_cast<Bfloat16*>(scratch.take(sizeof(Bfloat16) * most * in));
+  auto* const part = scratch.take_array<Bfloat16>(most * in);
   for (int first = 0; first < out; first += most) {
     const int count = std::min<int>(most, static_cast<int>(out) - first);
     round_part(s, pass, w, first, count, part);
@@ -181,11 +181,11 @@ std::int64_t dense_workspace(const DenseShape& shape, Pass pass, Math math) {
   const std::int64_t in = inputs(shape, pass), out = outputs(shape, pass);
   if (stored) {
     const int most = outputs_at_once(shape, pass, true);
-    return bytes + Scratch::padded(sizeof(Bfloat16) * most * in);
+    return bytes + Scratch::array_bytes<Bfloat16>(most * in);
   }
   if (!widens) return bytes;
-  return bytes + Scratch::padded(float_bytes(shape.n * in)) +
-         Scratch::padded(float_bytes(shape.n * out));
+  return bytes + Scratch::array_bytes<float>(shape.n * in) +
+         Scratch::array_bytes<float>(shape.n * out);
 }
 
 template <class T>

@@ -132,8 +132,8 @@ std::int64_t dense_wgrad_workspace(const DenseShape& shape, Math math) {
   const Math by = slab_math(shape, math);
   if (widens(shape, by)) {
     return dense_wgrad_workspace(in_float32(shape), in_float32(by)) +
-           Scratch::padded(float_bytes(std::int64_t{shape.n} * shape.c)) +
-           Scratch::padded(float_bytes(std::int64_t{shape.n} * shape.k));
+           Scratch::array_bytes<float>(std::int64_t{shape.n} * shape.c) +
+           Scratch::array_bytes<float>(std::int64_t{shape.n} * shape.k);
   }
   std::int64_t scratch = 0;
   for (const std::int64_t rows : slab_sizes(shape)) {

@@ -245,7 +245,7 @@ void fprop(const ConvShape& shape, Math math, const T* x, const void* filters, i
                  [&](const ConvShape& part, std::int64_t at_x, std::int64_t at_y) {
                    Scratch scratch("conv_fprop", workspace);
                    const float* wide_x = widened(x + at_x, count(x_dims(part)), scratch);
-                   float* wide_y = take_floats(count(y_dims(part)), scratch);
+                   float* wide_y = scratch.take_array<float>(count(y_dims(part)));
                    fprop(part, in_float32(math), wide_x, filters, prepared, b, relu, wide_y,
                          scratch.rest());
                    to_bfloat16(count(y_dims(part)), wide_y, y + at_y, nullptr);
@@ -273,12 +273,12 @@ std::int64_t direct_workspace(const ConvShape& shape, Pass pass, Math math, bool
   std::int64_t most = 0;
   for_images(shape, pass, [&](const ConvShape& part, std::int64_t, std::int64_t) {
     most = std::max(most, plan_workspace(part, pass, in_float32(math), images) +
-                              Scratch::padded(float_bytes(count(x_dims(part)))) +
-                              Scratch::padded(float_bytes(count(y_dims(part)))));
+                              Scratch::array_bytes<float>(count(x_dims(part))) +
+                              Scratch::array_bytes<float>(count(y_dims(part))));
   });
   if (pass != Pass::kWgrad) return most;
-  return most + Scratch::padded(float_bytes(count(w_dims(shape)))) +
-         Scratch::padded(float_bytes(shape.k));
+  return most + Scratch::array_bytes<float>(count(w_dims(shape))) +
+         Scratch::array_bytes<float>(shape.k);
 }
 
 std::int64_t direct_prepared_bytes(const ConvShape& shape, Math math) {
@@ -309,7 +309,7 @@ void direct_dgrad(const ConvShape& shape, Math math, const T* dy, const float* w
                  [&](const ConvShape& part, std::int64_t at_x, std::int64_t at_y) {
                    Scratch scratch("conv_dgrad", workspace);
                    const float* wide_dy = widened(dy + at_y, count(y_dims(part)), scratch);
-                   float* wide_dx = take_floats(count(x_dims(part)), scratch);
+                   float* wide_dx = scratch.take_array<float>(count(x_dims(part)));
                    direct_dgrad(part, in_float32(math), wide_dy, w, wide_dx, scratch.rest());
                    to_bfloat16(count(x_dims(part)), wide_dx, dx + at_x, nullptr);
                  });
@@ -338,8 +338,8 @@ void direct_wgrad(const ConvShape& shape, Math math, const T* x, const T* dy, fl
             const float* wide_x = widened(x + at_x, count(x_dims(part)), scratch);
             const float* wide_dy = widened(dy + at_y, count(y_dims(part)), scratch);
             const bool first = at_x == 0;
-            float* part_dw = first ? dw : take_floats(count(w_dims(shape)), scratch);
-            float* part_db = first || db == nullptr ? db : take_floats(shape.k, scratch);
+            float* part_dw = first ? dw : scratch.take_array<float>(count(w_dims(shape)));
+            float* part_db = first || db == nullptr ? db : scratch.take_array<float>(shape.k);
             direct_wgrad(part, in_float32(math), wide_x, wide_dy, part_dw, part_db, scratch.rest());
             if (first) return;
             accumulate(count(w_dims(shape)), part_dw, dw, nullptr);

@@ -135,6 +135,16 @@ class Scratch {
     return bytes == 0 ? 0 : static_cast<std::int64_t>(bytes) + 2 * kAlign;
   }
 
+  // `count` numbers, and what they take of the workspace.
+  template <class T>
+  T* take_array(std::int64_t count) {
+    return static_cast<T*>(take(static_cast<std::size_t>(count) * sizeof(T)));
+  }
+  template <class T>
+  static std::int64_t array_bytes(std::int64_t count) {
+    return padded(static_cast<std::size_t>(count) * sizeof(T));
+  }
+
   void* take(std::size_t bytes) {
     if (bytes == 0) return nullptr;
     const auto skip = (kAlign - reinterpret_cast<std::uintptr_t>(next_) % kAlign) % kAlign;

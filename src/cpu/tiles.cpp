@@ -1,5 +1,8 @@
 #include "tiles.h"
 
+#include <algorithm>
+#include <vector>
+
 #include "choice.h"
 #include "isa.h"
 
@@ -130,6 +133,30 @@ void multiply_tiles(const TileProduct& t) {
   if (!has_unit()) return multiply_by_loops(t);
   if (t.m == 2) return t.n == 2 ? multiply<2, 2>(t) : multiply<2, 1>(t);
   return t.n == 2 ? multiply<1, 2>(t) : multiply<1, 1>(t);
+}
+
+void multiply_strips(const Bfloat16* a, int rows, const Bfloat16* b, int columns, int steps,
+                     bool add, float* c, std::int64_t pitch) {
+  const TileScope scope(kTileRows);
+  const std::int64_t strip = std::int64_t{steps} * kTileNumbers;
+  std::vector<std::int32_t> offsets;
+  for (int step = 0; step < steps; ++step) offsets.push_back(step * kTileNumbers);
+  TileProduct product{};
+  product.rows = kTileRows, product.steps = steps, product.add = add;
+  product.pitch = kTileDepth, product.offsets = offsets.data(), product.c_pitch = pitch;
+  for (int column = 0; column < columns; column += 2) {
+    product.n = std::min(2, columns - column);
+    for (int j = 0; j < product.n; ++j) product.b[j] = b + (column + j) * strip;
+    for (int row = 0; row < rows; row += 2) {
+      product.m = std::min(2, rows - row);
+      for (int i = 0; i < product.m; ++i) {
+        product.a[i] = a + (row + i) * strip;
+        float* const line = c + (row + i) * kTileRows * pitch;
+        for (int j = 0; j < product.n; ++j) product.c[i][j] = line + (column + j) * kTileColumns;
+      }
+      multiply_tiles(product);
+    }
+  }
 }
 
 }  // namespace convnet

@@ -48,6 +48,11 @@ class TileScope {
 
 void multiply_tiles(const TileProduct& product);
 
+// C (+)= A B for `rows` by `columns` tiles of C, whose rows lie `pitch` numbers apart: A [rows][steps] and
+// B [columns][steps] are tiles one after the other, those of A of 16 rows.
+void multiply_strips(const Bfloat16* a, int rows, const Bfloat16* b, int columns, int steps,
+                     bool add, float* c, std::int64_t pitch);
+
 // Bits are copied: of the structure the compiler makes no vectors.
 CONVNET_INLINE void copy_numbers(const Bfloat16* from, int count, Bfloat16* to) {
   CONVNET_SIMD

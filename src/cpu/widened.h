@@ -5,16 +5,8 @@
 
 namespace convnet {
 
-inline std::size_t float_bytes(std::int64_t count) {
-  return static_cast<std::size_t>(count) * sizeof(float);
-}
-
-inline float* take_floats(std::int64_t count, Scratch& scratch) {
-  return static_cast<float*>(scratch.take(float_bytes(count)));
-}
-
 inline const float* widened(const Bfloat16* x, std::int64_t count, Scratch& scratch) {
-  float* wide = take_floats(count, scratch);
+  float* wide = scratch.take_array<float>(count);
   to_float32(count, x, wide, nullptr);
   return wide;
 }
