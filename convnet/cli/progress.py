@@ -24,12 +24,17 @@ def _console() -> Console:
     return Console(stderr=True)
 
 
+def _draws(console: Console) -> bool:
+    """Whether a bar can be drawn there: on a terminal that moves its cursor (TERM is not dumb)."""
+    return console.is_terminal and not console.is_dumb_terminal
+
+
 @contextlib.contextmanager
 def bar(what: str, unit: str) -> Iterator[Tell]:
-    """A bar on standard error for what takes longer than a second; nothing where that is no
-    terminal. Arguments as for `convnet.common.progress.progress`, which shows by it."""
+    """A bar on standard error for what takes longer than a second; nothing where none can be
+    drawn. Arguments as for `convnet.common.progress.progress`, which shows by it."""
     console = _console()
-    if not console.is_terminal:
+    if not _draws(console):
         yield untold
         return
     with contextlib.closing(_LateBar(console, what, unit)) as tell:
@@ -38,8 +43,8 @@ def bar(what: str, unit: str) -> Iterator[Tell]:
 
 @contextlib.contextmanager
 def shown_progress(what: str, unit: str) -> Iterator[Tell]:
-    """Shows the progress of what runs within the block: as `bar`, or where standard error is no
-    terminal, as a line every ten seconds.
+    """Shows the progress of what runs within the block: as `bar`, or where none can be drawn, as a
+    line every ten seconds.
 
     Args:
         what: it does, for example "packing".
@@ -49,7 +54,7 @@ def shown_progress(what: str, unit: str) -> Iterator[Tell]:
         A function to be called with how many are done, and how many there are.
     """
     with shown_by(None):
-        if _console().is_terminal:
+        if _draws(_console()):
             with bar(what, unit) as tell:
                 yield tell
         else:

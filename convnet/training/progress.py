@@ -97,8 +97,9 @@ class Reporter:
             self.on_hang_up()
 
     def start_bar(self) -> None:
-        """Shows the live bar, if the output is a terminal."""
-        if self.quiet or not self.console.is_terminal or self._bar is not None:
+        """Shows the live bar, if the output is a terminal that can draw one (TERM is not dumb)."""
+        drawn = self.console.is_terminal and not self.console.is_dumb_terminal
+        if self.quiet or not drawn or self._bar is not None:
             return
         columns = (
             TextColumn("{task.description}", markup=False),

@@ -339,20 +339,19 @@ def test_a_closed_pipe_is_no_traceback(config: Path, tmp_path: Path) -> None:
     assert "Traceback" not in err
 
 
-def test_the_live_bar(config: Path, tmp_path: Path) -> None:
-    """On a terminal the figures are in a bar, and step lines only in the log."""
+def on_a_terminal(words: list[str], kind: str) -> str:
+    """What a command shows on a terminal of a kind, as TERM names it."""
     import os
     import pty
     import subprocess
 
     ours, theirs = pty.openpty()
-    words = tiny.command("train", config, "--device", "cpu", "--run-dir", tmp_path / "r")
     with subprocess.Popen(
         words,
         stdout=theirs,
         stderr=theirs,
         stdin=theirs,
-        env=tiny.environment(TERM="xterm", COLUMNS="120"),
+        env=tiny.environment(TERM=kind, COLUMNS="120"),
     ) as process:
         os.close(theirs)
         shown = b""
@@ -366,7 +365,20 @@ def test_the_live_bar(config: Path, tmp_path: Path) -> None:
             shown += piece
         assert process.wait(timeout=30) == 0
     os.close(ours)
-    text = shown.decode()
+    return shown.decode()
+
+
+def test_a_terminal_without_a_cursor_shows_lines(config: Path, tmp_path: Path) -> None:
+    words = tiny.command("train", config, "--device", "cpu", "--run-dir", tmp_path / "r")
+    text = on_a_terminal(words, "dumb")
+    assert "epoch 1/3  step  3/10  loss" in text
+    assert "━" not in text
+
+
+def test_the_live_bar(config: Path, tmp_path: Path) -> None:
+    """On a terminal the figures are in a bar, and step lines only in the log."""
+    words = tiny.command("train", config, "--device", "cpu", "--run-dir", tmp_path / "r")
+    text = on_a_terminal(words, "xterm")
     assert "━" in text
     assert "images/s" in text
     assert "epoch 3/3 done: loss" in text

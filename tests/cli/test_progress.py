@@ -21,6 +21,12 @@ from convnet.data import WebDataset
 from convnet.training.train import train
 
 
+@pytest.fixture(autouse=True)
+def cursor(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A terminal of these tests can move its cursor."""
+    monkeypatch.setenv("TERM", "xterm")
+
+
 def shown(monkeypatch: pytest.MonkeyPatch, terminal: bool, after: float) -> str:
     """What a task writes; a bar is to appear after so many seconds."""
     file = io.StringIO()
@@ -41,6 +47,8 @@ def test_a_bar_appears_after_a_second_on_a_terminal(monkeypatch: pytest.MonkeyPa
     assert "within" not in text
     assert shown(monkeypatch, terminal=True, after=60.0) == ""
     assert shown(monkeypatch, terminal=False, after=0.0) == ""
+    monkeypatch.setenv("TERM", "dumb")
+    assert shown(monkeypatch, terminal=True, after=0.0) == ""
 
 
 def test_a_bar_appears_although_the_first_piece_takes_longer(
