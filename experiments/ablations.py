@@ -23,11 +23,19 @@ from pathlib import Path
 from typing import Any
 
 from drawing import Row, rows
-from options import data_table, ended, open_images, parser, results_path, stride_for, title_of
+from options import (
+    data_table,
+    ended,
+    open_images,
+    parser,
+    results_path,
+    stride_for,
+    title_of,
+    variants_of,
+)
 from series import Results, Series, SeriesError, Sets
 from tables import Measured, difference, markdown, measured, put_into
 
-from convnet.common.typecheck import did_you_mean
 from convnet.config import Config, ConfigError, load_config
 
 
@@ -246,13 +254,11 @@ def wanted(only: str | None, channels: int) -> list[str]:
     fitting = [name for name in VARIANTS if channels == 3 or not VARIANTS[name].colour]
     if only is None:
         return fitting
-    names = only.split(",")
+    names = variants_of(only, VARIANTS)
     for name in names:
-        if name not in VARIANTS:
-            raise ValueError(f'--only: unknown variant "{name}"{did_you_mean(name, VARIANTS)}')
         if name not in fitting:
             raise ValueError(f"--only: {name}: expected images in colour, got {channels} channel")
-    return [name for name in VARIANTS if name in names or name == "whole"]
+    return names
 
 
 def main(argv: Sequence[str] | None = None) -> int:

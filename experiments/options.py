@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from parts import Part, chosen
 from series import Results, Sets, Stopped
 
 from convnet import DeviceError
+from convnet.common.typecheck import did_you_mean
 from convnet.config import load_config
 from convnet.training.datasets import open_sets
 
@@ -84,6 +85,21 @@ def results_path(arguments: argparse.Namespace) -> Path:
     """The results file."""
     path = arguments.results or RESULTS / f"{arguments.study}-{arguments.source}.jsonl"
     return Path(path)
+
+
+def variants_of(only: str | None, known: Mapping[str, object]) -> list[str]:
+    """The names that `--only` gives, in the order of `known`; without it all, and always the first,
+    which the others are compared with.
+
+    Raises: ValueError: an unknown one.
+    """
+    if only is None:
+        return list(known)
+    names = only.split(",")
+    for name in names:
+        if name not in known:
+            raise ValueError(f'--only: unknown variant "{name}"{did_you_mean(name, known)}')
+    return [name for at, name in enumerate(known) if at == 0 or name in names]
 
 
 def data_table(arguments: argparse.Namespace) -> dict[str, Any]:

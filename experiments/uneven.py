@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 import openclipart
-from options import data_table, ended, open_images, parser, results_path
+from options import data_table, ended, open_images, parser, results_path, variants_of
 from parts import Part
 from series import Results, Series, SeriesError, Sets
 from tables import difference, markdown, measured, put_into
@@ -164,9 +164,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.report:
         results = Results(path)
     else:
-        names = [
-            name for name in VARIANTS if name in (arguments.only or ",".join(VARIANTS)).split(",")
-        ]
+        names = variants_of(arguments.only, VARIANTS)
         sets = {
             padded: opened(arguments, VARIANTS["padded" if padded else "today"])
             for padded in {VARIANTS[name].padded for name in names}

@@ -4,6 +4,7 @@ docs/ are those of the results files."""
 from __future__ import annotations
 
 import math
+import re
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterator
 from pathlib import Path
@@ -389,7 +390,7 @@ def test_cifar10(tmp_path: Path) -> None:
 def test_a_rare_class(data: Path, tmp_path: Path, capsys: Any) -> None:
     """Few images of it are trained, all of it are tested, and the table counts what was right."""
     given = words(data, tmp_path, "--epochs", "1", "--set", "augment.crop=[0,0]", "--rare", "3")
-    assert uneven.main([*given, "--percent", "3", "--only", "weights,balanced,today"]) == 0
+    assert uneven.main([*given, "--percent", "3", "--only", "weights,balanced"]) == 0
     settings, *runs = lines(tmp_path / "results.jsonl")
     assert settings["settings"]["train"].startswith("148 pictures")  # 144 of others
     names = ("today", "weights", "balanced")
@@ -401,6 +402,20 @@ def test_a_rare_class(data: Path, tmp_path: Path, capsys: Any) -> None:
     printed = capsys.readouterr().out
     row = next(line for line in printed.splitlines() if line.startswith("| class weights |"))
     assert row.endswith(f"| {hits} of 4 |")
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (["--only", "wieghts"], 'unknown variant "wieghts"; did you mean "weights"?'),
+        (["--only", "today", "--rare", "10"], 'unknown class "10"'),
+    ],
+)
+def test_what_an_uneven_set_has_not_is_named(
+    data: Path, tmp_path: Path, given: list[str], message: str
+) -> None:
+    with pytest.raises(ValueError, match=re.escape(message)):
+        uneven.main([*words(data, tmp_path), *given])
 
 
 RESULTS = sorted((ROOT / "experiments" / "results").glob("*.jsonl"))
