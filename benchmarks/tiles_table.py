@@ -25,12 +25,12 @@ HEAD = """\
 // not asked. Written by benchmarks/tune_tiles.py --write, from the JSON of a run on a GPU; not by
 // hand.
 //
-{empty}// {{measured on, pass, math, {{m, n, k, products}}, tile, splits, on Hopper}},  // layer, ms
+{empty}// {{measured on, pass, precision, {{m, n, k, products}}, tile, splits, Hopper}},  // layer
 """
 EMPTY = "// Empty: no GPU has been measured yet.\n//\n"
 ROW = re.compile(
-    r'^\{"([^"]*)", Pass::(\w+), Math::(\w+), \{(\d+), (\d+), (\d+), (\d+)\}, TileKind::(\w+), '
-    r"(\d+), OnHopper::(\w+)\},(?:  // (.*))?$"
+    r'^\{"([^"]*)", Pass::(\w+), Precision::(\w+), \{(\d+), (\d+), (\d+), (\d+)\}, '
+    r"TileKind::(\w+), (\d+), OnHopper::(\w+)\},(?:  // (.*))?$"
 )
 
 
@@ -64,7 +64,7 @@ def table_text(rows: Sequence[TunedRow]) -> str:
         product = ", ".join(map(str, row.product))
         note = f"  // {note}" if note else ""
         lines.append(
-            f'{{"{name}", Pass::{PASSES[row.step]}, Math::{PRECISIONS[row.precision]}, '
+            f'{{"{name}", Pass::{PASSES[row.step]}, Precision::{PRECISIONS[row.precision]}, '
             f"{{{product}}}, TileKind::{TILES[row.tile]}, {row.splits}, "
             f"OnHopper::{ON_HOPPER[row.on_hopper]}}},"
             f"{note}\n"

@@ -24,61 +24,64 @@ Shape stored(const Call& call, Shape shape) {
 constexpr const char* kAsTheyLie = "some that conv_fprop takes as they lie";
 
 void add_conv(Schema& schema) {
-  schema.op("conv_fprop", "x w b y " WINDOW "groups relu precision workspace",
-            [](Call& call, In<Real> x, In<float> w, MaybeIn<float> b, Out<Real> y,
-               WindowArguments window, Int groups, bool relu, Math math, Scratch scratch) {
-              const ConvShape s = stored(call, conv_shape(call.op, x.dims, w.dims, window, groups));
-              call.expect(b, {s.k});
-              call.expect(y, y_dims(s));
-              const Workspace space = scratch.of(conv_workspace(s, Pass::kFprop, math));
-              call.run(BY_STORAGE(conv_fprop), s, math, x, w, b, relu, y, space);
-            });
-  schema.op("conv_prepare", "w prepared x_shape " WINDOW "groups precision dtype workspace",
-            [](Call& call, In<float> w, Out<std::uint8_t> prepared, Dims x_shape,
-               WindowArguments window, Int groups, Math math, Storage dtype, Scratch scratch) {
-              ConvShape s = conv_shape(call.op, x_shape, w.dims, window, groups);
-              s.storage = dtype;
-              const Int bytes = conv_prepared_bytes(s, math);
-              if (bytes == 0) fail(call.op, "w", "filters that are prepared", kAsTheyLie);
-              call.expect(prepared, {bytes});
-              const Workspace space = scratch.of(conv_workspace(s, Pass::kFprop, math));
-              call.run(conv_prepare, s, math, w, Workspace{prepared.data, bytes}, space);
-            });
+  schema.op(
+      "conv_fprop", "x w b y " WINDOW "groups relu precision workspace",
+      [](Call& call, In<Real> x, In<float> w, MaybeIn<float> b, Out<Real> y, WindowArguments window,
+         Int groups, bool relu, Precision precision, Scratch scratch) {
+        const ConvShape s = stored(call, conv_shape(call.op, x.dims, w.dims, window, groups));
+        call.expect(b, {s.k});
+        call.expect(y, y_dims(s));
+        const Workspace space = scratch.of(conv_workspace(s, Pass::kFprop, precision));
+        call.run(BY_STORAGE(conv_fprop), s, precision, x, w, b, relu, y, space);
+      });
+  schema.op(
+      "conv_prepare", "w prepared x_shape " WINDOW "groups precision dtype workspace",
+      [](Call& call, In<float> w, Out<std::uint8_t> prepared, Dims x_shape, WindowArguments window,
+         Int groups, Precision precision, Storage dtype, Scratch scratch) {
+        ConvShape s = conv_shape(call.op, x_shape, w.dims, window, groups);
+        s.storage = dtype;
+        const Int bytes = conv_prepared_bytes(s, precision);
+        if (bytes == 0) fail(call.op, "w", "filters that are prepared", kAsTheyLie);
+        call.expect(prepared, {bytes});
+        const Workspace space = scratch.of(conv_workspace(s, Pass::kFprop, precision));
+        call.run(conv_prepare, s, precision, w, Workspace{prepared.data, bytes}, space);
+      });
   schema.op(
       "conv_fprop_prepared", "x prepared b y w_shape " WINDOW "groups relu precision workspace",
       [](Call& call, In<Real> x, In<std::uint8_t> prepared, MaybeIn<float> b, Out<Real> y,
-         Dims w_shape, WindowArguments window, Int groups, bool relu, Math math, Scratch scratch) {
+         Dims w_shape, WindowArguments window, Int groups, bool relu, Precision precision,
+         Scratch scratch) {
         const ConvShape s = stored(call, conv_shape(call.op, x.dims, w_shape, window, groups));
-        const Int bytes = conv_prepared_bytes(s, math);
+        const Int bytes = conv_prepared_bytes(s, precision);
         if (bytes == 0) fail(call.op, "w_shape", "filters that are prepared", kAsTheyLie);
         call.expect(prepared, {bytes}, "prepare the filters for this shape of x");
         call.expect(b, {s.k});
         call.expect(y, y_dims(s));
         const Workspace filters{prepared.data, bytes};
-        const Workspace space = scratch.of(conv_prepared_workspace(s, math));
-        call.run(BY_STORAGE(conv_fprop_prepared), s, math, x, filters, b, relu, y, space);
+        const Workspace space = scratch.of(conv_prepared_workspace(s, precision));
+        call.run(BY_STORAGE(conv_fprop_prepared), s, precision, x, filters, b, relu, y, space);
       });
   schema.op("conv_dgrad", "dy w relu_mask dx " WINDOW "groups precision workspace",
             [](Call& call, In<Real> dy, In<float> w, MaybeIn<Real> relu_mask, Out<Real> dx,
-               WindowArguments window, Int groups, Math math, Scratch scratch) {
+               WindowArguments window, Int groups, Precision precision, Scratch scratch) {
               const ConvShape s =
                   stored(call, conv_shape(call.op, dx.dims, w.dims, window, groups));
               call.expect(dy, y_dims(s));
               call.expect(relu_mask, x_dims(s));
               call.expect(dx, x_dims(s));
-              const Workspace space = scratch.of(conv_workspace(s, Pass::kDgrad, math));
-              call.run(BY_STORAGE(conv_dgrad), s, math, dy, w, relu_mask, dx, space);
+              const Workspace space = scratch.of(conv_workspace(s, Pass::kDgrad, precision));
+              call.run(BY_STORAGE(conv_dgrad), s, precision, dy, w, relu_mask, dx, space);
             });
   schema.op("conv_wgrad", "x dy dw db " WINDOW "groups precision workspace",
             [](Call& call, In<Real> x, In<Real> dy, Out<float> dw, MaybeOut<float> db,
-               WindowArguments window, Int groups, Math math, Scratch scratch) {
+               WindowArguments window, Int groups, Precision precision, Scratch scratch) {
               const ConvShape s =
                   stored(call, conv_shape(call.op, x.dims, dw.dims, window, groups));
               call.expect(dy, y_dims(s));
               call.expect(dw, w_dims(s));
               call.expect(db, {s.k});
-              const Workspace space = scratch.of(conv_workspace(s, Pass::kWgrad, math));
-              call.run(BY_STORAGE(conv_wgrad), s, math, x, dy, dw, db, space);
+              const Workspace space = scratch.of(conv_workspace(s, Pass::kWgrad, precision));
+              call.run(BY_STORAGE(conv_wgrad), s, precision, x, dy, dw, db, space);
             });
 }
 
@@ -131,26 +134,27 @@ void expect_rates(Call& call, const Tensor& rates, Natural number) {
 void add_dense(Schema& schema) {
   schema.op("dense_fprop", "x w b y relu precision workspace",
             [](Call& call, In<Real> x, In<float> w, MaybeIn<float> b, Out<Real> y, bool relu,
-               Math math, Scratch scratch) {
+               Precision precision, Scratch scratch) {
               const DenseShape s = stored(call, dense_shape(call.op, x.dims, w.dims));
               call.expect(b, {s.k});
               call.expect(y, {s.n, s.k});
-              const Workspace space = scratch.of(dense_workspace(s, Pass::kFprop, math));
-              call.run(BY_STORAGE(dense_fprop), s, math, x, w, b, relu, y, space);
+              const Workspace space = scratch.of(dense_workspace(s, Pass::kFprop, precision));
+              call.run(BY_STORAGE(dense_fprop), s, precision, x, w, b, relu, y, space);
             });
   schema.op("dense_fprop_dropout", "x w b y relu " MASK "precision workspace",
             [](Call& call, In<Real> x, In<float> w, MaybeIn<float> b, Out<Real> y, bool relu,
-               MaskArguments mask, Math math, Scratch scratch) {
+               MaskArguments mask, Precision precision, Scratch scratch) {
               const DenseShape s = stored(call, dense_shape(call.op, x.dims, w.dims));
               const DropoutRule rule = mask.rule(call.op, {s.n, s.k});
               call.expect(b, {s.k});
               call.expect(y, {s.n, s.k});
-              const Workspace space = scratch.of(dense_workspace(s, Pass::kFprop, math));
-              call.run(BY_STORAGE(dense_fprop_dropout), s, math, x, w, b, relu, rule, y, space);
+              const Workspace space = scratch.of(dense_workspace(s, Pass::kFprop, precision));
+              call.run(BY_STORAGE(dense_fprop_dropout), s, precision, x, w, b, relu, rule, y,
+                       space);
             });
   schema.op("dense_dgrad", "dy w relu_mask dx precision workspace",
             [](Call& call, In<Real> dy, In<float> w, MaybeIn<Real> relu_mask, Out<Real> dx,
-               Math math, Scratch scratch) {
+               Precision precision, Scratch scratch) {
               check_rank(call.op, "dy", dy.dims, 2, "[N, K]");
               check_rank(call.op, "w", w.dims, 2, "[K, C]");
               const DenseShape s =
@@ -158,25 +162,25 @@ void add_dense(Schema& schema) {
               call.expect(dy, {s.n, s.k});
               call.expect(relu_mask, {s.n, s.c});
               call.expect(dx, {s.n, s.c});
-              const Workspace space = scratch.of(dense_workspace(s, Pass::kDgrad, math));
-              call.run(BY_STORAGE(dense_dgrad), s, math, dy, w, relu_mask, dx, space);
+              const Workspace space = scratch.of(dense_workspace(s, Pass::kDgrad, precision));
+              call.run(BY_STORAGE(dense_dgrad), s, precision, dy, w, relu_mask, dx, space);
             });
   schema.op("dense_wgrad", "x dy dw db precision workspace",
-            [](Call& call, In<Real> x, In<Real> dy, Out<float> dw, MaybeOut<float> db, Math math,
-               Scratch scratch) {
+            [](Call& call, In<Real> x, In<Real> dy, Out<float> dw, MaybeOut<float> db,
+               Precision precision, Scratch scratch) {
               const DenseShape s = stored(call, dense_shape_of(call.op, x.dims, dy.dims));
               call.expect(dw, {s.k, s.c});
               call.expect(db, {s.k});
-              const Workspace space = scratch.of(dense_workspace(s, Pass::kWgrad, math));
-              call.run(BY_STORAGE(dense_wgrad), s, math, x, dy, dw, db, space);
+              const Workspace space = scratch.of(dense_workspace(s, Pass::kWgrad, precision));
+              call.run(BY_STORAGE(dense_wgrad), s, precision, x, dy, dw, db, space);
             });
   schema.op("dense_wgrad_sgd",
             "x dy w velocity db lr momentum weight_decay lr_mult decay_mult number rates state "
             "precision workspace",
             [](Call& call, In<Real> x, In<Real> dy, Update<float> w, Update<float> velocity,
                MaybeOut<float> db, float lr, float momentum, float weight_decay, float lr_mult,
-               float decay_mult, Natural number, MaybeIn<float> rates, NotedState state, Math math,
-               Scratch scratch) {
+               float decay_mult, Natural number, MaybeIn<float> rates, NotedState state,
+               Precision precision, Scratch scratch) {
               const DenseShape s = stored(call, dense_shape_of(call.op, x.dims, dy.dims));
               call.expect(w, {s.k, s.c});
               call.expect(velocity, {s.k, s.c});
@@ -184,8 +188,9 @@ void add_dense(Schema& schema) {
               expect_rates(call, rates, number);
               const SgdRule rule{lr,         momentum,     weight_decay, lr_mult,
                                  decay_mult, number.value, rates,        state};
-              const Workspace space = scratch.of(dense_workspace(s, Pass::kWgrad, math));
-              call.run(BY_STORAGE(dense_wgrad_sgd), s, math, x, dy, rule, w, velocity, db, space);
+              const Workspace space = scratch.of(dense_workspace(s, Pass::kWgrad, precision));
+              call.run(BY_STORAGE(dense_wgrad_sgd), s, precision, x, dy, rule, w, velocity, db,
+                       space);
             });
 }
 

@@ -22,22 +22,22 @@ template <auto function>
 void add_conv_query(Schema& schema, const char* name) {
   schema.query(name, kStoredConvPass,
                [](const char*, Pass pass, Dims x, Dims w, WindowArguments window, Int groups,
-                  Math math, Storage dtype) {
+                  Precision precision, Storage dtype) {
                  const std::string op = pass_of("conv", pass);
                  ConvShape shape = conv_shape(op.c_str(), x, w, window, groups);
                  shape.storage = dtype;
-                 return function(shape, pass, math);
+                 return function(shape, pass, precision);
                });
 }
 
 template <auto function>
 void add_dense_query(Schema& schema, const char* name) {
   schema.query(name, "pass_name x_shape w_shape precision dtype",
-               [](const char*, Pass pass, Dims x, Dims w, Math math, Storage dtype) {
+               [](const char*, Pass pass, Dims x, Dims w, Precision precision, Storage dtype) {
                  const std::string op = pass_of("dense", pass);
                  DenseShape shape = dense_shape(op.c_str(), x, w);
                  shape.storage = dtype;
-                 return function(shape, pass, math);
+                 return function(shape, pass, precision);
                });
 }
 
@@ -83,11 +83,11 @@ void add_queries(Schema& schema) {
   });
   add_conv_query<&conv_workspace>(schema, "conv_workspace");
   schema.query("conv_prepared_bytes", "x_shape w_shape " WINDOW "groups precision dtype",
-               [](const char* op, Dims x, Dims w, WindowArguments window, Int groups, Math math,
-                  Storage dtype) {
+               [](const char* op, Dims x, Dims w, WindowArguments window, Int groups,
+                  Precision precision, Storage dtype) {
                  ConvShape shape = conv_shape(op, x, w, window, groups);
                  shape.storage = dtype;
-                 return conv_prepared_bytes(shape, math);
+                 return conv_prepared_bytes(shape, precision);
                });
   add_conv_query<&conv_kernel>(schema, "conv_kernel");
   add_dense_query<&dense_workspace>(schema, "dense_workspace");
@@ -98,30 +98,32 @@ void add_queries(Schema& schema) {
   schema.query("activation_saves_output", "kind",
                [](const char*, Activation kind) { return activation_saves_output(kind); });
   schema.query("precision_description", "precision",
-               [](const char*, Math math) { return math_description(math); });
-  schema.query("tiles_of", "pass_name precision",
-               [](const char*, Pass pass, Math math) { return tiles_of(pass, math); });
-  schema.query(
-      "tile_choice", kConvPass,
-      [](const char* op, Pass pass, Dims x, Dims w, WindowArguments window, Int groups, Math math) {
-        const TileChoice c = tile_choice(conv_shape(op, x, w, window, groups), pass, math);
-        return TileRow{Words<Pass>::names[static_cast<int>(pass)],
-                       Words<Math>::names[static_cast<int>(math)],
-                       {c.m, c.n, c.k, c.products},
-                       c.tile,
-                       c.splits,
-                       c.on_hopper};
-      });
+               [](const char*, Precision precision) { return precision_description(precision); });
+  schema.query("tiles_of", "pass_name precision", [](const char*, Pass pass, Precision precision) {
+    return tiles_of(pass, precision);
+  });
+  schema.query("tile_choice", kConvPass,
+               [](const char* op, Pass pass, Dims x, Dims w, WindowArguments window, Int groups,
+                  Precision precision) {
+                 const TileChoice c =
+                     tile_choice(conv_shape(op, x, w, window, groups), pass, precision);
+                 return TileRow{Words<Pass>::names[static_cast<int>(pass)],
+                                Words<Precision>::names[static_cast<int>(precision)],
+                                {c.m, c.n, c.k, c.products},
+                                c.tile,
+                                c.splits,
+                                c.on_hopper};
+               });
 }
 
 void set_tile_rows(const std::optional<std::vector<TileRow>>& rows) {
   const char* op = "set_tile_choices";
   if (!rows) return reset_tile_choices();
   std::vector<TileChoice> choices;
-  for (const auto& [pass, math, product, tile, splits, on_hopper] : *rows) {
+  for (const auto& [pass, precision, product, tile, splits, on_hopper] : *rows) {
     choices.push_back({Value<Pass>::read(op, "pass", py::str(pass)),
-                       Value<Math>::read(op, "precision", py::str(math)), product[0], product[1],
-                       product[2], product[3], tile, splits, on_hopper});
+                       Value<Precision>::read(op, "precision", py::str(precision)), product[0],
+                       product[1], product[2], product[3], tile, splits, on_hopper});
   }
   set_tile_choices(choices);
 }

@@ -193,7 +193,7 @@ struct Words<Pass> {
   static constexpr const char* hint = "";
 };
 template <>
-struct Words<Math> {
+struct Words<Precision> {
   static constexpr const char* names[] = {"fp32", "ffma", "tf32", "bf16"};
   static constexpr const char* hint = "";
 };

@@ -47,7 +47,7 @@ enum class Pass { kFprop, kDgrad, kWgrad };
 
 // How the products of convolutions and dense layers are formed, of arrays of either type. Sums are
 // float32 in all.
-enum class Math {
+enum class Precision {
   kFp32,  // to float32 accuracy, in the fastest way that has it
   kFfma,  // by float32 multiply-adds, one after the other; for comparison with kFp32
   kTf32,  // operands rounded to 11 significant bits
@@ -88,9 +88,9 @@ void revoke_memory(const char* op);
 
 // One line naming the device, for example "AMD EPYC, 2 threads, AVX-512".
 std::string device_description(int device);
-// What `math` comes to on the current device, for example "3xTF32 on tensor cores" or "as fp32: no
+// What `precision` comes to on the current device, for example "3xTF32 on tensor cores" or "as fp32: no
 // bfloat16 unit".
-std::string math_description(Math math);
+std::string precision_description(Precision precision);
 // For tests of what another processor would do: as if the library that forms products named this
 // implementation ("brgconv:avx512_core_amx") for each that is asked for in lower precision, until
 // it is called with "". What is computed stays right, to float32 or better than was asked for.
@@ -131,45 +131,47 @@ CONVNET_HOST_DEVICE inline std::uint64_t state_seed(const StepState& state) {
 //   y[n,p,q,k] = b[k] + sum_{r,s,c} x[n, p*stride_h - pad_h + r, q*stride_w - pad_w + s, g*C/G + c]
 //                                   * w[k,r,s,c],     g = k / (K/G); reads outside x are zero
 
-std::int64_t conv_workspace(const ConvShape& shape, Pass pass, Math math);
+std::int64_t conv_workspace(const ConvShape& shape, Pass pass, Precision precision);
 // The kernel or algorithm that a pass takes on the current device, for arrays aligned to 16 bytes:
 // "wgmma, 256x128", "mma.sync, 128x64, 3 splits", "Winograd, F(2 x 2, 3 x 3)", "direct, bf16". On
 // the host, what ends in a lower precision computes in it, and everything else in float32.
-std::string conv_kernel(const ConvShape& shape, Pass pass, Math math);
+std::string conv_kernel(const ConvShape& shape, Pass pass, Precision precision);
 
 // b [K] may be null. relu: y = max(0, y) in the epilogue, and NaN for NaN, as in every operation;
 // on the host it is NaN for -infinity, too.
 template <class T>
-CONVNET_OPTIONAL void conv_fprop(const ConvShape& shape, Math math, const T* x, const float* w,
-                                 const float* b, bool relu, T* y, Workspace workspace,
-                                 Stream stream);
+CONVNET_OPTIONAL void conv_fprop(const ConvShape& shape, Precision precision, const T* x,
+                                 const float* w, const float* b, bool relu, T* y,
+                                 Workspace workspace, Stream stream);
 
 // Filters in the form in which conv_fprop multiplies them: transformed, split or in another order.
 // It makes them of w in its workspace each time; where w stays, they can be made once. How many
 // bytes they take, for the current device, whatever the number of its threads; 0 where conv_fprop
 // takes w as it lies, and there is nothing to prepare.
-std::int64_t conv_prepared_bytes(const ConvShape& shape, Math math);
+std::int64_t conv_prepared_bytes(const ConvShape& shape, Precision precision);
 // `prepared` of that size is written. It takes the workspace of conv_fprop.
-void conv_prepare(const ConvShape& shape, Math math, const float* w, Workspace prepared,
+void conv_prepare(const ConvShape& shape, Precision precision, const float* w, Workspace prepared,
                   Workspace workspace, Stream stream);
-std::int64_t conv_prepared_workspace(const ConvShape& shape, Math math);
-// conv_fprop of the w that was prepared for the same shape and math; the same bits. In memory of a
+std::int64_t conv_prepared_workspace(const ConvShape& shape, Precision precision);
+// conv_fprop of the w that was prepared for the same shape and precision; the same bits. In memory of a
 // device x and `prepared` are aligned to 16 bytes.
 template <class T>
-CONVNET_OPTIONAL void conv_fprop_prepared(const ConvShape& shape, Math math, const T* x,
+CONVNET_OPTIONAL void conv_fprop_prepared(const ConvShape& shape, Precision precision, const T* x,
                                           Workspace prepared, const float* b, bool relu, T* y,
                                           Workspace workspace, Stream stream);
 
 // relu_mask [N, H, W, C] may be null; else dx is zeroed where relu_mask <= 0, which is the backward
 // pass of a ReLU whose output is x.
 template <class T>
-CONVNET_OPTIONAL void conv_dgrad(const ConvShape& shape, Math math, const T* dy, const float* w,
-                                 const T* relu_mask, T* dx, Workspace workspace, Stream stream);
+CONVNET_OPTIONAL void conv_dgrad(const ConvShape& shape, Precision precision, const T* dy,
+                                 const float* w, const T* relu_mask, T* dx, Workspace workspace,
+                                 Stream stream);
 
 // db [K] may be null; else db[k] = sum over n, p, q of dy.
 template <class T>
-CONVNET_OPTIONAL void conv_wgrad(const ConvShape& shape, Math math, const T* x, const T* dy,
-                                 float* dw, float* db, Workspace workspace, Stream stream);
+CONVNET_OPTIONAL void conv_wgrad(const ConvShape& shape, Precision precision, const T* x,
+                                 const T* dy, float* dw, float* db, Workspace workspace,
+                                 Stream stream);
 
 // ---- locally connected: every output position has filters of its own ---------------------------
 //   as convolution, with w[p,q,k,r,s,c] and b[p,q,k]
@@ -186,19 +188,21 @@ CONVNET_OPTIONAL void local_wgrad(const ConvShape& shape, const T* x, const T* d
 
 // ---- dense (fully connected): y = x w^T + b ----------------------------------------------------
 
-std::int64_t dense_workspace(const DenseShape& shape, Pass pass, Math math);
+std::int64_t dense_workspace(const DenseShape& shape, Pass pass, Precision precision);
 // As conv_kernel: "matmul, bf16", "mma.sync, 64x32".
-std::string dense_kernel(const DenseShape& shape, Pass pass, Math math);
+std::string dense_kernel(const DenseShape& shape, Pass pass, Precision precision);
 template <class T>
-CONVNET_OPTIONAL void dense_fprop(const DenseShape& shape, Math math, const T* x, const float* w,
-                                  const float* b, bool relu, T* y, Workspace workspace,
+CONVNET_OPTIONAL void dense_fprop(const DenseShape& shape, Precision precision, const T* x,
+                                  const float* w, const float* b, bool relu, T* y,
+                                  Workspace workspace, Stream stream);
+template <class T>
+CONVNET_OPTIONAL void dense_dgrad(const DenseShape& shape, Precision precision, const T* dy,
+                                  const float* w, const T* relu_mask, T* dx, Workspace workspace,
                                   Stream stream);
 template <class T>
-CONVNET_OPTIONAL void dense_dgrad(const DenseShape& shape, Math math, const T* dy, const float* w,
-                                  const T* relu_mask, T* dx, Workspace workspace, Stream stream);
-template <class T>
-CONVNET_OPTIONAL void dense_wgrad(const DenseShape& shape, Math math, const T* x, const T* dy,
-                                  float* dw, float* db, Workspace workspace, Stream stream);
+CONVNET_OPTIONAL void dense_wgrad(const DenseShape& shape, Precision precision, const T* x,
+                                  const T* dy, float* dw, float* db, Workspace workspace,
+                                  Stream stream);
 
 // ---- tiles, for benchmarks ---------------------------------------------------------------------
 // How the tensor-core kernels cut a product C[m, n] = sum_k A[m, k] B[n, k] into tiles and splits.
@@ -207,7 +211,7 @@ CONVNET_OPTIONAL void dense_wgrad(const DenseShape& shape, Math math, const T* x
 
 struct TileChoice {
   Pass pass;
-  Math math;
+  Precision precision;
   std::int64_t m, n, k, products;  // products side by side: groups and, in dgrad, pixel classes
   std::string tile;                // "128x64"; empty where FFMA takes the product
   int splits;
@@ -215,9 +219,9 @@ struct TileChoice {
 };
 
 // What a convolution takes (a dense layer: a convolution of one pixel).
-TileChoice tile_choice(const ConvShape& shape, Pass pass, Math math);
+TileChoice tile_choice(const ConvShape& shape, Pass pass, Precision precision);
 // The tiles there are for a pass.
-std::vector<std::string> tiles_of(Pass pass, Math math);
+std::vector<std::string> tiles_of(Pass pass, Precision precision);
 // From now on these products are cut so, and all others by rule: instead of the table that was
 // built in, which reset_tile_choices() brings back. Workspaces have to be asked for again.
 void set_tile_choices(const std::vector<TileChoice>& choices);
@@ -332,7 +336,7 @@ struct DropoutRule {
 // dense_fprop, and dropout of its output (rule.shape is y's); the same bits. It takes the workspace
 // of dense_fprop.
 template <class T>
-CONVNET_OPTIONAL void dense_fprop_dropout(const DenseShape& shape, Math math, const T* x,
+CONVNET_OPTIONAL void dense_fprop_dropout(const DenseShape& shape, Precision precision, const T* x,
                                           const float* w, const float* b, bool relu,
                                           const DropoutRule& rule, T* y, Workspace workspace,
                                           Stream stream);
@@ -389,9 +393,9 @@ void sgd_update(const SgdTensor* tensors, int tensor_count, float lr, float mome
 // get the bits that the two would give them. It takes the workspace of dense_wgrad. db [K] may be
 // null; else it is the gradient of the bias, which is left to sgd_update.
 template <class T>
-CONVNET_OPTIONAL void dense_wgrad_sgd(const DenseShape& shape, Math math, const T* x, const T* dy,
-                                      const SgdRule& rule, float* w, float* velocity, float* db,
-                                      Workspace workspace, Stream stream);
+CONVNET_OPTIONAL void dense_wgrad_sgd(const DenseShape& shape, Precision precision, const T* x,
+                                      const T* dy, const SgdRule& rule, float* w, float* velocity,
+                                      float* db, Workspace workspace, Stream stream);
 
 // ---- from one type to the other ----------------------------------------------------------------
 // y = x.

@@ -60,8 +60,8 @@ void lay_out(const DenseShape& s, const Plan& plan, const Bfloat16* x, const Bfl
 
 }  // namespace
 
-bool amx_dense_wgrad_suits(const DenseShape& shape, Math math) {
-  return shape.storage == Storage::kBfloat16 && math == Math::kBf16 && tiles_suit();
+bool amx_dense_wgrad_suits(const DenseShape& shape, Precision precision) {
+  return shape.storage == Storage::kBfloat16 && precision == Precision::kBf16 && tiles_suit();
 }
 
 std::int64_t amx_dense_wgrad_workspace(const DenseShape& shape) {

@@ -17,7 +17,7 @@ struct GradientBlock {
 };
 
 // Whether there is AMX for it.
-bool amx_dense_wgrad_suits(const DenseShape& shape, Math math);
+bool amx_dense_wgrad_suits(const DenseShape& shape, Precision precision);
 std::int64_t amx_dense_wgrad_workspace(const DenseShape& shape);
 
 // Calls done(block) for every block of dw = dy^T x, from any thread; it lies in that thread's caches then.

@@ -67,35 +67,36 @@ std::atomic<int>& threads() {
 int thread_limit() { return std::max(64, 4 * omp_get_num_procs()); }
 
 // What oneDNN uses for a small product.
-std::string product_implementation(Math math) {
+std::string product_implementation(Precision precision) {
   using dnnl::memory;
-  const bool half = math == Math::kBf16 && takes_bfloat16();
+  const bool half = precision == Precision::kBf16 && takes_bfloat16();
   const auto type = half ? memory::data_type::bf16 : memory::data_type::f32;
   const memory::desc square({64, 64}, type, memory::format_tag::ab);
-  return dnnl::matmul::primitive_desc(cpu_engine(), square, square, square, user_scratchpad(math))
+  return dnnl::matmul::primitive_desc(cpu_engine(), square, square, square,
+                                      user_scratchpad(precision))
       .impl_info_str();
 }
 
-// Which passes of layers of usual sizes compute in `math`, a lower precision; empty for none. With
+// Which passes of layers of usual sizes compute in `precision`, lower than float32; empty for none. With
 // kBf16, of bfloat16 arrays.
-std::string reduced_passes(Math math) {
-  const Storage storage = math == Math::kBf16 ? Storage::kBfloat16 : Storage::kFloat32;
-  if (!may_reduce(math, storage)) return "";
-  ConvShape conv = conv_shape("math_description", {32, 27, 27, 96}, {256, 1, 1, 96},
+std::string reduced_passes(Precision precision) {
+  const Storage storage = precision == Precision::kBf16 ? Storage::kBfloat16 : Storage::kFloat32;
+  if (!may_reduce(precision, storage)) return "";
+  ConvShape conv = conv_shape("precision_description", {32, 27, 27, 96}, {256, 1, 1, 96},
                               Window{1, 1, 0, 0, Rounding::kFloor}, 1);
   conv.storage = storage;
   const DenseShape dense{128, 1024, 1024, storage};
   const std::pair<const char*, Pass> passes[] = {
       {"fprop", Pass::kFprop}, {"dgrad", Pass::kDgrad}, {"wgrad", Pass::kWgrad}};
-  const std::string ending = kernel_name("", math);
+  const std::string ending = kernel_name("", precision);
   std::string found;
   const auto note = [&](const std::string& layer, const char* pass, const std::string& kernel) {
     if (kernel.size() < ending.size()) return;
     if (kernel.compare(kernel.size() - ending.size(), ending.size(), ending) != 0) return;
     found += (found.empty() ? "" : ", ") + layer + " " + pass;
   };
-  for (const auto& [name, pass] : passes) note("conv", name, conv_kernel(conv, pass, math));
-  for (const auto& [name, pass] : passes) note("dense", name, dense_kernel(dense, pass, math));
+  for (const auto& [name, pass] : passes) note("conv", name, conv_kernel(conv, pass, precision));
+  for (const auto& [name, pass] : passes) note("dense", name, dense_kernel(dense, pass, precision));
   return found;
 }
 
@@ -130,19 +131,19 @@ std::string device_description(int) {
   return text;
 }
 
-std::string math_description(Math math) {
-  if (math == Math::kFp32)
-    return "float32 accuracy; products by oneDNN " + product_implementation(math);
-  if (math == Math::kFfma)
-    return "float32 multiply-adds; by oneDNN " + product_implementation(math);
-  const bool half = math == Math::kBf16;
+std::string precision_description(Precision precision) {
+  if (precision == Precision::kFp32)
+    return "float32 accuracy; products by oneDNN " + product_implementation(precision);
+  if (precision == Precision::kFfma)
+    return "float32 multiply-adds; by oneDNN " + product_implementation(precision);
+  const bool half = precision == Precision::kBf16;
   const std::string name = half ? "bfloat16" : "TF32", stored = half ? "stored as bfloat16; " : "";
-  const std::string passes = reduced_passes(math);
+  const std::string passes = reduced_passes(precision);
   if (passes.empty()) {
     return stored + "products as fp32: this processor has no unit for those of " + name;
   }
   const std::string by = half && tiles_suit() ? " by AMX tiles and oneDNN " : " by oneDNN ";
-  return stored + name + by + product_implementation(math) + " for " + passes +
+  return stored + name + by + product_implementation(precision) + " for " + passes +
          ", by shape (conv_kernel, dense_kernel); the rest in float32";
 }
 
@@ -170,8 +171,8 @@ namespace {
 }
 }  // namespace
 
-TileChoice tile_choice(const ConvShape&, Pass, Math) { no_tiles("tile_choice"); }
-std::vector<std::string> tiles_of(Pass, Math) { no_tiles("tiles_of"); }
+TileChoice tile_choice(const ConvShape&, Pass, Precision) { no_tiles("tile_choice"); }
+std::vector<std::string> tiles_of(Pass, Precision) { no_tiles("tiles_of"); }
 void set_tile_choices(const std::vector<TileChoice>&) { no_tiles("set_tile_choices"); }
 void reset_tile_choices() { no_tiles("reset_tile_choices"); }
 

@@ -35,14 +35,15 @@ int inputs(const DenseShape& s, Pass pass) { return pass == Pass::kFprop ? s.c :
 int outputs(const DenseShape& s, Pass pass) { return pass == Pass::kFprop ? s.k : s.c; }
 
 // to = from * w + b, all but b of the type of the shape; `out` of the outputs, with their part of w.
-Product make_product(const DenseShape& s, Pass pass, Math math, bool bias, bool relu, int out) {
+Product make_product(const DenseShape& s, Pass pass, Precision precision, bool bias, bool relu,
+                     int out) {
   const auto f32 = memory::data_type::f32;
   const bool forward = pass == Pass::kFprop;
   const memory::dim in = inputs(s, pass);
   const auto type = type_of(s.storage);
   const memory::desc from({s.n, in}, type, Tag::ab), none;
   const memory::desc to({s.n, out}, type, memory::dims{outputs(s, pass), 1});
-  const auto attr = user_scratchpad(math, relu);
+  const auto attr = user_scratchpad(precision, relu);
   if (forward && s.n <= kFewRows && type == f32) {
     const memory::desc b({out}, f32, Tag::x), w({out, in}, f32, Tag::ab);
     const Product product = Product::inner_product(from, w, bias ? b : none, to, attr);
@@ -53,13 +54,13 @@ Product make_product(const DenseShape& s, Pass pass, Math math, bool bias, bool 
   return Product::matmul(from, w, bias ? b : none, to, attr);
 }
 
-std::shared_ptr<const Product> dense_product(const DenseShape& s, Pass pass, Math math, bool bias,
-                                             bool relu, int out) {
+std::shared_ptr<const Product> dense_product(const DenseShape& s, Pass pass, Precision precision,
+                                             bool bias, bool relu, int out) {
   static PlanCache<Product> cache;
   return cache.get(
-      {static_cast<int>(pass), static_cast<int>(math), static_cast<int>(s.storage), bias, relu, s.n,
-       s.c, s.k, out},
-      [&] { return std::make_shared<Product>(make_product(s, pass, math, bias, relu, out)); });
+      {static_cast<int>(pass), static_cast<int>(precision), static_cast<int>(s.storage), bias, relu,
+       s.n, s.c, s.k, out},
+      [&] { return std::make_shared<Product>(make_product(s, pass, precision, bias, relu, out)); });
 }
 
 // The shape of the product that oneDNN is asked about: where tests pretend that it has one of
@@ -78,37 +79,37 @@ int outputs_at_once(const DenseShape& s, Pass pass, bool rounds) {
 
 // The products that a pass may be asked for; oneDNN may choose differently with a bias and a ReLU.
 std::vector<std::shared_ptr<const Product>> dense_products(const DenseShape& s, Pass pass,
-                                                           Math math, bool rounds) {
+                                                           Precision precision, bool rounds) {
   std::vector<std::shared_ptr<const Product>> products;
   const int most = outputs_at_once(s, pass, rounds), last = (outputs(s, pass) - 1) % most + 1;
   for (const int out : {most, last}) {
     for (const bool bias : {false, true}) {
       for (const bool relu : {false, true}) {
         if (pass == Pass::kDgrad && (bias || relu)) continue;
-        products.push_back(dense_product(s, pass, math, bias, relu, out));
+        products.push_back(dense_product(s, pass, precision, bias, relu, out));
       }
     }
   }
   return products;
 }
 
-// What fprop and dgrad compute in, where `math` is allowed.
-Math taken(const DenseShape& s, Pass pass, Math math) {
-  if (math == Math::kFfma) return math;
+// What fprop and dgrad compute in, where `precision` is allowed.
+Precision taken(const DenseShape& s, Pass pass, Precision precision) {
+  if (precision == Precision::kFfma) return precision;
   const bool half = s.storage == Storage::kBfloat16;
-  if (half && math != Math::kBf16) return taken(in_float32(s), pass, math);
-  if (!may_reduce(math, s.storage)) return Math::kFp32;
-  if (!reduction_pays(s.n, outputs(s, pass), inputs(s, pass), s.storage)) return Math::kFp32;
-  const auto products = dense_products(known_to_onednn(s), pass, math, half);
+  if (half && precision != Precision::kBf16) return taken(in_float32(s), pass, precision);
+  if (!may_reduce(precision, s.storage)) return Precision::kFp32;
+  if (!reduction_pays(s.n, outputs(s, pass), inputs(s, pass), s.storage)) return Precision::kFp32;
+  const auto products = dense_products(known_to_onednn(s), pass, precision, half);
   const bool reduced = std::all_of(products.begin(), products.end(), [&](const auto& product) {
     return is_reduced(product->implementation(), s.storage);
   });
-  return reduced ? math : Math::kFp32;
+  return reduced ? precision : Precision::kFp32;
 }
 
 // Whether a product of bfloat16 arrays is one of oneDNN's.
-bool is_stored(const DenseShape& s, Math by) {
-  return s.storage == Storage::kBfloat16 && by == Math::kBf16 && takes_bfloat16();
+bool is_stored(const DenseShape& s, Precision by) {
+  return s.storage == Storage::kBfloat16 && by == Precision::kBf16 && takes_bfloat16();
 }
 
 CONVNET_INLINE void round_rows(const float* from, std::int64_t rows, std::int64_t columns,
@@ -131,13 +132,13 @@ void round_part(const DenseShape& s, Pass pass, const float* w, int first, int c
 }
 
 // to = from * w, + b where it is not null; the work of both passes.
-void multiply(const char* op, const DenseShape& s, Pass pass, Math by, const float* from,
+void multiply(const char* op, const DenseShape& s, Pass pass, Precision by, const float* from,
               const float* w, const float* b, bool relu, float* to, Workspace workspace) {
   Scratch scratch(op, workspace);
   dense_product(s, pass, by, b != nullptr, relu, outputs(s, pass))->run(from, w, b, to, scratch);
 }
 
-void multiply(const char* op, const DenseShape& s, Pass pass, Math by, const Bfloat16* from,
+void multiply(const char* op, const DenseShape& s, Pass pass, Precision by, const Bfloat16* from,
               const float* w, const float* b, bool relu, Bfloat16* to, Workspace workspace) {
   Scratch scratch(op, workspace);
   const std::int64_t in = inputs(s, pass), out = outputs(s, pass);
@@ -161,17 +162,17 @@ void multiply(const char* op, const DenseShape& s, Pass pass, Math by, const Bfl
 
 }  // namespace
 
-std::string dense_kernel(const DenseShape& shape, Pass pass, Math math) {
-  if (pass == Pass::kWgrad) return dense_wgrad_kernel(shape, math);
-  const Math by = taken(shape, pass, math);
+std::string dense_kernel(const DenseShape& shape, Pass pass, Precision precision) {
+  if (pass == Pass::kWgrad) return dense_wgrad_kernel(shape, precision);
+  const Precision by = taken(shape, pass, precision);
   if (is_stored(shape, by)) return kernel_name("matmul", by);
   const int out = outputs(shape, pass);
   return kernel_name(dense_product(in_float32(shape), pass, by, false, false, out)->name(), by);
 }
 
-std::int64_t dense_workspace(const DenseShape& shape, Pass pass, Math math) {
-  if (pass == Pass::kWgrad) return dense_wgrad_workspace(shape, math);
-  const Math by = taken(shape, pass, math);
+std::int64_t dense_workspace(const DenseShape& shape, Pass pass, Precision precision) {
+  if (pass == Pass::kWgrad) return dense_wgrad_workspace(shape, precision);
+  const Precision by = taken(shape, pass, precision);
   const bool stored = is_stored(shape, by);
   const bool widens = shape.storage == Storage::kBfloat16 && !stored;
   std::int64_t bytes = 0;
@@ -189,26 +190,26 @@ std::int64_t dense_workspace(const DenseShape& shape, Pass pass, Math math) {
 }
 
 template <class T>
-void dense_fprop(const DenseShape& shape, Math math, const T* x, const float* w, const float* b,
-                 bool relu, T* y, Workspace workspace, Stream) {
-  const Math by = taken(shape, Pass::kFprop, math);
+void dense_fprop(const DenseShape& shape, Precision precision, const T* x, const float* w,
+                 const float* b, bool relu, T* y, Workspace workspace, Stream) {
+  const Precision by = taken(shape, Pass::kFprop, precision);
   multiply("dense_fprop", shape, Pass::kFprop, by, x, w, b, relu, y, workspace);
 }
 
 template <class T>
-void dense_fprop_dropout(const DenseShape& shape, Math math, const T* x, const float* w,
+void dense_fprop_dropout(const DenseShape& shape, Precision precision, const T* x, const float* w,
                          const float* b, bool relu, const DropoutRule& rule, T* y,
                          Workspace workspace, Stream stream) {
   // oneDNN's epilogues cannot draw; y is small beside w, and still in the caches.
-  dense_fprop(shape, math, x, w, b, relu, y, workspace, stream);
+  dense_fprop(shape, precision, x, w, b, relu, y, workspace, stream);
   dropout(rule.shape, rule.drop, rule.scale, rule.seed, rule.stream_id, rule.step, rule.state, y, y,
           stream);
 }
 
 template <class T>
-void dense_dgrad(const DenseShape& shape, Math math, const T* dy, const float* w,
+void dense_dgrad(const DenseShape& shape, Precision precision, const T* dy, const float* w,
                  const T* relu_mask, T* dx, Workspace workspace, Stream) {
-  const Math by = taken(shape, Pass::kDgrad, math);
+  const Precision by = taken(shape, Pass::kDgrad, precision);
   multiply("dense_dgrad", shape, Pass::kDgrad, by, dy, w, nullptr, false, dx, workspace);
   apply_relu_mask(static_cast<std::int64_t>(shape.n) * shape.c, relu_mask, dx);
 }

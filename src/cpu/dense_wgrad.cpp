@@ -40,15 +40,16 @@ std::int64_t slab_rows(const DenseShape& s) {
   return std::min<std::int64_t>(s.k, ceil_div(ceil_div(s.k, slabs), kRowStep) * kRowStep);
 }
 
-std::shared_ptr<const Product> slab_product(const DenseShape& s, Math math, std::int64_t rows) {
+std::shared_ptr<const Product> slab_product(const DenseShape& s, Precision precision,
+                                            std::int64_t rows) {
   static PlanCache<Product> cache;
   const bool half = s.storage == Storage::kBfloat16;
-  return cache.get({static_cast<int>(math), half, s.n, s.c, s.k, static_cast<int>(rows)}, [&] {
+  return cache.get({static_cast<int>(precision), half, s.n, s.c, s.k, static_cast<int>(rows)}, [&] {
     const auto f32 = memory::data_type::f32, type = half ? memory::data_type::bf16 : f32;
     const memory::desc dy({rows, s.n}, type, memory::dims{1, s.k});
     const memory::desc x({s.n, s.c}, type, memory::format_tag::ab);
     const memory::desc dw({rows, s.c}, f32, memory::format_tag::ab);
-    return std::make_shared<Product>(Product::matmul(dy, x, {}, dw, user_scratchpad(math)));
+    return std::make_shared<Product>(Product::matmul(dy, x, {}, dw, user_scratchpad(precision)));
   });
 }
 
@@ -59,37 +60,37 @@ std::array<std::int64_t, 2> slab_sizes(const DenseShape& s) {
 }
 
 // Whether arrays of bfloat16 are multiplied as float32.
-bool widens(const DenseShape& s, Math by) {
-  return s.storage == Storage::kBfloat16 && !(by == Math::kBf16 && takes_bfloat16());
+bool widens(const DenseShape& s, Precision by) {
+  return s.storage == Storage::kBfloat16 && !(by == Precision::kBf16 && takes_bfloat16());
 }
 
-// What the products of slabs compute in, where `math` is allowed.
-Math slab_math(const DenseShape& shape, Math math) {
-  if (math == Math::kFfma) return math;
+// What the products of slabs compute in, where `precision` is allowed.
+Precision slab_precision(const DenseShape& shape, Precision precision) {
+  if (precision == Precision::kFfma) return precision;
   const bool half = shape.storage == Storage::kBfloat16;
-  if (half && math != Math::kBf16) return slab_math(in_float32(shape), math);
-  if (!may_reduce(math, shape.storage)) return Math::kFp32;
+  if (half && precision != Precision::kBf16) return slab_precision(in_float32(shape), precision);
+  if (!may_reduce(precision, shape.storage)) return Precision::kFp32;
   const DenseShape asked = takes_bfloat16() ? shape : in_float32(shape);
   for (const std::int64_t rows : slab_sizes(shape)) {
-    if (!half && !reduction_pays(rows, shape.c, shape.n)) return Math::kFp32;
-    const auto product = slab_product(asked, math, rows);
-    if (!is_reduced(product->implementation(), shape.storage)) return Math::kFp32;
+    if (!half && !reduction_pays(rows, shape.c, shape.n)) return Precision::kFp32;
+    const auto product = slab_product(asked, precision, rows);
+    if (!is_reduced(product->implementation(), shape.storage)) return Precision::kFp32;
   }
-  return math;
+  return precision;
 }
 
 // Calls place(first row, scratch) for where each slab is to go, and done(first row, rows, slab).
 template <class T, class Place, class Done>
-void for_each_slab(const char* op, const DenseShape& s, Math allowed, const T* x, const T* dy,
+void for_each_slab(const char* op, const DenseShape& s, Precision allowed, const T* x, const T* dy,
                    Workspace workspace, const Place& place, const Done& done) {
-  const Math math = slab_math(s, allowed);
+  const Precision precision = slab_precision(s, allowed);
   if constexpr (std::is_same_v<T, Bfloat16>) {
-    if (widens(s, math)) {
+    if (widens(s, precision)) {
       Scratch scratch(op, workspace);
       const float* wide_x = widened(x, std::int64_t{s.n} * s.c, scratch);
       const float* wide_dy = widened(dy, std::int64_t{s.n} * s.k, scratch);
-      return for_each_slab(op, in_float32(s), in_float32(math), wide_x, wide_dy, scratch.rest(),
-                           place, done);
+      return for_each_slab(op, in_float32(s), in_float32(precision), wide_x, wide_dy,
+                           scratch.rest(), place, done);
     }
   }
   const std::int64_t most = slab_rows(s);
@@ -97,7 +98,7 @@ void for_each_slab(const char* op, const DenseShape& s, Math allowed, const T* x
     const std::int64_t rows = std::min<std::int64_t>(most, s.k - row);
     Scratch scratch(op, workspace);
     float* const slab = place(row, rows, scratch);
-    slab_product(s, math, rows)->run(dy + row, x, nullptr, slab, scratch);
+    slab_product(s, precision, rows)->run(dy + row, x, nullptr, slab, scratch);
     done(row, rows, slab);
   }
 }
@@ -122,14 +123,14 @@ void bias_gradient(const DenseShape& s, const T* dy, float* db) {
 
 }  // namespace
 
-std::string dense_wgrad_kernel(const DenseShape& shape, Math math) {
-  if (amx_dense_wgrad_suits(shape, math)) return kernel_name("tiles", math);
-  return kernel_name("matmul", slab_math(shape, math));
+std::string dense_wgrad_kernel(const DenseShape& shape, Precision precision) {
+  if (amx_dense_wgrad_suits(shape, precision)) return kernel_name("tiles", precision);
+  return kernel_name("matmul", slab_precision(shape, precision));
 }
 
-std::int64_t dense_wgrad_workspace(const DenseShape& shape, Math math) {
-  if (amx_dense_wgrad_suits(shape, math)) return amx_dense_wgrad_workspace(shape);
-  const Math by = slab_math(shape, math);
+std::int64_t dense_wgrad_workspace(const DenseShape& shape, Precision precision) {
+  if (amx_dense_wgrad_suits(shape, precision)) return amx_dense_wgrad_workspace(shape);
+  const Precision by = slab_precision(shape, precision);
   if (widens(shape, by)) {
     return dense_wgrad_workspace(in_float32(shape), in_float32(by)) +
            Scratch::array_bytes<float>(std::int64_t{shape.n} * shape.c) +
@@ -144,11 +145,11 @@ std::int64_t dense_wgrad_workspace(const DenseShape& shape, Math math) {
 }
 
 template <class T>
-void dense_wgrad(const DenseShape& shape, Math math, const T* x, const T* dy, float* dw, float* db,
-                 Workspace workspace, Stream) {
+void dense_wgrad(const DenseShape& shape, Precision precision, const T* x, const T* dy, float* dw,
+                 float* db, Workspace workspace, Stream) {
   bias_gradient(shape, dy, db);
   if constexpr (std::is_same_v<T, Bfloat16>) {
-    if (amx_dense_wgrad_suits(shape, math)) {
+    if (amx_dense_wgrad_suits(shape, precision)) {
       return amx_dense_wgrad(
           "dense_wgrad", shape, x, dy, workspace, [&](const GradientBlock& block) {
             float* const first = dw + std::int64_t{block.row} * shape.c + block.column;
@@ -159,13 +160,13 @@ void dense_wgrad(const DenseShape& shape, Math math, const T* x, const T* dy, fl
     }
   }
   for_each_slab(
-      "dense_wgrad", shape, math, x, dy, workspace,
+      "dense_wgrad", shape, precision, x, dy, workspace,
       [&](std::int64_t row, std::int64_t, Scratch&) { return dw + row * shape.c; },
       [](std::int64_t, std::int64_t, const float*) {});
 }
 
 template <class T>
-void dense_wgrad_sgd(const DenseShape& shape, Math math, const T* x, const T* dy,
+void dense_wgrad_sgd(const DenseShape& shape, Precision precision, const T* x, const T* dy,
                      const SgdRule& rule, float* w, float* velocity, float* db, Workspace workspace,
                      Stream) {
   bias_gradient(shape, dy, db);
@@ -173,7 +174,7 @@ void dense_wgrad_sgd(const DenseShape& shape, Math math, const T* x, const T* dy
   if (!update_factors(rule, &by)) return;
   Diverged diverged;
   if constexpr (std::is_same_v<T, Bfloat16>) {
-    if (amx_dense_wgrad_suits(shape, math)) {
+    if (amx_dense_wgrad_suits(shape, precision)) {
       amx_dense_wgrad("dense_wgrad_sgd", shape, x, dy, workspace, [&](const GradientBlock& block) {
         for (int i = 0; i < block.rows; ++i) {
           const std::int64_t at = std::int64_t{block.row + i} * shape.c + block.column;
@@ -186,7 +187,7 @@ void dense_wgrad_sgd(const DenseShape& shape, Math math, const T* x, const T* dy
     }
   }
   for_each_slab(
-      "dense_wgrad_sgd", shape, math, x, dy, workspace,
+      "dense_wgrad_sgd", shape, precision, x, dy, workspace,
       [&](std::int64_t, std::int64_t rows, Scratch& scratch) {
         return static_cast<float*>(scratch.take(static_cast<std::size_t>(4 * rows * shape.c)));
       },

@@ -7,7 +7,7 @@
 
 namespace convnet {
 
-std::int64_t dense_wgrad_workspace(const DenseShape& shape, Math math);
-std::string dense_wgrad_kernel(const DenseShape& shape, Math math);
+std::int64_t dense_wgrad_workspace(const DenseShape& shape, Precision precision);
+std::string dense_wgrad_kernel(const DenseShape& shape, Precision precision);
 
 }  // namespace convnet

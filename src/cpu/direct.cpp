@@ -56,26 +56,26 @@ ConvGeometry geometry(const ConvShape& s) {
   return g;
 }
 
-dnnl::convolution_forward::primitive_desc forward_desc(const ConvGeometry& g, Math math, bool bias,
-                                                       bool relu) {
+dnnl::convolution_forward::primitive_desc forward_desc(const ConvGeometry& g, Precision precision,
+                                                       bool bias, bool relu) {
   return dnnl::convolution_forward::primitive_desc(
       cpu_engine(), dnnl::prop_kind::forward_training, dnnl::algorithm::convolution_direct, g.x,
       g.w_any, bias ? g.b : memory::desc(), g.y, g.strides, g.pad_l, g.pad_r,
-      user_scratchpad(math, relu));
+      user_scratchpad(precision, relu));
 }
 
 // That of filters that are prepared for a batch of `images`: what oneDNN chooses for one thread, and
 // with all that a layer has. Where it chooses otherwise for more threads, or for the last few images
 // of a batch, the filters are reordered.
-memory::desc prepared_layout(ConvShape s, int images, Math math) {
+memory::desc prepared_layout(ConvShape s, int images, Precision precision) {
   s.n = images;
   const OneThread alone;
-  return forward_desc(geometry(s), math, true, true).weights_desc();
+  return forward_desc(geometry(s), precision, true, true).weights_desc();
 }
 
 // `prepared`: the batch that the filters were prepared for; 0: they are KRSC.
-std::shared_ptr<const ConvPlan> make_plan(const ConvShape& s, Pass pass, Math math, bool bias,
-                                          bool relu, int prepared) {
+std::shared_ptr<const ConvPlan> make_plan(const ConvShape& s, Pass pass, Precision precision,
+                                          bool bias, bool relu, int prepared) {
   const auto algorithm = dnnl::algorithm::convolution_direct;
   const ConvGeometry g = geometry(s);
   const memory::desc none, b = bias ? g.b : none;
@@ -83,10 +83,10 @@ std::shared_ptr<const ConvPlan> make_plan(const ConvShape& s, Pass pass, Math ma
   plan->x = g.x;
   plan->y = g.y;
   plan->krsc = g.krsc;
-  plan->given = prepared == 0 ? g.krsc : prepared_layout(s, prepared, math);
+  plan->given = prepared == 0 ? g.krsc : prepared_layout(s, prepared, precision);
   plan->b = g.b;
   // The backward passes want the forward one as a hint.
-  const auto forward = forward_desc(g, math, bias, relu && pass == Pass::kFprop);
+  const auto forward = forward_desc(g, precision, bias, relu && pass == Pass::kFprop);
   if (pass == Pass::kFprop) {
     plan->conv = dnnl::convolution_forward(forward);
     plan->w = forward.weights_desc();
@@ -95,7 +95,7 @@ std::shared_ptr<const ConvPlan> make_plan(const ConvShape& s, Pass pass, Math ma
   } else if (pass == Pass::kDgrad) {
     const dnnl::convolution_backward_data::primitive_desc backward(
         cpu_engine(), algorithm, g.x, g.w_any, g.y, g.strides, g.pad_l, g.pad_r, forward,
-        user_scratchpad(math));
+        user_scratchpad(precision));
     plan->conv = dnnl::convolution_backward_data(backward);
     plan->w = backward.weights_desc();
     plan->scratchpad = backward.scratchpad_desc();
@@ -103,7 +103,7 @@ std::shared_ptr<const ConvPlan> make_plan(const ConvShape& s, Pass pass, Math ma
   } else {
     const dnnl::convolution_backward_weights::primitive_desc backward(
         cpu_engine(), algorithm, g.x, g.dw_any, b, g.y, g.strides, g.pad_l, g.pad_r, forward,
-        user_scratchpad(math));
+        user_scratchpad(precision));
     plan->conv = dnnl::convolution_backward_weights(backward);
     plan->w = backward.diff_weights_desc();
     plan->scratchpad = backward.scratchpad_desc();
@@ -119,11 +119,11 @@ std::shared_ptr<const ConvPlan> make_plan(const ConvShape& s, Pass pass, Math ma
   return plan;
 }
 
-std::shared_ptr<const ConvPlan> conv_plan(const ConvShape& s, Pass pass, Math math, bool bias,
-                                          bool relu, int prepared = 0) {
+std::shared_ptr<const ConvPlan> conv_plan(const ConvShape& s, Pass pass, Precision precision,
+                                          bool bias, bool relu, int prepared = 0) {
   static PlanCache<ConvPlan> cache;
   return cache.get({static_cast<int>(pass),
-                    static_cast<int>(math),
+                    static_cast<int>(precision),
                     static_cast<int>(s.storage),
                     bias,
                     relu,
@@ -142,17 +142,17 @@ std::shared_ptr<const ConvPlan> conv_plan(const ConvShape& s, Pass pass, Math ma
                     s.stride_w,
                     s.pad_h,
                     s.pad_w},
-                   [&] { return make_plan(s, pass, math, bias, relu, prepared); });
+                   [&] { return make_plan(s, pass, precision, bias, relu, prepared); });
 }
 
 // The plans that a pass may be asked for; oneDNN may choose differently with a bias and a ReLU.
-std::vector<std::shared_ptr<const ConvPlan>> conv_plans(const ConvShape& s, Pass pass, Math math,
-                                                        int prepared = 0) {
+std::vector<std::shared_ptr<const ConvPlan>> conv_plans(const ConvShape& s, Pass pass,
+                                                        Precision precision, int prepared = 0) {
   std::vector<std::shared_ptr<const ConvPlan>> plans;
   for (const bool bias : {false, true}) {
     for (const bool relu : {false, true}) {
       if ((bias && pass == Pass::kDgrad) || (relu && pass != Pass::kFprop)) continue;
-      plans.push_back(conv_plan(s, pass, math, bias, relu, prepared));
+      plans.push_back(conv_plan(s, pass, precision, bias, relu, prepared));
     }
   }
   return plans;
@@ -169,8 +169,9 @@ memory reordered_filters(const ConvPlan& plan, const void* w, Scratch& scratch) 
 
 // ---- bfloat16 arrays, in float32 ---------------------------------------------------------------
 
-bool widens(const ConvShape& shape, Math math) {
-  return shape.storage == Storage::kBfloat16 && !(math == Math::kBf16 && takes_bfloat16());
+bool widens(const ConvShape& shape, Precision precision) {
+  return shape.storage == Storage::kBfloat16 &&
+         !(precision == Precision::kBf16 && takes_bfloat16());
 }
 
 // Images that are widened at once: in a few megabytes, for weight gradients in more, as those of
@@ -199,9 +200,9 @@ void for_images(const ConvShape& shape, Pass pass, const Run& run) {
 }
 
 // `prepared` as for make_plan().
-std::int64_t plan_workspace(const ConvShape& shape, Pass pass, Math math, int prepared) {
+std::int64_t plan_workspace(const ConvShape& shape, Pass pass, Precision precision, int prepared) {
   std::int64_t bytes = 0;
-  for (const auto& plan : conv_plans(shape, pass, math, prepared)) {
+  for (const auto& plan : conv_plans(shape, pass, precision, prepared)) {
     bytes = std::max(bytes, (plan->reordered ? Scratch::padded(plan->w.get_size()) : 0) +
                                 Scratch::padded(plan->scratchpad.get_size()));
   }
@@ -209,8 +210,8 @@ std::int64_t plan_workspace(const ConvShape& shape, Pass pass, Math math, int pr
 }
 
 // The batch that filters are prepared for.
-int prepared_images(const ConvShape& shape, Math math) {
-  if (!widens(shape, math)) return shape.n;
+int prepared_images(const ConvShape& shape, Precision precision) {
+  if (!widens(shape, precision)) return shape.n;
   return static_cast<int>(images_at_once(shape, Pass::kFprop));
 }
 
@@ -228,51 +229,53 @@ void execute_fprop(const ConvPlan& plan, const void* x, const void* filters, con
 }
 
 // A plan of prepared filters.
-std::shared_ptr<const ConvPlan> prepared_plan(const ConvShape& shape, Math math) {
-  const int images = prepared_images(shape, math);
-  if (!widens(shape, math)) return conv_plan(shape, Pass::kFprop, math, true, true, images);
+std::shared_ptr<const ConvPlan> prepared_plan(const ConvShape& shape, Precision precision) {
+  const int images = prepared_images(shape, precision);
+  if (!widens(shape, precision))
+    return conv_plan(shape, Pass::kFprop, precision, true, true, images);
   const ConvShape part = some_images(shape, images);
-  return conv_plan(part, Pass::kFprop, in_float32(math), true, true, images);
+  return conv_plan(part, Pass::kFprop, in_float32(precision), true, true, images);
 }
 
 // `prepared` as for make_plan().
 template <class T>
-void fprop(const ConvShape& shape, Math math, const T* x, const void* filters, int prepared,
-           const float* b, bool relu, T* y, Workspace workspace) {
+void fprop(const ConvShape& shape, Precision precision, const T* x, const void* filters,
+           int prepared, const float* b, bool relu, T* y, Workspace workspace) {
   if constexpr (std::is_same_v<T, Bfloat16>) {
-    if (widens(shape, math)) {
+    if (widens(shape, precision)) {
       for_images(shape, Pass::kFprop,
                  [&](const ConvShape& part, std::int64_t at_x, std::int64_t at_y) {
                    Scratch scratch("conv_fprop", workspace);
                    const float* wide_x = widened(x + at_x, count(x_dims(part)), scratch);
                    float* wide_y = scratch.take_array<float>(count(y_dims(part)));
-                   fprop(part, in_float32(math), wide_x, filters, prepared, b, relu, wide_y,
+                   fprop(part, in_float32(precision), wide_x, filters, prepared, b, relu, wide_y,
                          scratch.rest());
                    to_bfloat16(count(y_dims(part)), wide_y, y + at_y, nullptr);
                  });
       return;
     }
   }
-  const auto plan = conv_plan(shape, Pass::kFprop, math, b != nullptr, relu, prepared);
+  const auto plan = conv_plan(shape, Pass::kFprop, precision, b != nullptr, relu, prepared);
   execute_fprop(*plan, x, filters, b, y, workspace);
 }
 
 }  // namespace
 
 // Where tests pretend that there is one of bfloat16 arrays, that of float32 stands for it.
-bool direct_is_reduced(const ConvShape& s, Pass pass, Math math) {
-  if (!may_reduce(math, s.storage)) return false;
-  const auto plans = conv_plans(takes_bfloat16() ? s : in_float32(s), pass, math);
+bool direct_is_reduced(const ConvShape& s, Pass pass, Precision precision) {
+  if (!may_reduce(precision, s.storage)) return false;
+  const auto plans = conv_plans(takes_bfloat16() ? s : in_float32(s), pass, precision);
   return std::all_of(plans.begin(), plans.end(),
                      [&](const auto& plan) { return is_reduced(plan->implementation, s.storage); });
 }
 
-std::int64_t direct_workspace(const ConvShape& shape, Pass pass, Math math, bool prepared) {
-  const int images = prepared ? prepared_images(shape, math) : 0;
-  if (!widens(shape, math)) return plan_workspace(shape, pass, math, images);
+std::int64_t direct_workspace(const ConvShape& shape, Pass pass, Precision precision,
+                              bool prepared) {
+  const int images = prepared ? prepared_images(shape, precision) : 0;
+  if (!widens(shape, precision)) return plan_workspace(shape, pass, precision, images);
   std::int64_t most = 0;
   for_images(shape, pass, [&](const ConvShape& part, std::int64_t, std::int64_t) {
-    most = std::max(most, plan_workspace(part, pass, in_float32(math), images) +
+    most = std::max(most, plan_workspace(part, pass, in_float32(precision), images) +
                               Scratch::array_bytes<float>(count(x_dims(part))) +
                               Scratch::array_bytes<float>(count(y_dims(part))));
   });
@@ -281,42 +284,43 @@ std::int64_t direct_workspace(const ConvShape& shape, Pass pass, Math math, bool
          Scratch::array_bytes<float>(shape.k);
 }
 
-std::int64_t direct_prepared_bytes(const ConvShape& shape, Math math) {
-  const auto plan = prepared_plan(shape, math);
+std::int64_t direct_prepared_bytes(const ConvShape& shape, Precision precision) {
+  const auto plan = prepared_plan(shape, precision);
   return plan->given == plan->krsc ? 0 : static_cast<std::int64_t>(plan->given.get_size());
 }
 
-void direct_prepare(const ConvShape& shape, Math math, const float* w, Workspace prepared) {
-  const auto plan = prepared_plan(shape, math);
+void direct_prepare(const ConvShape& shape, Precision precision, const float* w,
+                    Workspace prepared) {
+  const auto plan = prepared_plan(shape, precision);
   memory krsc = memory_at(plan->krsc, w), given = memory_at(plan->given, prepared.data);
   plan->prepare.execute(cpu_stream(), krsc, given);
   cpu_stream().wait();
 }
 
 template <class T>
-void direct_fprop(const ConvShape& shape, Math math, const T* x, const void* filters, bool prepared,
-                  const float* b, bool relu, T* y, Workspace workspace) {
-  const int images = prepared ? prepared_images(shape, math) : 0;
-  fprop(shape, math, x, filters, images, b, relu, y, workspace);
+void direct_fprop(const ConvShape& shape, Precision precision, const T* x, const void* filters,
+                  bool prepared, const float* b, bool relu, T* y, Workspace workspace) {
+  const int images = prepared ? prepared_images(shape, precision) : 0;
+  fprop(shape, precision, x, filters, images, b, relu, y, workspace);
 }
 
 template <class T>
-void direct_dgrad(const ConvShape& shape, Math math, const T* dy, const float* w, T* dx,
+void direct_dgrad(const ConvShape& shape, Precision precision, const T* dy, const float* w, T* dx,
                   Workspace workspace) {
   if constexpr (std::is_same_v<T, Bfloat16>) {
-    if (widens(shape, math)) {
+    if (widens(shape, precision)) {
       for_images(shape, Pass::kDgrad,
                  [&](const ConvShape& part, std::int64_t at_x, std::int64_t at_y) {
                    Scratch scratch("conv_dgrad", workspace);
                    const float* wide_dy = widened(dy + at_y, count(y_dims(part)), scratch);
                    float* wide_dx = scratch.take_array<float>(count(x_dims(part)));
-                   direct_dgrad(part, in_float32(math), wide_dy, w, wide_dx, scratch.rest());
+                   direct_dgrad(part, in_float32(precision), wide_dy, w, wide_dx, scratch.rest());
                    to_bfloat16(count(x_dims(part)), wide_dx, dx + at_x, nullptr);
                  });
       return;
     }
   }
-  const auto plan = conv_plan(shape, Pass::kDgrad, math, false, false);
+  const auto plan = conv_plan(shape, Pass::kDgrad, precision, false, false);
   Scratch scratch("conv_dgrad", workspace);
   plan->conv.execute(cpu_stream(),
                      {{DNNL_ARG_DIFF_DST, memory_at(plan->y, dy)},
@@ -328,10 +332,10 @@ void direct_dgrad(const ConvShape& shape, Math math, const T* dy, const float* w
 }
 
 template <class T>
-void direct_wgrad(const ConvShape& shape, Math math, const T* x, const T* dy, float* dw, float* db,
-                  Workspace workspace) {
+void direct_wgrad(const ConvShape& shape, Precision precision, const T* x, const T* dy, float* dw,
+                  float* db, Workspace workspace) {
   if constexpr (std::is_same_v<T, Bfloat16>) {
-    if (widens(shape, math)) {
+    if (widens(shape, precision)) {
       for_images(
           shape, Pass::kWgrad, [&](const ConvShape& part, std::int64_t at_x, std::int64_t at_y) {
             Scratch scratch("conv_wgrad", workspace);
@@ -340,7 +344,8 @@ void direct_wgrad(const ConvShape& shape, Math math, const T* x, const T* dy, fl
             const bool first = at_x == 0;
             float* part_dw = first ? dw : scratch.take_array<float>(count(w_dims(shape)));
             float* part_db = first || db == nullptr ? db : scratch.take_array<float>(shape.k);
-            direct_wgrad(part, in_float32(math), wide_x, wide_dy, part_dw, part_db, scratch.rest());
+            direct_wgrad(part, in_float32(precision), wide_x, wide_dy, part_dw, part_db,
+                         scratch.rest());
             if (first) return;
             accumulate(count(w_dims(shape)), part_dw, dw, nullptr);
             if (db != nullptr) accumulate(shape.k, part_db, db, nullptr);
@@ -348,7 +353,7 @@ void direct_wgrad(const ConvShape& shape, Math math, const T* x, const T* dy, fl
       return;
     }
   }
-  const auto plan = conv_plan(shape, Pass::kWgrad, math, db != nullptr, false);
+  const auto plan = conv_plan(shape, Pass::kWgrad, precision, db != nullptr, false);
   Scratch scratch("conv_wgrad", workspace);
   const memory krsc = memory_at(plan->krsc, dw);
   memory blocked = plan->reordered ? memory_at(plan->w, scratch.take(plan->w.get_size())) : krsc;

@@ -32,10 +32,10 @@ inline dnnl::stream& cpu_stream() {
   return stream;
 }
 
-// What `math` allows oneDNN; reduced.h says where it makes use of that.
-inline dnnl::fpmath_mode fpmath_mode(Math math) {
-  if (math == Math::kTf32) return dnnl::fpmath_mode::tf32;
-  if (math == Math::kBf16) return dnnl::fpmath_mode::bf16;
+// What `precision` allows oneDNN; reduced.h says where it makes use of that.
+inline dnnl::fpmath_mode fpmath_mode(Precision precision) {
+  if (precision == Precision::kTf32) return dnnl::fpmath_mode::tf32;
+  if (precision == Precision::kBf16) return dnnl::fpmath_mode::bf16;
   return dnnl::fpmath_mode::strict;
 }
 
@@ -49,9 +49,9 @@ inline dnnl::post_ops relu_that_keeps_nan() {
   return ops;
 }
 
-inline dnnl::primitive_attr user_scratchpad(Math math, bool relu = false) {
+inline dnnl::primitive_attr user_scratchpad(Precision precision, bool relu = false) {
   dnnl::primitive_attr attr;
-  attr.set_fpmath_mode(fpmath_mode(math));
+  attr.set_fpmath_mode(fpmath_mode(precision));
   attr.set_scratchpad_mode(dnnl::scratchpad_mode::user);
   if (relu) {
     attr.set_post_ops(relu_that_keeps_nan());

@@ -26,11 +26,12 @@ std::string& pretended() {
 
 void pretend_implementation(const std::string& name) { pretended() = name; }
 
-bool may_reduce(Math math, Storage storage) {
+bool may_reduce(Precision precision, Storage storage) {
   if (storage == Storage::kBfloat16) {
-    return math == Math::kBf16 && (takes_bfloat16() || !pretended().empty());
+    return precision == Precision::kBf16 && (takes_bfloat16() || !pretended().empty());
   }
-  return (math == Math::kTf32 || math == Math::kBf16) && (has_amx() || !pretended().empty());
+  return (precision == Precision::kTf32 || precision == Precision::kBf16) &&
+         (has_amx() || !pretended().empty());
 }
 
 bool takes_bfloat16() { return has_amx() || has_avx512_bf16(); }
@@ -59,9 +60,9 @@ bool reduction_pays(std::int64_t m, std::int64_t n, std::int64_t k, Storage stor
   return products / kProductLead + kRoundingCost * operands < products;
 }
 
-std::string kernel_name(const std::string& algorithm, Math math) {
-  if (math == Math::kTf32) return algorithm + ", tf32";
-  return math == Math::kBf16 ? algorithm + ", bf16" : algorithm;
+std::string kernel_name(const std::string& algorithm, Precision precision) {
+  if (precision == Precision::kTf32) return algorithm + ", tf32";
+  return precision == Precision::kBf16 ? algorithm + ", bf16" : algorithm;
 }
 
 }  // namespace convnet

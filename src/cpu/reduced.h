@@ -1,6 +1,6 @@
 // Products in lower precision: where oneDNN has them for float32 arrays, and where they pay.
 //
-// Of float32 arrays, `math` only allows oneDNN to round operands (its fpmath mode). Whether it does depends on the
+// Of float32 arrays, `precision` only allows oneDNN to round operands (its fpmath mode). Whether it does depends on the
 // operation and on the shape, and is told by the name of the implementation that it chose: in
 // oneDNN 3 those of AMX round ("brgconv:avx512_core_amx", "brg:avx512_core_amx"), every one of
 // them, and no other does. So each pass asks for its own shape. A pass that has no such product, or
@@ -23,7 +23,7 @@ constexpr double kConvLead = 1.25;
 
 // Whether oneDNN may have products of lower precision of arrays of this type here at all: of float32
 // with AMX, of bfloat16 with AMX or AVX512-BF16.
-bool may_reduce(Math math, Storage storage = Storage::kFloat32);
+bool may_reduce(Precision precision, Storage storage = Storage::kFloat32);
 
 // Whether oneDNN takes bfloat16 arrays here. Where only the tests pretend that it does, they are
 // computed in float32.
@@ -41,6 +41,6 @@ bool reduction_pays(std::int64_t m, std::int64_t n, std::int64_t k,
                     Storage storage = Storage::kFloat32);
 
 // "direct" and kFp32: "direct"; "direct" and kBf16: "direct, bf16".
-std::string kernel_name(const std::string& algorithm, Math math);
+std::string kernel_name(const std::string& algorithm, Precision precision);
 
 }  // namespace convnet

@@ -127,10 +127,11 @@ std::optional<double> space_to_depth_amx_cost(const ConvShape& s, Pass pass) {
   return amx_cost(unstrided(s), pass);
 }
 
-std::int64_t space_to_depth_workspace(const ConvShape& s, Pass pass, Math math) {
+std::int64_t space_to_depth_workspace(const ConvShape& s, Pass pass, Precision precision) {
   const ConvShape inner = unstrided(s);
   return image_bytes(s) + filter_bytes(s) +
-         (math == Math::kBf16 ? amx_workspace(inner, pass) : winograd_workspace(inner, pass));
+         (precision == Precision::kBf16 ? amx_workspace(inner, pass)
+                                        : winograd_workspace(inner, pass));
 }
 
 FpropBytes space_to_depth_fprop_bytes(const ConvShape& s) {
@@ -173,15 +174,15 @@ void space_to_depth_dgrad(const ConvShape& s, const T* dy, const float* w, const
 }
 
 template <class T>
-void space_to_depth_wgrad(const ConvShape& s, Math math, const T* x, const T* dy, float* dw,
-                          float* db, Workspace workspace) {
+void space_to_depth_wgrad(const ConvShape& s, Precision precision, const T* x, const T* dy,
+                          float* dw, float* db, Workspace workspace) {
   Scratch scratch("conv_wgrad", workspace);
   const Blocks images = image_blocks(s), filters = filter_blocks(s);
   T* x_blocks = take<T>(scratch, images);
   float* dw_blocks = take<float>(scratch, filters);
   to_blocks(images, x, x_blocks);
   const ConvShape inner = unstrided(s);
-  if (math != Math::kBf16) {
+  if (precision != Precision::kBf16) {
     winograd_wgrad<T>(inner, x_blocks, dy, dw_blocks, db, scratch.rest());
   } else if constexpr (std::is_same_v<T, Bfloat16>) {
     amx_wgrad(inner, x_blocks, dy, dw_blocks, db, scratch.rest());

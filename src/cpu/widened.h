@@ -19,6 +19,8 @@ Shape in_float32(Shape shape) {
 }
 
 // In what it multiplies: numbers that were rounded to bfloat16 are not rounded again.
-inline Math in_float32(Math math) { return math == Math::kBf16 ? Math::kFp32 : math; }
+inline Precision in_float32(Precision precision) {
+  return precision == Precision::kBf16 ? Precision::kFp32 : precision;
+}
 
 }  // namespace convnet

@@ -65,7 +65,7 @@ std::shared_ptr<const Plan> make_plan(const ConvShape& s, Pass pass) {
   plan->tiles_h = static_cast<int>(ceil_div(z.out_h, plan->variant.m));
   plan->tiles_w = static_cast<int>(ceil_div(z.out_w, plan->variant.m));
   plan->tiles = z.tiles(s.n, plan->variant.m);
-  dnnl::primitive_attr attr = user_scratchpad(Math::kFp32);
+  dnnl::primitive_attr attr = user_scratchpad(Precision::kFp32);
   if (pass == Pass::kWgrad) {
     const memory::dim batch = plan->numbers * z.groups;
     plan->block = static_cast<int>(std::min<std::int64_t>(plan->tiles, kWgradBlock));

@@ -46,14 +46,14 @@ FLAGS = ("-std=c++17", "-O3", "-lineinfo", f"-I{KERNELS.parent}")  # those of cu
 READS_VECTORS = re.compile(r"_kernelINS_8SimtLoopI.*?Lb1EEE")
 
 # With that of tensor cores (gemm/mma.cuh): pass, tile (rows, columns, those of a warp, blocks),
-# math, 16-byte copies.
+# precision, 16-byte copies.
 MMA = re.compile(
     r"\d(?:conv|dense)_(fprop|dgrad|wgrad|wgrad_sgd)_kernelINS_7MmaLoopI"
-    r"NS_7MmaTileILi(\d+)ELi(\d+)ELi(\d+)ELi(\d+)ELi(\d+)EEELNS_4MathE(\d)ELb(\d)E"
+    r"NS_7MmaTileILi(\d+)ELi(\d+)ELi(\d+)ELi(\d+)ELi(\d+)EEELNS_9PrecisionE(\d)ELb(\d)E"
 )
-# By the number of a math in ops.h: its name, instruction, and how many of those a 16 x 8 piece of C
-# needs in a step of 16.
-MATHS = {
+# By the number of a precision in ops.h: its name, instruction, and how many of those a 16 x 8 piece
+# of C needs in a step of 16.
+PRECISIONS = {
     0: ("fp32", "HMMA.1688.F32.TF32", 6),
     2: ("tf32", "HMMA.1688.F32.TF32", 2),
     3: ("bf16", "HMMA.16816.F32.BF16", 1),
@@ -65,11 +65,11 @@ SHARED = {"80": 164, "86": 100, "89": 100, "90": 228, "100": 228, "120": 100}
 THREADS = {"80": 2048, "86": 1536, "89": 1536, "90": 2048, "100": 2048, "120": 1536}
 STAGE_BYTES = 4 * 16 * 4  # of a row of a tile in gemm/mma.cuh: stages, k of a step, bytes
 
-# The Hopper kernels: tile (pixels, filters) and math; of wgrad, math. A wgmma is 64 pixels, by two
-# warpgroups, and two steps are written out, with operands of their own; in wgrad it is 64 rows of
-# dw, four of them by each warpgroup.
-WGMMA = re.compile(r"\dwgmma_conv_kernelI.*?WgmmaTileILi(\d+)ELi(\d+)ELNS_4MathE(\d)E")
-WGMMA_WGRAD = re.compile(r"\dwgmma_wgrad_kernelILNS_4MathE(\d)E")
+# The Hopper kernels: tile (pixels, filters) and precision; of wgrad, precision. A wgmma is 64
+# pixels, by two warpgroups, and two steps are written out, with operands of their own; in wgrad it
+# is 64 rows of dw, four of them by each warpgroup.
+WGMMA = re.compile(r"\dwgmma_conv_kernelI.*?WgmmaTileILi(\d+)ELi(\d+)ELNS_9PrecisionE(\d)E")
+WGMMA_WGRAD = re.compile(r"\dwgmma_wgrad_kernelILNS_9PrecisionE(\d)E")
 WGMMA_NEEDS = {
     "UTMALDG.4D": "slabs by TMA",
     "UBLKCP": "filters by bulk copies",
@@ -111,15 +111,23 @@ class Kernel:
         elif int(self.arch) >= 80 and (match := MMA.search(self.name)):
             yield from self._mma_problems(match[1], *map(int, match.groups()[1:]))
         elif self.arch == "90" and (match := WGMMA.search(self.name)):
-            m, n, math = map(int, match.groups())
-            yield from self._wgmma_problems(2 * (m // 128), n, math, ("LDS.64", "STS.128"))
+            m, n, precision = map(int, match.groups())
+            yield from self._wgmma_problems(2 * (m // 128), n, precision, ("LDS.64", "STS.128"))
         elif self.arch == "90" and (match := WGMMA_WGRAD.search(self.name)):
             yield from self._wgmma_problems(4, 64, int(match[1]), ("UBLKCP", "LDSM.16.M88.4"))
 
     def _mma_problems(
-        self, step: str, m: int, n: int, warp_m: int, warp_n: int, blocks: int, math: int, wide: int
+        self,
+        step: str,
+        m: int,
+        n: int,
+        warp_m: int,
+        warp_n: int,
+        blocks: int,
+        precision: int,
+        wide: int,
     ) -> Iterator[str]:
-        _, instruction, each = MATHS[math]
+        _, instruction, each = PRECISIONS[precision]
         products = self.count(instruction)
         expected = warp_m // 16 * (warp_n // 8) * each
         if products < expected:
@@ -134,9 +142,9 @@ class Kernel:
         if taken * blocks > REGISTERS:
             yield f"takes {taken} registers a block; {blocks} blocks were to share {REGISTERS}"
 
-    def _wgmma_problems(self, each: int, n: int, math: int, without: tuple) -> Iterator[str]:
-        instruction = f"HGMMA.64x{n}{WGMMA_SHAPES[math]}"
-        expected = each * MATHS[math][2]
+    def _wgmma_problems(self, each: int, n: int, precision: int, without: tuple) -> Iterator[str]:
+        instruction = f"HGMMA.64x{n}{WGMMA_SHAPES[precision]}"
+        expected = each * PRECISIONS[precision][2]
         products = self.count(instruction)
         if products != expected:
             yield f"has {products} {instruction}, expected {expected}"
@@ -153,7 +161,7 @@ class Kernel:
             return None
         m, n, warp_m, warp_n = map(int, match.groups()[1:5])
         threads = 32 * (m // warp_m) * (n // warp_n)
-        return Tile(MATHS[int(match[7])][0], max(m, n), min(m, n), threads, match[1])
+        return Tile(PRECISIONS[int(match[7])][0], max(m, n), min(m, n), threads, match[1])
 
     def blocks(self) -> int:
         """How many blocks of a tensor-core kernel a multiprocessor holds."""
@@ -167,9 +175,9 @@ class Kernel:
 
 @dataclass(frozen=True)
 class Tile:
-    """Of a tensor-core kernel: math, long and wide side, threads; and the pass."""
+    """Of a tensor-core kernel: precision, long and wide side, threads; and the pass."""
 
-    math: str
+    precision: str
     length: int
     width: int
     threads: int
@@ -285,12 +293,12 @@ def readable(name: str) -> str:
     if not rest.startswith("I"):
         return last
     if match := MMA.search(name):
-        tile, math = "x".join(match.groups()[1:3]), MATHS[int(match[7])][0]
-        return f"{last}<{tile} {math} {'128-bit' if match[8] == '1' else 'single'}>"
+        tile, precision = "x".join(match.groups()[1:3]), PRECISIONS[int(match[7])][0]
+        return f"{last}<{tile} {precision} {'128-bit' if match[8] == '1' else 'single'}>"
     if match := WGMMA.search(name):
-        return f"{last}<{match[1]}x{match[2]} {MATHS[int(match[3])][0]}>"
+        return f"{last}<{match[1]}x{match[2]} {PRECISIONS[int(match[3])][0]}>"
     if match := WGMMA_WGRAD.search(name):
-        return f"{last}<{MATHS[int(match[1])][0]}>"
+        return f"{last}<{PRECISIONS[int(match[1])][0]}>"
     arguments = re.findall(r"(?:L[bijl]|E)(\d+)E", rest.split("EEv")[0] + "E")
     return f"{last}<{' '.join(arguments)}>"
 
@@ -318,17 +326,17 @@ def print_tiles(kernels: list[Kernel], archs: list[str]) -> None:
     for kernel in kernels:
         tile = kernel.mma_tile()
         if tile is not None and kernel.arch in SHARED:
-            key = (tile.math, -tile.length, -tile.width, tile.threads)
+            key = (tile.precision, -tile.length, -tile.width, tile.threads)
             rows.setdefault(key, {}).setdefault(kernel.arch, []).append(kernel)
     archs = [arch for arch in archs if arch in SHARED]
-    head = ["math", "tile", "threads", "shared KiB"]
+    head = ["precision", "tile", "threads", "shared KiB"]
     head += [f"sm_{arch}: registers, blocks" for arch in archs]
     print(f"| {' | '.join(head)} |\n|{'---|' * len(head)}")
-    order = [name for name, _, _ in MATHS.values()]
+    order = [name for name, _, _ in PRECISIONS.values()]
     for key, found in sorted(rows.items(), key=lambda item: (order.index(item[0][0]), item[0][1:])):
-        math, length, width, threads = key[0], -key[1], -key[2], key[3]
+        precision, length, width, threads = key[0], -key[1], -key[2], key[3]
         shared = (length + width) * STAGE_BYTES / 1024
-        cells = [f"`{math}`", f"{length} x {width}", str(threads), f"{shared:g}"]
+        cells = [f"`{precision}`", f"{length} x {width}", str(threads), f"{shared:g}"]
         for arch in archs:
             by_pass = {kernel.mma_tile().step: kernel for kernel in found[arch]}  # type: ignore[union-attr]
             passes = [by_pass.get(step) for step in ("fprop", "dgrad", "wgrad")]

@@ -73,7 +73,7 @@ def test_finds_what_is_wrong(changed, problem):
 
 MMA = (
     "_ZN7convnet40_GLOBAL__N__d0ed131c_8_fprop_cu_458bf3cc17conv_fprop_kernelINS_7MmaLoopI"
-    "NS_7MmaTileILi128ELi64ELi64ELi32ELi2EEELNS_4MathE0ELb1EEEEEvNS0_15FpropParametersEPKfS9_Pf"
+    "NS_7MmaTileILi128ELi64ELi64ELi32ELi2EEELNS_9PrecisionE0ELb1EEEEEvNS0_15FpropParametersEPKfS9_Pf"
 )
 MMA_SASS = (
     "  HMMA.1688.F32.TF32 R4, R8, R2, R4 ;\n" * 96
@@ -98,7 +98,7 @@ def test_tensor_core_kernels():
     assert "fragments by LDSM" in mma_problems(sass=MMA_SASS.replace("LDSM", "LDS"))
     assert "fragments by LDS.128" in mma_problems(MMA.replace("conv_fprop", "conv_wgrad"))
     assert "has 0 HMMA.16816.F32.BF16, expected 16" in mma_problems(
-        MMA.replace("MathE0E", "MathE3E")
+        MMA.replace("PrecisionE0E", "PrecisionE3E")
     )
     assert mma_problems(registers=255) == ""  # two blocks of 128 threads
     three = MMA.replace("Li2EEE", "Li3EEE")
@@ -108,7 +108,7 @@ def test_tensor_core_kernels():
 
 WGMMA = (
     "_ZN7convnet46_GLOBAL__N__882d415b_13_wgmma_conv_cu_3a85cf8017wgmma_conv_kernelINS0_9WgmmaTileI"
-    "Li256ELi96ELNS_4MathE2EEEEEvNS0_15WgmmaParametersE14CUtensorMap_stPKhPf"
+    "Li256ELi96ELNS_9PrecisionE2EEEEEvNS0_15WgmmaParametersE14CUtensorMap_stPKhPf"
 )
 WGMMA_SASS = (
     "  HGMMA.64x96x8.F32.TF32 R24, R152, gdesc[UR24], R24 ;\n" * 8
@@ -126,7 +126,7 @@ def test_hopper_kernels():
         assert f"({needed}" in mma_problems(WGMMA, WGMMA_SASS.replace(needed, "NOP"))
     wgrad = (
         "_ZN7convnet47_GLOBAL__N__f3e524da_14_wgmma_wgrad_cu_ed4ed67018wgmma_wgrad_kernel"
-        "ILNS_4MathE3EEEvNS0_15WgradParametersE14CUtensorMap_stPKfPfS7_"
+        "ILNS_9PrecisionE3EEEvNS0_15WgradParametersE14CUtensorMap_stPKfPfS7_"
     )
     sass = "  HGMMA.64x64x16.F32.BF16 R24, R152, gdesc[UR24], R24 ;\n" * 4
     sass += (
@@ -135,7 +135,7 @@ def test_hopper_kernels():
     assert mma_problems(wgrad, sass) == ""
     assert check_build.readable(wgrad) == "wgmma_wgrad_kernel<bf16>"
     assert "has 0 HGMMA.64x64x8.F32.TF32, expected 8" in mma_problems(
-        wgrad.replace("MathE3E", "MathE2E"), sass
+        wgrad.replace("PrecisionE3E", "PrecisionE2E"), sass
     )
     for needed in ("UTMALDG", "LDS.64", "STS.128", "USETMAXREG"):
         assert f"({needed}" in mma_problems(wgrad, sass.replace(needed, "NOP"))

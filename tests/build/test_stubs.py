@@ -27,4 +27,5 @@ def test_the_stubs_are_fresh() -> None:
 
 def test_the_stubs_have_every_function(backend: Any) -> None:
     names = {getattr(node, "name", "") for node in ast.parse(STUBS.read_text("utf-8")).body}
-    assert {name for name in dir(backend.module) if not name.startswith("_")} == names - {""}
+    found = {name for name in dir(backend.module) if not name.startswith("_")}
+    assert found - {"counters", "counters_start"} == names - {""}  # the virtual GPU's own

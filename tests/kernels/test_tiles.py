@@ -189,11 +189,11 @@ PRODUCT = (100, 64, 64, 1)
     ("row", "problem"),
     [
         (("dgrad", "tf32", PRODUCT, "256x128", 1), "tile: expected one of 128x128, 128x96, 128x64"),
-        (("fprop", "fp32", PRODUCT, "256x128", 1), "this pass and math have, got 256x128"),
+        (("fprop", "fp32", PRODUCT, "256x128", 1), "this pass and precision have, got 256x128"),
         (("wgrad", "bf16", PRODUCT, "huge", 1), "tile: expected one of 256x128, 128x128"),
         (("fprop", "tf32", PRODUCT, "64x32", 5), "splits: expected 1 to 4, the steps of k = 64"),
         (("fprop", "tf32", PRODUCT, "64x32", 0), "splits: expected 1 to 4"),
-        (("fprop", "ffma", PRODUCT, "64x32", 1), 'math: expected "fp32", "tf32" or "bf16"'),
+        (("fprop", "ffma", PRODUCT, "64x32", 1), 'precision: expected "fp32", "tf32" or "bf16"'),
         (("bprop", "tf32", PRODUCT, "64x32", 1), "pass: expected"),
         (("fprop", "tf32", PRODUCT, "64x32", 1, "hmma"), "on_hopper: expected rule, wgmma or mma"),
     ],
@@ -284,11 +284,11 @@ int main() {
     std::printf("%d %u %d ", static_cast<int>(row.tile), row.splits,
                 static_cast<int>(row.on_hopper));
   };
-  std::printf("%d ", find_tuned(Pass::kFprop, Math::kTf32, {64, 32, 96, 2}, &row));
+  std::printf("%d ", find_tuned(Pass::kFprop, Precision::kTf32, {64, 32, 96, 2}, &row));
   print();
-  std::printf("%d ", find_tuned(Pass::kWgrad, Math::kFp32, {8, 9, 1000, 1}, &row));
+  std::printf("%d ", find_tuned(Pass::kWgrad, Precision::kFp32, {8, 9, 1000, 1}, &row));
   print();
-  std::printf("%d\\n", find_tuned(Pass::kWgrad, Math::kFp32, {8, 9, 1000, 2}, &row));
+  std::printf("%d\\n", find_tuned(Pass::kWgrad, Precision::kFp32, {8, 9, 1000, 2}, &row));
 }
 // What the rest of the file calls, which is not linked here.
 namespace convnet {

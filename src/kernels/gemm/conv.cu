@@ -23,19 +23,20 @@ void fprop_of(OpName op, const GemmPlan& plan, const float* x, const void* filte
 
 }  // namespace
 
-void conv_fprop_as(OpName op, const ConvShape& shape, Math math, const float* x, const float* w,
-                   const float* b, bool relu, float* y, Workspace workspace, Stream stream,
-                   const DropoutRule* rule) {
+void conv_fprop_as(OpName op, const ConvShape& shape, Precision precision, const float* x,
+                   const float* w, const float* b, bool relu, float* y, Workspace workspace,
+                   Stream stream, const DropoutRule* rule) {
   const bool aligned = aligned16(x) && aligned16(y);
-  const GemmPlan plan = gemm_plan(op, shape, Pass::kFprop, math, aligned);
+  const GemmPlan plan = gemm_plan(op, shape, Pass::kFprop, precision, aligned);
   const void* filters = prepare_filters(op, plan, w, &workspace, stream);
   fprop_of(op, plan, x, filters, {b, nullptr, relu}, rule, y, workspace, stream);
 }
 
-void conv_dgrad_as(OpName op, const ConvShape& shape, Math math, const float* dy, const float* w,
-                   const float* relu_mask, float* dx, Workspace workspace, Stream stream) {
+void conv_dgrad_as(OpName op, const ConvShape& shape, Precision precision, const float* dy,
+                   const float* w, const float* relu_mask, float* dx, Workspace workspace,
+                   Stream stream) {
   const bool aligned = aligned16(dy) && aligned16(dx) && aligned16(relu_mask);
-  const GemmPlan plan = gemm_plan(op, shape, Pass::kDgrad, math, aligned);
+  const GemmPlan plan = gemm_plan(op, shape, Pass::kDgrad, precision, aligned);
   const Epilogue epilogue{nullptr, relu_mask, false};
   if (plan.loop == MainLoop::kWgmma) {
     const void* filters = prepare_filters(op, plan, w, &workspace, stream);
@@ -45,9 +46,9 @@ void conv_dgrad_as(OpName op, const ConvShape& shape, Math math, const float* dy
   }
 }
 
-void conv_wgrad_as(OpName op, const ConvShape& shape, Math math, const float* x, const float* dy,
-                   float* dw, float* db, Workspace workspace, Stream stream) {
-  const GemmPlan plan = gemm_plan(op, shape, Pass::kWgrad, math, aligned16(x));
+void conv_wgrad_as(OpName op, const ConvShape& shape, Precision precision, const float* x,
+                   const float* dy, float* dw, float* db, Workspace workspace, Stream stream) {
+  const GemmPlan plan = gemm_plan(op, shape, Pass::kWgrad, precision, aligned16(x));
   if (plan.loop == MainLoop::kWgmma) {
     wgmma_wgrad(op, plan, x, dy, dw, db, workspace, stream);
   } else {
@@ -56,46 +57,47 @@ void conv_wgrad_as(OpName op, const ConvShape& shape, Math math, const float* x,
 }
 
 template <>
-void conv_fprop(const ConvShape& shape, Math math, const float* x, const float* w, const float* b,
-                bool relu, float* y, Workspace workspace, Stream stream) {
-  conv_fprop_as("conv_fprop", shape, math, x, w, b, relu, y, workspace, stream);
+void conv_fprop(const ConvShape& shape, Precision precision, const float* x, const float* w,
+                const float* b, bool relu, float* y, Workspace workspace, Stream stream) {
+  conv_fprop_as("conv_fprop", shape, precision, x, w, b, relu, y, workspace, stream);
 }
 
 template <>
-void conv_dgrad(const ConvShape& shape, Math math, const float* dy, const float* w,
+void conv_dgrad(const ConvShape& shape, Precision precision, const float* dy, const float* w,
                 const float* relu_mask, float* dx, Workspace workspace, Stream stream) {
-  conv_dgrad_as("conv_dgrad", shape, math, dy, w, relu_mask, dx, workspace, stream);
+  conv_dgrad_as("conv_dgrad", shape, precision, dy, w, relu_mask, dx, workspace, stream);
 }
 
 template <>
-void conv_wgrad(const ConvShape& shape, Math math, const float* x, const float* dy, float* dw,
-                float* db, Workspace workspace, Stream stream) {
-  conv_wgrad_as("conv_wgrad", shape, math, x, dy, dw, db, workspace, stream);
+void conv_wgrad(const ConvShape& shape, Precision precision, const float* x, const float* dy,
+                float* dw, float* db, Workspace workspace, Stream stream) {
+  conv_wgrad_as("conv_wgrad", shape, precision, x, dy, dw, db, workspace, stream);
 }
 
 // ---- prepared filters --------------------------------------------------------------------------
 
-std::int64_t conv_prepared_bytes(const ConvShape& shape, Math math) {
-  return gemm_plan("conv_prepared_bytes", shape, Pass::kFprop, math).prepared_bytes();
+std::int64_t conv_prepared_bytes(const ConvShape& shape, Precision precision) {
+  return gemm_plan("conv_prepared_bytes", shape, Pass::kFprop, precision).prepared_bytes();
 }
 
-std::int64_t conv_prepared_workspace(const ConvShape& shape, Math math) {
-  const GemmPlan plan = gemm_plan("conv_prepared_workspace", shape, Pass::kFprop, math);
+std::int64_t conv_prepared_workspace(const ConvShape& shape, Precision precision) {
+  const GemmPlan plan = gemm_plan("conv_prepared_workspace", shape, Pass::kFprop, precision);
   return plan.split_floats() == 0 ? 0 : plan.split_floats() * 4 + 16;
 }
 
-void conv_prepare(const ConvShape& shape, Math math, const float* w, Workspace prepared, Workspace,
-                  Stream stream) {
+void conv_prepare(const ConvShape& shape, Precision precision, const float* w, Workspace prepared,
+                  Workspace, Stream stream) {
   const OpName op = "conv_prepare";
   check_aligned(op, "prepared", prepared.data);
-  prepare_filters(op, gemm_plan(op, shape, Pass::kFprop, math), w, &prepared, stream);
+  prepare_filters(op, gemm_plan(op, shape, Pass::kFprop, precision), w, &prepared, stream);
 }
 
 template <>
-void conv_fprop_prepared(const ConvShape& shape, Math math, const float* x, Workspace prepared,
-                         const float* b, bool relu, float* y, Workspace workspace, Stream stream) {
+void conv_fprop_prepared(const ConvShape& shape, Precision precision, const float* x,
+                         Workspace prepared, const float* b, bool relu, float* y,
+                         Workspace workspace, Stream stream) {
   const OpName op = "conv_fprop_prepared";
-  const GemmPlan plan = gemm_plan(op, shape, Pass::kFprop, math);
+  const GemmPlan plan = gemm_plan(op, shape, Pass::kFprop, precision);
   check_dims(op.name, "prepared", {prepared.bytes}, {plan.prepared_bytes()});
   check_aligned(op, "x", x);
   check_aligned(op, "prepared", prepared.data);

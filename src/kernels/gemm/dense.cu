@@ -26,39 +26,40 @@ ConvShape as_convolution(const DenseShape& dense) {
   return shape;
 }
 
-std::int64_t dense_workspace(const DenseShape& shape, Pass pass, Math math) {
-  return conv_workspace(as_convolution(shape), pass, math);
+std::int64_t dense_workspace(const DenseShape& shape, Pass pass, Precision precision) {
+  return conv_workspace(as_convolution(shape), pass, precision);
 }
 
-std::string dense_kernel(const DenseShape& shape, Pass pass, Math math) {
-  return conv_kernel(as_convolution(shape), pass, math);
-}
-
-template <>
-void dense_fprop(const DenseShape& shape, Math math, const float* x, const float* w, const float* b,
-                 bool relu, float* y, Workspace workspace, Stream stream) {
-  conv_fprop_as("dense_fprop", as_convolution(shape), math, x, w, b, relu, y, workspace, stream);
+std::string dense_kernel(const DenseShape& shape, Pass pass, Precision precision) {
+  return conv_kernel(as_convolution(shape), pass, precision);
 }
 
 template <>
-void dense_fprop_dropout(const DenseShape& shape, Math math, const float* x, const float* w,
-                         const float* b, bool relu, const DropoutRule& rule, float* y,
-                         Workspace workspace, Stream stream) {
-  conv_fprop_as("dense_fprop_dropout", as_convolution(shape), math, x, w, b, relu, y, workspace,
-                stream, &rule);
-}
-
-template <>
-void dense_dgrad(const DenseShape& shape, Math math, const float* dy, const float* w,
-                 const float* relu_mask, float* dx, Workspace workspace, Stream stream) {
-  conv_dgrad_as("dense_dgrad", as_convolution(shape), math, dy, w, relu_mask, dx, workspace,
+void dense_fprop(const DenseShape& shape, Precision precision, const float* x, const float* w,
+                 const float* b, bool relu, float* y, Workspace workspace, Stream stream) {
+  conv_fprop_as("dense_fprop", as_convolution(shape), precision, x, w, b, relu, y, workspace,
                 stream);
 }
 
 template <>
-void dense_wgrad(const DenseShape& shape, Math math, const float* x, const float* dy, float* dw,
-                 float* db, Workspace workspace, Stream stream) {
-  conv_wgrad_as("dense_wgrad", as_convolution(shape), math, x, dy, dw, db, workspace, stream);
+void dense_fprop_dropout(const DenseShape& shape, Precision precision, const float* x,
+                         const float* w, const float* b, bool relu, const DropoutRule& rule,
+                         float* y, Workspace workspace, Stream stream) {
+  conv_fprop_as("dense_fprop_dropout", as_convolution(shape), precision, x, w, b, relu, y,
+                workspace, stream, &rule);
+}
+
+template <>
+void dense_dgrad(const DenseShape& shape, Precision precision, const float* dy, const float* w,
+                 const float* relu_mask, float* dx, Workspace workspace, Stream stream) {
+  conv_dgrad_as("dense_dgrad", as_convolution(shape), precision, dy, w, relu_mask, dx, workspace,
+                stream);
+}
+
+template <>
+void dense_wgrad(const DenseShape& shape, Precision precision, const float* x, const float* dy,
+                 float* dw, float* db, Workspace workspace, Stream stream) {
+  conv_wgrad_as("dense_wgrad", as_convolution(shape), precision, x, dy, dw, db, workspace, stream);
 }
 
 }  // namespace convnet

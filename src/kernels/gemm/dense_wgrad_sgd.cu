@@ -149,11 +149,11 @@ __global__ void __launch_bounds__(kBlockThreads)
 }  // namespace
 
 template <>
-void dense_wgrad_sgd(const DenseShape& shape, Math math, const float* x, const float* dy,
+void dense_wgrad_sgd(const DenseShape& shape, Precision precision, const float* x, const float* dy,
                      const SgdRule& rule, float* w, float* velocity, float* db, Workspace workspace,
                      Stream stream) {
   const OpName op = "dense_wgrad_sgd";
-  const GemmPlan plan = gemm_plan(op, as_convolution(shape), Pass::kWgrad, math);
+  const GemmPlan plan = gemm_plan(op, as_convolution(shape), Pass::kWgrad, precision);
   const SplitSums sums(op, plan, workspace);
   Parameters parameters{};
   parameters.n = shape.n;

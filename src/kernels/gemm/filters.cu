@@ -4,7 +4,7 @@
 //   w [K,R,S,C/G], of the convolution or, in dgrad, of the one whose gradient this is. The parts of
 //   fp32 are high and low, else there is one. Row j of a stage is column MmaAlongK::row(j) of the
 //   tile, such that a lane's sums lie in fours; of bfloat16, k is permuted as in
-//   WarpProduct<Math::kBf16>; and rows are swizzled.
+//   WarpProduct<Precision::kBf16>; and rows are swizzled.
 //   Mapping: a thread makes 16 bytes of a row. Those that make a row, of 2 or 4, are neighbours,
 //   and so are the filters, along which dgrad's w is contiguous: each sector is read and written
 //   whole.
@@ -61,13 +61,13 @@ __device__ inline void read_filter(const FilterParameters& s, const float* w, un
   }
 }
 
-template <Math kMath>
+template <Precision kPrecision>
 __global__ void __launch_bounds__(kBlockThreads)
     fill_filters_kernel(const FilterParameters parameters, const float* w, unsigned char* filled) {
   const FilterParameters& s = parameters;
   const unsigned i = global_thread();
   if (i >= s.count) return;
-  constexpr unsigned kBytes = kMath == Math::kBf16 ? 2 : 4, kCount = 16 / kBytes;
+  constexpr unsigned kBytes = kPrecision == Precision::kBf16 ? 2 : 4, kCount = 16 / kBytes;
   constexpr unsigned kRowBytes = kSlabK * kBytes, kPieces = kRowBytes / 16;
   const unsigned piece = i % kPieces;
   unsigned rest = i / kPieces;
@@ -81,18 +81,19 @@ __global__ void __launch_bounds__(kBlockThreads)
   const unsigned row = stage_row(column) * kRowBytes;
   const unsigned place = row + ((piece ^ (row >> 7 & (kPieces - 1))) << 4);
   const unsigned part = s.columns * kRowBytes;
-  unsigned char* to = filled + std::size_t{stage} * part * (kMath == Math::kFp32 ? 2 : 1) + place;
+  unsigned char* to =
+      filled + std::size_t{stage} * part * (kPrecision == Precision::kFp32 ? 2 : 1) + place;
   const auto store = [](unsigned char* at, unsigned x, unsigned y, unsigned z, unsigned w) {
     *reinterpret_cast<uint4*>(at) = make_uint4(x, y, z, w);
   };
-  if constexpr (kMath == Math::kBf16) {
+  if constexpr (kPrecision == Precision::kBf16) {
     store(to, pack_bf16(v[0], v[4]), pack_bf16(v[1], v[5]), pack_bf16(v[2], v[6]),
           pack_bf16(v[3], v[7]));
   } else {
     unsigned bits[4];
 #pragma unroll
     for (int l = 0; l < 4; ++l) bits[l] = __float_as_uint(v[l]);
-    if constexpr (kMath == Math::kTf32) {
+    if constexpr (kPrecision == Precision::kTf32) {
       store(to, rounded_to_tf32(bits[0]), rounded_to_tf32(bits[1]), rounded_to_tf32(bits[2]),
             rounded_to_tf32(bits[3]));
     } else {
@@ -121,7 +122,7 @@ void fill_filters(OpName op, const GemmPlan& plan, const float* w, float* filled
   parameters.taps = static_cast<unsigned>(s.r * s.s);
   parameters.group_c = static_cast<unsigned>(s.c / s.groups);
   parameters.group_k = static_cast<unsigned>(s.k / s.groups);
-  const int parts = plan.math == Math::kFp32 ? 2 : 1;
+  const int parts = plan.precision == Precision::kFp32 ? 2 : 1;
   parameters.count = static_cast<unsigned>(plan.wgmma.filter_bytes / 16) / parts;
   parameters.turned = plan.pass == Pass::kDgrad;
   parameters.vector = aligned16(w);
@@ -129,7 +130,7 @@ void fill_filters(OpName op, const GemmPlan& plan, const float* w, float* filled
   parameters.by_taps = FastDivmod(parameters.taps);
   parameters.by_chunks = FastDivmod(parameters.group_c / kSlabK);
   parameters.by_tiles = FastDivmod(plan.wgmma.tiles_n);
-  with_math(plan.math, [&](auto mode) {
+  with_precision(plan.precision, [&](auto mode) {
     launch(op, fill_filters_kernel<decltype(mode)::value>, blocks_for(parameters.count),
            dim3(kBlockThreads), 0, stream, parameters, w, reinterpret_cast<unsigned char*>(filled));
   });

@@ -29,13 +29,14 @@ void wgmma_wgrad(OpName op, const GemmPlan& plan, const float* x, const float* d
 
 // conv_fprop() of ops.h and its like, with the name that errors begin with: dense layers are
 // convolutions too (dense.cu). In conv.cu.
-void conv_fprop_as(OpName op, const ConvShape& shape, Math math, const float* x, const float* w,
-                   const float* b, bool relu, float* y, Workspace workspace, Stream stream,
-                   const DropoutRule* rule = nullptr);
-void conv_dgrad_as(OpName op, const ConvShape& shape, Math math, const float* dy, const float* w,
-                   const float* relu_mask, float* dx, Workspace workspace, Stream stream);
-void conv_wgrad_as(OpName op, const ConvShape& shape, Math math, const float* x, const float* dy,
-                   float* dw, float* db, Workspace workspace, Stream stream);
+void conv_fprop_as(OpName op, const ConvShape& shape, Precision precision, const float* x,
+                   const float* w, const float* b, bool relu, float* y, Workspace workspace,
+                   Stream stream, const DropoutRule* rule = nullptr);
+void conv_dgrad_as(OpName op, const ConvShape& shape, Precision precision, const float* dy,
+                   const float* w, const float* relu_mask, float* dx, Workspace workspace,
+                   Stream stream);
+void conv_wgrad_as(OpName op, const ConvShape& shape, Precision precision, const float* x,
+                   const float* dy, float* dw, float* db, Workspace workspace, Stream stream);
 
 // A dense layer as the convolution that it is. In dense.cu.
 ConvShape as_convolution(const DenseShape& dense);

@@ -183,7 +183,7 @@ struct MmaSumsMap {
   }
 };
 
-template <class T, Math kMath, bool kVector>
+template <class T, Precision kPrecision, bool kVector>
 struct MmaLoop {
   static constexpr int kM = T::kM, kN = T::kN, kThreads = T::kThreads, kStep = kMmaK;
   static constexpr int kBlocks = T::kBlocks, kSharedBytes = T::kSharedBytes;
@@ -195,7 +195,7 @@ struct MmaLoop {
   template <int kRows, bool kThroughL1 = false>
   using AlongRows = CopyAlongRows<kRows, kThreads, kVector, kThroughL1>;
 
-  using Product = WarpProduct<T, kMath>;
+  using Product = WarpProduct<T, kPrecision>;
 
   // product.sums = the warp's part of the block's tile over the steps [begin, end) along k. also(a)
   // is called with each step's part of A in shared memory: a(row, k).

@@ -1,4 +1,4 @@
-// The products of a warp in mma.cuh, by `kMath`:
+// The products of a warp in mma.cuh, by `kPrecision`:
 //   kTf32  operands rounded to 11 bits; mma m16n8k8.
 //   kBf16  operands rounded to 8 bits; mma m16n8k16.
 //   kFp32  each operand is high + low, two TF32 numbers that hold 23 of its 24 bits, and a product
@@ -49,11 +49,11 @@ __device__ inline unsigned rounded_to_tf32(unsigned x) {
 // A step is two halves of 8 k. first() may use both, second() the later one only: by then the
 // operands of the next step are on their way into the registers of the earlier one. After the last
 // step `sums` is the product.
-template <class T, Math kMath>
+template <class T, Precision kPrecision>
 struct WarpProduct;
 
 template <class T>
-struct WarpProduct<T, Math::kTf32> {
+struct WarpProduct<T, Precision::kTf32> {
   MmaSums<T> sums;
 
   __device__ void begin() { clear<T>(sums); }
@@ -80,7 +80,7 @@ struct WarpProduct<T, Math::kTf32> {
 // The 16 k of an mma are those of the step in another order, (0, 4, 1, 5 ... 8, 12 ...), in A and B
 // alike: so a lane packs what it has loaded.
 template <class T>
-struct WarpProduct<T, Math::kBf16> {
+struct WarpProduct<T, Precision::kBf16> {
   MmaSums<T> sums;
 
   __device__ void begin() { clear<T>(sums); }
@@ -131,7 +131,7 @@ __device__ inline unsigned low_part(unsigned x) {
 // Sums of 16 k begin with the small products, low high and high low, of both halves: of the six
 // roundings towards zero that a step has, only the last two are of a full-sized sum.
 template <class T>
-struct WarpProduct<T, Math::kFp32> {
+struct WarpProduct<T, Precision::kFp32> {
   MmaSums<T> sums;
 
   __device__ void begin() {

@@ -69,28 +69,29 @@ constexpr std::int64_t kFewestProducts = 32;
 constexpr std::int64_t kMultiprocessors = 132;
 
 // Whether wgmma keeps all multiprocessors busy: a tile for each, or slabs for two.
-bool wgmma_fills_device(const ConvShape& shape, Pass pass, Math math) {
+bool wgmma_fills_device(const ConvShape& shape, Pass pass, Precision precision) {
   if (pass != Pass::kWgrad) {
-    return wgmma_plan(shape, pass, math).tiles(shape.groups) >= kMultiprocessors;
+    return wgmma_plan(shape, pass, precision).tiles(shape.groups) >= kMultiprocessors;
   }
-  const WgmmaWgradPlan plan = wgmma_wgrad_plan(shape, math);
+  const WgmmaWgradPlan plan = wgmma_wgrad_plan(shape, precision);
   const std::int64_t slabs = std::int64_t{plan.splits} * plan.each;
   return plan.tiles_c * plan.tiles_k * shape.groups * slabs >= 2 * kMultiprocessors;
 }
 
-MainLoop choose_loop(OpName op, const ConvShape& shape, Pass pass, Math math, bool aligned) {
+MainLoop choose_loop(OpName op, const ConvShape& shape, Pass pass, Precision precision,
+                     bool aligned) {
   const Choice wgmma = choice_of("CONVNET_WGMMA");
-  if (wgmma != Choice::kOff && aligned && serves(MainLoop::kWgmma, shape, pass, math) &&
+  if (wgmma != Choice::kOff && aligned && serves(MainLoop::kWgmma, shape, pass, precision) &&
       device_has_wgmma(op)) {
     TunedTile tuned;
-    const bool measured = find_tuned(pass, math, product_of(shape, pass), &tuned) &&
+    const bool measured = find_tuned(pass, precision, product_of(shape, pass), &tuned) &&
                           tuned.on_hopper != OnHopper::kRule;
-    if (wgmma == Choice::kAlways ||
-        (measured ? tuned.on_hopper == OnHopper::kWgmma : wgmma_fills_device(shape, pass, math))) {
+    if (wgmma == Choice::kAlways || (measured ? tuned.on_hopper == OnHopper::kWgmma
+                                              : wgmma_fills_device(shape, pass, precision))) {
       return MainLoop::kWgmma;
     }
   }
-  const bool mma = serves(MainLoop::kMma, shape, pass, math) && device_has_mma(op);
+  const bool mma = serves(MainLoop::kMma, shape, pass, precision) && device_has_mma(op);
   return mma ? MainLoop::kMma : MainLoop::kSimt;
 }
 
@@ -115,7 +116,7 @@ TileKind choose_tile(const GemmPlan& plan) {
   if (width % 128 >= 1 && width % 128 <= 64) return TileKind::kMedium;  // 64, 192
   // Huge tiles move three quarters of what large ones do, and need two waves of blocks.
   const std::int64_t huge = ceil_div(length, 256) * ceil_div(width, 128) * product.products;
-  if (plan.loop == MainLoop::kMma && has_huge_tiles(plan.pass, plan.math) &&
+  if (plan.loop == MainLoop::kMma && has_huge_tiles(plan.pass, plan.precision) &&
       huge >= 2 * kMultiprocessors) {
     return TileKind::kHuge;
   }
@@ -159,23 +160,23 @@ unsigned choose_splits(const GemmPlan& plan) {
 
 // ---- plans -------------------------------------------------------------------------------------
 
-bool serves(MainLoop loop, const ConvShape& shape, Pass pass, Math math) {
-  if (loop == MainLoop::kWgmma) return wgmma_serves(shape, pass, math);
+bool serves(MainLoop loop, const ConvShape& shape, Pass pass, Precision precision) {
+  if (loop == MainLoop::kWgmma) return wgmma_serves(shape, pass, precision);
   if (loop == MainLoop::kSimt) return true;
-  return math != Math::kFfma && product_of(shape, pass).k >= kFewestProducts;
+  return precision != Precision::kFfma && product_of(shape, pass).k >= kFewestProducts;
 }
 
-GemmPlan plan_with(MainLoop loop, const ConvShape& shape, Pass pass, Math math) {
+GemmPlan plan_with(MainLoop loop, const ConvShape& shape, Pass pass, Precision precision) {
   GemmPlan plan{};
   plan.loop = loop;
   plan.pass = pass;
-  plan.math = math;
+  plan.precision = precision;
   plan.shape = shape;
   plan.outputs = outputs_of(shape, pass);
   plan.biases = pass == Pass::kWgrad ? shape.k : 0;
   if (loop == MainLoop::kWgmma) {
-    if (pass == Pass::kWgrad) plan.wgmma_wgrad = wgmma_wgrad_plan(shape, math);
-    if (pass != Pass::kWgrad) plan.wgmma = wgmma_plan(shape, pass, math);
+    if (pass == Pass::kWgrad) plan.wgmma_wgrad = wgmma_wgrad_plan(shape, precision);
+    if (pass != Pass::kWgrad) plan.wgmma = wgmma_plan(shape, pass, precision);
     return plan;
   }
   plan.columns = loop == MainLoop::kMma && pass != Pass::kDgrad && by_columns(shape);
@@ -183,7 +184,7 @@ GemmPlan plan_with(MainLoop loop, const ConvShape& shape, Pass pass, Math math) 
   plan.row_floats = static_cast<unsigned>(shape.s * (shape.c / shape.groups));
   plan.product = product_of(plan.shape, pass);
   TunedTile tuned;
-  if (loop == MainLoop::kMma && find_tuned(pass, math, plan.product, &tuned)) {
+  if (loop == MainLoop::kMma && find_tuned(pass, precision, plan.product, &tuned)) {
     plan.tile = tuned.tile;
     plan.splits = tuned.splits;
   } else {
@@ -193,8 +194,9 @@ GemmPlan plan_with(MainLoop loop, const ConvShape& shape, Pass pass, Math math) 
   return plan;
 }
 
-GemmPlan gemm_plan(OpName op, const ConvShape& shape, Pass pass, Math math, bool aligned) {
-  return plan_with(choose_loop(op, shape, pass, math, aligned), shape, pass, math);
+GemmPlan gemm_plan(OpName op, const ConvShape& shape, Pass pass, Precision precision,
+                   bool aligned) {
+  return plan_with(choose_loop(op, shape, pass, precision, aligned), shape, pass, precision);
 }
 
 std::int64_t GemmPlan::workspace_floats() const {
@@ -238,27 +240,28 @@ ConvShape as_columns(const ConvShape& shape) {
 
 // Enough for every loop that serves: which of them runs is decided by the device and the arrays. 16
 // bytes more than the floats need, as the array may begin anywhere.
-std::int64_t conv_workspace(const ConvShape& shape, Pass pass, Math math) {
+std::int64_t conv_workspace(const ConvShape& shape, Pass pass, Precision precision) {
   std::int64_t floats = 0;
   for (const MainLoop loop : {MainLoop::kSimt, MainLoop::kMma, MainLoop::kWgmma}) {
-    if (!serves(loop, shape, pass, math)) continue;
-    floats = max(floats, plan_with(loop, shape, pass, math).workspace_floats());
+    if (!serves(loop, shape, pass, precision)) continue;
+    floats = max(floats, plan_with(loop, shape, pass, precision).workspace_floats());
   }
   return floats == 0 ? 0 : floats * 4 + 16;
 }
 
-std::string conv_kernel(const ConvShape& shape, Pass pass, Math math) {
-  return gemm_plan("conv_kernel", shape, pass, math).text();
+std::string conv_kernel(const ConvShape& shape, Pass pass, Precision precision) {
+  return gemm_plan("conv_kernel", shape, pass, precision).text();
 }
 
-std::string math_description(Math math) {
-  if (math == Math::kFfma) return "float32 multiply-adds (FFMA)";
-  if (!device_has_mma("math_description")) {
-    return math == Math::kFp32 ? "float32 multiply-adds (FFMA)"
-                               : "as fp32: no tensor cores for it, or a build without sm_80";
+std::string precision_description(Precision precision) {
+  if (precision == Precision::kFfma) return "float32 multiply-adds (FFMA)";
+  if (!device_has_mma("precision_description")) {
+    return precision == Precision::kFp32
+               ? "float32 multiply-adds (FFMA)"
+               : "as fp32: no tensor cores for it, or a build without sm_80";
   }
-  if (math == Math::kTf32) return "TF32 on tensor cores";
-  if (math == Math::kBf16) return "bfloat16 on tensor cores";
+  if (precision == Precision::kTf32) return "TF32 on tensor cores";
+  if (precision == Precision::kBf16) return "bfloat16 on tensor cores";
   return "float32 accuracy by 3xTF32 on tensor cores";
 }
 
@@ -266,25 +269,25 @@ void pretend_implementation(const std::string&) {
   throw std::invalid_argument("pretend_implementation: no library forms these products");
 }
 
-TileChoice tile_choice(const ConvShape& shape, Pass pass, Math math) {
-  TileChoice choice{pass, math, 0, 0, 0, 0, "", 0, "rule"};
-  if (!serves(MainLoop::kMma, shape, pass, math)) return choice;
-  const GemmPlan plan = plan_with(MainLoop::kMma, shape, pass, math);
+TileChoice tile_choice(const ConvShape& shape, Pass pass, Precision precision) {
+  TileChoice choice{pass, precision, 0, 0, 0, 0, "", 0, "rule"};
+  if (!serves(MainLoop::kMma, shape, pass, precision)) return choice;
+  const GemmPlan plan = plan_with(MainLoop::kMma, shape, pass, precision);
   choice.m = plan.product.m;
   choice.n = plan.product.n;
   choice.k = plan.product.k;
   choice.products = plan.product.products;
   choice.tile = tile_name(plan.tile);
   choice.splits = static_cast<int>(plan.splits);
-  const bool wgmma = choose_loop("tile_choice", shape, pass, math, true) == MainLoop::kWgmma;
+  const bool wgmma = choose_loop("tile_choice", shape, pass, precision, true) == MainLoop::kWgmma;
   choice.on_hopper = wgmma ? "wgmma" : "mma";
   return choice;
 }
 
-std::vector<std::string> tiles_of(Pass pass, Math math) {
+std::vector<std::string> tiles_of(Pass pass, Precision precision) {
   std::vector<std::string> names;
   for (const auto& [kind, name] : kTileNames) {
-    if (kind != TileKind::kHuge || has_huge_tiles(pass, math)) names.push_back(name);
+    if (kind != TileKind::kHuge || has_huge_tiles(pass, precision)) names.push_back(name);
   }
   return names;
 }

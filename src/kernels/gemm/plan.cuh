@@ -42,7 +42,7 @@ struct Product {
 struct GemmPlan {
   MainLoop loop;
   Pass pass;
-  Math math;
+  Precision precision;
   ConvShape shape;       // as the main loop takes it: with mma perhaps as_columns()
   std::int64_t outputs;  // elements of the result
   std::int64_t biases;   // of db, in wgrad; else 0
@@ -69,16 +69,18 @@ struct GemmPlan {
 // What takes a pass on the current device. `aligned`: the arrays that wgmma reads and writes (x or
 // dy, the result and the mask) are, to 16 bytes. Throws std::invalid_argument when CONVNET_WGMMA is
 // none of auto, off (no wgmma) and always (wherever it can be).
-GemmPlan gemm_plan(OpName op, const ConvShape& shape, Pass pass, Math math, bool aligned = true);
+GemmPlan gemm_plan(OpName op, const ConvShape& shape, Pass pass, Precision precision,
+                   bool aligned = true);
 // The plan of a main loop, which must serve the pass.
-GemmPlan plan_with(MainLoop loop, const ConvShape& shape, Pass pass, Math math);
+GemmPlan plan_with(MainLoop loop, const ConvShape& shape, Pass pass, Precision precision);
 // Whether a main loop can form the product, on a device that has it.
-bool serves(MainLoop loop, const ConvShape& shape, Pass pass, Math math);
+bool serves(MainLoop loop, const ConvShape& shape, Pass pass, Precision precision);
 
 // Whether there are tiles of 256x128. With all that dgrad has to remember they would spill
 // registers, and with TF32 in wgrad too.
-constexpr bool has_huge_tiles(Pass pass, Math math) {
-  return pass == Pass::kFprop ? math != Math::kFp32 : pass == Pass::kWgrad && math == Math::kBf16;
+constexpr bool has_huge_tiles(Pass pass, Precision precision) {
+  return pass == Pass::kFprop ? precision != Precision::kFp32
+                              : pass == Pass::kWgrad && precision == Precision::kBf16;
 }
 
 // Classes of pixels that dgrad takes apart; see dgrad.cu.

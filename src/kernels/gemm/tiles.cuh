@@ -21,7 +21,7 @@ struct SimtTiles {
 
 // The tile, the tile of a warp, and blocks on a multiprocessor. With kFp32 a warp keeps two sets of
 // sums, so it has half the tile.
-template <Pass kPass, Math kMath>
+template <Pass kPass, Precision kPrecision>
 struct MmaTiles {
   using Huge = MmaTile<256, 128, 64, 64, 1>;
   using Large = MmaTile<128, 128, 64, 64, 2>;
@@ -31,7 +31,7 @@ struct MmaTiles {
   using Single = MmaTile<64, 32, 32, 32, 4>;  // for copies of single floats, which need registers
 };
 template <Pass kPass>
-struct MmaTiles<kPass, Math::kFp32> {
+struct MmaTiles<kPass, Precision::kFp32> {
   using Large = MmaTile<128, 128, 64, 32, 1>;
   using NinetySix = MmaTile<128, 96, 64, 32, 1>;
   using Medium = MmaTile<128, 64, 64, 32, 2>;
@@ -41,7 +41,7 @@ struct MmaTiles<kPass, Math::kFp32> {
 // In wgrad both operands are found pixel by pixel, which takes registers: with TF32, warps of 64x64
 // would spill on sm_100 and sm_120, so they have half the tile there too.
 template <>
-struct MmaTiles<Pass::kWgrad, Math::kTf32> : MmaTiles<Pass::kFprop, Math::kTf32> {
+struct MmaTiles<Pass::kWgrad, Precision::kTf32> : MmaTiles<Pass::kFprop, Precision::kTf32> {
   using Large = MmaTile<128, 128, 64, 32, 1>;
   using Medium = MmaTile<128, 64, 64, 32, 2>;
 };
@@ -61,15 +61,15 @@ using Across = typename AcrossOf<T>::Type;
 
 // ---- dispatch ----------------------------------------------------------------------------------
 
-// Calls run(mode), where decltype(mode)::value is `math` as a constant.
+// Calls run(mode), where decltype(mode)::value is `precision` as a constant.
 template <class Run>
-void with_math(Math math, const Run& run) {
-  if (math == Math::kTf32) {
-    run(std::integral_constant<Math, Math::kTf32>());
-  } else if (math == Math::kBf16) {
-    run(std::integral_constant<Math, Math::kBf16>());
+void with_precision(Precision precision, const Run& run) {
+  if (precision == Precision::kTf32) {
+    run(std::integral_constant<Precision, Precision::kTf32>());
+  } else if (precision == Precision::kBf16) {
+    run(std::integral_constant<Precision, Precision::kBf16>());
   } else {
-    run(std::integral_constant<Math, Math::kFp32>());
+    run(std::integral_constant<Precision, Precision::kFp32>());
   }
 }
 
@@ -93,12 +93,12 @@ void with_simt_loop(TileKind tile, bool vector, const Run& run) {
 }
 
 // Single copies have one tile only.
-template <Pass kPass, Math kMath, class Run>
+template <Pass kPass, Precision kPrecision, class Run>
 void with_mma_loop(TileKind tile, bool vector, const Run& run) {
-  using Tiles = MmaTiles<kPass, kMath>;
+  using Tiles = MmaTiles<kPass, kPrecision>;
   const auto with = [&](auto along, auto wide) {
     using T = std::conditional_t<kPass == Pass::kWgrad, Across<decltype(along)>, decltype(along)>;
-    run(MmaLoop<T, kMath, decltype(wide)::value>());
+    run(MmaLoop<T, kPrecision, decltype(wide)::value>());
   };
   constexpr std::true_type kWide;
   if (!vector) {
@@ -109,7 +109,7 @@ void with_mma_loop(TileKind tile, bool vector, const Run& run) {
     with(typename Tiles::Medium(), kWide);
   } else if (tile == TileKind::kNinetySix) {
     with(typename Tiles::NinetySix(), kWide);
-  } else if constexpr (!has_huge_tiles(kPass, kMath)) {
+  } else if constexpr (!has_huge_tiles(kPass, kPrecision)) {
     with(typename Tiles::Large(), kWide);
   } else if (tile == TileKind::kLarge) {
     with(typename Tiles::Large(), kWide);
@@ -123,7 +123,7 @@ void with_mma_loop(TileKind tile, bool vector, const Run& run) {
 template <Pass kPass, class Run>
 void with_loop(const GemmPlan& plan, bool vector, const Run& run) {
   if (plan.loop == MainLoop::kSimt) return with_simt_loop<kPass>(plan.tile, vector, run);
-  with_math(plan.math, [&](auto mode) {
+  with_precision(plan.precision, [&](auto mode) {
     with_mma_loop<kPass, decltype(mode)::value>(plan.tile, vector, run);
   });
 }

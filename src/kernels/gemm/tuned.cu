@@ -39,13 +39,14 @@ TunedTile as_row(const TileChoice& choice) {
   std::string names;
   const TileKind* found = nullptr;
   for (const auto& [kind, name] : kTileNames) {
-    if (kind == TileKind::kHuge && !has_huge_tiles(choice.pass, choice.math)) continue;
+    if (kind == TileKind::kHuge && !has_huge_tiles(choice.pass, choice.precision)) continue;
     names += (names.empty() ? "" : ", ") + std::string(name);
     if (choice.tile == name) found = &kind;
   }
-  if (choice.math == Math::kFfma) fail(op, "math", "\"fp32\", \"tf32\" or \"bf16\"", "\"ffma\"");
+  if (choice.precision == Precision::kFfma)
+    fail(op, "precision", "\"fp32\", \"tf32\" or \"bf16\"", "\"ffma\"");
   if (found == nullptr) {
-    fail(op, "tile", "one of " + names + ", which this pass and math have", choice.tile);
+    fail(op, "tile", "one of " + names + ", which this pass and precision have", choice.tile);
   }
   const std::int64_t steps = (choice.k + kMmaK - 1) / kMmaK;
   if (choice.splits < 1 || choice.splits > steps) {
@@ -61,7 +62,7 @@ TunedTile as_row(const TileChoice& choice) {
   TunedTile row{};
   row.measured_on = "";
   row.pass = choice.pass;
-  row.math = choice.math;
+  row.precision = choice.precision;
   row.product = {choice.m, choice.n, choice.k, choice.products};
   row.tile = *found;
   row.splits = static_cast<unsigned>(choice.splits);
@@ -71,11 +72,11 @@ TunedTile as_row(const TileChoice& choice) {
 
 }  // namespace
 
-bool find_tuned(Pass pass, Math math, const Product& product, TunedTile* found) {
+bool find_tuned(Pass pass, Precision precision, const Product& product, TunedTile* found) {
   const std::lock_guard<std::mutex> lock(table().mutex);
   for (const TunedTile& row : table().rows) {
     const Product& p = row.product;
-    if (row.pass == pass && row.math == math && p.m == product.m && p.n == product.n &&
+    if (row.pass == pass && row.precision == precision && p.m == product.m && p.n == product.n &&
         p.k == product.k && p.products == product.products) {
       *found = row;
       return true;

@@ -23,7 +23,7 @@
 //                 ones are started before those are waited for (but in fp32, which adds up each).
 //
 // fp32 is 3xTF32 as in mma.cuh, its tensor-core sums drained after each 16 k. Sums run over
-// channels in sixteens, in each over taps: the bits depend on math alone, not on the tile. Which
+// channels in sixteens, in each over taps: the bits depend on precision alone, not on the tile. Which
 // shapes it takes: wgmma_plan.cuh. Cost: 2 N P Q K R S C/G flops; for a tile and 16 channels a slab
 // is fetched (in AlexNet 1.6 to 2.6 times its pixels) and 16 kN R S filter elements.
 #include "gemm.cuh"
@@ -42,14 +42,14 @@ namespace {
 
 // ---- tiles -------------------------------------------------------------------------------------
 
-template <int kPixels, int kFilters, Math kMath_>
+template <int kPixels, int kFilters, Precision kPrecision_>
 struct WgmmaTile {
-  static constexpr Math kMath = kMath_;
+  static constexpr Precision kPrecision = kPrecision_;
   static constexpr int kM = kPixels, kN = kFilters;
   static constexpr int kThreads = kConsumers + kProducers;
-  static constexpr int kFragmentsM = kM / 128, kFragmentsN = kN / 8;  // of a warp: 16 and 8 wide
-  static constexpr int kParts = kMath == Math::kFp32 ? 2 : 1;         // high and low
-  static constexpr int kRowBytes = kSlabK * (kMath == Math::kBf16 ? 2 : 4);
+  static constexpr int kFragmentsM = kM / 128, kFragmentsN = kN / 8;     // of a warp: 16 and 8 wide
+  static constexpr int kParts = kPrecision == Precision::kFp32 ? 2 : 1;  // high and low
+  static constexpr int kRowBytes = kSlabK * (kPrecision == Precision::kBf16 ? 2 : 4);
   static constexpr int kPartBytes = kN * kRowBytes, kStageBytes = kParts * kPartBytes;
   static constexpr int kFit = kFilterRingBytes / kStageBytes;
   static constexpr int kStages = kFit < kMostFilterStages ? kFit : kMostFilterStages;
@@ -124,7 +124,7 @@ __device__ inline void produce(const WgmmaParameters& s, const TensorMap& image,
 // ---- consumers ----------------------------------------------------------------------------------
 
 template <class T>
-using SlabOperands = PixelOperand<T::kMath>[T::kFragmentsM];
+using SlabOperands = PixelOperand<T::kPrecision>[T::kFragmentsM];
 
 template <class T>
 __device__ inline void keep_operands(SlabOperands<T>& operands) {
@@ -308,16 +308,16 @@ void run(const Call& call) {
 }
 
 // The ladder.
-template <Math kMath, int kPixels>
+template <Precision kPrecision, int kPixels>
 void run_with(const Call& call, int filters) {
   if (filters == 48) {
-    run<WgmmaTile<kPixels, 48, kMath>>(call);
+    run<WgmmaTile<kPixels, 48, kPrecision>>(call);
   } else if (filters == 64) {
-    run<WgmmaTile<kPixels, 64, kMath>>(call);
+    run<WgmmaTile<kPixels, 64, kPrecision>>(call);
   } else if (filters == 96) {
-    run<WgmmaTile<kPixels, 96, kMath>>(call);
+    run<WgmmaTile<kPixels, 96, kPrecision>>(call);
   } else {
-    run<WgmmaTile<kPixels, 128, kMath>>(call);
+    run<WgmmaTile<kPixels, 128, kPrecision>>(call);
   }
 }
 
@@ -343,12 +343,12 @@ void wgmma_conv(OpName op, const GemmPlan& gemm, const float* image, const void*
   parameters.epilogue = epilogue;
   const Call call{op,  parameters, image, s, static_cast<const unsigned char*>(filters),
                   out, stream};
-  with_math(gemm.math, [&](auto mode) {
-    constexpr Math kMath = decltype(mode)::value;
-    if constexpr (kMath != Math::kFp32) {
-      if (plan.pixels == 256) return run_with<kMath, 256>(call, plan.filters);
+  with_precision(gemm.precision, [&](auto mode) {
+    constexpr Precision kPrecision = decltype(mode)::value;
+    if constexpr (kPrecision != Precision::kFp32) {
+      if (plan.pixels == 256) return run_with<kPrecision, 256>(call, plan.filters);
     }
-    run_with<kMath, 128>(call, plan.filters);
+    run_with<kPrecision, 128>(call, plan.filters);
   });
 }
 

@@ -48,12 +48,12 @@ int choose_filters(std::int64_t width) {
 // Large tiles, which read each filter half as often, unless that leaves multiprocessors idle: waves
 // of tiles, each as long as a tile has pixels. In float32 accuracy a thread has two sums of each
 // element, so there are small ones only.
-int choose_pixels(const ConvShape& s, Math math, std::int64_t tiles_n) {
+int choose_pixels(const ConvShape& s, Precision precision, std::int64_t tiles_n) {
   const std::int64_t rows = std::int64_t{s.n} * s.p * s.q;
   const auto time = [&](std::int64_t pixels) {
     return ceil_div(ceil_div(rows, pixels) * tiles_n, kMultiprocessors) * pixels;
   };
-  if (math == Math::kFp32 || !slabs_fit(s, 256)) return 128;
+  if (precision == Precision::kFp32 || !slabs_fit(s, 256)) return 128;
   return 10 * time(256) <= 11 * time(128) ? 256 : 128;
 }
 
@@ -62,9 +62,10 @@ struct Cut {
   std::int64_t pixels, sixteens;  // 0 sixteens: none fits
 };
 
-Cut choose_cut(const ConvShape& s, Math math) {
+Cut choose_cut(const ConvShape& s, Precision precision) {
   const std::int64_t taps = std::int64_t{s.r} * s.s, all = s.c / s.groups / kSlabK;
-  const std::int64_t ring = kWgradStages * kWgradFilters * kSlabK * (math == Math::kBf16 ? 2 : 4);
+  const std::int64_t ring =
+      kWgradStages * kWgradFilters * kSlabK * (precision == Precision::kBf16 ? 2 : 4);
   Cut best{0, 0};
   std::int64_t least = 0;
   for (const std::int64_t pixels : {256, 128}) {
@@ -95,35 +96,38 @@ ConvShape as_forward(const ConvShape& shape, Pass pass) {
   return s;
 }
 
-bool wgmma_serves(const ConvShape& shape, Pass pass, Math math) {
-  if (math == Math::kFfma || (pass == Pass::kWgrad && math == Math::kFp32)) return false;
+bool wgmma_serves(const ConvShape& shape, Pass pass, Precision precision) {
+  if (precision == Precision::kFfma || (pass == Pass::kWgrad && precision == Precision::kFp32))
+    return false;
   if (shape.stride_h != 1 || shape.stride_w != 1) return false;
   const ConvShape s = as_forward(shape, pass);
   const std::int64_t pixels = slab_pixels(s);
   // Slabs whose rows are mostly filling are not worth it: those of dense layers above all.
   if (s.c / s.groups % kSlabK != 0 || pixels > 256 || 2 * s.q < pixels) return false;
-  if (pass == Pass::kWgrad) return choose_cut(s, math).sixteens != 0;
+  if (pass == Pass::kWgrad) return choose_cut(s, precision).sixteens != 0;
   return s.k / s.groups % 4 == 0 && slabs_fit(s, 128);
 }
 
-WgmmaPlan wgmma_plan(const ConvShape& shape, Pass pass, Math math) {
+WgmmaPlan wgmma_plan(const ConvShape& shape, Pass pass, Precision precision) {
   const ConvShape s = as_forward(shape, pass);
   const std::int64_t width = s.k / s.groups;
   WgmmaPlan plan{};
   plan.filters = choose_filters(width);
   const std::int64_t tiles_n = ceil_div(width, plan.filters);
-  plan.pixels = choose_pixels(s, math, tiles_n * s.groups);
+  plan.pixels = choose_pixels(s, precision, tiles_n * s.groups);
   plan.tiles_n = static_cast<unsigned>(tiles_n);
   plan.tiles_m = static_cast<unsigned>(ceil_div(std::int64_t{s.n} * s.p * s.q, plan.pixels));
   plan.slab_pixels = static_cast<unsigned>(slab_pixels(s));
   plan.slab_rows = static_cast<unsigned>(most_slab_rows(s, plan.pixels));
-  const std::int64_t bytes = math == Math::kBf16 ? 2 : math == Math::kTf32 ? 4 : 8;
+  const std::int64_t bytes = precision == Precision::kBf16   ? 2
+                             : precision == Precision::kTf32 ? 4
+                                                             : 8;
   plan.filter_bytes = tiles_n * plan.filters * s.r * s.s * (s.c / s.groups) * s.groups * bytes;
   return plan;
 }
 
-WgmmaWgradPlan wgmma_wgrad_plan(const ConvShape& s, Math math) {
-  const Cut cut = choose_cut(s, math);
+WgmmaWgradPlan wgmma_wgrad_plan(const ConvShape& s, Precision precision) {
+  const Cut cut = choose_cut(s, precision);
   WgmmaWgradPlan plan{};
   plan.slab.pixels = static_cast<int>(cut.pixels);
   plan.slab.slab_pixels = static_cast<unsigned>(slab_pixels(s));

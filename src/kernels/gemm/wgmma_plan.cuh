@@ -51,9 +51,9 @@ struct WgmmaWgradPlan {
 // Whether a kernel can do it: stride 1, channels (in dgrad: filters) of a group in sixteens, those
 // of the result in fours, and slabs that fit into shared memory; wgrad not in fp32, which would
 // need twice the registers.
-bool wgmma_serves(const ConvShape& shape, Pass pass, Math math);
+bool wgmma_serves(const ConvShape& shape, Pass pass, Precision precision);
 // Of what it serves: of fprop and dgrad, and of wgrad.
-WgmmaPlan wgmma_plan(const ConvShape& shape, Pass pass, Math math);
-WgmmaWgradPlan wgmma_wgrad_plan(const ConvShape& shape, Math math);
+WgmmaPlan wgmma_plan(const ConvShape& shape, Pass pass, Precision precision);
+WgmmaWgradPlan wgmma_wgrad_plan(const ConvShape& shape, Precision precision);
 
 }  // namespace convnet

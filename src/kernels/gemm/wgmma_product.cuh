@@ -9,7 +9,7 @@
 namespace convnet {
 
 // A of a warp for 16 k, as wgmma takes it, from raw[k / 8] as ldmatrix gives it.
-template <Math kMath>
+template <Precision kPrecision>
 struct PixelOperand {
   unsigned a[2][4];
   __device__ void set(const unsigned (&raw)[2][4]) {
@@ -19,7 +19,7 @@ struct PixelOperand {
   __device__ void keep() { keep_in_place(a[0]), keep_in_place(a[1]); }
 };
 template <>
-struct PixelOperand<Math::kBf16> {
+struct PixelOperand<Precision::kBf16> {
   unsigned a[4];
   __device__ void set(const unsigned (&raw)[2][4]) {
 #pragma unroll
@@ -30,7 +30,7 @@ struct PixelOperand<Math::kBf16> {
   __device__ void keep() { keep_in_place(a); }
 };
 template <>
-struct PixelOperand<Math::kFp32> {
+struct PixelOperand<Precision::kFp32> {
   unsigned high[2][4], low[2][4];
   __device__ void set(const unsigned (&raw)[2][4]) {
 #pragma unroll
@@ -50,7 +50,7 @@ constexpr std::uint64_t kNextEight = 32 / 16;  // 8 k of TF32 further on, in a d
 // The sums of a warp. start() begins the products of a step with the stage of filters that a
 // descriptor tells. Where it queues, the next step may start before this one is waited for, and
 // finish() is for the end of all; else finish() follows the wait for each.
-template <class T, Math kMath = T::kMath>
+template <class T, Precision kPrecision = T::kPrecision>
 struct WarpgroupProduct {
   static constexpr bool kQueues = true;
   MmaSums<T> sums;
@@ -59,11 +59,11 @@ struct WarpgroupProduct {
     clear<T>(sums);
     finish();
   }
-  __device__ void start(const PixelOperand<kMath> (&pixels)[T::kFragmentsM], std::uint64_t b) {
+  __device__ void start(const PixelOperand<kPrecision> (&pixels)[T::kFragmentsM], std::uint64_t b) {
     wgmma_fence();
 #pragma unroll
     for (int i = 0; i < T::kFragmentsM; ++i) {
-      if constexpr (kMath == Math::kBf16) {
+      if constexpr (kPrecision == Precision::kBf16) {
         wgmma_bf16<true>(sums[i], pixels[i].a, b);
       } else {
         wgmma_tf32<true>(sums[i], pixels[i].a[0], b);
@@ -81,12 +81,12 @@ struct WarpgroupProduct {
 // The small products of a step first, so that of the six roundings towards zero that it has only
 // the last two are of a full-sized sum.
 template <class T>
-struct WarpgroupProduct<T, Math::kFp32> {
+struct WarpgroupProduct<T, Precision::kFp32> {
   static constexpr bool kQueues = false;
   MmaSums<T> sums;
 
   __device__ void begin() { clear<T>(sums); }
-  __device__ void start(const PixelOperand<Math::kFp32> (&pixels)[T::kFragmentsM],
+  __device__ void start(const PixelOperand<Precision::kFp32> (&pixels)[T::kFragmentsM],
                         std::uint64_t high) {
     const std::uint64_t low = high + T::kPartBytes / 16;
 #pragma unroll

@@ -37,9 +37,9 @@ namespace {
 
 constexpr int kPixelsAtOnce = 32;  // whose dy a producer has in registers: two stages
 
-template <Math kMath>
+template <Precision kPrecision>
 struct WgradStage {
-  static constexpr int kRowBytes = kSlabK * (kMath == Math::kBf16 ? 2 : 4);
+  static constexpr int kRowBytes = kSlabK * (kPrecision == Precision::kBf16 ? 2 : 4);
   static constexpr int kBytes = kWgradFilters * kRowBytes;
 };
 
@@ -103,15 +103,15 @@ __device__ constexpr unsigned pixel_of(unsigned place, unsigned l) {
 // ---- producers ---------------------------------------------------------------------------------
 
 // Eight successive pixels of one filter, into row `filter` of a stage.
-template <Math kMath>
+template <Precision kPrecision>
 __device__ inline void store_pixels(unsigned char* stage, unsigned filter, unsigned half,
                                     const float (&v)[8]) {
   const auto piece = [&](unsigned i) {
-    constexpr unsigned kRow = WgradStage<kMath>::kRowBytes;
+    constexpr unsigned kRow = WgradStage<kPrecision>::kRowBytes;
     const unsigned swizzled = i ^ (filter * kRow / 128 & (kRow / 16 - 1));
     return reinterpret_cast<float*>(stage + filter * kRow + swizzled * 16);
   };
-  if constexpr (kMath == Math::kBf16) {
+  if constexpr (kPrecision == Precision::kBf16) {
     unsigned pairs[4];  // PixelPairs: a lane's first two pixels
 #pragma unroll
     for (int i = 0; i < 4; ++i) pairs[i] = pack_bf16(v[pixel_of(i, 0)], v[pixel_of(i, 1)]);
@@ -129,11 +129,11 @@ __device__ inline void store_pixels(unsigned char* stage, unsigned filter, unsig
   }
 }
 
-template <Math kMath>
+template <Precision kPrecision>
 __device__ inline void produce(const WgradParameters& s, const TensorMap& image, const float* dy,
                                float* db_sums, WgradBarriers& barriers) {
   const WgradPlace place(s);
-  const WgradShared shared = WgradShared::at<WgradStage<kMath>::kBytes>(s);
+  const WgradShared shared = WgradShared::at<WgradStage<kPrecision>::kBytes>(s);
   const unsigned thread = threadIdx.x - kConsumers;
   const unsigned filter = thread % kWgradFilters, half = thread / kWgradFilters;
   const bool valid = place.first_filter + filter < s.group_k;
@@ -180,8 +180,8 @@ __device__ inline void produce(const WgradParameters& s, const TensorMap& image,
 #pragma unroll
     for (int i = 0; i < 2; ++i) {
       mbarrier_wait(&barriers.empty[stage.slot], stage.parity ^ 1);
-      store_pixels<kMath>(shared.ring + stage.slot * WgradStage<kMath>::kBytes, filter, half,
-                          now[i]);
+      store_pixels<kPrecision>(shared.ring + stage.slot * WgradStage<kPrecision>::kBytes, filter,
+                               half, now[i]);
       fence_shared_writes();
       mbarrier_arrive(&barriers.full[stage.slot]);
       stage.advance();
@@ -198,7 +198,7 @@ __device__ inline void produce(const WgradParameters& s, const TensorMap& image,
 
 // A of a warp for 16 pixels, from the four that the lane has read, in two channels, which are rows
 // group and group + 8.
-template <Math kMath>
+template <Precision kPrecision>
 struct PixelPairs {
   unsigned a[2][4];
   __device__ void set(const float2 (&v)[4]) {
@@ -215,7 +215,7 @@ struct PixelPairs {
   }
 };
 template <>
-struct PixelPairs<Math::kBf16> {
+struct PixelPairs<Precision::kBf16> {
   unsigned a[4];
   __device__ void set(const float2 (&v)[4]) {
 #pragma unroll
@@ -233,10 +233,10 @@ __device__ inline unsigned piece_of_warp(int i) {
   return (i * 2 + threadIdx.x / 128) * 4 + threadIdx.x / 32 % 4;
 }
 
-template <Math kMath>
+template <Precision kPrecision>
 __device__ inline void consume(const WgradParameters& s, WgradBarriers& barriers, float* dw) {
   const WgradPlace place(s);
-  const WgradShared shared = WgradShared::at<WgradStage<kMath>::kBytes>(s);
+  const WgradShared shared = WgradShared::at<WgradStage<kPrecision>::kBytes>(s);
   const unsigned lane = threadIdx.x % 32, taps = s.taps_h * s.taps_w;
   const unsigned pieces = taps * place.sixteens;
   const unsigned mine = ((pieces + 3) / 4 + 1 - threadIdx.x / 128) / 2;  // wgmma of the warpgroup
@@ -253,7 +253,7 @@ __device__ inline void consume(const WgradParameters& s, WgradBarriers& barriers
 
   RingPlace<2> at;
   RingPlace<kWgradStages> stage;
-  PixelPairs<kMath> pixels[2];
+  PixelPairs<kPrecision> pixels[2];
   for (unsigned first = place.begin; first < place.end; first += s.slab_rows) {
     mbarrier_wait(&barriers.slab_full[at.slot], at.parity);
     const unsigned slab = shared_address(shared.slabs) + at.slot * s.slab_bytes + lane / 4 * 8;
@@ -265,8 +265,8 @@ __device__ inline void consume(const WgradParameters& s, WgradBarriers& barriers
 #pragma unroll
       for (int l = 0; l < 4; ++l) from[l] = slab + starts[step * 16 + pixel_of(0, l)];
       mbarrier_wait(&barriers.full[stage.slot], stage.parity);
-      const std::uint64_t b = wgmma_descriptor<WgradStage<kMath>::kRowBytes>(
-          shared.ring + stage.slot * WgradStage<kMath>::kBytes);
+      const std::uint64_t b = wgmma_descriptor<WgradStage<kPrecision>::kRowBytes>(
+          shared.ring + stage.slot * WgradStage<kPrecision>::kBytes);
 #pragma unroll
       for (int i = 0; i < kWgradPieces; ++i) {
         if (static_cast<unsigned>(i) >= mine) break;
@@ -319,7 +319,7 @@ __device__ inline void consume(const WgradParameters& s, WgradBarriers& barriers
   }
 }
 
-template <Math kMath>
+template <Precision kPrecision>
 __global__ void __launch_bounds__(kConsumers + kProducers, 1)
     wgmma_wgrad_kernel(const WgradParameters parameters, const __grid_constant__ TensorMap image,
                        const float* dy, float* dw, float* db_sums) {
@@ -332,10 +332,10 @@ __global__ void __launch_bounds__(kConsumers + kProducers, 1)
     __syncthreads();
     if (threadIdx.x >= kConsumers) {
       give_registers_back<72>();
-      produce<kMath>(parameters, image, dy, db_sums, barriers);
+      produce<kPrecision>(parameters, image, dy, db_sums, barriers);
     } else {
       take_registers<216>();
-      consume<kMath>(parameters, barriers, dw);
+      consume<kPrecision>(parameters, barriers, dw);
     }
   }
 }
@@ -378,10 +378,10 @@ void wgmma_wgrad(OpName op, const GemmPlan& gemm, const float* x, const float* d
     launch(op, kernel, blocks, dim3(kConsumers + kProducers), bytes, stream, parameters, map, dy,
            out, db_sums);
   };
-  if (gemm.math == Math::kBf16) {
-    run(wgmma_wgrad_kernel<Math::kBf16>, WgradStage<Math::kBf16>::kBytes);
+  if (gemm.precision == Precision::kBf16) {
+    run(wgmma_wgrad_kernel<Precision::kBf16>, WgradStage<Precision::kBf16>::kBytes);
   } else {
-    run(wgmma_wgrad_kernel<Math::kTf32>, WgradStage<Math::kTf32>::kBytes);
+    run(wgmma_wgrad_kernel<Precision::kTf32>, WgradStage<Precision::kTf32>::kBytes);
   }
   const SplitResult weights{
       partials, plan.splits, plan.outputs, parameters.group_c, plan.splits > 1 ? dw : nullptr, {}};
