@@ -5,6 +5,11 @@
 
 #include <cstdint>
 
+// Compiles an operation of the contract for either type, at the end of its file.
+#define CONVNET_FOR_BOTH_TYPES(function)              \
+  template decltype(function<float>) function<float>; \
+  template decltype(function<Bfloat16>) function<Bfloat16>
+
 namespace convnet {
 
 struct Bfloat16 {

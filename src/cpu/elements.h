@@ -8,11 +8,6 @@
 #include "bfloat16.h"
 #include "simd.h"
 
-// Compiles an operation of the contract for either type, at the end of its file.
-#define CONVNET_FOR_BOTH_TYPES(function)              \
-  template decltype(function<float>) function<float>; \
-  template decltype(function<Bfloat16>) function<Bfloat16>
-
 namespace convnet {
 
 // Bits are unsigned, so that arithmetic on those of a NaN may wrap.

@@ -48,8 +48,8 @@ inline DropoutDraw dropout_draw(const DropoutRule& rule) {
 // stored there, is dropped or scaled. It comes from L2 or L1. In a pass of its own, a Philox call
 // serves four neighbours wherever the row begins, and the tile's sums have given up their
 // registers.
-template <int kM, int kN, int kThreads>
-__device__ inline void drop_tile(DropoutDraw draw, float* y, unsigned first_row, unsigned rows,
+template <int kM, int kN, int kThreads, class T>
+__device__ inline void drop_tile(DropoutDraw draw, T* y, unsigned first_row, unsigned rows,
                                  unsigned first_column, unsigned columns) {
   constexpr unsigned kFours = kN / 4 + 1;  // that the piece of a row may touch
   draw.begin();
@@ -63,15 +63,15 @@ __device__ inline void drop_tile(DropoutDraw draw, float* y, unsigned first_row,
     // Columns before the piece's beginning are negative: they wrap to numbers beyond any size.
     const unsigned col = 4 * four - static_cast<unsigned>(begin % 4);
     const unsigned end = min(unsigned{kN}, columns - first_column);
-    float* const piece = y + (row * columns + first_column + col);
-    if (col < end && end - col >= 4 && aligned16(piece)) {
+    T* const piece = y + (row * columns + first_column + col);
+    if (col < end && end - col >= 4 && aligned4(piece)) {
       Floats<4> values = load_floats<4>(piece);
       for (int t = 0; t < 4; ++t) values.v[t] = draw.masked(bits.v[t], values.v[t]);
       store_floats(piece, values);
     } else {
       for (unsigned t = 0; t < 4; ++t) {
-        float* const at = y + (row * columns + first_column + col + t);
-        if (col + t < end) *at = draw.masked(bits.v[t], *at);
+        T* const at = y + (row * columns + first_column + col + t);
+        if (col + t < end) store(at, draw.masked(bits.v[t], load(at)));
       }
     }
   }

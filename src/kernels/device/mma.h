@@ -10,6 +10,8 @@
 
 #include <cuda_runtime.h>
 
+#include "rounding.h"
+
 namespace convnet {
 
 // Whether the architecture being compiled for has the instructions: a kernel that needs them is
@@ -32,22 +34,6 @@ __device__ inline unsigned to_tf32(float x) {
   const unsigned bits = __float_as_uint(x);
   const bool finite = (bits & 0x7f800000u) != 0x7f800000u;
   return finite ? (bits + 0x1000u) & 0xffffe000u : bits;
-#endif
-}
-
-// Two bf16, each the nearest (halves to even), `low` in the lower 16 bits.
-__device__ inline unsigned pack_bf16(float low, float high) {
-#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
-  unsigned bits;
-  asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(bits) : "f"(high), "f"(low));
-  return bits;
-#else
-  unsigned halves[2] = {__float_as_uint(low), __float_as_uint(high)};
-  for (unsigned& bits : halves) {
-    const bool nan = (bits & 0x7fffffffu) > 0x7f800000u;
-    bits = nan ? 0x7fffu : (bits + 0x7fffu + (bits >> 16 & 1u)) >> 16;
-  }
-  return halves[0] | halves[1] << 16;
 #endif
 }
 
