@@ -1,13 +1,15 @@
-// Elementwise functions and their derivatives (equations in ops.h), and dst += src.
+// Elementwise functions and their derivatives (equations in ops.h), dst += src, and conversion.
 //   fprop: y[i] = f(x[i]);   bprop: dx[i] = dy[i] f'(saved[i])
-//   accumulate: dst[i] = dst[i] + src[i]
+//   accumulate: dst[i] = dst[i] + src[i];   to_bfloat16, to_float32: y[i] = x[i]
 //
-// Tensors:  x, saved, dy, src [count] read; y, dx, dst [count] written. y may be x, dx may be dy.
-// Mapping:  a thread takes four neighbouring elements with 128-bit accesses; the last count % 4,
-//           and every element where an array is not aligned to 16 bytes, have a thread each. No
-//           shared memory, no barriers.
-// Limits:   bytes: 8 an element forward, 12 backward and in accumulate. The functions cost 1 to
-//           about 40 instructions an element, which stays below the time of the memory.
+// Tensors:  x, saved, dy, src [count] read; y, dx, dst [count] written; float32 or bfloat16. y may
+//           be x, dx may be dy.
+// Mapping:  a thread takes four neighbouring elements with one access each; the last count % 4, and
+//           every element where an array is not aligned to four, have a thread each. No shared
+//           memory, no barriers.
+// Limits:   bytes: 8 an element forward, 12 backward and in accumulate, half of it in bfloat16. The
+//           functions cost 1 to about 40 instructions an element, which stays below the time of the
+//           memory in float32.
 //
 // relu, tanh, sigmoid, brelu and sqrt save their output: the derivative is simple in it, and the
 // input may be overwritten. The others save their input. NaN passes through every function, so that
@@ -96,6 +98,10 @@ struct Gradient {
   }
 };
 
+struct Same {
+  __device__ float operator()(float x) const { return x; }
+};
+
 // ---- kernels -----------------------------------------------------------------------------------
 
 // Threads 0 .. fours - 1 take elements 4 i .. 4 i + 3; thread fours + j takes element 4 fours + j.
@@ -108,16 +114,16 @@ Split split(std::int64_t count, bool aligned) {
   return {static_cast<unsigned>(fours), static_cast<unsigned>(count - 3 * fours)};
 }
 
-template <int kCount, class Function>
-__device__ void map_at(Function function, unsigned i, const float* x, float* y) {
+template <int kCount, class Function, class X, class Y>
+__device__ void map_at(Function function, unsigned i, const X* x, Y* y) {
   Floats<kCount> values = load_floats<kCount>(x + i);
   for (int t = 0; t < kCount; ++t) values.v[t] = function(values.v[t]);
   store_floats(y + i, values);
 }
 
-template <class Function>
+template <class Function, class X, class Y>
 __global__ void __launch_bounds__(kBlockThreads)
-    map_kernel(Function function, Split split, const float* x, float* y) {
+    map_kernel(Function function, Split split, const X* x, Y* y) {
   const unsigned thread = global_thread();
   if (thread < split.fours) {
     map_at<4>(function, 4 * thread, x, y);
@@ -126,9 +132,8 @@ __global__ void __launch_bounds__(kBlockThreads)
   }
 }
 
-template <int kCount, class Function>
-__device__ void map_pair_at(Function function, unsigned i, const float* u, const float* v,
-                            float* out) {
+template <int kCount, class Function, class T>
+__device__ void map_pair_at(Function function, unsigned i, const T* u, const T* v, T* out) {
   const Floats<kCount> first = load_floats<kCount>(u + i);
   Floats<kCount> second = load_floats<kCount>(v + i);
   for (int t = 0; t < kCount; ++t) second.v[t] = function(first.v[t], second.v[t]);
@@ -136,9 +141,9 @@ __device__ void map_pair_at(Function function, unsigned i, const float* u, const
 }
 
 // out[i] = function(u[i], v[i]); out may be u or v.
-template <class Function>
+template <class Function, class T>
 __global__ void __launch_bounds__(kBlockThreads)
-    map_pair_kernel(Function function, Split split, const float* u, const float* v, float* out) {
+    map_pair_kernel(Function function, Split split, const T* u, const T* v, T* out) {
   const unsigned thread = global_thread();
   if (thread < split.fours) {
     map_pair_at<4>(function, 4 * thread, u, v, out);
@@ -149,20 +154,19 @@ __global__ void __launch_bounds__(kBlockThreads)
 
 // ---- launchers ---------------------------------------------------------------------------------
 
-template <class Function>
-void map(OpName op, Function function, std::int64_t count, const float* x, float* y,
-         Stream stream) {
-  const Split parts = split(count, aligned16(x) && aligned16(y));
-  launch(op, map_kernel<Function>, blocks_for(parts.threads), dim3(kBlockThreads), 0, stream,
+template <class Function, class X, class Y>
+void map(OpName op, Function function, std::int64_t count, const X* x, Y* y, Stream stream) {
+  const Split parts = split(count, aligned4(x) && aligned4(y));
+  launch(op, map_kernel<Function, X, Y>, blocks_for(parts.threads), dim3(kBlockThreads), 0, stream,
          function, parts, x, y);
 }
 
-template <class Function>
-void map_pair(OpName op, Function function, std::int64_t count, const float* u, const float* v,
-              float* out, Stream stream) {
-  const Split parts = split(count, aligned16(u) && aligned16(v) && aligned16(out));
-  launch(op, map_pair_kernel<Function>, blocks_for(parts.threads), dim3(kBlockThreads), 0, stream,
-         function, parts, u, v, out);
+template <class Function, class T>
+void map_pair(OpName op, Function function, std::int64_t count, const T* u, const T* v, T* out,
+              Stream stream) {
+  const Split parts = split(count, aligned4(u) && aligned4(v) && aligned4(out));
+  launch(op, map_pair_kernel<Function, T>, blocks_for(parts.threads), dim3(kBlockThreads), 0,
+         stream, function, parts, u, v, out);
 }
 
 template <Activation kKind>
@@ -205,26 +209,38 @@ bool activation_saves_output(Activation activation) {
   return result;
 }
 
-template <>
-void activation_fprop(Activation activation, float a, float b, std::int64_t count, const float* x,
-                      float* y, Stream stream) {
+template <class T>
+void activation_fprop(Activation activation, float a, float b, std::int64_t count, const T* x, T* y,
+                      Stream stream) {
   dispatch(activation, [=](auto kind) {
     map("activation_fprop", Value<decltype(kind)::value>{a, b}, count, x, y, stream);
   });
 }
 
-template <>
-void activation_bprop(Activation activation, float a, float b, std::int64_t count,
-                      const float* saved, const float* dy, float* dx, Stream stream) {
+template <class T>
+void activation_bprop(Activation activation, float a, float b, std::int64_t count, const T* saved,
+                      const T* dy, T* dx, Stream stream) {
   dispatch(activation, [=](auto kind) {
     map_pair("activation_bprop", Gradient<decltype(kind)::value>{a, b}, count, saved, dy, dx,
              stream);
   });
 }
 
-template <>
-void accumulate(std::int64_t count, const float* src, float* dst, Stream stream) {
+template <class T>
+void accumulate(std::int64_t count, const T* src, T* dst, Stream stream) {
   map_pair("accumulate", Add{}, count, dst, src, dst, stream);
+}
+
+CONVNET_FOR_BOTH_TYPES(activation_fprop);
+CONVNET_FOR_BOTH_TYPES(activation_bprop);
+CONVNET_FOR_BOTH_TYPES(accumulate);
+
+void to_bfloat16(std::int64_t count, const float* x, Bfloat16* y, Stream stream) {
+  map("to_bfloat16", Same{}, count, x, y, stream);
+}
+
+void to_float32(std::int64_t count, const Bfloat16* x, float* y, Stream stream) {
+  map("to_float32", Same{}, count, x, y, stream);
 }
 
 }  // namespace convnet

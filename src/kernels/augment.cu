@@ -1,4 +1,4 @@
-// Crop, mirror, turn, colour noise and mean subtraction, from bytes to floats (paper, section 4.1).
+// Crop, mirror, turn, colour noise and mean subtraction, from bytes to numbers (paper, section 4.1).
 //   y[n,p,q,c] = scale * v[h, w];  v = x[n, h, w, c] + noise[n,c] - mean[h,w,c], and 0 (the mean) at
 //   a place outside x.  h = p + offset_h[n];  w = offset_w[n] + (mirror[n] ? Q - 1 - q : q)
 //   With affine: (h, w) = centre + affine[n] (that place - centre), and v is interpolated linearly
@@ -7,15 +7,15 @@
 //
 // Tensors:  x [N, H, W, C] uint8, offsets [N, 2] int32 (rows, columns), mirror [N] uint8, affine
 //           [N, 2, 2] or null, noise [N, C] or null, mean [H, W, C] or [1, 1, C], all read; y
-//           [N, P, Q, C] written.
+//           [N, P, Q, C] written, float32 or bfloat16.
 // Mapping:  a warp takes a row of a crop, so that what depends on the image and the row is the
 //           same in all lanes; a lane takes four neighbouring elements at a time, and stores them
-//           by one 128-bit access where Q C is a multiple of four and y aligned to 16 bytes. No
-//           shared memory, no barriers.
+//           by one access where Q C is a multiple of four and y aligned to as many. No shared
+//           memory, no barriers.
 // Edges:    the last Q C % 4 elements of a row go singly. Offsets may be any integers: whether a
 //           place is inside is decided in arithmetic modulo 2^32, where no sum passes for another;
 //           with affine in float32, before anything becomes an integer.
-// Limits:   4 bytes written and 1 read an element, and the mean, which stays in the L2 cache; about
+// Limits:   4 bytes (bfloat16: 2) written and 1 read an element, and the mean, which stays in the L2 cache; about
 //           35 instructions an element, which is about as long as the memory takes. With affine
 //           the same bytes come from memory, but four neighbours are read through the L1 cache and
 //           weighted: about 80 instructions an element, which is more than twice what memory takes.
@@ -35,7 +35,7 @@ struct Crop {
   unsigned rows, length;  // of all crops: N P rows of Q C elements
   FastDivmod by_p, by_c;
   float scale;
-  bool vectors;     // 128-bit stores
+  bool vectors;     // four elements are stored at once
   bool mean_image;  // mean is [H, W, C]
 };
 
@@ -141,14 +141,14 @@ struct TurnedRow {
   }
 };
 
-template <class Place>
-__global__ void __launch_bounds__(kBlockThreads) augment_kernel(Crop crop, Images from, float* y) {
+template <class Place, class T>
+__global__ void __launch_bounds__(kBlockThreads) augment_kernel(Crop crop, Images from, T* y) {
   const unsigned number = blockIdx.x * kBlockRows + threadIdx.x / kWarpLanes;
   if (number >= crop.rows) return;
   unsigned n = number;
   const auto p = static_cast<unsigned>(crop.by_p.split(&n));
   const Place row(crop, from, n, p);
-  float* to = y + number * crop.length;
+  T* to = y + number * crop.length;
   for (unsigned i = 4 * (threadIdx.x % kWarpLanes); i < crop.length; i += 4 * kWarpLanes) {
     unsigned column = i;
     int c = crop.by_c.split(&column), q = static_cast<int>(column);
@@ -164,7 +164,7 @@ __global__ void __launch_bounds__(kBlockThreads) augment_kernel(Crop crop, Image
       store4(to + i, make_float4(values[0], values[1], values[2], values[3]));
     } else {
       for (unsigned t = 0; t < 4; ++t) {
-        if (i + t < crop.length) to[i + t] = values[t];
+        if (i + t < crop.length) store(to + i + t, values[t]);
       }
     }
   }
@@ -172,10 +172,10 @@ __global__ void __launch_bounds__(kBlockThreads) augment_kernel(Crop crop, Image
 
 }  // namespace
 
-template <>
+template <class T>
 void augment(const AugmentShape& shape, const std::uint8_t* x, const std::int32_t* offsets,
              const std::uint8_t* mirror, const float* affine, const float* noise, const float* mean,
-             float scale, float* y, Stream stream) {
+             float scale, T* y, Stream stream) {
   Crop crop;
   crop.shape = shape;
   crop.rows = static_cast<unsigned>(shape.n) * static_cast<unsigned>(shape.p);
@@ -183,16 +183,19 @@ void augment(const AugmentShape& shape, const std::uint8_t* x, const std::int32_
   crop.by_p = FastDivmod(shape.p);
   crop.by_c = FastDivmod(shape.c);
   crop.scale = scale;
-  crop.vectors = crop.length % 4 == 0 && aligned16(y);
+  crop.vectors = crop.length % 4 == 0 && aligned4(y);
   crop.mean_image = shape.mean_h == shape.h && shape.mean_w == shape.w;
   const Images from{x, offsets, mirror, affine, noise, mean};
   const dim3 blocks = blocks_for(crop.rows, kBlockRows);
   if (affine == nullptr) {
-    launch("augment", augment_kernel<Row>, blocks, dim3(kBlockThreads), 0, stream, crop, from, y);
-  } else {
-    launch("augment", augment_kernel<TurnedRow>, blocks, dim3(kBlockThreads), 0, stream, crop, from,
+    launch("augment", augment_kernel<Row, T>, blocks, dim3(kBlockThreads), 0, stream, crop, from,
            y);
+  } else {
+    launch("augment", augment_kernel<TurnedRow, T>, blocks, dim3(kBlockThreads), 0, stream, crop,
+           from, y);
   }
 }
+
+CONVNET_FOR_BOTH_TYPES(augment);
 
 }  // namespace convnet

@@ -2,7 +2,7 @@
 //   y[n,p,q,c] = 1 / |window(p,q)| * sum over the window of x[n,h,w,c]
 //   dx[n,h,w,c] = sum over the windows (p, q) that hold (h, w) of dy[n,p,q,c] / |window(p,q)|
 //
-// Tensors:  x [N, H, W, C], dy [N, P, Q, C] read; y, dx written.
+// Tensors:  x [N, H, W, C], dy [N, P, Q, C] read; y, dx written; float32 or bfloat16.
 // Mapping:  as in maxpool.cu: a thread takes four neighbouring channels of one output, and backward
 //           of one input, and both passes gather, in row-major order. One channel where C is not a
 //           multiple of four or an array not aligned. No shared memory, no barriers.
@@ -26,10 +26,10 @@ __device__ float window_share(const Span& rows, const Span& cols) {
   return share + share * (1.0f - count * share);
 }
 
-template <int kChannels>
+template <int kChannels, class T>
 __global__ void __launch_bounds__(kBlockThreads)
-    avgpool_fprop_kernel(PoolIndex index, unsigned threads, const float* __restrict__ x,
-                         float* __restrict__ y) {
+    avgpool_fprop_kernel(PoolIndex index, unsigned threads, const T* __restrict__ x,
+                         T* __restrict__ y) {
   const unsigned thread = global_thread();
   if (thread >= threads) return;
   const PoolShape& shape = index.shape;
@@ -41,7 +41,7 @@ __global__ void __launch_bounds__(kBlockThreads)
   const Span cols = window_span(q, shape.stride_w, shape.pad_w, shape.size_w, shape.w);
   Floats<kChannels> sum = all_floats<kChannels>(0.0f);
   for (int h = rows.begin; h < rows.end; ++h) {
-    const float* row = x + ((n * shape.h + h) * shape.w) * std::int64_t{shape.c} + channel;
+    const T* row = x + ((n * shape.h + h) * shape.w) * std::int64_t{shape.c} + channel;
     for (int w = cols.begin; w < cols.end; ++w) {
       const Floats<kChannels> values = load_floats<kChannels>(row + w * shape.c);
       for (int t = 0; t < kChannels; ++t) sum.v[t] += values.v[t];
@@ -52,10 +52,10 @@ __global__ void __launch_bounds__(kBlockThreads)
   store_floats(y + std::int64_t{kChannels} * thread, sum);
 }
 
-template <int kChannels>
+template <int kChannels, class T>
 __global__ void __launch_bounds__(kBlockThreads)
-    avgpool_bprop_kernel(PoolIndex index, unsigned threads, const float* __restrict__ dy,
-                         float* __restrict__ dx) {
+    avgpool_bprop_kernel(PoolIndex index, unsigned threads, const T* __restrict__ dy,
+                         T* __restrict__ dx) {
   const unsigned thread = global_thread();
   if (thread >= threads) return;
   const PoolShape& shape = index.shape;
@@ -79,28 +79,31 @@ __global__ void __launch_bounds__(kBlockThreads)
   store_floats(dx + std::int64_t{kChannels} * thread, sum);
 }
 
-bool four_channels(const PoolShape& shape, const float* a, const float* b) {
-  return shape.c % 4 == 0 && aligned16(a) && aligned16(b);
+template <class T>
+bool four_channels(const PoolShape& shape, const T* a, const T* b) {
+  return shape.c % 4 == 0 && aligned4(a) && aligned4(b);
 }
 
-template <int kChannels>
-void run_fprop(const PoolShape& shape, const float* x, float* y, Stream stream) {
+template <int kChannels, class T>
+void run_fprop(const PoolShape& shape, const T* x, T* y, Stream stream) {
   const std::int64_t threads = count(y_dims(shape)) / kChannels;
-  launch("avgpool_fprop", avgpool_fprop_kernel<kChannels>, blocks_for(threads), dim3(kBlockThreads),
-         0, stream, pool_index(shape, kChannels), static_cast<unsigned>(threads), x, y);
+  launch("avgpool_fprop", avgpool_fprop_kernel<kChannels, T>, blocks_for(threads),
+         dim3(kBlockThreads), 0, stream, pool_index(shape, kChannels),
+         static_cast<unsigned>(threads), x, y);
 }
 
-template <int kChannels>
-void run_bprop(const PoolShape& shape, const float* dy, float* dx, Stream stream) {
+template <int kChannels, class T>
+void run_bprop(const PoolShape& shape, const T* dy, T* dx, Stream stream) {
   const std::int64_t threads = count(x_dims(shape)) / kChannels;
-  launch("avgpool_bprop", avgpool_bprop_kernel<kChannels>, blocks_for(threads), dim3(kBlockThreads),
-         0, stream, pool_index(shape, kChannels), static_cast<unsigned>(threads), dy, dx);
+  launch("avgpool_bprop", avgpool_bprop_kernel<kChannels, T>, blocks_for(threads),
+         dim3(kBlockThreads), 0, stream, pool_index(shape, kChannels),
+         static_cast<unsigned>(threads), dy, dx);
 }
 
 }  // namespace
 
-template <>
-void avgpool_fprop(const PoolShape& shape, const float* x, float* y, Stream stream) {
+template <class T>
+void avgpool_fprop(const PoolShape& shape, const T* x, T* y, Stream stream) {
   if (four_channels(shape, x, y)) {
     run_fprop<4>(shape, x, y, stream);
   } else {
@@ -108,13 +111,16 @@ void avgpool_fprop(const PoolShape& shape, const float* x, float* y, Stream stre
   }
 }
 
-template <>
-void avgpool_bprop(const PoolShape& shape, const float* dy, float* dx, Stream stream) {
+template <class T>
+void avgpool_bprop(const PoolShape& shape, const T* dy, T* dx, Stream stream) {
   if (four_channels(shape, dy, dx)) {
     run_bprop<4>(shape, dy, dx, stream);
   } else {
     run_bprop<1>(shape, dy, dx, stream);
   }
 }
+
+CONVNET_FOR_BOTH_TYPES(avgpool_fprop);
+CONVNET_FOR_BOTH_TYPES(avgpool_bprop);
 
 }  // namespace convnet

@@ -1,7 +1,7 @@
 // A Gaussian over each channel, with zeros outside the image (ops.h).
 //   y[n,h,w,c] = sum_r g_r sum_s g_s x[n, h - size/2 + r, w - size/2 + s, c]
 //
-// Tensors:  x [N, H, W, C] read, y [N, H, W, C] written; g is a kernel argument, and lies in
+// Tensors:  x [N, H, W, C] read, y [N, H, W, C] written, float32 or bfloat16; g is a kernel argument, and lies in
 //           constant memory.
 // Mapping:  a thread takes four neighbouring channels of eight outputs below each other, and goes
 //           down the rows that these see. What a row gives across is made once, and added to each
@@ -35,8 +35,8 @@ __device__ void add_scaled(Floats<kChannels>* sum, float factor, const Floats<kC
 }
 
 // The filter across, around column w of a row of the image.
-template <int kChannels, int kSize>
-__device__ Floats<kChannels> across(const BlurShape& shape, const float* __restrict__ row, int w) {
+template <int kChannels, int kSize, class T>
+__device__ Floats<kChannels> across(const BlurShape& shape, const T* __restrict__ row, int w) {
   Floats<kChannels> sum = all_floats<kChannels>(0.0f);
 #pragma unroll
   for (int s = 0; s < kSize; ++s) {
@@ -47,10 +47,9 @@ __device__ Floats<kChannels> across(const BlurShape& shape, const float* __restr
   return sum;
 }
 
-template <int kChannels, int kSize>
+template <int kChannels, int kSize, class T>
 __global__ void __launch_bounds__(kBlockThreads)
-    blur_kernel(BlurIndex index, unsigned threads, const float* __restrict__ x,
-                float* __restrict__ y) {
+    blur_kernel(BlurIndex index, unsigned threads, const T* __restrict__ x, T* __restrict__ y) {
   const unsigned thread = global_thread();
   if (thread >= threads) return;
   const BlurShape& shape = index.shape;
@@ -58,8 +57,8 @@ __global__ void __launch_bounds__(kBlockThreads)
   const int channel = kChannels * index.by_channels.split(&n);
   const int w = index.by_w.split(&n);
   const int first = kStripRows * index.by_strips.split(&n);  // row of the output
-  const std::int64_t row_floats = std::int64_t{shape.w} * shape.c;
-  const std::int64_t image = n * (shape.h * row_floats) + channel;
+  const std::int64_t row_length = std::int64_t{shape.w} * shape.c;
+  const std::int64_t image = n * (shape.h * row_length) + channel;
   Floats<kChannels> sums[kStripRows];
 #pragma unroll
   for (int i = 0; i < kStripRows; ++i) sums[i] = all_floats<kChannels>(0.0f);
@@ -67,7 +66,7 @@ __global__ void __launch_bounds__(kBlockThreads)
   for (int i = 0; i < kStripRows + kSize - 1; ++i) {
     const int h = first - kSize / 2 + i;
     if (h < 0 || h >= shape.h) continue;
-    const Floats<kChannels> sum = across<kChannels, kSize>(shape, x + image + h * row_floats, w);
+    const Floats<kChannels> sum = across<kChannels, kSize>(shape, x + image + h * row_length, w);
 #pragma unroll
     for (int r = 0; r < kSize; ++r) {  // this row is row r of the window of output i - r
       if (i - r >= 0 && i - r < kStripRows) add_scaled(&sums[i - r], shape.weights[r], sum);
@@ -76,22 +75,22 @@ __global__ void __launch_bounds__(kBlockThreads)
 #pragma unroll
   for (int i = 0; i < kStripRows; ++i) {
     if (first + i >= shape.h) break;
-    store_floats(y + image + (first + i) * row_floats + w * shape.c, sums[i]);
+    store_floats(y + image + (first + i) * row_length + w * shape.c, sums[i]);
   }
 }
 
-template <int kChannels, int kSize>
-void run(const BlurShape& shape, const float* x, float* y, Stream stream) {
+template <int kChannels, int kSize, class T>
+void run(const BlurShape& shape, const T* x, T* y, Stream stream) {
   const int vectors = shape.c / kChannels;
   const int strips = (shape.h + kStripRows - 1) / kStripRows;
   const BlurIndex index{shape, FastDivmod(vectors), FastDivmod(shape.w), FastDivmod(strips)};
   const std::int64_t threads = std::int64_t{shape.n} * strips * shape.w * vectors;
-  launch("blur", blur_kernel<kChannels, kSize>, blocks_for(threads), dim3(kBlockThreads), 0, stream,
-         index, static_cast<unsigned>(threads), x, y);
+  launch("blur", blur_kernel<kChannels, kSize, T>, blocks_for(threads), dim3(kBlockThreads), 0,
+         stream, index, static_cast<unsigned>(threads), x, y);
 }
 
-template <int kChannels>
-void run_of_size(const BlurShape& shape, const float* x, float* y, Stream stream) {
+template <int kChannels, class T>
+void run_of_size(const BlurShape& shape, const T* x, T* y, Stream stream) {
   if (shape.size == 3) {
     run<kChannels, 3>(shape, x, y, stream);
   } else if (shape.size == 5) {
@@ -105,13 +104,15 @@ void run_of_size(const BlurShape& shape, const float* x, float* y, Stream stream
 
 }  // namespace
 
-template <>
-void blur(const BlurShape& shape, const float* x, float* y, Stream stream) {
-  if (shape.c % 4 == 0 && aligned16(x) && aligned16(y)) {
+template <class T>
+void blur(const BlurShape& shape, const T* x, T* y, Stream stream) {
+  if (shape.c % 4 == 0 && aligned4(x) && aligned4(y)) {
     run_of_size<4>(shape, x, y, stream);
   } else {
     run_of_size<1>(shape, x, y, stream);
   }
 }
+
+CONVNET_FOR_BOTH_TYPES(blur);
 
 }  // namespace convnet

@@ -2,7 +2,8 @@
 //   peer_checksum at the source writes both where the target looks; peer_check at the target counts
 //   and adds up for itself, and raises the aborted word where they differ.
 //
-// Tensors:  src, a [rows, cols] block in rows `src_stride` floats apart, read as words; count [1]
+// Tensors:  src, a [rows, cols] block in rows `src_stride` elements apart, float32 or bfloat16, read as words
+//           of as many bits; count [1]
 //           and aborted [1] read and written; checksum [2] written by the source, read by the
 //           target; workspace: a sum for each block of the first kernel.
 // Mapping:  sum_kernel: at most kSums blocks share the elements out, neighbouring threads taking
@@ -11,7 +12,9 @@
 // Devices:  each kernel runs where the block is. peer_checksum stores the checksum into memory of
 //           the target, peer_abort loads a word of it; the launchers open the way. The order
 //           between devices is that of events, which are the caller's.
-// Limits:   memory: 4 bytes an element, read once.
+// Limits:   memory: 4 bytes an element (bfloat16: 2), read once.
+#include <type_traits>
+
 #include "device/launch.h"
 #include "fast_divmod.cuh"
 #include "ops.h"
@@ -30,8 +33,9 @@ struct Block {
   FastDivmod by_cols;
 };
 
+template <class Word>
 __global__ void __launch_bounds__(kBlockThreads)
-    peer_sum_kernel(Block block, const unsigned* src, unsigned* sums) {
+    peer_sum_kernel(Block block, const Word* src, unsigned* sums) {
   __shared__ __align__(16) unsigned partial[kWarps];
   unsigned sum = 0;
   for (unsigned i = global_thread(); i < block.count; i += gridDim.x * kBlockThreads) {
@@ -74,16 +78,17 @@ __global__ void peer_abort_kernel(const unsigned* other, unsigned* aborted) {
 }
 
 // Adds up the words of a block; returns how many sums there are.
-unsigned add_up(OpName op, const PeerShape& shape, const float* src, unsigned* sums,
-                Stream stream) {
+template <class T>
+unsigned add_up(OpName op, const PeerShape& shape, const T* src, unsigned* sums, Stream stream) {
+  using Word = std::conditional_t<sizeof(T) == 2, std::uint16_t, std::uint32_t>;
   Block block;
   block.count = static_cast<unsigned>(shape.rows * shape.cols);
   block.stride = shape.src_stride;
   block.by_cols = FastDivmod(static_cast<unsigned>(shape.cols));
   const dim3 all = blocks_for(block.count);
   const dim3 grid(all.x < kSums ? all.x : kSums);
-  launch(op, peer_sum_kernel, grid, dim3(kBlockThreads), 0, stream, block,
-         reinterpret_cast<const unsigned*>(src), sums);
+  launch(op, peer_sum_kernel<Word>, grid, dim3(kBlockThreads), 0, stream, block,
+         reinterpret_cast<const Word*>(src), sums);
   return grid.x;
 }
 
@@ -91,8 +96,8 @@ unsigned add_up(OpName op, const PeerShape& shape, const float* src, unsigned* s
 
 std::int64_t peer_checksum_workspace() { return kSums * sizeof(unsigned); }
 
-template <>
-void peer_checksum(const PeerShape& shape, const float* src, std::uint32_t* count,
+template <class T>
+void peer_checksum(const PeerShape& shape, const T* src, std::uint32_t* count,
                    std::uint32_t* checksum, Workspace workspace, Stream stream) {
   open_way("peer_checksum", shape.dst_device);
   auto* sums = static_cast<unsigned*>(workspace.data);
@@ -101,8 +106,8 @@ void peer_checksum(const PeerShape& shape, const float* src, std::uint32_t* coun
          sum_count, count, checksum);
 }
 
-template <>
-void peer_check(const PeerShape& shape, const float* src, std::uint32_t* count,
+template <class T>
+void peer_check(const PeerShape& shape, const T* src, std::uint32_t* count,
                 const std::uint32_t* checksum, std::uint32_t code, std::uint32_t* aborted,
                 Workspace workspace, Stream stream) {
   auto* sums = static_cast<unsigned*>(workspace.data);
@@ -110,6 +115,9 @@ void peer_check(const PeerShape& shape, const float* src, std::uint32_t* count,
   launch("peer_check", peer_check_kernel, dim3(1), dim3(kBlockThreads), 0, stream, sums, sum_count,
          count, checksum, code, aborted);
 }
+
+CONVNET_FOR_BOTH_TYPES(peer_checksum);
+CONVNET_FOR_BOTH_TYPES(peer_check);
 
 void peer_abort(const std::uint32_t* other, int other_device, std::uint32_t* aborted,
                 Stream stream) {

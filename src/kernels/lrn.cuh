@@ -131,9 +131,9 @@ __device__ inline Floats<4> squares(const Floats<4>& values) {
 // dx of a lane. `dy` gives the gradients: dy.four(four) those of the lane. Gradient::kLate: they
 // are asked for when they are needed, as they take many registers to find, and powf is a call,
 // around which registers are saved.
-template <int kWindow, class Gradient>
-__device__ inline void lrn_bprop_lane(const Line& line, const float* x, const Gradient& dy,
-                                      bool relu_mask, float* dx) {
+template <int kWindow, class T, class Gradient>
+__device__ inline void lrn_bprop_lane(const Line& line, const T* x, const Gradient& dy,
+                                      bool relu_mask, T* dx) {
   constexpr int kLeft = kWindow / 2, kRight = kWindow - 1 - kLeft;
   const Lane lane = lane_of(line);
   Floats<4> values = all_floats<4>(0.0f), grad = values;
@@ -187,17 +187,18 @@ __device__ inline Range window_at(const Rows& rows, unsigned i, int left, int ri
   return {i - place + begin, i - place + end};
 }
 
-__device__ inline Powers<1> powers_at(const Rows& rows, const float* x, unsigned i) {
+template <class T>
+__device__ inline Powers<1> powers_at(const Rows& rows, const T* x, unsigned i) {
   const Range window = window_at(rows, i, rows.left, rows.right);
   float sum = 0.0f;
-  for (unsigned j = window.begin; j < window.end; ++j) sum += x[j] * x[j];
+  for (unsigned j = window.begin; j < window.end; ++j) sum += load(x + j) * load(x + j);
   return powers(Floats<1>{{rows.k + rows.alpha * sum}}, rows.beta);
 }
 
 // dx of the elements of a block; dy.one(i) is the gradient of element i.
-template <class Gradient>
-__device__ inline void lrn_bprop_tile(const Rows& rows, const float* x, const Gradient& dy,
-                                      bool relu_mask, float* dx) {
+template <class T, class Gradient>
+__device__ inline void lrn_bprop_tile(const Rows& rows, const T* x, const Gradient& dy,
+                                      bool relu_mask, T* dx) {
   __shared__ __align__(16) float terms[kPiece];
   __shared__ __align__(16) float directs[kPiece];
   const unsigned tile = blockIdx.x * kTile;
@@ -216,7 +217,7 @@ __device__ inline void lrn_bprop_tile(const Rows& rows, const float* x, const Gr
     for (unsigned j = piece + threadIdx.x; j < piece_end; j += kBlockThreads) {
       const Powers<1> power = powers_at(rows, x, j);
       const float grad = directs[j - piece];
-      terms[j - piece] = grad * x[j] * power.next.v[0];
+      terms[j - piece] = grad * load(x + j) * power.next.v[0];
       directs[j - piece] = grad * power.main.v[0];
     }
     __syncthreads();
@@ -234,7 +235,8 @@ __device__ inline void lrn_bprop_tile(const Rows& rows, const float* x, const Gr
   for (int t = 0; t < kPerThread; ++t) {
     const unsigned i = tile + t * kBlockThreads + threadIdx.x;
     if (i >= tile_end) continue;
-    dx[i] = relu_mask && x[i] <= 0.0f ? 0.0f : direct[t] - factor * x[i] * inner[t];
+    const float here = load(x + i);
+    store(dx + i, relu_mask && here <= 0.0f ? 0.0f : direct[t] - factor * here * inner[t]);
   }
 }
 

@@ -2,9 +2,10 @@
 //   z_i = x_i (k + alpha sum_j x_j^2)^-beta (lrn.cu),   y, argmax = max-pool of z (maxpool.cu)
 //   dz = gather of dy (maxpool.cu),   dx from x and dz (lrn.cu), 0 where x <= 0 if relu_mask
 // Both are calculated by what lrn.cu and maxpool.cu calculate by, in the same order: the results
-// have the same bits.
+// have the same bits; in bfloat16 z and dz are rounded, as where they are stored.
 //
-// Tensors:  x [N,H,W,C], dy [N,P,Q,C], argmax [N,P,Q,C] read; y, argmax, dx written.
+// Tensors:  x [N,H,W,C], dy [N,P,Q,C], argmax [N,P,Q,C] read; y, argmax, dx written; all but argmax
+//           float32 or bfloat16.
 // Mapping:  forward, a block takes a tile of one image: a band of rows of outputs, tile_q columns,
 //           `slab` fours of channels. It keeps a ring of size_h rows of z in shared memory, at most
 //           kRingBytes. For each row of outputs it makes the rows of z that are new (stride_h of
@@ -17,7 +18,7 @@
 //           groups that are not multiples of four channels and for arrays that are not aligned: a
 //           thread for an output, which makes each z of its window anew.
 // Limits:   at 3/2, 4 bytes read and 1.25 written an element forward, 5.25 and 4 backward; apart
-//           13.25 and 17.25, and 12 for the mask. Rows and columns of z that two tiles share are
+//           13.25 and 17.25, and 12 for the mask. In bfloat16 2 and 0.75, 2.75 and 2. Rows and columns of z that two tiles share are
 //           made twice: for the paper's norm1, 58 rows and 56 columns for 55.
 #include "device/launch.h"
 #include "device/vectors.h"
@@ -67,8 +68,8 @@ __device__ RollTile tile_of(const Roll& roll) {
 }
 
 // z of four channels; `four` is their place in the group.
-template <int kWindow>
-__device__ Floats<4> normalized(const Roll& roll, const float* x, int four) {
+template <int kWindow, class T>
+__device__ Floats<4> normalized(const Roll& roll, const T* x, int four) {
   constexpr int kLeft = kWindow / 2, kRight = kWindow - 1 - kLeft;
   const Floats<4> none = all_floats<4>(0.0f);
   Floats<4> values = load_floats<4>(x);
@@ -88,9 +89,9 @@ __device__ Floats<4> normalized(const Roll& roll, const float* x, int four) {
 }
 
 // Rows [begin, end) of z, into their slots of the ring.
-template <int kWindow>
-__device__ void fill_rows(const Roll& roll, const RollTile& tile, int begin, int end,
-                          const float* x, float* ring) {
+template <int kWindow, class T>
+__device__ void fill_rows(const Roll& roll, const RollTile& tile, int begin, int end, const T* x,
+                          T* ring) {
   const PoolShape& shape = roll.shape;
   const int count = (end - begin) * roll.cols * roll.slab;
   for (int i = static_cast<int>(threadIdx.x); i < count; i += kBlockThreads) {
@@ -100,16 +101,17 @@ __device__ void fill_rows(const Roll& roll, const RollTile& tile, int begin, int
     if (four >= tile.fours || w >= tile.col_end) continue;
     auto group = static_cast<unsigned>(tile.first_four + four);
     const int place = roll.by_group.split(&group);
-    const float* at = x + ((std::int64_t{tile.n} * shape.h + h) * shape.w + w) * shape.c +
-                      4 * (tile.first_four + four);
-    float* slot = ring + 4 * ((h % roll.slots * roll.cols + col) * roll.slab + four);
+    const T* at = x + ((std::int64_t{tile.n} * shape.h + h) * shape.w + w) * shape.c +
+                  4 * (tile.first_four + four);
+    T* slot = ring + 4 * ((h % roll.slots * roll.cols + col) * roll.slab + four);
     store_floats(slot, normalized<kWindow>(roll, at, place));
   }
 }
 
 // Row p of the outputs, from the ring.
-__device__ inline void pool_row(const Roll& roll, const RollTile& tile, int p, const Span& rows,
-                                const float* ring, float* y, std::uint8_t* argmax) {
+template <class T>
+__device__ void pool_row(const Roll& roll, const RollTile& tile, int p, const Span& rows,
+                         const T* ring, T* y, std::uint8_t* argmax) {
   const PoolShape& shape = roll.shape;
   const int count = (tile.q_end - tile.q_begin) * roll.slab;
   for (int i = static_cast<int>(threadIdx.x); i < count; i += kBlockThreads) {
@@ -120,7 +122,7 @@ __device__ inline void pool_row(const Roll& roll, const RollTile& tile, int p, c
     Best<4> best;
     bool first = true;
     for (int h = rows.begin; h < rows.end; ++h) {
-      const float* z = ring + 4 * (h % roll.slots * roll.cols * roll.slab + four);
+      const T* z = ring + 4 * (h % roll.slots * roll.cols * roll.slab + four);
       for (int w = cols.begin; w < cols.end; ++w) {
         const Floats<4> value = load_floats<4>(z + 4 * (w - tile.col_begin) * roll.slab);
         const int code = (h - rows.start) * shape.size_w + w - cols.start;
@@ -140,11 +142,12 @@ __device__ inline void pool_row(const Roll& roll, const RollTile& tile, int p, c
   }
 }
 
-template <int kWindow>
+template <int kWindow, class T>
 __global__ void __launch_bounds__(kBlockThreads)
-    lrn_maxpool_fprop_kernel(Roll roll, const float* __restrict__ x, float* __restrict__ y,
+    lrn_maxpool_fprop_kernel(Roll roll, const T* __restrict__ x, T* __restrict__ y,
                              std::uint8_t* __restrict__ argmax) {
-  extern __shared__ __align__(128) float ring[];
+  extern __shared__ __align__(128) unsigned char shared[];
+  T* ring = reinterpret_cast<T*>(shared);
   const RollTile tile = tile_of(roll);
   const PoolShape& shape = roll.shape;
   int next = 0;  // rows before it have been made, or are not needed
@@ -159,9 +162,10 @@ __global__ void __launch_bounds__(kBlockThreads)
 }
 
 // Everything else: a thread for an output.
+template <class T>
 __global__ void __launch_bounds__(kBlockThreads)
     lrn_maxpool_fprop_each_kernel(Rows norm, PoolIndex index, unsigned threads,
-                                  const float* __restrict__ x, float* __restrict__ y,
+                                  const T* __restrict__ x, T* __restrict__ y,
                                   std::uint8_t* __restrict__ argmax) {
   const unsigned thread = global_thread();
   if (thread >= threads) return;
@@ -177,7 +181,7 @@ __global__ void __launch_bounds__(kBlockThreads)
   for (int h = rows.begin; h < rows.end; ++h) {
     for (int w = cols.begin; w < cols.end; ++w) {
       const unsigned i = ((n * shape.h + h) * shape.w + w) * shape.c + channel;
-      const Floats<1> value{{x[i] * powers_at(norm, x, i).main.v[0]}};
+      const Floats<1> value{{rounded_to<T>(load(x + i) * powers_at(norm, x, i).main.v[0])}};
       const int code = (h - rows.start) * shape.size_w + w - cols.start;
       if (first) {
         best.value = value;
@@ -188,17 +192,18 @@ __global__ void __launch_bounds__(kBlockThreads)
       }
     }
   }
-  y[thread] = best.value.v[0];
+  store(y + thread, best.value.v[0]);
   argmax[thread] = static_cast<std::uint8_t>(best.code[0]);
 }
 
 // ---- backward ----------------------------------------------------------------------------------
 
 // dz, in place of an array of gradients.
+template <class T>
 struct Gathered {
   static constexpr bool kLate = true;
   PoolIndex index;  // with channels in fours for four(), singly for one()
-  const float* dy;
+  const T* dy;
   const std::uint8_t* argmax;
 
   template <int kChannels>
@@ -207,22 +212,23 @@ struct Gathered {
     const int channel = kChannels * index.by_channels.split(&n);
     const int w = index.by_w.split(&n);
     const int h = index.by_h.split(&n);
-    return gathered<kChannels>(index, n, h, w, channel, dy, argmax);
+    return rounded_to<T>(gathered<kChannels>(index, n, h, w, channel, dy, argmax));
   }
   __device__ Floats<4> four(int place) const { return at<4>(static_cast<unsigned>(place)); }
   __device__ float one(unsigned place) const { return at<1>(place).v[0]; }
 };
 
-template <int kWindow>
+template <int kWindow, class T>
 __global__ void __launch_bounds__(kBlockThreads)
-    lrn_maxpool_bprop_warp_kernel(Line line, Gathered dz, bool relu_mask,
-                                  const float* __restrict__ x, float* __restrict__ dx) {
+    lrn_maxpool_bprop_warp_kernel(Line line, Gathered<T> dz, bool relu_mask,
+                                  const T* __restrict__ x, T* __restrict__ dx) {
   lrn_bprop_lane<kWindow>(line, x, dz, relu_mask, dx);
 }
 
+template <class T>
 __global__ void __launch_bounds__(kBlockThreads)
-    lrn_maxpool_bprop_kernel(Rows rows, Gathered dz, bool relu_mask, const float* __restrict__ x,
-                             float* __restrict__ dx) {
+    lrn_maxpool_bprop_kernel(Rows rows, Gathered<T> dz, bool relu_mask, const T* __restrict__ x,
+                             T* __restrict__ dx) {
   lrn_bprop_tile(rows, x, dz, relu_mask, dx);
 }
 
@@ -230,7 +236,7 @@ __global__ void __launch_bounds__(kBlockThreads)
 
 int ceil_over(int a, int b) { return (a + b - 1) / b; }
 
-Roll make_roll(const LrnShape& lrn, const PoolShape& pool) {
+Roll make_roll(const LrnShape& lrn, const PoolShape& pool, int four_bytes) {
   Roll roll;
   roll.shape = pool;
   roll.k = lrn.k;
@@ -239,10 +245,10 @@ Roll make_roll(const LrnShape& lrn, const PoolShape& pool) {
   roll.fours = pool.c / 4;
   roll.fours_per_group = pool.c / lrn.groups / 4;
   roll.slots = pool.size_h < pool.h ? pool.size_h : pool.h;
-  // Up to 32 fours: 512 bytes next to each other. Fewer if not even one output would fit, which
+  // Up to 32 fours: 512 or 256 bytes next to each other. Fewer if not even one output would fit, which
   // it does with a single four: a window has at most 256 elements.
   roll.slab = roll.fours < kWarpLanes ? roll.fours : kWarpLanes;
-  const auto columns = [&] { return kRingBytes / (16 * roll.slots * roll.slab); };
+  const auto columns = [&] { return kRingBytes / (four_bytes * roll.slots * roll.slab); };
   while (columns() < pool.size_w && roll.slab > 1) roll.slab = ceil_over(roll.slab, 2);
   roll.slabs = ceil_over(roll.fours, roll.slab);
   const int fitting = (columns() - pool.size_w) / pool.stride_w + 1;
@@ -260,21 +266,21 @@ Roll make_roll(const LrnShape& lrn, const PoolShape& pool) {
   return roll;
 }
 
-template <int kWindow>
-void run_roll(const LrnShape& lrn, const PoolShape& pool, const float* x, float* y,
-              std::uint8_t* argmax, Stream stream) {
-  const Roll roll = make_roll(lrn, pool);
-  const std::size_t bytes = std::size_t{16} * roll.slots * roll.cols * roll.slab;
+template <int kWindow, class T>
+void run_roll(const LrnShape& lrn, const PoolShape& pool, const T* x, T* y, std::uint8_t* argmax,
+              Stream stream) {
+  const Roll roll = make_roll(lrn, pool, 4 * sizeof(T));
+  const std::size_t bytes = 4 * sizeof(T) * roll.slots * roll.cols * roll.slab;
   const std::int64_t blocks = std::int64_t{pool.n} * roll.slabs * roll.tiles_q * roll.bands;
-  launch("lrn_maxpool_fprop", lrn_maxpool_fprop_kernel<kWindow>,
+  launch("lrn_maxpool_fprop", lrn_maxpool_fprop_kernel<kWindow, T>,
          dim3(static_cast<unsigned>(blocks)), dim3(kBlockThreads), bytes, stream, roll, x, y,
          argmax);
 }
 
 }  // namespace
 
-template <>
-void lrn_maxpool_fprop(const LrnShape& lrn, const PoolShape& pool, const float* x, float* y,
+template <class T>
+void lrn_maxpool_fprop(const LrnShape& lrn, const PoolShape& pool, const T* x, T* y,
                        std::uint8_t* argmax, Stream stream) {
   if (fits_warps(lrn) && four_channels(pool, x, y, argmax)) {
     if (lrn.n == 5) {
@@ -284,33 +290,36 @@ void lrn_maxpool_fprop(const LrnShape& lrn, const PoolShape& pool, const float* 
     }
   } else {
     const std::int64_t threads = count(y_dims(pool));
-    launch("lrn_maxpool_fprop", lrn_maxpool_fprop_each_kernel, blocks_for(threads),
+    launch("lrn_maxpool_fprop", lrn_maxpool_fprop_each_kernel<T>, blocks_for(threads),
            dim3(kBlockThreads), 0, stream, make_rows(lrn), pool_index(pool, 1),
            static_cast<unsigned>(threads), x, y, argmax);
   }
 }
 
-template <>
-void lrn_maxpool_bprop(const LrnShape& lrn, const PoolShape& pool, const float* x, const float* dy,
-                       const std::uint8_t* argmax, bool relu_mask, float* dx, Stream stream) {
+template <class T>
+void lrn_maxpool_bprop(const LrnShape& lrn, const PoolShape& pool, const T* x, const T* dy,
+                       const std::uint8_t* argmax, bool relu_mask, T* dx, Stream stream) {
   const char* op = "lrn_maxpool_bprop";
   const dim3 block(kBlockThreads);
-  if (fits_warps(lrn) && four_channels(pool, x, dx, argmax) && aligned16(dy)) {
+  if (fits_warps(lrn) && four_channels(pool, x, dx, argmax) && aligned4(dy)) {
     const Line line = make_line(lrn);
-    const Gathered dz{pool_index(pool, 4), dy, argmax};
+    const Gathered<T> dz{pool_index(pool, 4), dy, argmax};
     if (lrn.n == 5) {
-      launch(op, lrn_maxpool_bprop_warp_kernel<5>, grid_of(line), block, 0, stream, line, dz,
+      launch(op, lrn_maxpool_bprop_warp_kernel<5, T>, grid_of(line), block, 0, stream, line, dz,
              relu_mask, x, dx);
     } else {
-      launch(op, lrn_maxpool_bprop_warp_kernel<3>, grid_of(line), block, 0, stream, line, dz,
+      launch(op, lrn_maxpool_bprop_warp_kernel<3, T>, grid_of(line), block, 0, stream, line, dz,
              relu_mask, x, dx);
     }
   } else {
     const Rows rows = make_rows(lrn);
-    const Gathered dz{pool_index(pool, 1), dy, argmax};
-    launch(op, lrn_maxpool_bprop_kernel, blocks_for(rows.count, kTile), block, 0, stream, rows, dz,
-           relu_mask, x, dx);
+    const Gathered<T> dz{pool_index(pool, 1), dy, argmax};
+    launch(op, lrn_maxpool_bprop_kernel<T>, blocks_for(rows.count, kTile), block, 0, stream, rows,
+           dz, relu_mask, x, dx);
   }
 }
+
+CONVNET_FOR_BOTH_TYPES(lrn_maxpool_fprop);
+CONVNET_FOR_BOTH_TYPES(lrn_maxpool_bprop);
 
 }  // namespace convnet

@@ -3,7 +3,8 @@
 //   argmax[n,p,q,c] = r * size_w + s of the winner: the first of equals, or the first NaN
 //   dx[n,h,w,c] = sum over the windows (p, q) whose winner is (h, w) of dy[n,p,q,c]
 //
-// Tensors:  x [N, H, W, C] and dy, argmax [N, P, Q, C] read; y, argmax and dx written.
+// Tensors:  x [N, H, W, C] and dy, argmax [N, P, Q, C] read; y, argmax and dx written; x, y, dy and
+//           dx float32 or bfloat16.
 // Mapping:  forward, a thread takes four neighbouring channels of one output and runs over its
 //           window; backward, four channels of one input, and runs over the windows that hold it in
 //           row-major order: a gather, so nothing is written twice and nothing is left unwritten.
@@ -13,7 +14,7 @@
 //           The window loops are written for any size, and again for 3x3 and 2x2 inside the image,
 //           where all loads may be under way at once.
 // Limits:   forward 4 bytes read an input, 5 written an output; backward 5 read an output, 4
-//           written an input. Overlapping windows (3/2: 2.25 reads of an input, up to 4 of an
+//           written an input; in bfloat16 2, 3, 3 and 2. Overlapping windows (3/2: 2.25 reads of an input, up to 4 of an
 //           output) read again from the L1 and L2 caches.
 #include "device/launch.h"
 #include "maxpool.cuh"
@@ -23,10 +24,10 @@ namespace convnet {
 namespace {
 
 // kSize: the side of a square window, or 0 for any.
-template <int kChannels, int kSize>
+template <int kChannels, int kSize, class T>
 __global__ void __launch_bounds__(kBlockThreads)
-    maxpool_fprop_kernel(PoolIndex index, unsigned threads, const float* __restrict__ x,
-                         float* __restrict__ y, std::uint8_t* __restrict__ argmax) {
+    maxpool_fprop_kernel(PoolIndex index, unsigned threads, const T* __restrict__ x,
+                         T* __restrict__ y, std::uint8_t* __restrict__ argmax) {
   const unsigned thread = global_thread();
   if (thread >= threads) return;
   const PoolShape& shape = index.shape;
@@ -38,7 +39,7 @@ __global__ void __launch_bounds__(kBlockThreads)
   const Span cols = window_span(q, shape.stride_w, shape.pad_w, shape.size_w, shape.w);
   const int row_step = shape.w * shape.c;
   // The first element of the window that lies on the image.
-  const float* first =
+  const T* first =
       x + ((n * shape.h + rows.begin) * shape.w + cols.begin) * std::int64_t{shape.c} + channel;
   const int first_code = (rows.begin - rows.start) * shape.size_w + cols.begin - cols.start;
   Best<kChannels> best;
@@ -63,10 +64,10 @@ __global__ void __launch_bounds__(kBlockThreads)
   store_codes(argmax + out, best.code);
 }
 
-template <int kChannels>
+template <int kChannels, class T>
 __global__ void __launch_bounds__(kBlockThreads)
-    maxpool_bprop_kernel(PoolIndex index, unsigned threads, const float* __restrict__ dy,
-                         const std::uint8_t* __restrict__ argmax, float* __restrict__ dx) {
+    maxpool_bprop_kernel(PoolIndex index, unsigned threads, const T* __restrict__ dy,
+                         const std::uint8_t* __restrict__ argmax, T* __restrict__ dx) {
   const unsigned thread = global_thread();
   if (thread >= threads) return;
   unsigned n = thread;
@@ -77,18 +78,16 @@ __global__ void __launch_bounds__(kBlockThreads)
   store_floats(dx + std::int64_t{kChannels} * thread, sum);
 }
 
-template <int kChannels, int kSize>
-void run_fprop(const PoolShape& shape, const float* x, float* y, std::uint8_t* argmax,
-               Stream stream) {
+template <int kChannels, int kSize, class T>
+void run_fprop(const PoolShape& shape, const T* x, T* y, std::uint8_t* argmax, Stream stream) {
   const std::int64_t threads = count(y_dims(shape)) / kChannels;
-  launch("maxpool_fprop", maxpool_fprop_kernel<kChannels, kSize>, blocks_for(threads),
+  launch("maxpool_fprop", maxpool_fprop_kernel<kChannels, kSize, T>, blocks_for(threads),
          dim3(kBlockThreads), 0, stream, pool_index(shape, kChannels),
          static_cast<unsigned>(threads), x, y, argmax);
 }
 
-template <int kChannels>
-void run_fprop(const PoolShape& shape, const float* x, float* y, std::uint8_t* argmax,
-               Stream stream) {
+template <int kChannels, class T>
+void run_fprop(const PoolShape& shape, const T* x, T* y, std::uint8_t* argmax, Stream stream) {
   if (shape.size_h == 3 && shape.size_w == 3) {
     run_fprop<kChannels, 3>(shape, x, y, argmax, stream);
   } else if (shape.size_h == 2 && shape.size_w == 2) {
@@ -98,19 +97,19 @@ void run_fprop(const PoolShape& shape, const float* x, float* y, std::uint8_t* a
   }
 }
 
-template <int kChannels>
-void run_bprop(const PoolShape& shape, const float* dy, const std::uint8_t* argmax, float* dx,
+template <int kChannels, class T>
+void run_bprop(const PoolShape& shape, const T* dy, const std::uint8_t* argmax, T* dx,
                Stream stream) {
   const std::int64_t threads = count(x_dims(shape)) / kChannels;
-  launch("maxpool_bprop", maxpool_bprop_kernel<kChannels>, blocks_for(threads), dim3(kBlockThreads),
-         0, stream, pool_index(shape, kChannels), static_cast<unsigned>(threads), dy, argmax, dx);
+  launch("maxpool_bprop", maxpool_bprop_kernel<kChannels, T>, blocks_for(threads),
+         dim3(kBlockThreads), 0, stream, pool_index(shape, kChannels),
+         static_cast<unsigned>(threads), dy, argmax, dx);
 }
 
 }  // namespace
 
-template <>
-void maxpool_fprop(const PoolShape& shape, const float* x, float* y, std::uint8_t* argmax,
-                   Stream stream) {
+template <class T>
+void maxpool_fprop(const PoolShape& shape, const T* x, T* y, std::uint8_t* argmax, Stream stream) {
   if (four_channels(shape, x, y, argmax)) {
     run_fprop<4>(shape, x, y, argmax, stream);
   } else {
@@ -118,8 +117,8 @@ void maxpool_fprop(const PoolShape& shape, const float* x, float* y, std::uint8_
   }
 }
 
-template <>
-void maxpool_bprop(const PoolShape& shape, const float* dy, const std::uint8_t* argmax, float* dx,
+template <class T>
+void maxpool_bprop(const PoolShape& shape, const T* dy, const std::uint8_t* argmax, T* dx,
                    Stream stream) {
   if (four_channels(shape, dy, dx, argmax)) {
     run_bprop<4>(shape, dy, argmax, dx, stream);
@@ -127,5 +126,8 @@ void maxpool_bprop(const PoolShape& shape, const float* dy, const std::uint8_t* 
     run_bprop<1>(shape, dy, argmax, dx, stream);
   }
 }
+
+CONVNET_FOR_BOTH_TYPES(maxpool_fprop);
+CONVNET_FOR_BOTH_TYPES(maxpool_bprop);
 
 }  // namespace convnet

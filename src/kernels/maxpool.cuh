@@ -49,10 +49,9 @@ struct Best {
 };
 
 // The sum of dy over the windows whose winner is pixel (n, h, w), for kChannels channels.
-template <int kChannels>
+template <int kChannels, class T>
 __device__ inline Floats<kChannels> gathered(const PoolIndex& index, unsigned n, int h, int w,
-                                             int channel, const float* dy,
-                                             const std::uint8_t* argmax) {
+                                             int channel, const T* dy, const std::uint8_t* argmax) {
   const PoolShape& shape = index.shape;
   const Span ps = covering_span(h, index.by_stride_h, shape.pad_h, shape.size_h, shape.p);
   const Span qs = covering_span(w, index.by_stride_w, shape.pad_w, shape.size_w, shape.q);
@@ -71,9 +70,9 @@ __device__ inline Floats<kChannels> gathered(const PoolIndex& index, unsigned n,
   return sum;
 }
 
-inline bool four_channels(const PoolShape& shape, const float* a, const float* b,
-                          const std::uint8_t* argmax) {
-  return shape.c % 4 == 0 && aligned16(a) && aligned16(b) &&
+template <class T>
+bool four_channels(const PoolShape& shape, const T* a, const T* b, const std::uint8_t* argmax) {
+  return shape.c % 4 == 0 && aligned4(a) && aligned4(b) &&
          reinterpret_cast<std::uintptr_t>(argmax) % 4 == 0;
 }
 

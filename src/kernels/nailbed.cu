@@ -2,11 +2,12 @@
 //   y[n,p,q,c] = x[n, start + p stride, start + q stride, c]
 //   dx[n,h,w,c] = dy[n,p,q,c] where (h, w) is such a place, else 0
 //
-// Tensors:  x [N, H, W, C], dy [N, P, Q, C] read; y, dx written.
+// Tensors:  x [N, H, W, C], dy [N, P, Q, C] read; y, dx written; float32 or bfloat16.
 // Mapping:  a thread takes four neighbouring channels of what is written, one where C is not a
 //           multiple of four or an array not aligned. No shared memory, no barriers.
 // Limits:   memory. Of x only the pixels that are taken are read; the lines of 128 bytes that they
-//           lie in come whole, which costs nothing from 32 channels on.
+//           lie in come whole, which costs nothing from 32 channels on (bfloat16:
+//           64).
 #include "device/launch.h"
 #include "device/vectors.h"
 #include "fast_divmod.cuh"
@@ -24,10 +25,10 @@ struct NailbedIndex {
   FastDivmod by_stride;
 };
 
-template <int kChannels>
+template <int kChannels, class T>
 __global__ void __launch_bounds__(kBlockThreads)
-    nailbed_fprop_kernel(NailbedIndex index, unsigned threads, const float* __restrict__ x,
-                         float* __restrict__ y) {
+    nailbed_fprop_kernel(NailbedIndex index, unsigned threads, const T* __restrict__ x,
+                         T* __restrict__ y) {
   const unsigned thread = global_thread();
   if (thread >= threads) return;
   const NailbedShape& shape = index.shape;
@@ -39,10 +40,10 @@ __global__ void __launch_bounds__(kBlockThreads)
   store_floats(y + std::int64_t{kChannels} * thread, load_floats<kChannels>(x + at));
 }
 
-template <int kChannels>
+template <int kChannels, class T>
 __global__ void __launch_bounds__(kBlockThreads)
-    nailbed_bprop_kernel(NailbedIndex index, unsigned threads, const float* __restrict__ dy,
-                         float* __restrict__ dx) {
+    nailbed_bprop_kernel(NailbedIndex index, unsigned threads, const T* __restrict__ dy,
+                         T* __restrict__ dx) {
   const unsigned thread = global_thread();
   if (thread >= threads) return;
   const NailbedShape& shape = index.shape;
@@ -72,28 +73,31 @@ NailbedIndex nailbed_index(const NailbedShape& shape, int channels_per_thread) {
           FastDivmod(shape.stride)};
 }
 
-bool four_channels(const NailbedShape& shape, const float* a, const float* b) {
-  return shape.c % 4 == 0 && aligned16(a) && aligned16(b);
+template <class T>
+bool four_channels(const NailbedShape& shape, const T* a, const T* b) {
+  return shape.c % 4 == 0 && aligned4(a) && aligned4(b);
 }
 
-template <int kChannels>
-void run_fprop(const NailbedShape& shape, const float* x, float* y, Stream stream) {
+template <int kChannels, class T>
+void run_fprop(const NailbedShape& shape, const T* x, T* y, Stream stream) {
   const std::int64_t threads = count(y_dims(shape)) / kChannels;
-  launch("nailbed_fprop", nailbed_fprop_kernel<kChannels>, blocks_for(threads), dim3(kBlockThreads),
-         0, stream, nailbed_index(shape, kChannels), static_cast<unsigned>(threads), x, y);
+  launch("nailbed_fprop", nailbed_fprop_kernel<kChannels, T>, blocks_for(threads),
+         dim3(kBlockThreads), 0, stream, nailbed_index(shape, kChannels),
+         static_cast<unsigned>(threads), x, y);
 }
 
-template <int kChannels>
-void run_bprop(const NailbedShape& shape, const float* dy, float* dx, Stream stream) {
+template <int kChannels, class T>
+void run_bprop(const NailbedShape& shape, const T* dy, T* dx, Stream stream) {
   const std::int64_t threads = count(x_dims(shape)) / kChannels;
-  launch("nailbed_bprop", nailbed_bprop_kernel<kChannels>, blocks_for(threads), dim3(kBlockThreads),
-         0, stream, nailbed_index(shape, kChannels), static_cast<unsigned>(threads), dy, dx);
+  launch("nailbed_bprop", nailbed_bprop_kernel<kChannels, T>, blocks_for(threads),
+         dim3(kBlockThreads), 0, stream, nailbed_index(shape, kChannels),
+         static_cast<unsigned>(threads), dy, dx);
 }
 
 }  // namespace
 
-template <>
-void nailbed_fprop(const NailbedShape& shape, const float* x, float* y, Stream stream) {
+template <class T>
+void nailbed_fprop(const NailbedShape& shape, const T* x, T* y, Stream stream) {
   if (four_channels(shape, x, y)) {
     run_fprop<4>(shape, x, y, stream);
   } else {
@@ -101,13 +105,16 @@ void nailbed_fprop(const NailbedShape& shape, const float* x, float* y, Stream s
   }
 }
 
-template <>
-void nailbed_bprop(const NailbedShape& shape, const float* dy, float* dx, Stream stream) {
+template <class T>
+void nailbed_bprop(const NailbedShape& shape, const T* dy, T* dx, Stream stream) {
   if (four_channels(shape, dy, dx)) {
     run_bprop<4>(shape, dy, dx, stream);
   } else {
     run_bprop<1>(shape, dy, dx, stream);
   }
 }
+
+CONVNET_FOR_BOTH_TYPES(nailbed_fprop);
+CONVNET_FOR_BOTH_TYPES(nailbed_bprop);
 
 }  // namespace convnet
