@@ -1,6 +1,7 @@
 """Whether a net learns in mixed precision as in float32.
 
-    python experiments/precisions.py                         # the packaged Fashion-MNIST
+    python experiments/precisions.py                              # the packaged Fashion-MNIST
+    python experiments/precisions.py --drawings drawings/packed   # of openclipart.py
     python experiments/precisions.py --config folder --data DIR --seeds 1 --results FILE
 
 A run that is in the results file, one line of JSON each, is not made again; `--report` makes none.
@@ -23,7 +24,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tables import markdown, measured
+import openclipart
+from drawing import Curve, curves
+from tables import markdown, measured, put_into
 
 import convnet
 from convnet.config import Config, load_config
@@ -32,7 +35,7 @@ from convnet.nn.eager import Eager
 from convnet.nn.net import Net
 
 PRECISIONS = ("fp32", "bf16")
-RESULTS = Path(__file__).parent / "results" / "precisions-fashion-mnist.jsonl"
+RESULTS = Path(__file__).parent / "results"
 
 
 class Zeros(Watch):
@@ -74,23 +77,39 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--config", default="fashion-mnist", help="a preset or a file")
     parser.add_argument("--data", default="sample", help="as for `convnet train`")
-    parser.add_argument("--epochs", type=int, default=10)
+    parser.add_argument("--drawings", metavar="DIR", help="these, by the net of openclipart.py")
+    parser.add_argument("--epochs", type=int, help="10, and 20 of the drawings")
     parser.add_argument("--seeds", default="1,2,3", help="comma list")
-    parser.add_argument("--results", type=Path, default=RESULTS)
+    parser.add_argument("--results", type=Path, metavar="FILE")
     parser.add_argument("--report", action="store_true", help="only tables of what there is")
+    parser.add_argument("--plot", type=Path, metavar="FILE", help="losses of the epochs, as SVG")
+    parser.add_argument("--document", type=Path, metavar="FILE", help="put the tables into it")
     args = parser.parse_args()
-    runs = read_runs(args.results)
+    name = "drawings" if args.drawings else args.config
+    if args.drawings:
+        args.config, args.data = "alexnet-half", args.drawings
+    args.epochs = args.epochs or (20 if args.drawings else 10)
+    results = args.results or RESULTS / f"precisions-{name}.jsonl"
+    recipe = openclipart.SMALL if args.drawings else ()
+    runs = read_runs(results)
     wanted = itertools.product(map(int, args.seeds.split(",")), PRECISIONS)
     for seed, precision in () if args.report else wanted:
         key = {"config": args.config, "epochs_run": args.epochs, "seed": seed}
         key["precision"] = precision
         if any(key.items() <= each.items() for each in runs):
             continue
-        words = [f"seed={seed}", f"train.epochs={args.epochs}", f"train.precision={precision}"]
+        words = [*recipe, f"train.epochs={args.epochs}", f"train.precision={precision}"]
+        words.append(f"seed={seed}")
         runs.append(key | run(load_config(args.config, words), args.data))
-        with args.results.open("a", encoding="utf-8") as file:
+        with results.open("a", encoding="utf-8") as file:
             file.write(json.dumps(runs[-1]) + "\n")
-    print(*tables(runs), sep="\n\n")
+    found = tables(runs)
+    print(*found.values(), sep="\n\n")
+    if args.document:
+        for kind, table in found.items():
+            put_into(args.document, f"{kind}-{name}", table)
+    if args.plot:
+        args.plot.write_text(plot(name, runs), encoding="utf-8")
 
 
 def read_runs(path: Path) -> list[dict[str, Any]]:
@@ -100,14 +119,36 @@ def read_runs(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
-def tables(runs: list[dict[str, Any]]) -> tuple[str, str, str]:
-    """Accuracies, losses of the epochs and zeros, of the seeds that have run in both precisions."""
+def tables(runs: list[dict[str, Any]]) -> dict[str, str]:
+    """Accuracies and losses of the seeds that ran in both precisions, and the first one's zeros."""
+    found = _by_precision(runs)
+    shares = {each: some[0]["zeros"] for each, some in found.items()}
+    return {"precisions": _results(_histories(found)), "zeros": _zeros(shares)}
+
+
+def plot(name: str, runs: list[dict[str, Any]]) -> str:
+    """Training and validation losses of every run, in both precisions."""
+    found: list[Curve] = []
+    for colour, (precision, histories) in enumerate(_histories(_by_precision(runs)).items()):
+        for history in histories:
+            for kind, dashed in (("loss", False), ("val_loss", True)):
+                points = [(float(at), row[kind]) for at, row in enumerate(history, 1)]
+                label = f"{precision}, {'validation' if dashed else 'training'}"
+                shown = label if history is histories[0] else ""
+                found.append(Curve(points, shown, colour, dashed))
+    title = f"{name}: loss in float32 and in mixed precision"
+    return curves(title, found, "epoch", "loss")
+
+
+def _by_precision(runs: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
     made = [{run["seed"] for run in runs if run["precision"] == each} for each in PRECISIONS]
-    runs = [run for run in runs if run["seed"] in set.intersection(*made)]
-    by_precision = {each: [run for run in runs if run["precision"] == each] for each in PRECISIONS}
-    histories = {each: [run["epochs"] for run in some] for each, some in by_precision.items()}
-    shares = {each: some[0]["zeros"] for each, some in by_precision.items()}
-    return _results(histories), _losses(histories), _zeros(shares)
+    both = set.intersection(*made)
+    runs = sorted((run for run in runs if run["seed"] in both), key=lambda run: run["seed"])
+    return {each: [run for run in runs if run["precision"] == each] for each in PRECISIONS}
+
+
+def _histories(found: dict[str, list[dict[str, Any]]]) -> dict[str, list[list[dict[str, Any]]]]:
+    return {each: [run["epochs"] for run in some] for each, some in found.items()}
 
 
 def _results(histories: dict[str, list[list[dict[str, Any]]]]) -> str:
@@ -117,16 +158,6 @@ def _results(histories: dict[str, list[list[dict[str, Any]]]]) -> str:
         figures = ("val_top1", "val_loss", "loss")
         rows.append((precision, *(str(measured([row[name] for row in last])) for name in figures)))
     head = ("precision", "accuracy, %", "validation loss", "training loss")
-    return markdown(head, rows)
-
-
-def _losses(histories: dict[str, list[list[dict[str, Any]]]]) -> str:
-    head = ("epoch", *(f"{precision}: training loss" for precision in histories))
-    count = min(len(history) for runs in histories.values() for history in runs)
-    rows = []
-    for epoch in range(count):
-        means = [measured([h[epoch]["loss"] for h in runs]) for runs in histories.values()]
-        rows.append((str(epoch + 1), *(f"{each.mean:.3f}" for each in means)))
     return markdown(head, rows)
 
 

@@ -421,13 +421,20 @@ def test_what_an_uneven_set_has_not_is_named(
 RESULTS = sorted((ROOT / "experiments" / "results").glob("*.jsonl"))
 
 
-def test_tables_of_precisions_are_those_of_the_results() -> None:
+OF_PRECISIONS = [path for path in RESULTS if path.stem.startswith("precisions-")]
+
+
+@pytest.mark.parametrize("path", OF_PRECISIONS, ids=lambda path: path.stem)
+def test_tables_of_precisions_are_those_of_the_results(path: Path) -> None:
     text = (ROOT / "docs" / "precision.md").read_text(encoding="utf-8")
-    for table in precisions.tables(precisions.read_runs(precisions.RESULTS)):
+    runs = precisions.read_runs(path)
+    for table in precisions.tables(runs).values():
         assert table in text
+    picture = (ROOT / "docs" / f"{path.stem}.svg").read_text(encoding="utf-8")
+    assert picture == precisions.plot(path.stem.removeprefix("precisions-"), runs)
 
 
-@pytest.mark.parametrize("path", [path for path in RESULTS if path != precisions.RESULTS])
+@pytest.mark.parametrize("path", [path for path in RESULTS if path not in OF_PRECISIONS])
 def test_tables_in_the_documents_are_those_of_the_results(path: Path) -> None:
     text = (ROOT / "docs" / "experiments.md").read_text(encoding="utf-8")
     results = Results(path)
