@@ -47,10 +47,11 @@ __device__ Work block_work(const LocalIndex& local) {
   return work;
 }
 
-__device__ inline Output output_of(const LocalIndex& local, const Work& work, float* out,
-                                   const Epilogue& epilogue, unsigned first_channel) {
-  Output output{};
-  output.out = out;
+template <class T>
+__device__ Output<T> output_of(const LocalIndex& local, const Work& work, T* out,
+                               const Epilogue<T>& epilogue, unsigned first_channel) {
+  Output<T> output{};
+  output.out.out = out;
   output.first_row = work.first_row;
   output.first_column = work.first_column;
   output.rows = local.rows;

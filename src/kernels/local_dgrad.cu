@@ -133,7 +133,7 @@ __global__ void __launch_bounds__(Loop::kThreads, kLocalBlocks)
   const unsigned start = work.place * local.shape.c + work.group * local.group_c;
   const unsigned pitch = local.x_image;
   store_tile<typename Loop::template Sums<A, B>>(
-      product.sums, output_of(local, work, dx, Epilogue{nullptr, relu_mask, false}, 0),
+      product.sums, output_of(local, work, dx, Epilogue<float>{nullptr, relu_mask, false}, 0),
       [=](unsigned n) { return n * pitch + start; }, SameColumns{local.columns});
 }
 

@@ -74,7 +74,7 @@ __global__ void __launch_bounds__(Loop::kThreads, kLocalBlocks)
   const unsigned channel = work.place * s.k + work.group * local.group_k;
   const unsigned pitch = local.y_image;
   store_tile<typename Loop::template Sums<A, B>>(
-      product.sums, output_of(local, work, y, Epilogue{b, nullptr, relu}, channel),
+      product.sums, output_of(local, work, y, Epilogue<float>{b, nullptr, relu}, channel),
       [=](unsigned n) { return n * pitch + channel; }, SameColumns{local.columns});
 }
 

@@ -101,7 +101,7 @@ __global__ void __launch_bounds__(Loop::kThreads, kLocalBlocks)
   const unsigned filter = work.place * local.shape.k + work.group * local.group_k;
   const unsigned length = local.taps.length;
   store_tile<typename Loop::template Sums<A, B>>(
-      product.sums, output_of(local, work, dw, Epilogue{}, 0),
+      product.sums, output_of(local, work, dw, Epilogue<float>{}, 0),
       [=](unsigned k) { return (filter + k) * length; }, SameColumns{local.columns});
 }
 

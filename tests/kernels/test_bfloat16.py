@@ -237,9 +237,9 @@ def products(cpu, case, make, rng, **options):
 
 
 @pytest.mark.parametrize("case", CONVOLUTIONS + DENSE, ids=str)
-def test_products_are_exact_on_integers(cpu, rng, case):
+def test_products_are_exact_on_integers(backend, rng, case):
     """Whatever multiplies, up to the rounding of y and dx."""
-    for name, actual, expected in products(cpu, case, cases.integers, rng):
+    for name, actual, expected in products(backend, case, cases.integers, rng):
         is_stored = name in ("y", "dx")
         assert actual.dtype == (BFLOAT16 if is_stored else np.float32)
         check.equal(actual, expected.astype(BFLOAT16) if is_stored else expected)
@@ -330,7 +330,7 @@ def test_types_do_not_mix(cpu, rng):
 
 
 def test_a_backend_without_the_kernels_says_so(kernels_backend, rng):
-    x, w = halves(rng, 3, 4), np.ones((5, 4), np.float32)
+    x, w = halves(rng, 3, 4, 4, 2), np.ones((3, 3, 5, 2, 2, 2), np.float32)
     with pytest.raises(ValueError, match=r"x: expected .*got bfloat16.*has no kernel"):
-        ops.dense_fprop(*map(kernels_backend.asarray, (x, w)))
+        ops.local_fprop(*map(kernels_backend.asarray, (x, w)))
     assert not kernels_backend.stores_bfloat16

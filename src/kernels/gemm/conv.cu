@@ -10,67 +10,75 @@ void check_aligned(OpName op, const char* argument, const void* data) {
   fail(op.name, argument, "memory aligned to 16 bytes", "memory that is not");
 }
 
-void fprop_of(OpName op, const GemmPlan& plan, const float* x, const void* filters,
-              const Epilogue& epilogue, const DropoutRule* rule, float* y, Workspace workspace,
+template <class T>
+void fprop_of(OpName op, const GemmPlan& plan, const T* x, const void* filters,
+              const Epilogue<T>& epilogue, const DropoutRule* rule, T* y, Workspace workspace,
               Stream stream) {
-  if (plan.loop == MainLoop::kWgmma) {
-    wgmma_conv(op, plan, x, filters, epilogue, y, stream);
-  } else {
-    gemm_fprop(op, plan, x, static_cast<const float*>(filters), epilogue, rule, y, workspace,
-               stream);
+  if constexpr (storage_of<T> == Storage::kFloat32) {
+    if (plan.loop == MainLoop::kWgmma) {
+      return wgmma_conv(op, plan, x, filters, epilogue, y, stream);
+    }
   }
+  gemm_fprop(op, plan, x, static_cast<const float*>(filters), epilogue, rule, y, workspace, stream);
 }
 
 }  // namespace
 
-void conv_fprop_as(OpName op, const ConvShape& shape, Precision precision, const float* x,
-                   const float* w, const float* b, bool relu, float* y, Workspace workspace,
-                   Stream stream, const DropoutRule* rule) {
+template <class T>
+void conv_fprop_as(OpName op, ConvShape shape, Precision precision, const T* x, const float* w,
+                   const float* b, bool relu, T* y, Workspace workspace, Stream stream,
+                   const DropoutRule* rule) {
+  shape.storage = storage_of<T>;
   const bool aligned = aligned16(x) && aligned16(y);
   const GemmPlan plan = gemm_plan(op, shape, Pass::kFprop, precision, aligned);
   const void* filters = prepare_filters(op, plan, w, &workspace, stream);
-  fprop_of(op, plan, x, filters, {b, nullptr, relu}, rule, y, workspace, stream);
+  fprop_of<T>(op, plan, x, filters, {b, nullptr, relu}, rule, y, workspace, stream);
 }
 
-void conv_dgrad_as(OpName op, const ConvShape& shape, Precision precision, const float* dy,
-                   const float* w, const float* relu_mask, float* dx, Workspace workspace,
-                   Stream stream) {
+template <class T>
+void conv_dgrad_as(OpName op, ConvShape shape, Precision precision, const T* dy, const float* w,
+                   const T* relu_mask, T* dx, Workspace workspace, Stream stream) {
+  shape.storage = storage_of<T>;
   const bool aligned = aligned16(dy) && aligned16(dx) && aligned16(relu_mask);
   const GemmPlan plan = gemm_plan(op, shape, Pass::kDgrad, precision, aligned);
-  const Epilogue epilogue{nullptr, relu_mask, false};
-  if (plan.loop == MainLoop::kWgmma) {
-    const void* filters = prepare_filters(op, plan, w, &workspace, stream);
-    wgmma_conv(op, plan, dy, filters, epilogue, dx, stream);
-  } else {
-    gemm_dgrad(op, plan, dy, w, epilogue, dx, workspace, stream);
+  const Epilogue<T> epilogue{nullptr, relu_mask, false};
+  if constexpr (storage_of<T> == Storage::kFloat32) {
+    if (plan.loop == MainLoop::kWgmma) {
+      const void* filters = prepare_filters(op, plan, w, &workspace, stream);
+      return wgmma_conv(op, plan, dy, filters, epilogue, dx, stream);
+    }
   }
+  gemm_dgrad(op, plan, dy, w, epilogue, dx, workspace, stream);
 }
 
-void conv_wgrad_as(OpName op, const ConvShape& shape, Precision precision, const float* x,
-                   const float* dy, float* dw, float* db, Workspace workspace, Stream stream) {
+template <class T>
+void conv_wgrad_as(OpName op, ConvShape shape, Precision precision, const T* x, const T* dy,
+                   float* dw, float* db, Workspace workspace, Stream stream) {
+  shape.storage = storage_of<T>;
   const GemmPlan plan = gemm_plan(op, shape, Pass::kWgrad, precision, aligned16(x));
-  if (plan.loop == MainLoop::kWgmma) {
-    wgmma_wgrad(op, plan, x, dy, dw, db, workspace, stream);
-  } else {
-    gemm_wgrad(op, plan, x, dy, dw, db, workspace, stream);
+  if constexpr (storage_of<T> == Storage::kFloat32) {
+    if (plan.loop == MainLoop::kWgmma) {
+      return wgmma_wgrad(op, plan, x, dy, dw, db, workspace, stream);
+    }
   }
+  gemm_wgrad(op, plan, x, dy, dw, db, workspace, stream);
 }
 
-template <>
-void conv_fprop(const ConvShape& shape, Precision precision, const float* x, const float* w,
-                const float* b, bool relu, float* y, Workspace workspace, Stream stream) {
+template <class T>
+void conv_fprop(const ConvShape& shape, Precision precision, const T* x, const float* w,
+                const float* b, bool relu, T* y, Workspace workspace, Stream stream) {
   conv_fprop_as("conv_fprop", shape, precision, x, w, b, relu, y, workspace, stream);
 }
 
-template <>
-void conv_dgrad(const ConvShape& shape, Precision precision, const float* dy, const float* w,
-                const float* relu_mask, float* dx, Workspace workspace, Stream stream) {
+template <class T>
+void conv_dgrad(const ConvShape& shape, Precision precision, const T* dy, const float* w,
+                const T* relu_mask, T* dx, Workspace workspace, Stream stream) {
   conv_dgrad_as("conv_dgrad", shape, precision, dy, w, relu_mask, dx, workspace, stream);
 }
 
-template <>
-void conv_wgrad(const ConvShape& shape, Precision precision, const float* x, const float* dy,
-                float* dw, float* db, Workspace workspace, Stream stream) {
+template <class T>
+void conv_wgrad(const ConvShape& shape, Precision precision, const T* x, const T* dy, float* dw,
+                float* db, Workspace workspace, Stream stream) {
   conv_wgrad_as("conv_wgrad", shape, precision, x, dy, dw, db, workspace, stream);
 }
 
@@ -92,17 +100,38 @@ void conv_prepare(const ConvShape& shape, Precision precision, const float* w, W
   prepare_filters(op, gemm_plan(op, shape, Pass::kFprop, precision), w, &prepared, stream);
 }
 
-template <>
-void conv_fprop_prepared(const ConvShape& shape, Precision precision, const float* x,
-                         Workspace prepared, const float* b, bool relu, float* y,
-                         Workspace workspace, Stream stream) {
+template <class T>
+void conv_fprop_prepared(const ConvShape& shape, Precision precision, const T* x,
+                         Workspace prepared, const float* b, bool relu, T* y, Workspace workspace,
+                         Stream stream) {
   const OpName op = "conv_fprop_prepared";
   const GemmPlan plan = gemm_plan(op, shape, Pass::kFprop, precision);
   check_dims(op.name, "prepared", {prepared.bytes}, {plan.prepared_bytes()});
   check_aligned(op, "x", x);
   check_aligned(op, "prepared", prepared.data);
   check_aligned(op, "y", y);
-  fprop_of(op, plan, x, prepared.data, {b, nullptr, relu}, nullptr, y, workspace, stream);
+  fprop_of<T>(op, plan, x, prepared.data, {b, nullptr, relu}, nullptr, y, workspace, stream);
 }
+
+// ---- both types --------------------------------------------------------------------------------
+
+#define CONVNET_CONV_OF(T)                                                                        \
+  template void conv_fprop(const ConvShape&, Precision, const T*, const float*, const float*,     \
+                           bool, T*, Workspace, Stream);                                          \
+  template void conv_dgrad(const ConvShape&, Precision, const T*, const float*, const T*, T*,     \
+                           Workspace, Stream);                                                    \
+  template void conv_wgrad(const ConvShape&, Precision, const T*, const T*, float*, float*,       \
+                           Workspace, Stream);                                                    \
+  template void conv_fprop_prepared(const ConvShape&, Precision, const T*, Workspace,             \
+                                    const float*, bool, T*, Workspace, Stream);                   \
+  template void conv_fprop_as(OpName, ConvShape, Precision, const T*, const float*, const float*, \
+                              bool, T*, Workspace, Stream, const DropoutRule*);                   \
+  template void conv_dgrad_as(OpName, ConvShape, Precision, const T*, const float*, const T*, T*, \
+                              Workspace, Stream);                                                 \
+  template void conv_wgrad_as(OpName, ConvShape, Precision, const T*, const T*, float*, float*,   \
+                              Workspace, Stream)
+CONVNET_CONV_OF(float);
+CONVNET_CONV_OF(Bfloat16);
+#undef CONVNET_CONV_OF
 
 }  // namespace convnet

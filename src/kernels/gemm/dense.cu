@@ -34,32 +34,46 @@ std::string dense_kernel(const DenseShape& shape, Pass pass, Precision precision
   return conv_kernel(as_convolution(shape), pass, precision);
 }
 
-template <>
-void dense_fprop(const DenseShape& shape, Precision precision, const float* x, const float* w,
-                 const float* b, bool relu, float* y, Workspace workspace, Stream stream) {
+template <class T>
+void dense_fprop(const DenseShape& shape, Precision precision, const T* x, const float* w,
+                 const float* b, bool relu, T* y, Workspace workspace, Stream stream) {
   conv_fprop_as("dense_fprop", as_convolution(shape), precision, x, w, b, relu, y, workspace,
                 stream);
 }
 
-template <>
-void dense_fprop_dropout(const DenseShape& shape, Precision precision, const float* x,
-                         const float* w, const float* b, bool relu, const DropoutRule& rule,
-                         float* y, Workspace workspace, Stream stream) {
+template <class T>
+void dense_fprop_dropout(const DenseShape& shape, Precision precision, const T* x, const float* w,
+                         const float* b, bool relu, const DropoutRule& rule, T* y,
+                         Workspace workspace, Stream stream) {
   conv_fprop_as("dense_fprop_dropout", as_convolution(shape), precision, x, w, b, relu, y,
                 workspace, stream, &rule);
 }
 
-template <>
-void dense_dgrad(const DenseShape& shape, Precision precision, const float* dy, const float* w,
-                 const float* relu_mask, float* dx, Workspace workspace, Stream stream) {
+template <class T>
+void dense_dgrad(const DenseShape& shape, Precision precision, const T* dy, const float* w,
+                 const T* relu_mask, T* dx, Workspace workspace, Stream stream) {
   conv_dgrad_as("dense_dgrad", as_convolution(shape), precision, dy, w, relu_mask, dx, workspace,
                 stream);
 }
 
-template <>
-void dense_wgrad(const DenseShape& shape, Precision precision, const float* x, const float* dy,
-                 float* dw, float* db, Workspace workspace, Stream stream) {
+template <class T>
+void dense_wgrad(const DenseShape& shape, Precision precision, const T* x, const T* dy, float* dw,
+                 float* db, Workspace workspace, Stream stream) {
   conv_wgrad_as("dense_wgrad", as_convolution(shape), precision, x, dy, dw, db, workspace, stream);
 }
+
+#define CONVNET_DENSE_OF(T)                                                                     \
+  template void dense_fprop(const DenseShape&, Precision, const T*, const float*, const float*, \
+                            bool, T*, Workspace, Stream);                                       \
+  template void dense_fprop_dropout(const DenseShape&, Precision, const T*, const float*,       \
+                                    const float*, bool, const DropoutRule&, T*, Workspace,      \
+                                    Stream);                                                    \
+  template void dense_dgrad(const DenseShape&, Precision, const T*, const float*, const T*, T*, \
+                            Workspace, Stream);                                                 \
+  template void dense_wgrad(const DenseShape&, Precision, const T*, const T*, float*, float*,   \
+                            Workspace, Stream)
+CONVNET_DENSE_OF(float);
+CONVNET_DENSE_OF(Bfloat16);
+#undef CONVNET_DENSE_OF
 
 }  // namespace convnet

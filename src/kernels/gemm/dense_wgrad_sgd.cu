@@ -60,7 +60,8 @@ struct UpdateResult {
   UpdateFactors by;
   float* velocity;
 
-  __device__ void operator()(float* w, unsigned at, float4 grad) const {
+  __device__ void operator()(const Destination<float>& out, unsigned at, float4 grad) const {
+    float* const w = out.out;
     float4 v = load4(velocity + at), value = load4(w + at);
     const bool finite =
         update_value(by, grad.x, &v.x, &value.x) & update_value(by, grad.y, &v.y, &value.y) &
@@ -69,24 +70,24 @@ struct UpdateResult {
     store4(w + at, value);
     if (!finite) note_diverged(rule);
   }
-  __device__ void operator()(float* w, unsigned at, float grad) const {
-    if (!update_value(by, grad, velocity + at, w + at)) note_diverged(rule);
+  __device__ void operator()(const Destination<float>& out, unsigned at, float grad) const {
+    if (!update_value(by, grad, velocity + at, out.out + at)) note_diverged(rule);
   }
 };
 
 // Lets store(output, store_op) see to the tile's sums: they are stored, with splits, and else w is
 // updated by them, where it may be.
 template <class StoreTile>
-__device__ inline void finish_update(const Parameters& parameters, Output& output, unsigned split,
-                                     const StoreTile& store) {
+__device__ inline void finish_update(const Parameters& parameters, Output<float>& output,
+                                     unsigned split, const StoreTile& store) {
   if (parameters.partials != nullptr) {
-    output.out = parameters.partials + std::size_t{split} * parameters.grid.outputs;
+    output.out = {parameters.partials + std::size_t{split} * parameters.grid.outputs};
     store(output, StoreResult{});
     return;
   }
   UpdateResult update{parameters.rule, {}, parameters.velocity};
   if (!update_factors(parameters.rule, &update.by)) return;
-  output.out = parameters.w;
+  output.out = {parameters.w};
   store(output, update);
 }
 
@@ -96,16 +97,16 @@ struct ResultPlace {
   unsigned first_row, first_column, split;
 };
 
-template <class Loop>
+template <class Loop, class T>
 __global__ void __launch_bounds__(Loop::kThreads, Loop::kBlocks)
-    dense_wgrad_sgd_kernel(const Parameters parameters, const float* x, const float* dy) {
+    dense_wgrad_sgd_kernel(const Parameters parameters, const T* x, const T* dy) {
   if constexpr (Loop::kCompiled) {
     const TileCoord coord = block_coord(parameters.grid);
     const unsigned first_row = coord.tile_m * Loop::kM, first_column = coord.tile_n * Loop::kN;
     prefetch_tile<Loop>(parameters, first_row, first_column);
     const unsigned n = parameters.n, c = parameters.c, k = parameters.k;
-    using A = MatrixColumns<Loop, Loop::kM>;
-    using B = MatrixColumns<Loop, Loop::kN>;
+    using A = MatrixColumns<Loop, Loop::kM, T>;
+    using B = MatrixColumns<Loop, Loop::kN, T>;
     A gradients(dy, k, n, first_row, k);
     B inputs(x, c, n, first_column, c);
 
@@ -117,16 +118,17 @@ __global__ void __launch_bounds__(Loop::kThreads, Loop::kBlocks)
     RowSums<Loop> bias{parameters.db != nullptr && coord.tile_n == 0 && threadIdx.x < Loop::kM};
     Loop::multiply(gradients, inputs, range.begin, range.end, product, bias);
 
-    Output output{};
+    Output<float> output{};
     output.first_row = kept.first_row;
     output.first_column = kept.first_column;
     output.rows = k;
     output.columns = c;
     output.vector = parameters.vector_out;
-    finish_update(parameters, output, kept.split, [&](const Output& to, const auto& store_op) {
-      store_tile<typename Loop::template Sums<A, B>>(
-          product.sums, to, [=](unsigned row) { return row * c; }, SameColumns{c}, store_op);
-    });
+    finish_update(
+        parameters, output, kept.split, [&](const Output<float>& to, const auto& store_op) {
+          store_tile<typename Loop::template Sums<A, B>>(
+              product.sums, to, [=](unsigned row) { return row * c; }, SameColumns{c}, store_op);
+        });
     const unsigned row = kept.first_row + threadIdx.x;
     if (bias.wanted && row < k) parameters.db[std::size_t{kept.split} * k + row] = bias.sum;
   }
@@ -148,12 +150,15 @@ __global__ void __launch_bounds__(kBlockThreads)
 
 }  // namespace
 
-template <>
-void dense_wgrad_sgd(const DenseShape& shape, Precision precision, const float* x, const float* dy,
+template <class T>
+void dense_wgrad_sgd(const DenseShape& shape, Precision precision, const T* x, const T* dy,
                      const SgdRule& rule, float* w, float* velocity, float* db, Workspace workspace,
                      Stream stream) {
   const OpName op = "dense_wgrad_sgd";
-  const GemmPlan plan = gemm_plan(op, as_convolution(shape), Pass::kWgrad, precision);
+  ConvShape convolution = as_convolution(shape);
+  convolution.storage = storage_of<T>;
+  const bool aligned = aligned16(x) && aligned16(dy);
+  const GemmPlan plan = gemm_plan(op, convolution, Pass::kWgrad, precision, aligned);
   const SplitSums sums(op, plan, workspace);
   Parameters parameters{};
   parameters.n = shape.n;
@@ -166,19 +171,25 @@ void dense_wgrad_sgd(const DenseShape& shape, Precision precision, const float* 
   parameters.rule = rule;
   parameters.vector_out =
       shape.c % 4 == 0 && (sums.split() || (aligned16(w) && aligned16(velocity)));
-  const bool vector = shape.c % 4 == 0 && shape.k % 4 == 0 && aligned16(x) && aligned16(dy);
-  with_loop<Pass::kWgrad>(plan, vector, [&](auto loop) {
+  const bool vector = shape.c % 4 == 0 && shape.k % 4 == 0 && aligned4(x) && aligned4(dy);
+  with_loop<Pass::kWgrad, T>(plan, vector, [&](auto loop) {
     using Loop = decltype(loop);
     parameters.grid = grid_of<Loop>(plan);
-    launch(op, dense_wgrad_sgd_kernel<Loop>, parameters.grid.blocks(), dim3(Loop::kThreads),
+    launch(op, dense_wgrad_sgd_kernel<Loop, T>, parameters.grid.blocks(), dim3(Loop::kThreads),
            Loop::kSharedBytes, stream, parameters, x, dy);
   });
   if (!sums.split()) return;
   launch(op, split_update_kernel, blocks_for(plan.outputs), dim3(kBlockThreads), 0, stream,
          sums.partials, plan.splits, static_cast<unsigned>(plan.outputs), rule, w, velocity);
   if (db != nullptr) {
-    sum_splits(op, {parameters.db, plan.splits, shape.k, shape.k, db, {}}, stream);
+    const SplitResult<float> biases{parameters.db, plan.splits, shape.k, shape.k, db, {}};
+    sum_splits(op, biases, stream);
   }
 }
+
+template void dense_wgrad_sgd(const DenseShape&, Precision, const float*, const float*,
+                              const SgdRule&, float*, float*, float*, Workspace, Stream);
+template void dense_wgrad_sgd(const DenseShape&, Precision, const Bfloat16*, const Bfloat16*,
+                              const SgdRule&, float*, float*, float*, Workspace, Stream);
 
 }  // namespace convnet

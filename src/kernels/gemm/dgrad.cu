@@ -50,6 +50,7 @@ __device__ inline Axis class_axis(unsigned a, unsigned stride, unsigned pad, uns
   return axis;
 }
 
+template <class T>
 struct DgradParameters {
   TileGrid grid;
   ConvShape shape;
@@ -57,7 +58,7 @@ struct DgradParameters {
   unsigned classes_w, classes;
   unsigned most_taps_w;        // taps in a row: so many,
   FastDivmod by_fewer_taps_w;  // or in some classes one less
-  Epilogue epilogue;
+  Epilogue<T> epilogue;
   bool vector_out;
 };
 
@@ -68,10 +69,10 @@ struct ResultPlace {
   unsigned group, first_row, first_channel, split;
 };
 
-template <class Loop>
+template <class Loop, class T>
 __global__ void __launch_bounds__(Loop::kThreads, Loop::kBlocks)
-    conv_dgrad_kernel(const DgradParameters parameters, const float* dy, const float* w,
-                      float* dx) {
+    conv_dgrad_kernel(const DgradParameters<T> parameters, const T* dy, const float* w,
+                      Destination<T> dx) {
   if constexpr (Loop::kCompiled) {
     const ConvShape& s = parameters.shape;
     const TileCoord coord = block_coord(parameters.grid);
@@ -87,7 +88,7 @@ __global__ void __launch_bounds__(Loop::kThreads, Loop::kBlocks)
     taps.length = v.taps * h.taps * group_k;
     if (h.taps != parameters.most_taps_w) taps.by_width = parameters.by_fewer_taps_w;
 
-    using A = PixelRows<Loop, -1>;
+    using A = PixelRows<Loop, -1, T>;
     using B = TransposedFilters<Loop>;
     A pixels(dy, taps);
 #pragma unroll
@@ -112,8 +113,8 @@ __global__ void __launch_bounds__(Loop::kThreads, Loop::kBlocks)
     NothingElse also;
     Loop::multiply(pixels, filters, range.begin, range.end, product, also);
 
-    Output output{};
-    output.out = dx + std::size_t{kept.split} * parameters.grid.outputs;
+    Output<T> output{};
+    output.out = dx.from(std::size_t{kept.split} * parameters.grid.outputs);
     output.first_row = kept.first_row;
     output.first_column = kept.first_channel;
     output.rows = s.n * kept.v.count * kept.h.count;
@@ -133,8 +134,9 @@ __global__ void __launch_bounds__(Loop::kThreads, Loop::kBlocks)
 }
 
 // All but the grid and the epilogue.
-DgradParameters dgrad_parameters(const ConvShape& shape) {
-  DgradParameters parameters{};
+template <class T>
+DgradParameters<T> dgrad_parameters(const ConvShape& shape) {
+  DgradParameters<T> parameters{};
   parameters.shape = shape;
   parameters.taps.height = shape.p;
   parameters.taps.width = shape.q;
@@ -153,25 +155,32 @@ DgradParameters dgrad_parameters(const ConvShape& shape) {
 
 }  // namespace
 
-void gemm_dgrad(OpName op, const GemmPlan& plan, const float* dy, const float* w,
-                const Epilogue& epilogue, float* dx, Workspace workspace, Stream stream) {
+template <class T>
+void gemm_dgrad(OpName op, const GemmPlan& plan, const T* dy, const float* w,
+                const Epilogue<T>& epilogue, T* dx, Workspace workspace, Stream stream) {
   const ConvShape& s = plan.shape;
   const int group_c = s.c / s.groups, group_k = s.k / s.groups;
-  DgradParameters parameters = dgrad_parameters(s);
+  DgradParameters<T> parameters = dgrad_parameters<T>(s);
   const SplitSums sums(op, plan, workspace);
   if (!sums.split()) parameters.epilogue = epilogue;
-  float* const out = sums.out(dx);
-  parameters.vector_out = group_c % 4 == 0 && aligned16(out) && parameters.epilogue.aligned();
-  const bool vector = group_c % 4 == 0 && group_k % 4 == 0 && aligned16(dy) && aligned16(w);
-  with_loop<Pass::kDgrad>(plan, vector, [&](auto loop) {
+  const Destination<T> out = sums.destination(dx);
+  parameters.vector_out = group_c % 4 == 0 && out.aligned() && parameters.epilogue.aligned();
+  const bool vector = group_c % 4 == 0 && group_k % 4 == 0 && aligned4(dy) && aligned4(w);
+  with_loop<Pass::kDgrad, T>(plan, vector, [&](auto loop) {
     using Loop = decltype(loop);
     parameters.grid = grid_of<Loop>(plan);
-    launch(op, conv_dgrad_kernel<Loop>, parameters.grid.blocks(), dim3(Loop::kThreads),
+    launch(op, conv_dgrad_kernel<Loop, T>, parameters.grid.blocks(), dim3(Loop::kThreads),
            Loop::kSharedBytes, stream, parameters, dy, w, out);
   });
   if (sums.split()) {
-    sum_splits(op, {out, plan.splits, plan.outputs, s.c, dx, epilogue}, stream);
+    const SplitResult<T> result{sums.partials, plan.splits, plan.outputs, s.c, dx, epilogue};
+    sum_splits(op, result, stream);
   }
 }
+
+template void gemm_dgrad(OpName, const GemmPlan&, const float*, const float*,
+                         const Epilogue<float>&, float*, Workspace, Stream);
+template void gemm_dgrad(OpName, const GemmPlan&, const Bfloat16*, const float*,
+                         const Epilogue<Bfloat16>&, Bfloat16*, Workspace, Stream);
 
 }  // namespace convnet

@@ -10,13 +10,14 @@
 namespace convnet {
 
 // result = relu(sum + bias), or mask(sum): each may be absent, and one of bias and mask is.
+template <class T>
 struct Epilogue {
   const float* bias;  // [channels], or null
-  const float* mask;  // of the result's shape, or null: zero where mask <= 0
+  const T* mask;      // of the result's shape, or null: zero where mask <= 0
   bool relu;
 
   // Whether it may be read by fours.
-  bool aligned() const { return aligned16(mask); }
+  bool aligned() const { return aligned4(mask); }
 };
 
 enum class EpilogueKind { kPlain, kBias, kMask, kAny };  // the last: what there is, is asked
@@ -25,8 +26,8 @@ template <EpilogueKind kind>
 using KindConstant = std::integral_constant<EpilogueKind, kind>;
 
 // Calls store(kind) with the epilogue's kind as a KindConstant, so that code is made for each.
-template <class Store>
-__device__ inline void with_kind(const Epilogue& epilogue, Store store) {
+template <class T, class Store>
+__device__ inline void with_kind(const Epilogue<T>& epilogue, Store store) {
   if (epilogue.mask != nullptr) {
     store(KindConstant<EpilogueKind::kMask>{});
   } else if (epilogue.bias != nullptr) {
@@ -37,10 +38,20 @@ __device__ inline void with_kind(const Epilogue& epilogue, Store store) {
 }
 
 // What follows is for one element of the result, V = float, or for four neighbours, V = float4.
+// The result, and the mask, are of T.
+
+template <class T>
+__device__ inline void store_value(T* to, float4 four) {
+  store4(to, four);
+}
+template <class T>
+__device__ inline void store_value(T* to, float value) {
+  store(to, value);
+}
 
 // For all elements of a column, or of four: `channel` is the first one's last index in the result.
-template <class V>
-__device__ inline V bias_of(const Epilogue& epilogue, unsigned channel) {
+template <class V, class T>
+__device__ inline V bias_of(const Epilogue<T>& epilogue, unsigned channel) {
   if (epilogue.bias == nullptr) return V{};
   const float* bias = epilogue.bias + channel;
   if constexpr (sizeof(V) == sizeof(float4)) {
@@ -50,8 +61,8 @@ __device__ inline V bias_of(const Epilogue& epilogue, unsigned channel) {
   }
 }
 
-template <EpilogueKind kind>
-__device__ inline float finish_one(float sum, const Epilogue& epilogue, float bias, float mask) {
+template <EpilogueKind kind, class T>
+__device__ inline float finish_one(float sum, const Epilogue<T>& epilogue, float bias, float mask) {
   constexpr bool kAny = kind == EpilogueKind::kAny;
   if (kind == EpilogueKind::kBias || (kAny && epilogue.bias != nullptr)) sum += bias;
   if (kind != EpilogueKind::kMask) {
@@ -65,16 +76,17 @@ __device__ inline float finish_one(float sum, const Epilogue& epilogue, float bi
 }
 
 // `index` is the place in the result.
-template <EpilogueKind kind>
-__device__ inline float finish(float sum, const Epilogue& epilogue, float bias, unsigned index) {
+template <EpilogueKind kind, class T>
+__device__ inline float finish(float sum, const Epilogue<T>& epilogue, float bias, unsigned index) {
   float mask = 1.0f;
   if (kind == EpilogueKind::kMask || (kind == EpilogueKind::kAny && epilogue.mask != nullptr)) {
-    mask = __ldg(epilogue.mask + index);
+    mask = load_readonly(epilogue.mask + index);
   }
   return finish_one<kind>(sum, epilogue, bias, mask);
 }
-template <EpilogueKind kind>
-__device__ inline float4 finish(float4 sum, const Epilogue& epilogue, float4 bias, unsigned index) {
+template <EpilogueKind kind, class T>
+__device__ inline float4 finish(float4 sum, const Epilogue<T>& epilogue, float4 bias,
+                                unsigned index) {
   float4 mask = make_float4(1.0f, 1.0f, 1.0f, 1.0f);
   if (kind == EpilogueKind::kMask || (kind == EpilogueKind::kAny && epilogue.mask != nullptr)) {
     mask = load4_readonly(epilogue.mask + index);
@@ -85,29 +97,65 @@ __device__ inline float4 finish(float4 sum, const Epilogue& epilogue, float4 bia
                      finish_one<kind>(sum.w, epilogue, bias.w, mask.w));
 }
 
+// An array that is written: the result, of T; or in place of it, where a product has splits, the
+// float32 sums of them (splits.cuh).
+template <class T>
+struct Destination {
+  T* out;
+  float* sums;  // null: there are no splits
+
+  __host__ __device__ Destination from(std::size_t element) const {
+    return {out, sums == nullptr ? nullptr : sums + element};
+  }
+  bool aligned() const { return sums == nullptr ? aligned4(out) : aligned4(sums); }
+  template <class V>
+  __device__ void store(unsigned at, V value) const {
+    if (sums == nullptr) {
+      store_value(out + at, value);
+    } else {
+      store_value(sums + at, value);
+    }
+  }
+};
+// Where both are float32, it is one pointer.
+template <>
+struct Destination<float> {
+  float* out;
+
+  __host__ __device__ Destination from(std::size_t element) const { return {out + element}; }
+  bool aligned() const { return aligned4(out); }
+  template <class V>
+  __device__ void store(unsigned at, V value) const {
+    store_value(out + at, value);
+  }
+};
+
 // Where a tile's sums go: element (row, column) of the product to out[start(row) + column], as far
 // as row < rows and column < columns.
+template <class T>
 struct Output {
-  float* out;
+  Destination<T> out;
   unsigned first_row, first_column;  // of the tile
   unsigned rows, columns;            // of the product
   unsigned first_channel;            // of column 0, for the bias
   bool vector;  // columns and start(row) are multiples of 4, out and the epilogue are aligned
-  Epilogue epilogue;
+  Epilogue<T> epilogue;
 };
 
 // What becomes of finished values: they are the result, from out[at] on.
 struct StoreResult {
-  __device__ void operator()(float* out, unsigned at, float4 four) const { store4(out + at, four); }
-  __device__ void operator()(float* out, unsigned at, float value) const { out[at] = value; }
+  template <class T, class V>
+  __device__ void operator()(const Destination<T>& out, unsigned at, V value) const {
+    out.store(at, value);
+  }
 };
 
 // The place of a row that is not the result's.
 constexpr unsigned kNoRow = ~0u;
 
 // Calls store(kind, V{}) for the widest V that the output takes.
-template <class Store>
-__device__ inline void with_width(const Output& output, Store store) {
+template <class T, class Store>
+__device__ inline void with_width(const Output<T>& output, Store store) {
   if (output.vector) {
     with_kind(output.epilogue, [&](auto kind) { store(kind, float4{}); });
   } else {
@@ -135,8 +183,9 @@ struct SameColumns {
 // Stores a thread's sums: element (row, column) goes to out[start(row) + columns.offset(column)],
 // where row < rows and columns.valid(column). `Map` says which they are: in kRows rows, and along a
 // row in kFours pieces of four.
-template <class Map, class Sums, class RowStart, class Columns, class StoreOp = StoreResult>
-__device__ inline void store_tile(const Sums& sums, const Output& output, RowStart start,
+template <class Map, class T, class Sums, class RowStart, class Columns,
+          class StoreOp = StoreResult>
+__device__ inline void store_tile(const Sums& sums, const Output<T>& output, RowStart start,
                                   Columns columns, StoreOp store_op = {}) {
   unsigned starts[Map::kRows];
 #pragma unroll

@@ -26,11 +26,12 @@
 namespace convnet {
 namespace {
 
+template <class T>
 struct FpropParameters {
   TileGrid grid;
   ConvShape shape;  // of the plan
   Taps taps;
-  Epilogue epilogue;
+  Epilogue<T> epilogue;
   DropoutDraw draw;  // wanted for dense layers only, and not where there are splits
   bool vector_out;
 };
@@ -41,16 +42,17 @@ struct ResultPlace {
   unsigned first_row, first_filter, first_channel, split;
 };
 
-template <class Loop>
+template <class Loop, class T>
 __global__ void __launch_bounds__(Loop::kThreads, Loop::kBlocks)
-    conv_fprop_kernel(const FpropParameters parameters, const float* x, const float* w, float* y) {
+    conv_fprop_kernel(const FpropParameters<T> parameters, const T* x, const float* w,
+                      Destination<T> y) {
   if constexpr (Loop::kCompiled) {
     const ConvShape& s = parameters.shape;
     const TileCoord coord = block_coord(parameters.grid);
     const unsigned group_k = s.k / s.groups, rows = s.n * s.p * s.q;
     const unsigned first_row = coord.tile_m * Loop::kM, first_filter = coord.tile_n * Loop::kN;
 
-    using A = PixelRows<Loop, 1>;
+    using A = PixelRows<Loop, 1, T>;
     using B = Filters<Loop>;
     A pixels(x, parameters.taps);
 #pragma unroll
@@ -78,8 +80,8 @@ __global__ void __launch_bounds__(Loop::kThreads, Loop::kBlocks)
     NothingElse also;
     Loop::multiply(pixels, filters, range.begin, range.end, product, also);
 
-    Output output{};
-    output.out = y + std::size_t{kept.split} * parameters.grid.outputs;
+    Output<T> output{};
+    output.out = y.from(std::size_t{kept.split} * parameters.grid.outputs);
     output.first_row = kept.first_row;
     output.first_column = kept.first_filter;
     output.rows = s.n * s.p * s.q;
@@ -93,20 +95,21 @@ __global__ void __launch_bounds__(Loop::kThreads, Loop::kBlocks)
         product.sums, output, [=](unsigned row) { return row * pitch + first_channel; },
         SameColumns{output.columns});
     if (parameters.draw.wanted) {
-      drop_tile<Loop::kM, Loop::kN, Loop::kThreads>(parameters.draw, y, kept.first_row, output.rows,
-                                                    kept.first_filter, output.columns);
+      drop_tile<Loop::kM, Loop::kN, Loop::kThreads>(parameters.draw, y.out, kept.first_row,
+                                                    output.rows, kept.first_filter, output.columns);
     }
   }
 }
 
 }  // namespace
 
-void gemm_fprop(OpName op, const GemmPlan& plan, const float* x, const float* filters,
-                const Epilogue& epilogue, const DropoutRule* rule, float* y, Workspace workspace,
+template <class T>
+void gemm_fprop(OpName op, const GemmPlan& plan, const T* x, const float* filters,
+                const Epilogue<T>& epilogue, const DropoutRule* rule, T* y, Workspace workspace,
                 Stream stream) {
   const ConvShape& s = plan.shape;
   const unsigned group_c = s.c / s.groups, group_k = s.k / s.groups;
-  FpropParameters parameters{};
+  FpropParameters<T> parameters{};
   parameters.shape = s;
   parameters.taps.height = s.h;
   parameters.taps.width = s.w;
@@ -121,23 +124,29 @@ void gemm_fprop(OpName op, const GemmPlan& plan, const float* x, const float* fi
     parameters.epilogue = epilogue;
     parameters.draw = draw;
   }
-  float* const out = sums.out(y);
-  parameters.vector_out = group_k % 4 == 0 && aligned16(out);
+  const Destination<T> out = sums.destination(y);
+  parameters.vector_out = group_k % 4 == 0 && out.aligned();
   const bool fours = group_c % 4 == 0 || plan.columns;
-  const bool vector = fours && aligned16(x) && aligned16(filters);
-  with_loop<Pass::kFprop>(plan, vector, [&](auto loop) {
+  const bool vector = fours && aligned4(x) && aligned4(filters);
+  with_loop<Pass::kFprop, T>(plan, vector, [&](auto loop) {
     using Loop = decltype(loop);
     parameters.grid = grid_of<Loop>(plan);
-    launch(op, conv_fprop_kernel<Loop>, parameters.grid.blocks(), dim3(Loop::kThreads),
+    launch(op, conv_fprop_kernel<Loop, T>, parameters.grid.blocks(), dim3(Loop::kThreads),
            Loop::kSharedBytes, stream, parameters, x, filters, out);
   });
   if (!sums.split()) return;
-  const SplitResult result{out, plan.splits, plan.outputs, s.k, y, epilogue};
+  const SplitResult<T> result{sums.partials, plan.splits, plan.outputs, s.k, y, epilogue};
   if (draw.wanted) {
     sum_splits_and_drop(op, result, draw, stream);
   } else {
     sum_splits(op, result, stream);
   }
 }
+
+template void gemm_fprop(OpName, const GemmPlan&, const float*, const float*,
+                         const Epilogue<float>&, const DropoutRule*, float*, Workspace, Stream);
+template void gemm_fprop(OpName, const GemmPlan&, const Bfloat16*, const float*,
+                         const Epilogue<Bfloat16>&, const DropoutRule*, Bfloat16*, Workspace,
+                         Stream);
 
 }  // namespace convnet

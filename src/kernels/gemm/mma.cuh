@@ -190,9 +190,9 @@ struct MmaLoop {
   static constexpr bool kCompiled = kCompiledForMma, kTakesColumns = true;
 
   // How the rows of an operand are shared.
-  template <int kRows, bool kThroughL1 = false>
+  template <int kRows, class Element, bool kThroughL1 = false>
   using AlongK = CopyAlongK<kRows, kThreads, kVector, kThroughL1>;
-  template <int kRows, bool kThroughL1 = false>
+  template <int kRows, class Element, bool kThroughL1 = false>
   using AlongRows = CopyAlongRows<kRows, kThreads, kVector, kThroughL1>;
 
   using Product = WarpProduct<T, kPrecision>;

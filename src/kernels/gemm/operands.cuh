@@ -74,12 +74,12 @@ struct Taps {
 
 // A[m, k] = image[n_m, top_m + kSign t, left_m + kSign u, first_channel + c],   k = (t, u, c)
 // (n_m, top_m, left_m) is where row m starts; a pass gives it to begin_row(), or calls skip_row().
-template <class Loop, int kSign>
-class PixelRows : public Loop::template AlongK<Loop::kM, true> {
-  using Base = typename Loop::template AlongK<Loop::kM, true>;
+template <class Loop, int kSign, class T = float>
+class PixelRows : public Loop::template AlongK<Loop::kM, T, true> {
+  using Base = typename Loop::template AlongK<Loop::kM, T, true>;
 
  public:
-  __device__ PixelRows(const float* image, const Taps& taps) : image_(image), taps_(taps) {}
+  __device__ PixelRows(const T* image, const Taps& taps) : image_(image), taps_(taps) {}
 
   __device__ void begin_row(int load, unsigned n, unsigned top, unsigned left,
                             unsigned first_channel) {
@@ -113,15 +113,15 @@ class PixelRows : public Loop::template AlongK<Loop::kM, true> {
   }
 
  private:
-  const float* image_;
+  const T* image_;
   const Taps& taps_;
   unsigned top_[Base::kLoads], left_[Base::kLoads], start_[Base::kLoads];
 };
 
 // B[j, k] = w[first + j, k]: the filters of a group as they lie in memory.
 template <class Loop>
-class Filters : public Loop::template AlongK<Loop::kN> {
-  using Base = typename Loop::template AlongK<Loop::kN>;
+class Filters : public Loop::template AlongK<Loop::kN, float> {
+  using Base = typename Loop::template AlongK<Loop::kN, float>;
 
  public:
   // `filters` are left from `w` on, each of taps.length elements: taps of `channels`.
@@ -149,8 +149,8 @@ class Filters : public Loop::template AlongK<Loop::kN> {
 // B[j, k] = w[filter, first_tap + (stride_h t) S + stride_w u, j],   k = (t, u, filter): the
 // filters of a group, read across.
 template <class Loop>
-class TransposedFilters : public Loop::template AlongRows<Loop::kN> {
-  using Base = typename Loop::template AlongRows<Loop::kN>;
+class TransposedFilters : public Loop::template AlongRows<Loop::kN, float> {
+  using Base = typename Loop::template AlongRows<Loop::kN, float>;
 
  public:
   __device__ TransposedFilters(const float* w, const ConvShape& shape, const Taps& taps,
@@ -189,12 +189,12 @@ class TransposedFilters : public Loop::template AlongRows<Loop::kN> {
 // M[m, k] = matrix[k, first + m], for a matrix of `length` rows that are `pitch` apart, and first +
 // m < end. So dy is read in every gradient of weights, with a pixel for each k, and x in that of a
 // dense layer.
-template <class Loop, int kRows>
-class MatrixColumns : public Loop::template AlongRows<kRows> {
-  using Base = typename Loop::template AlongRows<kRows>;
+template <class Loop, int kRows, class T = float>
+class MatrixColumns : public Loop::template AlongRows<kRows, T> {
+  using Base = typename Loop::template AlongRows<kRows, T>;
 
  public:
-  __device__ MatrixColumns(const float* matrix, unsigned pitch, unsigned length, unsigned first,
+  __device__ MatrixColumns(const T* matrix, unsigned pitch, unsigned length, unsigned first,
                            unsigned end)
       : matrix_(matrix), pitch_(pitch), length_(length), first_(first), end_(end) {}
 
@@ -209,7 +209,7 @@ class MatrixColumns : public Loop::template AlongRows<kRows> {
   }
 
  private:
-  const float* matrix_;
+  const T* matrix_;
   unsigned pitch_, length_, first_, end_;
 };
 
@@ -221,13 +221,13 @@ struct Windows {
 
 // B[j, k] = x[window of pixel k, tap and channel j]. Columns past the last tap are read too, as far
 // as they lie on the image: what becomes of them is not stored.
-template <class Loop>
-class WindowColumns : public Loop::template AlongRows<Loop::kN, true> {
-  using Base = typename Loop::template AlongRows<Loop::kN, true>;
+template <class Loop, class T = float>
+class WindowColumns : public Loop::template AlongRows<Loop::kN, T, true> {
+  using Base = typename Loop::template AlongRows<Loop::kN, T, true>;
 
  public:
   // `x` points to the group's first channel.
-  __device__ WindowColumns(const float* x, const Windows& windows, unsigned pixels,
+  __device__ WindowColumns(const T* x, const Windows& windows, unsigned pixels,
                            unsigned first_column)
       : x_(x), windows_(windows), pixels_(pixels) {
     const ConvShape& s = windows.shape;
@@ -259,7 +259,7 @@ class WindowColumns : public Loop::template AlongRows<Loop::kN, true> {
   }
 
  private:
-  const float* x_;
+  const T* x_;
   const Windows& windows_;
   unsigned pixels_;
   unsigned row_[Base::kLoads], column_[Base::kLoads], offset_[Base::kLoads];

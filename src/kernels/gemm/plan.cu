@@ -161,6 +161,7 @@ unsigned choose_splits(const GemmPlan& plan) {
 // ---- plans -------------------------------------------------------------------------------------
 
 bool serves(MainLoop loop, const ConvShape& shape, Pass pass, Precision precision) {
+  if (loop != MainLoop::kSimt && shape.storage == Storage::kBfloat16) return false;
   if (loop == MainLoop::kWgmma) return wgmma_serves(shape, pass, precision);
   if (loop == MainLoop::kSimt) return true;
   return precision != Precision::kFfma && product_of(shape, pass).k >= kFewestProducts;

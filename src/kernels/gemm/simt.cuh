@@ -3,7 +3,8 @@
 //   C[m, n] = sum_k A[m, k] B[n, k]
 //
 // A and B are never in memory as matrices: operands (operands.cuh) say where their elements are.
-// The loop reads a step of kTileK along k into registers and hands it to shared memory.
+// The loop reads a step of kTileK along k into registers, as float32 whatever it is in memory, and
+// hands it to shared memory.
 //
 // Mapping. A block computes kM x kN of C; a thread 8 x 8 or 8 x 4 of it, in pieces of 4 x 4 that
 // lie 16 rows and 32 columns apart; a warp is 4 x 8 threads. So a warp reads 4 different float4 of
@@ -116,8 +117,8 @@ struct SimtAlongRows {
 };
 
 // values = from[0 ...], or zeros where that is not `valid`.
-template <int kWidth>
-__device__ inline void read(float (&values)[kWidth], const float* from, bool valid) {
+template <int kWidth, class Element>
+__device__ inline void read(float (&values)[kWidth], const Element* from, bool valid) {
   if constexpr (kWidth == 4) {
     float4 v = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
     if (valid) v = load4_readonly(from);
@@ -126,7 +127,7 @@ __device__ inline void read(float (&values)[kWidth], const float* from, bool val
     values[2] = v.z;
     values[3] = v.w;
   } else {
-    values[0] = valid ? __ldg(from) : 0.0f;
+    values[0] = valid ? load_readonly(from) : 0.0f;
   }
 }
 
@@ -191,9 +192,9 @@ struct SimtLoop {
   static constexpr bool kCompiled = true, kTakesColumns = false;
 
   // How the rows of an operand are shared. What is read goes through L1 in any case.
-  template <int kRows, bool kThroughL1 = false>
+  template <int kRows, class Element = float, bool kThroughL1 = false>
   using AlongK = SimtAlongK<kRows, kThreads, kVector>;
-  template <int kRows, bool kThroughL1 = false>
+  template <int kRows, class Element = float, bool kThroughL1 = false>
   using AlongRows = SimtAlongRows<kRows, kThreads, kVector>;
 
   struct Product {
@@ -216,9 +217,9 @@ struct SimtLoop {
     typename B::Registers b_values;
     const auto fetch = [&](unsigned step) {
       a.each(step * kTileK,
-             [&](int load, const float* from, bool valid) { read(a_values[load], from, valid); });
+             [&](int load, const auto* from, bool valid) { read(a_values[load], from, valid); });
       b.each(step * kTileK,
-             [&](int load, const float* from, bool valid) { read(b_values[load], from, valid); });
+             [&](int load, const auto* from, bool valid) { read(b_values[load], from, valid); });
     };
     const auto put = [&](Stage<T>& stage) {
       A::put(a_values, stage.a);

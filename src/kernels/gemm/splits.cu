@@ -23,29 +23,31 @@ __device__ inline void add(float4& sum, float4 v) {
   sum.x += v.x, sum.y += v.y, sum.z += v.z, sum.w += v.w;
 }
 
+template <class T>
 struct SplitSum {
   const float* partials;
   unsigned splits, count;
   FastDivmod by_channels;
-  Epilogue epilogue;
-  float* out;
+  Epilogue<T> epilogue;
+  T* out;
 };
 
 // V is float or float4; `count` and `by_channels` count those.
-template <class V>
-__device__ inline void sum_one(const SplitSum& s, unsigned i) {
+template <class V, class T>
+__device__ inline void sum_one(const SplitSum<T>& s, unsigned i) {
   const V* from = reinterpret_cast<const V*>(s.partials) + i;
   V sum{};
   for (unsigned split = 0; split < s.splits; ++split) add(sum, from[std::size_t{split} * s.count]);
   constexpr unsigned kWidth = sizeof(V) / 4;
   unsigned rest = i;
   const V bias = bias_of<V>(s.epilogue, s.by_channels.split(&rest) * kWidth);
-  reinterpret_cast<V*>(s.out)[i] = finish<EpilogueKind::kAny>(sum, s.epilogue, bias, i * kWidth);
+  store_value(s.out + std::size_t{i} * kWidth,
+              finish<EpilogueKind::kAny>(sum, s.epilogue, bias, i * kWidth));
 }
 
-template <class V>
+template <class V, class T>
 __global__ void __launch_bounds__(kBlockThreads)
-    split_sum_kernel(const SplitSum first, const SplitSum second) {
+    split_sum_kernel(const SplitSum<T> first, const SplitSum<T> second) {
   const unsigned i = global_thread();
   if (i < first.count) {
     sum_one<V>(first, i);
@@ -55,10 +57,11 @@ __global__ void __launch_bounds__(kBlockThreads)
 }
 
 // A thread for each four numbers of the mask that lie in a row, as in dropout.cu.
+template <class T>
 __global__ void __launch_bounds__(kBlockThreads)
     split_dropout_kernel(const float* partials, unsigned splits, unsigned rows, unsigned channels,
-                         FastDivmod by_fours, unsigned fours, Epilogue epilogue, DropoutDraw draw,
-                         float* out) {
+                         FastDivmod by_fours, unsigned fours, Epilogue<T> epilogue,
+                         DropoutDraw draw, T* out) {
   unsigned row = global_thread();
   if (row >= rows * fours) return;
   draw.begin();
@@ -74,15 +77,19 @@ __global__ void __launch_bounds__(kBlockThreads)
     float sum = 0.0f;
     for (unsigned split = 0; split < splits; ++split) sum += partials[split * count + i];
     const float bias = bias_of<float>(epilogue, channel);
-    out[i] = draw.masked(bits.v[t], finish<EpilogueKind::kAny>(sum, epilogue, bias, i));
+    // Rounded twice, as where y is stored between the two operations.
+    const float y = rounded_to<T>(finish<EpilogueKind::kAny>(sum, epilogue, bias, i));
+    store(out + i, draw.masked(bits.v[t], y));
   }
 }
 
-bool fours(const SplitResult& r) {
-  return r.channels % 4 == 0 && aligned16(r.partials) && aligned16(r.out) && r.epilogue.aligned();
+template <class T>
+bool fours(const SplitResult<T>& r) {
+  return r.channels % 4 == 0 && aligned4(r.partials) && aligned4(r.out) && r.epilogue.aligned();
 }
 
-SplitSum split_sum(const SplitResult& r, std::int64_t width) {
+template <class T>
+SplitSum<T> split_sum(const SplitResult<T>& r, std::int64_t width) {
   return {
       r.partials, r.splits, static_cast<unsigned>(r.count / width), FastDivmod(r.channels / width),
       r.epilogue, r.out};
@@ -101,32 +108,40 @@ float* floats_in(OpName op, std::int64_t floats, Workspace workspace) {
   return reinterpret_cast<float*>(address + skip);
 }
 
-void sum_splits(OpName op, const SplitResult& first, const SplitResult& second, Stream stream) {
+void sum_splits(OpName op, const SplitResult<float>& first, const SplitResult<float>& second,
+                Stream stream) {
   if (first.out == nullptr || fours(first) != fours(second)) {
     if (first.out != nullptr) sum_splits(op, first, stream);
     sum_splits(op, second, stream);
     return;
   }
   const std::int64_t width = fours(first) ? 4 : 1;
-  launch(op, width == 4 ? split_sum_kernel<float4> : split_sum_kernel<float>,
+  launch(op, width == 4 ? split_sum_kernel<float4, float> : split_sum_kernel<float, float>,
          blocks_for((first.count + second.count) / width), dim3(kBlockThreads), 0, stream,
          split_sum(first, width), split_sum(second, width));
 }
 
-void sum_splits(OpName op, const SplitResult& result, Stream stream) {
+template <class T>
+void sum_splits(OpName op, const SplitResult<T>& result, Stream stream) {
   const std::int64_t width = fours(result) ? 4 : 1;
-  launch(op, width == 4 ? split_sum_kernel<float4> : split_sum_kernel<float>,
+  launch(op, width == 4 ? split_sum_kernel<float4, T> : split_sum_kernel<float, T>,
          blocks_for(result.count / width), dim3(kBlockThreads), 0, stream, split_sum(result, width),
-         SplitSum{});
+         SplitSum<T>{});
 }
 
-void sum_splits_and_drop(OpName op, const SplitResult& result, const DropoutDraw& draw,
+template <class T>
+void sum_splits_and_drop(OpName op, const SplitResult<T>& result, const DropoutDraw& draw,
                          Stream stream) {
   const std::int64_t rows = result.count / result.channels, fours = (result.channels + 6) / 4;
-  launch(op, split_dropout_kernel, blocks_for(rows * fours), dim3(kBlockThreads), 0, stream,
+  launch(op, split_dropout_kernel<T>, blocks_for(rows * fours), dim3(kBlockThreads), 0, stream,
          result.partials, result.splits, static_cast<unsigned>(rows),
          static_cast<unsigned>(result.channels), FastDivmod(fours), static_cast<unsigned>(fours),
          result.epilogue, draw, result.out);
 }
+
+template void sum_splits(OpName, const SplitResult<float>&, Stream);
+template void sum_splits(OpName, const SplitResult<Bfloat16>&, Stream);
+template void sum_splits_and_drop(OpName, const SplitResult<float>&, const DropoutDraw&, Stream);
+template void sum_splits_and_drop(OpName, const SplitResult<Bfloat16>&, const DropoutDraw&, Stream);
 
 }  // namespace convnet

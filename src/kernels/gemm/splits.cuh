@@ -5,6 +5,8 @@
 // the same to a sum (epilogue.cuh), so a result does not depend on where it was finished.
 #pragma once
 
+#include <type_traits>
+
 #include "epilogue.cuh"
 #include "kernels/device/launch.h"
 #include "plan.cuh"
@@ -26,28 +28,38 @@ struct SplitSums {
     if (partials != nullptr) bias_partials = partials + plan.splits * plan.outputs;
   }
   bool split() const { return partials != nullptr; }
-  float* out(float* result) const { return split() ? partials : result; }
+  template <class T>
+  Destination<T> destination(T* result) const {
+    if constexpr (std::is_same_v<T, float>)
+      return {split() ? partials : result};
+    else
+      return {result, partials};
+  }
   // Of db, which may be null.
   float* bias_out(float* db) const { return split() && db != nullptr ? bias_partials : db; }
 };
 
 // out[i] = finish(sum over splits of partials[split][i]), i < count; `channels` is the length of
 // the last dimension.
+template <class T>
 struct SplitResult {
   const float* partials;
   unsigned splits;
   std::int64_t count, channels;
-  float* out;  // null: nothing to do
-  Epilogue epilogue;
+  T* out;  // null: nothing to do
+  Epilogue<T> epilogue;
 };
 
 // One result, or two in one launch. In splits.cu.
-void sum_splits(OpName op, const SplitResult& result, Stream stream);
-void sum_splits(OpName op, const SplitResult& first, const SplitResult& second, Stream stream);
+template <class T>
+void sum_splits(OpName op, const SplitResult<T>& result, Stream stream);
+void sum_splits(OpName op, const SplitResult<float>& first, const SplitResult<float>& second,
+                Stream stream);
 
 // The same for out [count / channels, channels], and then dropout of it.
 struct DropoutDraw;
-void sum_splits_and_drop(OpName op, const SplitResult& result, const DropoutDraw& draw,
+template <class T>
+void sum_splits_and_drop(OpName op, const SplitResult<T>& result, const DropoutDraw& draw,
                          Stream stream);
 
 }  // namespace convnet

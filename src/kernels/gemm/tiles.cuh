@@ -119,13 +119,17 @@ void with_mma_loop(TileKind tile, bool vector, const Run& run) {
 }
 
 // Calls run(loop) with the SimtLoop or MmaLoop of the plan's tile, for the plan's pass, kPass.
-// `vector`: operands may be read 16 bytes at a time.
-template <Pass kPass, class Run>
+// Activations are of T. `vector`: operands may be read four elements at a time.
+template <Pass kPass, class T, class Run>
 void with_loop(const GemmPlan& plan, bool vector, const Run& run) {
-  if (plan.loop == MainLoop::kSimt) return with_simt_loop<kPass>(plan.tile, vector, run);
-  with_precision(plan.precision, [&](auto mode) {
-    with_mma_loop<kPass, decltype(mode)::value>(plan.tile, vector, run);
-  });
+  if constexpr (storage_of<T> == Storage::kFloat32) {
+    if (plan.loop == MainLoop::kMma) {
+      return with_precision(plan.precision, [&](auto mode) {
+        with_mma_loop<kPass, decltype(mode)::value>(plan.tile, vector, run);
+      });
+    }
+  }
+  with_simt_loop<kPass>(plan.tile, vector, run);
 }
 
 // Of the plan's tile, where operands are read 16 bytes at a time.
@@ -138,9 +142,9 @@ inline TileSize tile_size(const GemmPlan& plan) {
     using Loop = decltype(loop);
     size = {Loop::kM, Loop::kN, Loop::kStep, Loop::kThreads, Loop::kBlocks};
   };
-  if (plan.pass == Pass::kFprop) with_loop<Pass::kFprop>(plan, true, note);
-  if (plan.pass == Pass::kDgrad) with_loop<Pass::kDgrad>(plan, true, note);
-  if (plan.pass == Pass::kWgrad) with_loop<Pass::kWgrad>(plan, true, note);
+  if (plan.pass == Pass::kFprop) with_loop<Pass::kFprop, float>(plan, true, note);
+  if (plan.pass == Pass::kDgrad) with_loop<Pass::kDgrad, float>(plan, true, note);
+  if (plan.pass == Pass::kWgrad) with_loop<Pass::kWgrad, float>(plan, true, note);
   return size;
 }
 

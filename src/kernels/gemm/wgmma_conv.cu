@@ -72,7 +72,7 @@ struct WgmmaParameters {
   unsigned tiles_m, tiles_n, tiles;
   SlabShape slab;
   unsigned slab_bytes;  // at most
-  Epilogue epilogue;
+  Epilogue<float> epilogue;
 };
 
 struct TilePlace {
@@ -241,8 +241,8 @@ __device__ inline void consume(const WgmmaParameters& s, Barriers<T::kStages>& b
       release(&barriers.empty[before]);
     }
 
-    Output output{};
-    output.out = y;
+    Output<float> output{};
+    output.out = {y};
     output.first_row = place.first_row;
     output.first_column = place.tile_n * T::kN;
     output.rows = s.rows;
@@ -324,7 +324,7 @@ void run_with(const Call& call, int filters) {
 }  // namespace
 
 void wgmma_conv(OpName op, const GemmPlan& gemm, const float* image, const void* filters,
-                const Epilogue& epilogue, float* out, Stream stream) {
+                const Epilogue<float>& epilogue, float* out, Stream stream) {
   const ConvShape s = as_forward(gemm.shape, gemm.pass);
   const WgmmaPlan& plan = gemm.wgmma;
   WgmmaParameters parameters{};

@@ -383,9 +383,9 @@ void wgmma_wgrad(OpName op, const GemmPlan& gemm, const float* x, const float* d
   } else {
     run(wgmma_wgrad_kernel<Precision::kTf32>, WgradStage<Precision::kTf32>::kBytes);
   }
-  const SplitResult weights{
+  const SplitResult<float> weights{
       partials, plan.splits, plan.outputs, parameters.group_c, plan.splits > 1 ? dw : nullptr, {}};
-  const SplitResult biases{db_sums, 2 * plan.splits, s.k, s.k, db, {}};
+  const SplitResult<float> biases{db_sums, 2 * plan.splits, s.k, s.k, db, {}};
   if (db != nullptr) {
     sum_splits(op, weights, biases, stream);
   } else if (plan.splits > 1) {

@@ -61,9 +61,9 @@ struct ResultPlace {
 
 // dw and db are the results, or with splits the first split's sums of them, each followed by the
 // next split's.
-template <class Loop>
+template <class Loop, class T>
 __global__ void __launch_bounds__(Loop::kThreads, Loop::kBlocks)
-    conv_wgrad_kernel(const WgradParameters parameters, const float* x, const float* dy, float* dw,
+    conv_wgrad_kernel(const WgradParameters parameters, const T* x, const T* dy, float* dw,
                       float* db) {
   if constexpr (Loop::kCompiled) {
     const ConvShape& s = parameters.windows.shape;
@@ -72,8 +72,8 @@ __global__ void __launch_bounds__(Loop::kThreads, Loop::kBlocks)
     const unsigned pixels = s.n * s.p * s.q;
     const unsigned first_filter = coord.tile_m * Loop::kM, first_column = coord.tile_n * Loop::kN;
 
-    using A = MatrixColumns<Loop, Loop::kM>;
-    using B = WindowColumns<Loop>;
+    using A = MatrixColumns<Loop, Loop::kM, T>;
+    using B = WindowColumns<Loop, T>;
     A gradients(dy + coord.product * group_k, s.k, pixels, first_filter, group_k);
     B inputs(x + coord.product * group_c, parameters.windows, pixels, first_column);
 
@@ -88,8 +88,8 @@ __global__ void __launch_bounds__(Loop::kThreads, Loop::kBlocks)
     Loop::multiply(gradients, inputs, range.begin, range.end, product, bias);
 
     const unsigned group_filter = kept.group_filter, length = parameters.filter_length;
-    Output output{};
-    output.out = dw + std::size_t{kept.split} * parameters.grid.outputs;
+    Output<float> output{};
+    output.out = {dw + std::size_t{kept.split} * parameters.grid.outputs};
     output.first_row = kept.first_filter;
     output.first_column = kept.first_column;
     output.rows = s.k / s.groups;
@@ -111,8 +111,9 @@ __global__ void __launch_bounds__(Loop::kThreads, Loop::kBlocks)
 
 }  // namespace
 
-void gemm_wgrad(OpName op, const GemmPlan& plan, const float* x, const float* dy, float* dw,
-                float* db, Workspace workspace, Stream stream) {
+template <class T>
+void gemm_wgrad(OpName op, const GemmPlan& plan, const T* x, const T* dy, float* dw, float* db,
+                Workspace workspace, Stream stream) {
   const ConvShape& s = plan.shape;
   const int group_c = s.c / s.groups, group_k = s.k / s.groups;
   WgradParameters parameters{};
@@ -125,21 +126,26 @@ void gemm_wgrad(OpName op, const GemmPlan& plan, const float* x, const float* dy
   parameters.columns.by_filled = FastDivmod(plan.columns ? s.s : parameters.filter_length);
 
   const SplitSums sums(op, plan, workspace);
-  float* const out = sums.out(dw);
+  float* const out = sums.destination(dw).out;
   float* const db_out = sums.bias_out(db);
   parameters.vector_out = group_c % 4 == 0 && aligned16(out);
   const bool vector =
-      (group_c % 4 == 0 || plan.columns) && group_k % 4 == 0 && aligned16(x) && aligned16(dy);
-  with_loop<Pass::kWgrad>(plan, vector, [&](auto loop) {
+      (group_c % 4 == 0 || plan.columns) && group_k % 4 == 0 && aligned4(x) && aligned4(dy);
+  with_loop<Pass::kWgrad, T>(plan, vector, [&](auto loop) {
     using Loop = decltype(loop);
     parameters.grid = grid_of<Loop>(plan);
-    launch(op, conv_wgrad_kernel<Loop>, parameters.grid.blocks(), dim3(Loop::kThreads),
+    launch(op, conv_wgrad_kernel<Loop, T>, parameters.grid.blocks(), dim3(Loop::kThreads),
            Loop::kSharedBytes, stream, parameters, x, dy, out, db_out);
   });
   if (!sums.split()) return;
-  const SplitResult weights{out, plan.splits, plan.outputs, group_c, dw, {}};
+  const SplitResult<float> weights{out, plan.splits, plan.outputs, group_c, dw, {}};
   if (db == nullptr) return sum_splits(op, weights, stream);
   sum_splits(op, weights, {db_out, plan.splits, s.k, s.k, db, {}}, stream);
 }
+
+template void gemm_wgrad(OpName, const GemmPlan&, const float*, const float*, float*, float*,
+                         Workspace, Stream);
+template void gemm_wgrad(OpName, const GemmPlan&, const Bfloat16*, const Bfloat16*, float*, float*,
+                         Workspace, Stream);
 
 }  // namespace convnet
