@@ -273,7 +273,7 @@ class Call {
     const bool half = array.type == element<Bfloat16>().type;
     if (tensor.real && (half || array.type == element<float>().type)) {
       choose_storage(tensor, half ? Storage::kBfloat16 : Storage::kFloat32);
-    } else if (tensor.real && (!first_real_.empty() || !stores_bfloat16())) {
+    } else if (tensor.real && !first_real_.empty()) {
       tensor.element = element_stored(storage_);  // there is no choice
     }
     check_array(op, tensor.name.c_str(), array, tensor.element, written);

@@ -5,7 +5,7 @@ Compiles every .cu file of this folder and of gemm/ for each architecture, as th
 reads ptxas' report and the disassembly. Exits with 1, naming the kernel and the architecture, when
 
 - a kernel uses local memory: registers were spilled, or an array is indexed at run time;
-- a matrix product that should read 128 bits at a time does not;
+- a matrix product that should read four elements at a time does not;
 - a tensor-core kernel lacks its instructions: as many HMMA as a step has, LDGSTS (of 128 bits where
   it should be), LDSM or LDS.128; or its registers do not allow the blocks on a multiprocessor that
   its tile is planned for;
@@ -42,8 +42,8 @@ SUPPORTED = ("75", "80", "86", "89", "90", "100", "120")
 FLAGS = ("-std=c++17", "-O3", "-lineinfo", f"-I{KERNELS.parent}")  # those of cuda.cmake
 
 # By their mangled names: kernels with the main loop of FFMA (gemm/simt.cuh), whose last template
-# argument says that they read whole vectors.
-READS_VECTORS = re.compile(r"_kernelINS_8SimtLoopI.*?Lb1EEE")
+# argument says that they read whole vectors; after it the type of the activations, if there is one.
+READS_VECTORS = re.compile(r"_kernelINS_8SimtLoopI.*?Lb1EEE(E|f|NS_8Bfloat16E)")
 
 # With that of tensor cores (gemm/mma.cuh): pass, tile (rows, columns, those of a warp, blocks),
 # precision, 16-byte copies.
@@ -104,8 +104,10 @@ class Kernel:
                 f"uses local memory: {self.stack} bytes of stack, {self.spills} bytes of spills, "
                 f"{local} instructions"
             )
-        if READS_VECTORS.search(self.name) and not re.search(r"\bLDG\.E\.128\b", self.sass):
-            yield "has no 128-bit loads from global memory (LDG.E.128)"
+        if match := READS_VECTORS.search(self.name):
+            bits = "64" if "Bfloat16" in match[1] else "128"
+            if not re.search(rf"\bLDG\.E\.{bits}\b", self.sass):
+                yield f"has no {bits}-bit loads from global memory (LDG.E.{bits})"
         if not self.sass:
             yield "is not in the disassembly"
         elif int(self.arch) >= 80 and (match := MMA.search(self.name)):
@@ -300,6 +302,8 @@ def readable(name: str) -> str:
     if match := WGMMA_WGRAD.search(name):
         return f"{last}<{PRECISIONS[int(match[1])][0]}>"
     arguments = re.findall(r"(?:L[bijl]|E)(\d+)E", rest.split("EEv")[0] + "E")
+    if "8Bfloat16" in rest.split("EEv")[0]:
+        arguments.append("bfloat16")
     return f"{last}<{' '.join(arguments)}>"
 
 

@@ -5,11 +5,12 @@
 //   C[m, j] = sum_i A[m, i] B[j, i]:   m = n,  j = c,  i = (p,q,k), windows in row-major order
 //
 // Tensors:  dy [N,P,Q,K], w [P,Q,K,R,S,C/G], relu_mask [N,H,W,C] or null read; dx [N,H,W,C]
-//           written: zero where relu_mask <= 0, and where no window comes.
+//           written: zero where relu_mask <= 0, and where no window comes. dy, relu_mask and dx are
+//           float32 or bfloat16, T.
 // Mapping:  a block computes 64 images x 32 channels of one pixel and group (gemm/simt.cuh): a
 //           gather, so that nothing is added to memory and the order of the sum is fixed.
-// Edges:    reads beyond the image and beyond a size are zeros. 128-bit loads where C/G and K/G
-//           are multiples of four and arrays are aligned to 16 bytes.
+// Edges:    reads beyond the image and beyond a size are zeros. Loads of four where C/G and
+//           K/G are multiples of it and arrays are aligned to as many.
 // Limits:   2 N P Q K R S C/G operations; w is read once for 64 images.
 #include "device/launch.h"
 #include "device/vectors.h"
@@ -48,12 +49,12 @@ struct CoveringWindows {
 };
 
 // A[n, i]: the gradients of one group at the windows.
-template <class Loop>
-class Gradients : public Loop::template AlongK<Loop::kM> {
-  using Base = typename Loop::template AlongK<Loop::kM>;
+template <class Loop, class T>
+class Gradients : public Loop::template AlongK<Loop::kM, T> {
+  using Base = typename Loop::template AlongK<Loop::kM, T>;
 
  public:
-  __device__ Gradients(const float* dy, const LocalIndex& local, const Work& work,
+  __device__ Gradients(const T* dy, const LocalIndex& local, const Work& work,
                        const CoveringWindows& windows)
       : dy_(dy), local_(local), work_(work), windows_(windows) {}
 
@@ -74,7 +75,7 @@ class Gradients : public Loop::template AlongK<Loop::kM> {
   }
 
  private:
-  const float* dy_;
+  const T* dy_;
   const LocalIndex& local_;
   const Work& work_;
   const CoveringWindows& windows_;
@@ -82,8 +83,8 @@ class Gradients : public Loop::template AlongK<Loop::kM> {
 
 // B[c, i]: the weights between channel c of the pixel and the filters of the windows.
 template <class Loop>
-class WindowWeights : public Loop::template AlongRows<Loop::kN> {
-  using Base = typename Loop::template AlongRows<Loop::kN>;
+class WindowWeights : public Loop::template AlongRows<Loop::kN, float> {
+  using Base = typename Loop::template AlongRows<Loop::kN, float>;
 
  public:
   __device__ WindowWeights(const float* w, const LocalIndex& local, const Work& work,
@@ -117,13 +118,13 @@ class WindowWeights : public Loop::template AlongRows<Loop::kN> {
   const CoveringWindows& windows_;
 };
 
-template <class Loop>
+template <class Loop, class T>
 __global__ void __launch_bounds__(Loop::kThreads, kLocalBlocks)
-    local_dgrad_kernel(const LocalIndex local, const float* dy, const float* w,
-                       const float* relu_mask, float* dx) {
+    local_dgrad_kernel(const LocalIndex local, const T* dy, const float* w, const T* relu_mask,
+                       T* dx) {
   const Work work = block_work<Loop>(local);
   const CoveringWindows windows(local, work.place);
-  using A = Gradients<Loop>;
+  using A = Gradients<Loop, T>;
   using B = WindowWeights<Loop>;
   A gradients(dy, local, work, windows);
   B weights(w, local, work, windows);
@@ -133,7 +134,7 @@ __global__ void __launch_bounds__(Loop::kThreads, kLocalBlocks)
   const unsigned start = work.place * local.shape.c + work.group * local.group_c;
   const unsigned pitch = local.x_image;
   store_tile<typename Loop::template Sums<A, B>>(
-      product.sums, output_of(local, work, dx, Epilogue<float>{nullptr, relu_mask, false}, 0),
+      product.sums, output_of(local, work, dx, Epilogue<T>{nullptr, relu_mask, false}, 0),
       [=](unsigned n) { return n * pitch + start; }, SameColumns{local.columns});
 }
 
@@ -141,20 +142,22 @@ using ImageTile = Tile<64, 32, 4>;  // rows are images
 
 }  // namespace
 
-template <>
-void local_dgrad(const ConvShape& shape, const float* dy, const float* w, const float* relu_mask,
-                 float* dx, Stream stream) {
+template <class T>
+void local_dgrad(const ConvShape& shape, const T* dy, const float* w, const T* relu_mask, T* dx,
+                 Stream stream) {
   LocalIndex local = make_local<ImageTile>(shape, shape.n, shape.c / shape.groups);
-  local.vector_out = local.group_c % 4 == 0 && aligned16(dx) && aligned16(relu_mask);
+  local.vector_out = local.group_c % 4 == 0 && aligned4(dx) && aligned4(relu_mask);
   const dim3 grid = grid_of(local, shape.h * shape.w), block(ImageTile::kThreads);
   const bool fours = local.group_c % 4 == 0 && local.group_k % 4 == 0;
-  if (fours && aligned16(dy) && aligned16(w)) {
-    launch("local_dgrad", local_dgrad_kernel<SimtLoop<ImageTile, true>>, grid, block, 0, stream,
+  if (fours && aligned4(dy) && aligned4(w)) {
+    launch("local_dgrad", local_dgrad_kernel<SimtLoop<ImageTile, true>, T>, grid, block, 0, stream,
            local, dy, w, relu_mask, dx);
   } else {
-    launch("local_dgrad", local_dgrad_kernel<SimtLoop<ImageTile, false>>, grid, block, 0, stream,
+    launch("local_dgrad", local_dgrad_kernel<SimtLoop<ImageTile, false>, T>, grid, block, 0, stream,
            local, dy, w, relu_mask, dx);
   }
 }
+
+CONVNET_FOR_BOTH_TYPES(local_dgrad);
 
 }  // namespace convnet

@@ -4,11 +4,12 @@
 // Zeros where (h, w) is outside x. In local.cuh's words, for a place and group:
 //   C[m, j] = sum_i A[m, i] B[j, i]:   m = n,  j = k,  i = (r,s,c)
 //
-// Tensors:  x [N,H,W,C], w [P,Q,K,R,S,C/G], b [P,Q,K] or null read; y [N,P,Q,K] written.
+// Tensors:  x [N,H,W,C], w [P,Q,K,R,S,C/G], b [P,Q,K] or null read; y [N,P,Q,K] written; x and y
+//           float32 or bfloat16, T.
 // Mapping:  a block computes 64 images x 32 filters of one place and group (gemm/simt.cuh). A is
 //           read from x (gemm/operands.cuh), with the same window in all rows.
-// Edges:    reads beyond the image and beyond a size are zeros. 128-bit loads where C/G is a
-//           multiple of four and arrays are aligned to 16 bytes.
+// Edges:    reads beyond the image and beyond a size are zeros. Loads of four where C/G is a
+//           multiple of it and arrays are aligned to as many.
 // Limits:   2 N P Q K R S C/G operations. Every filter is read once for 64 images: with fewer, the
 //           memory for w limits.
 #include "device/launch.h"
@@ -21,8 +22,8 @@ namespace {
 
 // B[j, i]: the filters of one place and group as they lie in memory.
 template <class Loop>
-class PlaceFilters : public Loop::template AlongK<Loop::kN> {
-  using Base = typename Loop::template AlongK<Loop::kN>;
+class PlaceFilters : public Loop::template AlongK<Loop::kN, float> {
+  using Base = typename Loop::template AlongK<Loop::kN, float>;
 
  public:
   __device__ PlaceFilters(const float* w, const LocalIndex& local, const Work& work)
@@ -47,13 +48,13 @@ class PlaceFilters : public Loop::template AlongK<Loop::kN> {
   unsigned first_, filters_, length_;
 };
 
-template <class Loop>
+template <class Loop, class T>
 __global__ void __launch_bounds__(Loop::kThreads, kLocalBlocks)
-    local_fprop_kernel(const LocalIndex local, const float* x, const float* w, const float* b,
-                       bool relu, float* y) {
+    local_fprop_kernel(const LocalIndex local, const T* x, const float* w, const float* b,
+                       bool relu, T* y) {
   const ConvShape& s = local.shape;
   const Work work = block_work<Loop>(local);
-  using A = PixelRows<Loop, 1>;
+  using A = PixelRows<Loop, 1, T>;
   using B = PlaceFilters<Loop>;
   A pixels(x, local.taps);
   const unsigned top = work.place / s.q * s.stride_h - s.pad_h;
@@ -74,7 +75,7 @@ __global__ void __launch_bounds__(Loop::kThreads, kLocalBlocks)
   const unsigned channel = work.place * s.k + work.group * local.group_k;
   const unsigned pitch = local.y_image;
   store_tile<typename Loop::template Sums<A, B>>(
-      product.sums, output_of(local, work, y, Epilogue<float>{b, nullptr, relu}, channel),
+      product.sums, output_of(local, work, y, Epilogue<T>{b, nullptr, relu}, channel),
       [=](unsigned n) { return n * pitch + channel; }, SameColumns{local.columns});
 }
 
@@ -82,19 +83,21 @@ using ImageTile = Tile<64, 32, 4>;  // rows are images
 
 }  // namespace
 
-template <>
-void local_fprop(const ConvShape& shape, const float* x, const float* w, const float* b, bool relu,
-                 float* y, Stream stream) {
+template <class T>
+void local_fprop(const ConvShape& shape, const T* x, const float* w, const float* b, bool relu,
+                 T* y, Stream stream) {
   LocalIndex local = make_local<ImageTile>(shape, shape.n, shape.k / shape.groups);
-  local.vector_out = local.group_k % 4 == 0 && aligned16(y);
+  local.vector_out = local.group_k % 4 == 0 && aligned4(y);
   const dim3 grid = grid_of(local, shape.p * shape.q), block(ImageTile::kThreads);
-  if (local.group_c % 4 == 0 && aligned16(x) && aligned16(w)) {
-    launch("local_fprop", local_fprop_kernel<SimtLoop<ImageTile, true>>, grid, block, 0, stream,
+  if (local.group_c % 4 == 0 && aligned4(x) && aligned4(w)) {
+    launch("local_fprop", local_fprop_kernel<SimtLoop<ImageTile, true>, T>, grid, block, 0, stream,
            local, x, w, b, relu, y);
   } else {
-    launch("local_fprop", local_fprop_kernel<SimtLoop<ImageTile, false>>, grid, block, 0, stream,
+    launch("local_fprop", local_fprop_kernel<SimtLoop<ImageTile, false>, T>, grid, block, 0, stream,
            local, x, w, b, relu, y);
   }
 }
+
+CONVNET_FOR_BOTH_TYPES(local_fprop);
 
 }  // namespace convnet

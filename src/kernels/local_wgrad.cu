@@ -4,12 +4,13 @@
 // Zeros where (h, w) is outside x. In local.cuh's words, for a place and group:
 //   C[m, j] = sum_i A[m, i] B[j, i]:   m = k,  j = (r,s,c),  i = n
 //
-// Tensors:  x [N,H,W,C], dy [N,P,Q,K] read; dw [P,Q,K,R,S,C/G], db [P,Q,K] (may be null) written.
+// Tensors:  x [N,H,W,C], dy [N,P,Q,K] read, float32 or bfloat16, T; dw [P,Q,K,R,S,C/G], db [P,Q,K]
+//           (may be null) written.
 // Mapping:  a block computes 32 filters x 64 elements of their windows, of one place and group
 //           (gemm/simt.cuh), and adds up the images in order. db: a thread an element, in a launch
 //           of its own.
-// Edges:    reads beyond the image and beyond a size are zeros. 128-bit loads where C/G and K/G
-//           are multiples of four and arrays are aligned to 16 bytes.
+// Edges:    reads beyond the image and beyond a size are zeros. Loads of four where C/G and
+//           K/G are multiples of it and arrays are aligned to as many.
 // Limits:   2 N P Q K R S C/G operations; with few images, writing dw.
 #include "device/launch.h"
 #include "device/vectors.h"
@@ -21,12 +22,12 @@ namespace convnet {
 namespace {
 
 // A[k, n]: the gradients of one place and group.
-template <class Loop>
-class PlaceGradients : public Loop::template AlongRows<Loop::kM> {
-  using Base = typename Loop::template AlongRows<Loop::kM>;
+template <class Loop, class T>
+class PlaceGradients : public Loop::template AlongRows<Loop::kM, T> {
+  using Base = typename Loop::template AlongRows<Loop::kM, T>;
 
  public:
-  __device__ PlaceGradients(const float* dy, const LocalIndex& local, const Work& work)
+  __device__ PlaceGradients(const T* dy, const LocalIndex& local, const Work& work)
       : dy_(dy + work.place * local.shape.k + work.group * local.group_k),
         first_(work.first_row),
         filters_(local.rows),
@@ -44,17 +45,17 @@ class PlaceGradients : public Loop::template AlongRows<Loop::kM> {
   }
 
  private:
-  const float* dy_;
+  const T* dy_;
   unsigned first_, filters_, images_, image_;
 };
 
 // B[(r,s,c), n]: the window of one place and group. Where its elements lie is the same for all n.
-template <class Loop>
-class Window : public Loop::template AlongRows<Loop::kN> {
-  using Base = typename Loop::template AlongRows<Loop::kN>;
+template <class Loop, class T>
+class Window : public Loop::template AlongRows<Loop::kN, T> {
+  using Base = typename Loop::template AlongRows<Loop::kN, T>;
 
  public:
-  __device__ Window(const float* x, const LocalIndex& local, const Work& work)
+  __device__ Window(const T* x, const LocalIndex& local, const Work& work)
       : x_(x), images_(local.shape.n), image_(local.x_image) {
     const ConvShape& s = local.shape;
     const unsigned top = work.place / s.q * s.stride_h - s.pad_h;
@@ -81,18 +82,18 @@ class Window : public Loop::template AlongRows<Loop::kN> {
   }
 
  private:
-  const float* x_;
+  const T* x_;
   unsigned images_, image_;
   unsigned offset_[Base::kLoads];
   bool valid_[Base::kLoads];
 };
 
-template <class Loop>
+template <class Loop, class T>
 __global__ void __launch_bounds__(Loop::kThreads, kLocalBlocks)
-    local_wgrad_kernel(const LocalIndex local, const float* x, const float* dy, float* dw) {
+    local_wgrad_kernel(const LocalIndex local, const T* x, const T* dy, float* dw) {
   const Work work = block_work<Loop>(local);
-  using A = PlaceGradients<Loop>;
-  using B = Window<Loop>;
+  using A = PlaceGradients<Loop, T>;
+  using B = Window<Loop, T>;
   A gradients(dy, local, work);
   B window(x, local, work);
   typename Loop::Product product;
@@ -106,13 +107,14 @@ __global__ void __launch_bounds__(Loop::kThreads, kLocalBlocks)
 }
 
 // db[i] = the sum over n of dy[n, i].
+template <class T>
 __global__ void __launch_bounds__(kBlockThreads)
-    local_bias_kernel(int images, unsigned count, const float* __restrict__ dy,
+    local_bias_kernel(int images, unsigned count, const T* __restrict__ dy,
                       float* __restrict__ db) {
   const unsigned i = global_thread();
   if (i >= count) return;
   float sum = 0.0f;
-  for (int n = 0; n < images; ++n) sum += dy[std::size_t{count} * n + i];
+  for (int n = 0; n < images; ++n) sum += load(dy + std::size_t{count} * n + i);
   db[i] = sum;
 }
 
@@ -120,25 +122,27 @@ using FilterTile = Tile<32, 64, 4>;  // rows are filters
 
 }  // namespace
 
-template <>
-void local_wgrad(const ConvShape& shape, const float* x, const float* dy, float* dw, float* db,
+template <class T>
+void local_wgrad(const ConvShape& shape, const T* x, const T* dy, float* dw, float* db,
                  Stream stream) {
   const int depth = shape.r * shape.s * (shape.c / shape.groups);
   LocalIndex local = make_local<FilterTile>(shape, shape.k / shape.groups, depth);
-  local.vector_out = depth % 4 == 0 && aligned16(dw);
+  local.vector_out = depth % 4 == 0 && aligned4(dw);
   const dim3 grid = grid_of(local, shape.p * shape.q), block(FilterTile::kThreads);
   const bool fours = local.group_c % 4 == 0 && local.group_k % 4 == 0;
-  if (fours && aligned16(x) && aligned16(dy)) {
-    launch("local_wgrad", local_wgrad_kernel<SimtLoop<FilterTile, true>>, grid, block, 0, stream,
+  if (fours && aligned4(x) && aligned4(dy)) {
+    launch("local_wgrad", local_wgrad_kernel<SimtLoop<FilterTile, true>, T>, grid, block, 0, stream,
            local, x, dy, dw);
   } else {
-    launch("local_wgrad", local_wgrad_kernel<SimtLoop<FilterTile, false>>, grid, block, 0, stream,
-           local, x, dy, dw);
+    launch("local_wgrad", local_wgrad_kernel<SimtLoop<FilterTile, false>, T>, grid, block, 0,
+           stream, local, x, dy, dw);
   }
   if (db != nullptr) {
-    launch("local_wgrad", local_bias_kernel, blocks_for(local.y_image), dim3(kBlockThreads), 0,
+    launch("local_wgrad", local_bias_kernel<T>, blocks_for(local.y_image), dim3(kBlockThreads), 0,
            stream, shape.n, local.y_image, dy, db);
   }
 }
+
+CONVNET_FOR_BOTH_TYPES(local_wgrad);
 
 }  // namespace convnet

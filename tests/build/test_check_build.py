@@ -20,6 +20,7 @@ VECTOR = (
     "_ZN7convnet40_GLOBAL__N__d0ed131c_8_fprop_cu_458bf3cc17conv_fprop_kernel"
     "INS_8SimtLoopINS_4TileILi128ELi64ELi8EEELb1EEEEEvNS0_15FpropParametersEPKfS8_Pf"
 )
+HALVES = VECTOR.replace("Lb1EEE", "Lb1EEENS_8Bfloat16E")
 SCALAR = VECTOR.replace("Lb1E", "Lb0E")
 PLAIN = "_ZN7convnet39_GLOBAL__N__d8639359_7_conv_cu_f8b9138816split_sum_kernelEPKfjPf"
 REPORT = """\
@@ -46,6 +47,7 @@ def test_reads_the_report():
 
 def test_names_are_readable():
     assert check_build.readable(VECTOR) == "conv_fprop_kernel<128 64 8 1>"
+    assert check_build.readable(HALVES) == "conv_fprop_kernel<128 64 8 1 bfloat16>"
     assert check_build.readable(PLAIN) == "split_sum_kernel"
     assert check_build.readable("plain_kernel") == "plain_kernel"
 
@@ -64,6 +66,7 @@ def test_disassembly_is_taken_apart_by_kernel():
         ({"sass": LOADS + "  STL [R1], R0 ;\n"}, "1 instructions"),
         ({"sass": LOADS + "  LDL.128 R4, [R1] ;\n"}, "1 instructions"),
         ({"name": VECTOR, "sass": "  LDG.E.CONSTANT R4, desc[UR4][R2.64] ;\n"}, "no 128-bit loads"),
+        ({"name": HALVES, "sass": "  LDG.E.U16 R4, desc[UR4][R2.64] ;\n"}, "no 64-bit loads"),
         ({"sass": ""}, "not in the disassembly"),
     ],
 )

@@ -3,8 +3,6 @@
 So an operation gives what it gives for the same numbers in float32, rounded. That is compared to
 the bit; what float32 gives is held to the float64 reference by the operations' own tests. Products
 are compared with the reference themselves.
-
-On GPUs some operations have no kernels for bfloat16 yet; their tests run on the CPU.
 """
 
 from __future__ import annotations
@@ -143,9 +141,9 @@ def test_other_operations_round_what_float32_gives(backend, rng, table):
         rounds(backend, function, args, kwargs)
 
 
-def test_locally_connected_layers_round_what_float32_gives(cpu, rng):
+def test_locally_connected_layers_round_what_float32_gives(backend, rng):
     for function, args, kwargs in locally_connected(rng):
-        rounds(cpu, function, args, kwargs)
+        rounds(backend, function, args, kwargs)
 
 
 @pytest.mark.parametrize("channels", [5, 32, 132])
@@ -327,10 +325,3 @@ def test_types_do_not_mix(cpu, rng):
         ops.relu_fprop(x.astype(np.float16))
     with pytest.raises(ValueError, match="dtype: expected one of float32, bfloat16"):
         ops.convert(x, "float16")
-
-
-def test_a_backend_without_the_kernels_says_so(kernels_backend, rng):
-    x, w = halves(rng, 3, 4, 4, 2), np.ones((3, 3, 5, 2, 2, 2), np.float32)
-    with pytest.raises(ValueError, match=r"x: expected .*got bfloat16.*has no kernel"):
-        ops.local_fprop(*map(kernels_backend.asarray, (x, w)))
-    assert not kernels_backend.stores_bfloat16
