@@ -18,6 +18,7 @@ import pytest
 import roofline
 import tiles_table
 import tune_tiles
+import two_versions
 from benchmarking import run
 
 import convnet
@@ -290,3 +291,24 @@ def test_the_table_of_lower_precision(monkeypatch, tmp_path, capsys):
     out = capsys.readouterr().out
     assert "slower than fp32 by more than -100 %: conv fprop, conv dgrad, conv wgrad" in out
     assert "direct -> direct, bf16" in out
+
+
+# ---- two_versions -------------------------------------------------------------------------------
+
+
+def test_two_versions_take_turns(monkeypatch, tmp_path, capsys):
+    results = tmp_path / "versions.json"
+    words = ("--nets", "cifar10-quick", "--batch", 2, "--rounds", 2, "--json", results)
+    run(monkeypatch, two_versions.main, sys.executable, *words)
+    printed = capsys.readouterr().out
+    assert printed.startswith("cifar10-quick   step      2 ")
+    assert "Python frames" in printed
+    found = json.loads(results.read_text())
+    (row,) = found["rows"]
+    assert [len(row["seconds"][name]) for name in ("old", "new")] == [2, 2]
+    assert found["alone"]["old"]["frames"] == found["alone"]["new"]["frames"] > 0
+
+
+def test_a_version_that_cannot_start(monkeypatch, tmp_path):
+    with pytest.raises(SystemExit, match="ended early"):
+        run(monkeypatch, two_versions.main, "false", "--nets", "cifar10-quick", "--batch", 2)
