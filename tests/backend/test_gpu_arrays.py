@@ -180,9 +180,9 @@ def test_good_arrays_reach_the_launch(gpu: Any) -> None:
 
 
 def test_dtype(gpu: Any) -> None:
-    with pytest.raises(ValueError, match=r"lrn_fprop: x: expected float32 or bfloat16, got float64"):
+    with pytest.raises(ValueError, match=r"x: expected float32 or bfloat16, got float64"):
         lrn(gpu(np.zeros((2, 3, 3, 8))), gpu(floats(2, 3, 3, 8)))
-    with pytest.raises(ValueError, match=r"lrn_fprop: x: expected float32 or bfloat16, got int32"):
+    with pytest.raises(ValueError, match=r"x: expected float32 or bfloat16, got int32"):
         lrn(gpu(np.zeros((2, 3, 3, 8), np.int32)), gpu(floats(2, 3, 3, 8)))
 
 
