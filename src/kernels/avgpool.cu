@@ -17,6 +17,10 @@
 namespace convnet {
 namespace {
 
+// Blocks on a multiprocessor, where ptxas would else spill for the sake of more; 0: as it likes.
+template <class T>
+constexpr int kBlocks = storage_of<T> == Storage::kBfloat16 ? 5 : 0;
+
 // 1 / |window|, of a clipped window. A division by / is a function call with its own stack frame;
 // the hardware's approximation and a Newton step round the same way, and powers of two are exact.
 __device__ float window_share(const Span& rows, const Span& cols) {
@@ -27,7 +31,7 @@ __device__ float window_share(const Span& rows, const Span& cols) {
 }
 
 template <int kChannels, class T>
-__global__ void __launch_bounds__(kBlockThreads)
+__global__ void __launch_bounds__(kBlockThreads, kBlocks<T>)
     avgpool_fprop_kernel(PoolIndex index, unsigned threads, const T* __restrict__ x,
                          T* __restrict__ y) {
   const unsigned thread = global_thread();

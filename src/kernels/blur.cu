@@ -23,6 +23,10 @@ namespace {
 
 constexpr int kStripRows = 8;  // outputs of a thread
 
+// Blocks on a multiprocessor, where ptxas would else spill for the sake of a fourth; 0: as it likes.
+template <class T>
+constexpr int kBlocks = storage_of<T> == Storage::kBfloat16 ? 3 : 0;
+
 struct BlurIndex {
   BlurShape shape;
   FastDivmod by_channels, by_w, by_strips;  // from a thread's number, last index first
@@ -48,7 +52,7 @@ __device__ Floats<kChannels> across(const BlurShape& shape, const T* __restrict_
 }
 
 template <int kChannels, int kSize, class T>
-__global__ void __launch_bounds__(kBlockThreads)
+__global__ void __launch_bounds__(kBlockThreads, kBlocks<T>)
     blur_kernel(BlurIndex index, unsigned threads, const T* __restrict__ x, T* __restrict__ y) {
   const unsigned thread = global_thread();
   if (thread >= threads) return;
