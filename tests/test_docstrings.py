@@ -14,7 +14,7 @@ import pytest
 
 import convnet
 from convnet import backend
-from convnet.config import schema
+from convnet.config import load, schema
 from convnet.evaluation import evaluate, predict
 from convnet.layers import initializers
 from convnet.optim import lr_schedule
@@ -30,6 +30,7 @@ PLACES = (
     callbacks,
     initializers,
     lr_schedule,
+    load,
     schema,
 )
 ALSO = (

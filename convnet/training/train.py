@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import os
-import shlex
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -27,6 +27,7 @@ from convnet.training.callbacks import Record
 from convnet.training.checkpoint import Checkpoint
 from convnet.training.datasets import Data, sets_of, with_path
 from convnet.training.display import Display, StuckHint
+from convnet.training.messages import divergence, show_end, show_parts, way_back
 from convnet.training.nets import layers_of
 from convnet.training.notebook import page
 from convnet.training.progress import Reporter
@@ -262,55 +263,8 @@ class _Job:
             parts = build(cfg, self.device, self.data, stats, ranks, init, self.net)
         parts.loader.warn = parts.validation_loader.warn = reporter.warn
         parts.net.programs.warn = reporter.warn
-        self._show(parts)
+        show_parts(parts, reporter)
         return parts
-
-    def _show(self, parts: Parts) -> None:
-        """Prints what the run works with."""
-        cfg, net, block = parts.cfg, parts.net, self.reporter.block
-        height, width, channels = parts.train.shape
-        block(
-            "data",
-            parts.train.description,
-            f"{len(parts.train)} training and {len(parts.validation)} validation "
-            f"images, {height} x {width} x {channels}, {len(parts.train.classes)} classes",
-        )
-        if net.partition is not None:
-            block("links", net.partition.links.describe())
-            for note in net.partition.links.notes:
-                self.reporter.warn(note)
-        block(
-            "net",
-            f"{cfg.net.model or cfg.name}: {len(net.nodes)} nodes, "
-            f"{net.parameter_count:,} parameters, {net.macs / 1e6:.1f} M multiply-adds per image",
-        )
-        block("memory", *parts.memory.lines(cfg.train.batch, self.ranks.size))
-        block("step", net.programs.describe())
-        if cfg.net.lr_mult:
-            rates = cfg.net.lr_mult.items()
-            texts = (f"{name} x {rate:g}" if rate else f"{name} frozen" for name, rate in rates)
-            block("rates", ", ".join(texts))
-        block("init", *(parts.taken.lines() if parts.taken else ()))
-        if cfg.train.sampling == "balanced":
-            block(
-                "sampling", f"balanced: as many images of each class, {len(parts.train)} an epoch"
-            )
-        block("weights", *parts.class_weights.lines(parts.train.classes))
-        total = cfg.train.epochs * parts.loader.steps_per_epoch
-        warm_up = parts.schedule.warm_up(total)
-        if warm_up < cfg.schedule.warmup_steps:
-            self.reporter.warn(
-                f"schedule.warmup_steps: expected at most {total}, the steps of the run, got "
-                f"{cfg.schedule.warmup_steps}; {warm_up} are taken, a tenth of the run"
-            )
-        options = [cfg.schedule.kind, *([f"warm-up {warm_up} steps"] if warm_up else [])]
-        options += [f"{key} {value}" for key, value in cfg.schedule.options.items()]
-        block(
-            "schedule",
-            f"{cfg.train.epochs} epochs of {parts.loader.steps_per_epoch} steps of "
-            f"{cfg.train.batch}; lr {cfg.sgd.lr:g} {', '.join(options)}; "
-            f"momentum {cfg.sgd.momentum:g}, weight decay {cfg.sgd.weight_decay:g}",
-        )
 
     def _first_weights(self, cfg: Config) -> Checkpoint | None:
         """The checkpoint that `net.init` names; warns where its images were prepared otherwise."""
@@ -344,6 +298,7 @@ class _Job:
 
     def _run(self, trainer: Trainer) -> TrainResult:
         reporter, folder, reason = self.reporter, trainer.folder, ""
+        back = functools.partial(way_back, trainer, self.device, self.data)
         reporter.log_to(folder.log)
         reporter.block("run", str(folder.path))
         with Signals() as signals:
@@ -351,21 +306,22 @@ class _Job:
             try:
                 status = trainer.run(signals)
             except DivergedError as error:
-                status, reason = "diverged", self._divergence(trainer, error)
+                status, reason = "diverged", divergence(trainer, error)
             except KeyboardInterrupt:
                 reporter.stop_bar()
-                reporter.line(f"stopped at once; {self._way_back(trainer)}", always=True)
+                reporter.line(f"stopped at once; {back()}", always=True)
                 raise
             except OSError as error:
                 reason = os.strerror(error.errno) if error.errno else str(error)
-                reason = f"{reason}; {self._way_back(trainer)}"
+                reason = f"{reason}; {back()}"
                 raise OSError(error.errno, reason, error.filename) from error
             except (LinkError, jobs.RanksError) as error:
-                raise type(error)(f"{error}; {self._way_back(trainer)}") from error
+                raise type(error)(f"{error}; {back()}") from error
             finally:
                 trainer.parts.close()
                 reporter.stop_bar()
-        self._report(trainer, status, reason)
+        if self.ranks.first:
+            show_end(trainer, status, reason or back())
         epochs = [record for record in trainer.history if record["kind"] == "epoch"]
         return TrainResult(
             net=trainer.net,
@@ -380,59 +336,3 @@ class _Job:
             reason=reason,
             signal=max(self.ranks.each(signals.received)) if status == "interrupted" else 0,
         )
-
-    # ---- messages -------------------------------------------------------------------------------
-
-    def _report(self, trainer: Trainer, status: str, reason: str) -> None:
-        """Prints how the run ended."""
-        reporter, best = self.reporter, trainer.best
-        if not self.ranks.first:
-            return
-        if status == "diverged":
-            reporter.error(reason)
-        elif status != "done":
-            way_back = self._way_back(trainer)
-            reporter.line(f"{status} at step {trainer.net.step}; {way_back}", always=True)
-        elif best is not None:
-            if trainer.out_of_patience and trainer.epoch < trainer.cfg.train.epochs:
-                reporter.line(_stopped_early(trainer))
-            command = shlex.join(["convnet", "predict", str(trainer.folder.path)])
-            loss = trainer.cfg.train.best == "val_loss"
-            what = f"loss {best['val_loss']:.4f}, " if loss else ""
-            reporter.line(
-                f"done: best validation {what}top-1 {best['val_top1']:.2f} % in epoch "
-                f"{best['epoch']}; try: {command} IMAGE"
-            )
-
-    def _divergence(self, trainer: Trainer, error: DivergedError) -> str:
-        return (
-            f"diverged at step {trainer.net.step}: {error}; {self._kept(trainer)}; try a smaller "
-            f"sgd.lr (it was {trainer.lr:g}) or schedule.warmup_steps"
-        )
-
-    def _kept(self, trainer: Trainer) -> str:
-        if trainer.checkpoint is None:
-            return "there is no checkpoint yet"
-        return f"the last checkpoint is {trainer.checkpoint}"
-
-    def _way_back(self, trainer: Trainer) -> str:
-        """The last checkpoint, and the command that goes on from it."""
-        folder = str(trainer.folder.path)
-        if self.data is not None and not isinstance(self.data, (str, os.PathLike)):
-            command = f"convnet.train(resume={folder!r}, data=...)"
-        else:
-            device = ["--device", self.device] if self.device != "auto" else []
-            command = shlex.join(["convnet", "train", "--resume", folder, *device])
-        return f"{self._kept(trainer)}; resume with: {command}"
-
-
-def _stopped_early(trainer: Trainer) -> str:
-    """Why a run ended before its last epoch."""
-    train = trainer.cfg.train
-    what = {"val_top1": "validation top-1", "val_loss": "validation loss"}[train.best]
-    epochs = "the last epoch was" if train.patience == 1 else f"{train.patience} epochs were"
-    return (
-        f"stopped early: {epochs} not better than the best ({what}, train.patience="
-        f"{train.patience}), after {trainer.epoch} of {train.epochs} epochs; resumed with "
-        "--set train.patience=0 the run trains on"
-    )
