@@ -28,7 +28,9 @@ def add_commands(commands: Commands) -> None:
     conv.argument("config", "CFG|PRESET", "configuration file, or one of convnet presets")
     conv.shared("set", "json")
     conv.flag("--counters", "count; times are those of benchmarks/conv_throughput.py")
-    conv.option("--picture", "H,W,C", "size of the net's input", counts, (224, 224, 3))
+    size, text = (224, 224, 3), "size of the net's input (default: 224,224,3)"
+    names = "--image", "--picture"  # the latter of earlier versions
+    conv.add_argument(*names, metavar="H,W,C", help=text, type=counts, default=size)
     conv.option("--batch", "N", "images", integer(1, 65536), 1)
     conv.option("--passes", "P,P", "some of fprop, dgrad, wgrad", str, "fprop,dgrad,wgrad")
     conv.option("--precision", "P", "fp32, ffma, tf32 or bf16", str, "fp32")
@@ -89,9 +91,9 @@ def _conv(arguments: argparse.Namespace) -> int:
 
     if not arguments.counters:
         raise ValueError("expected --counters; times are those of benchmarks/conv_throughput.py")
-    picture = arguments.picture
-    if len(picture) != 3:
-        raise ValueError(f"--picture: expected H,W,C, got {picture}")
+    image = arguments.image
+    if len(image) != 3:
+        raise ValueError(f"--image: expected H,W,C, got {image}")
     passes = arguments.passes.split(",")
     if not set(passes) <= set(PASSES):
         raise ValueError(f"--passes: expected some of {', '.join(PASSES)}, got {arguments.passes}")
@@ -100,7 +102,7 @@ def _conv(arguments: argparse.Namespace) -> int:
     cfg = load_config(arguments.config, arguments.overrides)
     report = Report(arguments.gpu, arguments.lines, _shown(arguments))
     options = chosen(arguments, "batch", "precision")
-    count_convs(cfg, (picture[0], picture[1], picture[2]), passes=passes, report=report, **options)
+    count_convs(cfg, (image[0], image[1], image[2]), passes=passes, report=report, **options)
     report.close()
     if arguments.json:
         print(json.dumps({"rows": report.rows}))
@@ -109,7 +111,7 @@ def _conv(arguments: argparse.Namespace) -> int:
         command += [f"--set={override}" for override in arguments.overrides]
         command += ["--passes", arguments.passes, "--precision", arguments.precision]
         command += ["--batch", str(arguments.batch)]
-        command += ["--picture", ",".join(map(str, picture))]
+        command += ["--picture", ",".join(map(str, image))]  # as an earlier build knows it, too
         before = json.loads(run_build(Path(arguments.against), command))["rows"]
         report.compare(before)
     return 0

@@ -19,7 +19,7 @@ PASSES = ("fprop", "dgrad", "wgrad")
 
 def count_convs(
     cfg: Config,
-    picture: tuple[int, int, int],
+    image: tuple[int, int, int],
     batch: int,
     precision: str,
     passes: Sequence[str],
@@ -28,7 +28,7 @@ def count_convs(
     """Counts each pass of each convolution of a net, once, on arrays of zeros.
 
     Args:
-        picture: height, width and channels of the net's input.
+        image: height, width and channels of the net's input.
         batch: images.
         precision: as for `convnet.ops.conv_fprop`.
         passes: some of `PASSES`; the first layer has no dgrad, as in training.
@@ -39,7 +39,7 @@ def count_convs(
     """
     backend = backends.get("vgpu")
     with backends.use(backend):
-        for name, sizes, options, first in _convs(cfg, picture, batch):
+        for name, sizes, options, first in _convs(cfg, image, batch):
             for step in passes:
                 if first and step == "dgrad":
                     continue
@@ -50,10 +50,10 @@ def count_convs(
 
 
 def _convs(
-    cfg: Config, picture: tuple[int, int, int], batch: int
+    cfg: Config, image: tuple[int, int, int], batch: int
 ) -> Iterator[tuple[str, dict[str, tuple[int, ...]], dict[str, Any], bool]]:
     """Of each convolution: its name, shapes of x, w and y, its options, whether it is the first."""
-    net = build_net(cfg, picture, 1000, "cpu")
+    net = build_net(cfg, image, 1000, "cpu")
     for node in net.nodes:
         layer, above = node.layer, input_names(node)[0]
         if not isinstance(layer, layers.Conv):

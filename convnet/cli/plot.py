@@ -96,18 +96,14 @@ def _confusion(arguments: argparse.Namespace) -> int:
 def _saliency(arguments: argparse.Namespace) -> int:
     from convnet.interpret.look import plot_saliency
 
-    options = chosen(
-        arguments, "run", "images", "out", "pick", "count", "data", "device", "overrides"
-    )
+    options = chosen(arguments, "run", "images", "out", "pick", "count", *_DATA)
     return _wrote(plot_saliency(**options, warn=warn))
 
 
 def _deconv(arguments: argparse.Namespace) -> int:
     from convnet.interpret.look import plot_deconv
 
-    options = chosen(
-        arguments, "run", "out", "layer", "units", "most", "data", "device", "overrides"
-    )
+    options = chosen(arguments, "run", "out", "layer", "units", "most", *_DATA)
     return _wrote(plot_deconv(**options, warn=warn))
 
 

@@ -17,7 +17,7 @@ from convnet import ops
 from convnet.cli.main import main
 from convnet.counters.counts import counted
 
-COMMAND = ["bench", "conv", "fashion-mnist", "--counters", "--picture", "9,9,2", "--batch", "2"]
+COMMAND = ["bench", "conv", "fashion-mnist", "--counters", "--image", "9,9,2", "--batch", "2"]
 SHAPE = ["--shape", "2,5,5,4,8,3,3", "--pad", "1"]
 
 
