@@ -134,12 +134,11 @@ def maxpool_works(
 
 
 def lrn_maxpool_works(
-    backend: Backend, name: str, x_shape: tuple[int, ...], layer: layers.MaxPool
+    backend: Backend, name: str, x_shape: tuple[int, ...], norm: layers.LRN, layer: layers.MaxPool
 ) -> list[Work]:
     """LRN and the pool in one operation; backward with the mask of the ReLU below."""
-    assert layer.norm is not None
     window = (layer.size, layer.stride, layer.pad, layer.rounding)
-    terms = layer.norm.terms
+    terms = norm.terms
 
     def prepare(step: str) -> Callable[[], Ready]:
         def make() -> Ready:

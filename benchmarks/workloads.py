@@ -23,6 +23,7 @@ def of_net(
 ) -> list[Work]:
     """The work of a net's layers of these kinds, in order; products in each of these modes."""
     works: list[Work] = []
+    norms: dict[str, layers.LRN] = {}
     for node in net.nodes:
         layer, above = node.layer, input_names(node)[0]
         x_shape = (batch, *(net.in_shape if above == INPUT else net.shapes[above]))
@@ -41,13 +42,15 @@ def of_net(
             units, inputs = layer.w.shape
             shapes = (batch, inputs), (units, inputs)
             works += product_works(backend, node.name, *shapes, {}, first, precisions)
-        elif isinstance(layer, layers.LRN) and "lrn" in kinds:
-            works += lrn_works(backend, node.name, x_shape, layer)
+        elif isinstance(layer, layers.LRN):
+            norms[node.name] = layer
+            if "lrn" in kinds:
+                works += lrn_works(backend, node.name, x_shape, layer)
         elif isinstance(layer, layers.MaxPool):
             if "maxpool" in kinds:
                 works += maxpool_works(backend, node.name, x_shape, layer)
-            if "lrn_maxpool" in kinds and layer.norm is not None:
-                works += lrn_maxpool_works(backend, node.name, x_shape, layer)
+            if "lrn_maxpool" in kinds and above in norms:
+                works += lrn_maxpool_works(backend, node.name, x_shape, norms[above], layer)
     return works
 
 

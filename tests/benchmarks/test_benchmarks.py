@@ -237,6 +237,15 @@ def test_layers_that_move_memory_on_cuda(gpu, without_torch, monkeypatch, capsys
     assert "fp32 all" not in said  # without peers there are no ratios
 
 
+def test_layers_that_move_memory_are_counted(vgpu, monkeypatch, capsys):
+    words = ("--net", "alexnet", "--image", "67,67,3", "--batch", "1", "--counters")
+    words += ("--ops", "lrn,maxpool,lrn_maxpool", "--device", "vgpu")
+    run(monkeypatch, conv_throughput.main, *words)
+    said = capsys.readouterr().out
+    for kernel in ("lrn_fprop", "maxpool_bprop", "lrn_maxpool_fprop", "lrn_maxpool_bprop"):
+        assert f"\n{kernel}" in said, kernel
+
+
 def test_a_wrong_result_is_not_timed(vgpu, monkeypatch):
     from convnet import ops
 
