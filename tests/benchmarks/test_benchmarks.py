@@ -238,7 +238,7 @@ def test_layers_that_move_memory_on_cuda(gpu, without_torch, monkeypatch, capsys
 
 
 def test_layers_that_move_memory_are_counted(vgpu, monkeypatch, capsys):
-    words = ("--net", "alexnet", "--image", "67,67,3", "--batch", "1", "--counters")
+    words = ("--net", "alexnet-half", "--batch", "1", "--counters")
     words += ("--ops", "lrn,maxpool,lrn_maxpool", "--device", "vgpu")
     run(monkeypatch, conv_throughput.main, *words)
     said = capsys.readouterr().out
