@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from convnet.cli.arguments import Commands, Parser, chosen, integer, numbers, positive, warn
 from convnet.common.exit_codes import DONE
 from convnet.common.files import replace
+from convnet.common.progress import progress
 from convnet.data.sources import PUBLISHED
 
 if TYPE_CHECKING:
@@ -96,11 +98,13 @@ def _cuda_convnet(arguments: argparse.Namespace) -> int:
     if arguments.meta:
         meta = read_meta(Path(arguments.meta))
     options["size"] = arguments.size or (meta.side(3) if meta and meta.mean.size % 3 == 0 else 256)
-    found = import_files(definition, arguments.parameters, **options, name=output.stem)
+    with progress("importing", "files"):
+        found = import_files(definition, arguments.parameters, **options, name=output.stem)
     way = f"convnet train {output}" + (" --device cuda:0,cuda:1" if len(found.gpus) > 1 else "")
     said = ""
     if arguments.init:
-        said = write_checkpoint(weights, Path(arguments.init), found, meta)
+        with progress("importing", "files"):
+            said = write_checkpoint(weights, Path(arguments.init), found, meta)
         way += f" --init {weights}"
     origin = f"# cuda-convnet's {definition.name} and {Path(arguments.parameters).name}; {way}"
     toml, text = f"{origin}\n{found.toml}".encode(), found.text().encode()
@@ -117,7 +121,9 @@ def _torch(arguments: argparse.Namespace) -> int:
     from convnet.exchange.torch.importer import import_torch
 
     options = chosen(arguments, "out", "net", "mean", "std", "classes")
-    return _made(import_torch(arguments.file, **options))
+    with progress("importing", "files"):
+        found = import_torch(arguments.file, **options)
+    return _made(found)
 
 
 def _caffe(arguments: argparse.Namespace) -> int:
@@ -127,7 +133,9 @@ def _caffe(arguments: argparse.Namespace) -> int:
         raise ValueError("expected --mean or --mean-file, got both")
     options = chosen(arguments, "out", "scale", "size", "resize", "order", "classes")
     mean = arguments.mean_file or arguments.mean
-    return _made(import_caffe(arguments.prototxt, arguments.caffemodel, mean=mean, **options))
+    with progress("importing", "files"):
+        found = import_caffe(arguments.prototxt, arguments.caffemodel, mean=mean, **options)
+    return _made(found)
 
 
 def _made(found: Imported) -> int:
@@ -141,14 +149,20 @@ def _made(found: Imported) -> int:
 def _export_torch(arguments: argparse.Namespace) -> int:
     from convnet.exchange.torch.exporter import export_torch
 
-    for path in export_torch(arguments.run, arguments.out, warn):
-        print(f"wrote {path}")
-    return DONE
+    with progress("exporting", "files"):
+        written = export_torch(arguments.run, arguments.out, warn)
+    return _wrote(written)
 
 
 def _export_onnx(arguments: argparse.Namespace) -> int:
     from convnet.exchange.onnx.exporter import export_onnx
 
-    for path in export_onnx(arguments.run, arguments.out, warn):
+    with progress("exporting", "files"):
+        written = export_onnx(arguments.run, arguments.out, warn)
+    return _wrote(written)
+
+
+def _wrote(paths: Iterable[Path]) -> int:
+    for path in paths:
         print(f"wrote {path}")
     return DONE

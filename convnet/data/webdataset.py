@@ -14,6 +14,7 @@ import hashlib
 import io
 import os
 import re
+import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,7 +34,7 @@ from convnet.data.dataset import (
     readable,
     shown,
 )
-from convnet.data.image import Resize, decode
+from convnet.data.image import ImageError, Resize, decode
 from convnet.data.inflate import DamagedError
 from convnet.data.tar_files import BLOCK, parse_header
 from convnet.data.workers.decoded import DecodedDataset
@@ -68,14 +69,18 @@ class ShardDecoder:
     channels: int
     resize: Resize = "crop"
 
-    def __call__(self, item: tuple[int, _Place]) -> Images:
-        number, place = item
+    def __call__(self, item: tuple[str, _Place]) -> Images:
+        stem, place = item
         path = self.paths[place.shard]
         with readable(path), open_file(path) as file:
             file.seek(place.offset)
             content = io.BytesIO(file.read(place.length))
-        name = f"{shown(path)}: image {number}"
-        return decode(content, name, self.size, self.channels, self.resize)
+        name = stem.removeprefix("/")
+        try:
+            shortened = f"{shown(path)}: {shown(name[:200])}"
+            return decode(content, shortened, self.size, self.channels, self.resize)
+        except ImageError as error:
+            raise DataError(f"{error}{_way_out(path, name)}") from None
 
 
 class WebDataset(DecodedDataset):
@@ -138,8 +143,8 @@ class WebDataset(DecodedDataset):
             except EOFError:
                 raise mismatch(path, "a sound tar file", "one that ends early") from None
 
-    def items(self, indices: npt.NDArray[np.int64]) -> list[tuple[int, _Place]]:
-        return [(index, self.places[index]) for index in indices.tolist()]
+    def items(self, indices: npt.NDArray[np.int64]) -> list[tuple[str, _Place]]:
+        return [(self.names[index], self.places[index]) for index in indices.tolist()]
 
     def part(self, indices: npt.NDArray[np.int64], description: str) -> WebDataset:
         """Some of the images, with the same classes.
@@ -203,6 +208,14 @@ def open_shards(
         train.part(others, text),
         train.part(chosen, f"{at}: {count:,} validation images (held out by name)"),
     )
+
+
+def _way_out(path: Path, name: str) -> str:
+    """How an image is taken out of a shard, where its name can stand in a command."""
+    if not name.isprintable() or any(letter in name for letter in "*?[\\"):
+        return ""
+    words = (str(path), f"{name}.*")
+    return f"; take it out: tar --delete --wildcards -f {shlex.join(words)}"
 
 
 def _part_of(path: Path, folder: Path) -> str:

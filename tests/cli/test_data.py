@@ -78,6 +78,8 @@ def test_check(images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert main(words) == 1
     out = capsys.readouterr().out
     assert "bad files: 4 (1 damaged, 1 empty, 1 huge, 1 no image)" in out
+    way_out = "--set data.bad_files=skip leaves them out of training, --bad-files skip of a pack"
+    assert f"\n  {way_out}\n" in out
     assert "cat/bomb.png: expected an image of at most 89,478,485 pixels" in out
     assert "exact copies of another file: 1 (1 of the groups under several classes)" in out
     assert "cat/000.png = dog/copy.png" in out

@@ -18,6 +18,9 @@ from convnet.cli import progress as cli
 from convnet.cli.main import main
 from convnet.common.progress import Tell, counted, progress, shown_by
 from convnet.data import WebDataset
+from convnet.data.folder.class_folders import split_by_content
+from convnet.data.folder.near_copies import hashes_of, near_groups
+from convnet.data.folder.trees import drop_copies, find_listings
 from convnet.training.train import train
 
 
@@ -68,7 +71,8 @@ def test_a_bar_appears_although_the_first_piece_takes_longer(
 
 @contextlib.contextmanager
 def noted(seen: dict[str, tuple[int, int]], what: str, unit: str) -> Iterator[Tell]:
-    """Notes how far some work came."""
+    """Notes how far some work came, if it said."""
+    seen[f"{what} {unit}"] = (0, -1)
     yield lambda done, total: seen.update({f"{what} {unit}": (done, total)})
 
 
@@ -115,3 +119,24 @@ def test_what_may_take_long_tells_how_far_it_is(
     with shown_by(lambda *words: noted(seen, *words)):
         WebDataset([shard, shard], size=(8, 8))
     assert seen["reading shards"] == (2, 2)
+
+
+def test_preparing_a_folder_and_moving_nets_tell_how_far_they_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images = trees.class_folders(tmp_path / "images")
+    cfg = tiny.config(images, data={"source": "folder", "size": [16, 16]})
+    cfg["augment"] = {"crop": [8, 8]}
+    cfg["net"]["layers"][-2]["units"] = 3
+    run = str(train(cfg, run_dir=tmp_path / "run", device="cpu", quiet=True).run_dir)
+    seen: dict[str, tuple[int, int]] = {}
+    monkeypatch.setattr("convnet.cli.main.bar", lambda *words: noted(seen, *words))
+    assert main(["export", "onnx", run, "-o", str(tmp_path / "net.onnx")]) == 0
+    assert list(seen) == ["exporting files"]
+    parts = find_listings(images)
+    with shown_by(lambda *words: noted(seen, *words)):
+        drop_copies(parts)
+        split_by_content(parts["all"], 0.2)
+        near_groups(hashes_of(parts["all"].paths))
+    assert seen["looking for copies files"] == seen["reading files"] == (30, 30)
+    assert seen["grouping copies parts of hashes"] == (5, 5)

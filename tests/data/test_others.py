@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import subprocess
 import tarfile
 from pathlib import Path
 
@@ -176,6 +177,19 @@ def png(pixels: np.ndarray) -> bytes:
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, "PNG")
     return file.getvalue()
+
+
+def test_a_bad_image_in_a_shard_is_named_with_the_way_out(tmp_path: Path) -> None:
+    members = [("a/0000.png", png(PIXELS[0])), ("a/0000.cls", b"1")]
+    members += [("a/it's.png", b"no image"), ("a/it's.cls", b"0")]
+    path = shard(tmp_path / "some.tar", members)
+    with pytest.raises(DataError, match=r"some\.tar: a/it's: expected an image") as caught:
+        WebDataset([path], (8, 9)).read([0, 1])
+    command = str(caught.value).partition("; take it out: ")[2]
+    assert command.startswith("tar --delete")
+    subprocess.run(["bash", "-c", command], check=True)
+    assert WebDataset([path], (8, 9)).read([0]).shape == (1, 8, 9, 3)
+    assert len(WebDataset([path], (8, 9))) == 1
 
 
 @pytest.mark.parametrize("kind", ["cls", "json", "names"])

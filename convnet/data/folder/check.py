@@ -26,6 +26,7 @@ from convnet.data.packed.manifest import read_manifest
 from convnet.data.packed.sums import read_sums
 from convnet.data.workers.pool import each, warn_plainly
 
+_WAY_OUT = "--set data.bad_files=skip leaves them out of training, --bad-files skip of a pack"
 _LISTED = 20  # lines of each kind that `CheckReport.text` shows
 _SMALL = (64, 64)  # images are decoded to this: JPEG files quickly, and all of every file
 
@@ -79,6 +80,8 @@ class CheckReport:
         lines.append(f"bad files: {len(self.bad):,}" + (f" ({told})" if told else ""))
         lines += [f"  {kind:10}  {message}" for kind, _, message in self.bad[:most]]
         lines += _more(len(self.bad), most)
+        if self.bad:
+            lines.append(f"  {_WAY_OUT}")
         extra = sum(len(group) - 1 for group in self.copies)
         lines.append(f"exact copies of another file: {extra:,}" + self._where())
         lines += [f"  {' = '.join(group)}" for group in self.copies[:most]]

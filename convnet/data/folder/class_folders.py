@@ -14,7 +14,7 @@ from typing import TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from convnet.common.progress import Tell, untold
+from convnet.common.progress import Tell, progress, untold
 from convnet.common.reading import open_file
 from convnet.data.dataset import Labels, check_labels, mismatch, readable, shown
 from convnet.data.image import EXTENSIONS, quiet_pillow
@@ -228,7 +228,8 @@ def split_by_content(
     if not 0 < fraction < 1:
         raise mismatch("data.val_fraction", "a number above 0 and below 1", fraction)
     if hashes is None:
-        hashes = in_threads(content_hash, listing.paths, threads)
+        with progress("reading", "files") as tell:
+            hashes = in_threads(content_hash, listing.paths, threads, tell)
     held_out = set(_smallest_by_class(hashes, listing.labels, fraction))
     is_val = np.asarray([digest in held_out for digest in hashes], bool)
     train, val = (listing.take(np.flatnonzero(side)) for side in (~is_val, is_val))

@@ -7,6 +7,7 @@ bits look alike; chains of such pairs are one group.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -15,6 +16,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from convnet.common import distribution
+from convnet.common.progress import counted, progress
 from convnet.data.dataset import shown
 from convnet.data.folder.class_folders import in_threads
 from convnet.data.image import decode
@@ -80,7 +82,8 @@ def _pairs(hashes: Hashes, distance: int) -> Iterator[tuple[int, int]]:
     """Pairs within a distance d of each other. Of d + 1 bands of bits they share at least one, so
     that only hashes that share a band are compared."""
     ends = np.linspace(0, _BITS, distance + 2).astype(int)
-    for low, high in zip(ends[:-1].tolist(), ends[1:].tolist(), strict=True):
+    bands = list(itertools.pairwise(ends.tolist()))
+    for low, high in counted(bands, len(bands), "grouping copies", "parts of hashes"):
         band = hashes >> np.uint64(low) & np.uint64((1 << (high - low)) - 1)
         order = np.argsort(band, kind="stable")
         for rows in np.split(order, np.flatnonzero(np.diff(band[order])) + 1):
@@ -102,7 +105,8 @@ def _pairs_among(
 
 def hashes_of(paths: Sequence[Path], threads: int = 0) -> Hashes:
     """The perceptual hash of each file, uint64 [N]. Raises: DataError."""
-    return np.array(in_threads(perceptual_hash, paths, threads), np.uint64)
+    with progress("looking for copies", "files") as tell:
+        return np.array(in_threads(perceptual_hash, paths, threads, tell), np.uint64)
 
 
 def as_one_file(digests: Sequence[bytes], groups: Sequence[Sequence[int]]) -> list[bytes]:

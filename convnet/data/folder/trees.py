@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from convnet.common.progress import progress
 from convnet.data.dataset import mismatch
 from convnet.data.folder.class_folders import (
     Listing,
@@ -89,7 +90,9 @@ def drop_copies(parts: dict[str, Listing]) -> tuple[dict[str, Listing], int]:
     for part in sorted(parts, key=lambda name: name != "val"):
         listing = parts[part]
         rows = []
-        for index, digest in enumerate(in_threads(content_hash, listing.paths, 0)):
+        with progress("looking for copies", "files") as tell:
+            digests = in_threads(content_hash, listing.paths, 0, tell)
+        for index, digest in enumerate(digests):
             if digest not in seen:
                 seen.add(digest)
                 rows.append(index)
