@@ -6,31 +6,22 @@ import contextlib
 import importlib.util
 import io
 import re
-import shlex
 import tarfile
 import tomllib
-from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pytest
+from documents import BLOCK, PAGES, commands, tiny_folder, words_of
 from paths import ROOT
-from PIL import Image
 
 import convnet
 from convnet.cli.main import _parser, main
 from convnet.config import load_config, presets
 from convnet.layers import Conv, Dense, SoftmaxCrossEntropy
 from convnet.training.train import train
-
-PAGES = {
-    str(path.relative_to(ROOT)): path.read_text(encoding="utf-8")
-    for path in (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(ROOT.glob("docs/**/*.md")))
-}
-_BLOCK = re.compile(r"^ *```(\w*)\n(.*?)^ *```", re.MULTILINE | re.DOTALL)
-_INLINE = re.compile(r"(?<!`)`((?:convnet |python |mpiexec |\.venv/bin/convnet )[^`]+)`")
 
 
 def module_at(path: Path) -> ModuleType:
@@ -48,29 +39,6 @@ def test_the_diagram_of_two_devices() -> None:
 
 
 # ---- commands ------------------------------------------------------------------------------------
-
-
-def commands(text: str) -> Iterator[str]:
-    """The commands of a page: lines of its blocks, and code within sentences."""
-    for language, block in _BLOCK.findall(text):
-        for line in re.sub(r"\\\n\s*", "", block).splitlines() if not language else ():
-            # What follows several spaces, or #, explains; what is optional is in brackets.
-            for part in re.split(r"\s{3,}|\s#", line.strip().lstrip("$ "))[0].split("&&"):
-                yield part.strip()
-    yield from (" ".join(code.split()) for code in _INLINE.findall(_BLOCK.sub("", text)))
-
-
-def words_of(command: str) -> list[str]:
-    """The words of a command of convnet or of one of its scripts; [] of any other."""
-    command = re.sub(r"^(mpiexec -n \d+|[A-Z_]+=\S+) ", "", command)
-    command = re.sub(r"(?<=\s)\[[^]]*\]|\.\.\.|…", "", command)  # optional, and so on
-    command = re.sub(r"(?<=\w)\|\w+", "", re.sub(r"<[^>]*>", "X", command))  # one of several
-    words = shlex.split(command.split(" > ")[0].split(" | ")[0])
-    if words and Path(words[0]).name == "convnet" and words[1:2] != ["COMMAND"]:
-        return words
-    if words and words[0] == "python" and words[1:] and words[1].endswith(".py"):
-        return words
-    return []
 
 
 def refused(words: list[str]) -> str:
@@ -142,15 +110,6 @@ def test_the_tutorial_as_it_is_printed(
 # ---- snippets ------------------------------------------------------------------------------------
 
 
-def tiny_folder(root: Path, size: int = 32, names: tuple[str, ...] = ("cat", "dog", "emu")) -> Path:
-    rng = np.random.default_rng(0)
-    for number in range(60):
-        path = root / names[number % 3] / f"{number}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(rng.integers(0, 256, (size, size, 3), dtype=np.uint8)).save(path)
-    return root
-
-
 def tiny_train(cfg: Any, data: Any = None, **options: Any) -> Any:
     """`convnet.train` for a moment: the same call, with a small net on few images."""
     small = ["net.model=small", "net.options.width=2", "train.report=false"]
@@ -190,7 +149,7 @@ SNIPPETS = {
     page: found
     for page, text in PAGES.items()
     # Those of own-code.md run in tests/training/test_own_code.py.
-    if (found := [body for language, body in _BLOCK.findall(text) if language == "python"])
+    if (found := [body for language, body in BLOCK.findall(text) if language == "python"])
     and page != "docs/own-code.md"
 }
 
@@ -213,7 +172,7 @@ def test_snippets(
 
 @pytest.mark.parametrize("page", [page for page, text in PAGES.items() if "```toml" in text])
 def test_configurations(page: str) -> None:
-    for language, body in _BLOCK.findall(PAGES[page]):
+    for language, body in BLOCK.findall(PAGES[page]):
         if language == "toml":
             tomllib.loads(body)
 
