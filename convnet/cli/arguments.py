@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any, NoReturn
 
 from convnet.common.exit_codes import BAD_INPUT
+from convnet.common.typecheck import brief, did_you_mean
 
 
 class Parser(argparse.ArgumentParser):
@@ -16,6 +17,14 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         self.exit(BAD_INPUT, f"convnet: error: {message} (see {self.prog} --help)\n")
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        """Where argparse lists all commands, the one that is meant."""
+        known = action.choices
+        if isinstance(action, argparse._SubParsersAction) and known and value not in known:
+            message = f'"{brief(value)}": no such command{did_you_mean(value, known)}'
+            raise argparse.ArgumentError(None, message)
+        super()._check_value(action, value)
 
     def argument(self, name: str, metavar: str, text: str, nargs: str | None = None) -> None:
         """An argument that goes by its place."""
@@ -111,6 +120,15 @@ _SHARED: dict[str, dict[str, Any]] = {
         "help": "average over the corners, the centre and their mirror images",
     },
 }
+
+
+class CommandsHelp(argparse.RawDescriptionHelpFormatter):
+    """The help of a parser of commands: their names and what they do in two columns."""
+
+    def add_argument(self, action: argparse.Action) -> None:
+        super().add_argument(action)
+        if isinstance(action, argparse._SubParsersAction):  # which argparse forgets to indent
+            self._action_max_length += self._indent_increment
 
 
 class Commands:

@@ -13,13 +13,20 @@ from pathlib import Path
 from typing import Any
 
 from convnet.cli import bench, completion, data, exchange, plot, report, retrieval
-from convnet.cli.arguments import Commands, Parser, chosen, integer, warn
+from convnet.cli.arguments import Commands, CommandsHelp, Parser, chosen, integer, warn
 from convnet.cli.progress import bar
 from convnet.common.deprecated import notes_shown
 from convnet.common.distribution import VERSION, check_package
-from convnet.common.exit_codes import DONE, FAILED, complain, explain
+from convnet.common.exit_codes import BAD_INPUT, DONE, FAILED, complain, explain
 from convnet.common.own_code import allowed
 from convnet.common.progress import shown_by
+
+_FIRST = """\
+to begin with:
+  convnet train fashion-mnist          trains on a sample that is part of convnet
+  convnet train folder --data IMAGES   on a folder with a sub-folder of images for each class
+  convnet COMMAND --help               lists what a command takes
+"""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -32,7 +39,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit code: 0 done, 1 failed (also a run that diverged), 2 bad configuration or input,
         3 requested device absent, 129, 130 or 143 interrupted by SIGHUP, SIGINT or SIGTERM.
     """
-    arguments = _parser().parse_args(argv)
+    parser = _parser()
+    if not (sys.argv[1:] if argv is None else argv):
+        parser.print_help()
+        return BAD_INPUT
+    arguments = parser.parse_args(argv)
     if isinstance(sys.stdout, io.TextIOWrapper):  # file names may be bytes that are no text
         sys.stdout.reconfigure(errors="backslashreplace")
     debug = arguments.debug or os.environ.get("CONVNET_DEBUG", "") not in ("", "0")
@@ -61,6 +72,8 @@ def _parser() -> Parser:
     parser = Parser(
         prog="convnet",
         description="Trains convolutional nets on a GPU, or on the CPU where there is none.",
+        epilog=_FIRST,
+        formatter_class=CommandsHelp,
     )
     parser.add_argument("--version", action="version", version=f"convnet {VERSION}")
     commands = Commands(parser)

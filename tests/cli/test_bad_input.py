@@ -48,7 +48,7 @@ def train_words(tmp_path: Path, folder: Path, **changes: Any) -> list[str | Path
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        (["trian"], "invalid choice: 'trian'"),
+        (["trian"], '"trian": no such command; did you mean "train"?'),
         (["train"], "train: expected a configuration file, a preset or a run to resume"),
         (["train", "fashion-mnits"], 'did you mean "fashion-mnist"?'),
         (["train", "x.toml"], "x.toml: no such file"),

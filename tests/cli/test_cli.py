@@ -293,6 +293,17 @@ def test_version_and_help(capsys: pytest.CaptureFixture[str]) -> None:
     assert "--resume RUN" in capsys.readouterr().out
 
 
+def test_without_a_command_there_is_the_help(capsys: pytest.CaptureFixture[str]) -> None:
+    """With the first commands to type, and every command on a line with what it does."""
+    assert main([]) == 2
+    shown = capsys.readouterr()
+    assert "convnet train folder --data IMAGES" in shown.out
+    lines = shown.out.splitlines()
+    assert any(line.split() == ["train", "Train", "a", "net."] for line in lines)
+    assert any(line.startswith("    gradcheck   Compare") for line in lines)
+    assert shown.err == ""
+
+
 def test_diverged_exits_with_1(
     config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

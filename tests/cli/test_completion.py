@@ -14,8 +14,12 @@ from convnet.cli.main import main
 
 @pytest.fixture(scope="module")
 def script() -> str:
+    return script_of("bash")
+
+
+def script_of(shell: str) -> str:
     pytest.importorskip("shtab")
-    words = [sys.executable, "-m", "convnet", "completion", "bash"]
+    words = [sys.executable, "-m", "convnet", "completion", shell]
     return subprocess.run(words, capture_output=True, text=True, check=True).stdout
 
 
@@ -44,6 +48,24 @@ def test_bash(script: str, tmp_path: Path, words: str, offered: set[str]) -> Non
     done = subprocess.run(["bash", "-c", asking], cwd=tmp_path, capture_output=True, text=True)
     assert done.stderr == ""
     assert set(done.stdout.split()) == offered
+
+
+@pytest.mark.skipif(shutil.which("zsh") is None, reason="no zsh")
+def test_zsh(tmp_path: Path) -> None:
+    """As the tutorial has it, in a terminal of zsh: the Tab key completes a preset."""
+    (tmp_path / "completion").write_text(script_of("zsh"))
+    asking = """
+zmodload zsh/zpty
+zpty shell zsh -f -i
+zpty -w shell 'autoload -U compinit; compinit -u -D; eval "$(<completion)"; echo REA""DY'
+zpty -r -m shell shown '*READY*'
+zpty -w -n shell $'convnet train cifar10-18\t'
+zpty -r -m shell shown '*pct*'
+print -r -- "$shown"
+"""
+    words = ["zsh", "-f", "-c", asking]
+    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, timeout=30)
+    assert "pct" in done.stdout
 
 
 def test_without_the_library(

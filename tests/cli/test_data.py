@@ -190,7 +190,7 @@ def test_progress_lines(
     ("words", "expected"),
     [
         (["data"], "the following arguments are required: COMMAND"),
-        (["data", "chek", "x"], "invalid choice: 'chek'"),
+        (["data", "chek", "x"], '"chek": no such command; did you mean "check"?'),
         (["data", "check", "absent"], "absent: expected a folder of images, got No such file"),
         (["data", "check", "IN", "--workers", "0"], "expected a whole number from 1 to 1024"),
         (["data", "pack", "absent", "out"], "absent: expected a folder of images"),

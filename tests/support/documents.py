@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import re
 import shlex
 from collections.abc import Iterator
@@ -10,6 +12,9 @@ from pathlib import Path
 import numpy as np
 from paths import ROOT
 from PIL import Image
+
+from convnet.cli.main import _parser
+from convnet.config import load_config, presets
 
 PAGES = {
     str(path.relative_to(ROOT)): path.read_text(encoding="utf-8")
@@ -45,6 +50,29 @@ def words_of(command: str) -> list[str]:
     if words and words[0] == "python" and words[1:] and words[1].endswith(".py"):
         return words
     return []
+
+
+def refused(words: list[str]) -> str:
+    """Why the parser refuses the words of a command; empty where it does not."""
+    said = io.StringIO()
+    with contextlib.redirect_stderr(said), contextlib.redirect_stdout(said):
+        try:
+            arguments = _parser().parse_args(words[1:])
+        except SystemExit as stopped:
+            return said.getvalue() if stopped.code else ""
+    given = getattr(arguments, "config", None) or getattr(arguments, "cfg", None)
+    if given in presets():
+        load_config(given, getattr(arguments, "overrides", ()))
+    elif given and re.fullmatch(r"[a-z0-9-]+", given):
+        return f"no preset {given}"
+    return ""
+
+
+def is_name(words: list[str]) -> bool:
+    """Whether this is the name of a command, perhaps with some of its arguments, in a sentence."""
+    if "the following arguments are required" in refused(words):
+        return True
+    return words[1:] == ["train"]  # which needs one of several
 
 
 def tiny_folder(
