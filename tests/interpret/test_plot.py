@@ -225,7 +225,7 @@ def test_what_filters_refuses(
     )
     assert "No such file" in complain(capsys, run, "filters", "-o", tmp_path / "x" / "f.png")
     assert "no such run folder" in complain(capsys, tmp_path / "x", "filters")
-    assert "invalid choice: 'filter'" in complain(capsys, run, "filter")
+    assert '"filter": no such command; did you mean "filters"?' in complain(capsys, run, "filter")
     assert list(tmp_path.iterdir()) == []
 
 
