@@ -1,5 +1,8 @@
-// Arguments of operations that go together, and the macros that name them in the schema.
+// Arguments of operations that go together, and the macros that name them in the schema; and what
+// is asked of arguments in several families of operations.
 #pragma once
+
+#include <algorithm>
 
 #include "schema.h"
 
@@ -65,5 +68,20 @@ struct MaskArguments {
     return {shape, drop, static_cast<float>(scale), seed, layer, step, state};
   }
 };
+
+// Learning rates and momenta of parameters: a row for each number up to that of a tensor.
+inline void expect_rates(Call& call, const Tensor& rates, Natural number) {
+  if (rates.left_out) return;
+  const Int rows = rates.dims.empty() ? 0 : rates.dims[0];
+  call.expect(rates, {std::max<Int>(rows, number.value), 2},
+              "learning rate and momentum of each parameter");
+}
+
+// The shape, with the type of the call's activations.
+template <class Shape>
+Shape stored(const Call& call, Shape shape) {
+  shape.storage = call.storage();
+  return shape;
+}
 
 }  // namespace convnet

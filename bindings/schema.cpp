@@ -60,8 +60,10 @@ const Function& Schema::find(const std::string& operation) const {
 const Schema& schema() {
   static const Schema* const all = [] {
     auto* made = new Schema;  // never deleted: it is used until the process ends
-    add_operations(*made);
-    add_queries(*made);
+    for (const auto add : {add_conv, add_local, add_dense, add_pool, add_blur, add_lrn,
+                           add_elementwise, add_conversions, add_ends, add_peers, add_queries}) {
+      add(*made);
+    }
     return made;
   }();
   return *all;

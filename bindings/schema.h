@@ -251,9 +251,20 @@ class Schema {
   std::unordered_map<std::string, std::size_t> places_;
 };
 
-// The whole schema: operations.cpp and queries.cpp.
+// The whole schema.
 const Schema& schema();
-void add_operations(Schema& schema);
+
+// Its rows: operations/ and queries.cpp.
+void add_conv(Schema& schema);
+void add_local(Schema& schema);
+void add_dense(Schema& schema);
+void add_pool(Schema& schema);
+void add_blur(Schema& schema);
+void add_lrn(Schema& schema);
+void add_elementwise(Schema& schema);
+void add_conversions(Schema& schema);
+void add_ends(Schema& schema);
+void add_peers(Schema& schema);
 void add_queries(Schema& schema);
 
 // From now on products are cut so; without rows, as the backend's own table says.

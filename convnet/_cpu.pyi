@@ -1,6 +1,6 @@
 """The compiled operations on the host; convnet._cuda and convnet._vgpu have the same surface.
 
-Written by bindings/stubs.py from the schema in bindings/operations.cpp and queries.cpp. An
+Written by bindings/stubs.py from the schema in bindings/operations/ and queries.cpp. An
 operation takes its stream last; :mod:`convnet.ops` documents each.
 """
 

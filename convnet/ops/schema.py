@@ -1,6 +1,6 @@
 """The operations of the contract as data: what each reads, writes and is told.
 
-The table is that of the compiled module (bindings/operations.cpp), in the order of its arguments. A
+The table is that of the compiled module (bindings/operations/), in the order of its arguments. A
 step that is traced (`convnet.nn.trace`) is a list of these.
 """
 
