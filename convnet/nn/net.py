@@ -1,12 +1,11 @@
-"""Net: a graph of layers that trains, evaluates and predicts."""
+"""Net: a graph of layers that trains (`convnet.nn.steps`), evaluates and predicts."""
 
 from __future__ import annotations
 
-import functools
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 
@@ -17,31 +16,17 @@ from convnet.layers.graph import Node
 from convnet.layers.layer import Array
 from convnet.layers.loss import UNRANKED
 from convnet.nn import saved, weights
-from convnet.nn.eager import mean_loss
 from convnet.nn.inference import Inference
 from convnet.nn.input_gradient import input_gradient
 from convnet.nn.inputs import checked_x
 from convnet.nn.memory import training_memory
 from convnet.nn.program_table import program_table
 from convnet.nn.saved import NodeTable
-from convnet.nn.steps import Origins, Steps, alone
+from convnet.nn.steps import Steps, on_own_backend
 from convnet.nn.summary import summary_table
 from convnet.optim.sgd import SGD
 
 __all__ = ["Net", "Node"]
-
-Method = TypeVar("Method", bound=Callable[..., Any])
-
-
-def _on_own_backend(method: Method) -> Method:
-    """Runs a method of Net with NumPy arrays going to the net's backend, on its (first) device."""
-
-    @functools.wraps(method)
-    def run(self: Net, *args: Any, **kwargs: Any) -> Any:
-        with backends.use(self.backend):
-            return method(self, *args, **kwargs)
-
-    return run  # type: ignore[return-value]
 
 
 class Net(Steps):
@@ -120,152 +105,7 @@ class Net(Steps):
         traced = self.programs.trace_training((batch, *self.in_shape), SGD(self.params))
         return program_table(traced.program, traced.trace)
 
-    # ---- training -------------------------------------------------------------------------------
-
-    @_on_own_backend
-    def train_step(self, x: Array, labels: Array, sgd: SGD) -> float:
-        """One step: forward, backward, update.
-
-        Args:
-            x: float32 [N, *in_shape], or of the type that the net stores, on the host or on the
-                net's device; only read.
-            labels: integers [N] in 0 .. classes - 1.
-            sgd: updates the parameters.
-
-        Returns: the mean loss of the batch before the update.
-        Raises:
-            ValueError: x or labels do not fit.
-            DivergedError: an update would not have been finite, or was not in an earlier step.
-                All weights are still finite, but not all were updated: the net trains on when
-                weights have been loaded (`load_state`).
-        """
-        self.run_step(x, labels, sgd)
-        self._verify()
-        self.check_updates()
-        self.step += 1
-        return self._mean_loss()
-
-    @_on_own_backend
-    def start_step(self, x: Array, labels: Array, sgd: SGD) -> None:
-        """As `train_step`, without waiting for a GPU: what comes of it `finish_steps` finds, and
-        the loss `convnet.nn.step_results`.
-
-        Args:
-            x, labels, sgd: as in `train_step`.
-
-        Raises: as `train_step`.
-        """
-        self.run_step(x, labels, sgd)
-        self.step += 1
-
-    @_on_own_backend
-    def finish_steps(self, each: Origins = alone) -> None:
-        """Waits for the steps that were started.
-
-        Args:
-            each: what all processes of the job say, in their order, of what this one does.
-
-        Raises: what was wrong with them, as `train_step`.
-        """
-        self._verify()
-        self.check_updates(each)
-
-    def wait_for(self, event: Any) -> None:
-        """Waits for an event of the net's device: for ever on one that is alone, and where a net is
-        on several, as long as its links do.
-
-        Args:
-            event: what `Backend.record` has returned; None: nothing is waited for.
-
-        Raises: LinkError.
-        """
-        if self.partition is None or event is None:
-            self.backend.wait(event)
-        else:
-            self.partition.links.wait_for(event, self.backend)
-
-    @_on_own_backend
-    def gradients(self, x: Array, labels: Array, scale: float | None = None) -> float:
-        """The mean loss, leaving its gradient in `Parameter.grad`; no update.
-
-        Those of frozen parameters (`lr_mult` 0) are not computed and are zero.
-
-        Args:
-            x, labels: as in `train_step`.
-            scale: multiplies the sum of the samples' gradients; 1 / N by default, for their mean.
-
-        Returns: the mean loss of the batch.
-        Raises: ValueError: x or labels do not fit.
-        """
-        self.start_gradients(x, labels, scale)
-        return self._mean_loss()
-
-    @_on_own_backend
-    def start_gradients(self, x: Array, labels: Array, scale: float | None = None) -> None:
-        """As `gradients`, without waiting for a GPU that is alone.
-
-        Args:
-            x, labels, scale: as in `gradients`.
-
-        Raises: as `gradients`.
-        """
-        x, labels = self.on_device(x, labels)
-        self.write_state()
-        self.last = self.runner.gradients(x, labels, scale)
-        self._verify()  # before anything is made of what arrived
-
-    @_on_own_backend
-    def input_gradient(
-        self,
-        x: Array,
-        labels: Array | None = None,
-        node: str | None = None,
-        dy: Array | None = None,
-        batch: int = 256,
-    ) -> np.ndarray:
-        """The gradient at the input, in test mode: of each sample's loss, or of the output of a
-        node.
-
-            dx = net.input_gradient(x, labels)              # d loss / d x
-            dx = net.input_gradient(x, node="fc8", dy=dy)   # d sum(dy * y) / d x
-
-        Args:
-            x: as in `train_step`, any number of samples; it is as the net takes it, mean and scale
-                of the data included.
-            labels: integers [N]; the losses are those of the net, not divided by N.
-            node: in place of labels, the name of a node, which is no loss.
-            dy: float32 [N, *output], what each number of its output y is multiplied by.
-            batch: how many samples are run at a time, which bounds the memory.
-
-        Returns: float32 [N, *in_shape] on the host. Of a net over two devices, it is that of a copy
-            on the first of them, which has to have room for it.
-
-        Raises: ValueError: something does not fit.
-
-        Source: Simonyan, Vedaldi, Zisserman, "Deep inside convolutional networks", 2013, section 3.
-        """
-        return input_gradient(on_one_device(self), x, labels, node, dy, batch)
-
-    @_on_own_backend
-    def training_loss(self, x: Array, labels: Array) -> float:
-        """The mean loss as `gradients` sees it, with the dropout masks of this step.
-
-        Args:
-            x, labels: as in `train_step`.
-        """
-        x, labels = self.on_device(x, labels)
-        self.write_state()
-        self._measure(x, labels, train=True)
-        return self._mean_loss()
-
-    def _measure(self, x: Array, labels: Array, train: bool) -> None:
-        """Losses and ranks."""
-        self.last = self.runner.losses(x, labels, train)
-        self._verify()
-
-    def _verify(self) -> None:
-        if self.partition is not None:
-            self.partition.links.verify()
+    # ---- testing --------------------------------------------------------------------------------
 
     @property
     def ranks(self) -> Array:
@@ -282,12 +122,7 @@ class Net(Steps):
             raise RuntimeError("last_rank: nothing has been trained or evaluated yet")
         return np.array(self.backend.to_host(self.ranks))
 
-    def _mean_loss(self) -> float:
-        return mean_loss([(coeff, self.backend.to_host(loss)) for coeff, loss in self.last.losses])
-
-    # ---- testing --------------------------------------------------------------------------------
-
-    @_on_own_backend
+    @on_own_backend
     def evaluate(self, x: Array, labels: Array, batch: int = 256) -> tuple[np.ndarray, np.ndarray]:
         """The loss and the rank of each sample, in test mode.
 
@@ -323,7 +158,7 @@ class Net(Steps):
         """
         return self.forward(x, self.result, batch)
 
-    @_on_own_backend
+    @on_own_backend
     def forward(self, x: Array, until: str, batch: int = 256) -> np.ndarray:
         """The output of one node in test mode.
 
@@ -369,7 +204,39 @@ class Net(Steps):
         """
         return Inference(self, batch, self.known(until or self.result))
 
-    @_on_own_backend
+    @on_own_backend
+    def input_gradient(
+        self,
+        x: Array,
+        labels: Array | None = None,
+        node: str | None = None,
+        dy: Array | None = None,
+        batch: int = 256,
+    ) -> np.ndarray:
+        """The gradient at the input, in test mode: of each sample's loss, or of the output of a
+        node.
+
+            dx = net.input_gradient(x, labels)              # d loss / d x
+            dx = net.input_gradient(x, node="fc8", dy=dy)   # d sum(dy * y) / d x
+
+        Args:
+            x: as in `train_step`, any number of samples; it is as the net takes it, mean and scale
+                of the data included.
+            labels: integers [N]; the losses are those of the net, not divided by N.
+            node: in place of labels, the name of a node, which is no loss.
+            dy: float32 [N, *output], what each number of its output y is multiplied by.
+            batch: how many samples are run at a time, which bounds the memory.
+
+        Returns: float32 [N, *in_shape] on the host. Of a net over two devices, it is that of a copy
+            on the first of them, which has to have room for it.
+
+        Raises: ValueError: something does not fit.
+
+        Source: Simonyan, Vedaldi, Zisserman, "Deep inside convolutional networks", 2013, section 3.
+        """
+        return input_gradient(on_one_device(self), x, labels, node, dy, batch)
+
+    @on_own_backend
     def check_finite(self, x: Array | None = None, labels: Array | None = None) -> str | None:
         """Where NaN or infinity began, or None if there is none.
 
@@ -442,7 +309,7 @@ class Net(Steps):
 
     # ---- saving ---------------------------------------------------------------------------------
 
-    @_on_own_backend
+    @on_own_backend
     def state(self, copy: bool = True) -> dict[str, np.ndarray]:
         """All parameters and velocities.
 
@@ -453,7 +320,7 @@ class Net(Steps):
         """
         return weights.state(self.splits, copy)
 
-    @_on_own_backend
+    @on_own_backend
     def load_state(self, state: Mapping[str, Any], strict: bool = True) -> list[str]:
         """Takes parameters and velocities from a `state()`.
 

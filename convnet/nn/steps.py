@@ -1,15 +1,17 @@
-"""The training step of a net: what runs between the batch and the updated weights."""
+"""Training steps of a net: what runs between the batch and the updated weights."""
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
+from convnet import backend as backends
 from convnet.layers.layer import Array
 from convnet.layers.loss import UNRANKED
 from convnet.nn import divergence
 from convnet.nn.divergence import Origin, Watch
-from convnet.nn.eager import Eager, Forward
+from convnet.nn.eager import Eager, Forward, mean_loss
 from convnet.nn.inputs import checked_labels, checked_x
 from convnet.nn.programs import Programs
 from convnet.nn.structure import Structure
@@ -23,8 +25,22 @@ def alone(origin: Origin | None) -> list[Origin | None]:
     return [origin]
 
 
+Method = TypeVar("Method", bound=Callable[..., Any])
+
+
+def on_own_backend(method: Method) -> Method:
+    """Runs a method of Net with NumPy arrays going to the net's backend, on its (first) device."""
+
+    @functools.wraps(method)
+    def run(self: Steps, *args: Any, **kwargs: Any) -> Any:
+        with backends.use(self.backend):
+            return method(self, *args, **kwargs)
+
+    return run  # type: ignore[return-value]
+
+
 class Steps(Structure):
-    """The part of `Net` that turns its passes into training steps.
+    """The part of `Net` that trains: its passes, made into steps.
 
     Attributes:
         programs: what passes are run as; see `convnet.nn.programs`.
@@ -39,6 +55,122 @@ class Steps(Structure):
         self.programs, self._eager = Programs(self), Eager(self)
         self._recent: tuple[Array, Array] | None = None  # the last batch
         self._begun: tuple[Array, Array, SGD] | None = None  # the step that was begun last
+
+    @on_own_backend
+    def train_step(self, x: Array, labels: Array, sgd: SGD) -> float:
+        """One step: forward, backward, update.
+
+        Args:
+            x: float32 [N, *in_shape], or of the type that the net stores, on the host or on the
+                net's device; only read.
+            labels: integers [N] in 0 .. classes - 1.
+            sgd: updates the parameters.
+
+        Returns: the mean loss of the batch before the update.
+        Raises:
+            ValueError: x or labels do not fit.
+            DivergedError: an update would not have been finite, or was not in an earlier step.
+                All weights are still finite, but not all were updated: the net trains on when
+                weights have been loaded (`load_state`).
+        """
+        self.run_step(x, labels, sgd)
+        self._verify()
+        self.check_updates()
+        self.step += 1
+        return self._mean_loss()
+
+    @on_own_backend
+    def start_step(self, x: Array, labels: Array, sgd: SGD) -> None:
+        """As `train_step`, without waiting for a GPU: what comes of it `finish_steps` finds, and
+        the loss `convnet.nn.step_results`.
+
+        Args:
+            x, labels, sgd: as in `train_step`.
+
+        Raises: as `train_step`.
+        """
+        self.run_step(x, labels, sgd)
+        self.step += 1
+
+    @on_own_backend
+    def finish_steps(self, each: Origins = alone) -> None:
+        """Waits for the steps that were started.
+
+        Args:
+            each: what all processes of the job say, in their order, of what this one does.
+
+        Raises: what was wrong with them, as `train_step`.
+        """
+        self._verify()
+        self.check_updates(each)
+
+    def wait_for(self, event: Any) -> None:
+        """Waits for an event of the net's device: for ever on one that is alone, and where a net is
+        on several, as long as its links do.
+
+        Args:
+            event: what `Backend.record` has returned; None: nothing is waited for.
+
+        Raises: LinkError.
+        """
+        if self.partition is None or event is None:
+            self.backend.wait(event)
+        else:
+            self.partition.links.wait_for(event, self.backend)
+
+    @on_own_backend
+    def gradients(self, x: Array, labels: Array, scale: float | None = None) -> float:
+        """The mean loss, leaving its gradient in `Parameter.grad`; no update.
+
+        Those of frozen parameters (`lr_mult` 0) are not computed and are zero.
+
+        Args:
+            x, labels: as in `train_step`.
+            scale: multiplies the sum of the samples' gradients; 1 / N by default, for their mean.
+
+        Returns: the mean loss of the batch.
+        Raises: ValueError: x or labels do not fit.
+        """
+        self.start_gradients(x, labels, scale)
+        return self._mean_loss()
+
+    @on_own_backend
+    def start_gradients(self, x: Array, labels: Array, scale: float | None = None) -> None:
+        """As `gradients`, without waiting for a GPU that is alone.
+
+        Args:
+            x, labels, scale: as in `gradients`.
+
+        Raises: as `gradients`.
+        """
+        x, labels = self.on_device(x, labels)
+        self.write_state()
+        self.last = self.runner.gradients(x, labels, scale)
+        self._verify()  # before anything is made of what arrived
+
+    @on_own_backend
+    def training_loss(self, x: Array, labels: Array) -> float:
+        """The mean loss as `gradients` sees it, with the dropout masks of this step.
+
+        Args:
+            x, labels: as in `train_step`.
+        """
+        x, labels = self.on_device(x, labels)
+        self.write_state()
+        self._measure(x, labels, train=True)
+        return self._mean_loss()
+
+    def _measure(self, x: Array, labels: Array, train: bool) -> None:
+        """Losses and ranks."""
+        self.last = self.runner.losses(x, labels, train)
+        self._verify()
+
+    def _verify(self) -> None:
+        if self.partition is not None:
+            self.partition.links.verify()
+
+    def _mean_loss(self) -> float:
+        return mean_loss([(coeff, self.backend.to_host(loss)) for coeff, loss in self.last.losses])
 
     def write_state(self, sgd: SGD | None = None) -> None:
         """Writes seed and step to the devices; the rates only where an update follows."""
