@@ -7,8 +7,7 @@ OLD_PYTHON and NEW_PYTHON (by default this one) are interpreters with a version 
 the nets of the presets, and take turns within one run: a turn is some calls that last a tenth of a
 second together, or one. Medians are compared. Then, for each version by itself: the peak memory of
 a process that makes three steps of the first net at the first batch size, and how many Python
-frames come between `net.train_step` and the first call of the compiled part in a step that runs
-again.
+frames come between `net.train_step` and the first operation in a step that runs again.
 """
 
 from __future__ import annotations
@@ -55,8 +54,9 @@ def frames():
         modules = getattr(called, "__module__", None), type(owner).__module__
         if event == "call":
             found.append(frame.f_code.co_name)
-        elif event == "c_call" and any(str(each).startswith("convnet") for each in modules):
-            sys.setprofile(None)
+        elif event == "c_call" and called.__name__ != "thread_count":  # which is only asked
+            if any(str(each).startswith("convnet") for each in modules):
+                sys.setprofile(None)
     sys.setprofile(saw)
     try:
         step()

@@ -16,16 +16,16 @@ def checked_x(x: Any, in_shape: Shape, backend: Backend, stored: Any = np.float3
 
     Raises: ValueError with what was expected and what was found.
     """
-    x = _known(x, backend)
-    shape = getattr(x, "shape", None)
-    if shape is None:
-        raise ValueError(f"x: expected an array, got {type(x).__name__}")
-    kinds = " or ".join(dict.fromkeys(("float32", np.dtype(stored).name)))
-    expected = f"{kinds} of shape (N, {', '.join(map(str, in_shape))})"
-    if len(shape) != 1 + len(in_shape) or tuple(shape[1:]) != in_shape or not shape[0]:
-        raise ValueError(f"x: expected {expected}, got shape {tuple(shape)}")
-    if x.dtype not in (np.float32, stored):
-        raise ValueError(f"x: expected {expected}, got {x.dtype}")
+    if not hasattr(x, "flags"):
+        if not hasattr(x, "__dlpack__"):
+            raise ValueError(f"x: expected an array, got {type(x).__name__}")
+        x = backend.asarray(x)  # of another library (PyTorch, JAX)
+    shape = tuple(x.shape)
+    fits = len(shape) == 1 + len(in_shape) and shape[1:] == in_shape and shape[0] > 0
+    if not fits or x.dtype not in (np.float32, stored):
+        kinds = " or ".join(dict.fromkeys(("float32", np.dtype(stored).name)))
+        expected = f"{kinds} of shape (N, {', '.join(map(str, in_shape))})"
+        raise ValueError(f"x: expected {expected}, got {x.dtype if fits else f'shape {shape}'}")
     if not x.flags.c_contiguous:
         raise ValueError("x: expected a C-contiguous array; numpy.ascontiguousarray makes one")
     return x
@@ -39,9 +39,9 @@ def checked_labels(labels: Any, count: int, classes: int, backend: Backend) -> A
 
     Raises: ValueError with what was expected and what was found.
     """
-    labels = _known(labels, backend)
-    if not hasattr(labels, "shape"):
-        labels = np.asarray(labels)
+    if not hasattr(labels, "flags"):
+        foreign = hasattr(labels, "__dlpack__")
+        labels = backend.asarray(labels) if foreign else np.asarray(labels)
     if labels.shape != (count,) or labels.dtype.kind not in "iu":
         raise ValueError(
             f"labels: expected {count} whole numbers, one for each sample of x; "
@@ -49,16 +49,10 @@ def checked_labels(labels: Any, count: int, classes: int, backend: Backend) -> A
         )
     if isinstance(labels, np.ndarray):
         wrong = (labels < 0) | (labels >= classes)
-        if wrong.any():
-            first = wrong.argmax()
+        first = wrong.argmax()
+        if wrong[first]:
             raise ValueError(
                 f"labels[{first}]: expected 0 to {classes - 1} for {classes} classes, "
                 f"got {labels[first]}"
             )
     return labels.astype(np.int32, copy=False)
-
-
-def _known(array: Any, backend: Backend) -> Any:
-    """An array of another library (PyTorch, JAX) as one of the backend's; others as they are."""
-    foreign = hasattr(array, "__dlpack__") and not hasattr(array, "flags")
-    return backend.asarray(array) if foreign else array

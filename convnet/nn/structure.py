@@ -32,6 +32,7 @@ class Structure:
         changes: what has been set of its layers and parameters, which programs depend on.
         stored: the type of its activations and their gradients: bfloat16 where `precision` is
             "bf16" and the device has all operations for it, else float32.
+        step_state: seed, step and rates, in the memory of the devices.
     """
 
     math = renamed_attribute("math", "precision")
@@ -52,7 +53,8 @@ class Structure:
         self.backend = self.backends[0]
         half = precision == "bf16" and self.backend.stores_bfloat16
         self.stored = stored_type("bfloat16" if half else "float32")
-        self._random = Randomness(seed=check_int("seed", seed, 0), state=StepState(self.backends))
+        self.step_state = StepState(self.backends)
+        self._random = Randomness(seed=check_int("seed", seed, 0), state=self.step_state)
         self.nodes = graph.resolve(nodes)
         self.in_shape: Shape = tuple(check_int("in_shape", size) for size in in_shape)
         self.shapes: dict[str, Shape] = {}
@@ -194,12 +196,6 @@ class Structure:
         """The nodes that a training step runs: all, or those on one of the devices."""
         of = {} if self.partition is None else self.partition.device_of
         return [node for node in self.step_nodes if device in (None, of.get(node.name, device))]
-
-    @property
-    def step_state(self) -> StepState:
-        """Seed, step and rates, in the memory of the devices."""
-        assert self._random.state is not None
-        return self._random.state
 
     @property
     def keep_gradients(self) -> bool:

@@ -49,8 +49,8 @@ def broken(monkeypatch):
                 raise ImportError(SYMBOL)
             return import_module(asked, *args)
 
-        monkeypatch.setattr(backend, "_backends", {})
-        monkeypatch.setattr(backend.importlib, "import_module", import_or_fail)
+        monkeypatch.setattr(backend.choice, "_backends", {})
+        monkeypatch.setattr(importlib, "import_module", import_or_fail)
 
     return break_module
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.machinery
 import importlib.metadata
+import importlib.util
 import sys
 import types
 
@@ -11,6 +13,8 @@ import pytest
 
 import convnet
 from convnet import backend
+from convnet.backend import choice
+from convnet.common import compiled
 
 
 class Cuda(types.ModuleType):
@@ -35,7 +39,7 @@ class Cuda(types.ModuleType):
 @pytest.fixture
 def machine(monkeypatch):
     """machine(cuda, cupys, cupy): a machine with this module, packages of CuPy and module cupy."""
-    monkeypatch.setattr(backend, "_backends", {})
+    monkeypatch.setattr(choice, "_backends", {})
 
     def set_up(cuda=None, packages=("cupy-cuda13x",), cupy="works"):
         monkeypatch.setitem(sys.modules, "convnet._cuda", cuda)
@@ -60,8 +64,8 @@ def machine(monkeypatch):
                     raise ImportError("libcudart.so.12: cannot open\nand a page of advice")
                 return sys.modules[name]
 
-            monkeypatch.setattr(backend.importlib.util, "find_spec", find_spec)
-            monkeypatch.setattr(backend.importlib, "import_module", import_module)
+            monkeypatch.setattr(importlib.util, "find_spec", find_spec)
+            monkeypatch.setattr(importlib, "import_module", import_module)
 
     return set_up
 
@@ -80,9 +84,7 @@ def test_nothing_is_wrong(machine):
 
 def test_built_without_cuda(machine, monkeypatch):
     machine(None)
-    monkeypatch.setattr(
-        backend.compiled, "cuda_build_reason", lambda: "no CUDA compiler: nvcc was not"
-    )
+    monkeypatch.setattr(compiled, "cuda_build_reason", lambda: "no CUDA compiler: nvcc was not")
     assert refusal() == (
         "device 'cuda:0': this installation has no CUDA backend (no CUDA compiler: nvcc was not)"
     )
@@ -110,7 +112,7 @@ def test_a_device_that_is_not_there(machine):
 
 def test_no_cupy(machine, monkeypatch):
     machine(Cuda(), packages=(), cupy="absent")
-    monkeypatch.setattr(backend.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     assert refusal() == (
         "device 'cuda:0': CuPy is not installed: "
         "pip install 'convnet-kernels[cuda13]' (or [cuda12])"
