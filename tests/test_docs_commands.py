@@ -32,7 +32,7 @@ NOT_RUN = {
     "DEF PARAMS": "needs files of the original program; tests/exchange/test_convert.py has some",
     "import torch FILE": "needs published weights; tests/exchange/test_torch.py has smaller ones",
     "CAFFEMODEL": "needs files of Caffe; tests/exchange/test_caffe.py makes some",
-    "CFG --resume": "needs the run's own configuration; tests/training/test_resume.py has one",
+    "CFG --resume": "needs the run's own configuration; tests/training/resume has one",
     "alexnet.pth": "needs published weights; tests/exchange/test_torch.py has smaller ones",
     "net.caffemodel": "needs files of Caffe; tests/exchange/test_caffe.py makes some",
     "my.toml": "tests/training/test_own_code.py runs the page",

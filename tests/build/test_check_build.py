@@ -2,19 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
-
+import check_build
 import pytest
-from paths import ROOT
-
-PATH = ROOT / "src" / "kernels" / "check_build.py"
-spec = importlib.util.spec_from_file_location("check_build", PATH)
-assert spec is not None
-assert spec.loader is not None
-check_build = importlib.util.module_from_spec(spec)
-sys.modules["check_build"] = check_build  # dataclasses look their module up
-spec.loader.exec_module(check_build)
 
 VECTOR = (
     "_ZN7convnet40_GLOBAL__N__d0ed131c_8_fprop_cu_458bf3cc17conv_fprop_kernel"

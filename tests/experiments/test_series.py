@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,22 +19,9 @@ from options import ended
 from parts import Part
 from paths import ROOT
 from series import Results, Series, SeriesError, Sets, digest
-from tiny_series import lines, planned, words, write_data
+from tiny_series import lines, planned, words
 
 import convnet
-
-
-@pytest.fixture(autouse=True)
-def _threads() -> Iterator[None]:
-    before = convnet.backend.get("cpu").module.thread_count()
-    yield
-    convnet.backend.set_threads(before)
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_data(tmp_path_factory.mktemp("data"))
-
 
 # ---- going on -----------------------------------------------------------------------------------
 

@@ -31,9 +31,9 @@ os.environ["OMP_NUM_THREADS"] = "1"  # a process that was forked must not need o
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "support"))
 
+from attack import Attack
 from fuzz_exchange import ATTACKS as EXCHANGE_ATTACKS
 from fuzz_targets import ATTACKS as OWN_ATTACKS
-from fuzz_targets import Attack
 
 ATTACKS = OWN_ATTACKS | EXCHANGE_ATTACKS
 SECONDS = 5.0  # for one try, of the process's own time

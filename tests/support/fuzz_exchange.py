@@ -16,6 +16,7 @@ import definitions
 import numpy as np
 import safetensors.numpy
 import trees
+from attack import Attack, bytes_of, one_of
 from foreign import SMALL, small_weights
 from foreign_files import (
     HEAD,
@@ -31,7 +32,7 @@ from foreign_files import (
     saved,
     zip_file,
 )
-from fuzz_targets import PICKLE_WORDS, Attack, bytes_of, one_of
+from fuzz_data import PICKLE_WORDS
 from mutate import damaged, damaged_json
 from mutate import safetensors as as_safetensors
 

@@ -16,6 +16,8 @@ from series import Sets
 from convnet.data import ArrayDataset
 from convnet.data.idx import write_idx
 
+SVG = "{http://www.w3.org/2000/svg}"  # before the names of elements of drawings
+
 
 def write_data(folder: Path) -> Path:
     """The images of `tiny`, twice as large."""

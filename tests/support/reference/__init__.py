@@ -1,0 +1,82 @@
+"""Every operation of the contract (src/ops.h) in naive float64 NumPy: what the backends must give.
+
+Written to be checked by eye against the equations, one window or channel at a time, and shares no
+code with the package. Arguments are those of `convnet.ops`, with strides, pads and sizes as
+(height, width) pairs. Activations are NHWC, filters KRSC.
+"""
+
+from reference.arrays import float64
+from reference.elements import (
+    ACTIVATIONS,
+    activation_fprop,
+    activation_slope,
+    augment,
+    dropout_mask,
+    lrn_bprop,
+    lrn_fprop,
+    lrn_scale,
+    lrn_window,
+    philox4x32,
+    random_bits,
+    sgd_update,
+    softmax,
+    softmax_xent,
+)
+from reference.windows import (
+    avgpool_bprop,
+    avgpool_fprop,
+    blur,
+    conv_dgrad,
+    conv_fprop,
+    conv_size,
+    conv_wgrad,
+    dense_dgrad,
+    dense_fprop,
+    dense_wgrad,
+    local_dgrad,
+    local_fprop,
+    local_wgrad,
+    maxpool_bprop,
+    maxpool_fprop,
+    nailbed_bprop,
+    nailbed_fprop,
+    output_size,
+    pool_size,
+)
+
+__all__ = [
+    "ACTIVATIONS",
+    "activation_fprop",
+    "activation_slope",
+    "augment",
+    "avgpool_bprop",
+    "avgpool_fprop",
+    "blur",
+    "conv_dgrad",
+    "conv_fprop",
+    "conv_size",
+    "conv_wgrad",
+    "dense_dgrad",
+    "dense_fprop",
+    "dense_wgrad",
+    "dropout_mask",
+    "float64",
+    "local_dgrad",
+    "local_fprop",
+    "local_wgrad",
+    "lrn_bprop",
+    "lrn_fprop",
+    "lrn_scale",
+    "lrn_window",
+    "maxpool_bprop",
+    "maxpool_fprop",
+    "nailbed_bprop",
+    "nailbed_fprop",
+    "output_size",
+    "philox4x32",
+    "pool_size",
+    "random_bits",
+    "sgd_update",
+    "softmax",
+    "softmax_xent",
+]
