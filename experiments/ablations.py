@@ -26,15 +26,18 @@ from drawing import Row, rows
 from options import (
     data_table,
     ended,
+    facts,
     open_images,
     parser,
     results_path,
+    series_of,
+    show,
     stride_for,
     title_of,
     variants_of,
 )
 from series import Results, Series, SeriesError, Sets
-from tables import Measured, difference, markdown, measured, put_into
+from tables import Measured, difference, markdown, measured
 
 from convnet.config import Config, ConfigError, load_config
 
@@ -273,18 +276,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     else:
         sets = open_images(arguments, base_table(arguments)["data"])
         names = wanted(arguments.only, sets.train.shape[2])
-        keys = ("source", "net", "epochs", "batch", "lr", "overrides")
-        common = {key: getattr(arguments, key) for key in keys}
-        results = Results(path, {**common, **sets.facts()})
-        folder = arguments.runs / path.stem
-        with Series(results, folder, arguments.device, arguments.threads) as series:
+        said = facts(arguments, "source", "net", "epochs", "batch", "lr", "overrides")
+        results = Results(path, said | sets.facts())
+        with series_of(arguments, results) as series:
             Ablations(arguments, series, sets).run(names)
-    print(f"\n{table(results)}")
-    if arguments.plot:
-        arguments.plot.write_text(plot(results), encoding="utf-8")
-    if arguments.document:
-        put_into(arguments.document, path.stem, table(results))
-    return 0
+    return show(arguments, table(results), lambda: plot(results))
 
 
 if __name__ == "__main__":

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from parts import Part, chosen
-from series import Results, Sets, Stopped
+from series import Results, Series, Sets, Stopped
+from tables import put_into
 
 from convnet import DeviceError
 from convnet.common.typecheck import did_you_mean
@@ -85,6 +86,28 @@ def results_path(arguments: argparse.Namespace) -> Path:
     """The results file."""
     path = arguments.results or RESULTS / f"{arguments.study}-{arguments.source}.jsonl"
     return Path(path)
+
+
+def facts(arguments: argparse.Namespace, *names: str) -> dict[str, Any]:
+    """What the results file says of the series, besides the images: these of its options."""
+    return {name: getattr(arguments, name) for name in names}
+
+
+def series_of(arguments: argparse.Namespace, results: Results) -> Series:
+    """The series of a results file."""
+    folder = arguments.runs / results_path(arguments).stem
+    return Series(results, folder, arguments.device, arguments.threads)
+
+
+def show(arguments: argparse.Namespace, table: str, plot: Callable[[], str] | None = None) -> int:
+    """Prints the table of a series, and writes it and the drawing where that is wanted; the exit
+    code of the command."""
+    print(f"\n{table}")
+    if arguments.plot and plot:
+        arguments.plot.write_text(plot(), encoding="utf-8")
+    if arguments.document:
+        put_into(arguments.document, results_path(arguments).stem, table)
+    return 0
 
 
 def variants_of(only: str | None, known: Mapping[str, object]) -> list[str]:

@@ -25,9 +25,20 @@ from pathlib import Path
 from typing import Any
 
 from drawing import Curve, curves
-from options import data_table, ended, open_images, parser, results_path, stride_for, title_of
+from options import (
+    data_table,
+    ended,
+    facts,
+    open_images,
+    parser,
+    results_path,
+    series_of,
+    show,
+    stride_for,
+    title_of,
+)
 from series import Record, Results, Series, SeriesError, Sets
-from tables import markdown, measured, put_into
+from tables import markdown, measured
 
 from convnet.config import Config, load_config
 
@@ -258,27 +269,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         results = Results(path)
     else:
         sets = open_images(arguments, data_table(arguments))
-        results = Results(path, {**settings(arguments), **sets.facts()})
+        said = facts(arguments, "source", "target", "epochs", "batch", "weights", "overrides")
+        results = Results(path, said | sets.facts())
         if arguments.target >= chance(results.settings):
             raise ValueError(
                 f"--target: expected less than {chance(results.settings):g}, the error of guessing "
                 f"one of {results.settings['classes']} classes, got {arguments.target:g}"
             )
-        folder = arguments.runs / path.stem
-        with Series(results, folder, arguments.device, arguments.threads) as series:
+        with series_of(arguments, results) as series:
             Figure(arguments, series, sets).run()
-    print(f"\n{searched(results)}\n\n{table(results)}")
-    if arguments.plot:
-        arguments.plot.write_text(plot(results), encoding="utf-8")
-    if arguments.document:
-        put_into(arguments.document, path.stem, table(results))
-    return 0
-
-
-def settings(arguments: argparse.Namespace) -> dict[str, Any]:
-    """What the results file says of the series, besides the images."""
-    names = ("source", "target", "epochs", "batch", "weights", "overrides")
-    return {name: getattr(arguments, name) for name in names}
+    print(f"\n{searched(results)}")
+    return show(arguments, table(results), lambda: plot(results))
 
 
 if __name__ == "__main__":

@@ -24,10 +24,20 @@ from typing import Any
 
 import numpy as np
 import openclipart
-from options import data_table, ended, open_images, parser, results_path, variants_of
+from options import (
+    data_table,
+    ended,
+    facts,
+    open_images,
+    parser,
+    results_path,
+    series_of,
+    show,
+    variants_of,
+)
 from parts import Part
-from series import Results, Series, SeriesError, Sets
-from tables import difference, markdown, measured, put_into
+from series import Results, SeriesError, Sets
+from tables import difference, markdown, measured
 
 from convnet.common.typecheck import did_you_mean
 from convnet.config import Config, load_config
@@ -169,23 +179,17 @@ def main(argv: Sequence[str] | None = None) -> int:
             padded: opened(arguments, VARIANTS["padded" if padded else "today"])
             for padded in {VARIANTS[name].padded for name in names}
         }
-        facts = next(iter(sets.values())).facts()
-        keys = ("source", "epochs", "batch", "rare", "percent", "overrides")
-        common = {key: getattr(arguments, key) for key in keys}
-        common["names"] = list(next(iter(sets.values())).train.classes)
-        results = Results(path, {**common, **facts})
-        folder = arguments.runs / path.stem
-        with Series(results, folder, arguments.device, arguments.threads) as series:
+        first = next(iter(sets.values()))
+        said = facts(arguments, "source", "epochs", "batch", "rare", "percent", "overrides")
+        results = Results(path, said | {"names": list(first.train.classes)} | first.facts())
+        with series_of(arguments, results) as series:
             for seed in range(1, arguments.seeds + 1):
                 for name in names:
                     cfg = config(arguments, VARIANTS[name], seed)
                     series.run(
                         f"{name}-seed{seed}", cfg, sets[VARIANTS[name].padded], by_class=True
                     )
-    print(f"\n{table(results)}")
-    if arguments.document:
-        put_into(arguments.document, path.stem, table(results))
-    return 0
+    return show(arguments, table(results))
 
 
 if __name__ == "__main__":
