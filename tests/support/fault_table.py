@@ -2,7 +2,7 @@
 
     python tests/support/fault_table.py
 
-runs every kernel of tests/vgpu/faults.cu and clusters.cu once and prints the table.
+runs every kernel of tests/vgpu/faults.cu, pipelines.cu and clusters.cu once and prints the table.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from ptx import PtxError
 
 from kernels import Kernels
 
-FILES = ("faults.cu", "clusters.cu")
+FILES = ("faults.cu", "pipelines.cu", "clusters.cu")
 PAGE = Path(__file__).parents[2] / "docs" / "virtual-gpu.md"
 BEGIN, END = "<!-- planted faults -->", "<!-- end of planted faults -->"
 
@@ -42,7 +42,7 @@ PLACE = rf" at \S+:\d+{FUNCTION}(?:, (?:inlined|called) at \S+:\d+{FUNCTION})*"
 def said_of(kernels: Kernels, file: str, kernel: str) -> str:
     """The message without places in the source; empty where the kernel passes."""
     x = np.arange(1, 769, dtype=np.float32)[: 768 if kernel.startswith("pipeline_") else 512]
-    if file == "faults.cu" and not kernel.startswith("pipeline_"):
+    if file != "clusters.cu" and not kernel.startswith("pipeline_"):
         x = x[:64]
     y = np.zeros(512 if file == "clusters.cu" else 64, np.float32)
     if kernel.startswith(("pipeline_", "wgmma_")):

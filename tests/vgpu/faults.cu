@@ -1,75 +1,7 @@
 // Kernels with one fault each, and right ones beside them. The comment MARK: name behind a line is
 // where the virtual GPU has to place the error; test_faults.py reads it. All are run by 64 threads
 // unless the test says otherwise: x are 64 numbers to read, y 64 to write.
-#include <cstdint>
-
-#define KERNEL extern "C" __global__ void
-
-constexpr unsigned kAll = 0xffffffffu;
-constexpr int kThreads = 64;
-
-// ---- PTX that CUDA has no function for ----------------------------------------------------------
-
-__device__ inline unsigned shared_address(const void* p) {
-  return static_cast<unsigned>(__cvta_generic_to_shared(p));
-}
-__device__ inline void copy4(float* to, const float* from) {
-  asm volatile("cp.async.ca.shared.global [%0], [%1], 4;" ::"r"(shared_address(to)), "l"(from)
-               : "memory");
-}
-__device__ inline void copy16(float* to, const float* from) {
-  asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(shared_address(to)), "l"(from)
-               : "memory");
-}
-__device__ inline void commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
-template <int left>
-__device__ inline void wait_copies() {
-  asm volatile("cp.async.wait_group %0;" ::"n"(left) : "memory");
-}
-__device__ inline void barrier_sync(int id, int threads) {
-  asm volatile("bar.sync %0, %1;" ::"r"(id), "r"(threads) : "memory");
-}
-__device__ inline void barrier_arrive(int id, int threads) {
-  asm volatile("bar.arrive %0, %1;" ::"r"(id), "r"(threads) : "memory");
-}
-__device__ inline void fence_async() {
-  asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
-}
-
-using Mbarrier = std::uint64_t;
-__device__ inline void init(Mbarrier* b, unsigned count) {
-  asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(shared_address(b)), "r"(count)
-               : "memory");
-}
-__device__ inline void arrive(Mbarrier* b) {
-  asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(shared_address(b)) : "memory");
-}
-__device__ inline void expect(Mbarrier* b, unsigned bytes) {
-  asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(shared_address(b)),
-               "r"(bytes)
-               : "memory");
-}
-__device__ inline void wait(Mbarrier* b, unsigned parity) {
-  unsigned complete;
-  do {
-    asm volatile(
-        "{\n"
-        ".reg .pred complete;\n"
-        "mbarrier.try_wait.parity.shared::cta.b64 complete, [%1], %2;\n"
-        "selp.u32 %0, 1, 0, complete;\n"
-        "}"
-        : "=r"(complete)
-        : "r"(shared_address(b)), "r"(parity)
-        : "memory");
-  } while (complete == 0);
-}
-__device__ inline void bulk(void* to, const void* from, unsigned bytes, Mbarrier* b) {
-  asm volatile(
-      "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::
-          "r"(shared_address(to)),
-      "l"(from), "r"(bytes), "r"(shared_address(b))
-      : "memory");
-}
+#include "faults.cuh"
 
 // ---- barriers ----------------------------------------------------------------------------------
 
@@ -179,8 +111,7 @@ KERNEL atomic_without_barrier(const float* x, float* y) {
   y[threadIdx.x] = static_cast<float>(sums[threadIdx.x % 4]);  // MARK: atomic_without_barrier
 }
 
-// ---- named barriers: warp 0 writes, warp 1 reads
-// -------------------------------------------------
+// ---- named barriers: warp 0 writes, warp 1 reads ------------------------------------------------
 
 KERNEL right_named_barriers(const float* x, float* y) {
   __shared__ float tile[32];
@@ -219,8 +150,7 @@ KERNEL named_barriers_crossed(const float*, float* y) {
   y[threadIdx.x] = 1.0f;
 }
 
-// ---- mbarriers: warp 0 writes, warp 1 reads
-// ------------------------------------------------------
+// ---- mbarriers: warp 0 writes, warp 1 reads -----------------------------------------------------
 
 template <bool synchronizes>
 __device__ void elected_arrival(const float* x, float* y) {
@@ -430,133 +360,3 @@ KERNEL divide(const float* x, float* y) {
   const int divisor = static_cast<int>(x[0] - x[0]);
   y[threadIdx.x] = static_cast<float>(static_cast<int>(x[1]) / divisor);  // MARK: divide
 }
-
-// ---- a ring of two stages: thread 128 fills them, 128 others add up what comes
-// -------------------
-
-enum class Fault {
-  kNone,
-  kNoInit,
-  kNoInitFence,
-  kNoFull,
-  kNoEmpty,
-  kNeverArrives,
-  kTooManyBytes,
-  kTooOften,
-  kNotWaited,
-};
-constexpr int kConsumers = 128, kSteps = 6, kRing = 2;
-
-template <Fault fault>
-__device__ __forceinline__ void pipeline(const float* x, float* y) {
-  __shared__ __align__(16) float stages[kRing][kConsumers];
-  __shared__ Mbarrier full[kRing], empty[kRing];
-  const int thread = static_cast<int>(threadIdx.x);
-  if (thread == 0 && fault != Fault::kNoInit) {
-    for (int i = 0; i < kRing; ++i) {
-      init(&full[i], 1);
-      init(&empty[i], kConsumers);
-    }
-    if (fault != Fault::kNoInitFence) fence_async();
-  }
-  __syncthreads();
-  if (thread == kConsumers) {
-    for (int step = 0; step < kSteps; ++step) {
-      const int slot = step % kRing;
-      if (fault != Fault::kNoEmpty) wait(&empty[slot], (step / kRing & 1) ^ 1);
-      const unsigned bytes = kConsumers * sizeof(float);
-      expect(&full[slot], fault == Fault::kTooManyBytes ? bytes / 2 : bytes);  // MARK: copy
-      if (fault == Fault::kTooOften) arrive(&full[slot]);                      // MARK: too_often
-      bulk(stages[slot], x + step * kConsumers, bytes, &full[slot]);           // MARK: copy
-    }
-  } else if (thread < kConsumers) {
-    float sum = 0.0f;
-    const int steps = fault == Fault::kNotWaited ? kSteps - 1 : kSteps;
-    for (int step = 0; step < steps; ++step) {
-      const int slot = step % kRing;
-      if (fault != Fault::kNoFull) wait(&full[slot], step / kRing & 1);
-      sum = 2.0f * sum + stages[slot][kConsumers - 1 - thread];  // MARK: stage
-      if (fault != Fault::kNeverArrives) arrive(&empty[slot]);
-    }
-    y[thread] = sum;
-  }
-}
-KERNEL pipeline_right(const float* x, float* y) { pipeline<Fault::kNone>(x, y); }
-KERNEL pipeline_no_init(const float* x, float* y) { pipeline<Fault::kNoInit>(x, y); }
-KERNEL pipeline_no_init_fence(const float* x, float* y) { pipeline<Fault::kNoInitFence>(x, y); }
-KERNEL pipeline_no_full(const float* x, float* y) { pipeline<Fault::kNoFull>(x, y); }
-KERNEL pipeline_no_empty(const float* x, float* y) { pipeline<Fault::kNoEmpty>(x, y); }
-KERNEL pipeline_never_arrives(const float* x, float* y) { pipeline<Fault::kNeverArrives>(x, y); }
-KERNEL pipeline_too_many_bytes(const float* x, float* y) { pipeline<Fault::kTooManyBytes>(x, y); }
-KERNEL pipeline_too_often(const float* x, float* y) { pipeline<Fault::kTooOften>(x, y); }
-KERNEL pipeline_not_waited(const float* x, float* y) { pipeline<Fault::kNotWaited>(x, y); }
-
-// What was written by ordinary stores is copied over.
-template <bool fenced>
-__device__ __forceinline__ void copy_over(const float* x, float* y) {
-  __shared__ __align__(16) float tile[kThreads];
-  __shared__ Mbarrier full;
-  if (threadIdx.x == 0) {
-    init(&full, 1);
-    fence_async();
-  }
-  tile[threadIdx.x] = x[threadIdx.x];
-  __syncthreads();
-  y[threadIdx.x] = tile[kThreads - 1 - threadIdx.x];
-  if (fenced) fence_async();
-  __syncthreads();
-  if (threadIdx.x == 0) {
-    expect(&full, sizeof tile);
-    bulk(tile, x, sizeof tile, &full);  // MARK: copy_over
-  }
-  wait(&full, 0);
-  y[threadIdx.x] += tile[threadIdx.x];
-}
-KERNEL copy_over_right(const float* x, float* y) { copy_over<true>(x, y); }
-KERNEL copy_over_without_fence(const float* x, float* y) { copy_over<false>(x, y); }
-
-// ---- wgmma: 64 x 8 x 8, B in rows of 32 bytes
-// ----------------------------------------------------
-
-enum class Wgmma { kRight, kNoFence, kNoWait, kNoProxyFence, kReadsEarly, kReused, kOverwritten };
-
-template <Wgmma fault>
-__device__ __forceinline__ void product(const float* x, float* y) {
-  __shared__ __align__(1024) float b[64];
-  const unsigned t = threadIdx.x;
-  if (t < 64) b[t] = x[t];
-  if (fault != Wgmma::kNoProxyFence) fence_async();
-  __syncthreads();
-  float d[4] = {1.0f, 1.0f, 1.0f, 1.0f};
-  unsigned a[4];
-  for (int i = 0; i < 4; ++i) a[i] = __float_as_uint(static_cast<float>(i));
-  const std::uint64_t descriptor = 3ull << 62 | std::uint64_t{8 * 32 / 16} << 32 | 1ull << 16 |
-                                   (shared_address(b) & 0x3ffff) >> 4;
-  if (fault != Wgmma::kNoFence) asm volatile("wgmma.fence.sync.aligned;" ::: "memory");
-  asm volatile(  // MARK: wgmma
-      "{\n.reg .pred adds;\nsetp.ne.b32 adds, 1, 0;\n"
-      "wgmma.mma_async.sync.aligned.m64n8k8.f32.tf32.tf32 "
-      "{%0, %1, %2, %3}, {%4, %5, %6, %7}, %8, adds, 1, 1;\n}"
-      : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
-      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(descriptor));  // MARK: wgmma
-  asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
-  if (fault == Wgmma::kReadsEarly) y[t] = d[0];  // MARK: reads_early
-  if (fault == Wgmma::kReused) {
-    asm volatile("mov.b32 %0, 0;" : "+r"(a[0])::"memory");  // MARK: reused
-    y[t] = __uint_as_float(a[0]);
-  }
-  if (fault == Wgmma::kOverwritten) {
-    __syncthreads();
-    if (t < 64) b[t] = 0.0f;  // MARK: overwritten
-  }
-  if (fault != Wgmma::kNoWait) asm volatile("wgmma.wait_group.sync.aligned 0;" ::: "memory");
-  for (int i = 0; i < 4; ++i) asm volatile("" : "+f"(d[i])::"memory");
-  if (fault != Wgmma::kNoWait) y[t] = d[0] + d[1] + d[2] + d[3];
-}
-KERNEL wgmma_right(const float* x, float* y) { product<Wgmma::kRight>(x, y); }
-KERNEL wgmma_no_fence(const float* x, float* y) { product<Wgmma::kNoFence>(x, y); }
-KERNEL wgmma_no_wait(const float* x, float* y) { product<Wgmma::kNoWait>(x, y); }
-KERNEL wgmma_no_proxy_fence(const float* x, float* y) { product<Wgmma::kNoProxyFence>(x, y); }
-KERNEL wgmma_reads_early(const float* x, float* y) { product<Wgmma::kReadsEarly>(x, y); }
-KERNEL wgmma_reused(const float* x, float* y) { product<Wgmma::kReused>(x, y); }
-KERNEL wgmma_overwritten(const float* x, float* y) { product<Wgmma::kOverwritten>(x, y); }
