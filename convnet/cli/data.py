@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from convnet.cli.arguments import Commands, Parser, chosen, integer, positive, warn
-from convnet.cli.progress import shown_progress
 
 
 def add_commands(commands: Commands) -> None:
@@ -63,13 +62,11 @@ def _check(arguments: argparse.Namespace) -> int:
 
     root = expanded(arguments.folder)
     if is_packed(root):
-        with shown_progress("checking", "shards") as progress:
-            text = check_packed(root, progress)
+        text = check_packed(root)
         print(json.dumps({"packed": True, "text": text}) if arguments.json else text)
         return 0
     parts = find_listings(root, unlabelled=True)
-    with shown_progress("checking", "files") as progress:
-        report = check(root, parts, arguments.workers, progress, warn, arguments.similar)
+    report = check(root, parts, arguments.workers, warn, arguments.similar)
     print(json.dumps(report.as_dict()) if arguments.json else report.text(arguments.all))
     return 1 if report.bad else 0
 
@@ -86,14 +83,13 @@ def _pack(arguments: argparse.Namespace) -> int:
         **chosen(arguments, "quality", "shard", "bad_files", "resize"),
     )
     start = time.monotonic()
-    with shown_progress("packing", "images") as progress:
-        try:
-            report = pack(train, val, out, settings, arguments.workers, progress, warn)
-        except BadDataError as error:  # of an image
-            raise DataError(f"{error} (--bad-files skip leaves such files out)") from None
-        except KeyboardInterrupt:
-            print(f"{shown(out)}: the same command goes on from here", file=sys.stderr)
-            raise
+    try:
+        report = pack(train, val, out, settings, arguments.workers, warn)
+    except BadDataError as error:  # of an image
+        raise DataError(f"{error} (--bad-files skip leaves such files out)") from None
+    except KeyboardInterrupt:
+        print(f"{shown(out)}: the same command goes on from here", file=sys.stderr)
+        raise
     seconds = round(time.monotonic() - start, 1)
     facts = {**vars(report), "dropped_copies": dropped, "seconds": seconds}
     print(json.dumps(facts) if arguments.json else _pack_text(facts, shown(out)))
@@ -158,8 +154,7 @@ def _mean(arguments: argparse.Namespace) -> int:
 
     root = expanded(arguments.packed)
     train, _ = open_packed(root, cache_bytes=0)
-    with shown_progress("averaging", "images") as progress:
-        sums = compute_sums(train, arguments.workers, progress, warn)
+    sums = compute_sums(train, arguments.workers, warn)
     stats = sums.statistics("channel", colour=True)
     mean, values = stats.mean.reshape(-1).tolist(), stats.eigenvalues.tolist()
     if arguments.json:

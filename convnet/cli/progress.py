@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from convnet.common.progress import Tell, shown_by, untold
+from convnet.common.progress import Tell
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -24,41 +24,19 @@ def _console() -> Console:
     return Console(stderr=True)
 
 
-def _draws(console: Console) -> bool:
-    """Whether a bar can be drawn there: on a terminal that moves its cursor (TERM is not dumb)."""
-    return console.is_terminal and not console.is_dumb_terminal
-
-
 @contextlib.contextmanager
 def bar(what: str, unit: str) -> Iterator[Tell]:
-    """A bar on standard error for what takes longer than a second; nothing where none can be
-    drawn. Arguments as for `convnet.common.progress.progress`, which shows by it."""
+    """A bar on standard error for what takes longer than a second; where none can be drawn (no
+    terminal, or one that cannot move its cursor), a line every ten seconds.
+
+    Arguments as for `convnet.common.progress.progress`, which shows by it.
+    """
     console = _console()
-    if not _draws(console):
-        yield untold
+    if not console.is_terminal or console.is_dumb_terminal:
+        yield _Lines(what, unit)
         return
     with contextlib.closing(_LateBar(console, what, unit)) as tell:
         yield tell
-
-
-@contextlib.contextmanager
-def shown_progress(what: str, unit: str) -> Iterator[Tell]:
-    """Shows the progress of what runs within the block: as `bar`, or where none can be drawn, as a
-    line every ten seconds.
-
-    Args:
-        what: it does, for example "packing".
-        unit: of what is counted, for example "images".
-
-    Yields:
-        A function to be called with how many are done, and how many there are.
-    """
-    with shown_by(None):
-        if _draws(_console()):
-            with bar(what, unit) as tell:
-                yield tell
-        else:
-            yield _Lines(what, unit)
 
 
 class _LateBar:

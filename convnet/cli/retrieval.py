@@ -8,7 +8,6 @@ import sys
 
 from convnet.cli.arguments import Commands, chosen, integer, integers, positive, warn
 from convnet.cli.plot import pick_option
-from convnet.cli.progress import shown_progress
 
 
 def add_commands(commands: Commands) -> None:
@@ -67,12 +66,11 @@ def _features(arguments: argparse.Namespace) -> int:
     from convnet.training.progress import duration
 
     options = chosen(arguments, "run", "data", "out", "layer", "part", "device")
-    with shown_progress("features", "images") as progress:
-        try:
-            written = write_features(**options, warn=warn, progress=progress)
-        except KeyboardInterrupt:
-            print(f"{arguments.out}: the same command goes on from here", file=sys.stderr)
-            raise
+    try:
+        written = write_features(**options, warn=warn)
+    except KeyboardInterrupt:
+        print(f"{arguments.out}: the same command goes on from here", file=sys.stderr)
+        raise
     text = f"{written.count:,} images, {written.size} numbers each, of {written.layer}"
     if written.done_before:
         text += f"; {written.done_before:,} were done before"
@@ -86,10 +84,8 @@ def _hash(arguments: argparse.Namespace) -> int:
     from convnet.retrieval.index import write_codes
 
     settings = HashSettings(**chosen(arguments, "bits", "hidden", "epochs", "lr", "seed"))
-    with shown_progress("hash", "epochs") as progress:
-        index, loss = write_codes(
-            arguments.index, arguments.out, settings, arguments.device or "auto", progress
-        )
+    device = arguments.device or "auto"
+    index, loss = write_codes(arguments.index, arguments.out, settings, device)
     sizes = [index.facts["encoder"]["size"], *index.facts["encoder"]["hidden"], settings.bits]
     print(
         f"{len(index):,} codes of {settings.bits} bits (encoder {'-'.join(map(str, sizes))}); they"
@@ -127,9 +123,6 @@ def _retrieval(arguments: argparse.Namespace) -> int:
     from convnet.retrieval.benchmark import retrieval
 
     options = chosen(arguments, "queries", "codes", "k", "most", "engine")
-    with shown_progress("retrieval", "kinds of search") as progress:
-        report = retrieval(
-            arguments.index, pixels=not arguments.no_pixels, **options, progress=progress
-        )
+    report = retrieval(arguments.index, pixels=not arguments.no_pixels, **options)
     print(json.dumps(report.as_dict()) if arguments.json else report.text())
     return 0

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from convnet.common.progress import counted
 from convnet.common.text import aligned
 from convnet.data import Dataset
 from convnet.data.dataset import mismatch, shown
@@ -90,7 +91,6 @@ def retrieval(
     most: int | None = None,
     pixels: bool = True,
     engine: str = "numpy",
-    progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Report:
     """Measures searches for the images of one file of features among those of another.
 
@@ -103,7 +103,6 @@ def retrieval(
         pixels: also search by the raw pixels, as the net takes them before the crop; this reads
             all images for every 512 queries.
         engine: as for `convnet.retrieval.knn.Euclidean`.
-        progress: called with (kinds of search done, in all).
 
     Returns:
         a row for each kind of search.
@@ -125,7 +124,7 @@ def retrieval(
     for other in others:
         bits = other.encoder.bits if other.encoder else 0
         searches.append(_by_index(f"{bits} bits", other, asked, k))
-    for number, search in enumerate(searches):
+    for search in counted(searches, len(searches), "searching", "kinds of search"):
         found = search.found(chosen)
         right = (index.labels[found] == labels[:, None]).mean(axis=1)
         by_class = [
@@ -134,7 +133,6 @@ def retrieval(
         ]
         ms, size = search.milliseconds(chosen), search.bytes_per_picture
         report.rows.append(Row(search.name, float(right.mean()), by_class, ms, size))
-        progress(number + 1, len(searches))
     return report
 
 

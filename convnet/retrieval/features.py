@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from convnet.common.files import lock_file, replace, sync_folder
+from convnet.common.progress import progress
 from convnet.common.reading import JSON, parse_json, read_text
 from convnet.common.typecheck import did_you_mean
 from convnet.data import DataError, Dataset
@@ -121,7 +122,6 @@ def write_features(
     part: Part = "train",
     device: str | None = None,
     warn: Callable[[str], None] = as_warning,
-    progress: Callable[[int, int], None] = lambda done, total: None,
     code: bool = False,
 ) -> Written:
     """Writes the output of a layer, in test mode, for every image of a set.
@@ -137,7 +137,6 @@ def write_features(
         layer: a node; by default the input of the last dense layer.
         part: "train", "val" (validation), or "all": training first.
         device, warn, code: as for `convnet.evaluation.evaluate.open_run`.
-        progress: called with (images done, images in all).
 
     Returns:
         the file, and what was done.
@@ -167,10 +166,9 @@ def write_features(
     if path.exists():
         _check_same(tensor_file.open_tensors(path), facts, path, "holds")
         _progress_path(path).unlink(missing_ok=True)
-        progress(len(dataset), len(dataset))
         return Written(path, layer, len(dataset), size, len(dataset), time.monotonic() - start)
     with _unfinished(path, facts, dataset, names, size, labelled) as (file, done):
-        _fill(file, trained, layer, dataset, done, warn, progress)
+        _fill(file, trained, layer, dataset, done, warn)
         file.seal()
         file.path.replace(path)
         sync_folder(path.parent)
@@ -252,7 +250,6 @@ def _fill(
     dataset: Dataset,
     done: int,
     warn: Callable[[str], None],
-    progress: Callable[[int, int], None],
 ) -> None:
     """Computes the rows that are missing, in the batches in which all would be computed."""
     rows, batch = file.arrays["features"], min(trained.cfg.train.batch, len(dataset))
@@ -260,14 +257,15 @@ def _fill(
     path = file.path.with_name(file.path.name.removesuffix(UNFINISHED))
     first = done // batch
     at, saved = first * batch, time.monotonic()
-    with contextlib.closing(loader.epoch(0, first)) as steps:  # type: ignore[type-var]
-        for step in steps:
+    steps = contextlib.closing(loader.epoch(0, first))  # type: ignore[type-var]
+    with steps as batches, progress("features", "images") as tell:
+        for step in batches:
             found = trained.net.forward(trained.prepare(step), layer, len(step))
             if not np.isfinite(found).all():
                 raise mismatch(layer, "finite features", "NaN or infinity")
             rows[at : at + len(step)] = found.reshape(len(step), -1)
             at += len(step)
-            progress(at, len(dataset))
+            tell(at, len(dataset))
             if time.monotonic() - saved > _EVERY:
                 file.flush()
                 _save_progress(path, at)

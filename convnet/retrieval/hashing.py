@@ -15,7 +15,7 @@ deep autoencoders for content-based image retrieval", ESANN 2011, which is the p
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,6 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from convnet import backend as backends
+from convnet.common.progress import counted
 from convnet.data.augment import epoch_order
 from convnet.data.dataset import DataError, mismatch
 from convnet.layers import Dense, Sigmoid, Sum, SumSquares
@@ -132,7 +133,6 @@ def learn_codes(
     x: Vectors,
     settings: HashSettings,
     device: str = "auto",
-    progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Learned:
     """Trains an auto-encoder on feature vectors.
 
@@ -140,7 +140,6 @@ def learn_codes(
         x: float32 [N, D]; may be mapped, it is read a batch at a time.
         settings: sizes and rates.
         device: as for `convnet.backend.get`.
-        progress: called with (epochs done, epochs in all).
 
     Raises:
         DataError: fewer rows than a batch, features that are all the same, or a loss that is not
@@ -157,7 +156,7 @@ def learn_codes(
     schedule = lr_schedule.build("cosine", settings.lr, _WARM_UP)
     labels, steps = np.zeros(settings.batch, np.int32), count // settings.batch
     loss = math.nan
-    for epoch in range(settings.epochs):
+    for epoch in counted(range(settings.epochs), settings.epochs, "hash", "epochs"):
         total = 0.0
         try:
             for batch in _batches(x, mean, scale, settings, epoch):
@@ -171,7 +170,6 @@ def learn_codes(
                 f"hash: the loss is {loss} in epoch {epoch + 1}; try a smaller --lr (it was"
                 f" {settings.lr:g})"
             )
-        progress(epoch + 1, settings.epochs)
     encoder = Encoder(mean, scale, _encoder_weights(net), np.zeros(settings.bits, np.float32))
     some = x[:: -(-count // _MEDIAN_ROWS)]
     encoder.threshold = np.median(encoder.activations(some), axis=0).astype(np.float32)

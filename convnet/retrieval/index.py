@@ -212,14 +212,13 @@ def write_codes(
     out: Run,
     settings: HashSettings,
     device: str = "auto",
-    progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> tuple[Index, float]:
     """Learns codes from a file of features and writes them, with their encoder.
 
     Args:
         features: what `convnet features` has written.
         out: the file, .safetensors; must not be there yet.
-        settings, device, progress: as for `convnet.retrieval.hashing.learn_codes`.
+        settings, device: as for `convnet.retrieval.hashing.learn_codes`.
 
     Returns: the open index of codes, and the part of the variance that they leave unexplained.
     Raises: DataError: unsuitable features, or `out` is there; DeviceError; OSError.
@@ -230,7 +229,7 @@ def write_codes(
     index = open_index(features)
     if index.kind != "features":
         raise mismatch(index.path, "features", "codes")
-    learned = learn_codes(index.rows, settings, device, progress)
+    learned = learn_codes(index.rows, settings, device)
     encoder = learned.encoder
     about = {
         **vars(settings),

@@ -16,6 +16,8 @@ import trees
 
 from convnet.cli import progress as cli_progress
 from convnet.cli.main import main
+from convnet.common.progress import progress as told
+from convnet.common.progress import shown_by
 from convnet.data import Statistics, statistics
 from convnet.data.packed.dataset import open_packed
 from convnet.training.train import train
@@ -177,7 +179,7 @@ def test_progress_lines(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(cli_progress._Lines, "EVERY", 0.0)
-    with cli_progress.shown_progress("packing", "images") as progress:
+    with shown_by(cli_progress.bar), told("packing", "images") as progress:
         progress(10, 100)
         progress(60, 100)
     lines = capsys.readouterr().err.splitlines()

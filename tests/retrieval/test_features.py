@@ -15,6 +15,7 @@ import pytest
 import safetensors.numpy
 import tiny
 import trees
+from telling import told_to
 
 from convnet.cli.main import main
 from convnet.data import DataError
@@ -133,8 +134,8 @@ def test_an_interrupted_call_goes_on(
 
     out = tmp_path / "out"
     for limit in (32, 96):
-        with pytest.raises(Killed):
-            write_features(run[0], None, out, device="cpu", progress=stop_at(limit))
+        with pytest.raises(Killed), told_to(stop_at(limit)):
+            write_features(run[0], None, out, device="cpu")
         assert not out.exists()
         with pytest.raises(DataError, match=r"out: not complete yet .*the same convnet features"):
             open_index(out)
@@ -142,9 +143,8 @@ def test_an_interrupted_call_goes_on(
     half.arrays["features"][80:] = np.nan  # not yet known to be written: done again
     half.flush()
     seen: list[int] = []
-    written = write_features(
-        run[0], None, out, device="cpu", progress=lambda done, _: seen.append(done)
-    )
+    with told_to(lambda done, _: seen.append(done)):
+        written = write_features(run[0], None, out, device="cpu")
     assert written.done_before == 80
     assert seen[0] == 96
     assert out.read_bytes() == (tmp_path / "whole").read_bytes()
@@ -156,11 +156,13 @@ def test_an_interrupted_call_goes_on(
 def test_killed_by_sigkill(run: Run, tmp_path: Path) -> None:
     out = tmp_path / "out.safetensors"
     script = (
-        "import sys, time\n"
+        "import contextlib, time\n"
+        "from convnet.common.progress import shown_by\n"
         "from convnet.retrieval import features\n"
         "features._EVERY = 0.0\n"
         "slow = lambda done, total: (print(done, flush=True), time.sleep(0.2))\n"
-        f"features.write_features({str(run[0])!r}, None, {str(out)!r}, device='cpu', progress=slow)"
+        "with shown_by(lambda what, unit: contextlib.nullcontext(slow)):\n"
+        f"    features.write_features({str(run[0])!r}, None, {str(out)!r}, device='cpu')"
     )
     words = [tiny.command()[0], "-P", "-c", script]
     with subprocess.Popen(words, stdout=subprocess.PIPE, env=tiny.environment()) as process:
@@ -231,8 +233,8 @@ def test_an_unfinished_file_of_changed_images_is_refused(
     def stop(done: int, _total: int) -> None:
         raise Killed
 
-    with pytest.raises(Killed):
-        write_features(run[0], data, out, device="cpu", progress=stop)
+    with pytest.raises(Killed), told_to(stop):
+        write_features(run[0], data, out, device="cpu")
     images = data / "train-images-idx3-ubyte"
     content = bytearray(images.read_bytes())
     content[16] ^= 255  # a pixel of the first image

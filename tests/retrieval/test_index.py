@@ -13,6 +13,7 @@ import pytest
 import tiny
 import trees
 from PIL import Image
+from telling import told_to
 
 from convnet.cli.main import main
 from convnet.data import DataError
@@ -220,7 +221,8 @@ def test_codes_keep_neighbours(backend: Any, rng: np.random.Generator, hidden: A
     x, labels = clusters(rng)
     settings = HashSettings(bits=12, hidden=hidden, epochs=25, batch=32, lr=0.03)
     seen: list[tuple[int, int]] = []
-    learned = learn_codes(x, settings, backend.device, lambda *done: seen.append(done))
+    with told_to(lambda *done: seen.append(done)):
+        learned = learn_codes(x, settings, backend.device)
     assert seen == [(i + 1, 25) for i in range(25)]
     assert 0 < learned.loss < 0.6
     codes = learned.encoder(x)

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from convnet.common.progress import counted
 from convnet.data.dataset import DataError, mismatch, shown
 from convnet.data.folder import near_copies
 from convnet.data.folder.class_folders import (
@@ -143,7 +144,6 @@ def check(
     root: Path,
     parts: dict[str, Listing],
     workers: int | None = None,
-    progress: Callable[[int, int], None] = lambda done, count: None,
     warn: Callable[[str], None] = warn_plainly,
     similar: bool = False,
 ) -> CheckReport:
@@ -153,7 +153,6 @@ def check(
         root: the folder, to which files in the report are relative.
         parts: name -> the images.
         workers: number of processes; None: one for each usable CPU, at most 16.
-        progress: called with (files done, files in all).
         warn: called with a line of text when a worker died and was replaced.
         similar: look for images that look alike, too.
 
@@ -173,7 +172,8 @@ def check(
     paths = (listing.path(index) for _, listing, index in places)
     looks: list[int | None] = []
     task = partial(_check_one, similar)
-    for name, result in zip(names, each(task, paths, workers, warn), strict=True):
+    results = counted(each(task, paths, workers, warn), len(places), "checking", "files")
+    for name, result in zip(names, results, strict=True):
         digest, height, width, kind, message, look = result
         digests.append(digest)
         looks.append(look)
@@ -181,7 +181,6 @@ def check(
             report.bad.append((kind, name, message))
         else:
             sizes.append((height, width))
-        progress(len(digests), len(places))
     if sizes:
         sizes.sort(key=math.prod)
         report.sizes = [sizes[at] for at in (0, len(sizes) // 2, -1)]
@@ -215,7 +214,7 @@ def _name(path: Path, root: Path) -> str:
     return shown(path.relative_to(root) if path.is_relative_to(root) else path)
 
 
-def check_packed(root: Path, progress: Callable[[int, int], None] = lambda d, n: None) -> str:
+def check_packed(root: Path) -> str:
     """Holds packed images, their labels and their statistics against their checksums.
 
     Returns:
@@ -231,12 +230,11 @@ def check_packed(root: Path, progress: Callable[[int, int], None] = lambda d, n:
         for part, said in manifest.parts.items()
         for number, shard in enumerate(said.shards)
     ]
-    for done, (path, shard) in enumerate(shards):
+    for path, shard in counted(shards, len(shards), "checking", "shards"):
         found = content_hash(path).hex()
         if found != shard.blake2b:
             got = f"another ({found})"
             raise mismatch(path, f"the content it was packed with (blake2b {shard.blake2b})", got)
-        progress(done + 1, len(shards))
     sums = ", statistics" if read_sums(root) is not None else ""
     old = "; the labels have no checksum: they were packed by an earlier convnet"
     return (

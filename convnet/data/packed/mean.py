@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from convnet.common.progress import counted
 from convnet.data.packed.dataset import PackedDataset
 from convnet.data.packed.sums import write_sums
 from convnet.data.sums import Sums
@@ -32,7 +33,6 @@ def _sums(decoder: Decoder, shape: tuple[int, int, int], items: list[Any]) -> Su
 def compute_sums(
     data: PackedDataset,
     workers: int | None = None,
-    progress: Callable[[int, int], None] = lambda done, count: None,
     warn: Callable[[str], None] = warn_plainly,
 ) -> Sums:
     """Reads every image once and stores the sums beside them.
@@ -40,7 +40,6 @@ def compute_sums(
     Args:
         data: training images at the size they are packed in.
         workers: number of processes; None: one for each usable CPU, at most 16.
-        progress: called with (images done, images in all).
         warn: called with a line of text when a worker died and was replaced.
 
     Returns:
@@ -55,8 +54,7 @@ def compute_sums(
     jobs = (data.items(np.arange(i, min(i + _JOB, count))) for i in starts)
     task = partial(_sums, data.decoder, data.shape)
     with Pool(task, workers or auto_workers(), warn=warn) as pool:
-        for part in pool.ordered(jobs):
+        for part in counted(pool.ordered(jobs), count, "averaging", "images", _JOB):
             sums.merge(part)
-            progress(sums.count, count)
     write_sums(data.packed.root, sums)
     return sums

@@ -23,6 +23,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from convnet.common.files import replace
+from convnet.common.progress import progress
 from convnet.data.augment import epoch_order
 from convnet.data.dataset import DataError, mismatch, shown
 from convnet.data.folder.class_folders import Listing, content_hash, groups_of_copies
@@ -32,7 +33,7 @@ from convnet.data.packed.manifest import VERSION, digest_of
 from convnet.data.packed.shards import NOTES, Output
 from convnet.data.workers.pool import each, warn_plainly
 
-_REPORTED = 16  # images between two calls of `progress`
+_REPORTED = 16  # images between two times that it is told how far it is
 
 
 @dataclass(frozen=True)
@@ -126,7 +127,6 @@ def pack(
     out: Path,
     settings: PackSettings | None = None,
     workers: int | None = None,
-    progress: Callable[[int, int], None] = lambda done, count: None,
     warn: Callable[[str], None] = warn_plainly,
 ) -> PackReport:
     """Packs images into a folder; called again after it was interrupted, goes on.
@@ -136,7 +136,6 @@ def pack(
         out: the folder; new, empty, or with an unfinished packing of the same images.
         settings: how; by default as the paper's authors did.
         workers: number of processes; None: one for each usable CPU, at most 16.
-        progress: called with (images done, images in all).
         warn: called with a line of text when a worker died and was replaced.
 
     Raises:
@@ -145,7 +144,8 @@ def pack(
     """
     settings = settings or PackSettings()
     total = len(train.files) + len(val.files)
-    with Output(out, _digest(settings, train, val)) as output:
+    digest = _digest(settings, train, val)
+    with Output(out, digest) as output, progress("packing", "images") as tell:
         # Training images are shuffled, for programs that read shards from front to back.
         listings = {"train": train.take(epoch_order(0, 0, len(train.files))), "val": val}
         shards = [
@@ -155,22 +155,22 @@ def pack(
         ]
         missing = [shard for shard in shards if not output.has(shard.part, shard.number)]
         done = total - sum(len(shard.keys) for shard in missing)
-        progress(done, total)
+        tell(done, total)
         paths = (listings[shard.part].path(key) for shard in missing for key in shard.keys)
         task = partial(_packed, settings)
         with contextlib.closing(each(task, paths, workers, warn)) as results:
             for shard in missing:
                 labels = listings[shard.part].labels
                 with output.shard(shard.part, shard.number) as writer:
-                    for key, (digest, content, why) in zip(shard.keys, results, strict=False):
+                    for key, (found, content, why) in zip(shard.keys, results, strict=False):
                         if why:
-                            writer.add_bad(key, digest, why)
+                            writer.add_bad(key, found, why)
                         else:
                             name = member_name(key, settings.encoding)
-                            writer.add(key, name, int(labels[key]), digest, content)
+                            writer.add(key, name, int(labels[key]), found, content)
                         done += 1
                         if (key + 1) % _REPORTED == 0 or key == shard.keys[-1]:
-                            progress(done, total)
+                            tell(done, total)
                     writer.complete()
         report = PackReport(classes=len(train.classes), reused=len(shards) - len(missing))
         _finish(listings, shards, settings, output, report)

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import safetensors.numpy as safetensors
+from telling import told_to
 
 from convnet.data import DataError, statistics
 from convnet.data.folder.check import check_packed
@@ -198,7 +199,8 @@ def test_stored_statistics_are_those_of_the_images(
     train, val = open_packed(copy)
     expected = {mean: statistics(train, mean) for mean in ("image", "channel", "none")}
     seen: list[tuple[int, int]] = []
-    compute_sums(train, 2, lambda done, count: seen.append((done, count)))
+    with told_to(lambda done, count: seen.append((done, count))):
+        compute_sums(train, 2)
     assert seen[-1] == (30, 30)
     sums = read_sums(copy)
     assert sums is not None

@@ -19,6 +19,7 @@ import tiny
 import trees
 from packing import packed
 from PIL import Image
+from telling import told_to
 
 from convnet.config import DataConfig
 from convnet.data import DataError, open_data
@@ -218,7 +219,8 @@ def test_resumed_after_being_stopped_anywhere(source: Path, result: Path, tmp_pa
                 raise StopError
 
         try:
-            packed(source, out, workers=1, progress=stop)
+            with told_to(stop):
+                packed(source, out, workers=1)
         except StopError:
             with pytest.raises(
                 DataError, match="an unfinished packing; the same convnet data pack"
@@ -264,7 +266,7 @@ def test_refuses_folders(source: Path, result: Path, tmp_path: Path) -> None:
             packed(source, tmp_path / "half")
         raise KeyboardInterrupt
 
-    with pytest.raises(KeyboardInterrupt):
-        packed(source, tmp_path / "half", progress=stop)
+    with pytest.raises(KeyboardInterrupt), told_to(stop):
+        packed(source, tmp_path / "half")
     with pytest.raises(DataError, match=r"of other images, or with other settings; remove it"):
         packed(source, tmp_path / "half", RAW)
