@@ -21,6 +21,7 @@ from convnet.data import Statistics
 from convnet.data.image import Resize
 from convnet.data.sources import PUBLISHED
 from convnet.exchange.errors import ExchangeError
+from convnet.exchange.layouts import weighted
 from convnet.nn.net import Net
 from convnet.nn.weights import misfits
 from convnet.training.checkpoint import statistics_arrays, write
@@ -47,8 +48,7 @@ class Preprocessing:
 
     def applied(self, cfg: Config, channels: int) -> Config:
         """A configuration with this preprocessing."""
-        kind: Literal["channel", "image"] = "image"
-        kind = "channel" if self.mean.shape[:2] == (1, 1) else kind
+        kind: Literal["channel", "image"] = "channel" if self.mean.shape[:2] == (1, 1) else "image"
         scale, size = self.scale, (0, 0) if cfg.data.source in PUBLISHED else self.size
         if isinstance(scale, tuple) and len(scale) != channels:
             raise ExchangeError(f"scale: expected {channels} numbers, got {len(scale)}")
@@ -84,7 +84,8 @@ def write_run(
     preprocessing: Preprocessing,
     classes: Sequence[str],
     origin: Mapping[str, object],
-) -> Path:
+    notes: Sequence[str] = (),
+) -> Imported:
     """Makes the folder of a run with these weights.
 
     Args:
@@ -95,15 +96,16 @@ def write_run(
         preprocessing: its mean goes into the checkpoint.
         classes: names of the outputs.
         origin: what to note in the checkpoint of where the weights are from.
+        notes: what to know of the import.
 
-    Returns: the folder.
+    Returns: what was made.
     Raises:
         ExchangeError: a weight that is missing or does not fit, with both shapes.
         RunError: a run is there. OSError: it cannot be written.
     """
-    params = [param for node in net.nodes if node.share is None for param in node.layer.params]
+    nodes = weighted(net)
     try:
-        misfits(params, weights, strict=True)
+        misfits([param for node in nodes for param in node.layer.params], weights, strict=True)
     except ValueError as error:
         raise ExchangeError(str(error)) from None
     size = preprocessing.size if any(preprocessing.size) else preprocessing.crop
@@ -115,7 +117,8 @@ def write_run(
         write(run.checkpoints.best, state, {**weights, **statistics})
     finally:
         run.close()
-    return run.path
+    count = sum(array.size for array in weights.values())
+    return Imported(run.path, cfg, len(nodes), count, tuple(notes))
 
 
 def checkpoint_state(
@@ -154,7 +157,6 @@ def class_names(path: str, count: int) -> list[str]:
         return [f"class {number}" for number in range(count)]
     names = [line.strip() for line in read_text(Path(path), LINES).splitlines()]
     if len(names) != count or len(set(names)) != count or not all(names):
-        raise ExchangeError(
-            f"{path}: expected {count} different names of classes, a line each, got {len(names)}"
-        )
+        expected = f"{count} different names of classes, a line each"
+        raise ExchangeError(f"{path}: expected {expected}, got {len(names)}")
     return names

@@ -99,4 +99,4 @@ def random_run(folder: Path, table: dict, classes: int = 3, seed: int = 0) -> Pa
     mean = rng.uniform(90, 150, (height, width, channels)).astype(np.float32)
     how = Preprocessing((height, width), (0, 0), mean, 1 / 128)
     names = [f"class {number}" for number in range(classes)]
-    return write_run(folder, how.applied(cfg, channels), net, weights, how, names, {})
+    return write_run(folder, how.applied(cfg, channels), net, weights, how, names, {}).run

@@ -81,17 +81,11 @@ def import_caffe(
             if name == "w" and order == "BGR" and in_shape[2] == 3 and node.inputs == (INPUT,):
                 values = _turned(str(prototxt), node, values)
             weights[f"{node.name}.{name}"] = from_foreign(net, node, name, values)
-    unused = sorted(set(blobs) - set(graph.sources.values()))
-    notes += (
-        [f"weights of layers that the definition has not: {', '.join(unused)[:200]}"]
-        if unused
-        else []
-    )
+    if unused := sorted(set(blobs) - set(graph.sources.values())):
+        notes.append(f"weights of layers that the definition has not: {', '.join(unused)[:200]}")
     names = class_names(classes, net.classes or 0)
     origin = {"format": "caffe", "file": Path(caffemodel).name, "channels": order}
-    run = write_run(out, cfg, net, weights, preprocessing, names, origin)
-    count = sum(array.size for array in weights.values())
-    return Imported(run, cfg, len(weighted(net)), count, tuple(notes))
+    return write_run(out, cfg, net, weights, preprocessing, names, origin, notes)
 
 
 # ---- the definition ------------------------------------------------------------------------------
@@ -147,14 +141,14 @@ def _config(
     size: int,
 ) -> tuple[Config, Preprocessing]:
     height, width, _channels = in_shape
+    of_mean = mean.shape[:2]
     sides = [
-        size or (mean.shape[at] if mean.shape[0] > 1 else max(_SIDE, side))
-        for at, side in enumerate(in_shape[:2])
+        size or (of_mean[at] if of_mean[0] > 1 else max(_SIDE, each))
+        for at, each in enumerate((height, width))
     ]
-    if mean.shape[:2] not in ((1, 1), tuple(sides)):
-        raise ExchangeError(
-            f"mean: expected an image of {sides[0]}x{sides[1]}, got {mean.shape[0]}x{mean.shape[1]}"
-        )
+    if of_mean not in ((1, 1), tuple(sides)):
+        expected, got = ("x".join(map(str, each)) for each in (sides, of_mean))
+        raise ExchangeError(f"mean: expected an image of {expected}, got {got}")
     name = "".join(c if c.isalnum() or c in "_-" else "-" for c in net.one("name", "")) or "caffe"
     table: dict[str, Any] = {
         "name": name[:60],
@@ -200,9 +194,8 @@ def _fitted(path: str, node: Node, blobs: list[np.ndarray]) -> dict[str, np.ndar
     """
     names = [*parameters(node.layer)]
     if len(blobs) != len(names):
-        raise ExchangeError(
-            f"{path}: {node.name}: expected {len(names)} blobs of weights, got {len(blobs)}"
-        )
+        expected = f"{len(names)} blobs of weights"
+        raise ExchangeError(f"{path}: {node.name}: expected {expected}, got {len(blobs)}")
     found = {}
     for name, blob in zip(names, blobs, strict=True):
         shape = foreign_shape(node.layer, name)

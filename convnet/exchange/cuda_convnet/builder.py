@@ -169,6 +169,10 @@ class Builder:
         row = self.row(section, value)
         return self._once(section, f"{value.node}_image", "unflatten_chw", row, channels=channels)
 
+    def only_image(self, section: Section) -> Output:
+        """The one input of a section as an image of as many channels as it says."""
+        return self.image(section, self.acts(section, 1)[0], section.integer("channels", least=1))
+
     def row(self, section: Section, value: Output) -> Output:
         """A value as one row of numbers, in cuda-convnet's order: plane after plane."""
         if len(value.shape) == 1:

@@ -66,7 +66,7 @@ def data(b: Builder, section: Section, _params: Section) -> Output:
 
 def pool(b: Builder, section: Section, params: Section) -> Output:
     """A pool; where it does not begin at the first pixel or end at the last, with a crop."""
-    value = b.image(section, b.acts(section, 1)[0], section.integer("channels", least=1))
+    value = b.only_image(section)
     kind = section.text("pool").strip().lower()
     summed = any(part.text("sum", "") and part.boolean("sum") for part in (section, params))
     kinds = {"max": "maxpool", "maxabs": "maxabspool", "avg": "sumpool" if summed else "avgpool"}
@@ -111,7 +111,7 @@ def norm(b: Builder, section: Section, params: Section) -> Output:
     """Normalization within a channel (rnorm, cnorm) or across channels (cmrnorm)."""
     kind = section.text("type")
     section.rename("sizeX", "size")
-    value = b.image(section, b.acts(section, 1)[0], section.integer("channels", least=1))
+    value = b.only_image(section)
     if kind == "rnorm" and section.text("crossMap", "") and section.boolean("crossMap"):
         section.noted("crossMap", "taken for type=cmrnorm")
         kind = "cmrnorm"
@@ -261,7 +261,7 @@ def concat(b: Builder, section: Section, _params: Section) -> Output:
 
 def crop(b: Builder, section: Section, _params: Section) -> Output:
     """A square cut out of an image."""
-    value = b.image(section, b.acts(section, 1)[0], section.integer("channels", least=1))
+    value = b.only_image(section)
     left = section.integer("startX", least=0)
     top = section.integer("startY", left, least=0)
     size = section.integer("sizeX", least=1)
@@ -271,7 +271,7 @@ def crop(b: Builder, section: Section, _params: Section) -> Output:
 
 def blur(b: Builder, section: Section, _params: Section) -> Output:
     """A Gaussian over each channel."""
-    value = b.image(section, b.acts(section, 1)[0], section.integer("channels", least=1))
+    value = b.only_image(section)
     size, std = section.integer("filterSize", least=1), section.number("stdev")
     if std <= 0.0:
         raise section.error("stdev", f"expected a number above 0, got {std:g}")
@@ -281,7 +281,7 @@ def blur(b: Builder, section: Section, _params: Section) -> Output:
 def nailbed(b: Builder, section: Section, _params: Section) -> Output:
     """Every stride-th pixel; without `start`, as many are left out before the first as after the
     last."""
-    value = b.image(section, b.acts(section, 1)[0], section.integer("channels", least=1))
+    value = b.only_image(section)
     stride, side = section.integer("stride", least=1), value.shape[0]
     count = -(-side // stride)
     start = section.integer("start", (side - stride * (count - 1)) // 2, least=0)

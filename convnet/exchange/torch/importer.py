@@ -82,19 +82,13 @@ class StateDict:
         for name in self.shapes:
             module, _, kind = name.rpartition(".")
             if kind not in _NAMES:
-                what = (
-                    "batch normalization, which there is none of here"
-                    if "running" in kind
-                    else "other"
-                )
-                raise ExchangeError(
-                    f"{self.path}: expected weights and biases, got {name[:80]!a} ({what})"
-                )
+                normalizes = "batch normalization, which there is none of here"
+                got = f"{name[:80]!a} ({normalizes if 'running' in kind else 'other'})"
+                raise ExchangeError(f"{self.path}: expected weights and biases, got {got}")
             found.setdefault(module, {})[_NAMES[kind]] = name
         if not 0 < len(found) <= _MOST_MODULES:
-            raise ExchangeError(
-                f"{self.path}: expected up to {_MOST_MODULES} layers, got {len(found)}"
-            )
+            expected = f"up to {_MOST_MODULES} layers"
+            raise ExchangeError(f"{self.path}: expected {expected}, got {len(found)}")
         return found
 
 
@@ -136,14 +130,12 @@ def _tensors(path: Path, saved: Any) -> dict[str, Tensor]:
         best = [key for key in usual if key in inside] or inside or usual
         saved = saved[best[0]] if best else saved
     if not isinstance(saved, dict) or not saved:
-        raise ExchangeError(
-            f"{path}: expected a state dict, got {type(saved).__name__.lstrip('_')}"
-        )
+        kind = type(saved).__name__.lstrip("_")
+        raise ExchangeError(f"{path}: expected a state dict, got {kind}")
     for name, tensor in saved.items():
         if not isinstance(name, str) or not isinstance(tensor, Tensor):
-            raise ExchangeError(
-                f"{path}: expected tensors by name, got {str(name)[:60]!a} of another kind"
-            )
+            got = f"{str(name)[:60]!a} of another kind"
+            raise ExchangeError(f"{path}: expected tensors by name, got {got}")
     return _plain(saved)
 
 
@@ -191,9 +183,8 @@ def net_of_shapes(cfg: Config, state: StateDict) -> Net:
     last = [*state.modules().values()][-1]
     classes = next(iter(state.shapes[last.get("w", last.get("b", ""))]), 1)
     known = PUBLISHED.get(cfg.data.source)
-    shape = (
-        known.shape if known else (*(cfg.data.size if any(cfg.data.size) else cfg.augment.crop), 3)
-    )
+    size = cfg.data.size if any(cfg.data.size) else cfg.augment.crop
+    shape = known.shape if known else (*size, 3)
     outputs = classes if cfg.net.model else None  # layers that are written down have their own
     return build_net(cfg, shape, outputs, "cpu", sizes_only=True)
 
@@ -286,9 +277,7 @@ def import_torch(
         "names": {node.name: module for node, module in zip(nodes, modules, strict=True)},
     }
     names_of_classes = class_names(classes, outputs)
-    run = write_run(out, cfg, made, weights, preprocessing, names_of_classes, origin)
-    count = sum(array.size for array in weights.values())
-    return Imported(run, cfg, len(nodes), count, tuple(notes))
+    return write_run(out, cfg, made, weights, preprocessing, names_of_classes, origin, notes)
 
 
 def _float32(values: np.ndarray) -> np.ndarray:
@@ -302,9 +291,8 @@ def _preprocessing(
 ) -> Preprocessing:
     """(x / 255 - mean) / std, as (x - 255 mean) times a scale."""
     channels = net.in_shape[-1]
-    usual = (
-        (IMAGENET_MEAN, IMAGENET_STD) if channels == 3 else ((0.0,) * channels, (1.0,) * channels)
-    )
+    plain = ((0.0,) * channels, (1.0,) * channels)
+    usual = (IMAGENET_MEAN, IMAGENET_STD) if channels == 3 else plain
     mean, std = tuple(mean or usual[0]), tuple(std or usual[1])
     for name, values in (("mean", mean), ("std", std)):
         if len(values) != channels:
