@@ -57,6 +57,17 @@ class Metrics:
         """{"loss": mean, "top1": per cent, "top5": per cent}."""
         return self.tally.means(five=True)
 
+    def confusions(self, most: int) -> list[tuple[int, int, int]]:
+        """The most frequent ones, that first: a class, what its images were taken for, how often.
+
+        Args:
+            most: how many; there may be fewer.
+        """
+        wrong = self.confusion - np.diag(self.confusion.diagonal())
+        order = np.argsort(-wrong, axis=None, kind="stable")[:most]
+        places = (divmod(int(flat), len(self.classes)) for flat in order)
+        return [(i, j, int(wrong[i, j])) for i, j in places if wrong[i, j]]
+
     def rows(self) -> list[dict[str, Any]]:
         """For each class: its images, how many were right (top-1, top-5), the share of them in
         per cent, how often the class was named, and the share of that which was right."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import unicodedata
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ import numpy as np
 
 from convnet.common import distribution
 from convnet.common.files import replace
+from convnet.common.names import cut, width_of
 from convnet.data.dataset import DataError, Images, shown
 from convnet.interpret.curves import curves_of
 from convnet.interpret.fonts import drawable, matplotlib_families
@@ -143,25 +143,9 @@ def predictions_chart(guesses: Sequence[Guess], columns: int = 4) -> Any:
 
 
 def shortened(name: str, most: int) -> str:
-    """A name that is no wider than so many Latin letters, else cut in its middle; East Asian
-    characters are as wide as two."""
+    """A name as it can be drawn here, no wider than so many Latin letters."""
     (name,), _ = drawable([name])
-    if letters(name) <= most:
-        return name
-    half = (most - 1) // 2
-    return f"{_beginning(name, most - 1 - half)}…{_beginning(name[::-1], half)[::-1]}"
-
-
-def _beginning(name: str, most: int) -> str:
-    """As much of a name as is no wider than that."""
-    return next(
-        name[:end] for end in range(min(len(name), most), -1, -1) if letters(name[:end]) <= most
-    )
-
-
-def letters(name: str) -> int:
-    """The width of a name in Latin letters."""
-    return sum(2 if unicodedata.east_asian_width(char) in "WF" else 1 for char in name)
+    return cut(name, most)
 
 
 def _show_image(axes: Any, pixels: Images) -> None:
@@ -285,7 +269,7 @@ def confusion_chart(confusion: np.ndarray, classes: Sequence[str], title: str) -
     names = [shortened(name, 26) for name in classes] if count <= _NAMED else []
     inches = 0.36 if count <= _NUMBERED else 0.15  # of a class
     size = max(2.6, inches * count) if names else 8.0
-    room = 0.07 * max(map(letters, names), default=0)
+    room = 0.07 * max(map(width_of, names), default=0)
     with matplotlib.rc_context({**_STYLE, "axes.spines.top": True, "axes.spines.right": True}):
         figure = _figure(size + room + 1.6, size + 0.8 * room + 1.0, layout="constrained")
         axes = figure.subplots()

@@ -10,14 +10,15 @@ from pathlib import Path
 
 import numpy as np
 
-from convnet.data import Dataset
+from convnet.data import DataError, Dataset
 from convnet.data.augment import Indices
 from convnet.data.dataset import Images, mismatch, shown
 from convnet.data.image import read_image
 from convnet.data.workers.decoded import DecodedDataset
-from convnet.evaluation.evaluate import Trained
+from convnet.evaluation.evaluate import Trained, validation_sets
 from convnet.evaluation.predict import read_images
 from convnet.ops import philox
+from convnet.training.datasets import Data
 
 SHOWN_SIDE = 224  # pixels of the shorter side of an image that is shown, at least
 _PICK = 0x7069636B  # stream of the random numbers that choose images
@@ -38,6 +39,28 @@ class Example:
     pixels: Images
     shown: Images
     label: str | None
+
+
+def examples_of(
+    trained: Trained,
+    data: Data,
+    images: Sequence[str | os.PathLike[str]],
+    pick: Sequence[int],
+    count: int,
+    labels: Sequence[str] = (),
+) -> list[Example]:
+    """Image files, with their classes if these are given; or else validation images: those picked
+    by their numbers, or `count` of all classes.
+
+    Raises: DataError: both are given, or there are no such images.
+    """
+    if images:
+        if pick:
+            raise DataError("pick: cannot be given with image files")
+        return from_files(trained, images, labels)
+    (validation,) = validation_sets([trained], data)
+    numbers = list(pick) or choose(validation, count, trained.cfg.seed)
+    return from_set(validation, numbers, "validation")
 
 
 def from_files(

@@ -10,12 +10,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from convnet.common.typecheck import did_you_mean
-from convnet.data import DataError, Dataset
+from convnet.data import DataError
 from convnet.data.dataset import mismatch
-from convnet.evaluation.evaluate import Trained, as_warning, open_run, validation_sets
+from convnet.evaluation.evaluate import as_warning, open_run, validation_sets
 from convnet.interpret.activations import activation_sheet, nodes_shown
 from convnet.interpret.deconvolution import deconvolution_sheet, layers_shown
-from convnet.interpret.examples import Example, choose, from_files, from_set
+from convnet.interpret.examples import choose, examples_of
 from convnet.interpret.montage import save_image
 from convnet.interpret.plot import Run, Warn, place_for
 from convnet.interpret.saliency import saliency_sheet
@@ -49,7 +49,7 @@ def plot_saliency(
     Raises: CheckpointError, RunError, DataError, DeviceError; OSError: the file cannot be written.
     """
     trained = open_run(run, device, warn, overrides, code)
-    examples = _examples(trained, images, pick, count, data)
+    examples = examples_of(trained, data, images, pick, count)
     path = place_for(run, "saliency.png", out)
     save_image(saliency_sheet(trained, seen(trained, examples)), path)
     return path, f"{len(examples)} images: the gradient at each, and what covering its parts does"
@@ -87,7 +87,7 @@ def plot_deconv(
         raise DataError("deconv: expected a net with a convolution, got none")
     if layer is not None and layer not in known:
         raise mismatch("layer", "a convolution", f"{layer!r}{did_you_mean(layer, known)}")
-    validation = _validation(trained, data)
+    (validation,) = validation_sets([trained], data)
     numbers = sorted(choose(validation, most, trained.cfg.seed))
     path = place_for(run, "deconv.png", out)
     sheet, said = deconvolution_sheet(trained, validation, numbers, units, layer)
@@ -121,25 +121,7 @@ def plot_activations(
     if len(images) > 1 or len(pick) > 1:
         raise DataError("activations: expected one image, got several")
     trained = open_run(run, device, warn, overrides, code)
-    examples = _examples(trained, images, pick, 1, data)
+    examples = examples_of(trained, data, images, pick, 1)
     path = place_for(run, "activations.png", out)
     save_image(activation_sheet(trained, seen(trained, examples)), path)
     return path, f"{examples[0].name} in {len(nodes_shown(trained.net))} layers"
-
-
-def _examples(
-    trained: Trained, images: Sequence[Run], pick: Sequence[int], count: int, data: Data
-) -> list[Example]:
-    """Image files, or validation images."""
-    if images:
-        if pick:
-            raise DataError("pick: cannot be given with image files")
-        return from_files(trained, images)
-    validation = _validation(trained, data)
-    numbers = list(pick) or choose(validation, count, trained.cfg.seed)
-    return from_set(validation, numbers, "validation")
-
-
-def _validation(trained: Trained, data: Data) -> Dataset:
-    (validation,) = validation_sets([trained], data)
-    return validation

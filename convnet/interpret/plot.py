@@ -10,19 +10,17 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from convnet.common.checks import check_int
 from convnet.common.own_code import allowed
 from convnet.common.typecheck import did_you_mean
-from convnet.data import DataError
 from convnet.data.dataset import mismatch, shown
-from convnet.evaluation.evaluate import as_warning, measure_classes, open_run, validation_sets
+from convnet.evaluation.evaluate import as_warning, measure_classes, open_run
 from convnet.evaluation.predict import classify, likeliest
 from convnet.interpret import charts
-from convnet.interpret.examples import choose, from_files, from_set
+from convnet.interpret.examples import examples_of
 from convnet.interpret.fonts import lacking_text
 from convnet.interpret.montage import filter_sheet, save_image
 from convnet.layers import Conv, Dense, graph
@@ -199,14 +197,7 @@ def plot_predictions(
     """
     path = _chart_place(run, "predictions.png", out)
     trained = open_run(run, device, warn, overrides, code)
-    if images:
-        if pick:
-            raise DataError("pick: cannot be given with image files")
-        examples = from_files(trained, images, labels)
-    else:
-        (validation,) = validation_sets([trained], data)
-        numbers = list(pick) or choose(validation, count, trained.cfg.seed)
-        examples = from_set(validation, numbers, "validation")
+    examples = examples_of(trained, data, images, pick, count, labels)
     rows = classify(trained, np.stack([one.pixels for one in examples]), ten_crop)
     guesses = [
         charts.Guess(example.shown, example.label, *likeliest(trained, row, top))
@@ -278,11 +269,6 @@ def plot_confusion(
     charts.save_chart(charts.confusion_chart(metrics.confusion, metrics.classes, title), path)
     right = f"{metrics.means()['top1']:.2f} % right"
     lines = [f"{len(validation)} images, {right}{lacking_text(metrics.classes)}"]
-    wrong: Any = metrics.confusion.copy()
-    np.fill_diagonal(wrong, 0)
-    for flat in np.argsort(-wrong, axis=None, kind="stable")[:most]:
-        row, column = divmod(int(flat), len(metrics.classes))
-        if wrong[row, column]:
-            pair = f"{metrics.classes[row]} taken for {metrics.classes[column]}"
-            lines.append(f"  {pair}: {wrong[row, column]}")
+    for row, column, count in metrics.confusions(most):
+        lines.append(f"  {metrics.classes[row]} taken for {metrics.classes[column]}: {count}")
     return path, "\n".join(lines)

@@ -222,11 +222,8 @@ class _Sum:
             self.array = part
             return
         if not self._copied:
-            device = backends.of(self.array)
-            self.array, self._copied = (
-                ops.copy(device.empty(part.shape, part.dtype), self.array),
-                True,
-            )
+            copy = backends.of(self.array).empty(part.shape, part.dtype)
+            self.array, self._copied = ops.copy(copy, self.array), True
         ops.accumulate(self.array, part)
 
 

@@ -13,8 +13,9 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from convnet.common.names import cut, width_of
 from convnet.interpret.curves import thinned
-from convnet.report.markup import Markup, cut, element, joined, width_of
+from convnet.report.markup import Markup, element, joined
 
 _WIDTH, _HEIGHT = 360, 240
 _LEFT, _RIGHT, _TOP, _BOTTOM = 42, 10, 10, 38  # around the area of a chart
@@ -217,9 +218,7 @@ def confusion_cells(confusion: npt.NDArray[np.int64], classes: Sequence[str]) ->
     cell = max(30, 200 // count) if count <= 12 else 24 if count <= _FIGURES else 15
     longest = max(map(width_of, names))
     left, top = 12 + _LETTER * longest, 16 + _LETTER * longest * 0.75
-    right = (
-        24 + _LETTER * width_of(names[-1]) * 0.62
-    )  # a slanted name reaches beyond the last column
+    right = 24 + _LETTER * width_of(names[-1]) * 0.62  # of a slanted name beyond the last column
     share = 100.0 * confusion / np.maximum(confusion.sum(axis=1, keepdims=True), 1)
     drawn: list[Markup] = []
     for i, name in enumerate(names):
@@ -229,10 +228,8 @@ def confusion_cells(confusion: npt.NDArray[np.int64], classes: Sequence[str]) ->
         drawn.append(_named(left - 8, top + middle + 4, name))
     for (i, j), per_cent in np.ndenumerate(share):
         drawn += _cell(left + j * cell, top + i * cell, cell, float(per_cent), i == j, count)
-        said = (
-            f"{classes[i][:100]} taken for {classes[j][:100]}: {confusion[i, j]} ({per_cent:.1f} %)"
-        )
-        if confusion[i, j]:
+        if images := confusion[i, j]:
+            said = f"{classes[i][:100]} taken for {classes[j][:100]}: {images} ({per_cent:.1f} %)"
             drawn[-1] = element("g", drawn[-1], element("title", said))
     width, height = left + count * cell + right, top + count * cell + 6
     box = f"0 0 {width:.0f} {height:.0f}"

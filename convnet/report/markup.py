@@ -6,6 +6,8 @@ import html
 import unicodedata
 from typing import Any
 
+from convnet.common.names import cut, ending, width_of
+
 _VOID = frozenset({"br", "img", "meta"})
 _TURNING = "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"  # the text around them
 _LONGEST = 300  # characters of a name that are shown anywhere
@@ -61,31 +63,6 @@ def _visible(char: str) -> str:
     return ascii(char)[1:-1]
 
 
-def width_of(text: str) -> float:
-    """The width of a text, in Latin letters; East Asian ones are wider."""
-    return sum(map(_letters, text))
-
-
-def _letters(char: str) -> float:
-    return 1.75 if ord(char) > 0x2E7F else 1.0
-
-
-def cut(name: str, most: int = 48) -> str:
-    """A name, shortened in its middle where it is wider than `most` Latin letters."""
-    if width_of(name[: most + 1]) <= most and len(name) <= most:
-        return name
-    half = (most - 1) // 2
-    return f"{_start(name, most - 1 - half)}…{_start(name[::-1], half)[::-1]}"
-
-
-def _start(text: str, most: int) -> str:
-    """As many characters as fit into the width of `most` Latin letters."""
-    count, width = 0, 0.0
-    while count < len(text) and (width := width + _letters(text[count])) <= most:
-        count += 1
-    return text[:count]
-
-
 def name_of(name: str, most: int = 48, tag: str = "span", **attributes: Any) -> Markup:
     """An element with a name in it; one that is cut has the whole name as its title."""
     shown = cut(name, most)
@@ -96,7 +73,7 @@ def name_of(name: str, most: int = 48, tag: str = "span", **attributes: Any) -> 
 def line_of(name: str, tag: str = "span") -> Markup:
     """An element with a name on one line, which a browser shortens in front of its last letters
     where it is wider than the place it has: names often begin alike and end differently."""
-    end = _start(name[:_LONGEST][::-1], _END)[::-1]
+    end = ending(name[:_LONGEST], _END)
     if width_of(name[: 3 * _END]) <= 2 * _END:
         return element(tag, name, dir="auto")
     start = cut(name[: -len(end)], _LONGEST)

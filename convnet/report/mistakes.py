@@ -8,9 +8,11 @@ from typing import Any
 
 import numpy as np
 
+from convnet.common.names import cut
+from convnet.evaluation.metrics import Metrics
 from convnet.report import charts
 from convnet.report.images import picture
-from convnet.report.markup import Markup, cut, element, line_of, name_of
+from convnet.report.markup import Markup, element, line_of, name_of
 from convnet.report.measured import Measured, Sample
 from convnet.report.sections import per_cent, section
 from convnet.report.story import Story
@@ -18,6 +20,21 @@ from convnet.report.story import Story
 _ROWS = 1000  # of the table of classes, and classes of a confusion matrix, at most
 _SMALL = 280  # classes of which the page shows each with two pixels
 _PAIRS = 12  # most frequent confusions that are listed
+# Attributes of `Measured`: the title and a sentence of the section with these samples.
+_KINDS = (
+    ("surest", "Surest and right", "Images of every kind that it is most certain of."),
+    (
+        "worst",
+        "Worst mistakes",
+        "Wrong, and the right answer seemed least likely. Its own answer comes first; a mistake "
+        "here may well be one of the label.",
+    ),
+    (
+        "closest",
+        "Hardest to decide",
+        "The two likeliest answers are all but equally likely.",
+    ),
+)
 
 
 def samples(story: Story) -> list[Markup | None]:
@@ -26,31 +43,10 @@ def samples(story: Story) -> list[Markup | None]:
     if measured is None:
         why = f"Samples, confusions and classes are not shown: {story.why_not}."
         return [section("samples", "What it sees", why)] if story.why_not else []
-    kinds = (
-        (
-            "surest",
-            "Surest and right",
-            "Images of every kind that it is most certain of.",
-            measured.surest,
-        ),
-        (
-            "worst",
-            "Worst mistakes",
-            "Wrong, and the right answer seemed least likely. Its own answer comes first; a "
-            "mistake here may well be one of the label.",
-            measured.worst,
-        ),
-        (
-            "closest",
-            "Hardest to decide",
-            "The two likeliest answers are all but equally likely.",
-            measured.closest,
-        ),
-    )
     return [
         section(key, title, note, element("div", *map(_card, samples), class_="cards"))
-        for key, title, note, samples in kinds
-        if samples
+        for key, title, note in _KINDS
+        if (samples := getattr(measured, key))
     ]
 
 
@@ -85,20 +81,16 @@ def confusion(story: Story) -> Markup | None:
     if measured is None or len(story.classes) < 2:
         return None
     table, classes = measured.metrics.confusion, story.classes
-    note = f"Measured on {_images(measured)}. A row holds the images of one class, a column what "
-    note += "they were taken for; blue is right, red is wrong, and figures are per cent of the row."
+    note, matrix = f"Measured on {_images(measured)}.", None
     if len(classes) <= charts.CELLS:
-        matrix: Markup | None = charts.confusion_cells(table, classes)
+        matrix = charts.confusion_cells(table, classes)
+        note += " A row holds the images of one class, a column what they were taken for; blue is "
+        note += "right, red is wrong, and figures are per cent of the row."
     elif len(classes) <= _ROWS:
         matrix = _zoomable(table, classes)
-        note = f"Measured on {_images(measured)}. Each row is a class, each column what its images "
-        note += (
-            "were taken for; blue is right, red is wrong. Zoom in, and point at a dot to read it."
-        )
-    else:
-        matrix = None
-        note = f"Measured on {_images(measured)}."
-    pairs = _pairs(table, classes)
+        note += " Each row is a class, each column what its images were taken for; blue is right, "
+        note += "red is wrong. Zoom in, and point at a dot to read it."
+    pairs = _pairs(measured.metrics)
     content = element("div", matrix, pairs, class_="confusion")
     return section("confusion", "What it confuses", note, content)
 
@@ -122,13 +114,10 @@ def _zoomable(table: Any, classes: Sequence[str]) -> Markup:
         first = element("img", src=spread, alt=alt, data_overview=True, **size)
         hidden = element("img", src=charts.confusion_image(table), alt="", hidden=True, **size)
         images = [first, hidden]
+    kinds = (("-", "out", "smaller"), ("+", "in", "larger"), ("fit", "fit", "fit"))
     buttons = [
         element("button", text, type="button", data_zoom=by, aria_label=label)
-        for text, by, label in (
-            ("-", "out", "smaller"),
-            ("+", "in", "larger"),
-            ("fit", "fit", "fit"),
-        )
+        for text, by, label in kinds
     ]
     return element(
         "div",
@@ -145,27 +134,23 @@ def _data(facts: Any) -> Markup:
     return element("script", Markup(text), type="application/json")
 
 
-def _pairs(table: Any, classes: Sequence[str]) -> Markup | None:
+def _pairs(metrics: Metrics) -> Markup:
     """The most frequent confusions."""
-    wrong = table.copy()
-    np.fill_diagonal(wrong, 0)
-    order = np.argsort(-wrong, axis=None, kind="stable")[:_PAIRS]
-    places = [divmod(int(flat), len(classes)) for flat in order]
+    found = metrics.confusions(_PAIRS)
+    if not found:
+        return element("p", "Nothing: every image was named right.", class_="note")
     items = []
-    for i, j in places:
-        if not wrong[i, j]:
-            continue
-        share = wrong[i, j] / table[i].sum()
+    for i, j, count in found:
+        share = per_cent(count / metrics.confusion[i].sum())
+        one, other = (name_of(metrics.classes[at], 36) for at in (i, j))
         items.append(
             element(
                 "li",
-                element("span", name_of(classes[i], 36), " taken for ", name_of(classes[j], 36)),
-                element("data", f"{wrong[i, j]:,} ({per_cent(share)})", value=int(wrong[i, j])),
-                style=f"--share:{wrong[i, j] / wrong.max():.3f}",
+                element("span", one, " taken for ", other),
+                element("data", f"{count:,} ({share})", value=count),
+                style=f"--share:{count / found[0][2]:.3f}",
             )
         )
-    if not items:
-        return element("p", "Nothing: every image was named right.", class_="note")
     head = element("h3", "Most frequent")
     return element("div", head, element("ol", *items, class_="bars pairs"), class_="list")
 
@@ -180,14 +165,8 @@ def classes(story: Story) -> Markup | None:
     wrong = table.copy()
     np.fill_diagonal(wrong, 0)
     order = sorted(range(len(rows)), key=lambda i: (_figure(rows[i]["top1"]), i))[:_ROWS]
-    columns = (
-        "class",
-        "images",
-        "named right",
-        "of those called so, right",
-        "most often taken for",
-    )
-    head = element("tr", *[element("th", name, scope="col") for name in columns])
+    words = "class", "images", "named right", "of those called so, right", "most often taken for"
+    head = element("tr", *[element("th", name, scope="col") for name in words])
     lines = []
     for i in order:
         row, other = rows[i], int(wrong[i].argmax())

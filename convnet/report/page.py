@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from importlib import resources
 
 from convnet.common.distribution import VERSION
+from convnet.common.names import cut
 from convnet.report import mistakes, sections
-from convnet.report.markup import Markup, cut, element, joined, name_of
+from convnet.report.markup import Markup, element, joined, name_of
 from convnet.report.measured import Measured
 from convnet.report.story import FIVE, Story
 
@@ -98,11 +99,9 @@ def _lead(story: Story) -> list[object]:
         whom = "Of images that it had never seen"
         text += f"{whom}, it names {best['val_top1']:.1f}\u00a0% right"
         guess = _by_guessing(story.measured)
-        text += (
-            f"; always guessing the most frequent kind would get {guess:.1f}\u00a0%."
-            if guess
-            else "."
-        )
+        if guess:
+            text += f"; always guessing the most frequent kind would get {guess:.1f}\u00a0%"
+        text += "."
     if story.running:
         text += f" It is still learning: {done} of {story.cfg.train.epochs} epochs are done."
     return [text]

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from convnet.common.names import cut
 from convnet.interpret.curves import curves_of
 from convnet.layers.graph import INPUT
 from convnet.report import charts
 from convnet.report.charts import Line
 from convnet.report.images import filter_pictures, picture
-from convnet.report.markup import Markup, cut, element, line_of
+from convnet.report.markup import Markup, element, line_of
+from convnet.report.measured import Neighbour, Sample
 from convnet.report.story import FIVE, Story
 
 _FILTERS = 256  # that are shown, at most
@@ -69,10 +71,8 @@ def filters(story: Story) -> Markup | None:
         return None
     layer, w = story.filters
     count, height, width, channels = w.shape
-    note = (
-        f"The {count} filters of {layer}, {height} by {width} weights each: what the first layer "
-    )
-    note += "looks for everywhere in an image. Mid-grey is zero."
+    note = f"The {count} filters of {layer}, {height} by {width} weights each: what the first "
+    note += "layer looks for everywhere in an image. Mid-grey is zero."
     if channels not in (1, 3):
         w = w[..., :1]
         note += f" Of {channels} channels the first is shown."
@@ -89,21 +89,15 @@ def neighbours(story: Story) -> Markup | None:
         return None
     rows = []
     for query, others in measured.rows:
-        cells = [
+        cells: list[tuple[Sample | Neighbour, str, str]] = [(query, "query", "query")]
+        cells += [(each, cut(each.label), "same" if each.same else "other") for each in others]
+        figures = [
             element(
-                "figure",
-                picture(query.pixels, "query"),
-                line_of(query.label, "figcaption"),
-                class_="query",
+                "figure", picture(one.pixels, alt), line_of(one.label, "figcaption"), class_=kind
             )
+            for one, alt, kind in cells
         ]
-        for other in others:
-            kind = "same" if other.same else "other"
-            caption = line_of(other.label, "figcaption")
-            cells.append(
-                element("figure", picture(other.pixels, cut(other.label)), caption, class_=kind)
-            )
-        rows.append(element("div", *cells, class_="row"))
+        rows.append(element("div", *figures, class_="row"))
     note = "On the left an image it had never seen; beside it the training images that look most "
     note += f"alike to the net (nearest in {measured.layer}, among {measured.searched:,}). A red "
     note += "frame: another class."
@@ -115,37 +109,27 @@ def net(story: Story) -> Markup | None:
     net = story.net
     if net is None:
         return None
-    rows = [
-        element(
-            "tr",
-            element("th", "node", scope="col"),
-            element("th", "what", scope="col", class_="text"),
-            element("th", "output", scope="col"),
-            element("th", "weights", scope="col"),
-        )
+    rows = [(INPUT, "", net.in_shape, "")]
+    for node in net.nodes:
+        count = sum(param.size for param in node.layer.params)
+        weights = f"as {node.share}" if node.share else f"{count:,}" if count else ""
+        rows.append((node.name, node.layer.describe(), net.shapes[node.name], weights))
+    words = [
+        element("th", name, scope="col", class_="text" if name == "what" else None)
+        for name in ("node", "what", "output", "weights")
     ]
     lines = [
         element(
             "tr",
-            element("th", INPUT, scope="row"),
-            element("td", "", class_="text"),
-            element("td", _size(net.in_shape)),
-            element("td", ""),
+            element("th", name, scope="row"),
+            element("td", what, class_="text"),
+            element("td", _size(shape)),
+            element("td", weights),
         )
+        for name, what, shape, weights in rows
     ]
-    for node in net.nodes:
-        count = sum(param.size for param in node.layer.params)
-        weights = f"as {node.share}" if node.share else f"{count:,}" if count else ""
-        lines.append(
-            element(
-                "tr",
-                element("th", node.name, scope="row"),
-                element("td", node.layer.describe(), class_="text"),
-                element("td", _size(net.shapes[node.name])),
-                element("td", weights),
-            )
-        )
-    table = element("table", element("thead", *rows), element("tbody", *lines))
+    head = element("thead", element("tr", *words))
+    table = element("table", head, element("tbody", *lines))
     note = f"{net.parameter_count:,} weights; {net.macs / 1e6:,.1f} million multiply-adds an image."
     return section("net", "The net", note, element("div", table, class_="scroll", tabindex="0"))
 

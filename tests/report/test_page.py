@@ -19,10 +19,11 @@ import tiny
 
 import convnet
 from convnet.cli.main import main
+from convnet.common.names import cut
 from convnet.config import load_config
 from convnet.evaluation.metrics import Metrics
 from convnet.report import charts, follow
-from convnet.report.markup import cut, element, line_of
+from convnet.report.markup import element, line_of
 from convnet.report.measured import Measured
 from convnet.report.mistakes import confusion
 from convnet.report.story import Story, gather, repeating, without_paths
