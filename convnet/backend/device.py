@@ -110,9 +110,9 @@ class Backend:
         if self.logical:
             if getattr(array, "owner", None) is self and array.flags.c_contiguous:
                 return array
-            return self.own(np.array(_on_host(array), order="C"))
+            return self.own(np.array(_known(array), order="C"))
         if self.xp is np:
-            return np.ascontiguousarray(_on_host(array))
+            return np.ascontiguousarray(array if isinstance(array, np.ndarray) else _known(array))
         with self.active():
             if not hasattr(array, "flags") and hasattr(array, "__dlpack__"):
                 array = self.xp.from_dlpack(array)  # PyTorch, JAX and others
@@ -136,7 +136,7 @@ class Backend:
     def put(self, array: Any, host: Any) -> None:
         """Writes numbers of the host into `array`, in the order of what this device does."""
         if self.xp is np:
-            plain(array)[...] = host
+            array[...] = host
         else:
             with self.active():
                 array.set(host)
@@ -225,10 +225,8 @@ class Backend:
         return self.xp.cuda.Device(self.index)
 
 
-def _on_host(array: Any) -> Any:
+def _known(array: Any) -> Any:
     """What NumPy takes for an array: CuPy's is copied, of others the memory is taken."""
-    if isinstance(array, np.ndarray):
-        return array
     if hasattr(array, "get") and hasattr(array, "__cuda_array_interface__"):
         with array.device:
             return array.get()
