@@ -21,7 +21,6 @@ from convnet.data import Statistics
 from convnet.data.image import Resize
 from convnet.data.sources import PUBLISHED
 from convnet.exchange.errors import ExchangeError
-from convnet.exchange.layouts import weighted
 from convnet.nn.net import Net
 from convnet.nn.weights import misfits
 from convnet.training.checkpoint import statistics_arrays, write
@@ -103,9 +102,8 @@ def write_run(
         ExchangeError: a weight that is missing or does not fit, with both shapes.
         RunError: a run is there. OSError: it cannot be written.
     """
-    nodes = weighted(net)
     try:
-        misfits([param for node in nodes for param in node.layer.params], weights, strict=True)
+        misfits(net.whole_params, weights, strict=True)
     except ValueError as error:
         raise ExchangeError(str(error)) from None
     size = preprocessing.size if any(preprocessing.size) else preprocessing.crop
@@ -118,7 +116,7 @@ def write_run(
     finally:
         run.close()
     count = sum(array.size for array in weights.values())
-    return Imported(run.path, cfg, len(nodes), count, tuple(notes))
+    return Imported(run.path, cfg, len(net.parametric), count, tuple(notes))
 
 
 def checkpoint_state(

@@ -17,11 +17,6 @@ Shape = tuple[int, ...]
 _KEEP_ORDER = (Activation, Dropout, Flatten)  # layers that leave elements where they are in memory
 
 
-def weighted(net: Net) -> list[Node]:
-    """The nodes that have parameters of their own, in the order they run."""
-    return [node for node in net.nodes if node.layer.params and node.share is None]
-
-
 def parameters(layer: Layer) -> dict[str, Shape]:
     """The shapes of a layer's parameters, "w" and "b", as they are here."""
     return {param.name.rpartition(".")[2]: param.shape for param in layer.params}

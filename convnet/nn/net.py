@@ -336,7 +336,7 @@ class Net(Steps):
         Raises: ValueError listing what is missing, unexpected or of another shape; nothing is
             changed then.
         """
-        whole = [p for node in self.nodes if node.share is None for p in node.layer.params]
+        whole = self.whole_params
         problems = weights.misfits(whole, state, strict)
         if all(param.name in state and param.name not in problems for param in whole):
             self.forget_divergence()

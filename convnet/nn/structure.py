@@ -170,6 +170,17 @@ class Structure:
         return self._by_name[name]
 
     @property
+    def parametric(self) -> list[Node]:
+        """The nodes that have parameters of their own, in the order they run."""
+        return [node for node in self.nodes if node.layer.params and node.share is None]
+
+    @property
+    def whole_params(self) -> list[Parameter]:
+        """The parameters of `nodes`; those in `params` are their shards in a net over two
+        devices."""
+        return [param for node in self.parametric for param in node.layer.params]
+
+    @property
     def parameter_count(self) -> int:
         return sum(param.size for param in self.params)
 

@@ -110,9 +110,8 @@ def check_weights(net: Net, checkpoint: Checkpoint) -> None:
     Raises:
         CheckpointError: it is of another net; names the parameter and both shapes.
     """
-    params = [p for node in net.nodes if node.share is None for p in node.layer.params]
     try:
-        misfits(params, checkpoint.weights, strict=True)
+        misfits(net.whole_params, checkpoint.weights, strict=True)
     except ValueError as error:
         raise CheckpointError(f"{checkpoint.path}: checkpoint of another net: {error}") from None
 

@@ -54,12 +54,11 @@ def take_weights(net: Net, checkpoint: Checkpoint) -> Taken:
     there = _layers_of(checkpoint.weights)
     fits: dict[str, list[Parameter]] = {}
     fresh = []
-    for node in net.nodes:
-        if node.layer.params and node.share is None:
-            if reason := _misfit(node.layer.params, there.pop(node.name, None)):
-                fresh.append(f"{node.name} ({reason})")
-            else:
-                fits[node.name] = node.layer.params
+    for node in net.parametric:
+        if reason := _misfit(node.layer.params, there.pop(node.name, None)):
+            fresh.append(f"{node.name} ({reason})")
+        else:
+            fits[node.name] = node.layer.params
     if not fits:
         raise CheckpointError(f"{checkpoint.path}: nothing in it fits the net: {', '.join(fresh)}")
     names = (param.name for params in fits.values() for param in params)

@@ -113,14 +113,13 @@ def param_groups(cfg: Config, net: Net) -> Groups:
 
     Raises: ConfigError for groups that do not fit the net.
     """
-    params = [p for node in net.nodes if node.share is None for p in node.layer.params]
-    return Groups(cfg.sgd.groups, cfg.sgd.lr, params, f"{cfg.origin}: sgd.groups")
+    return Groups(cfg.sgd.groups, cfg.sgd.lr, net.whole_params, f"{cfg.origin}: sgd.groups")
 
 
 def _multiply_rates(cfg: Config, net: Net) -> None:
     """Applies `net.lr_mult` to the parameters."""
     nodes = {node.name: node for node in net.nodes}
-    own = [node.name for node in net.nodes if node.layer.params and node.share is None]
+    own = [node.name for node in net.parametric]
     for name, factor in cfg.net.lr_mult.items():
         key = f"{cfg.origin}: net.lr_mult.{name}"
         if name not in nodes:

@@ -21,7 +21,7 @@ from convnet.config import load_config
 from convnet.evaluation.evaluate import open_run
 from convnet.evaluation.predict import predict
 from convnet.exchange.errors import ExchangeError
-from convnet.exchange.layouts import foreign_shape, weighted
+from convnet.exchange.layouts import foreign_shape
 from convnet.exchange.torch.exporter import export_torch, state_dict
 from convnet.exchange.torch.importer import (
     StateDict,
@@ -161,7 +161,7 @@ def test_nets_are_recognised_by_their_shapes() -> None:
     net = models.alexnet_torchvision(device="cpu", classes=7, sizes_only=True)
     modules = [f"features.{i}" for i in (0, 3, 6, 8, 10)] + [f"classifier.{i}" for i in (1, 4, 6)]
     shapes = {}
-    for module, node in zip(modules, weighted(net), strict=True):
+    for module, node in zip(modules, net.parametric, strict=True):
         for kind, name in (("weight", "w"), ("bias", "b")):
             shapes[f"{module}.{kind}"] = foreign_shape(node.layer, name)
     state = StateDict(Path("net.pth"), shapes, lambda name: np.empty(0))

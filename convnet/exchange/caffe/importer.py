@@ -23,7 +23,7 @@ from convnet.exchange.caffe.layers import Graph, add_layer, is_for_training
 from convnet.exchange.caffe.prototxt import Block, read_prototxt
 from convnet.exchange.errors import ExchangeError
 from convnet.exchange.imported_run import Imported, Preprocessing, class_names, write_run
-from convnet.exchange.layouts import foreign_shape, from_foreign, parameters, weighted
+from convnet.exchange.layouts import foreign_shape, from_foreign, parameters
 from convnet.layers import Conv
 from convnet.layers.graph import INPUT
 from convnet.nn.net import Node
@@ -75,7 +75,7 @@ def import_caffe(
     cfg = dataclasses.replace(preprocessing, resize=resize).applied(cfg, in_shape[2])
     net = build_net(cfg, (*preprocessing.size, in_shape[2]), None, "cpu", sizes_only=True)
     weights = {}
-    for node in weighted(net):
+    for node in net.parametric:
         found = blobs.get(graph.sources[node.name], [])
         for name, values in _fitted(str(caffemodel), node, found).items():
             if name == "w" and order == "BGR" and in_shape[2] == 3 and node.inputs == (INPUT,):

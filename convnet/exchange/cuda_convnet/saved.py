@@ -27,7 +27,7 @@ from convnet.exchange.cuda_convnet.convert import Imported
 from convnet.exchange.cuda_convnet.pickles import FILE, load, value_at
 from convnet.exchange.errors import ExchangeError
 from convnet.exchange.imported_run import Preprocessing, checkpoint_state
-from convnet.exchange.layouts import from_foreign, weighted
+from convnet.exchange.layouts import from_foreign
 from convnet.layers import Dense, Local
 from convnet.nn.net import Node
 from convnet.training.checkpoint import write
@@ -74,7 +74,7 @@ def weights_of(path: Path, found: Imported) -> dict[str, np.ndarray]:
     """
     layers, room = read_saved(path), Budget(FILE)
     weights = {}
-    for node in weighted(found.net):
+    for node in found.net.parametric:
         for param in node.layer.params:
             name, index = found.sources[param.name]
             if name not in layers:

@@ -22,7 +22,7 @@ from convnet.common.tensor_header import write_tensors
 from convnet.evaluation.evaluate import Trained, as_warning, open_run
 from convnet.exchange.errors import ExchangeError
 from convnet.exchange.facts import facts_json
-from convnet.exchange.layouts import parameters, to_foreign, weighted
+from convnet.exchange.layouts import parameters, to_foreign
 
 _MODULES = {  # of torchvision's AlexNet
     **{f"conv{i}": f"features.{at}" for i, at in zip(range(1, 6), (0, 3, 6, 8, 10), strict=True)},
@@ -44,7 +44,7 @@ def state_dict(trained: Trained) -> dict[str, np.ndarray]:
     elif trained.cfg.net.model == "alexnet_torchvision":
         names = _MODULES
     weights, found = trained.checkpoint.weights, {}
-    for node in weighted(net):
+    for node in net.parametric:
         for name in parameters(node.layer):
             values = to_foreign(net, node, name, weights[f"{node.name}.{name}"])
             found[f"{names.get(node.name, node.name)}.{_KINDS.get(name, name)}"] = values

@@ -25,7 +25,7 @@ from convnet.config import Config, load_config, presets
 from convnet.data.sources import PUBLISHED
 from convnet.exchange.errors import ExchangeError
 from convnet.exchange.imported_run import Imported, Preprocessing, class_names, write_run
-from convnet.exchange.layouts import foreign_shape, from_foreign, parameters, weighted
+from convnet.exchange.layouts import foreign_shape, from_foreign, parameters
 from convnet.exchange.torch.archive import Archive
 from convnet.exchange.torch.pickles import Tensor
 from convnet.nn.net import Net
@@ -165,7 +165,7 @@ def _place(name: str, shapes: Mapping[str, tuple[int, ...]]) -> tuple[object, ..
 
 def misfit(net: Net, state: StateDict) -> str:
     """Why the tensors of a file are not those of a net, with both shapes; empty where they are."""
-    nodes, modules = weighted(net), state.modules()
+    nodes, modules = net.parametric, state.modules()
     for node, (module, names) in zip(nodes, modules.items(), strict=False):
         for name in dict.fromkeys([*parameters(node.layer), *names]):
             here = foreign_shape(node.layer, name) if name in parameters(node.layer) else None
@@ -251,7 +251,7 @@ def import_torch(
         channels = made.in_shape[-1]
         preprocessing = _preprocessing(cfg, made, mean, std)
         cfg = preprocessing.applied(cfg, channels)
-        nodes, modules = weighted(made), state.modules()
+        nodes, modules = made.parametric, state.modules()
         weights, notes = {}, [f"the net is {net or cfg.name}"]
         if conversions := state.conversions():
             notes.append(conversions)
