@@ -49,6 +49,11 @@ def mismatch(where: str | os.PathLike[str], expected: str, got: object) -> DataE
     return DataError(f"{name}: expected {expected}, got {got}")
 
 
+def damaged(path: Path) -> DataError:
+    """The error for a file whose checksum does not match."""
+    return DataError(f"{shown(path)}: damaged file (its checksum does not match)")
+
+
 @contextlib.contextmanager
 def readable(
     path: str | os.PathLike[str], expected: str = "a readable file", content: str = ""

@@ -154,7 +154,7 @@ def neighbour_rows(rows: Sequence[Sequence[Panel]]) -> Image.Image:
             colour = {None: PALE, True: RIGHT, False: WRONG}[panel.same]
             edge = _SIDE + 2 * _FRAME
             draw.rectangle((x, y, x + edge - 1, y + edge - 1), fill=colour)
-            inside = _fitted(panel.pixels)
+            inside = fitted(panel.pixels, _SIDE, 3.0)
             at = (x + _FRAME + (_SIDE - inside.width) // 2, y + _FRAME)
             sheet.paste(WHITE, (x + _FRAME, y + _FRAME, x + _FRAME + _SIDE, y + _FRAME + _SIDE))
             sheet.paste(inside, (at[0], at[1] + (_SIDE - inside.height) // 2))
@@ -167,11 +167,11 @@ def neighbour_rows(rows: Sequence[Sequence[Panel]]) -> Image.Image:
     return sheet
 
 
-def _fitted(pixels: Pixels) -> Image.Image:
-    """An image scaled to fit in the square of a panel; small ones with their pixels as blocks."""
+def fitted(pixels: Pixels, side: int, blocks: float) -> Image.Image:
+    """An image scaled to fit in a square; by a factor of `blocks` and more, with its pixels as
+    blocks."""
     image = as_image(pixels)
-    factor = _SIDE / max(image.size)
+    factor = side / max(image.size)
     size = (max(1, round(image.width * factor)), max(1, round(image.height * factor)))
-    small = factor >= 3
-    way = Image.Resampling.NEAREST if small else Image.Resampling.LANCZOS
+    way = Image.Resampling.NEAREST if factor >= blocks else Image.Resampling.LANCZOS
     return image.resize(size, way)

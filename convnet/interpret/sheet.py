@@ -10,7 +10,7 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw
 
 from convnet.interpret.fonts import cut, font_for, plain_font
-from convnet.interpret.montage import as_image
+from convnet.interpret.montage import fitted
 
 PAPER, INK, SOFT, LINE = (251, 250, 247), (29, 32, 37), (98, 105, 115), (227, 224, 217)
 BLUE, RED = (43, 115, 184), (201, 80, 47)
@@ -116,11 +116,7 @@ def around_grey(values: npt.NDArray[np.floating]) -> npt.NDArray[np.uint8]:
 
 def tile(pixels: npt.NDArray[np.uint8], side: int) -> Image.Image:
     """An image [H, W, 1 or 3] scaled to fit a square; small ones with their pixels as blocks."""
-    image = as_image(pixels)
-    factor = side / max(image.size)
-    size = (max(1, round(image.width * factor)), max(1, round(image.height * factor)))
-    way = Image.Resampling.NEAREST if factor >= 1.5 else Image.Resampling.LANCZOS
     square = Image.new("RGB", (side, side), PAPER)
-    scaled = image.resize(size, way)
+    scaled = fitted(pixels, side, 1.5)
     square.paste(scaled, ((side - scaled.width) // 2, (side - scaled.height) // 2))
     return square

@@ -18,7 +18,7 @@ import numpy as np
 
 from convnet.common.reading import parse_json
 from convnet.common.tensor_header import Entry, header_of, read_header, sha256_of
-from convnet.data.dataset import DataError, mismatch, readable, shown
+from convnet.data.dataset import DataError, damaged, mismatch, readable, shown
 
 DIGEST = "sha256"
 
@@ -59,7 +59,7 @@ class TensorFile:
         Raises: DataError where they differ.
         """
         if self.digest() != self.arrays[DIGEST].tobytes():
-            raise DataError(f"{shown(self.path)}: damaged file (its checksum does not match)")
+            raise damaged(self.path)
 
 
 def create(

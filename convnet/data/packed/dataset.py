@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from convnet.common.reading import map_npy, open_handle
-from convnet.data.dataset import DataError, Images, check_labels, mismatch, readable, shown
+from convnet.data.dataset import Images, check_labels, damaged, mismatch, readable, shown
 from convnet.data.folder.class_folders import content_hash
 from convnet.data.image import Resize, decode
 from convnet.data.packed.manifest import PARTS, SUFFIXES, Part, read_manifest
@@ -221,7 +221,7 @@ def _index(root: Path, part: str, said: Part) -> npt.NDArray[np.void]:
     if index.shape != (said.images,):
         raise mismatch(path, f"an index of {said.images} images", list(index.shape))
     if said.index is not None and content_hash(path).hex() != said.index:
-        raise DataError(f"{shown(path)}: damaged file (its checksum does not match)")
+        raise damaged(path)
     for number, shard in enumerate(said.shards):
         place = root / shard_name(part, number)
         size = place.stat().st_size if place.is_file() else None

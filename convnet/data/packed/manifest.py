@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 from convnet.common.reading import JSON, parse_json, read_bytes
 from convnet.common.typecheck import MismatchError, convert
-from convnet.data.dataset import DataError, mismatch, readable, shown
+from convnet.data.dataset import damaged, mismatch, readable, shown
 from convnet.data.image import MAX_PIXELS, Resize
 
 MANIFEST = "packed.json"
@@ -107,7 +107,7 @@ def read_manifest(root: Path) -> Manifest:
         got = f"{shown(str(version))[:20]}; a newer convnet has made it"
         raise mismatch(path, f"version 1 to {VERSION}", got)
     if version > 1 and said.get(_CHECKSUM) != digest_of(_canonical(said)):
-        raise DataError(f"{shown(path)}: damaged file (its checksum does not match)")
+        raise damaged(path)
     try:
         size = _field(said, "size", tuple[int, int], _is_size)
         encoding = _field(said, "encoding", Literal["jpeg", "raw"])

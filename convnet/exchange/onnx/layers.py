@@ -89,12 +89,18 @@ def _window(layer: Any) -> dict[str, list[int]]:
 # ---- layers with weights -------------------------------------------------------------------------
 
 
+def _own_bias(to: Exporter, node: Node) -> list[str]:
+    """The bias of a layer with weights, where it has one."""
+    if not node.layer.bias:  # type: ignore[attr-defined]
+        return []
+    name, b = to.param(node, "b")
+    return [to.model.constant(b, name)]
+
+
 def _conv(to: Exporter, node: Node, inputs: list[str]) -> str:
     layer, (name, w) = node.layer, to.param(node, "w")
     assert isinstance(layer, kinds.Conv)
-    constants = [to.model.constant(w.transpose(0, 3, 1, 2), name)]
-    if layer.bias:
-        constants.append(to.model.constant(to.param(node, "b")[1], to.param(node, "b")[0]))
+    constants = [to.model.constant(w.transpose(0, 3, 1, 2), name), *_own_bias(to, node)]
     options = {"kernel_shape": [*layer.size], "group": layer.groups, **_window(layer)}
     return to.rectified(node, to.op("Conv", node, *inputs, *constants, **options))
 
@@ -106,9 +112,7 @@ def _dense(to: Exporter, node: Node, inputs: list[str]) -> str:
     if len(layer.in_shape) == 3:
         x = to.op("Flatten", node, x)
         w, name = to_foreign(to.net, node, "w", w), f"{name}:chw"
-    constants = [to.model.constant(w, name)]
-    if layer.bias:
-        constants.append(to.model.constant(to.param(node, "b")[1], to.param(node, "b")[0]))
+    constants = [to.model.constant(w, name), *_own_bias(to, node)]
     return to.rectified(node, to.op("Gemm", node, x, *constants, transB=1))
 
 
