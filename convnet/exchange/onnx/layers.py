@@ -63,10 +63,10 @@ class Exporter:
         name = "integers:" + ",".join(map(str, values))
         return self.model.constant(np.array(values), name, "int64")
 
-    def param(self, node: Node, name: str) -> tuple[str, np.ndarray]:
-        """The full name and the values of a layer's parameter, as they are here."""
+    def param(self, node: Node, name: str) -> tuple[np.ndarray, str]:
+        """The values of a layer's parameter, as they are here, and its full name."""
         full = next(p.name for p in node.layer.params if p.name.rpartition(".")[2] == name)
-        return full, self.weights[full]
+        return self.weights[full], full
 
     def rectified(self, node: Node, y: str) -> str:
         """max(0, y) where the layer has a ReLU."""
@@ -89,36 +89,30 @@ def _window(layer: Any) -> dict[str, list[int]]:
 # ---- layers with weights -------------------------------------------------------------------------
 
 
-def _own_bias(to: Exporter, node: Node) -> list[str]:
-    """The bias of a layer with weights, where it has one."""
-    if not node.layer.bias:  # type: ignore[attr-defined]
-        return []
-    name, b = to.param(node, "b")
-    return [to.model.constant(b, name)]
-
-
 def _conv(to: Exporter, node: Node, inputs: list[str]) -> str:
-    layer, (name, w) = node.layer, to.param(node, "w")
+    layer, (w, name) = node.layer, to.param(node, "w")
     assert isinstance(layer, kinds.Conv)
-    constants = [to.model.constant(w.transpose(0, 3, 1, 2), name), *_own_bias(to, node)]
+    constants = [to.model.constant(w.transpose(0, 3, 1, 2), name)]
+    constants += [to.model.constant(*to.param(node, "b"))] if layer.bias else []
     options = {"kernel_shape": [*layer.size], "group": layer.groups, **_window(layer)}
     return to.rectified(node, to.op("Conv", node, *inputs, *constants, **options))
 
 
 def _dense(to: Exporter, node: Node, inputs: list[str]) -> str:
-    layer, (name, w) = node.layer, to.param(node, "w")
+    layer, (w, name) = node.layer, to.param(node, "w")
     assert isinstance(layer, kinds.Dense)
     x = inputs[0]
     if len(layer.in_shape) == 3:
         x = to.op("Flatten", node, x)
         w, name = to_foreign(to.net, node, "w", w), f"{name}:chw"
-    constants = [to.model.constant(w, name), *_own_bias(to, node)]
+    constants = [to.model.constant(w, name)]
+    constants += [to.model.constant(*to.param(node, "b"))] if layer.bias else []
     return to.rectified(node, to.op("Gemm", node, x, *constants, transB=1))
 
 
 def _local(to: Exporter, node: Node, inputs: list[str]) -> str:
     """Each window is gathered as a row, and multiplied by the filters of its place."""
-    layer, (name, w) = node.layer, to.param(node, "w")
+    layer, (w, name) = node.layer, to.param(node, "w")
     assert isinstance(layer, kinds.Local)
     (height, width, channels), (p, q, k), groups = layer.in_shape, layer.out_shape, layer.groups
     pads, depth = _window(layer)["pads"], channels // groups
@@ -143,13 +137,13 @@ def _local(to: Exporter, node: Node, inputs: list[str]) -> str:
         parts.append(to.op("Reshape", node, made, to.integers(-1, k // groups, p, q)))
     y = to.op("Concat", node, *parts, axis=1) if groups > 1 else parts[0]
     if layer.bias:
-        name, b = to.param(node, "b")
+        b, name = to.param(node, "b")
         y = to.op("Add", node, y, to.model.constant(b.transpose(2, 0, 1)[None], name))
     return to.rectified(node, y)
 
 
 def _bias(to: Exporter, node: Node, inputs: list[str]) -> str:
-    name, b = to.param(node, "b")
+    b, name = to.param(node, "b")
     if len(node.layer.in_shape) == 3:
         b = b.transpose(2, 0, 1) if b.ndim == 3 else b.reshape(-1, 1, 1)
     return to.op("Add", node, inputs[0], to.model.constant(b, name))
