@@ -54,7 +54,7 @@ def product_works(
         return lambda: _ready(backend, kind, step, shapes, options, precision)
 
     def work(step: str, precision: str) -> Work:
-        dtype = stored(backend, precision)
+        dtype = stored(precision)
         size = weights + activations * stored_type(dtype).itemsize
         ready = prepare(step, precision)
         return Work(
@@ -69,9 +69,9 @@ def product_works(
     ]
 
 
-def stored(backend: Backend, precision: str) -> str:
+def stored(precision: str) -> str:
     """The type of activations, as in a net of this precision."""
-    return "bfloat16" if precision == "bf16" and backend.stores_bfloat16 else "float32"
+    return "bfloat16" if precision == "bf16" else "float32"
 
 
 @functools.lru_cache(maxsize=1)  # the passes and modes of a layer come one after the other
@@ -84,7 +84,7 @@ def _ready(
     backend: Backend, kind: str, step: str, shapes: Shapes, options: dict[str, Any], precision: str
 ) -> Ready:
     host = _numbers((*shapes.items(), ("b", shapes["w"][:1])))
-    dtype = stored_type(stored(backend, precision))
+    dtype = stored_type(stored(precision))
     x, dy = (placed(backend, host[name].astype(dtype, copy=False)) for name in ("x", "y"))
     w, b = (placed(backend, host[name]) for name in ("w", "b"))
     call = getattr(ops, f"{kind}_{step}")

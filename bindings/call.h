@@ -83,10 +83,6 @@ using NotedState = Array<StepState, Role::kNote, true>;
 
 constexpr auto kStateWords = static_cast<Int>(sizeof(StepState) / sizeof(std::uint32_t));
 
-// Whether a function that a backend need not have is there. In a file of its own (schema.cpp), as
-// compilers take functions for never null where they see them.
-bool has_kernel(const void* function);
-
 // Runs an operation, which may reach nothing but `memory` where the backend checks that.
 template <class F>
 void run_on(const std::vector<MemoryRange>& memory, const char* op, F run) {
@@ -182,7 +178,6 @@ class Call {
   // added.
   template <class... P, class... A>
   void run(void (*function)(P...), const A&... arguments) {
-    if (!has_kernel(reinterpret_cast<const void*>(function))) fail_without_kernel();
     if (mode_ == Mode::kInfer) return;
     const std::tuple<std::decay_t<P>...> values{arguments..., stream_};
     const auto call = [function, values, name = op, memory = memory()] {
@@ -215,12 +210,6 @@ class Call {
     std::uintptr_t begin, end;
     bool written;
   };
-
-  [[noreturn]] void fail_without_kernel() const {
-    fail(op, first_real_.empty() ? "x" : first_real_.c_str(), "float32 throughout",
-         element<Bfloat16>().name,
-         std::string("the ") + backend_name() + " backend has no kernel for that yet");
-  }
 
   void read_shape(Tensor& tensor, py::handle object, Role role, bool optional) {
     const char* name = tensor.name.c_str();

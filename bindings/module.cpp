@@ -47,7 +47,6 @@ void bind_backend(py::module_& m) {
   m.def("start_backend", &start_backend);
   m.def("backend_name", &backend_name);
   m.def("device_count", &device_count);
-  m.def("stores_bfloat16", &stores_bfloat16);
   m.def("device_description", &device_description, py::arg("device") = 0);
   m.def("build_description", &build_description);
   m.def("pretend_implementation", &pretend_implementation, py::arg("name"));

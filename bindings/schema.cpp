@@ -24,8 +24,6 @@ py::handle dtype_of(const char* name) {
 
 }  // namespace
 
-bool has_kernel(const void* function) { return function != nullptr; }
-
 py::object Function::operator()(const py::args& values) const {
   const std::size_t own = parameters.size();
   Call call(name.c_str(), Call::Mode::kRun, peers);

@@ -27,7 +27,6 @@ enum class Memory { kHost, kDevice, kGranted };
 void start_backend();
 const char* backend_name();  // "cpu", "cuda", "vgpu"
 Memory backend_memory();     // where array pointers must live
-bool stores_bfloat16();      // whether every operation has T = Bfloat16, so that nets may store it
 int device_count();          // 0 where there is no usable device; never throws
 
 // Which device operations run on, and which holds some memory. Hosts have one device, 0.

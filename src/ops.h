@@ -28,13 +28,6 @@
 #include "philox.h"
 #include "shapes.h"
 
-// What an implementation need not have; its address is null then.
-#if defined(__GNUC__)
-#define CONVNET_OPTIONAL __attribute__((weak))
-#else
-#define CONVNET_OPTIONAL
-#endif
-
 namespace convnet {
 
 struct Workspace {
@@ -82,9 +75,8 @@ std::string conv_kernel(const ConvShape& shape, Pass pass, Precision precision);
 // b [K] may be null. relu: y = max(0, y) in the epilogue, and NaN for NaN, as in every operation;
 // on the host it is NaN for -infinity, too.
 template <class T>
-CONVNET_OPTIONAL void conv_fprop(const ConvShape& shape, Precision precision, const T* x,
-                                 const float* w, const float* b, bool relu, T* y,
-                                 Workspace workspace, Stream stream);
+void conv_fprop(const ConvShape& shape, Precision precision, const T* x, const float* w,
+                const float* b, bool relu, T* y, Workspace workspace, Stream stream);
 
 // Filters in the form in which conv_fprop multiplies them: transformed, split or in another order.
 // It makes them of w in its workspace each time; where w stays, they can be made once. How many
@@ -98,35 +90,33 @@ std::int64_t conv_prepared_workspace(const ConvShape& shape, Precision precision
 // conv_fprop of the w that was prepared for the same shape and precision; the same bits. In memory of a
 // device x and `prepared` are aligned to 16 bytes.
 template <class T>
-CONVNET_OPTIONAL void conv_fprop_prepared(const ConvShape& shape, Precision precision, const T* x,
-                                          Workspace prepared, const float* b, bool relu, T* y,
-                                          Workspace workspace, Stream stream);
+void conv_fprop_prepared(const ConvShape& shape, Precision precision, const T* x,
+                         Workspace prepared, const float* b, bool relu, T* y, Workspace workspace,
+                         Stream stream);
 
 // relu_mask [N, H, W, C] may be null; else dx is zeroed where relu_mask <= 0, which is the backward
 // pass of a ReLU whose output is x.
 template <class T>
-CONVNET_OPTIONAL void conv_dgrad(const ConvShape& shape, Precision precision, const T* dy,
-                                 const float* w, const T* relu_mask, T* dx, Workspace workspace,
-                                 Stream stream);
+void conv_dgrad(const ConvShape& shape, Precision precision, const T* dy, const float* w,
+                const T* relu_mask, T* dx, Workspace workspace, Stream stream);
 
 // db [K] may be null; else db[k] = sum over n, p, q of dy.
 template <class T>
-CONVNET_OPTIONAL void conv_wgrad(const ConvShape& shape, Precision precision, const T* x,
-                                 const T* dy, float* dw, float* db, Workspace workspace,
-                                 Stream stream);
+void conv_wgrad(const ConvShape& shape, Precision precision, const T* x, const T* dy, float* dw,
+                float* db, Workspace workspace, Stream stream);
 
 // ---- locally connected: every output position has filters of its own ---------------------------
 //   as convolution, with w[p,q,k,r,s,c] and b[p,q,k]
 
 template <class T>
-CONVNET_OPTIONAL void local_fprop(const ConvShape& shape, const T* x, const float* w,
-                                  const float* b, bool relu, T* y, Stream stream);
+void local_fprop(const ConvShape& shape, const T* x, const float* w, const float* b, bool relu,
+                 T* y, Stream stream);
 template <class T>
-CONVNET_OPTIONAL void local_dgrad(const ConvShape& shape, const T* dy, const float* w,
-                                  const T* relu_mask, T* dx, Stream stream);
+void local_dgrad(const ConvShape& shape, const T* dy, const float* w, const T* relu_mask, T* dx,
+                 Stream stream);
 template <class T>
-CONVNET_OPTIONAL void local_wgrad(const ConvShape& shape, const T* x, const T* dy, float* dw,
-                                  float* db, Stream stream);
+void local_wgrad(const ConvShape& shape, const T* x, const T* dy, float* dw, float* db,
+                 Stream stream);
 
 // ---- dense (fully connected): y = x w^T + b ----------------------------------------------------
 
@@ -134,17 +124,14 @@ std::int64_t dense_workspace(const DenseShape& shape, Pass pass, Precision preci
 // As conv_kernel: "matmul, bf16", "mma.sync, 64x32".
 std::string dense_kernel(const DenseShape& shape, Pass pass, Precision precision);
 template <class T>
-CONVNET_OPTIONAL void dense_fprop(const DenseShape& shape, Precision precision, const T* x,
-                                  const float* w, const float* b, bool relu, T* y,
-                                  Workspace workspace, Stream stream);
+void dense_fprop(const DenseShape& shape, Precision precision, const T* x, const float* w,
+                 const float* b, bool relu, T* y, Workspace workspace, Stream stream);
 template <class T>
-CONVNET_OPTIONAL void dense_dgrad(const DenseShape& shape, Precision precision, const T* dy,
-                                  const float* w, const T* relu_mask, T* dx, Workspace workspace,
-                                  Stream stream);
+void dense_dgrad(const DenseShape& shape, Precision precision, const T* dy, const float* w,
+                 const T* relu_mask, T* dx, Workspace workspace, Stream stream);
 template <class T>
-CONVNET_OPTIONAL void dense_wgrad(const DenseShape& shape, Precision precision, const T* x,
-                                  const T* dy, float* dw, float* db, Workspace workspace,
-                                  Stream stream);
+void dense_wgrad(const DenseShape& shape, Precision precision, const T* x, const T* dy, float* dw,
+                 float* db, Workspace workspace, Stream stream);
 
 // ---- tiles, for benchmarks ---------------------------------------------------------------------
 // How the tensor-core kernels cut a product C[m, n] = sum_k A[m, k] B[n, k] into tiles and splits.
@@ -175,17 +162,16 @@ void reset_tile_choices();
 // argmax [N, P, Q, C]: r * size_w + s of the winner in its unclipped window; on a tie the first in
 // row-major order wins, and a NaN wins over everything.
 template <class T>
-CONVNET_OPTIONAL void maxpool_fprop(const PoolShape& shape, const T* x, T* y, std::uint8_t* argmax,
-                                    Stream stream);
+void maxpool_fprop(const PoolShape& shape, const T* x, T* y, std::uint8_t* argmax, Stream stream);
 // dx[n,h,w,c] = sum of dy over the windows whose winner is (h, w), in row-major window order.
 template <class T>
-CONVNET_OPTIONAL void maxpool_bprop(const PoolShape& shape, const T* dy, const std::uint8_t* argmax,
-                                    T* dx, Stream stream);
+void maxpool_bprop(const PoolShape& shape, const T* dy, const std::uint8_t* argmax, T* dx,
+                   Stream stream);
 // Averages over the clipped window.
 template <class T>
-CONVNET_OPTIONAL void avgpool_fprop(const PoolShape& shape, const T* x, T* y, Stream stream);
+void avgpool_fprop(const PoolShape& shape, const T* x, T* y, Stream stream);
 template <class T>
-CONVNET_OPTIONAL void avgpool_bprop(const PoolShape& shape, const T* dy, T* dx, Stream stream);
+void avgpool_bprop(const PoolShape& shape, const T* dy, T* dx, Stream stream);
 
 // ---- blur and nailbed, for cuda-convnet's nets -------------------------------------------------
 //   blur:     y[n,h,w,c] = sum_{r,s} g_r g_s x[n, h - size/2 + r, w - size/2 + s, c], zeros outside
@@ -193,12 +179,12 @@ CONVNET_OPTIONAL void avgpool_bprop(const PoolShape& shape, const T* dy, T* dx, 
 
 // g (BlurShape::weights) is symmetric, so that the backward pass is the same operation on dy.
 template <class T>
-CONVNET_OPTIONAL void blur(const BlurShape& shape, const T* x, T* y, Stream stream);
+void blur(const BlurShape& shape, const T* x, T* y, Stream stream);
 template <class T>
-CONVNET_OPTIONAL void nailbed_fprop(const NailbedShape& shape, const T* x, T* y, Stream stream);
+void nailbed_fprop(const NailbedShape& shape, const T* x, T* y, Stream stream);
 // All of dx is written: zeros between the pixels that were taken.
 template <class T>
-CONVNET_OPTIONAL void nailbed_bprop(const NailbedShape& shape, const T* dy, T* dx, Stream stream);
+void nailbed_bprop(const NailbedShape& shape, const T* dy, T* dx, Stream stream);
 
 // ---- local response normalization across channels ----------------------------------------------
 //   s_i = k + alpha * sum_{j = i - n/2}^{i - n/2 + n - 1} x_j^2   (clipped to i's group)
@@ -206,22 +192,20 @@ CONVNET_OPTIONAL void nailbed_bprop(const NailbedShape& shape, const T* dy, T* d
 //   dx_i = dy_i s_i^-beta - 2 alpha beta x_i sum_{j : i in window(j)} dy_j x_j s_j^(-beta-1)
 
 template <class T>
-CONVNET_OPTIONAL void lrn_fprop(const LrnShape& shape, const T* x, T* y, Stream stream);
+void lrn_fprop(const LrnShape& shape, const T* x, T* y, Stream stream);
 template <class T>
-CONVNET_OPTIONAL void lrn_bprop(const LrnShape& shape, const T* x, const T* dy, T* dx,
-                                Stream stream);
+void lrn_bprop(const LrnShape& shape, const T* x, const T* dy, T* dx, Stream stream);
 
 // lrn_fprop, and maxpool_fprop of its output, which is not stored; the same bits. lrn has the
 // pixels and channels of the pool's x.
 template <class T>
-CONVNET_OPTIONAL void lrn_maxpool_fprop(const LrnShape& lrn, const PoolShape& pool, const T* x,
-                                        T* y, std::uint8_t* argmax, Stream stream);
+void lrn_maxpool_fprop(const LrnShape& lrn, const PoolShape& pool, const T* x, T* y,
+                       std::uint8_t* argmax, Stream stream);
 // maxpool_bprop, then lrn_bprop; the same bits. relu_mask: dx is zeroed where x <= 0, which is the
 // backward pass of a ReLU whose output is x.
 template <class T>
-CONVNET_OPTIONAL void lrn_maxpool_bprop(const LrnShape& lrn, const PoolShape& pool, const T* x,
-                                        const T* dy, const std::uint8_t* argmax, bool relu_mask,
-                                        T* dx, Stream stream);
+void lrn_maxpool_bprop(const LrnShape& lrn, const PoolShape& pool, const T* x, const T* dy,
+                       const std::uint8_t* argmax, bool relu_mask, T* dx, Stream stream);
 
 // ---- elementwise -------------------------------------------------------------------------------
 
@@ -244,26 +228,26 @@ bool activation_saves_output(Activation activation);
 
 // y may be x.
 template <class T>
-CONVNET_OPTIONAL void activation_fprop(Activation activation, float a, float b, std::int64_t count,
-                                       const T* x, T* y, Stream stream);
+void activation_fprop(Activation activation, float a, float b, std::int64_t count, const T* x, T* y,
+                      Stream stream);
 // `saved` is y or x, as activation_saves_output() says. dx may be dy. At a kink the gradient is
 // that of the side towards zero output: relu'(0) = 0, abs'(0) = 0, brelu'(0) = brelu'(a) = 0.
 template <class T>
-CONVNET_OPTIONAL void activation_bprop(Activation activation, float a, float b, std::int64_t count,
-                                       const T* saved, const T* dy, T* dx, Stream stream);
+void activation_bprop(Activation activation, float a, float b, std::int64_t count, const T* saved,
+                      const T* dy, T* dx, Stream stream);
 
 // dst += src
 template <class T>
-CONVNET_OPTIONAL void accumulate(std::int64_t count, const T* src, T* dst, Stream stream);
+void accumulate(std::int64_t count, const T* src, T* dst, Stream stream);
 
 // y = x * mask * scale, where mask is 0 with probability `drop`; number `index` of Philox stream
 // (seed, stream_id, step) decides element index = (row + row_offset) * global_cols + col +
 // col_offset. The backward pass is the same operation on dy. y may be x. `drop` is in [0, 1).
 // state may be null; else its seed and step are taken in place of those given.
 template <class T>
-CONVNET_OPTIONAL void dropout(const DropoutShape& shape, double drop, float scale,
-                              std::uint64_t seed, std::uint32_t stream_id, std::uint32_t step,
-                              const StepState* state, const T* x, T* y, Stream stream);
+void dropout(const DropoutShape& shape, double drop, float scale, std::uint64_t seed,
+             std::uint32_t stream_id, std::uint32_t step, const StepState* state, const T* x, T* y,
+             Stream stream);
 
 // What dropout() is told besides its arrays.
 struct DropoutRule {
@@ -278,16 +262,14 @@ struct DropoutRule {
 // dense_fprop, and dropout of its output (rule.shape is y's); the same bits. It takes the workspace
 // of dense_fprop.
 template <class T>
-CONVNET_OPTIONAL void dense_fprop_dropout(const DenseShape& shape, Precision precision, const T* x,
-                                          const float* w, const float* b, bool relu,
-                                          const DropoutRule& rule, T* y, Workspace workspace,
-                                          Stream stream);
+void dense_fprop_dropout(const DenseShape& shape, Precision precision, const T* x, const float* w,
+                         const float* b, bool relu, const DropoutRule& rule, T* y,
+                         Workspace workspace, Stream stream);
 
 // ---- softmax and cross-entropy -----------------------------------------------------------------
 
 template <class T>
-CONVNET_OPTIONAL void softmax_fprop(const SoftmaxShape& shape, const T* logits, T* probs,
-                                    Stream stream);
+void softmax_fprop(const SoftmaxShape& shape, const T* logits, T* probs, Stream stream);
 
 // loss[n] = -weight log softmax(logits[n])[labels[n]];  dlogits = scale * weight * (softmax -
 // onehot), may be null; weight = weights[labels[n]], or 1 where weights [classes] is null;
@@ -296,9 +278,9 @@ CONVNET_OPTIONAL void softmax_fprop(const SoftmaxShape& shape, const T* logits, 
 // comparable (NaN) count against the label. A label outside [0, classes) gives NaN in loss and
 // dlogits and rank = classes (the binding refuses such labels where it can read them).
 template <class T>
-CONVNET_OPTIONAL void softmax_xent(const SoftmaxShape& shape, const T* logits,
-                                   const std::int32_t* labels, const float* weights, float scale,
-                                   float* loss, T* dlogits, std::int32_t* rank, Stream stream);
+void softmax_xent(const SoftmaxShape& shape, const T* logits, const std::int32_t* labels,
+                  const float* weights, float scale, float* loss, T* dlogits, std::int32_t* rank,
+                  Stream stream);
 
 // ---- the update rule of the paper, section 5 ---------------------------------------------------
 //   v = momentum v - weight_decay decay_mult lr lr_mult w - lr lr_mult g;   w = w + v
@@ -335,15 +317,15 @@ void sgd_update(const SgdTensor* tensors, int tensor_count, float lr, float mome
 // get the bits that the two would give them. It takes the workspace of dense_wgrad. db [K] may be
 // null; else it is the gradient of the bias, which is left to sgd_update.
 template <class T>
-CONVNET_OPTIONAL void dense_wgrad_sgd(const DenseShape& shape, Precision precision, const T* x,
-                                      const T* dy, const SgdRule& rule, float* w, float* velocity,
-                                      float* db, Workspace workspace, Stream stream);
+void dense_wgrad_sgd(const DenseShape& shape, Precision precision, const T* x, const T* dy,
+                     const SgdRule& rule, float* w, float* velocity, float* db, Workspace workspace,
+                     Stream stream);
 
 // ---- from one type to the other ----------------------------------------------------------------
 // y = x.
 
-CONVNET_OPTIONAL void to_bfloat16(std::int64_t count, const float* x, Bfloat16* y, Stream stream);
-CONVNET_OPTIONAL void to_float32(std::int64_t count, const Bfloat16* x, float* y, Stream stream);
+void to_bfloat16(std::int64_t count, const float* x, Bfloat16* y, Stream stream);
+void to_float32(std::int64_t count, const Bfloat16* x, float* y, Stream stream);
 
 // ---- data augmentation (paper, section 4.1) ----------------------------------------------------
 //   y[n,p,q,c] = scale * v[p + offset_h, q' + offset_w],   q' = mirror[n] ? Q - 1 - q : q
@@ -357,18 +339,17 @@ CONVNET_OPTIONAL void to_float32(std::int64_t count, const Bfloat16* x, float* y
 // transformer networks", NIPS 2015, equation 5). The identity gives the crop, to the bit.
 
 template <class T>
-CONVNET_OPTIONAL void augment(const AugmentShape& shape, const std::uint8_t* x,
-                              const std::int32_t* offsets, const std::uint8_t* mirror,
-                              const float* affine, const float* noise, const float* mean,
-                              float scale, T* y, Stream stream);
+void augment(const AugmentShape& shape, const std::uint8_t* x, const std::int32_t* offsets,
+             const std::uint8_t* mirror, const float* affine, const float* noise, const float* mean,
+             float scale, T* y, Stream stream);
 
 // ---- between devices ---------------------------------------------------------------------------
 // dst[row, col] = src[row, col], and dst[row, col] += src[row, col], over a block.
 
 template <class T>
-CONVNET_OPTIONAL void peer_copy(const PeerShape& shape, const T* src, T* dst, Stream stream);
+void peer_copy(const PeerShape& shape, const T* src, T* dst, Stream stream);
 template <class T>
-CONVNET_OPTIONAL void peer_add(const PeerShape& shape, const T* src, T* dst, Stream stream);
+void peer_add(const PeerShape& shape, const T* src, T* dst, Stream stream);
 
 // Whether a block arrived is found out by its checksum: its number among those that go the same
 // way, and the sum of its words, modulo 2^32. Both ends count, in memory of their own.
@@ -379,12 +360,12 @@ CONVNET_OPTIONAL void peer_add(const PeerShape& shape, const T* src, T* dst, Str
 // `src` is the block at this end. checksum [2] and `other` may lie on another device.
 std::int64_t peer_checksum_workspace();
 template <class T>
-CONVNET_OPTIONAL void peer_checksum(const PeerShape& shape, const T* src, std::uint32_t* count,
-                                    std::uint32_t* checksum, Workspace workspace, Stream stream);
+void peer_checksum(const PeerShape& shape, const T* src, std::uint32_t* count,
+                   std::uint32_t* checksum, Workspace workspace, Stream stream);
 template <class T>
-CONVNET_OPTIONAL void peer_check(const PeerShape& shape, const T* src, std::uint32_t* count,
-                                 const std::uint32_t* checksum, std::uint32_t code,
-                                 std::uint32_t* aborted, Workspace workspace, Stream stream);
+void peer_check(const PeerShape& shape, const T* src, std::uint32_t* count,
+                const std::uint32_t* checksum, std::uint32_t code, std::uint32_t* aborted,
+                Workspace workspace, Stream stream);
 void peer_abort(const std::uint32_t* other, int other_device, std::uint32_t* aborted,
                 Stream stream);
 

@@ -78,11 +78,6 @@ class Backend:
         """The device itself, also of one that only notes what it is given."""
         return self
 
-    @property
-    def stores_bfloat16(self) -> bool:
-        """Whether every operation takes bfloat16 activations here."""
-        return bool(self.module.stores_bfloat16())
-
     def __repr__(self) -> str:
         return f"<convnet backend {self.device}>"
 

@@ -51,8 +51,7 @@ class Structure:
         self.sizes_only = sizes_only
         self.backends = list(devices)
         self.backend = self.backends[0]
-        half = precision == "bf16" and self.backend.stores_bfloat16
-        self.stored = stored_type("bfloat16" if half else "float32")
+        self.stored = stored_type("bfloat16" if precision == "bf16" else "float32")
         self.step_state = StepState(self.backends)
         self._random = Randomness(seed=check_int("seed", seed, 0), state=self.step_state)
         self.nodes = graph.resolve(nodes)

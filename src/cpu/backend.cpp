@@ -104,8 +104,6 @@ std::string reduced_passes(Precision precision) {
 
 const char* backend_name() { return "cpu"; }
 
-bool stores_bfloat16() { return true; }
-
 Memory backend_memory() { return Memory::kHost; }
 
 void grant_memory(const std::vector<MemoryRange>&) {}

@@ -67,8 +67,6 @@ void check_has_code(int device, const std::string& name) {
 
 void start_backend() {}
 
-bool stores_bfloat16() { return false; }
-
 const char* backend_name() { return "cuda"; }
 
 Memory backend_memory() { return Memory::kDevice; }

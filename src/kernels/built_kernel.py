@@ -11,10 +11,10 @@ from dataclasses import dataclass
 READS_VECTORS = re.compile(r"_kernelINS_8SimtLoopI.*?Lb1EEE(E|f|NS_8Bfloat16E)")
 
 # With that of tensor cores (gemm/mma.cuh): pass, tile (rows, columns, those of a warp, blocks),
-# precision, 16-byte copies.
+# precision, 16-byte copies; of bfloat16 arrays (gemm/mma_bf16.cuh) there is one precision.
 MMA = re.compile(
-    r"\d(?:conv|dense)_(fprop|dgrad|wgrad|wgrad_sgd)_kernelINS_7MmaLoopI"
-    r"NS_7MmaTileILi(\d+)ELi(\d+)ELi(\d+)ELi(\d+)ELi(\d+)EEELNS_9PrecisionE(\d)ELb(\d)E"
+    r"\d(?:conv|dense)_(fprop|dgrad|wgrad|wgrad_sgd)_kernelINS_(?:7MmaLoop|11MmaBf16Loop)I"
+    r"NS_7MmaTileILi(\d+)ELi(\d+)ELi(\d+)ELi(\d+)ELi(\d+)EEE(?:LNS_9PrecisionE(\d)E)?Lb(\d)E"
 )
 # By the number of a precision in ops.h: its name, instruction, and how many of those a 16 x 8 piece
 # of C needs in a step of 16.
@@ -30,16 +30,18 @@ SHARED = {"80": 164, "86": 100, "89": 100, "90": 228, "100": 228, "120": 100}
 THREADS = {"80": 2048, "86": 1536, "89": 1536, "90": 2048, "100": 2048, "120": 1536}
 STAGE_BYTES = 4 * 16 * 4  # of a row of a tile in gemm/mma.cuh: stages, k of a step, bytes
 
-# The Hopper kernels: tile (pixels, filters) and precision; of wgrad, precision. A wgmma is 64
-# pixels, by two warpgroups, and two steps are written out, with operands of their own; in wgrad it
-# is 64 rows of dw, four of them by each warpgroup.
-WGMMA = re.compile(r"\dwgmma_conv_kernelI.*?WgmmaTileILi(\d+)ELi(\d+)ELNS_9PrecisionE(\d)E")
-WGMMA_WGRAD = re.compile(r"\dwgmma_wgrad_kernelILNS_9PrecisionE(\d)E")
+# The Hopper kernels: tile (pixels, filters), precision and channels of a step; of wgrad, the type
+# of arrays. A wgmma is 64 pixels, by two warpgroups, and two steps are written out, with operands
+# of their own; in wgrad it is 64 rows of dw, and there is code for one to four of them, each of two
+# products.
+WGMMA = re.compile(r"\dwgmma_conv_kernelI.*?WgmmaTileILi(\d+)ELi(\d+)ELNS_9PrecisionE(\d)ELi(\d+)E")
+WGMMA_WGRAD = re.compile(r"\dwgmma_wgrad_kernelI(f|NS_8Bfloat16E)")
 WGMMA_NEEDS = {
     "UTMALDG.4D": "slabs by TMA",
     "UBLKCP": "filters by bulk copies",
     "LDSM.16.M88.4": "fragments by ldmatrix",
     "LDS.64": "pairs of channels",
+    "LDSM.16.MT88.4": "transposed fragments by ldmatrix",
     "STS.128": "gradients by 16 bytes",
     "USETMAXREG": "registers handed over",
 }
@@ -76,12 +78,18 @@ class Kernel:
         if not self.sass:
             yield "is not in the disassembly"
         elif int(self.arch) >= 80 and (match := MMA.search(self.name)):
-            yield from self._mma_problems(match[1], *map(int, match.groups()[1:]))
+            *tile, precision, wide = match.groups()[1:]
+            yield from self._mma_problems(match[1], *map(int, tile), precision, wide == "1")
         elif self.arch == "90" and (match := WGMMA.search(self.name)):
-            m, n, precision = map(int, match.groups())
-            yield from self._wgmma_problems(2 * (m // 128), n, precision, ("LDS.64", "STS.128"))
+            m, n, precision, channels = map(int, match.groups())
+            expected = 2 * (m // 128) * (channels // 16) * PRECISIONS[precision][2]
+            without = ("LDS.64", "LDSM.16.MT88.4", "STS.128")
+            yield from self._wgmma_problems(expected, n, precision, without)
         elif self.arch == "90" and (match := WGMMA_WGRAD.search(self.name)):
-            yield from self._wgmma_problems(4, 64, int(match[1]), ("UBLKCP", "LDSM.16.M88.4"))
+            half = match[1] != "f"
+            without = ("UBLKCP", "LDSM.16.M88.4", "LDS.64" if half else "LDSM.16.MT88.4")
+            expected = 2 * (1 + 2 + 3 + 4)
+            yield from self._wgmma_problems(expected, 64, 3 if half else 2, without)
 
     def _mma_problems(
         self,
@@ -91,17 +99,20 @@ class Kernel:
         warp_m: int,
         warp_n: int,
         blocks: int,
-        precision: int,
-        wide: int,
+        precision: str | None,
+        wide: bool,
     ) -> Iterator[str]:
-        _, instruction, each = PRECISIONS[precision]
+        """`precision`: None for bfloat16 arrays, whose steps are of 32."""
+        _, instruction, each = PRECISIONS[int(precision or 3)]
+        each *= 1 if precision else 2
         products = self.count(instruction)
         expected = warp_m // 16 * (warp_n // 8) * each
         if products < expected:
             yield f"has {products} {instruction}, expected {expected} in a step"
         if not re.search(r"\bLDGSTS\S*\.128\b" if wide else r"\bLDGSTS\b", self.sass):
             yield "has no asynchronous copies" + (" of 128 bits" if wide else "") + " (LDGSTS)"
-        fragments = "LDS.128" if step.startswith("wgrad") else "LDSM.16.M88.4"
+        across = "LDS.128" if precision else "LDSM.16.MT88.4"
+        fragments = across if step.startswith("wgrad") else "LDSM.16.M88.4"
         if not self.count(fragments):
             yield f"does not load fragments by {fragments}"
         threads = 32 * (m // warp_m) * (n // warp_n)
@@ -109,9 +120,10 @@ class Kernel:
         if taken * blocks > REGISTERS:
             yield f"takes {taken} registers a block; {blocks} blocks were to share {REGISTERS}"
 
-    def _wgmma_problems(self, each: int, n: int, precision: int, without: tuple) -> Iterator[str]:
+    def _wgmma_problems(
+        self, expected: int, n: int, precision: int, without: tuple
+    ) -> Iterator[str]:
         instruction = f"HGMMA.64x{n}{WGMMA_SHAPES[precision]}"
-        expected = each * PRECISIONS[precision][2]
         products = self.count(instruction)
         if products != expected:
             yield f"has {products} {instruction}, expected {expected}"
@@ -122,9 +134,9 @@ class Kernel:
             yield f"is compiled with a remark: {self.remarks}"
 
     def mma_tile(self) -> Tile | None:
-        """The tile of a tensor-core kernel with 16-byte copies."""
+        """The tile of a tensor-core kernel of float32 arrays with 16-byte copies."""
         match = MMA.search(self.name)
-        if match is None or match[8] == "0":
+        if match is None or match[7] is None or match[8] == "0":
             return None
         m, n, warp_m, warp_n = map(int, match.groups()[1:5])
         threads = 32 * (m // warp_m) * (n // warp_n)

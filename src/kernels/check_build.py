@@ -146,12 +146,14 @@ def readable(name: str) -> str:
     if not rest.startswith("I"):
         return last
     if match := MMA.search(name):
-        tile, precision = "x".join(match.groups()[1:3]), PRECISIONS[int(match[7])][0]
-        return f"{last}<{tile} {precision} {'128-bit' if match[8] == '1' else 'single'}>"
+        tile = "x".join(match.groups()[1:3])
+        kind = PRECISIONS[int(match[7])][0] if match[7] else "bfloat16"
+        narrow = "single" if match[7] else "64-bit"
+        return f"{last}<{tile} {kind} {'128-bit' if match[8] == '1' else narrow}>"
     if match := WGMMA.search(name):
-        return f"{last}<{match[1]}x{match[2]} {PRECISIONS[int(match[3])][0]}>"
+        return f"{last}<{match[1]}x{match[2]} {PRECISIONS[int(match[3])][0]} {match[4]}>"
     if match := WGMMA_WGRAD.search(name):
-        return f"{last}<{PRECISIONS[int(match[1])][0]}>"
+        return f"{last}<{'tf32' if match[1] == 'f' else 'bf16'}>"
     arguments = re.findall(r"(?:L[bijl]|E)(\d+)E", rest.split("EEv")[0] + "E")
     if "8Bfloat16" in rest.split("EEv")[0]:
         arguments.append("bfloat16")

@@ -39,8 +39,6 @@ void start_backend() {
 
 const char* backend_name() { return "vgpu"; }
 
-bool stores_bfloat16() { return false; }
-
 Memory backend_memory() { return Memory::kGranted; }
 
 void grant_memory(const std::vector<MemoryRange>& ranges) {

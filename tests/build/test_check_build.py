@@ -92,6 +92,11 @@ def test_tensor_core_kernels():
     assert "has 0 HMMA.16816.F32.BF16, expected 16" in mma_problems(
         MMA.replace("PrecisionE0E", "PrecisionE3E")
     )
+    halves = MMA.replace("7MmaLoop", "11MmaBf16Loop").replace("LNS_9PrecisionE0E", "")
+    assert check_build.readable(halves) == "conv_fprop_kernel<128x64 bfloat16 128-bit>"
+    assert "has 0 HMMA.16816.F32.BF16, expected 32" in mma_problems(halves)
+    across = halves.replace("conv_fprop", "conv_wgrad")
+    assert "fragments by LDSM.16.MT88.4" in mma_problems(across)
     assert mma_problems(registers=255) == ""  # two blocks of 128 threads
     three = MMA.replace("Li2EEE", "Li3EEE")
     assert "takes 22528 registers a block; 3 blocks" in mma_problems(three, registers=169)
@@ -100,7 +105,7 @@ def test_tensor_core_kernels():
 
 WGMMA = (
     "_ZN7convnet46_GLOBAL__N__882d415b_13_wgmma_conv_cu_3a85cf8017wgmma_conv_kernelINS0_9WgmmaTileI"
-    "Li256ELi96ELNS_9PrecisionE2EEEEEvNS0_15WgmmaParametersE14CUtensorMap_stPKhPf"
+    "Li256ELi96ELNS_9PrecisionE2ELi16EEEEEvNS0_15WgmmaParametersE14CUtensorMap_stPKhPf"
 )
 WGMMA_SASS = (
     "  HGMMA.64x96x8.F32.TF32 R24, R152, gdesc[UR24], R24 ;\n" * 8
@@ -111,29 +116,43 @@ WGMMA_SASS = (
 
 def test_hopper_kernels():
     assert mma_problems(WGMMA, WGMMA_SASS) == ""
-    assert check_build.readable(WGMMA) == "wgmma_conv_kernel<256x96 tf32>"
+    assert check_build.readable(WGMMA) == "wgmma_conv_kernel<256x96 tf32 16>"
     fewer = WGMMA_SASS.split("\n", 1)[1]
     assert "has 7 HGMMA.64x96x8.F32.TF32, expected 8" in mma_problems(WGMMA, fewer)
     for needed in ("UTMALDG", "UBLKCP", "LDSM", "USETMAXREG"):
         assert f"({needed}" in mma_problems(WGMMA, WGMMA_SASS.replace(needed, "NOP"))
-    wgrad = (
-        "_ZN7convnet47_GLOBAL__N__f3e524da_14_wgmma_wgrad_cu_ed4ed67018wgmma_wgrad_kernel"
-        "ILNS_9PrecisionE3EEEvNS0_15WgradParametersE14CUtensorMap_stPKfPfS7_"
-    )
-    sass = "  HGMMA.64x64x16.F32.BF16 R24, R152, gdesc[UR24], R24 ;\n" * 4
-    sass += (
-        "  UTMALDG.4D [UR8], [UR4] ;\n  LDS.64 R8, [R3] ;\n  STS.128 [R3], R8 ;\n  USETMAXREG 72\n"
-    )
-    assert mma_problems(wgrad, sass) == ""
-    assert check_build.readable(wgrad) == "wgmma_wgrad_kernel<bf16>"
-    assert "has 0 HGMMA.64x64x8.F32.TF32, expected 8" in mma_problems(
-        wgrad.replace("PrecisionE3E", "PrecisionE2E"), sass
-    )
-    for needed in ("UTMALDG", "LDS.64", "STS.128", "USETMAXREG"):
-        assert f"({needed}" in mma_problems(wgrad, sass.replace(needed, "NOP"))
+    halves = WGMMA.replace("PrecisionE2ELi16E", "PrecisionE3ELi32E")
+    assert "has 0 HGMMA.64x96x16.F32.BF16, expected 8" in mma_problems(halves, WGMMA_SASS)
+    halves = halves.replace("Li32E", "Li16E")
+    assert "has 0 HGMMA.64x96x16.F32.BF16, expected 4" in mma_problems(halves, WGMMA_SASS)
     elsewhere = kernel(WGMMA, sass="  EXIT ;\n")
     elsewhere.arch = "100"
     assert not list(elsewhere.problems())
+
+
+@pytest.mark.parametrize(
+    ("array", "kind", "product", "count", "loads"),
+    [
+        ("f", "tf32", "64x64x8.F32.TF32", 20, "LDS.64"),
+        ("NS_8Bfloat16E", "bf16", "64x64x16.F32.BF16", 20, "LDSM.16.MT88.4"),
+    ],
+)
+def test_hopper_kernels_of_gradients(array, kind, product, count, loads):
+    wgrad = (
+        "_ZN7convnet47_GLOBAL__N__f3e524da_14_wgmma_wgrad_cu_ed4ed67018wgmma_wgrad_kernel"
+        f"I{array}EEvNS_15WgradParametersE14CUtensorMap_stPKT_PfS7_"
+    )
+    sass = f"  HGMMA.{product} R24, R152, gdesc[UR24], R24 ;\n" * count
+    sass += (
+        f"  UTMALDG.4D [UR8], [UR4] ;\n  {loads} R8, [R3] ;\n  STS.128 [R3], R8 ;\n"
+        "  USETMAXREG 72\n"
+    )
+    assert mma_problems(wgrad, sass) == ""
+    assert check_build.readable(wgrad) == f"wgmma_wgrad_kernel<{kind}>"
+    fewer = sass.split("\n", 1)[1]
+    assert f"has {count - 1} HGMMA.{product}, expected {count}" in mma_problems(wgrad, fewer)
+    for needed in ("UTMALDG", loads, "STS.128", "USETMAXREG"):
+        assert f"({needed}" in mma_problems(wgrad, sass.replace(needed, "NOP"))
 
 
 @pytest.mark.parametrize("named", [True, False])

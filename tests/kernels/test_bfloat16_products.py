@@ -13,6 +13,7 @@ import pytest
 from cases import ConvCase, DenseCase
 from passes import conv_passes, dense_passes
 
+import convnet.backend
 from convnet import ops
 from convnet.common.dtypes import stored_type
 
@@ -51,6 +52,25 @@ def test_products_are_exact_on_integers(backend, rng, case, precision):
 @pytest.mark.parametrize("case", [DenseCase("rows", 65, 200, 136)], ids=str)
 def test_every_precision(backend, rng, case, precision):
     same_as_rounded(backend, case, rng, precision)
+
+
+@pytest.mark.parametrize(
+    ("shapes", "options", "kernel"),
+    [
+        (((128, 224, 224, 3), (96, 11, 11, 3)), {"stride": 4, "rounding": "ceil"}, "mma.sync, "),
+        (((128, 13, 13, 256), (384, 3, 3, 256)), {"pad": 1}, "wgmma, "),
+        (((4, 13, 13, 36), (40, 3, 3, 36)), {"pad": 1}, "mma.sync, "),
+        (((4, 13, 13, 34), (40, 3, 3, 34)), {"pad": 1}, "FFMA, "),
+    ],
+)
+def test_tensor_cores_take_what_is_in_fours(hopper, shapes, options, kernel):
+    with convnet.backend.use(hopper):
+        for step in ("fprop", "wgrad"):
+            how = {"precision": "bf16", "dtype": "bfloat16", **options}
+            assert ops.conv_kernel(step, *shapes, **how).startswith(kernel)
+            assert ops.conv_kernel(step, *shapes, **how | {"precision": "fp32"}).startswith(
+                "FFMA, "
+            )
 
 
 def on_unaligned(backend, function, *args, **kwargs):

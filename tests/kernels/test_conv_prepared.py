@@ -71,7 +71,8 @@ def test_what_is_prepared(request, monkeypatch, name, case, precision, kernel):
         needs = {"wgmma": "hopper", "mma.sync": "tensor_cores"}
         request.getfixturevalue(needs.get(kernel, "vgpu"))
     monkeypatch.setenv("CONVNET_WGMMA", "always")
-    options = {"precision": precision, **case.options}
+    dtype = "bfloat16" if precision == "bf16" else "float32"
+    options = {"precision": precision, "dtype": dtype, **case.options}
     with convnet.backend.use(name):
         assert ops.conv_kernel("fprop", *shapes_of(case), **options).startswith(kernel)
         size = ops.conv_prepared_bytes(*shapes_of(case), **options)

@@ -17,8 +17,10 @@ from cases import ConvCase
 
 import convnet.backend
 from convnet import ops
+from convnet.common.dtypes import stored_type
 
-PRECISIONS = ("fp32", "tf32", "bf16")
+# And what the arrays are that they take in it.
+PRECISIONS = {"fp32": "float32", "tf32": "float32", "bf16": "bfloat16"}
 # Each width of a tile (48, 64, 96, 128) in fprop by k / groups, in dgrad by c / groups; with the
 # last one ragged, tiles across images, lines and channels, and one channel's sixteen or several.
 CASES = (
@@ -44,8 +46,10 @@ def always(monkeypatch):
 
 def all_passes(backend, case, make, rng, precision):
     """(name, result, float64 reference)."""
-    x, w, b = (make(rng, shape) for shape in (case.x_shape, case.w_shape, (case.k,)))
-    dy, mask = make(rng, case.y_shape), {"relu_mask": make(rng, case.x_shape)}
+    stored = stored_type(PRECISIONS[precision])
+    x, dy, mask = (make(rng, s).astype(stored) for s in (case.x_shape, case.y_shape, case.x_shape))
+    w, b = make(rng, case.w_shape), make(rng, (case.k,))
+    mask = {"relu_mask": mask}
     options = {"precision": precision, **case.options}
     y = check.call(backend, ops.conv_fprop, x, w, b, relu=True, **options)
     yield "y", y, reference.conv_fprop(x, w, b, relu=True, **case.options)
@@ -63,7 +67,7 @@ def all_passes(backend, case, make, rng, precision):
 )
 def test_exact_on_integers(backend, rng, case, precision):
     for _, actual, expected in all_passes(backend, case, cases.integers, rng, precision):
-        check.equal(actual, expected)
+        check.equal(actual, expected.astype(np.float32).astype(actual.dtype))
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
@@ -72,7 +76,8 @@ def test_accuracy(kernels_backend, rng, case, precision):
     claims = "as fp32" not in ops.precision_description(precision)
     for name, actual, expected in all_passes(kernels_backend, case, cases.floats, rng, precision):
         error = check.relative_error(actual, expected)
-        if precision == "fp32" or name == "db":
+        # Of bfloat16 arrays dw has no rounding but of its sums.
+        if precision == "fp32" or name == "db" or (precision, name) == ("bf16", "dw"):
             assert error < 5e-7, f"{name}: {error:.2e}"
         else:
             least, most = check.REDUCED_ERRORS[precision]
@@ -154,6 +159,7 @@ def kernel_of(layer: str, pass_name: str, precision: str) -> str:
         "groups": groups,
         "rounding": "ceil",
         "precision": precision,
+        "dtype": PRECISIONS.get(precision, "float32"),
     }
     return ops.conv_kernel(pass_name, x, w, **options)
 
@@ -262,6 +268,7 @@ def test_infinity_is_as_ieee_754_has_it(kernels_backend, rng, precision):
     x, w, dy = (cases.floats(rng, s) for s in (case.x_shape, case.w_shape, case.y_shape))
     x[0, 3, 4, 5], x[0, 9, 4, 5], x[1, 6, 6, 2] = np.inf, -np.inf, np.inf
     dy[0, 3, 4, 5], dy[1, 2, 7, 30] = np.inf, -np.inf
+    x, dy = (a.astype(stored_type(PRECISIONS[precision])) for a in (x, dy))
     options = {"precision": precision, **case.options}
     with np.errstate(invalid="ignore"):
         expected = [
@@ -276,6 +283,6 @@ def test_infinity_is_as_ieee_754_has_it(kernels_backend, rng, precision):
         ops.conv_wgrad(arrays[0], arrays[2], case.w_shape, **options)[0],
     ]
     for actual, right in zip(results, expected, strict=True):
-        host = np.array(kernels_backend.to_host(actual))
+        host = np.array(kernels_backend.to_host(actual)).astype(np.float32)
         for kind in (np.isnan, np.isposinf, np.isneginf):
             np.testing.assert_array_equal(kind(host), kind(right), kind.__name__)

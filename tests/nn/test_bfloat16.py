@@ -9,8 +9,8 @@ import mixed_nets
 import nets
 import numpy as np
 import pytest
+from two_devices import two_of
 
-import convnet
 from convnet import models
 from convnet.common.dtypes import stored_type
 from convnet.layers.layer import Layer
@@ -32,7 +32,12 @@ def batch(in_shape, count=6):
     return x, rng.integers(0, 5, count)
 
 
-def make(kind: str, device="cpu", precision="bf16", **options) -> Net:
+@pytest.fixture
+def device(backend) -> str:
+    return backend.name
+
+
+def make(kind: str, device: str, precision="bf16", **options) -> Net:
     nodes, in_shape = KINDS[kind]
     return Net(nodes(), in_shape, device, seed=3, precision=precision, **options)
 
@@ -50,8 +55,8 @@ def same_state(one: Net, other: Net) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_programs_have_the_bits_of_the_layers_one_by_one(kind):
-    programs, layers = make(kind), make(kind, trace=False)
+def test_programs_have_the_bits_of_the_layers_one_by_one(device, kind):
+    programs, layers = make(kind, device), make(kind, device, trace=False)
     assert train(programs) == train(layers)
     same_state(programs, layers)
     x, _ = batch(programs.in_shape)
@@ -59,15 +64,15 @@ def test_programs_have_the_bits_of_the_layers_one_by_one(kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_it_learns_as_in_float32(kind):
+def test_it_learns_as_in_float32(device, kind):
     """The losses of the first steps, within some roundings of activations."""
-    half, full = train(make(kind)), train(make(kind, precision="fp32"))
+    half, full = train(make(kind, device)), train(make(kind, device, "fp32"))
     np.testing.assert_allclose(half, full, rtol=0.03)
     assert half != full
 
 
-def test_what_it_stores():
-    net = make("chain")
+def test_what_it_stores(device):
+    net = make("chain", device)
     assert net.stored == BFLOAT16
     table = net.program_table(4)
     convolution = next(line for line in table.splitlines() if " conv_fprop " in line)
@@ -86,16 +91,17 @@ def test_the_block_of_the_papers_net_is_half_as_large():
     assert blocks[1].parameters == blocks[0].parameters
 
 
-def test_two_devices():
-    one, two = make("chain"), make("chain", "cpu:0,cpu:1")
+def test_two_devices(device):
+    pair = two_of(device)
+    one, two = make("chain", device), make("chain", pair)
     np.testing.assert_allclose(train(one), train(two), rtol=0.01)
-    again = make("chain", "cpu:0,cpu:1")
+    again = make("chain", pair)
     train(again)
     same_state(two, again)
 
 
-def test_a_resumed_net_goes_on_to_the_bit():
-    whole, first, second = (make("chain") for _ in range(3))
+def test_a_resumed_net_goes_on_to_the_bit(device):
+    whole, first, second = (make("chain", device) for _ in range(3))
     losses = train(whole, 4)
     train(first, 2)
     second.load_state(first.state())
@@ -104,11 +110,11 @@ def test_a_resumed_net_goes_on_to_the_bit():
     same_state(whole, second)
 
 
-def test_evaluation_and_prediction_return_float32():
-    net = make("chain")
+def test_evaluation_and_prediction_return_float32(device):
+    net = make("chain", device)
     train(net)
     x, labels = batch(net.in_shape)
-    full = make("chain", precision="fp32")
+    full = make("chain", device, "fp32")
     full.load_state(net.state())
     probs = net.predict(x)
     assert probs.dtype == np.float32
@@ -118,29 +124,29 @@ def test_evaluation_and_prediction_return_float32():
     np.testing.assert_allclose(net.evaluate(x, labels)[0], full.evaluate(x, labels)[0], atol=0.05)
 
 
-def test_gradients_at_the_input():
-    half, full = make("branches"), make("branches", precision="fp32")
+def test_gradients_at_the_input(device):
+    half, full = make("branches", device), make("branches", device, "fp32")
     x, labels = batch(half.in_shape)
     found, expected = (net.input_gradient(x, labels) for net in (half, full))
     assert found.dtype == np.float32
     assert check.relative_error(found, expected) < 0.1  # some sit on the other side of a kink
 
 
-def test_x_may_be_of_either_type():
+def test_x_may_be_of_either_type(device):
     x, labels = batch(nets.IN_SHAPE)
     half = x.astype(BFLOAT16)
-    one, other = make("chain"), make("chain")
+    one, other = make("chain", device), make("chain", device)
     for net, given in ((one, half), (other, half.astype(np.float32))):
         net.train_step(given, labels, SGD(net.params, 0.02))
     same_state(one, other)
     with pytest.raises(ValueError, match=r"x: expected float32 of shape .*, got bfloat16"):
-        make("chain", precision="fp32").predict(half)
+        make("chain", device, "fp32").predict(half)
     with pytest.raises(ValueError, match=r"x: expected float32 or bfloat16 of shape .*got float64"):
         one.predict(x.astype(np.float64))
 
 
 @pytest.mark.parametrize("trace", [True, False])
-def test_layers_from_outside_work_in_float32(trace):
+def test_layers_from_outside_work_in_float32(device, trace):
     class Doubled(Layer):
         seen: ClassVar[set] = set()
 
@@ -153,13 +159,6 @@ def test_layers_from_outside_work_in_float32(trace):
             return 2 * dy, []
 
     nodes = [*nets.chain()[:2], Node("own", Doubled()), *nets.chain()[2:]]
-    net = Net(nodes, nets.IN_SHAPE, "cpu", precision="bf16", trace=trace)
+    net = Net(nodes, nets.IN_SHAPE, device, precision="bf16", trace=trace)
     train(net, 1)
     assert Doubled.seen == {np.dtype(np.float32)}
-
-
-def test_a_device_without_the_kernels_stores_float32(vgpu):
-    """It rounds what it multiplies, as before, and says what it stores."""
-    net = Net(nets.chain(), nets.IN_SHAPE, vgpu, precision="bf16")
-    assert net.stored == np.float32
-    assert "float32" in convnet.ops.precision_description("fp32")

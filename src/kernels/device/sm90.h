@@ -117,14 +117,17 @@ __device__ inline void bulk_copy(void* shared_destination, const void* source, u
 #endif
 }
 
-// A float tensor of four dimensions, the last one contiguous, and the box of it that is copied at
-// once. In shared memory the box has rows of 64 bytes, whose four pieces of 16 bytes are permuted:
-// piece i of the row at address a is at i ^ (a / 128 mod 4).
+// A tensor of four dimensions, the last one contiguous, and the box of it that is copied at once. In
+// shared memory the box has rows of 32 or 64 bytes, whose two or four pieces of 16 bytes are
+// permuted: piece i of the row at address a is at i ^ (a / 128 mod 2 or 4).
 using TensorMap = CUtensorMap;
 
-// The map of x [N,H,W,C] for boxes of `pixels` successive pixels of a row with 16 channels each. x
-// is aligned to 16 bytes, C a multiple of 4, pixels at most 256. Throws std::runtime_error.
-TensorMap pixel_row_map(OpName op, const float* x, int n, int h, int w, int c, int pixels);
+// The map of x [N,H,W,C] for boxes of `pixels` successive pixels of a row, with so many bytes of
+// channels each: 64, or of bfloat16 also 32. x is aligned to 16 bytes, as its pixels are, and there
+// are at most 256. Throws std::runtime_error.
+template <class T>
+TensorMap pixel_row_map(OpName op, const T* x, int n, int h, int w, int c, int pixels,
+                        int pixel_bytes);
 
 // Copies the box that begins at x[n, row, column, channel]: what lies outside x is zero. The
 // destination is aligned to 512 bytes.

@@ -5,6 +5,10 @@
 namespace convnet {
 namespace {
 
+// bfloat16 is copied 16 bytes at a time, or 8.
+template <class T>
+constexpr bool kFloat = storage_of<T> == Storage::kFloat32;
+
 void check_aligned(OpName op, const char* argument, const void* data) {
   if (reinterpret_cast<std::uintptr_t>(data) % 16 == 0) return;
   fail(op.name, argument, "memory aligned to 16 bytes", "memory that is not");
@@ -14,10 +18,8 @@ template <class T>
 void fprop_of(OpName op, const GemmPlan& plan, const T* x, const void* filters,
               const Epilogue<T>& epilogue, const DropoutRule* rule, T* y, Workspace workspace,
               Stream stream) {
-  if constexpr (storage_of<T> == Storage::kFloat32) {
-    if (plan.loop == MainLoop::kWgmma) {
-      return wgmma_conv(op, plan, x, filters, epilogue, y, stream);
-    }
+  if (plan.loop == MainLoop::kWgmma) {
+    return wgmma_conv(op, plan, x, filters, epilogue, y, stream);
   }
   gemm_fprop(op, plan, x, static_cast<const float*>(filters), epilogue, rule, y, workspace, stream);
 }
@@ -29,7 +31,7 @@ void conv_fprop_as(OpName op, ConvShape shape, Precision precision, const T* x, 
                    const float* b, bool relu, T* y, Workspace workspace, Stream stream,
                    const DropoutRule* rule) {
   shape.storage = storage_of<T>;
-  const bool aligned = aligned16(x) && aligned16(y);
+  const bool aligned = aligned16(x) && aligned16(y) && (kFloat<T> || aligned16(w));
   const GemmPlan plan = gemm_plan(op, shape, Pass::kFprop, precision, aligned);
   const void* filters = prepare_filters(op, plan, w, &workspace, stream);
   fprop_of<T>(op, plan, x, filters, {b, nullptr, relu}, rule, y, workspace, stream);
@@ -39,14 +41,13 @@ template <class T>
 void conv_dgrad_as(OpName op, ConvShape shape, Precision precision, const T* dy, const float* w,
                    const T* relu_mask, T* dx, Workspace workspace, Stream stream) {
   shape.storage = storage_of<T>;
-  const bool aligned = aligned16(dy) && aligned16(dx) && aligned16(relu_mask);
+  const bool aligned =
+      aligned16(dy) && aligned16(dx) && aligned16(relu_mask) && (kFloat<T> || aligned16(w));
   const GemmPlan plan = gemm_plan(op, shape, Pass::kDgrad, precision, aligned);
   const Epilogue<T> epilogue{nullptr, relu_mask, false};
-  if constexpr (storage_of<T> == Storage::kFloat32) {
-    if (plan.loop == MainLoop::kWgmma) {
-      const void* filters = prepare_filters(op, plan, w, &workspace, stream);
-      return wgmma_conv(op, plan, dy, filters, epilogue, dx, stream);
-    }
+  if (plan.loop == MainLoop::kWgmma) {
+    const void* filters = prepare_filters(op, plan, w, &workspace, stream);
+    return wgmma_conv(op, plan, dy, filters, epilogue, dx, stream);
   }
   gemm_dgrad(op, plan, dy, w, epilogue, dx, workspace, stream);
 }
@@ -55,11 +56,10 @@ template <class T>
 void conv_wgrad_as(OpName op, ConvShape shape, Precision precision, const T* x, const T* dy,
                    float* dw, float* db, Workspace workspace, Stream stream) {
   shape.storage = storage_of<T>;
-  const GemmPlan plan = gemm_plan(op, shape, Pass::kWgrad, precision, aligned16(x));
-  if constexpr (storage_of<T> == Storage::kFloat32) {
-    if (plan.loop == MainLoop::kWgmma) {
-      return wgmma_wgrad(op, plan, x, dy, dw, db, workspace, stream);
-    }
+  const bool aligned = aligned16(x) && aligned16(dw) && (kFloat<T> || aligned16(dy));
+  const GemmPlan plan = gemm_plan(op, shape, Pass::kWgrad, precision, aligned);
+  if (plan.loop == MainLoop::kWgmma) {
+    return wgmma_wgrad(op, plan, x, dy, dw, db, workspace, stream);
   }
   gemm_wgrad(op, plan, x, dy, dw, db, workspace, stream);
 }

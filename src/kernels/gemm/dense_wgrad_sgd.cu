@@ -171,7 +171,8 @@ void dense_wgrad_sgd(const DenseShape& shape, Precision precision, const T* x, c
   parameters.rule = rule;
   parameters.vector_out =
       shape.c % 4 == 0 && (sums.split() || (aligned16(w) && aligned16(velocity)));
-  const bool vector = shape.c % 4 == 0 && shape.k % 4 == 0 && aligned4(x) && aligned4(dy);
+  const int width = vector_width<T>(plan);
+  const bool vector = shape.c % width == 0 && shape.k % width == 0 && aligned4(x) && aligned4(dy);
   with_loop<Pass::kWgrad, T>(plan, vector, [&](auto loop) {
     using Loop = decltype(loop);
     parameters.grid = grid_of<Loop>(plan);

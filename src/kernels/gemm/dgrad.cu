@@ -165,7 +165,8 @@ void gemm_dgrad(OpName op, const GemmPlan& plan, const T* dy, const float* w,
   if (!sums.split()) parameters.epilogue = epilogue;
   const Destination<T> out = sums.destination(dx);
   parameters.vector_out = group_c % 4 == 0 && out.aligned() && parameters.epilogue.aligned();
-  const bool vector = group_c % 4 == 0 && group_k % 4 == 0 && aligned4(dy) && aligned4(w);
+  const bool vector =
+      group_c % 4 == 0 && group_k % vector_width<T>(plan) == 0 && aligned4(dy) && aligned4(w);
   with_loop<Pass::kDgrad, T>(plan, vector, [&](auto loop) {
     using Loop = decltype(loop);
     parameters.grid = grid_of<Loop>(plan);

@@ -1,10 +1,9 @@
 // Filters as a main loop reads them, where that is not as they lie.
 //
-// wgmma (wgmma_conv.cu): filled[group, tile, chunk, tap] = a stage of its ring, [part][j][16 k]
+// wgmma (wgmma_conv.cu): filled[group, tile, chunk, tap] = a stage of its ring, [part][j][k of a step]
 //   w [K,R,S,C/G], of the convolution or, in dgrad, of the one whose gradient this is. The parts of
 //   fp32 are high and low, else there is one. Row j of a stage is column MmaAlongK::row(j) of the
-//   tile, such that a lane's sums lie in fours; of bfloat16, k is permuted as in
-//   WarpProduct<Precision::kBf16>; and rows are swizzled.
+//   tile, such that a lane's sums lie in fours; and rows are swizzled.
 //   Mapping: a thread makes 16 bytes of a row. Those that make a row, of 2 or 4, are neighbours,
 //   and so are the filters, along which dgrad's w is contiguous: each sector is read and written
 //   whole.
@@ -61,14 +60,14 @@ __device__ inline void read_filter(const FilterParameters& s, const float* w, un
   }
 }
 
-template <Precision kPrecision>
+template <Precision kPrecision, unsigned kRowBytes>
 __global__ void __launch_bounds__(kBlockThreads)
     fill_filters_kernel(const FilterParameters parameters, const float* w, unsigned char* filled) {
   const FilterParameters& s = parameters;
   const unsigned i = global_thread();
   if (i >= s.count) return;
   constexpr unsigned kBytes = kPrecision == Precision::kBf16 ? 2 : 4, kCount = 16 / kBytes;
-  constexpr unsigned kRowBytes = kSlabK * kBytes, kPieces = kRowBytes / 16;
+  constexpr unsigned kPieces = kRowBytes / 16;
   const unsigned piece = i % kPieces;
   unsigned rest = i / kPieces;
   const unsigned column = s.by_columns.split(&rest), stage = rest;
@@ -76,7 +75,7 @@ __global__ void __launch_bounds__(kBlockThreads)
   const unsigned tile = s.by_tiles.split(&rest), group = rest;
 
   float v[kCount];
-  read_filter(s, w, group, tile * s.columns + column, tap, chunk * kSlabK + piece * kCount, v);
+  read_filter(s, w, group, tile * s.columns + column, tap, (chunk * kPieces + piece) * kCount, v);
 
   const unsigned row = stage_row(column) * kRowBytes;
   const unsigned place = row + ((piece ^ (row >> 7 & (kPieces - 1))) << 4);
@@ -87,8 +86,8 @@ __global__ void __launch_bounds__(kBlockThreads)
     *reinterpret_cast<uint4*>(at) = make_uint4(x, y, z, w);
   };
   if constexpr (kPrecision == Precision::kBf16) {
-    store(to, pack_bf16(v[0], v[4]), pack_bf16(v[1], v[5]), pack_bf16(v[2], v[6]),
-          pack_bf16(v[3], v[7]));
+    store(to, pack_bf16(v[0], v[1]), pack_bf16(v[2], v[3]), pack_bf16(v[4], v[5]),
+          pack_bf16(v[6], v[7]));
   } else {
     unsigned bits[4];
 #pragma unroll
@@ -128,12 +127,22 @@ void fill_filters(OpName op, const GemmPlan& plan, const float* w, float* filled
   parameters.vector = aligned16(w);
   parameters.by_columns = FastDivmod(plan.wgmma.filters);
   parameters.by_taps = FastDivmod(parameters.taps);
-  parameters.by_chunks = FastDivmod(parameters.group_c / kSlabK);
+  parameters.by_chunks =
+      FastDivmod(parameters.group_c / static_cast<unsigned>(plan.wgmma.channels));
   parameters.by_tiles = FastDivmod(plan.wgmma.tiles_n);
-  with_precision(plan.precision, [&](auto mode) {
-    launch(op, fill_filters_kernel<decltype(mode)::value>, blocks_for(parameters.count),
-           dim3(kBlockThreads), 0, stream, parameters, w, reinterpret_cast<unsigned char*>(filled));
-  });
+  const auto fill = [&](auto kernel) {
+    launch(op, kernel, blocks_for(parameters.count), dim3(kBlockThreads), 0, stream, parameters, w,
+           reinterpret_cast<unsigned char*>(filled));
+  };
+  if (plan.precision == Precision::kFp32) {
+    fill(fill_filters_kernel<Precision::kFp32, 64>);
+  } else if (plan.precision == Precision::kTf32) {
+    fill(fill_filters_kernel<Precision::kTf32, 64>);
+  } else if (plan.wgmma.pixel_bytes == 64) {
+    fill(fill_filters_kernel<Precision::kBf16, 64>);
+  } else {
+    fill(fill_filters_kernel<Precision::kBf16, 32>);
+  }
 }
 
 void fill_rows(OpName op, const GemmPlan& plan, const float* w, float* filled, Stream stream) {

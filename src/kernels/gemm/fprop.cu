@@ -126,8 +126,9 @@ void gemm_fprop(OpName op, const GemmPlan& plan, const T* x, const float* filter
   }
   const Destination<T> out = sums.destination(y);
   parameters.vector_out = group_k % 4 == 0 && out.aligned();
-  const bool fours = group_c % 4 == 0 || plan.columns;
-  const bool vector = fours && aligned4(x) && aligned4(filters);
+  const unsigned width = vector_width<T>(plan);
+  const bool rows = group_c % width == 0 || (plan.columns && width == 4);
+  const bool vector = rows && aligned4(x) && aligned4(filters);
   with_loop<Pass::kFprop, T>(plan, vector, [&](auto loop) {
     using Loop = decltype(loop);
     parameters.grid = grid_of<Loop>(plan);

@@ -25,10 +25,12 @@ void gemm_wgrad(OpName op, const GemmPlan& plan, const T* x, const T* dy, float*
 
 // wgmma: fprop and dgrad of prepared filters, where `image` is x or dy and `out` y or dx, in
 // wgmma_conv.cu; and wgrad, in wgmma_wgrad.cu.
-void wgmma_conv(OpName op, const GemmPlan& plan, const float* image, const void* filters,
-                const Epilogue<float>& epilogue, float* out, Stream stream);
-void wgmma_wgrad(OpName op, const GemmPlan& plan, const float* x, const float* dy, float* dw,
-                 float* db, Workspace workspace, Stream stream);
+template <class T>
+void wgmma_conv(OpName op, const GemmPlan& plan, const T* image, const void* filters,
+                const Epilogue<T>& epilogue, T* out, Stream stream);
+template <class T>
+void wgmma_wgrad(OpName op, const GemmPlan& plan, const T* x, const T* dy, float* dw, float* db,
+                 Workspace workspace, Stream stream);
 
 // conv_fprop() of ops.h and its like, with the name that errors begin with: dense layers are
 // convolutions too (dense.cu). In conv.cu.

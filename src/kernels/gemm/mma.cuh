@@ -7,10 +7,8 @@
 // are under way by cp.async, which needs no registers. One barrier a step. Fragments are loaded
 // 8 k ahead of the mma that takes them, also across the barrier.
 //
-// Memory is float32, and so are the stages; operands are rounded between shared memory and mma. To
-// store stages as bf16 would halve what shared memory moves, but cp.async cannot convert, so every
-// element would pass through registers; and the float32 that arrives from L2 is the narrower pipe
-// for bf16 (docs/kernels.md), so nothing would be won.
+// Memory is float32, and so are the stages; operands are rounded between shared memory and mma, as
+// cp.async cannot convert. Of bfloat16 arrays: mma_bf16.cuh.
 //
 // Two layouts of a stage, by what is contiguous in global memory. In both, 16-byte pieces are
 // permuted by an exclusive or, such that neither cp.async nor the reading of fragments meets a bank
@@ -30,8 +28,8 @@
 
 namespace convnet {
 
-constexpr int kMmaK = 16;   // of a step
-constexpr int kStages = 4;  // of the ring
+constexpr int kMmaK = 16;      // of a step
+constexpr int kMmaStages = 4;  // of the ring
 
 // kBlocks_: blocks at once on a multiprocessor that the registers must allow.
 template <int kRows, int kColumns, int kWarpRows, int kWarpColumns, int kBlocks_>
@@ -41,8 +39,6 @@ struct MmaTile {
   static constexpr int kWarpsN = kN / kWarpN;
   static constexpr int kThreads = 32 * (kM / kWarpM) * kWarpsN;
   static constexpr int kFragmentsM = kWarpM / 16, kFragmentsN = kWarpN / 8;
-  static constexpr int kStageFloats = (kM + kN) * kMmaK;
-  static constexpr int kSharedBytes = kStages * kStageFloats * 4;
   static_assert(kM % kWarpM == 0 && kN % kWarpN == 0, "a tile is made of whole warps");
   static_assert(kWarpM % 32 == 0 && kWarpN % 32 == 0, "AlongRows reads 32 rows at once");
 
@@ -61,6 +57,8 @@ struct MmaAlongK {
   __device__ static int offset(int row, int k) {
     return row * kMmaK + 4 * ((k / 4) ^ (row / 4 & 3)) + k % 4;
   }
+  __device__ static float get(const float* stage, int row, int k) { return stage[offset(row, k)]; }
+  static constexpr bool kExchanges = false;  // sums, between lanes, before they lie in fours
   // The tile's row that is row r of an eight.
   __device__ static int row(int eight, int r) {
     return eight / 2 * 16 + r / 2 * 4 + eight % 2 * 2 + r % 2;
@@ -94,6 +92,8 @@ struct MmaAlongRows {
   __device__ static int offset(int row, int k) {
     return k * kRows + 4 * ((row / 4) ^ (2 * (k & 3))) + row % 4;
   }
+  __device__ static float get(const float* stage, int row, int k) { return stage[offset(row, k)]; }
+  static constexpr bool kExchanges = false;
   __device__ static int row(int eight, int r) { return eight / 4 * 32 + 4 * r + eight % 4; }
   __device__ static int quad_column(int quad, int place) {
     return quad / 2 * 32 + 8 * place + quad % 2 * 4;
@@ -183,10 +183,58 @@ struct MmaSumsMap {
   }
 };
 
+// product.sums = the warp's part of the block's tile over the steps [begin, end) along k. also(a) is
+// called with each step's part of A in shared memory: a(row, k).
+template <class Loop, class T, class A, class B, class Also>
+__device__ inline void multiply_by_ring(A& a, B& b, unsigned begin, unsigned end,
+                                        typename Loop::Product& product, Also& also) {
+  constexpr int kStages = Loop::kStages, kB = T::kM * 16;  // the latter: where B begins in a stage
+  extern __shared__ __align__(128) unsigned char shared[];
+  float* const ring = reinterpret_cast<float*>(shared);
+  product.begin();
+  if (begin == end) return;  // all threads of the block do
+  const auto copy = [&](unsigned slot, unsigned step) {
+    float* stage = ring + slot * Loop::kStageFloats;
+    a.each(step * Loop::kStep,
+           [&](int load, const auto* from, bool valid) { A::copy(stage, load, from, valid); });
+    b.each(step * Loop::kStep,
+           [&](int load, const auto* from, bool valid) { B::copy(stage + kB, load, from, valid); });
+  };
+  const auto load = [&](unsigned slot, int half, Operands<T>& operands) {
+    const float* stage = ring + slot * Loop::kStageFloats;
+    A::Layout::load(stage, T::warp_row(), half, operands.a);
+    B::Layout::load(stage + kB, T::warp_column(), half, operands.b);
+  };
+  for (unsigned i = 0; i < kStages - 1; ++i) {
+    if (begin + i < end) copy(i, begin + i);
+    cp_async_commit();  // also where there is nothing, so that the counts below are right
+  }
+  cp_async_wait<kStages - 2>();
+  __syncthreads();
+  Operands<T> first, second;
+  load(0, 0, first);
+  unsigned slot = 0;
+  for (unsigned step = begin; step < end; ++step) {
+    // To the stage of the step before, whose last readers have passed that step's barrier.
+    if (step + kStages - 1 < end) copy((slot + kStages - 1) % kStages, step + kStages - 1);
+    cp_async_commit();
+    load(slot, 1, second);  // after the addresses of the copies have given up their registers
+    product.first(first, second);
+    also([&](int row, int k) { return A::Layout::get(ring + slot * Loop::kStageFloats, row, k); });
+    // The next step has arrived when all groups but the newest kStages - 2 have.
+    cp_async_wait<kStages - 2>();
+    __syncthreads();
+    slot = (slot + 1) % kStages;
+    if (step + 1 < end) load(slot, 0, first);
+    product.second(second);
+  }
+}
+
 template <class T, Precision kPrecision, bool kVector>
 struct MmaLoop {
   static constexpr int kM = T::kM, kN = T::kN, kThreads = T::kThreads, kStep = kMmaK;
-  static constexpr int kBlocks = T::kBlocks, kSharedBytes = T::kSharedBytes;
+  static constexpr int kBlocks = T::kBlocks, kStages = kMmaStages;
+  static constexpr int kStageFloats = (kM + kN) * kMmaK, kSharedBytes = kStages * kStageFloats * 4;
   static constexpr bool kCompiled = kCompiledForMma, kTakesColumns = true;
 
   // How the rows of an operand are shared.
@@ -197,53 +245,10 @@ struct MmaLoop {
 
   using Product = WarpProduct<T, kPrecision>;
 
-  // product.sums = the warp's part of the block's tile over the steps [begin, end) along k. also(a)
-  // is called with each step's part of A in shared memory: a(row, k).
   template <class A, class B, class Also>
   __device__ static void multiply(A& a, B& b, unsigned begin, unsigned end, Product& product,
                                   Also& also) {
-    extern __shared__ __align__(128) unsigned char shared[];
-    float* const ring = reinterpret_cast<float*>(shared);
-    product.begin();
-    if (begin == end) return;  // all threads of the block do
-    const auto copy = [&](unsigned slot, unsigned step) {
-      float* stage = ring + slot * T::kStageFloats;
-      a.each(step * kMmaK,
-             [&](int load, const float* from, bool valid) { A::copy(stage, load, from, valid); });
-      b.each(step * kMmaK, [&](int load, const float* from, bool valid) {
-        B::copy(stage + T::kM * kMmaK, load, from, valid);
-      });
-    };
-    const auto load = [&](unsigned slot, int half, Operands<T>& operands) {
-      const float* stage = ring + slot * T::kStageFloats;
-      A::Layout::load(stage, T::warp_row(), half, operands.a);
-      B::Layout::load(stage + T::kM * kMmaK, T::warp_column(), half, operands.b);
-    };
-    for (unsigned i = 0; i < kStages - 1; ++i) {
-      if (begin + i < end) copy(i, begin + i);
-      cp_async_commit();  // also where there is nothing, so that the counts below are right
-    }
-    cp_async_wait<kStages - 2>();
-    __syncthreads();
-    Operands<T> first, second;
-    load(0, 0, first);
-    unsigned slot = 0;
-    for (unsigned step = begin; step < end; ++step) {
-      // To the stage of the step before, whose last readers have passed that step's barrier.
-      if (step + kStages - 1 < end) copy((slot + kStages - 1) % kStages, step + kStages - 1);
-      cp_async_commit();
-      load(slot, 1, second);  // after the addresses of the copies have given up their registers
-      product.first(first, second);
-      also([&](int row, int k) {
-        return (ring + slot * T::kStageFloats)[A::Layout::offset(row, k)];
-      });
-      // The next step has arrived when all groups but the newest kStages - 2 have.
-      cp_async_wait<kStages - 2>();
-      __syncthreads();
-      slot = (slot + 1) % kStages;
-      if (step + 1 < end) load(slot, 0, first);
-      product.second(second);
-    }
+    multiply_by_ring<MmaLoop, T>(a, b, begin, end, product, also);
   }
 
   // Where the sums of a product of A and B lie.

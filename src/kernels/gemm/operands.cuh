@@ -27,10 +27,10 @@ namespace convnet {
 
 // ---- k as taps and channels --------------------------------------------------------------------
 
-// The order of k = (tap, channel) in a product. In steps of 16, with channels in sixteens, a step
-// is 16 channels of one tap, and the taps run first: then consecutive steps read the same pixels
-// but for a shift by one, and find them in L1. L2, which tensor cores outrun, is read about once
-// instead of R S times. Else the order is that of the filters in memory.
+// The order of k = (tap, channel) in a product. With channels in sixteens, a step of 16 is 16
+// channels of one tap (one of 32, two such), and the taps run first: then consecutive steps read the
+// same pixels but for a shift by one, and find them in L1. L2, which tensor cores outrun, is read
+// about once instead of R S times. Else the order is that of the filters in memory.
 struct KOrder {
   bool in_sixteens;
   FastDivmod by_channels, by_taps;
@@ -38,10 +38,10 @@ struct KOrder {
   // Tap and channel of k = first_k + i, where first_k is where a step of kStep begins.
   template <int kStep>
   __device__ void split(unsigned first_k, unsigned i, unsigned* tap, unsigned* channel) const {
-    if (kStep == 16 && in_sixteens) {
-      unsigned sixteen = first_k / 16;
+    if (kStep % 16 == 0 && in_sixteens) {
+      unsigned sixteen = (first_k + (kStep == 16 ? 0 : i)) / 16;
       *tap = by_taps.split(&sixteen);
-      *channel = sixteen * 16 + i;
+      *channel = sixteen * 16 + (kStep == 16 ? i : i % 16);
     } else {
       *tap = first_k + i;
       *channel = by_channels.split(tap);
@@ -50,7 +50,7 @@ struct KOrder {
   // Where that is in a filter of so many channels.
   template <int kStep>
   __device__ unsigned place(unsigned first_k, unsigned i, unsigned channels) const {
-    if (kStep != 16 || !in_sixteens) return first_k + i;
+    if (kStep % 16 != 0 || !in_sixteens) return first_k + i;
     unsigned tap, channel;
     split<kStep>(first_k, i, &tap, &channel);
     return tap * channels + channel;

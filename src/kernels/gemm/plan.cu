@@ -73,7 +73,7 @@ bool wgmma_fills_device(const ConvShape& shape, Pass pass, Precision precision) 
   if (pass != Pass::kWgrad) {
     return wgmma_plan(shape, pass, precision).tiles(shape.groups) >= kMultiprocessors;
   }
-  const WgmmaWgradPlan plan = wgmma_wgrad_plan(shape, precision);
+  const WgmmaWgradPlan plan = wgmma_wgrad_plan(shape);
   const std::int64_t slabs = std::int64_t{plan.splits} * plan.each;
   return plan.tiles_c * plan.tiles_k * shape.groups * slabs >= 2 * kMultiprocessors;
 }
@@ -91,8 +91,16 @@ MainLoop choose_loop(OpName op, const ConvShape& shape, Pass pass, Precision pre
       return MainLoop::kWgmma;
     }
   }
-  const bool mma = serves(MainLoop::kMma, shape, pass, precision) && device_has_mma(op);
+  const bool copies = aligned || shape.storage == Storage::kFloat32;  // else single floats
+  const bool mma = copies && serves(MainLoop::kMma, shape, pass, precision) && device_has_mma(op);
   return mma ? MainLoop::kMma : MainLoop::kSimt;
+}
+
+// Whether bfloat16 activations can be copied four at a time, and filters too.
+bool in_fours(const ConvShape& s, Pass pass) {
+  const bool c = s.c / s.groups % 4 == 0, k = s.k / s.groups % 4 == 0;
+  if (pass == Pass::kDgrad) return c && k;
+  return (c || by_columns(s)) && (k || pass == Pass::kFprop);
 }
 
 // ---- tiles and splits of simt and mma ----------------------------------------------------------
@@ -161,9 +169,10 @@ unsigned choose_splits(const GemmPlan& plan) {
 // ---- plans -------------------------------------------------------------------------------------
 
 bool serves(MainLoop loop, const ConvShape& shape, Pass pass, Precision precision) {
-  if (loop != MainLoop::kSimt && shape.storage == Storage::kBfloat16) return false;
   if (loop == MainLoop::kWgmma) return wgmma_serves(shape, pass, precision);
   if (loop == MainLoop::kSimt) return true;
+  const bool half = shape.storage == Storage::kBfloat16;
+  if (half && (precision != Precision::kBf16 || !in_fours(shape, pass))) return false;
   return precision != Precision::kFfma && product_of(shape, pass).k >= kFewestProducts;
 }
 
@@ -176,7 +185,7 @@ GemmPlan plan_with(MainLoop loop, const ConvShape& shape, Pass pass, Precision p
   plan.outputs = outputs_of(shape, pass);
   plan.biases = pass == Pass::kWgrad ? shape.k : 0;
   if (loop == MainLoop::kWgmma) {
-    if (pass == Pass::kWgrad) plan.wgmma_wgrad = wgmma_wgrad_plan(shape, precision);
+    if (pass == Pass::kWgrad) plan.wgmma_wgrad = wgmma_wgrad_plan(shape);
     if (pass != Pass::kWgrad) plan.wgmma = wgmma_plan(shape, pass, precision);
     return plan;
   }
@@ -185,7 +194,8 @@ GemmPlan plan_with(MainLoop loop, const ConvShape& shape, Pass pass, Precision p
   plan.row_floats = static_cast<unsigned>(shape.s * (shape.c / shape.groups));
   plan.product = product_of(plan.shape, pass);
   TunedTile tuned;
-  if (loop == MainLoop::kMma && find_tuned(pass, precision, plan.product, &tuned)) {
+  const bool measured = loop == MainLoop::kMma && shape.storage == Storage::kFloat32;
+  if (measured && find_tuned(pass, precision, plan.product, &tuned)) {
     plan.tile = tuned.tile;
     plan.splits = tuned.splits;
   } else {
@@ -217,7 +227,7 @@ std::string GemmPlan::text() const {
   if (loop == MainLoop::kSimt) return named("FFMA", tile_name(tile), splits);
   if (loop == MainLoop::kMma) return named("mma.sync", tile_name(tile), splits);
   if (pass != Pass::kWgrad) return named("wgmma", size(wgmma.pixels, wgmma.filters), 1);
-  const int columns = static_cast<int>(wgmma_wgrad.sixteens) * kSlabK * shape.r * shape.s;
+  const int columns = static_cast<int>(wgmma_wgrad.sixteens) * kPieceK * shape.r * shape.s;
   return named("wgmma", size(columns, kWgradFilters), wgmma_wgrad.splits);
 }
 

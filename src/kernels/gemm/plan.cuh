@@ -4,9 +4,11 @@
 // products. The first of these rows that holds is taken (choose_loop() in plan.cu):
 //
 //   main loop  takes
-//   wgmma      sm_90a; stride 1; channels of a group in sixteens; wgrad in tf32 and bf16; aligned
-//              arrays; slabs that fit (wgmma_plan.cuh); work for all multiprocessors
-//   mma        sm_80 and up; fp32, tf32, bf16; sums of 32 products or more
+//   wgmma      sm_90a; float32 arrays in fp32 (not wgrad) and tf32, bfloat16 arrays in bf16; stride 1;
+//              channels of a group in sixteens; aligned arrays; slabs that fit (wgmma_plan.cuh); work
+//              for all multiprocessors
+//   mma        sm_80 and up; fp32, tf32, bf16; sums of 32 products or more; of bfloat16 arrays in
+//              bf16 alone (mma_bf16.cuh), channels of a group in fours, aligned arrays
 //   simt       everything; in ffma nothing else does
 //
 // Tiles and splits follow from shape and precision alone, so a result has the same bits on every
@@ -67,8 +69,9 @@ struct GemmPlan {
 };
 
 // What takes a pass on the current device. `aligned`: the arrays that wgmma reads and writes (x or
-// dy, the result and the mask) are, to 16 bytes. Throws std::invalid_argument when CONVNET_WGMMA is
-// none of auto, off (no wgmma) and always (wherever it can be).
+// dy, the result and the mask) are, to 16 bytes; with bfloat16 arrays all of them. Throws
+// std::invalid_argument when CONVNET_WGMMA is none of auto, off (no wgmma) and always (wherever it
+// can be).
 GemmPlan gemm_plan(OpName op, const ConvShape& shape, Pass pass, Precision precision,
                    bool aligned = true);
 // The plan of a main loop, which must serve the pass.

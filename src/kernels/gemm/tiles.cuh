@@ -4,6 +4,7 @@
 #include <type_traits>
 
 #include "mma.cuh"
+#include "mma_bf16.cuh"
 #include "plan.cuh"
 #include "simt.cuh"
 
@@ -44,6 +45,22 @@ template <>
 struct MmaTiles<Pass::kWgrad, Precision::kTf32> : MmaTiles<Pass::kFprop, Precision::kTf32> {
   using Large = MmaTile<128, 128, 64, 32, 1>;
   using Medium = MmaTile<128, 64, 64, 32, 2>;
+};
+
+// Of bfloat16 arrays. Narrow: for copies of four, as Single, and conv1's filters.
+template <Pass kPass>
+struct Bf16Tiles : MmaTiles<kPass, Precision::kBf16> {
+  using Narrow = MmaTile<128, 96, 64, 32, 2>;
+};
+// Warps of 64x64 would spill on sm_100, with what dgrad has to remember.
+template <>
+struct Bf16Tiles<Pass::kDgrad> : MmaTiles<Pass::kDgrad, Precision::kBf16> {
+  using Large = MmaTile<128, 128, 64, 32, 1>;
+  using Narrow = NinetySix;
+};
+template <>
+struct Bf16Tiles<Pass::kWgrad> : MmaTiles<Pass::kWgrad, Precision::kBf16> {
+  using Narrow = MmaTile<128, 96, 64, 32, 1>;
 };
 
 template <class T>
@@ -118,34 +135,79 @@ void with_mma_loop(TileKind tile, bool vector, const Run& run) {
   }
 }
 
-// Calls run(loop) with the SimtLoop or MmaLoop of the plan's tile, for the plan's pass, kPass.
-// Activations are of T. `vector`: operands may be read four elements at a time.
+// The same of activations that are bfloat16: `vector`, 8 of them are copied at a time. Copies of 4
+// are for few channels (conv1), and have the tile for its filters and a small one.
+template <Pass kPass, class Run>
+void with_bf16_loop(TileKind tile, bool vector, const Run& run) {
+  using Tiles = Bf16Tiles<kPass>;
+  const auto with = [&](auto along, auto wide) {
+    using T = std::conditional_t<kPass == Pass::kWgrad, Across<decltype(along)>, decltype(along)>;
+    run(MmaBf16Loop<T, decltype(wide)::value, kPass != Pass::kWgrad>());
+  };
+  constexpr std::true_type kWide;
+  constexpr std::false_type kNarrow;
+  if (!vector && tile == TileKind::kNinetySix) {
+    with(typename Tiles::Narrow(), kNarrow);
+  } else if (!vector) {
+    with(typename Tiles::Single(), kNarrow);
+  } else if (tile == TileKind::kSmall) {
+    with(typename Tiles::Small(), kWide);
+  } else if (tile == TileKind::kMedium) {
+    with(typename Tiles::Medium(), kWide);
+  } else if (tile == TileKind::kNinetySix) {
+    with(typename Tiles::NinetySix(), kWide);
+  } else if constexpr (!has_huge_tiles(kPass, Precision::kBf16)) {
+    with(typename Tiles::Large(), kWide);
+  } else if (tile == TileKind::kLarge) {
+    with(typename Tiles::Large(), kWide);
+  } else {
+    with(typename Tiles::Huge(), kWide);
+  }
+}
+
+// Elements of T that `vector` loops move at a time.
+template <class T>
+int vector_width(const GemmPlan& plan) {
+  return plan.loop == MainLoop::kMma && storage_of<T> == Storage::kBfloat16 ? 8 : 4;
+}
+
+// Calls run(loop) with the SimtLoop, MmaLoop or MmaBf16Loop of the plan's tile, for the plan's pass,
+// kPass, and activations of T. `vector`: they may be read vector_width() at a time.
 template <Pass kPass, class T, class Run>
 void with_loop(const GemmPlan& plan, bool vector, const Run& run) {
-  if constexpr (storage_of<T> == Storage::kFloat32) {
-    if (plan.loop == MainLoop::kMma) {
-      return with_precision(plan.precision, [&](auto mode) {
-        with_mma_loop<kPass, decltype(mode)::value>(plan.tile, vector, run);
-      });
-    }
+  if (plan.loop == MainLoop::kSimt) {
+    with_simt_loop<kPass>(plan.tile, vector, run);
+  } else if constexpr (storage_of<T> == Storage::kBfloat16) {
+    with_bf16_loop<kPass>(plan.tile, vector, run);
+  } else {
+    with_precision(plan.precision, [&](auto mode) {
+      with_mma_loop<kPass, decltype(mode)::value>(plan.tile, vector, run);
+    });
   }
-  with_simt_loop<kPass>(plan.tile, vector, run);
 }
 
 // Of the plan's tile, where operands are read 16 bytes at a time.
 struct TileSize {
   std::int64_t m, n, step, threads, blocks;  // the last: on a multiprocessor
 };
-inline TileSize tile_size(const GemmPlan& plan) {
+template <Pass kPass, class T>
+TileSize tile_size_of(const GemmPlan& plan) {
   TileSize size{};
-  const auto note = [&](auto loop) {
+  with_loop<kPass, T>(plan, true, [&](auto loop) {
     using Loop = decltype(loop);
     size = {Loop::kM, Loop::kN, Loop::kStep, Loop::kThreads, Loop::kBlocks};
-  };
-  if (plan.pass == Pass::kFprop) with_loop<Pass::kFprop, float>(plan, true, note);
-  if (plan.pass == Pass::kDgrad) with_loop<Pass::kDgrad, float>(plan, true, note);
-  if (plan.pass == Pass::kWgrad) with_loop<Pass::kWgrad, float>(plan, true, note);
+  });
   return size;
+}
+template <class T>
+TileSize tile_size_of(const GemmPlan& plan) {
+  if (plan.pass == Pass::kFprop) return tile_size_of<Pass::kFprop, T>(plan);
+  if (plan.pass == Pass::kDgrad) return tile_size_of<Pass::kDgrad, T>(plan);
+  return tile_size_of<Pass::kWgrad, T>(plan);
+}
+inline TileSize tile_size(const GemmPlan& plan) {
+  return plan.shape.storage == Storage::kBfloat16 ? tile_size_of<Bfloat16>(plan)
+                                                  : tile_size_of<float>(plan);
 }
 
 // ---- the grid ----------------------------------------------------------------------------------

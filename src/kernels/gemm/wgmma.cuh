@@ -56,15 +56,18 @@ __device__ inline unsigned char* aligned_shared() {
 
 // ---- slabs -------------------------------------------------------------------------------------
 
-// Where TMA puts the byte that would be at `address` if it did not swizzle (pixel_row_copy()): a
-// slab begins at a multiple of 512 bytes.
-__device__ inline unsigned swizzled(unsigned address) { return address ^ (address >> 3 & 0x30u); }
+// Where TMA puts the byte that would be at `address` if it did not swizzle (pixel_row_copy()), for
+// pixels of so many bytes, 32 or 64: a slab begins at a multiple of 512.
+template <int kPixelBytes>
+__device__ inline unsigned swizzled(unsigned address) {
+  return address ^ (address >> 3 & (kPixelBytes - 16u));
+}
 
-// All pixels, in 16 channels, that filters see from some successive pixels of the result: rows of
-// pictures one below the other, `pitch` pixels of 64 bytes each.
+// All pixels, in some channels, that filters see from some successive pixels of the result: rows of
+// pictures one below the other, `pitch` pixels each.
 struct SlabShape {
   unsigned p, q, r;  // lines of a picture of the result, pixels of a line, rows of a filter
-  unsigned pitch;
+  unsigned pitch, pixel_bytes;
   int pad_h, pad_w;
 };
 
@@ -73,6 +76,7 @@ inline SlabShape slab_shape(const ConvShape& s, const WgmmaPlan& plan) {
           static_cast<unsigned>(s.q),
           static_cast<unsigned>(s.r),
           plan.slab_pixels,
+          static_cast<unsigned>(plan.pixel_bytes),
           s.pad_h,
           s.pad_w};
 }
@@ -94,7 +98,7 @@ class Slab {
     return (lines + pictures * (shape_.r - 1)) * row_bytes();
   }
 
-  // Starts its copies for 16 channels from `channel` on. `arrived` expects bytes().
+  // Starts its copies for the channels from `channel` on. `arrived` expects bytes().
   __device__ void fetch(const TensorMap& image, unsigned channel, unsigned char* to,
                         Mbarrier* arrived) const {
     for (unsigned picture = first_picture_; picture <= last_picture_; ++picture) {
@@ -118,7 +122,7 @@ class Slab {
   }
 
  private:
-  __device__ unsigned row_bytes() const { return shape_.pitch * kPixelBytes; }
+  __device__ unsigned row_bytes() const { return shape_.pitch * shape_.pixel_bytes; }
 
   const SlabShape& shape_;
   unsigned first_line_, last_line_, first_picture_, last_picture_;

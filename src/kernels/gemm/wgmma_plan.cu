@@ -27,8 +27,17 @@ std::int64_t slab_pixels(const ConvShape& s) {
   return ceil_div(s.q + s.s - 1, 8) * 8;  // rows begin at multiples of 512 bytes
 }
 
+int element_bytes(const ConvShape& s) { return s.storage == Storage::kBfloat16 ? 2 : 4; }
+
+// Of a slab's pixel: 64 bytes, or 32 where a group's channels are not made of as many.
+int slab_channels(const ConvShape& s) {
+  const int channels = 64 / element_bytes(s);
+  return s.c / s.groups % channels == 0 ? channels : 16;
+}
+
 bool slabs_fit(const ConvShape& s, std::int64_t pixels) {
-  return 2 * most_slab_rows(s, pixels) * slab_pixels(s) * kPixelBytes <= kMostSlabBytes;
+  const std::int64_t pixel_bytes = slab_channels(s) * element_bytes(s);
+  return 2 * most_slab_rows(s, pixels) * slab_pixels(s) * pixel_bytes <= kMostSlabBytes;
 }
 
 // The width that fills up least, of those the widest.
@@ -62,14 +71,14 @@ struct Cut {
   std::int64_t pixels, sixteens;  // 0 sixteens: none fits
 };
 
-Cut choose_cut(const ConvShape& s, Precision precision) {
-  const std::int64_t taps = std::int64_t{s.r} * s.s, all = s.c / s.groups / kSlabK;
-  const std::int64_t ring =
-      kWgradStages * kWgradFilters * kSlabK * (precision == Precision::kBf16 ? 2 : 4);
+Cut choose_cut(const ConvShape& s) {
+  const std::int64_t taps = std::int64_t{s.r} * s.s, all = s.c / s.groups / kPieceK;
+  constexpr std::int64_t ring = kWgradStages * kWgradFilters * kWgradRowBytes;
   Cut best{0, 0};
   std::int64_t least = 0;
   for (const std::int64_t pixels : {256, 128}) {
-    const std::int64_t slab = most_slab_rows(s, pixels) * slab_pixels(s) * kPixelBytes;
+    const std::int64_t slab =
+        most_slab_rows(s, pixels) * slab_pixels(s) * kPieceK * element_bytes(s);
     for (std::int64_t sixteens = 1; sixteens <= min(all, std::int64_t{3}); ++sixteens) {
       if (taps * sixteens > 8 * kWgradPieces) break;
       if (2 * (sixteens * slab + pixels * 4) + ring > kSharedBytes) break;
@@ -97,14 +106,17 @@ ConvShape as_forward(const ConvShape& shape, Pass pass) {
 }
 
 bool wgmma_serves(const ConvShape& shape, Pass pass, Precision precision) {
-  if (precision == Precision::kFfma || (pass == Pass::kWgrad && precision == Precision::kFp32))
-    return false;
+  const bool half = shape.storage == Storage::kBfloat16;
+  if (half != (precision == Precision::kBf16) || precision == Precision::kFfma) return false;
+  if (pass == Pass::kWgrad && precision == Precision::kFp32) return false;
   if (shape.stride_h != 1 || shape.stride_w != 1) return false;
   const ConvShape s = as_forward(shape, pass);
   const std::int64_t pixels = slab_pixels(s);
   // Slabs whose rows are mostly filling are not worth it: those of dense layers above all.
-  if (s.c / s.groups % kSlabK != 0 || pixels > 256 || 2 * s.q < pixels) return false;
-  if (pass == Pass::kWgrad) return choose_cut(s, precision).sixteens != 0;
+  if (s.c / s.groups % 16 != 0 || pixels > 256 || 2 * s.q < pixels) return false;
+  if (pass == Pass::kWgrad) {
+    return (!half || s.k / s.groups % 2 == 0) && choose_cut(s).sixteens != 0;
+  }
   return s.k / s.groups % 4 == 0 && slabs_fit(s, 128);
 }
 
@@ -113,28 +125,31 @@ WgmmaPlan wgmma_plan(const ConvShape& shape, Pass pass, Precision precision) {
   const std::int64_t width = s.k / s.groups;
   WgmmaPlan plan{};
   plan.filters = choose_filters(width);
+  plan.channels = slab_channels(s);
+  plan.pixel_bytes = plan.channels * element_bytes(s);
   const std::int64_t tiles_n = ceil_div(width, plan.filters);
   plan.pixels = choose_pixels(s, precision, tiles_n * s.groups);
   plan.tiles_n = static_cast<unsigned>(tiles_n);
   plan.tiles_m = static_cast<unsigned>(ceil_div(std::int64_t{s.n} * s.p * s.q, plan.pixels));
   plan.slab_pixels = static_cast<unsigned>(slab_pixels(s));
   plan.slab_rows = static_cast<unsigned>(most_slab_rows(s, plan.pixels));
-  const std::int64_t bytes = precision == Precision::kBf16   ? 2
-                             : precision == Precision::kTf32 ? 4
-                                                             : 8;
+  // fp32 has a high and a low part.
+  const std::int64_t bytes = element_bytes(s) * (precision == Precision::kFp32 ? 2 : 1);
   plan.filter_bytes = tiles_n * plan.filters * s.r * s.s * (s.c / s.groups) * s.groups * bytes;
   return plan;
 }
 
-WgmmaWgradPlan wgmma_wgrad_plan(const ConvShape& s, Precision precision) {
-  const Cut cut = choose_cut(s, precision);
+WgmmaWgradPlan wgmma_wgrad_plan(const ConvShape& s) {
+  const Cut cut = choose_cut(s);
   WgmmaWgradPlan plan{};
   plan.slab.pixels = static_cast<int>(cut.pixels);
+  plan.slab.channels = kPieceK;
+  plan.slab.pixel_bytes = kPieceK * element_bytes(s);
   plan.slab.slab_pixels = static_cast<unsigned>(slab_pixels(s));
   plan.slab.slab_rows = static_cast<unsigned>(most_slab_rows(s, cut.pixels));
   plan.sixteens = static_cast<unsigned>(cut.sixteens);
   const std::int64_t group_k = s.k / s.groups;
-  plan.tiles_c = static_cast<unsigned>(ceil_div(s.c / s.groups, kSlabK * cut.sixteens));
+  plan.tiles_c = static_cast<unsigned>(ceil_div(s.c / s.groups, kPieceK * cut.sixteens));
   plan.tiles_k = static_cast<unsigned>(ceil_div(group_k, kWgradFilters));
   plan.outputs = count(w_dims(s));
   // The fewest splits that take the least time: waves of blocks, each as long as its slabs.
@@ -152,6 +167,7 @@ WgmmaWgradPlan wgmma_wgrad_plan(const ConvShape& s, Precision precision) {
   }
   plan.each = static_cast<unsigned>(best);
   plan.splits = static_cast<unsigned>(ceil_div(slabs, best));
+  plan.bias_sums = plan.splits * (s.storage == Storage::kBfloat16 ? 4 : 2);
   return plan;
 }
 

@@ -8,29 +8,27 @@
 
 namespace convnet {
 
-// A of a warp for 16 k, as wgmma takes it, from raw[k / 8] as ldmatrix gives it.
-template <Precision kPrecision>
+// A of a warp for the channels of a step, as wgmma takes it: for every 32 bytes of them four
+// registers, raw[] as ldmatrix gives them.
+template <class T, Precision kPrecision = T::kPrecision>
 struct PixelOperand {
-  unsigned a[2][4];
-  __device__ void set(const unsigned (&raw)[2][4]) {
+  unsigned a[T::kProducts][4];
+  __device__ void set(const unsigned (&raw)[T::kProducts][4]) {
 #pragma unroll
-    for (int l = 0; l < 8; ++l) a[l / 4][l % 4] = rounded_to_tf32(raw[l / 4][l % 4]);
-  }
-  __device__ void keep() { keep_in_place(a[0]), keep_in_place(a[1]); }
-};
-template <>
-struct PixelOperand<Precision::kBf16> {
-  unsigned a[4];
-  __device__ void set(const unsigned (&raw)[2][4]) {
+    for (int i = 0; i < T::kProducts; ++i) {
 #pragma unroll
-    for (int l = 0; l < 4; ++l) {
-      a[l] = pack_bf16(__uint_as_float(raw[l / 2][l % 2]), __uint_as_float(raw[l / 2][l % 2 + 2]));
+      for (int l = 0; l < 4; ++l) {
+        a[i][l] = kPrecision == Precision::kTf32 ? rounded_to_tf32(raw[i][l]) : raw[i][l];
+      }
     }
   }
-  __device__ void keep() { keep_in_place(a); }
+  __device__ void keep() {
+#pragma unroll
+    for (int i = 0; i < T::kProducts; ++i) keep_in_place(a[i]);
+  }
 };
-template <>
-struct PixelOperand<Precision::kFp32> {
+template <class T>
+struct PixelOperand<T, Precision::kFp32> {
   unsigned high[2][4], low[2][4];
   __device__ void set(const unsigned (&raw)[2][4]) {
 #pragma unroll
@@ -45,7 +43,7 @@ struct PixelOperand<Precision::kFp32> {
   }
 };
 
-constexpr std::uint64_t kNextEight = 32 / 16;  // 8 k of TF32 further on, in a descriptor
+constexpr std::uint64_t kNextProduct = 32 / 16;  // 32 bytes of k further on, in a descriptor
 
 // The sums of a warp. start() begins the products of a step with the stage of filters that a
 // descriptor tells. Where it queues, the next step may start before this one is waited for, and
@@ -59,15 +57,17 @@ struct WarpgroupProduct {
     clear<T>(sums);
     finish();
   }
-  __device__ void start(const PixelOperand<kPrecision> (&pixels)[T::kFragmentsM], std::uint64_t b) {
+  __device__ void start(const PixelOperand<T> (&pixels)[T::kFragmentsM], std::uint64_t b) {
     wgmma_fence();
 #pragma unroll
     for (int i = 0; i < T::kFragmentsM; ++i) {
-      if constexpr (kPrecision == Precision::kBf16) {
-        wgmma_bf16<true>(sums[i], pixels[i].a, b);
-      } else {
-        wgmma_tf32<true>(sums[i], pixels[i].a[0], b);
-        wgmma_tf32<true>(sums[i], pixels[i].a[1], b + kNextEight);
+#pragma unroll
+      for (int l = 0; l < T::kProducts; ++l) {
+        if constexpr (kPrecision == Precision::kBf16) {
+          wgmma_bf16<true>(sums[i], pixels[i].a[l], b + l * kNextProduct);
+        } else {
+          wgmma_tf32<true>(sums[i], pixels[i].a[l], b + l * kNextProduct);
+        }
       }
     }
     wgmma_commit();
@@ -86,8 +86,7 @@ struct WarpgroupProduct<T, Precision::kFp32> {
   MmaSums<T> sums;
 
   __device__ void begin() { clear<T>(sums); }
-  __device__ void start(const PixelOperand<Precision::kFp32> (&pixels)[T::kFragmentsM],
-                        std::uint64_t high) {
+  __device__ void start(const PixelOperand<T> (&pixels)[T::kFragmentsM], std::uint64_t high) {
     const std::uint64_t low = high + T::kPartBytes / 16;
 #pragma unroll
     for (int i = 0; i < T::kFragmentsM; ++i) keep_in_place(step_sums_[i]);
@@ -95,11 +94,11 @@ struct WarpgroupProduct<T, Precision::kFp32> {
 #pragma unroll
     for (int i = 0; i < T::kFragmentsM; ++i) {
       wgmma_tf32<false>(step_sums_[i], pixels[i].low[0], high);
-      wgmma_tf32<true>(step_sums_[i], pixels[i].low[1], high + kNextEight);
+      wgmma_tf32<true>(step_sums_[i], pixels[i].low[1], high + kNextProduct);
       wgmma_tf32<true>(step_sums_[i], pixels[i].high[0], low);
-      wgmma_tf32<true>(step_sums_[i], pixels[i].high[1], low + kNextEight);
+      wgmma_tf32<true>(step_sums_[i], pixels[i].high[1], low + kNextProduct);
       wgmma_tf32<true>(step_sums_[i], pixels[i].high[0], high);
-      wgmma_tf32<true>(step_sums_[i], pixels[i].high[1], high + kNextEight);
+      wgmma_tf32<true>(step_sums_[i], pixels[i].high[1], high + kNextProduct);
     }
     wgmma_commit();
   }

@@ -1,4 +1,5 @@
-// Gradient of a convolution's filters, stride 1, with Hopper's wgmma and TMA; TF32 and bfloat16.
+// Gradient of a convolution's filters, stride 1, with Hopper's wgmma and TMA, in TF32 and
+// bfloat16.
 //
 //   dw[k,r,s,c] = sum_{n,p,q} dy[n,p,q,k] x[n, p - pad_h + r, q - pad_w + s, gC + c]
 //   db[k]       = sum_{n,p,q} dy[n,p,q,k]
@@ -11,68 +12,25 @@
 // In an implicit product each pixel is read R S times from L2, which limits it.
 //
 //   2 warpgroups   four pieces to a wgmma of 64 rows, one to each warp. A, x transposed, is read
-//                  from the slab by float2 (two channels of a pixel are rows r and r + 8 of the
-//                  wgmma), rounded, and handed to wgmma in registers.
+//                  from the slab (ChannelRows) and handed to wgmma in registers.
 //   1 warpgroup    produces: one thread starts the slabs' copies. All transpose dy, which wgmma
-//                  wants in shared memory pixel by pixel for each filter: a thread reads eight
-//                  pixels of one filter, 32 filters side by side, rounds and stores them by 16
-//                  bytes. It adds them up for db too.
+//                  wants in shared memory pixel by pixel for each filter, and add it up for db
+//                  (TransposedDy).
 //
+// Both are in wgmma_wgrad_operands.cuh, for float32 arrays, of which TF32 is made, and for bfloat16.
 // Splits, slabs and the order of sums are functions of the shape (wgmma_plan.cu); the splits' sums
 // are in the workspace and added in order. Cost: 2 N P Q K R S C/G flops; for 64 filters and the
-// sixteens of a tile, 64 floats of dy a pixel and a slab of x (in AlexNet 1.6 to 2 times its
+// sixteens of a tile, 64 elements of dy a pixel and a slab of x (in AlexNet 1.6 to 2 times its
 // pixels).
 #include "gemm.cuh"
 #include "kernels/device/launch.h"
-#include "kernels/device/mma.h"
-#include "kernels/device/sm90.h"
 #include "kernels/device/vectors.h"
-#include "kernels/warp.cuh"
-#include "mma.cuh"
 #include "splits.cuh"
 #include "wgmma.cuh"
+#include "wgmma_wgrad_operands.cuh"
 
 namespace convnet {
 namespace {
-
-constexpr int kPixelsAtOnce = 32;  // whose dy a producer has in registers: two stages
-
-template <Precision kPrecision>
-struct WgradStage {
-  static constexpr int kRowBytes = kSlabK * (kPrecision == Precision::kBf16 ? 2 : 4);
-  static constexpr int kBytes = kWgradFilters * kRowBytes;
-};
-
-struct WgradParameters {
-  unsigned rows;  // pixels of dy
-  unsigned taps_h, taps_w;
-  unsigned group_c, group_k, filters, groups;  // the third: of all groups
-  unsigned sixteens, tiles_c, tiles_k;
-  unsigned slab_rows, each;  // pixels of a slab; slabs of a split
-  SlabShape slab;
-  unsigned sixteen_bytes, slab_bytes;  // of one sixteen's slab, and of all
-  std::int64_t outputs;
-  bool vector_out;
-};
-
-// What a block computes.
-struct WgradPlace {
-  unsigned first_filter, first_channel, sixteens, group, split;
-  unsigned begin, end;  // pixels
-
-  __device__ explicit WgradPlace(const WgradParameters& s) {
-    unsigned rest = blockIdx.x;
-    first_filter = rest % s.tiles_k * kWgradFilters;
-    rest /= s.tiles_k;
-    first_channel = rest % s.tiles_c * s.sixteens * kSlabK;
-    rest /= s.tiles_c;
-    group = rest % s.groups;
-    split = rest / s.groups;
-    sixteens = min(s.sixteens, (s.group_c - first_channel) / kSlabK);
-    begin = split * s.each * s.slab_rows;
-    end = min(begin + s.each * s.slab_rows, s.rows);
-  }
-};
 
 // Shared memory from aligned_shared() on: two slabs, the ring, and for each slab where the pixels
 // of the result begin in it, in bytes.
@@ -80,76 +38,27 @@ struct WgradShared {
   unsigned char *slabs, *ring;
   unsigned* starts;
 
-  template <int kStageBytes>
   __device__ static WgradShared at(const WgradParameters& s) {
     WgradShared shared;
     shared.slabs = aligned_shared();
     shared.ring = shared.slabs + 2 * s.slab_bytes;
-    shared.starts = reinterpret_cast<unsigned*>(shared.ring + kWgradStages * kStageBytes);
+    shared.starts = reinterpret_cast<unsigned*>(shared.ring + kWgradStages * kWgradStageBytes);
     return shared;
   }
 };
 
-using WgradBarriers = Barriers<kWgradStages>;
-
-// The pixel of 16 that a lane reads l-th: its place picks one of 0, 1, 4, 5, l is worth 0, 2, 8,
-// 10. Shared memory serves half a warp at once, 32 bytes of four pixels each. The slab's swizzle
-// puts those of pixels that are 4 apart into banks that differ, and of neighbours too; 2 apart it
-// does not.
-__device__ constexpr unsigned pixel_of(unsigned place, unsigned l) {
-  return place % 2 + place / 2 * 4 + l % 2 * 2 + l / 2 * 8;
-}
-
 // ---- producers ---------------------------------------------------------------------------------
 
-// Eight successive pixels of one filter, into row `filter` of a stage.
-template <Precision kPrecision>
-__device__ inline void store_pixels(unsigned char* stage, unsigned filter, unsigned half,
-                                    const float (&v)[8]) {
-  const auto piece = [&](unsigned i) {
-    constexpr unsigned kRow = WgradStage<kPrecision>::kRowBytes;
-    const unsigned swizzled = i ^ (filter * kRow / 128 & (kRow / 16 - 1));
-    return reinterpret_cast<float*>(stage + filter * kRow + swizzled * 16);
-  };
-  if constexpr (kPrecision == Precision::kBf16) {
-    unsigned pairs[4];  // PixelPairs: a lane's first two pixels
-#pragma unroll
-    for (int i = 0; i < 4; ++i) pairs[i] = pack_bf16(v[pixel_of(i, 0)], v[pixel_of(i, 1)]);
-    store4(piece(half), make_float4(__uint_as_float(pairs[0]), __uint_as_float(pairs[1]),
-                                    __uint_as_float(pairs[2]), __uint_as_float(pairs[3])));
-  } else {
-    const auto rounded = [&](int i) {
-      return __uint_as_float(rounded_to_tf32(__float_as_uint(v[i])));
-    };
-#pragma unroll
-    for (int l = 0; l < 2; ++l) {
-      store4(piece(2 * half + l), make_float4(rounded(pixel_of(0, l)), rounded(pixel_of(1, l)),
-                                              rounded(pixel_of(2, l)), rounded(pixel_of(3, l))));
-    }
-  }
-}
-
-template <Precision kPrecision>
-__device__ inline void produce(const WgradParameters& s, const TensorMap& image, const float* dy,
+template <class T>
+__device__ inline void produce(const WgradParameters& s, const TensorMap& image, const T* dy,
                                float* db_sums, WgradBarriers& barriers) {
   const WgradPlace place(s);
-  const WgradShared shared = WgradShared::at<WgradStage<kPrecision>::kBytes>(s);
+  const WgradShared shared = WgradShared::at(s);
   const unsigned thread = threadIdx.x - kConsumers;
-  const unsigned filter = thread % kWgradFilters, half = thread / kWgradFilters;
-  const bool valid = place.first_filter + filter < s.group_k;
-  const unsigned column = place.group * s.group_k + place.first_filter + filter;
-  const auto load = [&](float (&v)[2][8], unsigned pixel) {
-#pragma unroll
-    for (int i = 0; i < 16; ++i) {
-      const unsigned from = pixel + i / 8 * 16 + half * 8 + i % 8;
-      v[i / 8][i % 8] = valid && from < place.end ? __ldg(dy + (from * s.filters + column)) : 0.0f;
-    }
-  };
-
+  const bool sums_wanted = db_sums != nullptr && place.first_channel == 0;
+  TransposedDy<T> columns(s, place, dy, sums_wanted);
   RingPlace<2> at;
-  RingPlace<kWgradStages> stage;
-  float now[2][8], next[2][8], sum = 0.0f;
-  load(next, place.begin);
+  columns.load(place.begin);
   unsigned left = 0;  // of the slab, in kPixelsAtOnce
   for (unsigned pixel = place.begin; pixel < place.end; pixel += kPixelsAtOnce) {
     if (left == 0) {
@@ -159,13 +68,13 @@ __device__ inline void produce(const WgradParameters& s, const TensorMap& image,
       mbarrier_wait(&barriers.slab_empty[at.slot], at.parity ^ 1);
       for (unsigned i = thread; i < s.slab_rows; i += kProducers) {
         shared.starts[at.slot * s.slab_rows + i] =
-            slab.pixel(min(pixel + i, end - 1)) * kPixelBytes;
+            slab.pixel(min(pixel + i, end - 1)) * kPieceBytes<T>;
       }
       Mbarrier* full = &barriers.slab_full[at.slot];
       if (thread == 0) {
         mbarrier_arrive_expect(full, slab.bytes() * place.sixteens);
         for (unsigned i = 0; i < place.sixteens; ++i) {
-          slab.fetch(image, place.group * s.group_c + place.first_channel + i * kSlabK,
+          slab.fetch(image, place.group * s.group_c + place.first_channel + i * kPieceK,
                      shared.slabs + at.slot * s.slab_bytes + i * s.sixteen_bytes, full);
         }
       } else {
@@ -174,110 +83,57 @@ __device__ inline void produce(const WgradParameters& s, const TensorMap& image,
       at.advance();
     }
     --left;
-#pragma unroll
-    for (int i = 0; i < 16; ++i) now[i / 8][i % 8] = next[i / 8][i % 8];
-    if (pixel + kPixelsAtOnce < place.end) load(next, pixel + kPixelsAtOnce);
-#pragma unroll
-    for (int i = 0; i < 2; ++i) {
-      mbarrier_wait(&barriers.empty[stage.slot], stage.parity ^ 1);
-      store_pixels<kPrecision>(shared.ring + stage.slot * WgradStage<kPrecision>::kBytes, filter,
-                               half, now[i]);
-      fence_shared_writes();
-      mbarrier_arrive(&barriers.full[stage.slot]);
-      stage.advance();
-#pragma unroll
-      for (int j = 0; j < 8; ++j) sum += now[i][j];
-    }
+    columns.take();
+    if (pixel + kPixelsAtOnce < place.end) columns.load(pixel + kPixelsAtOnce);
+    columns.store(shared.ring, barriers);
   }
-  if (db_sums != nullptr && place.first_channel == 0 && valid) {
-    db_sums[(place.split * 2 + half) * s.filters + column] = sum;
-  }
+  if (sums_wanted) columns.store_sums(db_sums);
 }
 
 // ---- consumers ---------------------------------------------------------------------------------
-
-// A of a warp for 16 pixels, from the four that the lane has read, in two channels, which are rows
-// group and group + 8.
-template <Precision kPrecision>
-struct PixelPairs {
-  unsigned a[2][4];
-  __device__ void set(const float2 (&v)[4]) {
-#pragma unroll
-    for (int l = 0; l < 4; ++l) {
-      a[l / 2][l % 2 * 2] = rounded_to_tf32(__float_as_uint(v[l].x));
-      a[l / 2][l % 2 * 2 + 1] = rounded_to_tf32(__float_as_uint(v[l].y));
-    }
-  }
-  __device__ void keep() { keep_in_place(a[0]), keep_in_place(a[1]); }
-  __device__ void multiply(float (&sums)[8][4], std::uint64_t b) {
-    wgmma_tf32<true>(sums, a[0], b);
-    wgmma_tf32<true>(sums, a[1], b + 32 / 16);  // 8 k further on
-  }
-};
-template <>
-struct PixelPairs<Precision::kBf16> {
-  unsigned a[4];
-  __device__ void set(const float2 (&v)[4]) {
-#pragma unroll
-    for (int l = 0; l < 2; ++l) {
-      a[2 * l] = pack_bf16(v[2 * l].x, v[2 * l + 1].x);
-      a[2 * l + 1] = pack_bf16(v[2 * l].y, v[2 * l + 1].y);
-    }
-  }
-  __device__ void keep() { keep_in_place(a); }
-  __device__ void multiply(float (&sums)[8][4], std::uint64_t b) { wgmma_bf16<true>(sums, a, b); }
-};
 
 // Piece i of this warp: the wgmma are dealt out to the warpgroups in turn, their rows to the warps.
 __device__ inline unsigned piece_of_warp(int i) {
   return (i * 2 + threadIdx.x / 128) * 4 + threadIdx.x / 32 % 4;
 }
 
-template <Precision kPrecision>
-__device__ inline void consume(const WgradParameters& s, WgradBarriers& barriers, float* dw) {
-  const WgradPlace place(s);
-  const WgradShared shared = WgradShared::at<WgradStage<kPrecision>::kBytes>(s);
-  const unsigned lane = threadIdx.x % 32, taps = s.taps_h * s.taps_w;
-  const unsigned pieces = taps * place.sixteens;
-  const unsigned mine = ((pieces + 3) / 4 + 1 - threadIdx.x / 128) / 2;  // wgmma of the warpgroup
-  unsigned shift[kWgradPieces];  // of a piece in the slabs, in bytes
-  float sums[kWgradPieces][8][4];
+// kWgmma: how many of the block's the warpgroup has.
+template <class T, int kWgmma>
+__device__ inline void consume_pieces(const WgradParameters& s, const WgradPlace& place,
+                                      WgradBarriers& barriers, float* dw) {
+  const WgradShared shared = WgradShared::at(s);
+  const unsigned taps = s.taps_h * s.taps_w, pieces = taps * place.sixteens;
+  unsigned shift[kWgmma];  // of a piece in the slabs, in bytes
+  float sums[kWgmma][8][4];
 #pragma unroll
-  for (int i = 0; i < kWgradPieces; ++i) {
+  for (int i = 0; i < kWgmma; ++i) {
     const unsigned piece = min(piece_of_warp(i), pieces - 1), tap = piece % taps;
     shift[i] = piece / taps * s.sixteen_bytes +
-               (tap / s.taps_w * s.slab.pitch + tap % s.taps_w) * kPixelBytes;
+               (tap / s.taps_w * s.slab.pitch + tap % s.taps_w) * kPieceBytes<T>;
 #pragma unroll
     for (int j = 0; j < 32; ++j) sums[i][j / 4][j % 4] = 0.0f;
   }
 
   RingPlace<2> at;
   RingPlace<kWgradStages> stage;
-  PixelPairs<kPrecision> pixels[2];
+  ChannelRows<T> pixels[2];
+  const std::uint64_t ring = wgmma_descriptor<kWgradRowBytes>(shared.ring);
   for (unsigned first = place.begin; first < place.end; first += s.slab_rows) {
     mbarrier_wait(&barriers.slab_full[at.slot], at.parity);
-    const unsigned slab = shared_address(shared.slabs) + at.slot * s.slab_bytes + lane / 4 * 8;
-    const unsigned* starts = shared.starts + at.slot * s.slab_rows + pixel_of(lane % 4, 0);
+    const unsigned slab = shared_address(shared.slabs) + at.slot * s.slab_bytes;
+    const unsigned* starts = shared.starts + at.slot * s.slab_rows;
     const unsigned count = min(s.slab_rows, place.end - first);
-    const unsigned steps = (count + kPixelsAtOnce - 1) / kPixelsAtOnce * 2;
-    for (unsigned step = 0; step < steps; ++step) {
-      unsigned from[4];
-#pragma unroll
-      for (int l = 0; l < 4; ++l) from[l] = slab + starts[step * 16 + pixel_of(0, l)];
+    const unsigned all = (count + kPixelsAtOnce - 1) / kPixelsAtOnce * kPixelsAtOnce;
+    for (unsigned pixel = 0; pixel < all; pixel += kStagePixels<T>) {
+      const PixelPlaces<T> places(slab, starts + pixel);
       mbarrier_wait(&barriers.full[stage.slot], stage.parity);
-      const std::uint64_t b = wgmma_descriptor<WgradStage<kPrecision>::kRowBytes>(
-          shared.ring + stage.slot * WgradStage<kPrecision>::kBytes);
+      const std::uint64_t b = ring + stage.slot * (kWgradStageBytes / 16);
 #pragma unroll
-      for (int i = 0; i < kWgradPieces; ++i) {
-        if (static_cast<unsigned>(i) >= mine) break;
-        float2 v[4];
-#pragma unroll
-        for (int l = 0; l < 4; ++l) {
-          v[l] = load_pair(swizzled(from[l] + shift[i]));
-        }
+      for (int i = 0; i < kWgmma; ++i) {
+        const auto read = places.read(shift[i]);
         if (i >= 2) wgmma_wait<1>();  // the one before the last, which has these registers
         pixels[i % 2].keep();
-        pixels[i % 2].set(v);
+        pixels[i % 2].set(read);
         pixels[i % 2].keep();
         keep_in_place(sums[i]);
         wgmma_fence();
@@ -286,7 +142,7 @@ __device__ inline void consume(const WgradParameters& s, WgradBarriers& barriers
       }
       wgmma_wait<0>();
 #pragma unroll
-      for (int i = 0; i < kWgradPieces; ++i) keep_in_place(sums[i]);
+      for (int i = 0; i < kWgmma; ++i) keep_in_place(sums[i]);
       pixels[0].keep(), pixels[1].keep();
       release(&barriers.empty[stage.slot]);
       stage.advance();
@@ -295,34 +151,67 @@ __device__ inline void consume(const WgradParameters& s, WgradBarriers& barriers
     at.advance();
   }
 
-  const unsigned length = taps * s.group_c;
+  const unsigned length = taps * s.group_c, lane = threadIdx.x % 32;
   float* out = dw + place.split * s.outputs;
 #pragma unroll
-  for (int i = 0; i < kWgradPieces; ++i) {
+  for (int i = 0; i < kWgmma; ++i) {
     const unsigned piece = piece_of_warp(i);
     if (piece >= pieces) continue;
-    const unsigned channel = place.first_channel + piece / taps * kSlabK + lane / 4 * 2;
+    const unsigned channel = place.first_channel + piece / taps * kPieceK;
     const unsigned column = piece % taps * s.group_c + channel;
 #pragma unroll
     for (int j = 0; j < 16; ++j) {
       const unsigned filter = place.first_filter + j / 2 * 8 + lane % 4 * 2 + j % 2;
       if (filter >= s.group_k) continue;
       float* to = out + ((place.group * s.group_k + filter) * length + column);
-      const float2 pair = make_float2(sums[i][j / 2][j % 2], sums[i][j / 2][2 + j % 2]);
-      if (s.vector_out) {
-        *reinterpret_cast<float2*>(to) = pair;
-      } else {
-        to[0] = pair.x;
-        to[1] = pair.y;
-      }
+      ChannelRows<T>::store(to, lane / 4, sums[i][j / 2][j % 2], sums[i][j / 2][2 + j % 2]);
     }
   }
 }
 
-template <Precision kPrecision>
+// For a warpgroup that has none: only lets go of what it would read.
+template <class T>
+__device__ inline void skip_pieces(const WgradParameters& s, const WgradPlace& place,
+                                   WgradBarriers& barriers) {
+  RingPlace<2> at;
+  RingPlace<kWgradStages> stage;
+  for (unsigned first = place.begin; first < place.end; first += s.slab_rows) {
+    mbarrier_wait(&barriers.slab_full[at.slot], at.parity);
+    const unsigned count = min(s.slab_rows, place.end - first);
+    const unsigned all = (count + kPixelsAtOnce - 1) / kPixelsAtOnce * kPixelsAtOnce;
+    for (unsigned pixel = 0; pixel < all; pixel += kStagePixels<T>) {
+      mbarrier_wait(&barriers.full[stage.slot], stage.parity);
+      release(&barriers.empty[stage.slot]);
+      stage.advance();
+    }
+    release(&barriers.slab_empty[at.slot]);
+    at.advance();
+  }
+}
+
+template <class T>
+__device__ inline void consume(const WgradParameters& s, WgradBarriers& barriers, float* dw) {
+  const WgradPlace place(s);
+  const unsigned all = (s.taps_h * s.taps_w * place.sixteens + 3) / 4;
+  const unsigned mine = (all + 1 - threadIdx.x / 128) / 2;
+  static_assert(kWgradPieces == 4, "each number of them is written out");
+  if (mine == 4) {
+    consume_pieces<T, 4>(s, place, barriers, dw);
+  } else if (mine == 3) {
+    consume_pieces<T, 3>(s, place, barriers, dw);
+  } else if (mine == 2) {
+    consume_pieces<T, 2>(s, place, barriers, dw);
+  } else if (mine == 1) {
+    consume_pieces<T, 1>(s, place, barriers, dw);
+  } else {
+    skip_pieces<T>(s, place, barriers);
+  }
+}
+
+template <class T>
 __global__ void __launch_bounds__(kConsumers + kProducers, 1)
     wgmma_wgrad_kernel(const WgradParameters parameters, const __grid_constant__ TensorMap image,
-                       const float* dy, float* dw, float* db_sums) {
+                       const T* dy, float* dw, float* db_sums) {
   if constexpr (kCompiledForHopper) {
     __shared__ __align__(16) WgradBarriers barriers;
     if (threadIdx.x == 0) {
@@ -332,18 +221,19 @@ __global__ void __launch_bounds__(kConsumers + kProducers, 1)
     __syncthreads();
     if (threadIdx.x >= kConsumers) {
       give_registers_back<72>();
-      produce<kPrecision>(parameters, image, dy, db_sums, barriers);
+      produce<T>(parameters, image, dy, db_sums, barriers);
     } else {
       take_registers<216>();
-      consume<kPrecision>(parameters, barriers, dw);
+      consume<T>(parameters, barriers, dw);
     }
   }
 }
 
 }  // namespace
 
-void wgmma_wgrad(OpName op, const GemmPlan& gemm, const float* x, const float* dy, float* dw,
-                 float* db, Workspace workspace, Stream stream) {
+template <class T>
+void wgmma_wgrad(OpName op, const GemmPlan& gemm, const T* x, const T* dy, float* dw, float* db,
+                 Workspace workspace, Stream stream) {
   const ConvShape& s = gemm.shape;
   const WgmmaWgradPlan& plan = gemm.wgmma_wgrad;
   WgradParameters parameters{};
@@ -367,30 +257,27 @@ void wgmma_wgrad(OpName op, const GemmPlan& gemm, const float* x, const float* d
   float* partials = floats_in(op, plan.workspace_floats(s.k), workspace);
   float* db_sums = db == nullptr ? nullptr : partials + plan.partial_floats();
   float* out = plan.splits == 1 ? dw : partials;
-  parameters.vector_out = aligned16(out);
-  const TensorMap map =
-      pixel_row_map(op, x, s.n, s.h, s.w, s.c, static_cast<int>(plan.slab.slab_pixels));
+  const TensorMap map = pixel_row_map(
+      op, x, s.n, s.h, s.w, s.c, static_cast<int>(plan.slab.slab_pixels), plan.slab.pixel_bytes);
   const dim3 blocks(plan.tiles_c * plan.tiles_k * parameters.groups * plan.splits);
-  const auto run = [&](auto kernel, int stage_bytes) {
-    const std::size_t bytes = 1024 + 2 * std::size_t{parameters.slab_bytes} +
-                              kWgradStages * std::size_t(stage_bytes) +
-                              2 * 4 * std::size_t{parameters.slab_rows};
-    launch(op, kernel, blocks, dim3(kConsumers + kProducers), bytes, stream, parameters, map, dy,
-           out, db_sums);
-  };
-  if (gemm.precision == Precision::kBf16) {
-    run(wgmma_wgrad_kernel<Precision::kBf16>, WgradStage<Precision::kBf16>::kBytes);
-  } else {
-    run(wgmma_wgrad_kernel<Precision::kTf32>, WgradStage<Precision::kTf32>::kBytes);
-  }
+  const std::size_t bytes = 1024 + 2 * std::size_t{parameters.slab_bytes} +
+                            kWgradStages * std::size_t{kWgradStageBytes} +
+                            2 * 4 * std::size_t{parameters.slab_rows};
+  launch(op, wgmma_wgrad_kernel<T>, blocks, dim3(kConsumers + kProducers), bytes, stream,
+         parameters, map, dy, out, db_sums);
   const SplitResult<float> weights{
       partials, plan.splits, plan.outputs, parameters.group_c, plan.splits > 1 ? dw : nullptr, {}};
-  const SplitResult<float> biases{db_sums, 2 * plan.splits, s.k, s.k, db, {}};
+  const SplitResult<float> biases{db_sums, plan.bias_sums, s.k, s.k, db, {}};
   if (db != nullptr) {
     sum_splits(op, weights, biases, stream);
   } else if (plan.splits > 1) {
     sum_splits(op, weights, stream);
   }
 }
+
+template void wgmma_wgrad(OpName, const GemmPlan&, const float*, const float*, float*, float*,
+                          Workspace, Stream);
+template void wgmma_wgrad(OpName, const GemmPlan&, const Bfloat16*, const Bfloat16*, float*, float*,
+                          Workspace, Stream);
 
 }  // namespace convnet

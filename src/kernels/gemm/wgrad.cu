@@ -129,8 +129,9 @@ void gemm_wgrad(OpName op, const GemmPlan& plan, const T* x, const T* dy, float*
   float* const out = sums.destination(dw).out;
   float* const db_out = sums.bias_out(db);
   parameters.vector_out = group_c % 4 == 0 && aligned16(out);
-  const bool vector =
-      (group_c % 4 == 0 || plan.columns) && group_k % 4 == 0 && aligned4(x) && aligned4(dy);
+  const int width = vector_width<T>(plan);
+  const bool vector = (group_c % width == 0 || (plan.columns && width == 4)) &&
+                      group_k % width == 0 && aligned4(x) && aligned4(dy);
   with_loop<Pass::kWgrad, T>(plan, vector, [&](auto loop) {
     using Loop = decltype(loop);
     parameters.grid = grid_of<Loop>(plan);
