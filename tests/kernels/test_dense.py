@@ -47,11 +47,12 @@ for rows in (1, 2, 3):
 
 
 @pytest.mark.parametrize("isa", ["sse2", "avx2", "avx512"])
-def test_few_rows_are_never_left_to_the_reference_of_onednn(isa):
+def test_few_rows_are_never_left_to_the_reference_of_onednn(isa, tmp_path):
     """It is oneDNN's last resort, and takes a hundred times as long."""
     variables = {**os.environ, "CONVNET_CPU_ISA": isa, "ONEDNN_VERBOSE": "1"}
     words = [sys.executable, "-c", FEW_ROWS]
-    said = subprocess.run(words, env=variables, capture_output=True, text=True, check=True).stdout
+    how = {"cwd": tmp_path, "capture_output": True, "text": True, "check": True}  # not the sources
+    said = subprocess.run(words, env=variables, **how).stdout
     kernel = r"exec,cpu,(?:matmul|inner_product),([^,]+),.*,(?:mb)?(\d)(?:ic|x)2048"
     taken = re.findall(kernel, said)
     assert {rows for _, rows in taken} == {"1", "2", "3"}
